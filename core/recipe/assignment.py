@@ -1,0 +1,29 @@
+"""What a runner is told: everything it needs, and no secret."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from core.recipe.component import Spec
+from core.recipe.plan import ExecutionPlan
+from core.recipe.spec import JobSpec
+
+
+class Resume(Spec):
+    """A verified checkpoint on local disk; `manifest` is the JSON that stood beside its tensors."""
+
+    weights: Path
+    state: Path
+    manifest: dict[str, Any]
+
+
+class Assignment(Spec):
+    """One attempt of one job. `scratch` is an empty folder of its own for checkpoints."""
+
+    job: str
+    attempt: int
+    kind: Literal["train"] = "train"
+    spec: JobSpec
+    plan: ExecutionPlan
+    dataset: Path
+    scratch: Path
+    resume: Resume | None = None

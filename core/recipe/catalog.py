@@ -1,0 +1,56 @@
+"""What can be written into a job, for people and forms: read off the unions, so that nothing has to be registered."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from core.recipe.averaging import AVERAGING, AveragingSpec
+from core.recipe.component import Component, Spec
+from core.recipe.data import Data
+from core.recipe.models import Model
+from core.recipe.optimizers import Optimizer
+from core.recipe.schedules import Schedule
+
+Described = Component | AveragingSpec
+Kind = Literal["optimizers", "schedules", "averaging", "models", "datasets"]
+
+
+class CatalogEntry(Spec):
+    """`defaults` holds the fields that may be left out; `parameters` (JSON Schema) says what each accepts."""
+
+    name: str
+    summary: str
+    description: str
+    paper: str | None
+    parameters: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+def components(kind: Kind) -> dict[str, type[Described]]:
+    """Name -> class."""
+    if kind == "averaging":
+        return {each.name: each for each in AVERAGING}
+    union: Any = {"optimizers": Optimizer, "schedules": Schedule, "models": Model, "datasets": Data}[kind]
+    return {str(each.model_fields["name"].default): each for each in get_args(get_args(union)[0])}
+
+
+def entry(name: str, component: type[Described]) -> CatalogEntry:
+    return CatalogEntry(
+        name=name,
+        summary=component.summary,
+        description=" ".join((component.__doc__ or "").split()),
+        paper=component.paper,
+        parameters=component.model_json_schema(),
+        defaults=dict(_defaults(component)),
+    )
+
+
+def _defaults(component: type[Described]) -> Iterator[tuple[str, Any]]:
+    optional = {name: field for name, field in component.model_fields.items() if not field.is_required()}
+    blank = component.model_construct(**{name: field.get_default() for name, field in optional.items()})
+    dumped = blank.model_dump(mode="json", include=set(optional), warnings=False)
+    yield from dumped.items()
+
+
+def catalog() -> dict[Kind, list[CatalogEntry]]:
+    """Everything, by kind."""
+    return {kind: [entry(name, each) for name, each in components(kind).items()] for kind in get_args(Kind)}

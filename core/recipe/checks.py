@@ -1,0 +1,126 @@
+"""What only shows when the fields of a job are seen together: problems that refuse it, warnings that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from core.errors import FieldProblem
+from core.recipe.duration import LONGEST
+from core.recipe.facts import Task
+
+if TYPE_CHECKING:
+    from core.recipe.spec import JobSpec
+
+Loss = Literal["cross_entropy", "mse"]
+Metric = Literal["accuracy", "mae", "r2"]
+LOSSES: dict[Task, tuple[Loss, ...]] = {"classification": ("cross_entropy",), "regression": ("mse",)}
+METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2")}
+MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
+
+
+@dataclass(frozen=True, slots=True)
+class SpecWarning:
+    """Something that is allowed and probably not meant."""
+
+    code: str
+    pointer: str
+    message: str
+
+
+def problems(spec: JobSpec) -> Iterator[FieldProblem]:
+    """Every reason to refuse the job; later checks run only where the earlier ones make them meaningful."""
+    basic = [*_split(spec), *_task(spec), *_model(spec)]
+    yield from basic
+    if spec.epochs is None and spec.steps is None:
+        yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or both')
+    elif not basic:
+        yield from _batch(spec)
+        yield from _lengths(spec)
+
+
+def _split(spec: JobSpec) -> Iterator[FieldProblem]:
+    if spec.data.validation + spec.data.test >= 1 or spec.split().train < 1:
+        yield FieldProblem("/data/validation", "validation and test together leave nothing to train on")
+
+
+def _task(spec: JobSpec) -> Iterator[FieldProblem]:
+    task = spec.data.facts().task
+    if spec.loss is not None and spec.loss not in LOSSES[task]:
+        yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
+    for index, metric in enumerate(spec.metrics or ()):
+        if metric not in METRICS[task]:
+            hint = f"use {' or '.join(METRICS[task])}"
+            yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
+
+
+def _model(spec: JobSpec) -> Iterator[FieldProblem]:
+    facts = spec.data.facts()
+    misfits = list(spec.model.problems(facts))
+    for problem in misfits:
+        yield FieldProblem(f"/model{problem.pointer}", problem.message, problem.hint)
+    if not misfits and (count := spec.model.parameters(facts)) > MOST_PARAMETERS:
+        yield FieldProblem(
+            "/model", f"{count:,} parameters; at most {MOST_PARAMETERS:,} are allowed", "make it narrower"
+        )
+
+
+def _batch(spec: JobSpec) -> Iterator[FieldProblem]:
+    train = spec.split().train
+    if isinstance(spec.batch_size, int) and spec.batch_size > train:
+        message = f"larger than the train set of {train} examples"
+        yield FieldProblem("/batch_size", message, f'use "full" or at most {train}')
+    elif spec.model.normalises_batches and 1 in (train % spec.batch(), spec.batch()):
+        message = f"{train} train examples leave a batch of a single one, which batch norm cannot normalise"
+        yield FieldProblem("/batch_size", message, "choose another batch size, or batch_norm false")
+
+
+def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
+    if spec.batch() > spec.split().train:
+        return
+    run = spec.run_length()
+    if run.total_steps > LONGEST:
+        yield FieldProblem("/epochs", f"{run.total_steps:,} optimizer steps; at most {LONGEST:,} are allowed")
+    lengths = [
+        *((f"/schedule/{field}", length) for field, length in spec.schedule.lengths()),
+        ("/evaluate/every", spec.evaluate.every),
+        ("/checkpoints/every", spec.checkpoints.every),
+        *([("/swa/every", spec.swa.every)] if spec.swa else []),
+    ]
+    for pointer, length in lengths:
+        if length.steps(run) < 1:
+            yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
+    if spec.swa and spec.swa.every.steps(run) >= 1:
+        phase = spec.swa_phase()
+        if phase and phase.models(run.total_steps) < 1:
+            message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
+            yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
+
+
+def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
+    """Each with a code, the field, and what it means for this job."""
+    run = spec.run_length()
+    warm = spec.schedule.warmup.steps(run)
+    if warm >= run.total_steps:
+        yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
+    if spec.data.validation == 0:
+        yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
+    yield from _swa_warnings(spec)
+
+
+def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:
+    phase = spec.swa_phase()
+    if phase is None:
+        return
+    run = spec.run_length()
+    collected = phase.models(run.total_steps)
+    if collected < 2:
+        yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
+    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
+    if before < 0.01 * phase.lr:
+        message = (
+            f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
+            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
+        )
+        yield SpecWarning("schedule_ends_before_swa", "/schedule", message)

@@ -1,0 +1,42 @@
+"""The bases of everything that a user can write into a job."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from core.errors import FieldProblem
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """Frozen data that says what to do. Strict types ("0.1" is no number, true is no 1); unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
+
+    def dump(self) -> dict[str, Any]:
+        """This spec as JSON values, every field written out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Component(Spec):
+    """One optimizer, schedule, averaging method, model or dataset. `name` picks it from its union.
+
+    A new one is a new file beside its siblings and one line in their `__init__`; the catalog, the OpenAPI document and
+    the contract tests find it from there.
+    """
+
+    summary: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    name: str
+
+
+CROSS_FIELD = "cross_field"
+
+
+def refuse(*problems: FieldProblem) -> PydanticCustomError:
+    """What a validator raises when fields do not fit together; pointers are relative to the object it validates."""
+    return PydanticCustomError(CROSS_FIELD, "the fields do not fit together", {"problems": problems})

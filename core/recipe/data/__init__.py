@@ -1,0 +1,23 @@
+"""The datasets. A new one: its file, and its line in the union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from core.recipe.data.base import DataSpec, SplitSizes, split_sizes
+from core.recipe.data.breast_cancer import BreastCancer
+from core.recipe.data.diabetes import Diabetes
+from core.recipe.data.digits import Digits
+from core.recipe.data.iris import Iris
+from core.recipe.data.wine import Wine
+
+Data = Annotated[
+    Digits
+    | BreastCancer
+    | Wine
+    | Iris
+    | Diabetes,
+    Field(discriminator="name"),
+]  # fmt: skip
+
+__all__ = ["Data", "DataSpec", "SplitSizes", "split_sizes"]

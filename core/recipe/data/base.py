@@ -1,0 +1,40 @@
+"""A dataset is a name, its facts, and how it is split. The facts are known without the data, so an API can plan."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from core.recipe.component import Component, Fraction
+from core.recipe.facts import DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSizes:
+    train: int
+    validation: int
+    test: int
+
+
+def split_sizes(examples: int, validation: float, test: float) -> SplitSizes:
+    """Shares of all examples, rounded half up; the rest trains."""
+    of_test = int(examples * test + 0.5)
+    of_validation = int(examples * validation + 0.5)
+    return SplitSizes(examples - of_test - of_validation, of_validation, of_test)
+
+
+class DataSpec(Component):
+    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part."""
+
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    standardize: bool = True
+
+    @abstractmethod
+    def facts(self) -> DataFacts:
+        """Sizes and kind, known without reading the data."""
+
+    def split(self) -> SplitSizes:
+        return split_sizes(self.facts().examples, self.validation, self.test)

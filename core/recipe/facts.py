@@ -1,0 +1,28 @@
+"""What is known of a dataset without reading it. Models and plans are made from this."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """`inputs`: float32 (examples, *input_shape); targets: int64 (examples,) classes or float32 (examples, outputs)."""
+
+    examples: int
+    input_shape: tuple[int, ...]
+    task: Task
+    outputs: int
+
+    @property
+    def classes(self) -> int | None:
+        return self.outputs if self.task == "classification" else None
+
+    @property
+    def features(self) -> int:
+        """Numbers in one input."""
+        total = 1
+        for size in self.input_shape:
+            total *= size
+        return total

@@ -1,0 +1,19 @@
+"""The models. A new one: its file, its line in the union, and a builder in core/engine/networks if that is new."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from core.recipe.models.base import Init, ModelSpec
+from core.recipe.models.cnn import CNN
+from core.recipe.models.logistic import Logistic
+from core.recipe.models.mlp import MLP
+
+Model = Annotated[
+    Logistic
+    | MLP
+    | CNN,
+    Field(discriminator="name"),
+]  # fmt: skip
+
+__all__ = ["Init", "Model", "ModelSpec"]

@@ -1,0 +1,47 @@
+"""A model is a spec and an import string of the builder in the engine: build(spec, facts) -> torch.nn.Module."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from core.errors import FieldProblem
+from core.recipe.component import Component, Fraction, Spec
+from core.recipe.facts import DataFacts
+
+Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu"]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Dropout = Fraction
+
+
+class Init(Spec):
+    """How weights start. `torch` is each layer's own default; biases of the other schemes start at 0.
+
+    The seed is the job's unless given here.
+    """
+
+    scheme: Literal[
+        "torch", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal", "zeros"
+    ] = "torch"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class ModelSpec(Component):
+    """Fields say the shape; inputs and outputs follow from the data."""
+
+    implementation: ClassVar[str]
+    init: Init = Init()
+
+    @abstractmethod
+    def parameters(self, facts: DataFacts) -> int:
+        """How many weights it has on such data."""
+
+    @property
+    def normalises_batches(self) -> bool:
+        """Whether a batch of one example has no statistics to normalise by."""
+        return False
+
+    def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
+        """What does not fit together; pointers are relative to the model."""
+        return iter(())

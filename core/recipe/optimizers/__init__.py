@@ -1,0 +1,18 @@
+"""The optimizers. A new one: its file, and its line in the union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from core.recipe.optimizers.adam import Adam
+from core.recipe.optimizers.adamw import AdamW
+from core.recipe.optimizers.rmsprop import RMSprop
+from core.recipe.optimizers.sgd import SGD
+
+Optimizer = Annotated[
+    SGD
+    | Adam
+    | AdamW
+    | RMSprop,
+    Field(discriminator="name"),
+]  # fmt: skip

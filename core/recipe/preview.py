@@ -1,0 +1,91 @@
+"""The learning rate of every step before anything is trained, from the very functions that train."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import Spec, refuse
+from core.recipe.duration import RunLength
+from core.recipe.optimizers import Optimizer
+from core.recipe.schedules import Schedule
+from core.recipe.schedules.constant import Constant
+from core.recipe.spec import BatchSize, Count, SwaSwitch
+
+
+class PreviewRequest(Spec):
+    """A schedule in a run of `epochs` over `examples` in batches of `batch_size`, or of `steps`."""
+
+    schedule: Schedule = Constant()
+    optimizer: Optimizer
+    swa: SwaSwitch = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: BatchSize = 32
+    examples: Count = 1257
+    max_points: Annotated[int, Field(ge=2, le=100_000)] = 2000
+
+    @model_validator(mode="after")
+    def has_a_length(self) -> Self:
+        found = []
+        if self.epochs is None and self.steps is None:
+            found.append(FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"'))
+        else:
+            run = self.run_length()
+            lengths = [*self.schedule.lengths(), *([("every", self.swa.every)] if self.swa else [])]
+            for field, length in lengths:
+                if length.steps(run) < 1:
+                    where = "swa" if self.swa and length is self.swa.every else "schedule"
+                    found.append(FieldProblem(f"/{where}/{field}", f"{length} is less than one optimizer step here"))
+        if found:
+            raise refuse(*found)
+        return self
+
+    def run_length(self) -> RunLength:
+        per_epoch = 1 if self.batch_size == "full" else -(-self.examples // self.batch_size)
+        budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
+        return RunLength(per_epoch, min(budget for budget in budgets if budget))
+
+
+class Mark(Spec):
+    """Something that happens when `step` optimizer steps are complete."""
+
+    step: int
+    kind: Literal["swa_start", "collect", "stop"]
+
+
+class Preview(Spec):
+    """`lr[i]` is the rate of optimizer step `steps[i]`; thinned evenly past `max_points`, first and last step kept."""
+
+    steps: list[int]
+    lr: list[float]
+    marks: list[Mark]
+    total_steps: int
+    steps_per_epoch: int
+
+
+def preview(request: PreviewRequest) -> Preview:
+    run = request.run_length()
+    rate = request.schedule.compile(request.optimizer.lr, run)
+    marks = [Mark(step=run.total_steps, kind="stop")]
+    if request.swa:
+        phase = request.swa.phase(run, request.optimizer.lr)
+        rate = phase.over(rate)
+        collected = range(phase.start or phase.every, run.total_steps + 1, phase.every)
+        thinned = [collected[i] for i in _evenly(len(collected), request.max_points)]
+        marks = [Mark(step=phase.start, kind="swa_start"), *(Mark(step=s, kind="collect") for s in thinned), *marks]
+    steps = list(_evenly(run.total_steps, request.max_points))
+    return Preview(
+        steps=steps,
+        lr=[rate(t) for t in steps],
+        marks=marks,
+        total_steps=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most `most` of 0 … count - 1, evenly spread, both ends among them."""
+    if count <= most:
+        return list(range(count))
+    return [i * (count - 1) // (most - 1) for i in range(most)]

@@ -1,0 +1,111 @@
+"""Turns what pydantic says of a document into problems a person can act on: a JSON pointer, a sentence, a hint."""
+
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from core.errors import FieldProblem
+from core.recipe.component import CROSS_FIELD
+
+MOST = 50  # problems reported at once
+
+
+def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
+    """Problems of `document`, as parsed JSON, that was refused by `model`."""
+    return tuple(islice(_problems(error, document, model), MOST))
+
+
+def _problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
+    for detail in error.errors(include_url=False):
+        path = list(_path(detail, document))
+        if detail["type"] == CROSS_FIELD:
+            for problem in detail["ctx"]["problems"]:
+                yield FieldProblem(_pointer(path) + problem.pointer, problem.message, problem.hint)
+            continue
+        if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+            path.append("name")
+        yield FieldProblem(_pointer(path), _message(detail), _hint(detail, path, document, model))
+
+
+def _path(detail: ErrorDetails, document: object) -> Iterator[int | str]:
+    """The location without the tags of unions, which are no part of the document."""
+    names_a_field = detail["type"] in {"extra_forbidden", "missing"}
+    last = len(detail["loc"]) - 1
+    for index, part in enumerate(detail["loc"]):
+        if isinstance(document, dict):
+            is_tag = part not in document and document.get("name") == part and not (names_a_field and index == last)
+            if is_tag or part == "[key]":
+                continue
+            document = document.get(part)
+        elif isinstance(document, list) and isinstance(part, int):
+            document = document[part] if part < len(document) else None
+        elif not isinstance(part, int) and index > 0:
+            continue  # the arm of a union that was tried
+        yield part
+
+
+def _pointer(path: Sequence[int | str]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown field"
+    if detail["type"] == "missing":
+        return "required"
+    if detail["type"] == "union_tag_invalid":
+        return f"unknown name {detail['ctx']['tag']!r}; there are {detail['ctx']['expected_tags'].replace(chr(39), '')}"
+    if detail["type"] == "union_tag_not_found":
+        return "required: the name picks the kind"
+    return detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ", 1)
+
+
+def _hint(detail: ErrorDetails, path: list[int | str], document: object, model: type[BaseModel]) -> str | None:
+    if detail["type"] == "extra_forbidden":
+        return _nearest(str(path[-1]), _fields(path[:-1], document, model))
+    if detail["type"] == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
+        return _nearest(str(detail["ctx"]["tag"]), tags)
+    value = detail["input"]
+    if detail["type"] == "literal_error" and isinstance(value, str):
+        return _nearest(value, [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
+    if detail["type"] == "batch_size" and isinstance(value, str):
+        return _nearest(value, ["full"])
+    return None
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?".replace("'", '"') if close else None
+
+
+def _fields(path: Sequence[int | str], document: object, model: type[BaseModel]) -> list[str]:
+    """The fields that the object at `path` may have."""
+    here: list[type[BaseModel]] = [model]
+    for part in path:
+        document = document.get(part) if isinstance(document, dict) else None
+        fields = [each.model_fields.get(str(part)) for each in here]
+        here = [found for field in fields if field for found in _models(field)]
+        name = document.get("name") if isinstance(document, dict) else None
+        here = [each for each in here if name is None or _tag(each) in {None, name}]
+    return [field for each in here for field in each.model_fields]
+
+
+def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
+    kind = field.annotation if isinstance(field, FieldInfo) else field
+    if get_origin(kind) in {Union, types.UnionType, Annotated}:
+        for part in get_args(kind):
+            yield from _models(part)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("name")
+    return str(field.default) if field and get_origin(field.annotation) is Literal else None

@@ -1,0 +1,33 @@
+import math
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+from core.recipe.component import NonNegative
+from core.recipe.duration import Duration, RunLength
+from core.recipe.schedules.base import LearningRate, ScheduleSpec
+
+
+class Cosine(ScheduleSpec):
+    """lr(u) = eta_min + (lr - eta_min) (1 + cos(pi u / T_max)) / 2 for u <= T_max, eta_min afterwards.
+
+    `T_max` is what is left of the run after warm-up unless given. torch's recursive form rises again past T_max; ours
+    stays at eta_min.
+    """
+
+    summary: ClassVar[str] = "Half a cosine from the rate down to eta_min, without restarts."
+    paper: ClassVar[str | None] = "Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5 with a single cycle"
+    name: Literal["cosine"] = "cosine"
+    T_max: Duration | None = None
+    eta_min: NonNegative = 0.0
+
+    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        length = self.T_max.steps(run) if self.T_max else rest
+        half = (lr - self.eta_min) / 2
+        return lambda u: self.eta_min + half * (1 + math.cos(math.pi * min(u, length) / length))
+
+    def resolved(self, run: RunLength) -> Self:
+        return self if self.T_max else self.model_copy(update={"T_max": self.after_warmup(run)})
+
+    def lengths(self) -> Iterator[tuple[str, Duration]]:
+        if self.T_max:
+            yield "T_max", self.T_max

@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from core.recipe.component import Positive
+from core.recipe.duration import Duration, RunLength
+from core.recipe.schedules.base import LearningRate, ScheduleSpec
+
+
+class Exponential(ScheduleSpec):
+    """lr(u) = lr gamma^(u / every): smooth, a factor of gamma each `every`; `staircase` floors the exponent."""
+
+    summary: ClassVar[str] = "The rate times gamma per epoch, smoothly or in stairs."
+    name: Literal["exponential"] = "exponential"
+    gamma: Positive
+    every: Duration = Duration(Fraction(1), "ep")
+    staircase: bool = False
+
+    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        every = self.every.steps(run)
+        if self.staircase:
+            return lambda u: lr * self.gamma ** (u // every)
+        return lambda u: lr * self.gamma ** (u / every)
+
+    def lengths(self) -> Iterator[tuple[str, Duration]]:
+        yield "every", self.every

@@ -1,0 +1,141 @@
+"""JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from core.recipe import checks
+from core.recipe.averaging import SWA, SwaPhase
+from core.recipe.checks import LOSSES, METRICS, Loss, Metric, SpecWarning
+from core.recipe.component import Spec, refuse
+from core.recipe.data import Data, SplitSizes
+from core.recipe.duration import Duration, RunLength
+from core.recipe.models import Model
+from core.recipe.optimizers import Optimizer
+from core.recipe.schedules import Schedule
+from core.recipe.schedules.constant import Constant
+from core.recipe.text import Label, Name, Note
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+def _batch_size(value: object) -> int | Literal["full"]:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9:
+        return value
+    if value == "full":
+        return "full"
+    raise PydanticCustomError("batch_size", 'a whole number from 1 to the size of the train set, or "full"')
+
+
+def _switch(value: object) -> object:
+    """True means SWA with its defaults, false none."""
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
+BatchSize = Annotated[
+    int | Literal["full"],
+    PlainValidator(_batch_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
+]
+SwaSwitch = Annotated[SWA | None, BeforeValidator(_switch, json_schema_input_type=bool | SWA | None)]
+
+
+class Evaluate(Spec):
+    """When the validation part is evaluated; always at the end too. The test part is evaluated once, at the end."""
+
+    every: Duration = Duration(Fraction(1), "ep")
+
+
+class Checkpoints(Spec):
+    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept."""
+
+    every: Duration = Duration.of_steps(1000)
+    keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
+
+
+class Resources(Spec):
+    """Where the job may run. `auto` takes whatever slot is free."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class JobSpec(Spec):
+    """A training job."""
+
+    name: Name | None = None
+    model: Model
+    data: Data
+    optimizer: Optimizer
+    batch_size: BatchSize = 32
+    schedule: Schedule = Constant()
+    swa: SwaSwitch = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    seed: Seed = 0
+    loss: Loss | None = None
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] | None = None
+    evaluate: Evaluate = Evaluate()
+    checkpoints: Checkpoints = Checkpoints()
+    log_every: Count = 1
+    precision: Literal["auto", "fp32"] = "auto"
+    deterministic: bool = True
+    resources: Resources = Resources()
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 0
+    metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        """Everything that only shows when fields are seen together. All problems at once, each with its pointer."""
+        found = tuple(checks.problems(self))
+        if found:
+            raise refuse(*found)
+        return self
+
+    def split(self) -> SplitSizes:
+        return self.data.split()
+
+    def batch(self) -> int:
+        """Examples in one full batch."""
+        return self.split().train if self.batch_size == "full" else self.batch_size
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch: ceil(train examples / batch size)."""
+        return -(-self.split().train // self.batch())
+
+    def run_length(self) -> RunLength:
+        """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run."""
+        per_epoch = self.steps_per_epoch()
+        budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
+        return RunLength(per_epoch, min(budget for budget in budgets if budget))
+
+    def swa_phase(self) -> SwaPhase | None:
+        return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
+
+    def learning_rate(self) -> Callable[[int], float]:
+        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …; a pure function."""
+        rate = self.schedule.compile(self.optimizer.lr, self.run_length())
+        phase = self.swa_phase()
+        return phase.over(rate) if phase else rate
+
+    def resolved(self) -> Self:
+        """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
+        task = self.data.facts().task
+        filled: dict[str, Any] = {
+            "schedule": self.schedule.resolved(self.run_length()),
+            "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
+            "loss": self.loss or LOSSES[task][0],
+            "metrics": METRICS[task] if self.metrics is None else self.metrics,
+            "precision": "fp32",
+        }
+        return self.model_copy(update=filled)
+
+    def warnings(self) -> tuple[SpecWarning, ...]:
+        """What is allowed and probably not meant."""
+        return tuple(checks.warnings(self))

@@ -1,0 +1,17 @@
+"""Fixtures that every folder of tests may use; the real servers live in tests/support."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.recipe.data.materialise import materialise
+
+pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.service"]
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name -> path of the materialised dataset."""
+    folder = tmp_path_factory.mktemp("datasets")
+    return lambda name: materialise(name, folder)

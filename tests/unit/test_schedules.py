@@ -1,0 +1,120 @@
+"""Learning rates against literals worked out by hand (or with bc), and against torch where torch is right."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from core.recipe.averaging import SwaPhase
+from core.recipe.duration import RunLength
+from core.recipe.schedules import Schedule
+
+RUN = RunLength(steps_per_epoch=10, total_steps=100)
+READ: TypeAdapter[Schedule] = TypeAdapter(Schedule)
+
+
+def rate(document: str, lr: float = 0.1, run: RunLength = RUN) -> Callable[[int], float]:
+    return READ.validate_json(document).compile(lr, run)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ('{"name": "constant"}', {0: 0.1, 99: 0.1}),
+        # warm-up over 4 steps: 1/4, 2/4, 3/4, 4/4 of the rate; then the schedule's own clock starts
+        ('{"name": "constant", "warmup": "4st"}', {0: 0.025, 1: 0.05, 2: 0.075, 3: 0.1, 4: 0.1}),
+        (
+            '{"name": "step", "step_size": "3ep", "gamma": 0.5}',
+            {0: 0.1, 29: 0.1, 30: 0.05, 59: 0.05, 60: 0.025, 90: 0.0125},
+        ),
+        ('{"name": "step", "step_size": 30, "warmup": 10}', {9: 0.1, 10: 0.1, 39: 0.1, 40: 0.01}),
+        # 0.9^0.5 = 0.948683298…; one factor of gamma per epoch of ten steps
+        ('{"name": "exponential", "gamma": 0.9}', {0: 0.1, 5: 0.09486832980505138, 10: 0.09, 20: 0.081}),
+        ('{"name": "exponential", "gamma": 0.9, "staircase": true}', {0: 0.1, 9: 0.1, 10: 0.09, 19: 0.09, 20: 0.081}),
+        # (1 + cos(pi/4)) / 2 = 0.853553390593…
+        ('{"name": "cosine"}', {0: 0.1, 25: 0.08535533905932738, 50: 0.05, 75: 0.014644660940672627, 100: 0.0}),
+        ('{"name": "cosine", "T_max": "50st", "eta_min": 0.02}', {0: 0.1, 25: 0.06, 50: 0.02, 51: 0.02, 99: 0.02}),
+        ('{"name": "cosine", "warmup": "20st"}', {0: 0.005, 19: 0.1, 20: 0.1, 60: 0.05, 100: 0.0}),
+        ('{"name": "linear"}', {0: 0.1, 50: 0.05, 99: 0.001, 100: 0.0}),
+        (
+            '{"name": "linear", "start_factor": 0.5, "end_factor": 1.0, "total_iters": 10}',
+            {0: 0.05, 5: 0.075, 10: 0.1, 99: 0.1},
+        ),
+    ],
+)
+def test_literals(document: str, expected: dict[int, float]) -> None:
+    curve = rate(document)
+    assert {t: curve(t) for t in expected} == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def torch_rates(
+    build: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler], steps: int
+) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = build(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("document", "build"),
+    [
+        ('{"name": "step", "step_size": "30st"}', lambda o: torch.optim.lr_scheduler.StepLR(o, 30)),
+        (
+            '{"name": "exponential", "gamma": 0.97, "every": "1st"}',
+            lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.97),
+        ),
+        ('{"name": "cosine", "T_max": "100st"}', lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 100)),
+        (
+            '{"name": "linear", "start_factor": 0.25, "end_factor": 1.0, "total_iters": 40}',
+            lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.25, 1.0, 40),
+        ),
+    ],
+)
+def test_agrees_with_torch_where_torch_is_right(
+    document: str, build: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+) -> None:
+    curve = rate(document)
+    assert [curve(t) for t in range(100)] == pytest.approx(torch_rates(build, 100), rel=1e-9, abs=1e-12)
+
+
+def test_cosine_stays_down_where_torch_rises_again() -> None:
+    """Torch's recursive form gives 0.00955 at t = 12 for T_max = 10; ours stays at eta_min."""
+    assert rate('{"name": "cosine", "T_max": "10st"}')(12) == 0.0
+
+
+def test_swa_owns_the_rate_from_its_start() -> None:
+    """A line from the schedule's rate at the start (0.1 there) to 0.05 over ten steps, then constant."""
+    phase = SwaPhase(start=50, anneal=10, lr=0.05, every=10)
+    curve = phase.over(lambda t: 0.1 if t <= 50 else math.nan)
+    assert [curve(t) for t in (0, 49, 50, 55, 60, 99)] == pytest.approx([0.1, 0.1, 0.1, 0.075, 0.05, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "total"), [(0, 1, 7), (0, 3, 10), (5, 5, 30), (7, 3, 30), (161, 1, 300), (40, 7, 20)]
+)
+def test_swa_counts_what_it_collects(start: int, every: int, total: int) -> None:
+    phase = SwaPhase(start=start, anneal=0, lr=0.1, every=every)
+    collected = 0
+    for completed in range(total + 1):
+        collected += phase.collects(completed)
+        assert phase.models(completed) == collected
+
+
+def test_swa_counts_as_the_reference_code_does() -> None:
+    """Epochs 161 to 300, one model each: 140 models (Izmailov et al. 2018)."""
+    assert SwaPhase(start=161, anneal=0, lr=0.1, every=1).models(300) == 140
+
+
+def test_every_rate_is_a_function_of_the_step_alone() -> None:
+    curve = rate('{"name": "cosine", "warmup": "7st", "eta_min": 0.001}')
+    forward = [curve(t) for t in range(100)]
+    assert [curve(t) for t in reversed(range(100))] == forward[::-1]
+    assert all(a >= b for a, b in itertools.pairwise(forward[7:]))

@@ -1,0 +1,173 @@
+"""Two ways into the database: `read` (one statement, one snapshot) and `write` (one short transaction)."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Double, Engine, create_engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from core.errors import Misconfigured, Unavailable
+
+_POSTGRESQL = {
+    "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000",
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10000,
+    "application_name": "basin",
+}
+
+_BUSY_SECONDS = 5.0
+_WRITER_TURN_SECONDS = 15.0
+
+# Connection lost, transaction rolled back, out of resources, operator intervention; then idle in transaction,
+# a standby that cannot write, and a lock that did not come.
+_PASSING_SQLSTATES = ("08", "40", "53", "57", "25P03", "25006", "55P03")
+
+# SQLite's primary result codes: busy, locked, out of memory, read only, interrupted, I/O error, full, cannot open,
+# protocol (a race for the write-ahead log). Everything else is a mistake of ours.
+_PASSING_SQLITE = {5, 6, 7, 8, 9, 10, 13, 14, 15}
+
+
+class _Now(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, read when the statement runs."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(_Now, "sqlite")
+def _sqlite_now(element: _Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001 - SQLAlchemy's signature
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(_Now, "postgresql")
+def _postgresql_now(element: _Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001 - as above
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def now() -> ColumnElement[float]:
+    """The database's clock as an SQL expression; nobody else's clock decides anything."""
+    return _Now()
+
+
+class Database:
+    """A pool of connections. `read` and `write` give connections; close it when done."""
+
+    def __init__(self, reader: Engine, writer: Engine) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.dialect = writer.dialect.name
+        # SQLite has one writer at a time. Its own waiting is a sleep that grows; ours is a queue.
+        self._turn = threading.Lock() if self.dialect == "sqlite" else None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for plain reads: every statement sees the newest commit, nothing is locked."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction: committed at the end of the block, rolled back when it raises. Do not nest."""
+        if self._turn is None:
+            with self._writer.begin() as connection:
+                yield connection
+            return
+        if not self._turn.acquire(timeout=_WRITER_TURN_SECONDS):
+            raise Unavailable("the database has been busy with another write for too long")
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+def open_database(url: str, pool_size: int = 40) -> Database:
+    """Open a database by its SQLAlchemy URL; nothing is connected before the first use."""
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        # The message of SQLAlchemy's error holds the whole URL, password included.
+        raise Misconfigured("the database URL cannot be parsed") from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _open_sqlite(parsed, pool_size)
+        case "postgresql":
+            return _open_postgresql(parsed, pool_size)
+        case other:
+            raise Misconfigured(f"database {other!r} is not supported; use sqlite:///file.db or postgresql://…")
+
+
+def _open_postgresql(url: URL, pool_size: int) -> Database:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args=_POSTGRESQL,
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size,
+        max_overflow=10,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
+    return Database(engine.execution_options(isolation_level="AUTOCOMMIT"), engine)
+
+
+def _open_sqlite(url: URL, pool_size: int) -> Database:
+    if not url.database or url.database == ":memory:":
+        raise Misconfigured("an SQLite database must be a file: the service's processes share it")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    arguments = {"timeout": _BUSY_SECONDS, "check_same_thread": False, "isolation_level": None}
+    reader = create_engine(url, connect_args=arguments, pool_size=pool_size, max_overflow=10, pool_timeout=5)
+    writer = create_engine(url, connect_args=arguments, pool_size=2, max_overflow=2, pool_timeout=5)
+    event.listen(reader, "connect", _on_reader_connect)
+    event.listen(writer, "connect", _on_writer_connect)
+    event.listen(writer, "begin", _begin_immediate)
+    return Database(reader, writer)
+
+
+def _on_writer_connect(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+    connection.execute(f"PRAGMA busy_timeout={int(_BUSY_SECONDS * 1000)}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _on_reader_connect(connection: Any, record: object) -> None:
+    _on_writer_connect(connection, record)
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails at once with "database is locked".
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the database is away or busy, so that the same call may well succeed in a moment."""
+    if isinstance(error, Unavailable | exc.TimeoutError):
+        return True
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return (sqlite_code & 0xFF) in _PASSING_SQLITE
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is None:
+        # psycopg could not connect, or lost the connection before the server could say why.
+        return isinstance(error, exc.OperationalError | exc.InterfaceError)
+    return str(sqlstate).startswith(_PASSING_SQLSTATES)

@@ -1,0 +1,199 @@
+"""The rows. `job` holds what is written once or rarely; the narrow `job_state` is the hot row that every beat touches.
+
+All times are seconds since 1970 by the database's own clock, as floating point.
+"""
+
+import json
+import math
+from typing import Any
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from core.lifecycle import Desired, Status
+
+
+def plain(value: Any) -> Any:
+    """The value with infinities and NaN as the strings that the HTTP contract gives them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")  # noqa: PLR0124 - NaN
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+class Json(TypeDecorator[Any]):
+    """JSON as text: keeps the order of keys, takes any string, and cannot refuse what PostgreSQL's jsonb refuses."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        try:
+            return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            return json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+# SQLite's STRICT tables, which refuse text in a number column, know only its own five type names.
+Number: TypeEngine[float] = Double().with_variant(REAL(), "sqlite")
+Long: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    },
+)
+
+
+def _one_of(column: str, values: type[Status] | type[Desired]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text),
+    Column("spec", Text, nullable=False),  # the resolved JobSpec as JSON, never changed
+    Column("plan", Text),  # the ExecutionPlan as JSON, written at the first claim
+    Column("created_at", Number, nullable=False),
+    Column("started_at", Number),
+    Column("finished_at", Number),
+    Column("stop_reason", Text),
+    Column("error", Json),
+    Column("results", Json),
+    Column("environment", Json),
+    Column("resume", Json),
+    Index("ix_job_owner_id", "owner", "id"),
+    sqlite_strict=True,
+)
+
+job_state = Table(
+    "job_state",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("desired", Text, nullable=False),
+    Column("needs", Text, nullable=False),  # cpu | gpu | any
+    Column("attempt", Integer, nullable=False),  # the fencing token: grows at every claim and only there
+    Column("lease_until", Number),
+    Column("worker", Text),
+    Column("losses", Integer, nullable=False),  # of workers, since the last checkpoint
+    Column("failures", Integer, nullable=False),  # of the job itself
+    Column("rank", Number, nullable=False),  # queued_at - priority * age_step; the lowest is served first
+    Column("checkpoint_id", Text),
+    Column("published_at", Number),
+    Column("version", Integer, nullable=False),  # grows with everything that a reader can see
+    Column("progress", Json, nullable=False),
+    _one_of("status", Status),
+    _one_of("desired", Desired),
+    CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
+    Index("ix_job_state_queue", "status", "rank", "job_id"),
+    sqlite_strict=True,
+    # Beats touch no indexed column: with room on the page PostgreSQL updates in place.
+    postgresql_with={"fillfactor": 70},
+)
+
+metric_chunk = Table(
+    "metric_chunk",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("series", Text, primary_key=True),
+    Column("after_step", Long, primary_key=True),  # the checkpoint after which these points came; 0 before any
+    Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("first_step", Long, nullable=False),
+    Column("last_step", Long, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("steps", LargeBinary, nullable=False),  # little-endian int64
+    Column("values", LargeBinary, nullable=False),  # little-endian float64
+    Column("times", LargeBinary, nullable=False),  # little-endian float64, unix seconds
+    sqlite_strict=True,
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("step", Long, nullable=False),
+    Column("epoch", Long, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("resumable", Integer, nullable=False),
+    Column("key", Text, nullable=False, unique=True),  # the folder of its objects in the store
+    Column("sha256", Text, nullable=False),  # of weights.safetensors, as are the bytes
+    Column("bytes", Long, nullable=False),
+    Column("files", Json, nullable=False),
+    Column("metrics", Json, nullable=False),
+    Column("manifest", Json, nullable=False),
+    Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
+    Column("created_at", Number, nullable=False),
+    CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
+    Index("ix_checkpoint_job_id_step", "job_id", "step"),
+    Index("ix_checkpoint_status", "status"),
+    sqlite_strict=True,
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Long, primary_key=True, autoincrement=True),
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", Number, nullable=False),
+    Column("data", Json, nullable=False),
+    Index("ix_event_job_id_id", "job_id", "id"),
+    sqlite_strict=True,
+    # An id is never given twice, so that a stream can resume after the last one it saw.
+    sqlite_autoincrement=True,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_digest", Text, nullable=False),
+    Column("job_id", Text, nullable=False),  # no foreign key: the promise outlives a deleted job
+    Column("created_at", Number, nullable=False, index=True),
+    sqlite_strict=True,
+)
+
+service_state = Table(
+    "service_state",
+    metadata,
+    Column("name", Text, primary_key=True),  # what the reconcilers share: "tick", "care", "sweep"
+    Column("at", Number, nullable=False),
+    sqlite_strict=True,
+)

@@ -1,0 +1,35 @@
+"""INSERT … ON CONFLICT, which both databases have and SQLAlchemy spells once for each."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+
+def insert_if_absent(connection: Connection, table: Table, **values: Any) -> bool:
+    """Insert one row unless its primary key is taken, and say whether it went in.
+
+    On PostgreSQL a rival's insert of the same key is waited for until it commits or rolls back.
+    """
+    statement = _insert(connection, table).values(**values).on_conflict_do_nothing()
+    # The row count is no guide here: psycopg's is not kept for inserts.
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+
+
+def insert_or_replace(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, all with the same columns; where the primary key is taken, the other columns are replaced."""
+    if not rows:
+        return
+    statement = _insert(connection, table)
+    keys = {column.name for column in table.primary_key}
+    fresh = {name: statement.excluded[name] for name in _others(rows[0], keys)}
+    connection.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=fresh), rows)
+
+
+def _others(names: Iterable[str], keys: set[str]) -> list[str]:
+    return [name for name in names if name not in keys]
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

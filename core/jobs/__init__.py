@@ -1,0 +1,1 @@
+"""The deeds of the domain, one file each; every write is one short transaction."""

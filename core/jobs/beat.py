@@ -1,0 +1,55 @@
+"""The beat: it keeps the lease, carries progress in and the owner's wish out."""
+
+from typing import Any
+
+from sqlalchemy import update
+
+from core.db.session import Database, now
+from core.db.tables import job, job_state
+from core.jobs.fence import Fence, fenced
+from core.lifecycle import Desired, Status
+
+
+def beat(
+    db: Database,
+    fence: Fence,
+    *,
+    lease_seconds: float,
+    progress: dict[str, Any] | None = None,
+) -> Desired | None:
+    """Extend the lease and say what the owner wants; None means fenced: this attempt is over."""
+    values: dict[str, Any] = {"lease_until": now() + lease_seconds}
+    if progress is not None:
+        values |= {"progress": progress, "version": job_state.c.version + 1}
+    row = job_state.c
+    statement = (
+        update(job_state)
+        .where(row.job_id == fence.job_id, row.attempt == fence.attempt, row.status == Status.RUNNING.value)
+        .values(**values)
+        .returning(row.desired)
+    )
+    with db.write() as connection:
+        desired = connection.execute(statement).scalar_one_or_none()
+    return None if desired is None else Desired(desired)
+
+
+def report_start(
+    db: Database,
+    fence: Fence,
+    *,
+    environment: dict[str, Any],
+    resume: dict[str, Any] | None = None,
+) -> None:
+    """Note on what this attempt computes, and how it resumed: {"fidelity": exact | approximate, "digest": …}.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with fenced(db, fence, exclusive=True) as connection:
+        facts: dict[str, Any] = {"environment": environment}
+        if resume is not None:
+            facts["resume"] = resume
+        connection.execute(update(job).where(job.c.id == fence.job_id).values(**facts))
+        connection.execute(
+            update(job_state).where(job_state.c.job_id == fence.job_id).values(version=job_state.c.version + 1),
+        )

@@ -1,0 +1,216 @@
+"""Checkpoints: a checkpoint exists through its row alone, and the row is written under the fence."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from core.db.session import Database, now
+from core.db.tables import checkpoint, job, job_state
+from core.errors import NotFound
+from core.ids import new_id
+from core.jobs.events import add_event
+from core.jobs.fence import Fence, fenced, hold
+from core.jobs.metrics import Chunk, drop_after, put_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class NewCheckpoint:
+    """A checkpoint whose files are in the store under `key`; `sha256` and `bytes` are those of its weights file.
+
+    `id` makes a repeated write harmless: make the object once and try it as often as needed.
+    """
+
+    step: int
+    epoch: int
+    kind: str
+    key: str
+    sha256: str
+    bytes: int
+    files: dict[str, Any]
+    metrics: dict[str, Any]
+    manifest: dict[str, Any]
+    id: str = field(default_factory=lambda: new_id("ckpt"))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A checkpoint as the database has it. `status` is good, corrupt or doomed (on its way out)."""
+
+    id: str
+    job_id: str
+    attempt: int
+    step: int
+    epoch: int
+    kind: str
+    key: str
+    sha256: str
+    bytes: int
+    files: dict[str, Any]
+    metrics: dict[str, Any]
+    manifest: dict[str, Any]
+    status: str
+    created_at: float
+
+
+def record_checkpoint(
+    db: Database,
+    fence: Fence,
+    row: NewCheckpoint,
+    chunks: Iterable[Chunk],
+    *,
+    resumable: bool,
+) -> CheckpointRow:
+    """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
+
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `last` the newest
+    `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then the rows.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with fenced(db, fence, exclusive=True) as connection:
+        known = find_checkpoint(connection, row.id)
+        if known is not None:
+            return known
+        put_chunks(connection, fence.job_id, fence.attempt, chunks)
+        _doom(connection, _same_place(connection, fence.job_id, row))
+        connection.execute(
+            insert(checkpoint).values(
+                job_id=fence.job_id,
+                attempt=fence.attempt,
+                resumable=int(resumable),
+                status="good",
+                created_at=now(),
+                **asdict(row),
+            ),
+        )
+        seen = {"version": job_state.c.version + 1}
+        ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
+        connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
+        _doom(connection, _beyond_keep_last(connection, fence.job_id))
+        data = {"id": row.id, "step": row.step, "kind": row.kind}
+        add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
+        written = find_checkpoint(connection, row.id)
+    if written is None:
+        raise RuntimeError(f"checkpoint {row.id} was not written")
+    return written
+
+
+def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRow | None:
+    """Its bytes do not match its digest: fall back to the newest good resumable one before it, or to none.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with db.write() as connection:
+        state = hold(connection, fence, exclusive=True)
+        connection.execute(
+            update(checkpoint)
+            .where(checkpoint.c.id == checkpoint_id, checkpoint.c.job_id == fence.job_id)
+            .values(status="corrupt"),
+        )
+        if state.checkpoint_id != checkpoint_id:
+            return None if state.checkpoint_id is None else find_checkpoint(connection, state.checkpoint_id)
+        older = _newest_resumable(connection, fence.job_id)
+        connection.execute(
+            update(job_state)
+            .where(job_state.c.job_id == fence.job_id)
+            .values(checkpoint_id=older.id if older else None, version=job_state.c.version + 1),
+        )
+        drop_after(connection, fence.job_id, older.step if older else 0)
+        data = {
+            "code": "checkpoint_corrupt",
+            "message": f"checkpoint {checkpoint_id} does not match its digest; going on from step "
+            f"{older.step if older else 0}",
+            "checkpoint": checkpoint_id,
+        }
+        add_event(connection, fence.job_id, fence.attempt, "warning", data)
+    return older
+
+
+def list_checkpoints(db: Database, owner: str, job_id: str) -> list[CheckpointRow]:
+    """The good checkpoints of a job, oldest first.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+    """
+    with db.read() as connection:
+        if connection.execute(select(job.c.id).where(job.c.id == job_id, job.c.owner == owner)).first() is None:
+            raise NotFound("There is no job with this id.")
+        query = (
+            _select()
+            .where(checkpoint.c.job_id == job_id, checkpoint.c.status == "good")
+            .order_by(checkpoint.c.step, checkpoint.c.id)
+        )
+        return [_as_row(row) for row in connection.execute(query)]
+
+
+def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRow:
+    """One good checkpoint.
+
+    Raises:
+        NotFound: there is none with this id that belongs to this owner.
+    """
+    query = (
+        _select()
+        .join(job, job.c.id == checkpoint.c.job_id)
+        .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good", job.c.owner == owner)
+    )
+    with db.read() as connection:
+        found = connection.execute(query).one_or_none()
+    if found is None:
+        raise NotFound("There is no checkpoint with this id.")
+    return _as_row(found)
+
+
+def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow | None:
+    """The row with this id, whatever its status."""
+    found = connection.execute(_select().where(checkpoint.c.id == checkpoint_id)).one_or_none()
+    return None if found is None else _as_row(found)
+
+
+def _select() -> Select[Any]:
+    return select(*(checkpoint.c[column.name] for column in fields(CheckpointRow)))
+
+
+def _as_row(row: Row[Any]) -> CheckpointRow:
+    return CheckpointRow(**row._asdict())
+
+
+def _newest_resumable(connection: Connection, job_id: str) -> CheckpointRow | None:
+    query = (
+        _select()
+        .where(checkpoint.c.job_id == job_id, checkpoint.c.status == "good", checkpoint.c.resumable == 1)
+        .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None else _as_row(found)
+
+
+def _same_place(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequence[str]:
+    query = select(checkpoint.c.id).where(
+        checkpoint.c.job_id == job_id,
+        checkpoint.c.kind == row.kind,
+        checkpoint.c.step == row.step,
+    )
+    return connection.execute(query).scalars().all()
+
+
+def _beyond_keep_last(connection: Connection, job_id: str) -> Sequence[str]:
+    spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
+    query = (
+        select(checkpoint.c.id)
+        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == "last", checkpoint.c.status == "good")
+        .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
+        .offset(spec["checkpoints"]["keep_last"])
+    )
+    return connection.execute(query).scalars().all()
+
+
+def _doom(connection: Connection, ids: Sequence[str]) -> None:
+    if ids:
+        connection.execute(update(checkpoint).where(checkpoint.c.id.in_(ids)).values(status="doomed"))

@@ -1,0 +1,139 @@
+"""The claim: one statement picks the best queued job for a slot and makes it this slot's alone."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from core.db.session import Database, now
+from core.db.tables import job, job_state
+from core.jobs.checkpoints import CheckpointRow, find_checkpoint
+from core.jobs.events import add_event
+from core.jobs.metrics import drop_after
+from core.jobs.state import Change, lock_state, move
+from core.lifecycle import Desired, Status
+from core.recipe.plan import ExecutionPlan
+from core.recipe.spec import JobSpec
+
+log = logging.getLogger(__name__)
+
+PlanFor = Callable[[JobSpec], ExecutionPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start."""
+
+    job_id: str
+    attempt: int
+    kind: str
+    spec: JobSpec
+    plan: ExecutionPlan
+    checkpoint: CheckpointRow | None
+    losses: int
+    failures: int
+
+
+def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
+    """Whether a claim might find something. A plain read: nothing is locked."""
+    query = _waiting(needs).limit(1)
+    with db.read() as connection:
+        return connection.execute(query).first() is not None
+
+
+def claim(
+    db: Database,
+    *,
+    worker: str,
+    needs: Sequence[str],
+    plan_for: PlanFor,
+    lease_seconds: float,
+) -> Claim | None:
+    """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
+
+    The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
+    plan that `plan_for` gives; later attempts get the stored one. A job that cannot be read or planned (a spec from
+    another release) ends failed here and now: at the head of the queue it would hold up everybody.
+    """
+    while True:
+        with db.write() as connection:
+            taken = connection.execute(_take(worker, needs, lease_seconds)).one_or_none()
+            if taken is None:
+                return None
+            try:
+                return _assigned(connection, taken, worker, plan_for)
+            except ValueError as error:
+                log.exception("job %s cannot be run", taken.job_id)
+                _fail(connection, taken.job_id, error)
+
+
+def _waiting(needs: Sequence[str]) -> Any:
+    row = job_state.c
+    return select(row.job_id).where(
+        row.status == Status.QUEUED.value,
+        row.desired == Desired.RUN.value,
+        row.needs.in_(needs),
+    )
+
+
+def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
+    row = job_state.c
+    # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
+    best = _waiting(needs).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True)
+    return (
+        update(job_state)
+        .where(row.job_id == best.scalar_subquery(), row.status == Status.QUEUED.value)
+        .values(
+            status=Status.RUNNING.value,
+            attempt=row.attempt + 1,
+            lease_until=now() + lease_seconds,
+            worker=worker,
+            version=row.version + 1,
+        )
+        .returning(row.job_id, row.attempt, row.checkpoint_id, row.losses, row.failures)
+    )
+
+
+def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
+    columns = select(job.c.kind, job.c.spec, job.c.plan).where(job.c.id == taken.job_id)
+    kind, spec_json, plan_json = connection.execute(columns).one()
+    spec = JobSpec.model_validate_json(spec_json)
+    facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
+    if plan_json is None:
+        plan = plan_for(spec)
+        facts["plan"] = plan.model_dump_json()
+        _settle_needs(connection, taken.job_id, plan)
+    else:
+        plan = ExecutionPlan.model_validate_json(plan_json)
+    connection.execute(update(job).where(job.c.id == taken.job_id).values(**facts))
+    checkpoint = find_checkpoint(connection, taken.checkpoint_id) if taken.checkpoint_id else None
+    drop_after(connection, taken.job_id, checkpoint.step if checkpoint else 0)
+    detail = f"attempt {taken.attempt} on {worker}" + (f", from step {checkpoint.step}" if checkpoint else "")
+    add_event(
+        connection,
+        taken.job_id,
+        taken.attempt,
+        "status",
+        {"status": Status.RUNNING.value, "detail": detail},
+    )
+    return Claim(taken.job_id, taken.attempt, kind, spec, plan, checkpoint, taken.losses, taken.failures)
+
+
+def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:
+    """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on."""
+    if plan.deterministic:
+        kind = "gpu" if plan.device == "cuda" else "cpu"
+        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(needs=kind))
+
+
+def _fail(connection: Connection, job_id: str, error: ValueError) -> None:
+    state = lock_state(connection, job_id)
+    if state is not None:
+        problem = {
+            "code": "engine_error",
+            "message": f"This job cannot be run by this release: {error}",
+            "remedy": "Submit it again, or run a worker of the release that took it.",
+        }
+        move(connection, state, Change(Status.FAILED, "cannot be run", job={"error": problem}))

@@ -1,0 +1,165 @@
+"""Metrics: column chunks in, series out.
+
+A chunk holds at most 1,000 points of one series and belongs to the segment behind the checkpoint at `after_step` (0
+before there is any). Taking a job back to its checkpoint at step s is one DELETE of the segments with after_step >= s.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, select
+
+from core.db.session import Database
+from core.db.tables import metric_chunk
+from core.db.upsert import insert_or_replace
+from core.jobs.fence import Fence, fenced
+from core.jobs.thinning import thinned
+
+CHUNK_POINTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points of one series in order: optimizer steps, values, unix times in seconds; equally many of each."""
+
+    series: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    times: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The `number`-th chunk (from 0) of a series in its segment; the last one may be written again as it grows."""
+
+    series: str
+    after_step: int
+    number: int
+    points: Points
+
+
+def pack(values: Iterable[float], code: str) -> bytes:
+    """Little-endian bytes of int64 ("q") or float64 ("d") values."""
+    column: array[Any] = array(code, values)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def unpack(data: bytes, code: str) -> "array[Any]":
+    """What `pack` packed."""
+    column: array[Any] = array(code)
+    column.frombytes(data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def put_chunks(connection: Connection, job_id: str, attempt: int, chunks: Iterable[Chunk]) -> None:
+    """Write chunks in the caller's fenced transaction; writing one again replaces it, so a retry does no harm."""
+    rows = [_row(job_id, attempt, chunk) for chunk in chunks if len(chunk.points.steps)]
+    insert_or_replace(connection, metric_chunk, rows)
+
+
+def record_points(db: Database, fence: Fence, chunks: Iterable[Chunk]) -> None:
+    """Write chunks under the fence.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with fenced(db, fence) as connection:
+        put_chunks(connection, fence.job_id, fence.attempt, chunks)
+
+
+def drop_after(connection: Connection, job_id: str, step: int) -> None:
+    """Forget what came behind the checkpoint at `step` (0: everything): the next attempt writes it again."""
+    connection.execute(
+        delete(metric_chunk).where(metric_chunk.c.job_id == job_id, metric_chunk.c.after_step >= step),
+    )
+
+
+def series_names(db: Database, job_id: str) -> list[str]:
+    """The names of the job's series, sorted."""
+    query = select(metric_chunk.c.series).where(metric_chunk.c.job_id == job_id).distinct()
+    with db.read() as connection:
+        return sorted(connection.execute(query).scalars())
+
+
+def series(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    job_id: str,
+    names: Sequence[str] | None = None,
+    *,
+    from_: int | None = None,
+    to: int | None = None,
+    max_points: int | None = None,
+) -> dict[str, Points]:
+    """The named series (all when None) from step `from_` to step `to`, both included.
+
+    A series of more than `max_points` points is thinned; its extremes and any NaN stay. Unknown names are left out.
+    """
+    row = metric_chunk.c
+    query = (
+        select(row.series, row.steps, row["values"], row.times)
+        .where(row.job_id == job_id)
+        .order_by(row.series, row.after_step, row.number)
+    )
+    if names is not None:
+        query = query.where(row.series.in_(names))
+    if from_ is not None:
+        query = query.where(row.last_step >= from_)
+    if to is not None:
+        query = query.where(row.first_step <= to)
+    with db.read() as connection:
+        found = connection.execute(query).all()
+    whole: dict[str, tuple[array[Any], array[Any], array[Any]]] = {}
+    for name, steps, values, times in found:
+        columns = whole.setdefault(name, (array("q"), array("d"), array("d")))
+        for column, data, code in zip(columns, (steps, values, times), ("q", "d", "d"), strict=True):
+            column.extend(unpack(data, code))
+    return {name: _shown(name, columns, from_, to, max_points) for name, columns in whole.items()}
+
+
+def _shown(
+    name: str,
+    columns: "tuple[array[Any], array[Any], array[Any]]",
+    from_: int | None,
+    to: int | None,
+    max_points: int | None,
+) -> Points:
+    steps, values, times = columns
+    kept: Sequence[int] = range(len(steps))
+    if from_ is not None or to is not None:
+        low, high = (steps[0] if from_ is None else from_), (steps[-1] if to is None else to)
+        kept = [index for index, step in enumerate(steps) if low <= step <= high]
+    if max_points is not None and len(kept) > max_points:
+        inside = array("d", (values[index] for index in kept))
+        kept = [kept[place] for place in thinned(inside, max_points)]
+    return Points(
+        name,
+        [steps[index] for index in kept],
+        [values[index] for index in kept],
+        [times[index] for index in kept],
+    )
+
+
+def _row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:
+    points = chunk.points
+    if not len(points.steps) == len(points.values) == len(points.times) <= CHUNK_POINTS:
+        raise ValueError(f"a chunk of {chunk.series} needs 1 to {CHUNK_POINTS} points in three equal columns")
+    return {
+        "job_id": job_id,
+        "series": chunk.series,
+        "after_step": chunk.after_step,
+        "number": chunk.number,
+        "attempt": attempt,
+        "first_step": min(points.steps),
+        "last_step": max(points.steps),
+        "points": len(points.steps),
+        "steps": pack(points.steps, "q"),
+        "values": pack(points.values, "d"),
+        "times": pack(points.times, "d"),
+    }

@@ -1,0 +1,209 @@
+"""Reads: one job, many jobs, as their owner sees them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, true
+
+from core.db.session import Database
+from core.db.tables import checkpoint, event, job, job_state
+from core.errors import InvalidRequest, NotFound
+from core.lifecycle import TERMINAL, Desired, Status, shown
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """`ahead` jobs are served first; `position` counts from 1."""
+
+    position: int
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An entry of the timeline: from `at` (unix seconds) on, the job was `status`."""
+
+    status: str
+    at: float
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`."""
+
+    id: str
+    owner: str
+    kind: str
+    name: str | None
+    spec: dict[str, Any]
+    plan: dict[str, Any] | None
+    status: str
+    status_detail: str | None
+    desired: str
+    needs: str
+    attempt: int
+    losses: int
+    failures: int
+    version: int
+    progress: dict[str, Any]
+    queue: QueuePlace | None
+    timeline: tuple[Moment, ...]
+    results: dict[str, Any] | None
+    stop_reason: str | None
+    error: dict[str, Any] | None
+    resume: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    checkpoint_id: str | None
+    checkpoint_step: int | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+def get_job(db: Database, owner: str, job_id: str) -> JobView:
+    """One job.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+    """
+    with db.read() as connection:
+        views = _views(connection, _rows().where(job.c.id == job_id, job.c.owner == owner))
+    if not views:
+        raise NotFound("There is no job with this id.")
+    return views[0]
+
+
+def job_version(db: Database, owner: str, job_id: str) -> int:
+    """The job's version alone: cheap enough to ask again and again.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+    """
+    query = (
+        select(job_state.c.version)
+        .join(job, job.c.id == job_state.c.job_id)
+        .where(job.c.id == job_id, job.c.owner == owner)
+    )
+    with db.read() as connection:
+        version = connection.execute(query).scalar_one_or_none()
+    if version is None:
+        raise NotFound("There is no job with this id.")
+    return int(version)
+
+
+def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    owner: str,
+    status: str | None = None,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> tuple[list[JobView], bool]:
+    """At most `limit` jobs behind the id `after`, and whether more follow. Ids sort by the time of birth.
+
+    Raises:
+        InvalidRequest: there is no such status.
+    """
+    query = _rows().where(job.c.owner == owner, _has_status(status))
+    if after is not None:
+        query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
+    query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)
+    with db.read() as connection:
+        views = _views(connection, query)
+    return views[:limit], len(views) > limit
+
+
+def _has_status(status: str | None) -> ColumnElement[bool]:
+    """The users' word for a status as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
+    if status is None:
+        return true()
+    fits = [
+        and_(job_state.c.status == stored.value, job_state.c.desired == desired.value)
+        for stored in Status
+        for desired in Desired
+        if shown(stored, desired) == status
+    ]
+    if not fits:
+        known = ", ".join(sorted({shown(stored, desired) for stored in Status for desired in Desired}))
+        raise InvalidRequest(f"{status!r} is no status; there are {known}.")
+    return or_(*fits)
+
+
+def _rows() -> Select[Any]:
+    rival = job_state.alias("rival")
+    mine = job_state.c
+    ahead = (
+        select(func.count())
+        .select_from(rival)
+        .where(
+            mine.status == Status.QUEUED.value,
+            rival.c.status == Status.QUEUED.value,
+            or_(rival.c.rank < mine.rank, and_(rival.c.rank == mine.rank, rival.c.job_id < mine.job_id)),
+        )
+        .correlate(job_state)
+        .scalar_subquery()
+    )
+    return (
+        select(
+            *(job.c[name] for name in _JOB_COLUMNS),
+            *(job_state.c[name] for name in _STATE_COLUMNS),
+            checkpoint.c.step.label("checkpoint_step"),
+            ahead.label("ahead"),
+        )
+        .join(job_state, job_state.c.job_id == job.c.id)
+        .outerjoin(checkpoint, checkpoint.c.id == job_state.c.checkpoint_id)
+    )
+
+
+_JOB_COLUMNS = (
+    *("id", "owner", "kind", "name", "spec", "plan", "created_at", "started_at", "finished_at"),
+    *("results", "stop_reason", "error", "resume", "environment"),
+)
+_STATE_COLUMNS = (
+    *("status", "desired", "needs", "attempt", "losses", "failures", "version", "progress", "checkpoint_id"),
+)
+
+
+def _views(connection: Connection, query: Select[Any]) -> list[JobView]:
+    rows = connection.execute(query).all()
+    timelines = _timelines(connection, [row.id for row in rows])
+    return [_view(row, timelines.get(row.id, ())) for row in rows]
+
+
+def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:
+    if not ids:
+        return {}
+    query = (
+        select(event.c.job_id, event.c.at, event.c.data)
+        .where(event.c.job_id.in_(ids), event.c.type == "status")
+        .order_by(event.c.id)
+    )
+    found: dict[str, tuple[Moment, ...]] = {}
+    for job_id, at, data in connection.execute(query):
+        found[job_id] = (*found.get(job_id, ()), Moment(data["status"], at, data.get("detail")))
+    return found
+
+
+def _view(row: Row[Any], timeline: tuple[Moment, ...]) -> JobView:
+    columns = row._asdict()
+    ahead = columns.pop("ahead")
+    status, desired = Status(columns.pop("status")), Desired(row.desired)
+    columns["spec"] = json.loads(row.spec)
+    columns["plan"] = None if row.plan is None else json.loads(row.plan)
+    queued = status is Status.QUEUED
+    return JobView(
+        **columns,
+        status=shown(status, desired),
+        status_detail=timeline[-1].detail if timeline else None,
+        queue=QueuePlace(position=ahead + 1, ahead=ahead) if queued else None,
+        timeline=timeline,
+    )
+
+
+def is_over(view: JobView) -> bool:
+    """Whether nothing about the job will change any more."""
+    return view.status in {status.value for status in TERMINAL}

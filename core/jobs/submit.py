@@ -1,0 +1,112 @@
+"""Take a job in: one transaction, and it is there for good."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from core.db.session import Database, now
+from core.db.tables import idempotency as promises
+from core.db.tables import job, job_state
+from core.db.upsert import insert_if_absent
+from core.errors import IdempotencyMismatch, Unavailable
+from core.ids import new_id
+from core.jobs.events import add_event
+from core.lifecycle import Desired, Status
+from core.recipe.spec import JobSpec
+
+_NEEDS: Final = {"auto": "any", "cpu": "cpu", "gpu": "gpu"}
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that this key means this body; `body_digest` is any digest of the canonical body."""
+
+    key: str
+    body_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job, whether this call made it, and what slots it needs (cpu, gpu, any): for the hint."""
+
+    job_id: str
+    created: bool
+    needs: str
+
+
+def needs(spec: JobSpec) -> str:
+    """The kind of slot that can run it: cpu, gpu or any."""
+    return _NEEDS[spec.resources.device]
+
+
+def submit(
+    db: Database,
+    spec: JobSpec,
+    *,
+    owner: str,
+    idempotency: Idempotency | None = None,
+    age_step: float = 60.0,
+) -> Submitted:
+    """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
+
+    `age_step` is how many seconds of waiting one point of priority is worth.
+
+    Raises:
+        IdempotencyMismatch: the key was used before with another body.
+    """
+    with db.write() as connection:
+        job_id = new_id("job")
+        if idempotency is not None:
+            first = _promised(connection, owner, idempotency, job_id)
+            if first != job_id:
+                return Submitted(first, created=False, needs=needs(spec))
+        _insert(connection, job_id, spec, owner, age_step)
+    return Submitted(job_id, created=True, needs=needs(spec))
+
+
+def _promised(connection: Connection, owner: str, given: Idempotency, job_id: str) -> str:
+    """The job that owns the key: ours, or the one that came first. A rival's insert waits here for our commit."""
+    promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
+    if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
+        return job_id
+    found = connection.execute(
+        select(promises.c.body_digest, promises.c.job_id).where(
+            promises.c.owner == owner,
+            promises.c.key == given.key,
+        ),
+    ).one_or_none()
+    if found is None:
+        # It expired between the two statements: the next try makes a new job.
+        raise Unavailable
+    if found.body_digest != given.body_digest:
+        raise IdempotencyMismatch
+    return str(found.job_id)
+
+
+def _insert(connection: Connection, job_id: str, spec: JobSpec, owner: str, age_step: float) -> None:
+    connection.execute(
+        insert(job).values(
+            id=job_id,
+            owner=owner,
+            kind="train",
+            name=spec.name,
+            spec=spec.model_dump_json(),
+            created_at=now(),
+        ),
+    )
+    connection.execute(
+        insert(job_state).values(
+            job_id=job_id,
+            status=Status.QUEUED.value,
+            desired=Desired.RUN.value,
+            needs=needs(spec),
+            attempt=0,
+            losses=0,
+            failures=0,
+            rank=now() - spec.priority * age_step,
+            version=1,
+            progress={},
+        ),
+    )
+    add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": None})

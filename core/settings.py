@@ -1,0 +1,137 @@
+"""The service's settings: environment (prefix BASIN_), then `basin.toml` in the working directory, then defaults."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+# sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
+_LONGEST_SOCKET_PATH = 100
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Durations are seconds; addresses with passwords never show in a repr."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BASIN_",
+        toml_file="basin.toml",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
+
+    home: Path = Path(".basin")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    database_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    store_url: SecretStr | None = None
+
+    lease_seconds: Seconds = 12.0
+    beat_seconds: Seconds = 3.0
+    tick_seconds: Seconds = 2.0
+    poll_seconds: Seconds = 2.0
+    hint_after_seconds: Seconds = 15.0
+    cancel_grace_seconds: Seconds = 8.0
+    stop_grace_seconds: Seconds = 25.0
+    stall_seconds: Seconds = 60.0
+    outage_seconds: Seconds = 600.0
+    age_step_seconds: Seconds = 60.0
+    care_seconds: Seconds = 60.0
+    keep_keys_seconds: Seconds = 86400.0
+    orphan_seconds: Seconds = 86400.0
+    max_losses: int = Field(default=3, ge=1)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's; there is no .env
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above; there are no secret files
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        # Parts of the service run with other working directories; they must all mean the same folder.
+        return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
+
+    @model_validator(mode="after")
+    def _lease_outlives_beats(self) -> Self:
+        if self.lease_seconds < 2 * self.beat_seconds:
+            raise ValueError("lease_seconds must be at least twice beat_seconds, or one late beat loses the job")
+        return self
+
+    @property
+    def gap_seconds(self) -> float:
+        """Silence of every reconciler after which leases are extended instead of taken away (6 s by default)."""
+        return max(3 * self.tick_seconds, self.lease_seconds / 2)
+
+    @property
+    def hold_seconds(self) -> float:
+        """A supervisor without a good beat for this long holds its writes (9 s by default)."""
+        return 0.75 * self.lease_seconds
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def scratch(self) -> Path:
+        return self.home / "scratch"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def broker_socket(self) -> Path:
+        """Where the embedded broker listens: under home, or in the temporary folder when that path is too long."""
+        path = self.run / "broker.sock"
+        if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+            return path
+        mark = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"basin-{os.getuid()}-{mark}" / "broker.sock"
+
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL; by default an SQLite file under home."""
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'basin.db'}"
+        url = self.database_url.get_secret_value()
+        # Many hosting panels still hand out the scheme that libpq accepts and SQLAlchemy does not.
+        return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
+
+    def resolved_broker_url(self) -> str:
+        """The broker's URL; by default the embedded broker's unix socket."""
+        if self.broker_url is None:
+            return f"redis+socket://{self.broker_socket}"
+        return self.broker_url.get_secret_value()
+
+    def resolved_store_url(self) -> str:
+        """The object store's URL; by default a folder under home."""
+        if self.store_url is None:
+            return (self.home / "store").as_uri()
+        return self.store_url.get_secret_value()

@@ -1,0 +1,104 @@
+"""What callers need of an object store, and no more."""
+
+# ruff: noqa: N818 - the names say what happened
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from core.errors import BasinError, NotFound, Unavailable
+
+
+class StoreTransient(Unavailable):
+    """The object store is away or out of space; the same call may succeed in a moment."""
+
+    code: ClassVar[str] = "store_unavailable"
+
+
+class StoreMissing(NotFound):
+    """The object store has no such object."""
+
+    code: ClassVar[str] = "object_missing"
+
+
+class StoreTaken(BasinError):
+    """There is an object under this key already; keys are never used twice."""
+
+    code: ClassVar[str] = "object_exists"
+    kind = "conflict"
+
+
+class BadKey(BasinError):
+    """This is not a key that we made."""
+
+    code: ClassVar[str] = "bad_key"
+    kind = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What was really moved: `sha256` in hex, `bytes` as counted."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An entry of a listing; `modified_at` is unix seconds."""
+
+    key: str
+    bytes: int
+    modified_at: float
+
+
+class Store(Protocol):
+    """Whole objects under keys. Every method may raise StoreTransient (try again) and BadKey (never)."""
+
+    def put_file(self, path: Path, key: str) -> Digest:
+        """Store a copy of the file, durably: when this returns, a power cut does not lose it.
+
+        Putting the very same bytes again is harmless, so that a lost answer can be retried.
+
+        Raises:
+            StoreTaken: other bytes are stored under this key.
+            OSError: the file cannot be read, or the store is full or not writable: a retry would not help soon.
+        """
+        ...
+
+    def fetch(self, key: str, path: Path) -> Digest:
+        """Copy the object into a local file, which appears whole or not at all.
+
+        Raises:
+            StoreMissing: there is no such object.
+        """
+        ...
+
+    def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`, in pieces.
+
+        Raises:
+            StoreMissing: there is no such object; raised by the call, not by the first piece.
+        """
+        ...
+
+    def size(self, key: str) -> int:
+        """Bytes of the object.
+
+        Raises:
+            StoreMissing: there is no such object.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; one that is not there is fine."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object whose key begins with `prefix`, in the order of their keys, folder by folder."""
+        ...
+
+    def remove_unfinished(self, older_than: float) -> int:
+        """Remove what uploads that died left behind more than `older_than` seconds ago; says how many."""
+        ...

@@ -1,0 +1,182 @@
+"""Objects as files in a folder: written aside, hashed, flushed to disk, renamed, and the folder flushed too."""
+
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import unquote, urlsplit
+
+from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreTaken, StoreTransient
+from core.store.keys import checked
+
+_PIECE: Final = 1 << 20
+# Full, over quota, read-only, not ours: these do not pass in a moment.
+_REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+# Keys cannot begin with a dot, so uploads on their way never show as objects.
+_INCOMING: Final = ".incoming"
+
+
+def folder_of_url(url: str) -> Path | None:
+    """The folder that a file URL or an absolute path names; None for anything else."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
+        return Path(unquote(parts.path))
+    return Path(url) if url.startswith("/") else None
+
+
+class LocalStore:
+    """A Store in a folder of a local disk, shared by the processes of one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming = root / _INCOMING
+
+    def put_file(self, path: Path, key: str) -> Digest:
+        target = self._path(key)
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        with _translated(key, writing=True):
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            aside = self._incoming / secrets.token_hex(16)
+            try:
+                digest = _copy(path, aside)
+                if target.exists():
+                    return _same(target, digest, key)
+                _make_folders(target.parent, self._root)
+                aside.rename(target)
+                _flush_folder(target.parent)
+            finally:
+                aside.unlink(missing_ok=True)
+        return digest
+
+    def fetch(self, key: str, path: Path) -> Digest:
+        source = self._path(key)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with _translated(key):
+            try:
+                digest = _copy(source, aside)
+                aside.rename(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        return digest
+
+    def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        with _translated(key):
+            file = self._path(key).open("rb")
+        return _pieces(file, key, start, end)
+
+    def size(self, key: str) -> int:
+        with _translated(key):
+            return self._path(key).stat().st_size
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _translated(key):
+            path.unlink(missing_ok=True)
+        # The folders above, as far as they are empty now; another writer may be filling one, and that is fine.
+        with suppress(OSError):
+            for folder in path.parents:
+                if folder == self._root:
+                    break
+                folder.rmdir()
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        folder, _, _ = prefix.rpartition("/")
+        base = self._path(folder) if folder else self._root
+        for path in _walk(base):
+            key = path.relative_to(self._root).as_posix()
+            if not key.startswith(prefix):
+                continue
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                yield StoredObject(key, found.st_size, found.st_mtime)
+
+    def remove_unfinished(self, older_than: float) -> int:
+        before = time.time() - older_than
+        removed = 0
+        for path in _walk(self._incoming):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _path(self, key: str) -> Path:
+        path = self._root / checked(key)
+        # Belt and braces: no symbolic link may lead out of the store either.
+        if not path.parent.resolve().is_relative_to(self._root.resolve()):
+            raise BadKey(f"{key!r} leads out of the store")
+        return path
+
+
+@contextmanager
+def _translated(key: str, *, writing: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if writing and error.errno in _REFUSALS:
+            raise
+        # A folder that another deed has just emptied and removed is no missing object: the next try makes it again.
+        if isinstance(error, FileNotFoundError) and not writing:
+            raise StoreMissing(f"The object store has no {key}.") from error
+        raise StoreTransient(f"The object store failed on {key}: {error.strerror or error}.") from error
+
+
+def _copy(source: Path, target: Path) -> Digest:
+    """Copy, hash and flush. SHA-256 of what was read is what was written: the same bytes pass through once."""
+    digest, count = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while piece := reader.read(_PIECE):
+            digest.update(piece)
+            writer.write(piece)
+            count += len(piece)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return Digest(digest.hexdigest(), count)
+
+
+def _same(target: Path, digest: Digest, key: str) -> Digest:
+    with target.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
+            raise StoreTaken(f"Other bytes are stored under {key}.")
+    return digest
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Make the folder and flush each one that got a new entry, from the root down."""
+    missing = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[bytes]:
+    with file, _translated(key):
+        file.seek(start)
+        left = None if end is None else max(0, end - start)
+        while left is None or left > 0:
+            piece = file.read(_PIECE if left is None else min(_PIECE, left))
+            if not piece:
+                return
+            left = None if left is None else left - len(piece)
+            yield piece
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below, in the order of their names, without hidden ones at the top; none when it is not there."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(base) / name for name in sorted(names) if not name.startswith("."))

@@ -1,0 +1,119 @@
+"""Checkpoints exist through their rows; which rows stay is decided when a new one comes."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from core.db.session import Database
+from core.db.tables import checkpoint
+from core.errors import NotFound
+from core.jobs.checkpoints import get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
+from core.jobs.events import list_events
+from core.jobs.fence import Fence
+from core.jobs.finish import give_back
+from core.jobs.metrics import series
+from tests.support.jobs import OWNER, chunk, new_checkpoint, running, state_of, taken
+
+
+def status_by_step(db: Database, kind: str = "last") -> dict[int, str]:
+    with db.read() as connection:
+        query = select(checkpoint.c.step, checkpoint.c.status).where(checkpoint.c.kind == kind)
+        rows = connection.execute(query.order_by(checkpoint.c.created_at)).all()
+    return {row.step: row.status for row in rows}
+
+
+def test_a_checkpoint_is_written_with_its_points(db: Database) -> None:
+    fence = running(db)
+    new = new_checkpoint(fence, 8)
+    row = record_checkpoint(db, fence, new, [chunk("lr", 0, 8)], resumable=True)
+    assert (row.id, row.job_id, row.attempt, row.step, row.epoch) == (new.id, fence.job_id, 1, 8, 2)
+    assert (row.sha256, row.bytes, row.files, row.manifest) == (new.sha256, new.bytes, new.files, new.manifest)
+    assert series(db, fence.job_id)["lr"].steps == list(range(8))
+    assert state_of(db, fence.job_id)["checkpoint_id"] == row.id
+    assert get_checkpoint(db, OWNER, row.id) == row
+    assert list_checkpoints(db, OWNER, fence.job_id) == [row]
+    assert [event.data for event in list_events(db, OWNER, fence.job_id) if event.type == "checkpoint"] == [
+        {"id": row.id, "step": 8, "kind": "last"},
+    ]
+
+
+def test_recording_one_twice_is_the_same(db: Database) -> None:
+    fence = running(db)
+    new = new_checkpoint(fence, 8)
+    first = record_checkpoint(db, fence, new, [chunk("lr", 0, 8)], resumable=True)
+    version = state_of(db, fence.job_id)["version"]
+    assert record_checkpoint(db, fence, new, [chunk("lr", 0, 8)], resumable=True) == first
+    assert state_of(db, fence.job_id)["version"] == version
+
+
+def test_the_newest_keep_last_stay(db: Database) -> None:
+    fence = running(db, checkpoints={"every": "5st", "keep_last": 2})
+    for step in (5, 10, 15, 20):
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    record_checkpoint(db, fence, new_checkpoint(fence, 20, kind="swa"), [], resumable=False)
+    assert status_by_step(db) == {5: "doomed", 10: "doomed", 15: "good", 20: "good"}
+    assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [
+        ("last", 15),
+        ("last", 20),
+        ("swa", 20),
+    ]
+
+
+def test_weights_alone_are_no_place_to_go_on(db: Database) -> None:
+    fence = running(db)
+    record_checkpoint(db, fence, new_checkpoint(fence, 9, kind="swa"), [], resumable=False)
+    assert state_of(db, fence.job_id)["checkpoint_id"] is None
+
+
+def test_a_later_attempt_replaces_what_it_writes_again(db: Database) -> None:
+    """Killed between its SWA weights and the end, the job goes on from `last` and writes the SWA weights again."""
+    fence = running(db)
+    record_checkpoint(db, fence, new_checkpoint(fence, 9), [], resumable=True)
+    record_checkpoint(db, fence, new_checkpoint(fence, 9, kind="swa"), [], resumable=False)
+    give_back(db, fence, cause="worker lost", lost=True, max_losses=3)
+    found = taken(db)
+    assert found is not None
+    again = Fence(fence.job_id, found.attempt)
+    second = record_checkpoint(db, again, new_checkpoint(again, 9, kind="swa"), [], resumable=False)
+    assert [row.id for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "swa"] == [second.id]
+
+
+def test_corrupt_ones_are_listed_no_more(db: Database) -> None:
+    fence = running(db)
+    first = record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
+    second = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
+    assert mark_corrupt(db, fence, second.id) == first
+    assert list_checkpoints(db, OWNER, fence.job_id) == [first]
+    with pytest.raises(NotFound):
+        get_checkpoint(db, OWNER, second.id)
+    warnings = [event.data for event in list_events(db, OWNER, fence.job_id) if event.type == "warning"]
+    assert [(data["code"], data["checkpoint"]) for data in warnings] == [("checkpoint_corrupt", second.id)]
+
+
+def test_an_old_one_found_corrupt_changes_nothing_else(db: Database) -> None:
+    fence = running(db)
+    first = record_checkpoint(db, fence, new_checkpoint(fence, 5), [chunk("lr", 0, 5)], resumable=True)
+    second = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
+    assert mark_corrupt(db, fence, first.id) == second
+    assert state_of(db, fence.job_id)["checkpoint_id"] == second.id
+    assert series(db, fence.job_id)["lr"].steps == [0, 1, 2, 3, 4]
+
+
+def test_foreign_and_unknown_ones_do_not_exist(db: Database) -> None:
+    fence = running(db)
+    row = record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
+    for owner, checkpoint_id in (("bob", row.id), (OWNER, "ckpt_00000000000000000000000000")):
+        with pytest.raises(NotFound):
+            get_checkpoint(db, owner, checkpoint_id)
+    for owner, job_id in (("bob", fence.job_id), (OWNER, "job_00000000000000000000000000")):
+        with pytest.raises(NotFound):
+            list_checkpoints(db, owner, job_id)
+
+
+def test_a_store_key_belongs_to_one_checkpoint(db: Database) -> None:
+    fence = running(db)
+    new = new_checkpoint(fence, 5)
+    record_checkpoint(db, fence, new, [], resumable=True)
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        record_checkpoint(db, fence, replace(new_checkpoint(fence, 6), key=new.key), [], resumable=True)

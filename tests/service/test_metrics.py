@@ -1,0 +1,86 @@
+"""Metrics: every point once, in order, and a chart of any size in a few hundred points."""
+
+import math
+import struct
+
+import pytest
+
+from core.db.session import Database
+from core.jobs.metrics import Chunk, Points, pack, record_points, series, series_names, unpack
+from tests.support.jobs import chunk, running
+
+
+def test_columns_are_little_endian_64_bit() -> None:
+    assert pack([1, -2], "q") == struct.pack("<qq", 1, -2)
+    assert pack([0.5, math.inf], "d") == struct.pack("<dd", 0.5, math.inf)
+    assert list(unpack(struct.pack("<qq", 7, 8), "q")) == [7, 8]
+
+
+def test_points_come_back_in_order_across_chunks_and_segments(db: Database) -> None:
+    fence = running(db)
+    record_points(db, fence, [chunk("lr", 1000, 500, number=1), chunk("lr", 0, 1000), chunk("val.loss", 3, 1)])
+    record_points(db, fence, [chunk("lr", 1500, 2, after_step=1500)])
+    found = series(db, fence.job_id)
+    assert found["lr"].steps == list(range(1502))
+    assert found["lr"].values == [step / 2 for step in range(1502)]
+    assert found["lr"].times == [1000.0 + step for step in range(1502)]
+    assert series_names(db, fence.job_id) == ["lr", "val.loss"]
+
+
+def test_ten_replays_store_each_point_once(db: Database) -> None:
+    fence = running(db)
+    for _ in range(10):
+        record_points(db, fence, [chunk("lr", 0, 7), chunk("train.loss", 0, 7)])
+    record_points(db, fence, [chunk("lr", 0, 9)])
+    found = series(db, fence.job_id)
+    assert found["lr"].steps == list(range(9))
+    assert found["train.loss"].steps == list(range(7))
+
+
+def test_numbers_that_are_none_survive(db: Database) -> None:
+    fence = running(db)
+    values = [math.nan, math.inf, -math.inf, 5e-324, -0.0]
+    record_points(db, fence, [Chunk("x", 0, 0, Points("x", [0, 1, 2, 3, 2**62], values, [0.0] * 5))])
+    found = series(db, fence.job_id)["x"]
+    assert struct.pack("<5d", *found.values) == struct.pack("<5d", *values)
+    assert found.steps[-1] == 2**62
+
+
+def test_a_window_includes_both_ends(db: Database) -> None:
+    fence = running(db)
+    record_points(db, fence, [chunk("lr", 0, 10), chunk("lr", 10, 10, number=1), chunk("x", 100, 1)])
+    assert series(db, fence.job_id, ["lr"], from_=8, to=11)["lr"].steps == [8, 9, 10, 11]
+    assert series(db, fence.job_id, ["lr"], from_=18)["lr"].steps == [18, 19]
+    assert series(db, fence.job_id, ["lr"], to=0)["lr"].steps == [0]
+    assert series(db, fence.job_id, ["nothing"]) == {}
+
+
+def test_a_thinned_series_keeps_its_spike(db: Database) -> None:
+    fence = running(db)
+    values = [1.0] * 1000
+    values[617] = 99.0
+    values[618] = -99.0
+    points = Points("loss", list(range(1000)), values, [float(step) for step in range(1000)])
+    record_points(db, fence, [Chunk("loss", 0, 0, points)])
+    found = series(db, fence.job_id, max_points=50)["loss"]
+    assert len(found.steps) <= 50
+    assert (found.steps[0], found.steps[-1]) == (0, 999)
+    kept = dict(zip(found.steps, found.values, strict=True))
+    assert (kept[617], kept[618]) == (99.0, -99.0)
+    assert all(time == step for time, step in zip(found.times, found.steps, strict=True))
+
+
+@pytest.mark.parametrize("columns", [([0], [0.0, 1.0], [0.0]), (list(range(1001)), [0.0] * 1001, [0.0] * 1001)])
+def test_an_uneven_or_too_long_chunk_is_a_bug_of_the_caller(
+    db: Database,
+    columns: tuple[list[int], list[float], list[float]],
+) -> None:
+    fence = running(db)
+    with pytest.raises(ValueError, match="three equal columns"):
+        record_points(db, fence, [Chunk("x", 0, 0, Points("x", *columns))])
+
+
+def test_an_empty_chunk_is_nothing(db: Database) -> None:
+    fence = running(db)
+    record_points(db, fence, [Chunk("x", 0, 0, Points("x", [], [], []))])
+    assert series_names(db, fence.job_id) == []

@@ -1,0 +1,108 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON beside them, on disk for good before anybody hears of them.
+
+A folder holds weights.safetensors (the network under its state_dict names, and standardize.*), for a resumable one
+state.safetensors (optimizer, averages, random state, open log window), and manifest.json. The tensor files are
+functions of their tensors alone: equal states have equal SHA-256.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from core.engine.failure import EngineError
+from core.recipe.assignment import Resume
+
+WEIGHTS, STATE, MANIFEST = "weights", "state", "manifest"
+NAMES = {WEIGHTS: "weights.safetensors", STATE: "state.safetensors", MANIFEST: "manifest.json"}
+PIECE = 1 << 20  # bytes hashed and written at a time
+REMEDY = "Resume from another checkpoint, or start the job again."
+
+Files = dict[str, dict[str, Any]]
+
+
+def write_tensor_files(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> Files:
+    """Make `folder` and write its tensor files, by role (weights, state); returns name, sha256 and bytes of each."""
+    folder.mkdir(parents=True)
+    return {role: write_tensors(folder / NAMES[role], content) for role, content in tensors.items()}
+
+
+def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
+    """Write the manifest, make the folder durable, and return all of its files."""
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+    sealed = {**files, MANIFEST: write_bytes(folder / NAMES[MANIFEST], text.encode())}
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    return sealed
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """One safetensors file without metadata (whose keys safetensors would order at random)."""
+    on_cpu = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return write_bytes(path, save(on_cpu))
+
+
+def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
+    """Write a new file, hashed on the way and flushed to the disk."""
+    digest, view = sha256(), memoryview(content)
+    with path.open("xb") as file:
+        for start in range(0, len(view), PIECE):
+            piece = view[start : start + PIECE]
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"name": path.name, "sha256": digest.hexdigest(), "bytes": len(view)}
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def chained(digest: str, files: Files) -> str:
+    """The next link of the digest chain: one hash that stands for every deterministic checkpoint so far."""
+    return sha256("".join((digest, files[WEIGHTS]["sha256"], files[STATE]["sha256"])).encode()).hexdigest()
+
+
+def read_resume(resume: Resume) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, state) of a checkpoint, their digests checked against its manifest first."""
+    return tuple(  # type: ignore[return-value]
+        _read_tensors(path, resume.manifest, role) for path, role in ((resume.weights, WEIGHTS), (resume.state, STATE))
+    )
+
+
+def _read_tensors(path: Path, manifest: dict[str, Any], role: str) -> dict[str, Tensor]:
+    try:
+        expected = manifest["files"][role]["sha256"]
+        digest = sha256()
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+        if digest.hexdigest() != expected:
+            raise EngineError("engine_error", f"the checkpoint's {role} file was changed or cut short", REMEDY)
+        return load_file(path)
+    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        raise EngineError("engine_error", f"cannot read the checkpoint's {role}: {error}", REMEDY) from error
+
+
+def check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises EngineError naming every tensor that is missing, too much, or of another shape or type."""
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{name} is not known" for name in sorted(found.keys() - expected.keys())]
+    for name in sorted(expected.keys() & found.keys()):
+        is_, should = found[name], expected[name]
+        if (is_.shape, is_.dtype) != (should.shape, should.dtype):
+            problems.append(f"{name} is {is_.dtype} {tuple(is_.shape)}, not {should.dtype} {tuple(should.shape)}")
+    if problems:
+        raise EngineError("engine_error", f"the checkpoint's {what} do not fit this job: {'; '.join(problems)}", REMEDY)

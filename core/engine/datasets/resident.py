@@ -1,0 +1,113 @@
+"""Datasets small enough to live on the device, whole: loaded once, standardised once, indexed ever after."""
+
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.engine.datasets.splitting import split_indices
+from core.engine.failure import EngineError
+from core.recipe.data import DataSpec
+from core.recipe.facts import DataFacts
+
+REMEDY = "Write the dataset again (python -m core.recipe.data.materialise FOLDER) and check the disk."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`inputs` (n, *input_shape) standardised; `targets` int64 (n,) or standardised float32 (n, outputs)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """x -> (x - mean) / std, fitted on the train part; float32, broadcastable against one example."""
+
+    mean: Tensor
+    std: Tensor
+
+    def apply(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """The three parts, and the scales that a user needs to feed the trained weights (None: as in the file)."""
+
+    train: Part
+    validation: Part
+    test: Part
+    input_scale: Scale | None
+    target_scale: Scale | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What goes with the weights: standardize.mean and .std, for regression also standardize.target_*."""
+        scales = {"standardize.": self.input_scale, "standardize.target_": self.target_scale}
+        found = {prefix: scale for prefix, scale in scales.items() if scale}
+        return {f"{prefix}{name}": getattr(scale, name) for prefix, scale in found.items() for name in ("mean", "std")}
+
+
+def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str | None = None) -> Resident:
+    """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
+    inputs, targets = read_dataset(path, spec.facts(), sha256)
+    regression = targets.is_floating_point()
+    groups = torch.zeros(len(targets), dtype=torch.int64) if regression else targets
+    indices = split_indices(groups, spec.split(), spec.split_seed)
+    input_scale = fit(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
+    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and regression else None
+
+    def part(chosen: Tensor) -> Part:
+        chosen_inputs, chosen_targets = inputs[chosen], targets[chosen]
+        return Part(
+            (input_scale.apply(chosen_inputs) if input_scale else chosen_inputs).to(device),
+            (target_scale.apply(chosen_targets) if target_scale else chosen_targets).to(device),
+        )
+
+    parts = (part(indices.train), part(indices.validation), part(indices.test))
+    return Resident(*parts, input_scale, target_scale)
+
+
+def fit(values: Tensor, *, per_channel: bool) -> Scale:
+    """Mean and population std over examples (and pixels, per channel), computed in double; a std of 0 becomes 1."""
+    axes = [0, *range(2, values.ndim)] if per_channel else [0]
+    doubles = values.double()
+    mean = doubles.mean(axes, keepdim=True)
+    std = (doubles - mean).square().mean(axes, keepdim=True).sqrt()
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return Scale(mean[0].float(), std[0].float())
+
+
+def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tuple[Tensor, Tensor]:
+    """`inputs` and `targets` from the safetensors file, checked against the facts and the digest."""
+    try:
+        if sha256 is not None:
+            with path.open("rb") as file:
+                digest = file_digest(file, "sha256").hexdigest()
+            if digest != sha256:
+                raise EngineError("bad_data", f"the dataset's SHA-256 is {digest}, not {sha256}", REMEDY)
+        tensors = load_file(path)
+        inputs, targets = tensors["inputs"], tensors["targets"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise EngineError("bad_data", f"cannot read the dataset: {error}", REMEDY) from error
+    regression = facts.task == "regression"
+    found = (tuple(inputs.shape), inputs.dtype), (tuple(targets.shape), targets.dtype)
+    expected = (
+        ((facts.examples, *facts.input_shape), torch.float32),
+        ((facts.examples, facts.outputs), torch.float32) if regression else ((facts.examples,), torch.int64),
+    )
+    if found != expected:
+        raise EngineError("bad_data", f"the dataset's inputs and targets are {found}, not {expected}", REMEDY)
+    if not inputs.isfinite().all() or (regression and not targets.isfinite().all()):
+        raise EngineError("bad_data", "the dataset holds values that are not finite", REMEDY)
+    if not regression and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
+        raise EngineError("bad_data", f"the dataset's classes are not 0 to {facts.outputs - 1}", REMEDY)
+    return inputs, targets

@@ -1,0 +1,54 @@
+"""Which example belongs to which part. A function of the targets and the split seed alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.engine.determinism import stream
+from core.recipe.data import SplitSizes
+
+
+@dataclass(frozen=True, slots=True)
+class SplitIndices:
+    """Indices of each part, ascending, int64."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
+    """Stratified: each group (class) gives each part its share, by largest remainders, so that sizes are met exactly.
+
+    `groups` int64 (N,); pass zeros for regression.
+    """
+    generator = stream(seed, "split")
+    members = [torch.nonzero(groups == group).flatten() for group in sorted(set(groups.tolist()))]
+    for_test = apportion([len(each) for each in members], sizes.test)
+    left = [len(each) - taken for each, taken in zip(members, for_test, strict=True)]
+    for_validation = apportion(left, sizes.validation)
+    parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    for each, tests, validations in zip(members, for_test, for_validation, strict=True):
+        mixed = each[torch.randperm(len(each), generator=generator)]
+        pieces = torch.split(mixed, [tests, validations, len(each) - tests - validations])
+        for part, piece in zip(parts, pieces, strict=True):
+            part.append(piece)
+    test, validation, train = (torch.cat(part).sort().values for part in parts)
+    return SplitIndices(train=train, validation=validation, test=test)
+
+
+def apportion(sizes: Sequence[int], seats: int) -> list[int]:
+    """`seats` shared out in proportion to `sizes` by largest remainders (ties to the earlier), none above its size."""
+    total = sum(sizes)
+    if not 0 <= seats <= total:
+        raise ValueError(f"cannot take {seats} of {total}")
+    if seats == 0:
+        return [0] * len(sizes)
+    shares = [divmod(size * seats, total) for size in sizes]
+    given = [whole for whole, _ in shares]
+    by_remainder = sorted(range(len(sizes)), key=lambda index: (-shares[index][1], index))
+    for index in by_remainder[: seats - sum(given)]:
+        given[index] += 1
+    return given

@@ -1,0 +1,124 @@
+"""The same bits every time: where randomness comes from, and the switches that make torch repeat itself."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import NamedTuple, Self
+
+import torch
+
+from core.engine.failure import EngineError
+from core.recipe.plan import ExecutionPlan
+
+
+def stream_seed(seed: int, *purpose: str | int) -> int:
+    """A 64-bit seed for one purpose (such as "order", epoch): the same everywhere, unrelated to its siblings."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def stream(seed: int, *purpose: str | int) -> torch.Generator:
+    """A generator of its own for one purpose, on the CPU, so that every device draws the same numbers."""
+    return torch.Generator().manual_seed(stream_seed(seed, *purpose))
+
+
+@contextmanager
+def private_randomness(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Inside, torch's global CPU generator is this stream; afterwards it is as it was before."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(stream_seed(seed, *purpose))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Start the stream that the training steps draw from (dropout): the device's own generator."""
+    torch.default_generator.manual_seed(stream_seed(seed, "steps"))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(stream_seed(seed, "steps"))
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The generators that training draws from, as byte tensors on the CPU."""
+    states = {"rng.cpu": torch.default_generator.get_state()}
+    if device.type == "cuda":
+        states["rng.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    torch.default_generator.set_state(states["rng.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["rng.cuda"], device)
+
+
+def open_device(plan: ExecutionPlan) -> torch.device:
+    """The device of the plan. torch.cuda is touched only when the plan says so."""
+    if plan.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise EngineError(
+            "engine_error", "the plan asks for CUDA, but this machine shows no device", "Run it on a GPU worker."
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+class Switches(NamedTuple):
+    """torch's process-wide switches that decide about bits."""
+
+    threads: int
+    deterministic: bool
+    fill_uninitialized: bool
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    cudnn_tf32: bool
+    matmul_precision: str
+
+    @classmethod
+    def current(cls) -> Self:
+        return cls(
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.allow_tf32,
+            torch.get_float32_matmul_precision(),
+        )
+
+    def apply(self) -> None:
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = self.fill_uninitialized  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        torch.backends.cudnn.deterministic = self.cudnn_deterministic
+        torch.backends.cudnn.allow_tf32 = self.cudnn_tf32
+        torch.set_float32_matmul_precision(self.matmul_precision)
+
+
+@contextmanager
+def switched(plan: ExecutionPlan) -> Iterator[None]:
+    """Torch's switches as the plan wants them; they and the global generator are put back afterwards.
+
+    One thread count for the whole run: sums over another number of threads have other bits. fp32 means fp32: no TF32.
+    """
+    before, randomness = Switches.current(), torch.default_generator.get_state()
+    if plan.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        Switches(
+            threads=plan.threads,
+            deterministic=plan.deterministic,
+            fill_uninitialized=False,
+            cudnn_benchmark=False,
+            cudnn_deterministic=plan.deterministic,
+            cudnn_tf32=False,
+            matmul_precision="highest",
+        ).apply()
+        yield
+    finally:
+        before.apply()
+        torch.default_generator.set_state(randomness)

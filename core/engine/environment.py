@@ -1,0 +1,44 @@
+"""What an attempt computes on, as far as it can change bits."""
+
+import platform
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+
+from core.recipe.plan import ExecutionPlan
+
+
+def describe(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
+    """Libraries, device and switches; equal descriptions compute equal bits."""
+    on_gpu = device.type == "cuda"
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "safetensors": safetensors.__version__,
+    }
+    if on_gpu:
+        versions["cuda"] = str(torch.version.cuda)
+        versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "kind": device.type,
+        "threads": plan.threads,
+        "precision": plan.precision,
+        "kernel": plan.kernel,
+        "deterministic": plan.deterministic,
+        "versions": versions,
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Why a resume cannot promise the bits of an undisturbed run; empty when it can."""
+    flat_before, flat_now = ({**each, **each.get("versions", {})} for each in (before, now))
+    return [
+        f"{key}: {flat_before.get(key)} before, {flat_now.get(key)} now"
+        for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions", "python", "safetensors"})
+        if flat_before.get(key) != flat_now.get(key)
+    ]

@@ -1,0 +1,68 @@
+"""Looking without touching: random state, buffers and modes of the running network are the same afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.datasets.resident import Part
+from core.engine.gradient import MOST_AT_ONCE, batch_norms
+from core.engine.networks.network import Network
+from core.engine.objective import Objective
+
+
+def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, float]:
+    """Loss and metrics over a part, as means over its examples. One transfer from the device."""
+    with inspecting(network.module):
+        pairs = zip(torch.split(part.inputs, MOST_AT_ONCE), torch.split(part.targets, MOST_AT_ONCE), strict=True)
+        tallies = [objective.tally(network.forward(inputs), targets) for inputs, targets in pairs]
+        return objective.report(torch.stack(tallies).sum(0).tolist(), part)
+
+
+@contextmanager
+def inspecting(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every layer's own mode is put back, whatever happens inside."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> None:
+    """Set running statistics to the example-weighted mean over the batches of `inputs`, taken in index order.
+
+    Weights that were averaged have never seen data, so their statistics are those of nothing (Izmailov et al. 2018,
+    section 3.2). Each batch of b comes in with momentum b / (n + b) after n examples. Dropout is off.
+    """
+    layers = batch_norms(network.module)
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    try:
+        with inspecting(network.module):
+            for layer in layers:
+                layer.train()
+                layer.reset_running_stats()
+            seen = 0
+            for batch in torch.split(inputs, chunk_sizes(len(inputs), batch_size)):
+                for layer in layers:
+                    layer.momentum = len(batch) / (seen + len(batch))
+                network.forward(batch)
+                seen += len(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def chunk_sizes(examples: int, size: int) -> list[int]:
+    """Batches of `size` and the rest; a rest of one example, which has no variance, joins the batch before it."""
+    whole, rest = divmod(examples, size)
+    sizes = [size] * whole + ([rest] if rest else [])
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes

@@ -1,0 +1,94 @@
+"""What the engine reports while it trains, and the one thing that it asks.
+
+Series of the training step (`train.loss`, `lr`) carry t = 0, 1, …: the t-th optimizer step, its loss before its update.
+Series of evaluations (`val.*`, `swa.val.*`, `test.*`) carry the number of completed steps. Points that come before a
+resumable CheckpointWritten belong to its past, those that come after it to its future. `throughput` is measured time:
+it is no part of what a resume repeats exactly.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
+
+Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
+StopRequest = Literal["cancel", "checkpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`step` optimizer steps were complete already; `environment` says on what this attempt computes."""
+
+    step: int
+    parameters: int
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    fraction: float
+    loss: float | None
+    lr: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """New points, by series. At most a thousand or so each."""
+
+    series: dict[str, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWritten:
+    """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume."""
+
+    kind: Literal["last", "swa"]
+    step: int
+    epoch: int
+    folder: str
+    files: dict[str, dict[str, Any]]
+    metrics: dict[str, float]
+    manifest: dict[str, Any]
+    resumable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One line for people."""
+
+    level: Literal["info", "warning"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended. `results[weights][split][metric]`; `error` has code, message and remedy.
+
+    "stopped" means a checkpoint was written on request and the run can go on from there.
+    """
+
+    outcome: Outcome
+    stop_reason: Literal["completed", "cancelled", "non_finite"] | None
+    results: dict[str, dict[str, dict[str, float]]]
+    error: dict[str, str] | None
+    progress: dict[str, Any]
+
+
+Event = Started | Progress | Points | CheckpointWritten | Log
+
+
+class Observer(Protocol):
+    """Whoever watches a run."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event; called from the training thread, so be quick."""
+
+    def stop_request(self) -> StopRequest | None:
+        """Whether to stop; asked once after every step."""

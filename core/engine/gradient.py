@@ -1,0 +1,54 @@
+"""Loss and gradient of one batch."""
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.closedform import Gradient, closed_form
+from core.engine.networks.network import Network
+from core.engine.objective import Loss
+
+MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
+
+
+def build_gradient(network: Network, mean_loss: Loss, most_at_once: int = MOST_AT_ONCE) -> Gradient:
+    """(inputs, targets) -> mean loss of the batch; its gradient is then in `network.weights.grad`.
+
+    A batch of more than `most_at_once` examples is accumulated over chunks, each with its share of the examples, so the
+    gradient is the exact one of the whole batch. A network with batch norm sees its batch whole: the statistics of a
+    chunk would be others.
+    """
+    at_once = closed_form(network.module, mean_loss) or autograd(network, mean_loss)
+    if batch_norms(network.module):
+        return at_once
+
+    def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
+        if len(inputs) <= most_at_once:
+            return at_once(inputs, targets)
+        chunks = zip(torch.split(inputs, most_at_once), torch.split(targets, most_at_once), strict=True)
+        loss, total = torch.zeros((), dtype=inputs.dtype, device=inputs.device), torch.zeros_like(network.weights)
+        for some_inputs, some_targets in chunks:
+            share = len(some_inputs) / len(inputs)
+            loss += at_once(some_inputs, some_targets) * share
+            total.add_(network.gradient, alpha=share)
+        network.gradient.copy_(total)
+        return loss
+
+    return gradient
+
+
+def autograd(network: Network, mean_loss: Loss) -> Gradient:
+    """The gradient of any network."""
+    forward, total = network.forward, network.gradient
+
+    def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
+        total.zero_()
+        loss = mean_loss(forward(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return gradient
+
+
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    """The layers whose output depends on who else is in the batch."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]

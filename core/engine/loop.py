@@ -1,0 +1,67 @@
+"""The training loop, readable from top to bottom."""
+
+from core.engine.build import build
+from core.engine.determinism import switched
+from core.engine.events import Ended, Observer
+from core.engine.failure import EngineError, out_of_memory
+from core.engine.session import Session
+from core.recipe.assignment import Assignment
+
+MINUTE = 60.0
+
+
+def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: float = MINUTE) -> Ended:
+    """Train one assignment and say how it ended.
+
+        build, or put back where a checkpoint stood
+        for t = first … total_steps - 1:
+            lr           rate(t), a pure function
+            step         loss and gradient of batch t, then the optimizer's update
+            average      SWA takes the weights in when its phase says so
+            events       losses wait on the device; points and progress go out about twice a second
+            evaluate     val, and swa.val once there is a mean; leaves no trace
+            checkpoint   every `checkpoints.every` steps, and every minute
+            stop?        asked once a step
+        test, the SWA weights, the last checkpoint, results
+
+    The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
+    Expected failures end it with an error; a bug raises.
+    """
+    session: Session | None = None
+    try:
+        with switched(assignment.plan):
+            session = Session(build(assignment), observer, checkpoint_seconds)
+            return _train(session)
+    except EngineError as failure:
+        return _failed(session, failure)
+    except (MemoryError, RuntimeError) as error:
+        if (exhausted := out_of_memory(error)) is None:
+            raise
+        return _failed(session, exhausted)
+
+
+def _train(session: Session) -> Ended:
+    run, swa, standing = session.run, session.run.swa, session.run.standing
+    session.begin()
+    for t, (inputs, targets) in run.batches():
+        lr = run.rate(t)  # lr
+        loss = run.gradient(inputs, targets)  # step
+        run.stepper.step(lr)
+        standing.step = done = t + 1
+        if swa and swa.phase.collects(done):  # average
+            swa.collect(run.network.weights)
+        if run.log.note(loss):  # events
+            session.look()
+        if session.evaluates(done):  # evaluate
+            session.evaluate()
+        if session.keeps(done):  # checkpoint
+            session.keep()
+        if request := session.observer.stop_request():  # stop?
+            return session.stop(request)
+    return session.finish()
+
+
+def _failed(session: Session | None, failure: EngineError) -> Ended:
+    if session:
+        return session.failed(failure)
+    return Ended("failed", None, {}, failure.document(), {})

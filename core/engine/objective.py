@@ -1,0 +1,79 @@
+"""What a step minimises and what an evaluation reports, by task. Everything is weighted by examples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from core.engine.datasets.resident import Part, Scale
+from core.recipe.spec import JobSpec
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Objective(Protocol):
+    """`tally` adds up over examples what `report` turns into means, so that the sizes of chunks do not matter."""
+
+    @property
+    def loss(self) -> Loss:
+        """Mean loss of a batch: outputs (b, outputs), targets -> scalar."""
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Sums over the examples of a chunk: float64 (k,)."""
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        """Loss and metrics of a whole part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Cross-entropy of softmax outputs; accuracy is the share of examples whose largest output is their class."""
+
+    metrics: tuple[str, ...]
+    loss: Loss = functional.cross_entropy
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = functional.cross_entropy(outputs, targets, reduction="none").double().sum()
+        return torch.stack([losses, (outputs.argmax(1) == targets).double().sum()])
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        values = {"loss": sums[0] / len(part), "accuracy": sums[1] / len(part)}
+        return {name: values[name] for name in ("loss", *self.metrics)}
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """Mean squared error of the standardised targets; mae is in the data's own units, r2 has none.
+
+    r2 = 1 - sum of squared errors / sum of squared deviations; of constant targets it is 1 when exact, else 0.
+    """
+
+    metrics: tuple[str, ...]
+    scale: Scale | None
+    loss: Loss = functional.mse_loss
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        errors = outputs.double() - targets.double()
+        own_units = errors * self.scale.std.double().to(errors.device) if self.scale else errors
+        return torch.stack([errors.square().sum(), own_units.abs().sum(), own_units.square().sum()])
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        targets = part.targets.double()
+        deviations = targets - targets.mean(0)
+        if self.scale:
+            deviations = deviations * self.scale.std.double().to(deviations.device)
+        total, numbers = float(deviations.square().sum()), targets.numel()
+        r2 = 1 - sums[2] / total if total > 0 else float(sums[2] == 0)
+        values = {"loss": sums[0] / numbers, "mae": sums[1] / numbers, "r2": r2}
+        return {name: values[name] for name in ("loss", *self.metrics)}
+
+
+def build_objective(spec: JobSpec, target_scale: Scale | None) -> Objective:
+    """The objective of a resolved spec."""
+    metrics = tuple(spec.metrics or ())
+    if spec.data.facts().task == "classification":
+        return Classification(metrics)
+    return Regression(metrics, target_scale)

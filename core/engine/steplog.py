@@ -1,0 +1,107 @@
+"""Losses of single steps wait on the device and come over in one transfer, so that no step waits for the device."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.engine.events import Series
+
+MOST_WAITING = 1000  # steps; bounds memory and the size of one Points event
+SECONDS = 0.4  # between two looks, so that progress is fresh within a second
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Which examples belong to which step: `batch` in each, fewer in the last of an epoch of `examples`."""
+
+    examples: int
+    batch: int
+    total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.examples // self.batch)
+
+    def seen(self, step: int) -> int:
+        """Examples seen in the first `step` steps."""
+        epochs, rest = divmod(step, self.steps_per_epoch)
+        return epochs * self.examples + rest * self.batch
+
+    def size(self, t: int) -> int:
+        """Examples in step t."""
+        return min(self.batch, self.examples - t % self.steps_per_epoch * self.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """New points of train.loss and lr; `bad` is the first step whose loss is no finite number."""
+
+    series: dict[str, Series]
+    last: tuple[float, float] | None
+    bad: int | None
+
+
+class StepLog:
+    """train.loss at t is the example-weighted mean over the window of `every` steps that ends with step t.
+
+    Windows are aligned to absolute steps (the run's last one may be short), so the points do not depend on when the log
+    was drained or the run was resumed.
+    """
+
+    def __init__(self, every: int, calendar: Calendar, rate: Callable[[int], float], first: int = 0) -> None:
+        """`first` is the next step to come."""
+        self._every = every
+        self._calendar = calendar
+        self._rate = rate
+        self._first = first
+        self._losses: list[Tensor] = []
+        self._times: list[float] = []
+        self._window = (0.0, 0)
+        self._next_look = 0.0
+
+    def note(self, loss: Tensor) -> bool:
+        """Keep the loss of the next step, a scalar on the device. True when the log wants to be drained."""
+        self._losses.append(loss)
+        self._times.append(time.time())
+        return len(self._losses) >= MOST_WAITING or time.monotonic() >= self._next_look
+
+    def drain(self) -> Drained:
+        """Bring the waiting losses over. Up to and including the first bad one they become points."""
+        values = torch.stack(self._losses).tolist() if self._losses else []
+        steps: list[int] = []
+        means: list[float] = []
+        times: list[float] = []
+        bad = None
+        loss_sum, examples = self._window
+        for t, value, when in zip(range(self._first, self._first + len(values)), values, self._times, strict=True):
+            size = self._calendar.size(t)
+            loss_sum, examples = loss_sum + value * size, examples + size
+            bad = None if math.isfinite(value) else t
+            if bad is not None or (t + 1) % self._every == 0 or t + 1 == self._calendar.total_steps:
+                steps.append(t)
+                means.append(loss_sum / examples)
+                times.append(when)
+                loss_sum, examples = 0.0, 0
+            if bad is not None:
+                break
+        self._window = loss_sum, examples
+        self._first += len(values)
+        self._losses.clear()
+        self._times.clear()
+        self._next_look = time.monotonic() + SECONDS
+        rates = [self._rate(t) for t in steps]
+        series = {"train.loss": (steps, means, times), "lr": (list(steps), rates, list(times))} if steps else {}
+        return Drained(series, (means[-1], rates[-1]) if steps else None, bad)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The open window: loss sum and examples, float64 (2,). Drain first."""
+        return {"log.window": torch.tensor(self._window, dtype=torch.float64)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        loss_sum, examples = tensors["log.window"].tolist()
+        self._window = loss_sum, int(examples)

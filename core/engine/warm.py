@@ -1,0 +1,39 @@
+"""What a zygote does once so that its children need not: everything that torch imports or sets up at first use."""
+
+from importlib import import_module
+from typing import get_args
+
+import torch
+
+import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
+from core.engine.determinism import private_randomness
+from core.engine.gradient import build_gradient
+from core.engine.networks.network import build_network
+from core.engine.objective import Classification
+from core.engine.optimizer import build_stepper
+from core.recipe.facts import DataFacts
+from core.recipe.models import Model
+from core.recipe.models.mlp import MLP
+from core.recipe.optimizers import Optimizer
+
+TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
+
+
+def warm() -> None:
+    """One step of every optimizer on a tiny network; a forked child's first step then takes milliseconds.
+
+    Runs in one thread and leaves the process with one, so that no OpenMP threads exist when it forks. With a torch that
+    was built for CUDA only the imports are done: its autograd and its optimizers ask the driver for devices at first
+    use, and a driver that was asked before the fork fails after it.
+    """
+    torch.set_num_threads(1)
+    for model in get_args(get_args(Model)[0]):
+        import_module(model.implementation.split(":")[0])
+    with private_randomness(0, "warm"):
+        network = build_network(MLP(hidden=(4,), dropout=0.5), TINY, 0, torch.device("cpu"))
+        gradient = build_gradient(network, Classification(()).loss)
+        for kind in get_args(get_args(Optimizer)[0]):
+            stepper = build_stepper(kind(), network.weights)
+            if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+                gradient(torch.ones(4, 4), torch.tensor([0, 1, 0, 1]))
+                stepper.step(1e-3)

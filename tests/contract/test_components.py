@@ -1,0 +1,98 @@
+"""What every component owes, checked for each one that exists: new ones join by existing."""
+
+import importlib
+import inspect
+import json
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from core.recipe.catalog import Described, Kind, catalog, components
+from core.recipe.data import DataSpec
+from core.recipe.models import ModelSpec
+from core.recipe.optimizers.base import OptimizerSpec
+from core.recipe.schedules.base import ScheduleSpec
+from core.recipe.spec import JobSpec
+
+REQUIRED: dict[str, dict[str, Any]] = {"step": {"step_size": "1ep"}, "exponential": {"gamma": 0.9}}
+EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
+FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data", "averaging": "swa"}
+
+
+def job(kind: str, name: str) -> dict[str, Any]:
+    """A small valid job that uses the component."""
+    chosen = {} if kind == "averaging" else {"name": name, **REQUIRED.get(name, {})}
+    base = {
+        "model": {"name": "mlp", "hidden": [8]},
+        "data": {"name": "digits"},
+        "optimizer": {"name": "sgd"},
+        "epochs": 4,
+    }
+    return {**base, FIELD[kind]: chosen}
+
+
+@pytest.mark.parametrize(("kind", "name", "component"), EVERY)
+def test_describes_itself(kind: str, name: str, component: type[Described]) -> None:
+    assert component.summary.endswith(".")
+    assert component.__doc__
+    entry = next(each for each in catalog()[kind] if each.name == name)  # type: ignore[index]
+    assert json.loads(entry.model_dump_json())["parameters"]["type"] == "object"
+
+
+@pytest.mark.parametrize(("kind", "name", "component"), EVERY)
+def test_resolves_once_and_for_all(kind: str, name: str, component: type[Described]) -> None:
+    spec = JobSpec.model_validate_json(json.dumps(job(kind, name)))
+    resolved = spec.resolved()
+    again = JobSpec.model_validate_json(json.dumps(resolved.dump()))
+    assert again.resolved() == resolved == again
+    assert hash(resolved.model_dump_json()) == hash(again.model_dump_json())
+
+
+@pytest.mark.parametrize(("kind", "name", "component"), EVERY)
+def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) -> None:
+    document = job(kind, name)
+    document[FIELD[kind]]["no_such_field"] = 1
+    with pytest.raises(ValidationError, match="no_such_field"):
+        JobSpec.model_validate_json(json.dumps(document))
+    spec = component.model_validate(REQUIRED.get(name, {}) | ({"step_size": 3} if name == "step" else {}))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(spec, next(iter(component.model_fields)), None)
+
+
+@pytest.mark.parametrize(("name", "component"), components("optimizers").items())
+def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerSpec]) -> None:
+    module, attribute = component.implementation.split(":")
+    torchs = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    for option, value in component().kwargs().items():
+        assert torchs[option].default == value, option
+
+
+@pytest.mark.parametrize(("name", "component"), components("schedules").items())
+def test_schedule_is_finite_and_non_negative(name: str, component: type[ScheduleSpec]) -> None:
+    spec = JobSpec.model_validate_json(json.dumps(job("schedules", name)))
+    rate = spec.learning_rate()
+    rates = [rate(t) for t in range(spec.run_length().total_steps)]
+    assert all(0 <= lr <= 10 for lr in rates)
+
+
+@pytest.mark.parametrize(("name", "component"), components("models").items())
+def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
+    module, attribute = component.implementation.split(":")
+    facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
+    built = getattr(importlib.import_module(module), attribute)(component(), facts)  # type: ignore[call-arg]
+    assert sum(each.numel() for each in built.parameters()) == component().parameters(facts)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("name", "component"), components("datasets").items())
+def test_dataset_is_what_its_facts_say(name: str, component: type[DataSpec], datasets: Any) -> None:
+    from safetensors.numpy import load_file
+
+    facts = component().facts()  # type: ignore[call-arg]
+    tensors = load_file(datasets(name))
+    assert tensors["inputs"].shape == (facts.examples, *facts.input_shape)
+    assert tensors["inputs"].dtype == "float32"
+    if facts.classes:
+        assert sorted(set(tensors["targets"].tolist())) == list(range(facts.classes))
+    else:
+        assert tensors["targets"].shape == (facts.examples, facts.outputs)

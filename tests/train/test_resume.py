@@ -1,0 +1,122 @@
+"""A run that is interrupted computes what an undisturbed one computes: every bit, every point, no step twice."""
+
+import random
+from typing import Any
+
+import pytest
+
+from core.engine.events import CheckpointWritten
+from tests.train.runs import Train, Watcher, digests, job
+
+MLP = {"name": "mlp", "hidden": [16, 12], "batch_norm": True, "dropout": 0.2}
+CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "dropout": 0.2}
+MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+ADAM = {"name": "adam", "lr": 3e-3}
+STOPS = 50
+
+
+def bumpy(**fields: Any) -> Any:
+    """80 steps in epochs of 8 whose last batch is short, windows that no epoch divides, SWA over the last third."""
+    return job(
+        epochs=10,
+        log_every=3,
+        schedule={"name": "cosine", "warmup": "1ep"},
+        evaluate={"every": "7st"},
+        checkpoints={"every": "9st"},
+        swa={"start": "50st", "every": "4st", "anneal": "5st"},
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
+def test_resume_at_fifty_random_steps_is_bit_exact(
+    run: Train, model: dict[str, Any], optimizer: dict[str, Any]
+) -> None:
+    spec = bumpy(model=model, optimizer=optimizer)
+    # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.
+    ending, reference = run(spec, checkpoint_seconds=0.0)
+    every_step = reference.checkpoints()
+    assert sorted(every_step) == list(range(1, 81))
+    stops = sorted(random.Random(7).sample(range(1, 80), STOPS))
+
+    pieces: list[Watcher] = []
+    last: CheckpointWritten | None = None
+    for before, stop in zip([0, *stops], [*stops, 0], strict=True):
+        ended, piece = run(spec, Watcher(stop_after=stop - before), resume=last)
+        pieces.append(piece)
+        if stop:
+            assert ended.outcome == "stopped"
+            last = piece.checkpoints()[stop]
+            assert digests(last) == digests(every_step[stop])
+    assert [piece.start for piece in pieces] == [0, *stops]
+
+    joined: dict[str, list[tuple[int, float]]] = {}
+    for piece in pieces:
+        for name, points in piece.series().items():
+            joined.setdefault(name, []).extend(points)
+    assert joined == reference.series()
+    assert all(len({step for step, _ in points}) == len(points) for points in joined.values())
+    final = pieces[-1]
+    assert digests(final.checkpoints()[80]) == digests(every_step[80])
+    assert digests(final.checkpoints("swa")[80]) == digests(reference.checkpoints("swa")[80])
+    assert final.checkpoints()[80].manifest["digest"] == every_step[80].manifest["digest"]
+    assert (ended.outcome, ended.results) == ("succeeded", ending.results)
+    assert set(ended.results) == {"base", "swa"}
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
+def test_every_optimizer_resumes(run: Train, name: str) -> None:
+    options: dict[str, Any] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}.get(name, {})
+    spec = job(optimizer={"name": name, "lr": 0.01, **options})
+    _, whole = run(spec)
+    _, first = run(spec, Watcher(stop_after=11))
+    _, second = run(spec, resume=first.checkpoints()[11])
+    assert digests(second.checkpoints()[24]) == digests(whole.checkpoints()[24])
+
+
+def test_full_batch_and_regression_resume(run: Train) -> None:
+    spec = job(data={"name": "diabetes"}, batch_size="full", epochs=None, steps=20, log_every=4)
+    _, whole = run(spec)
+    _, first = run(spec, Watcher(stop_after=6))
+    _, second = run(spec, resume=first.checkpoints()[6])
+    assert digests(second.checkpoints()[20]) == digests(whole.checkpoints()[20])
+    assert first.series()["train.loss"] + second.series()["train.loss"] == whole.series()["train.loss"]
+
+
+def test_checkpoints_and_evaluations_leave_no_trace(run: Train) -> None:
+    quiet = job(model=MLP, evaluate={"every": "1run"}, swa=True)
+    busy = job(model=MLP, evaluate={"every": "1st"}, checkpoints={"every": "1st"}, swa=True)
+    (_, one), (_, other) = run(quiet), run(busy)
+    assert one.series()["train.loss"] == other.series()["train.loss"]
+    assert digests(one.checkpoints()[24]) == digests(other.checkpoints()[24])
+    assert digests(one.checkpoints("swa")[24]) == digests(other.checkpoints("swa")[24])
+
+
+def test_a_finished_run_ends_at_once_when_resumed(run: Train) -> None:
+    ending, watcher = run(job(swa=True))
+    again, second = run(job(swa=True), resume=watcher.checkpoints()[24])
+    assert again.results == ending.results
+    assert second.series() == {}
+    assert second.checkpoints() == {}
+
+
+def test_a_stop_at_the_last_step_leaves_only_the_test(run: Train) -> None:
+    ending, whole = run(job())
+    stopped, first = run(job(), Watcher(stop_after=24))
+    assert stopped.outcome == "stopped"
+    again, second = run(job(), resume=first.checkpoints()[24])
+    assert again.results == ending.results
+    assert set(second.series()) == {"test.loss", "test.accuracy"}
+    assert digests(second.checkpoints()[24]) == digests(whole.checkpoints()[24])
+
+
+def test_a_resume_elsewhere_says_that_it_is_approximate(run: Train) -> None:
+    _, first = run(job(), Watcher(stop_after=5))
+    checkpoint = first.checkpoints()[5]
+    _, exact = run(job(), resume=checkpoint)
+    _, other = run(job(), resume=checkpoint, plan={"threads": 2})
+    fidelity = [watcher.events[0].environment["resume"]["fidelity"] for watcher in (exact, other)]  # type: ignore[union-attr]
+    assert fidelity == ["exact", "approximate"]
+    assert exact.logs() == []
+    assert ["threads: 1 before, 2 now" in log.message for log in other.logs()] == [True]

@@ -1,0 +1,139 @@
+"""The mean is the arithmetic mean of its members, its batch norm is that of the train part, and nobody notices it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from core.engine.averaging import RunningMean
+from core.engine.datasets.resident import Part
+from core.engine.evaluate import chunk_sizes, reestimate_batch_norm
+from core.engine.events import CheckpointWritten
+from core.engine.networks.network import Network, build_network
+from core.recipe.averaging import SwaPhase
+from core.recipe.facts import DataFacts
+from core.recipe.models.cnn import CNN
+from core.recipe.models.mlp import MLP
+from tests.train.runs import Train, digests, job
+
+CPU = torch.device("cpu")
+PICTURES = DataFacts(examples=50, input_shape=(1, 8, 8), task="classification", outputs=10)
+TABLE = DataFacts(examples=50, input_shape=(6,), task="classification", outputs=3)
+
+
+def weights(checkpoint: CheckpointWritten) -> dict[str, Any]:
+    return load_file(f"{checkpoint.folder}/weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1},
+        {"name": "cnn", "channels": [4], "hidden": [8]},
+        {"name": "logistic"},
+    ],
+    ids=["mlp", "cnn", "logistic"],
+)
+def test_swa_is_the_arithmetic_mean_of_its_members(run: Train, model: dict[str, Any]) -> None:
+    spec = job(model=model, epochs=4, swa={"start": "10st", "every": "5st"})
+    _, watcher = run(spec, checkpoint_seconds=0.0)
+    members = [weights(watcher.checkpoints()[step]) for step in (10, 15, 20, 25, 30)]
+    mean = weights(watcher.checkpoints("swa")[32])
+    assert watcher.checkpoints("swa")[32].manifest["models"] == len(members)
+    learned = [name for name in mean if name.endswith(("weight", "bias"))]
+    assert len(learned) >= 2
+    for name in learned:
+        expected = np.mean([member[name].astype(np.float64) for member in members], axis=0)
+        np.testing.assert_allclose(mean[name], expected, rtol=1e-5, atol=1e-7)
+    for name in ("standardize.mean", "standardize.std"):
+        np.testing.assert_array_equal(mean[name], members[0][name])
+
+
+def test_the_trained_weights_never_feel_the_average(run: Train) -> None:
+    """With SWA's rate equal to the optimizer's, a run with SWA must be the run without, bit for bit."""
+    model = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
+    _, plain = run(job(model=model))
+    _, averaged = run(job(model=model, swa={"start": "2st", "lr": 0.1, "anneal": "0st", "every": "1st"}))
+    assert averaged.series()["train.loss"] == plain.series()["train.loss"]
+    assert averaged.series()["val.loss"] == plain.series()["val.loss"]
+    first, second = (digests(each.checkpoints()[24])["weights"] for each in (plain, averaged))
+    assert first == second
+
+
+def test_swa_series_start_with_the_first_model(run: Train) -> None:
+    spec = job(epochs=4, swa={"start": "10st", "every": "5st"}, evaluate={"every": "2st"})
+    ending, watcher = run(spec)
+    assert [step for step, _ in watcher.series()["swa.val.loss"]] == list(range(10, 33, 2))
+    assert watcher.series()["swa.test.accuracy"][-1] == (32, ending.results["swa"]["test"]["accuracy"])
+    rates = dict(watcher.series()["lr"])
+    assert rates[9] == pytest.approx(0.1)
+    assert rates[31] == pytest.approx(0.05)  # half the optimizer's, unless said otherwise
+
+
+def test_a_linear_model_averages_its_outputs() -> None:
+    """Softmax regression is linear in its weights, so the mean's outputs are the mean of the outputs."""
+    networks = [build_network(MLP(hidden=(4,)), TABLE, seed, CPU) for seed in range(4)]
+    mean = RunningMean(SwaPhase(0, 0, 0.1, 1), networks[0], Part(torch.zeros(2, 6), torch.zeros(2)), 2)
+    flat = [torch.randn(networks[0].weights.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(7)]
+    for each in flat:
+        mean.collect(each)
+    expected = torch.stack(flat).double().mean(0)
+    torch.testing.assert_close(mean.network().weights.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def naive_statistics(network: Network, inputs: torch.Tensor, batch_size: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Example-weighted means over batches of what each batch norm layer sees; slow, in order, by the definition."""
+    sums: dict[str, Any] = {}
+    for batch in torch.split(inputs, chunk_sizes(len(inputs), batch_size)):
+        values = batch.double()
+        for name, layer in network.module.double().named_children():
+            if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+                shape = [1, -1, *[1] * (values.ndim - 2)]
+                mean = values.detach().numpy().mean(axes)
+                count = values.numel() // values.shape[1]
+                variance = values.detach().numpy().var(axes) * count / (count - 1)
+                old = sums.setdefault(name, [0.0, 0.0])
+                sums[name] = [old[0] + len(batch) * mean, old[1] + len(batch) * variance]
+                biased = torch.from_numpy(variance * (count - 1) / count).reshape(shape)
+                values = (values - torch.from_numpy(mean).reshape(shape)) / torch.sqrt(biased + layer.eps)
+                values = values * layer.weight.reshape(shape) + layer.bias.reshape(shape)
+            elif not isinstance(layer, torch.nn.Dropout):
+                values = layer(values)
+    return {
+        f"{name}.running_{kind}": total / len(inputs)
+        for name, pair in sums.items()
+        for kind, total in zip(("mean", "var"), pair, strict=True)
+    }
+
+
+@pytest.mark.parametrize("batch_size", [16, 7, 50])
+@pytest.mark.parametrize(
+    ("spec", "facts"),
+    [(MLP(hidden=(5, 4), batch_norm=True, dropout=0.5), TABLE), (CNN(channels=(3, 4), dropout=0.5), PICTURES)],
+    ids=["mlp", "cnn"],
+)
+def test_reestimated_batch_norm_equals_the_naive_one(spec: Any, facts: DataFacts, batch_size: int) -> None:
+    network = build_network(spec, facts, 3, CPU)
+    inputs = torch.randn(50, *facts.input_shape, generator=torch.Generator().manual_seed(1)) * 3 + 1
+    network.module.train()
+    before = torch.default_generator.get_state()
+    reestimate_batch_norm(network, inputs, batch_size)
+    assert torch.equal(torch.default_generator.get_state(), before)
+    assert all(layer.training for layer in network.module.modules())
+    assert {layer.momentum for layer in network.module.modules() if hasattr(layer, "momentum")} == {0.1}
+    found = {name: tensor.numpy().copy() for name, tensor in network.tensors().items() if "running_" in name}
+    expected = naive_statistics(network, inputs, batch_size)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=1e-5)
+
+
+def test_a_single_example_never_stands_alone() -> None:
+    assert chunk_sizes(33, 8) == [8, 8, 8, 9]
+    assert chunk_sizes(34, 8) == [8, 8, 8, 8, 2]
+    assert chunk_sizes(8, 8) == [8]
+    assert chunk_sizes(1, 8) == [1]
+    assert chunk_sizes(3, 1) == [1, 2]

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import statistics
@@ -126,6 +127,9 @@ def plain_loop(optimizer: str, epochs: int, data: Resident) -> Fit:
 def lightning_fit(optimizer: str, epochs: int, data: Resident) -> Fit:
     import lightning
 
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
     class Digits(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -198,7 +202,7 @@ def main() -> None:
             dataset,
             torch.device("cpu"),
         )
-        print(f"{'optimizer':10}{'contender':16}{'examples/s':>12}{'ratio':>8}{'val.loss':>10}")
+        print(f"{'optimizer':10}{'contender':16}{'examples/s':>12}{'engine is':>11}{'val.loss':>10}")
         for optimizer in OPTIMIZERS:
             fits = {
                 "engine": engine(optimizer, options.epochs, dataset),
@@ -209,7 +213,7 @@ def main() -> None:
             measured = measure(fits, options.rounds)
             for name, (seconds, loss) in measured.items():
                 pace = options.epochs * len(data.train) / seconds
-                print(f"{optimizer:10}{name:16}{pace:12,.0f}{seconds / measured['engine'][0]:8.2f}{loss:10.3f}")
+                print(f"{optimizer:10}{name:16}{pace:12,.0f}{seconds / measured['engine'][0]:10.2f}x{loss:10.3f}")
     if not importlib.util.find_spec("lightning"):
         print("Lightning is not installed and was left out.", file=sys.stderr)
 

@@ -18,12 +18,22 @@ def head() -> str:
     return max(found[1] for path in MIGRATIONS.iterdir() if (found := _FILE.fullmatch(path.name)))
 
 
-def at_head(database: Database) -> bool:
-    """Whether the database has exactly the schema of this release."""
+def revision(database: Database) -> str | None:
+    """The revision that the database is at; None when it was never migrated."""
     with database.read() as connection:
         if not inspect(connection).has_table("alembic_version"):
-            return False
-        return list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars()) == [head()]
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def at_head(database: Database) -> bool:
+    """Whether the database has exactly the schema of this release."""
+    return revision(database) == head()
+
+
+def is_behind(database: Database) -> bool:
+    """Whether migrations are missing. A schema newer than this release is fine: migrations keep its release running."""
+    return (revision(database) or "") < head()
 
 
 def upgrade(url: str) -> None:

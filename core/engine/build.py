@@ -144,7 +144,7 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
         )
         fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
     except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("engine_error", f"the checkpoint's manifest lacks {error}", REMEDY) from error
+        raise EngineError("engine_error", f"the checkpoint's manifest cannot be used: {error!r}", REMEDY) from error
     if not fits:
         raise EngineError(
             "engine_error", f"a {manifest['kind']} checkpoint of step {standing.step} does not fit this job", REMEDY

@@ -71,7 +71,8 @@ class Log:
 class Ended:
     """How it ended. `results[weights][split][metric]`; `error` has code, message and remedy.
 
-    "stopped" means a checkpoint was written on request and the run can go on from there.
+    "stopped" means that the run can go on from its last checkpoint, written at that very step unless weights had
+    already ceased to be finite numbers.
     """
 
     outcome: Outcome

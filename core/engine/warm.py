@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import get_args
 
 import torch
+from safetensors.torch import load, save
 
 import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
 from core.engine.determinism import private_randomness
@@ -27,6 +28,7 @@ def warm() -> None:
     use, and a driver that was asked before the fork fails after it.
     """
     torch.set_num_threads(1)
+    load(save({"warm": torch.zeros(1)}))
     for model in get_args(get_args(Model)[0]):
         import_module(model.implementation.split(":")[0])
     with private_randomness(0, "warm"):

@@ -19,6 +19,7 @@ _PIECE: Final = 1 << 20
 _REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 # Keys cannot begin with a dot, so uploads on their way never show as objects.
 _INCOMING: Final = ".incoming"
+_TRIES: Final = 20
 
 
 def folder_of_url(url: str) -> Path | None:
@@ -47,9 +48,7 @@ class LocalStore:
                 digest = _copy(path, aside)
                 if target.exists():
                     return _same(target, digest, key)
-                _make_folders(target.parent, self._root)
-                aside.rename(target)
-                _flush_folder(target.parent)
+                _move(aside, target, self._root)
             finally:
                 aside.unlink(missing_ok=True)
         return digest
@@ -145,6 +144,17 @@ def _same(target: Path, digest: Digest, key: str) -> Digest:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
             raise StoreTaken(f"Other bytes are stored under {key}.")
     return digest
+
+
+def _move(aside: Path, target: Path, root: Path) -> None:
+    for _ in range(_TRIES):
+        # Somebody may delete the last object of a folder, and the folder with it, just before ours comes in.
+        with suppress(FileNotFoundError):
+            _make_folders(target.parent, root)
+            aside.rename(target)
+            _flush_folder(target.parent)
+            return
+    raise StoreTransient(f"The folders above {target.name} keep going away.")
 
 
 def _make_folders(folder: Path, root: Path) -> None:

@@ -27,7 +27,9 @@ def batch(facts: DataFacts, size: int, dtype: torch.dtype = torch.float32) -> tu
     return inputs, torch.randn(size, facts.outputs, generator=generator, dtype=dtype)
 
 
-@pytest.mark.parametrize("spec", [MLP(hidden=(16,)), MLP(hidden=(8,), activation="gelu"), CNN(batch_norm=False)])
+@pytest.mark.parametrize(
+    "spec", [MLP(hidden=(16,)), MLP(hidden=(8,), activation="gelu"), CNN(channels=(4,), batch_norm=False)]
+)
 @pytest.mark.parametrize("chunk", [1, 10, 32, 102])
 def test_the_accumulated_gradient_is_that_of_the_full_batch(spec: Any, chunk: int) -> None:
     """In float64 103 examples in chunks, the last one smaller, agree with the whole to rounding."""
@@ -38,11 +40,18 @@ def test_the_accumulated_gradient_is_that_of_the_full_batch(spec: Any, chunk: in
     loss = build_gradient(network, functional.cross_entropy, most_at_once=chunk)(inputs, targets)
     torch.testing.assert_close(loss, whole, rtol=1e-13, atol=0)
     torch.testing.assert_close(network.gradient, expected, rtol=1e-11, atol=1e-15)
-    one_by_one = torch.zeros_like(expected)
+
+
+def test_the_gradient_is_the_mean_over_examples() -> None:
+    network = flatten(build_network(MLP(hidden=(8,)), DIGITS, 0, CPU).module.double())
+    inputs, targets = batch(DIGITS, 103, torch.float64)
+    gradient = build_gradient(network, functional.cross_entropy)
+    gradient(inputs, targets)
+    expected, mean = network.gradient.clone(), torch.zeros_like(network.gradient)
     for index in range(103):
-        build_gradient(network, functional.cross_entropy)(inputs[index : index + 1], targets[index : index + 1])
-        one_by_one += network.gradient / 103
-    torch.testing.assert_close(one_by_one, expected, rtol=1e-11, atol=1e-15)
+        gradient(inputs[index : index + 1], targets[index : index + 1])
+        mean += network.gradient / 103
+    torch.testing.assert_close(mean, expected, rtol=1e-11, atol=1e-15)
 
 
 def test_batch_norm_sees_its_batch_whole() -> None:

@@ -43,8 +43,8 @@ def adam(beta1: float, beta2: float, eps: float, coupled: float, decoupled: floa
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
         state["most"] = max(state["most"], state["v"])
-        v = (state["most"] if amsgrad else state["v"]) / (1 - beta2 ** state["t"])
-        return w - lr * state["m"] / (1 - beta1 ** state["t"]) / (math.sqrt(v) + eps)
+        v = (state["most"] if amsgrad else state["v"]) / (1 - math.pow(beta2, state["t"]))
+        return w - lr * state["m"] / (1 - math.pow(beta1, state["t"])) / (math.sqrt(v) + eps)
 
     return update
 

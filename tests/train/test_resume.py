@@ -12,6 +12,7 @@ MLP = {"name": "mlp", "hidden": [16, 12], "batch_norm": True, "dropout": 0.2}
 CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "dropout": 0.2}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 ADAM = {"name": "adam", "lr": 3e-3}
+OPTIONS: dict[str, dict[str, Any]] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}
 STOPS = 50
 
 
@@ -67,7 +68,7 @@ def test_resume_at_fifty_random_steps_is_bit_exact(
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
 def test_every_optimizer_resumes(run: Train, name: str) -> None:
-    options: dict[str, Any] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}.get(name, {})
+    options = OPTIONS.get(name, {})
     spec = job(optimizer={"name": name, "lr": 0.01, **options})
     _, whole = run(spec)
     _, first = run(spec, Watcher(stop_after=11))

@@ -1,0 +1,1 @@
+"""HTTP and nothing else: it parses, authorises, calls the domain, and answers."""

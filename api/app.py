@@ -1,0 +1,67 @@
+"""The API as an ASGI application."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib import metadata
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from api.auth import guard, require_loopback
+from api.deps import Service
+from api.documents import MalformedError
+from api.edge import Edge
+from api.errors import HttpError, on_error
+from api.routes import routers
+from core.db.session import open_database
+from core.errors import BasinError
+from core.jobs.reconcile import Reconciler
+from core.queue import Hints
+from core.settings import Settings
+from core.store import open_store
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings. Nothing is opened before it starts.
+
+    Raises:
+        Misconfigured: others than this machine could reach it, and it has no keys to ask them for.
+    """
+    require_loopback(settings.host)
+    app = FastAPI(
+        title="Basin",
+        version=metadata.version("basin-server"),
+        lifespan=_lifespan,
+        openapi_url=None,  # api/routes/docs.py, behind the same door as everything else
+        redirect_slashes=False,  # a redirect would be built from the Host header
+        separate_input_output_schemas=False,
+    )
+    app.state.settings = settings
+    for error in (BasinError, HttpError, MalformedError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, on_error)
+    app.add_middleware(Edge, guard=guard)
+    for router in routers():
+        app.include_router(router)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    with contextlib.ExitStack() as parts:
+        app.state.service = await run_in_threadpool(_open, app.state.settings, parts)
+        yield
+
+
+def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
+    """Everything that lives as long as the process; `parts` closes it in the opposite order."""
+    db = open_database(settings.resolved_database_url())
+    parts.callback(db.close)
+    store = open_store(settings)
+    hints = Hints(settings)
+    parts.callback(hints.close)
+    reconciler = Reconciler(db, store, hints, settings)
+    reconciler.start()
+    parts.callback(reconciler.stop)
+    return Service(settings, db, store, hints, reconciler)

@@ -1,0 +1,31 @@
+"""`basin api`. The server's weight is imported inside, so that `basin --help` stays fast."""
+
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+
+def api(
+    host: Annotated[str | None, typer.Option(help="A loopback address; else BASIN_HOST, else 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
+) -> None:
+    """Serve the HTTP API until SIGTERM or SIGINT."""
+    from pydantic import ValidationError
+
+    from api.server import serve
+    from core.errors import BasinError
+    from core.settings import Settings
+
+    given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    try:
+        serve(Settings(**given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        _give_up(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except BasinError as error:
+        _give_up(error.message)
+
+
+def _give_up(message: str) -> NoReturn:
+    typer.echo(f"basin api: {message}", err=True)
+    raise typer.Exit(2)

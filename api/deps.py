@@ -1,0 +1,80 @@
+"""What routes ask for: the parts of the running service, the body, well-formed ids."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Request
+
+from api.documents import MalformedError
+from api.errors import HttpError
+from core.db.session import Database
+from core.errors import NotFound, Unsupported
+from core.ids import is_id
+from core.jobs.reconcile import Reconciler
+from core.queue import Hints
+from core.settings import Settings
+from core.store.base import Store
+
+BODY_SECONDS = 30.0  # a body of 1 MiB that takes longer is an attack or a dead line
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that live as long as the process."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    hints: Hints
+    reconciler: Reconciler
+
+
+async def _service(request: Request) -> Service:
+    return cast("Service", request.app.state.service)
+
+
+Running = Annotated[Service, Depends(_service)]
+
+
+async def json_only(request: Request) -> None:
+    """Refuse bodies that are not JSON. Forms of foreign pages can send any other type without asking first."""
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Unsupported("The body must be JSON, sent with Content-Type: application/json.")
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.body()
+    except TimeoutError as error:
+        raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
+    if not body:
+        raise MalformedError("The body is empty; it must be a JSON object.")
+    return body
+
+
+Body = Annotated[bytes, Depends(_body)]
+
+
+def _named(prefix: str, noun: str, text: str) -> str:
+    """An id that cannot be one names nothing: 404, and the database is not asked (PostgreSQL chokes on NUL)."""
+    if not is_id(text, prefix):
+        raise NotFound(f"There is no {noun} with this id.")
+    return text
+
+
+async def _job_id(job_id: Annotated[str, Path(description="`job_` and 26 characters")]) -> str:
+    return _named("job", "job", job_id)
+
+
+async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_` and 26 characters")]) -> str:
+    return _named("ckpt", "checkpoint", checkpoint_id)
+
+
+JobId = Annotated[str, Depends(_job_id)]
+CheckpointId = Annotated[str, Depends(_checkpoint_id)]

@@ -1,0 +1,66 @@
+"""What the OpenAPI document says beyond what FastAPI finds out itself: bodies that are read raw, and problems."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from api.errors import Problem
+from core.recipe.preview import PreviewRequest
+from core.recipe.spec import JobSpec
+
+REF = "#/components/schemas/{model}"
+ALWAYS = (403, 503)  # a foreign Host or Origin; a database that is away
+
+DESCRIPTION = """Post *what* to train and *how*; a worker trains it; metrics and checkpoints come back here.
+
+Every refusal is an RFC 9457 problem with a stable `code` and, for bodies, the JSON pointer of each wrong field.
+Times are RFC 3339 in UTC. NaN and infinities appear as the strings "NaN", "Infinity" and "-Infinity"."""
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may refuse with these statuses, and with those that every route may."""
+    content = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted({*statuses, *ALWAYS})
+    }
+
+
+def reads(schema: str, **examples: object) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads a JSON body itself, strictly."""
+    content: dict[str, Any] = {"schema": {"$ref": REF.format(model=schema)}}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def describe(app: FastAPI) -> Mapping[str, Any]:
+    """The OpenAPI 3.1 document of `app`."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION,
+        routes=app.routes,
+        separate_input_output_schemas=False,
+    )
+    _, bodies = models_json_schema(
+        [(JobSpec, "validation"), (PreviewRequest, "validation"), (Problem, "validation")], ref_template=REF
+    )
+    document["components"]["schemas"] |= bodies["$defs"]
+    _drop_foreign_errors(document)
+    return document
+
+
+def _drop_foreign_errors(document: dict[str, Any]) -> None:
+    """FastAPI documents its own error shape wherever a route has parameters; ours are problems, and said so."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            unprocessable = operation.get("responses", {}).get("422", {})
+            if "application/json" in unprocessable.get("content", {}):
+                del operation["responses"]["422"]
+    for foreign in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(foreign, None)

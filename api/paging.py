@@ -1,0 +1,37 @@
+"""Lists: keyset paging by id, one envelope for all of them."""
+
+from collections.abc import Sequence
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class Query(BaseModel):
+    """Query parameters. Unknown ones are refused: a misspelt `dry_run` must not start a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Paging(Query):
+    """Ids sort by the time of birth, so that `after` is the last id of the page before."""
+
+    after: Annotated[str | None, Field(description="the `last_id` of the page before")] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page; `last_id` goes into `after` for the next one."""
+
+    object: Literal["list"]
+    data: list[Item]
+    has_more: bool
+    last_id: str | None
+
+
+def page(data: Sequence[dict[str, object]], *, has_more: bool = False) -> dict[str, object]:
+    """The envelope around objects that carry an `id`."""
+    last_id = data[-1].get("id") if data else None
+    return {"object": "list", "data": list(data), "has_more": has_more, "last_id": last_id}

@@ -1,0 +1,21 @@
+"""Every noun of the API, on one screen. A new noun is a file and a line here."""
+
+from fastapi import APIRouter, Depends
+
+from api.auth import authenticate
+from api.deps import json_only
+from api.edge import MAX_BODY
+from api.routes import catalog, checkpoints, docs, health, jobs, metrics, schedules
+
+NOUNS = (jobs.router, metrics.router, checkpoints.router, catalog.router, schedules.router)
+
+OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
+
+
+def routers() -> tuple[APIRouter, ...]:
+    """The routers as the app includes them: all but the open ones ask who is there before anything else happens."""
+    closed = APIRouter(dependencies=[Depends(authenticate), Depends(json_only)], max_body_size=MAX_BODY)
+    for noun in NOUNS:
+        closed.include_router(noun, prefix="/v1")
+    closed.include_router(docs.router)
+    return (closed, *OPEN)

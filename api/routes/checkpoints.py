@@ -1,0 +1,141 @@
+"""Checkpoints and their weights."""
+
+import base64
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
+
+from api.auth import Caller
+from api.deps import CheckpointId, JobId, Running
+from api.documents import Json, timestamp
+from api.openapi import problems
+from api.paging import Page, page
+from api.ranges import Span, requested, unchanged
+from core.errors import NotFound
+from core.jobs.checkpoints import CheckpointRow, get_checkpoint, list_checkpoints
+from core.store.base import Store, StoreMissing
+
+router = APIRouter(tags=["checkpoints"])
+
+
+class Checkpoint(BaseModel):
+    """Weights of a job after `step` optimizer steps. `sha256` and `bytes` are those of the content."""
+
+    id: str
+    object: Literal["checkpoint"]
+    job: str
+    attempt: int
+    step: int
+    epoch: float
+    kind: str
+    metrics: dict[str, Any]
+    sha256: str
+    bytes: int
+    created_at: str
+    links: dict[str, str]
+
+
+class Conditions(BaseModel):
+    """Headers that ask for a part, or for nothing when nothing changed."""
+
+    range: str | None = None
+    if_range: str | None = None
+    if_none_match: str | None = None
+
+
+@router.get(
+    "/jobs/{job_id}/checkpoints",
+    operation_id="list_checkpoints",
+    response_model=Page[Checkpoint],
+    responses=problems(404),
+)
+def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
+    """The checkpoints of a job, oldest first."""
+    return Json(page([_shown(row) for row in list_checkpoints(service.db, caller.owner, job_id)]))
+
+
+@router.get(
+    "/checkpoints/{checkpoint_id}",
+    operation_id="get_checkpoint",
+    response_model=Checkpoint,
+    responses=problems(404),
+)
+def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
+    """One checkpoint."""
+    return Json(_shown(get_checkpoint(service.db, caller.owner, checkpoint_id)))
+
+
+_BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get(
+    "/checkpoints/{checkpoint_id}/content",
+    operation_id="get_checkpoint_content",
+    response_class=Response,
+    responses={
+        200: {"description": "The weights, as safetensors", **_BINARY},
+        206: {"description": "The one range asked for", **_BINARY},
+        304: {"description": "If-None-Match named this content"},
+        **problems(404, 416, 422),
+    },
+)
+def content(
+    request: Request,
+    checkpoint_id: CheckpointId,
+    caller: Caller,
+    service: Running,
+    conditions: Annotated[Conditions, Header()],
+) -> Response:
+    """The weights as a safetensors file. The ETag is its SHA-256; one range at a time; several are answered whole."""
+    row = get_checkpoint(service.db, caller.owner, checkpoint_id)
+    etag = f'"{row.sha256}"'
+    headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
+    if unchanged(conditions.if_none_match, etag):
+        return Response(status_code=304, headers=headers)
+    span = requested(conditions.range, conditions.if_range, etag, row.bytes)
+    whole = Span(0, row.bytes, row.bytes)
+    asked = span or whole
+    headers |= {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(asked.end - asked.start),
+        "Content-Disposition": f'attachment; filename="{row.job_id}-{row.kind}-{row.step}.safetensors"',
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(row.sha256)).decode()}:",
+    }
+    if span is not None:
+        headers["Content-Range"] = span.content_range
+    blocks = iter(()) if request.scope["basin.head"] else _opened(service.store, row, asked)
+    status = 200 if span is None else 206
+    return StreamingResponse(blocks, status, headers, media_type="application/octet-stream")
+
+
+def _opened(store: Store, row: CheckpointRow, span: Span) -> Iterator[bytes]:
+    """The blocks of the span. The first is fetched here, so that what is missing can still be said by a status."""
+    key = f"{row.key}/{row.files['weights']['name']}"
+    try:
+        blocks = iter(store.open_range(key, span.start, span.end))
+        first = next(blocks, b"")
+    except StoreMissing as error:
+        raise NotFound("The content of this checkpoint is no longer in the store.") from error
+    return itertools.chain((first,), blocks)
+
+
+def _shown(row: CheckpointRow) -> dict[str, object]:
+    own = f"/v1/checkpoints/{row.id}"
+    return {
+        "id": row.id,
+        "object": "checkpoint",
+        "job": row.job_id,
+        "attempt": row.attempt,
+        "step": row.step,
+        "epoch": row.epoch,
+        "kind": row.kind,
+        "metrics": row.metrics,
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "created_at": timestamp(row.created_at),
+        "links": {"self": own, "content": f"{own}/content", "job": f"/v1/jobs/{row.job_id}"},
+    }

@@ -1,0 +1,95 @@
+"""The description of the API for programs and people. Nothing is loaded from elsewhere: closed networks read it too."""
+
+import html
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
+
+from api.documents import Json
+from api.openapi import describe
+from core.errors import NotFound
+
+router = APIRouter(include_in_schema=False)
+
+_ASSETS: Mapping[str, str] = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon.png": "image/png",
+}
+# Swagger UI writes style attributes; it needs no inline script, and gets none.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} API</title>
+<link rel="icon" href="/docs/favicon.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """window.ui = SwaggerUIBundle({
+  url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, layout: "BaseLayout",
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset].filter(Boolean),
+  validatorUrl: null
+});
+"""
+
+
+@router.get("/")
+def index(request: Request) -> Json:
+    """Where everything is."""
+    links = {
+        "jobs": "/v1/jobs",
+        "catalog": "/v1/catalog",
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+        "health": "/healthz",
+        "ready": "/readyz",
+    }
+    return Json({"object": "service", "name": "basin", "version": request.app.version, "links": links})
+
+
+@router.get("/openapi.json")
+def openapi_document(request: Request) -> Response:
+    """The OpenAPI 3.1 document; made at the first call, as it takes a moment."""
+    state = request.app.state
+    if not hasattr(state, "openapi"):
+        state.openapi = Json(describe(request.app)).body
+    return Json(cast("bytes", state.openapi))
+
+
+@router.get("/docs")
+def swagger(request: Request) -> HTMLResponse:
+    """Swagger UI."""
+    page = _PAGE.format(title=html.escape(request.app.title))
+    return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/docs/start.js")
+def start() -> Response:
+    """Starts Swagger UI; a file of its own, so that the page needs no inline script."""
+    return Response(_START, media_type="text/javascript")
+
+
+@router.get("/docs/{name}")
+def asset(name: str) -> FileResponse:
+    """A file of Swagger UI, from the installed package that carries it."""
+    package = find_spec("fastapi_offline")
+    if name not in _ASSETS or package is None or package.origin is None:
+        raise NotFound("There is no such file.")
+    path = Path(package.origin).parent / "static" / name
+    return FileResponse(path, media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"})

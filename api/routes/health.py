@@ -1,0 +1,104 @@
+"""Alive, and ready. The only routes that anybody may call."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.deps import Running, Service
+from api.documents import Json
+from api.errors import STATUS
+from api.probes import broker_answers
+from core.db.migrate import is_behind
+from core.jobs.pulse import reconciler_lag
+from core.store.base import StoreMissing
+
+router = APIRouter(tags=["health"])
+
+_log = logging.getLogger("basin.api")
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class Check(BaseModel):
+    """One part. One that is not `required` may be away: jobs run without it, a little later."""
+
+    ok: bool
+    required: bool
+    detail: str | None
+
+
+class Readiness(BaseModel):
+    """`degraded`: everything that is required works, something else does not."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    checks: dict[str, Check]
+
+
+@router.get("/healthz", operation_id="health", response_model=Health)
+async def healthz() -> Json:
+    """Whether the process is alive. It asks nobody else."""
+    return Json({"status": "alive"})
+
+
+@router.get(
+    "/readyz",
+    operation_id="readiness",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Something that is required does not work"}},
+)
+def readyz(service: Running) -> Json:
+    """Whether requests can be served: database, schema and store must work."""
+    checks = {
+        "database": _check(_database, service),
+        "migrations": _check(_migrations, service),
+        "store": _check(_store, service),
+        "broker": _check(_broker, service, required=False),
+        "reconciler": _check(_reconciler, service, required=False),
+    }
+    broken = [check for check in checks.values() if not check["ok"]]
+    if any(check["required"] for check in broken):
+        return Json({"status": "unavailable", "checks": checks}, STATUS["unavailable"])
+    return Json({"status": "degraded" if broken else "ready", "checks": checks})
+
+
+def _check(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:
+    """`probe` says what is wrong, or None. What it raises may name hosts and files: that goes to the log alone."""
+    try:
+        detail = probe(service)
+    except Exception as error:  # noqa: BLE001 - whatever happens there, this route answers
+        _log.warning("not ready: %s", error)
+        detail = "away"
+    return {"ok": detail is None, "required": required, "detail": detail}
+
+
+def _database(service: Service) -> None:
+    with service.db.read() as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+def _migrations(service: Service) -> str | None:
+    return "migrations are missing; run `basin migrate`" if is_behind(service.db) else None
+
+
+def _store(service: Service) -> None:
+    with contextlib.suppress(StoreMissing):
+        service.store.size("jobs/readiness")
+
+
+def _broker(service: Service) -> str | None:
+    return None if broker_answers(service.settings.resolved_broker_url()) else "no answer; jobs are found by polling"
+
+
+def _reconciler(service: Service) -> str | None:
+    lag = reconciler_lag(service.db)
+    if lag is None:
+        return "no round yet"
+    return None if lag <= service.settings.gap_seconds else f"the last round was {lag:.0f} s ago"

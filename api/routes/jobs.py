@@ -1,0 +1,305 @@
+"""Jobs: submit, read, list, cancel."""
+
+import hashlib
+import json
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header
+from fastapi import Query as InQuery
+from fastapi.responses import Response
+from pydantic import AfterValidator, BaseModel, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from api.auth import Caller
+from api.deps import Body, JobId, Running
+from api.documents import Json, parse, timestamp
+from api.openapi import problems, reads
+from api.paging import Page, Paging, Query, page
+from api.ranges import unchanged
+from core.ids import is_id
+from core.jobs.queries import JobView, get_job, job_version, list_jobs
+from core.jobs.submit import Idempotency, submit
+from core.jobs.verbs import cancel
+from core.recipe.parse import parse_job
+from core.recipe.spec import JobSpec
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+Status = Literal["queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"]
+Number = float | Literal["NaN", "Infinity", "-Infinity"] | None
+
+EXAMPLE = {
+    "name": "digits-cosine-swa",
+    "model": {"name": "mlp", "hidden": [128, 128]},
+    "data": {"name": "digits", "validation": 0.1, "test": 0.2, "split_seed": 0},
+    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "batch_size": 32,
+    "schedule": {"name": "cosine", "warmup": "1ep"},
+    "swa": True,
+    "epochs": 30,
+    "seed": 0,
+}
+SMALLEST = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 10}
+
+
+class Progress(BaseModel):
+    """Where the run stands; the engine adds the loss, the rate and the newest metrics."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    fraction: float
+    eta_seconds: float | None
+    loss: Number = None
+    lr: Number = None
+    metrics: dict[str, Number] = {}
+
+
+class Place(BaseModel):
+    """`ahead` jobs are served first; `position` counts from 1."""
+
+    position: int
+    ahead: int
+
+
+class Moment(BaseModel):
+    """From `at` on, the job was `status`."""
+
+    status: Status
+    at: str
+    detail: str | None
+
+
+class Failure(BaseModel):
+    """Why the job failed, and what to do about it."""
+
+    code: str
+    message: str
+    remedy: str | None = None
+
+
+class Advice(BaseModel):
+    """Something that is allowed and probably not meant."""
+
+    code: str
+    pointer: str
+    message: str
+
+
+class Job(BaseModel):
+    """A job: its resolved spec, every default filled in, and what became of it."""
+
+    id: str
+    object: Literal["job"]
+    status: Status
+    status_detail: str | None
+    attempt: int
+    progress: Progress
+    queue: Place | None
+    timeline: list[Moment]
+    results: dict[str, dict[str, dict[str, Number]]]
+    stop_reason: str | None
+    error: Failure | None
+    resume: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    warnings: list[Advice]
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    links: dict[str, str]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The fields of the spec stand beside these; inheriting them would inherit the checks of what comes in too."""
+        own = handler.resolve_ref_schema(handler(schema))
+        spec = handler.resolve_ref_schema(handler(JobSpec.__pydantic_core_schema__))
+        return {**own, "properties": spec["properties"] | own["properties"], "additionalProperties": False}
+
+
+class DryRun(BaseModel):
+    """What a job would be. Nothing was stored."""
+
+    object: Literal["dry_run"]
+    spec: JobSpec
+    total_steps: int
+    steps_per_epoch: int
+    warnings: list[Advice]
+
+
+class SubmitQuery(Query):
+    """How to submit."""
+
+    dry_run: Annotated[bool, Field(description="only say what the job would be")] = False
+
+
+def _an_id(text: str) -> str:
+    if not is_id(text, "job"):
+        raise ValueError("not the id of a job")
+    return text
+
+
+class JobsQuery(Paging):
+    """Which jobs."""
+
+    status: Status | None = None
+    after: Annotated[str | None, AfterValidator(_an_id), Field(description="the `last_id` of the page before")] = None
+
+
+@router.post(
+    "",
+    operation_id="submit_job",
+    status_code=201,
+    response_model=Job,
+    responses={
+        200: {"model": Job | DryRun, "description": "The first job of this Idempotency-Key, or the dry run"},
+        **problems(400, 408, 413, 415, 422),
+    },
+    openapi_extra=reads("JobSpec", digits_with_swa=EXAMPLE, smallest=SMALLEST),
+)
+def submit_job(
+    body: Body,
+    caller: Caller,
+    service: Running,
+    query: Annotated[SubmitQuery, InQuery()],
+    idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
+) -> Json:
+    """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
+    document = parse(body)
+    spec = parse_job(body).resolved()
+    if query.dry_run:
+        return Json(_dry(spec))
+    promise = Idempotency(idempotency_key, _digest(document)) if idempotency_key is not None else None
+    done = submit(service.db, spec, owner=caller.owner, idempotency=promise, age_step=service.settings.age_step_seconds)
+    if done.created:
+        service.hints.send(done.needs)
+    answer = _answer(get_job(service.db, caller.owner, done.job_id), 201 if done.created else 200)
+    answer.headers["Location"] = f"/v1/jobs/{done.job_id}"
+    return answer
+
+
+@router.get("", operation_id="list_jobs", response_model=Page[Job], responses=problems(422))
+def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> Json:
+    """Jobs, newest first unless asked otherwise."""
+    views, more = list_jobs(
+        service.db, caller.owner, query.status, after=query.after, limit=query.limit, order=query.order
+    )
+    return Json(page([_shown(view) for view in views], has_more=more))
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    response_model=Job,
+    responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
+)
+def get_one(
+    job_id: JobId, caller: Caller, service: Running, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """One job. Poll it with If-None-Match: the ETag covers everything but `queue` and `eta_seconds`."""
+    if if_none_match is not None:
+        etag = _etag(job_version(service.db, caller.owner, job_id))
+        if unchanged(if_none_match, etag):
+            return Response(status_code=304, headers={"ETag": etag})
+    return _answer(get_job(service.db, caller.owner, job_id), 200)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    status_code=202,
+    response_model=Job,
+    responses=problems(404, 409, 413, 415),
+)
+def cancel_job(job_id: JobId, caller: Caller, service: Running) -> Json:
+    """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
+    cancel(service.db, caller.owner, job_id)
+    return _answer(get_job(service.db, caller.owner, job_id), 202)
+
+
+def _digest(document: object) -> str:
+    """Equal for equal documents, whatever their spaces and the order of their keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _etag(version: int) -> str:
+    return f'W/"{version}"'
+
+
+def _answer(view: JobView, status: int) -> Json:
+    return Json(_shown(view), status, {"ETag": _etag(view.version)})
+
+
+def _dry(spec: JobSpec) -> dict[str, object]:
+    run = spec.run_length()
+    return {
+        "object": "dry_run",
+        "spec": spec.dump(),
+        "total_steps": run.total_steps,
+        "steps_per_epoch": run.steps_per_epoch,
+        "warnings": _warnings(spec),
+    }
+
+
+def _warnings(spec: JobSpec) -> list[dict[str, str]]:
+    return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in spec.warnings()]
+
+
+def _shown(view: JobView) -> dict[str, object]:
+    spec = JobSpec.model_validate_json(json.dumps(view.spec))
+    own = f"/v1/jobs/{view.id}"
+    return {
+        "id": view.id,
+        "object": "job",
+        **view.spec,
+        "status": view.status,
+        "status_detail": view.status_detail,
+        "attempt": view.attempt,
+        "progress": _progress(view, spec),
+        "queue": {"position": view.queue.position, "ahead": view.queue.ahead} if view.queue else None,
+        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
+        "results": view.results or {},
+        "stop_reason": view.stop_reason,
+        "error": view.error,
+        "resume": view.resume,
+        "environment": view.environment,
+        "warnings": _warnings(spec),
+        "created_at": timestamp(view.created_at),
+        "started_at": timestamp(view.started_at),
+        "finished_at": timestamp(view.finished_at),
+        "links": {
+            "self": own,
+            "cancel": f"{own}/cancel",
+            "metrics": f"{own}/metrics",
+            "metric_names": f"{own}/metrics/names",
+            "checkpoints": f"{own}/checkpoints",
+        },
+    }
+
+
+def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
+    run = spec.run_length()
+    known: dict[str, object] = {
+        "step": 0,
+        "steps": run.total_steps,
+        "epoch": 0,
+        "epochs": -(-run.total_steps // run.steps_per_epoch),
+        "fraction": 0.0,
+    }
+    return known | view.progress | {"eta_seconds": _eta(view, run.total_steps)}
+
+
+def _eta(view: JobView, steps: int) -> float | None:
+    """Seconds to go at the pace of this job so far, time in the queue not counted; None unless it runs and moved."""
+    done = int(view.progress.get("step", 0))
+    if view.status != "running" or not done:
+        return None
+    running, began = 0.0, None
+    for moment in view.timeline:
+        if began is not None:
+            running += moment.at - began
+        began = moment.at if moment.status in {"running", "pausing", "cancelling"} else None
+    running += max(0.0, time.time() - began) if began is not None else 0.0
+    return round((steps - done) * running / done, 1)

@@ -1,0 +1,100 @@
+"""The measured series of a job."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from fastapi import Query as InQuery
+from pydantic import AfterValidator, BaseModel, Field
+
+from api.auth import Caller
+from api.deps import JobId, Running
+from api.documents import Json, timestamp
+from api.openapi import problems
+from api.paging import Query
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.metrics import Points, series, series_names
+from core.jobs.queries import job_version
+
+router = APIRouter(tags=["metrics"])
+
+MOST_SERIES = 64
+Step = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SeriesPoints(BaseModel):
+    """Three lists of one length."""
+
+    steps: list[int]
+    values: list[float | Literal["NaN", "Infinity", "-Infinity"]]
+    times: list[str]
+
+
+class Metrics(BaseModel):
+    """Series by name. `train.*` and `lr` carry the number of the optimizer step, from 0; `val.*`, `test.*` and `swa.*`
+    the number of completed steps.
+    """
+
+    job: str
+    series: dict[str, SeriesPoints]
+
+
+class SeriesNames(BaseModel):
+    """What there is so far."""
+
+    job: str
+    names: list[str]
+
+
+def _split(text: str) -> str:
+    names = text.split(",")
+    if len(names) > MOST_SERIES or not all(0 < len(name) <= 200 and name.isprintable() for name in names):
+        raise ValueError(f"up to {MOST_SERIES} names, separated by commas")
+    return text
+
+
+class MetricsQuery(Query):
+    """Which series, which steps, and how many points of each."""
+
+    series: Annotated[
+        str | None,
+        AfterValidator(_split),
+        Field(description="names, separated by commas; all when left out", examples=["train.loss,val.accuracy"]),
+    ] = None
+    from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
+    to: Annotated[Step | None, Field(description="the last step, itself included")] = None
+    max_points: Annotated[
+        int, Field(ge=2, le=100_000, description="thinned past this; each bucket keeps its extremes")
+    ] = 500
+
+
+@router.get("/jobs/{job_id}/metrics", operation_id="get_metrics", response_model=Metrics, responses=problems(404, 422))
+def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller: Caller, service: Running) -> Json:
+    """Series of a job. A name that has no points yet comes with empty lists."""
+    if query.from_ is not None and query.to is not None and query.from_ > query.to:
+        raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
+    job_version(service.db, caller.owner, job_id)  # 404 for the jobs of others
+    names = query.series.split(",") if query.series is not None else None
+    found = series(service.db, job_id, names, from_=query.from_, to=query.to, max_points=query.max_points)
+    blank = Points("", [], [], [])
+    wanted = dict.fromkeys(names) if names is not None else dict.fromkeys(found)
+    return Json({"job": job_id, "series": {name: _shown(found.get(name, blank)) for name in wanted}})
+
+
+@router.get(
+    "/jobs/{job_id}/metrics/names",
+    operation_id="get_metric_names",
+    response_model=SeriesNames,
+    responses=problems(404),
+)
+def get_metric_names(job_id: JobId, caller: Caller, service: Running) -> Json:
+    """The names of the series that have points."""
+    job_version(service.db, caller.owner, job_id)  # 404 for the jobs of others
+    return Json({"job": job_id, "names": series_names(service.db, job_id)})
+
+
+def _shown(points: Points) -> dict[str, object]:
+    return {
+        "steps": list(points.steps),
+        "values": list(points.values),
+        "times": [timestamp(time) for time in points.times],
+    }

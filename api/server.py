@@ -1,0 +1,82 @@
+"""The process around the app: a socket, logging, signals."""
+
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from api.app import create_app
+from core.db.migrate import is_behind
+from core.db.session import is_transient, open_database
+from core.errors import Misconfigured
+from core.logs import configure
+from core.settings import Settings
+from core.store import open_store
+
+GRACE_SECONDS = 1  # for answers that are under way; a stop takes 2 s at most
+BACKLOG = 2048  # connections that wait to be accepted
+
+
+class Server(uvicorn.Server):
+    """Stops for the usual signals, and then ends with exit code 0: that stop was asked for."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. What is wrong with the settings is said before anything starts.
+
+    Raises:
+        Misconfigured: the address is taken, unusable, or can be reached by others than this machine; a URL is wrong.
+    """
+    app = create_app(settings)
+    open_store(settings)
+    _require_schema(settings)
+    with _bound(settings.host, settings.port) as listener:
+        configure(settings.log_level, settings.log_format)
+        host, port = listener.getsockname()[:2]
+        logging.getLogger("basin.api").info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,  # api/edge.py writes that line, with the request id
+            server_header=False,
+            proxy_headers=False,  # X-Forwarded-* are anybody's word
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        Server(config).run(sockets=[listener])
+
+
+def _require_schema(settings: Settings) -> None:
+    """A database that is away may come back, and until then every answer is a 503; one without tables will not."""
+    with contextlib.closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
+        try:
+            behind = is_behind(db)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return
+    if behind:
+        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        message = f"cannot listen on {host}:{port} ({error.strerror}); another port: --port 0 or BASIN_PORT"
+        raise Misconfigured(message) from error
+    with listener:
+        yield listener

@@ -1,0 +1,131 @@
+"""The parts of the service as processes: started, kept alive, stopped to the last one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from core.embedded import tether
+
+FIRST_PAUSE: Final = 0.2  # seconds before a part that died is started again; doubles with every death in a row
+LAST_PAUSE: Final = 5.0
+STEADY_SECONDS: Final = 30.0  # a part that lived this long had a good start
+LONGEST_LOG: Final = 10_000_000  # bytes; a longer one is put aside when the part starts
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What to run. `command` starts with an absolute path; `environment` is added to ours."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    log: Path
+
+
+class Keeper:
+    """Keeps one part running. All methods belong to one thread, the one that lives as long as the process."""
+
+    def __init__(self, part: Part, tell: Tell) -> None:
+        self.part = part
+        self._tell = tell
+        self._process: subprocess.Popen[bytes] | None = None
+        self._born = 0.0
+        self._due = 0.0
+        self._pause = FIRST_PAUSE
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and not ended(self._process)
+
+    def start(self) -> None:
+        """Starts the part in a session of its own, so that a Ctrl-C in our terminal is ours alone."""
+        self._born = time.monotonic()
+        with opened(self.part.log) as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own parts
+                [sys.executable, "-S", "-E", tether.__file__, str(os.getpid()), *self.part.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.part.environment},
+                start_new_session=True,
+            )
+
+    def mend(self) -> None:
+        """Starts the part again when it died, after a pause that grows while it keeps dying."""
+        now = time.monotonic()
+        if self._process is None:
+            if now >= self._due:
+                self.start()
+        elif ended(self._process):
+            if now - self._born > STEADY_SECONDS:
+                self._pause = FIRST_PAUSE
+            how = word(bury(self._process))
+            self._tell(f"{self.part.name} ended ({how}) and starts again in {self._pause:.1f} s; see {self.part.log}")
+            self._process, self._due = None, now + self._pause
+            self._pause = min(2 * self._pause, LAST_PAUSE)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the part alone."""
+        if self._process is not None and not ended(self._process):
+            os.kill(self._process.pid, number)  # not Popen's own: that would bury it on the way
+
+    def end(self) -> int | None:
+        """Kills whatever is left of the part; its exit status, negative for a signal."""
+        process, self._process = self._process, None
+        return None if process is None else bury(process)
+
+    def last_words(self, lines: int = 8) -> str:
+        """The end of the part's log."""
+        with suppress(OSError), self.part.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        return ""
+
+
+def opened(log: Path) -> BinaryIO:
+    """The log to write on; an old one that grew long is kept beside it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > LONGEST_LOG:
+            log.replace(log.with_suffix(".old.log"))
+    return log.open("ab")
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process is over. It is left unburied, so that nobody else can get its number."""
+    if process.returncode is not None:
+        return True
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def bury(process: subprocess.Popen[bytes]) -> int:
+    """Kills the process and everything that is left of its group; its exit status, negative for a signal."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # macOS: a group of dead processes
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def word(status: int) -> str:
+    """An exit status in words."""
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+def stop(keepers: Sequence[Keeper], seconds: float, hurry: Callable[[], bool]) -> None:
+    """Asks the parts to end, waits up to `seconds` (less when in a `hurry`), and kills what is left of them."""
+    for keeper in keepers:
+        keeper.signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while any(keeper.running for keeper in keepers) and time.monotonic() < deadline and not hurry():
+        time.sleep(0.02)
+    for keeper in keepers:
+        keeper.end()

@@ -1,0 +1,22 @@
+"""Basin's Python client: `Client` speaks to the service, `basin` on the command line does the same for people."""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from basin.client import Client
+    from basin.errors import BasinError, Problem, Unreachable
+    from basin.shapes import Checkpoint, Job, Series
+
+__all__ = ["BasinError", "Checkpoint", "Client", "Job", "Problem", "Series", "Unreachable"]
+
+HOMES = {"Client": "client", "Checkpoint": "shapes", "Job": "shapes", "Series": "shapes"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names on first use: the libraries behind them cost 0.2 s, which `basin --help` need not pay."""
+    if name == "__version__":
+        return metadata.version("basin")
+    if name not in __all__:
+        raise AttributeError(f"module 'basin' has no attribute {name!r}")
+    return getattr(import_module(f"basin.{HOMES.get(name, 'errors')}"), name)

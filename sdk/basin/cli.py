@@ -1,0 +1,166 @@
+"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, migrate, run."""
+
+import sys
+from enum import StrEnum
+from importlib import metadata
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from basin.errors import BasinError
+
+ENTRY_POINTS = "basin.commands"
+
+
+class Output(StrEnum):
+    """How answers are written."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Url = Annotated[str | None, typer.Option("--url", envvar="BASIN_URL", help="The service; else http://127.0.0.1:8000.")]
+As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
+JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in optimizer.lr=0.01.")]
+
+app = typer.Typer(
+    name="basin",
+    help="Train models by describing them: submit a job, a worker trains it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich would load markdown and syntax colouring first, 0.2 s
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(f"basin {metadata.version('basin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train models by describing them: submit a job, a worker trains it."""
+
+
+@app.command()
+def submit(  # noqa: PLR0913 - a command's options
+    *,
+    path: JobFile,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    changes: Changes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it and fill in the defaults.")] = False,
+    url: Url = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Submit a job file."""
+    from basin import deeds
+
+    session = deeds.Session(url, output is Output.JSON)
+    if dry_run:
+        raise typer.Exit(deeds.check(session, path, changes or ()))
+    raise typer.Exit(deeds.submit(session, path, changes or (), watch=follow))
+
+
+@app.command("ps", hidden=True)
+@app.command("list")
+def list_jobs(
+    *,
+    status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="JOB", help="The next page: those after this job.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 20,
+    url: Url = None,
+    output: As = Output.TABLE,
+) -> None:
+    """List jobs, newest first (also: ps)."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON), status, after, limit))
+
+
+@app.command()
+def show(*, job: JobId, url: Url = None, output: As = Output.TABLE) -> None:
+    """Show one job: its recipe, where it stands, what came out."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.show(deeds.Session(url, output is Output.JSON), job))
+
+
+@app.command()
+def watch(*, job: JobId, url: Url = None, output: As = Output.TABLE) -> None:
+    """Watch a job until it ends.
+
+    The exit code is 0 when it succeeded, 1 when not. Ctrl-C ends the watching; the job goes on.
+    """
+    from basin import deeds
+
+    raise typer.Exit(deeds.watch(deeds.Session(url, output is Output.JSON), job))
+
+
+@app.command()
+def cancel(
+    *, jobs: Annotated[list[str], typer.Argument(metavar="JOB...")], url: Url = None, output: As = Output.TABLE
+) -> None:
+    """Cancel jobs; their last checkpoints stay."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.cancel(deeds.Session(url, output is Output.JSON), jobs))
+
+
+@app.command()
+def download(
+    *,
+    job: JobId,
+    kind: Annotated[str | None, typer.Option(help="swa, last …; else the best there is.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="PATH", help="A file or a folder; else here.")] = None,
+    url: Url = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Download a job's weights (safetensors).
+
+    They are checked against their SHA-256 and written whole, or not at all.
+    """
+    from basin import deeds
+
+    raise typer.Exit(deeds.download(deeds.Session(url, output is Output.JSON), job, kind, to))
+
+
+@app.command()
+def demo(*, url: Url = None) -> None:
+    """Train a real job on real data and show what comes out.
+
+    The service is started for it, and stopped again, when none answers.
+    """
+    from basin.demo import run
+
+    raise typer.Exit(run(url))
+
+
+def complete() -> typer.Typer:
+    """The app with the verbs that other distributions register, in the order of their names."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
+        app.command(entry.name)(entry.load())
+    return app
+
+
+def main() -> None:
+    """The entry point of the script in bin/."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal gets question marks, not a traceback
+    try:
+        complete()()
+    except BasinError as error:
+        from basin import screen
+
+        screen.failure(error)
+        sys.exit(1)

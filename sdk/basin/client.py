@@ -1,0 +1,162 @@
+"""The Python client: a method per deed of the HTTP API, with typed answers."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from os import environ
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import ValidationError
+
+from basin.errors import BadAnswer, Unreachable
+from basin.fetch import fetch
+from basin.shapes import Checkpoint, Job, Page, Series, Shape
+from basin.transport import Transport, parsed
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+
+class Client:
+    """Speaks to one Basin service. Thread-safe; use it as a context manager, or call `close`.
+
+    `url` defaults to BASIN_URL, then to http://127.0.0.1:8000; `key` to BASIN_API_KEY. Raises `Problem` when the
+    service refuses, `Unreachable` when nothing answers: both are `BasinError`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.url = (url or environ.get("BASIN_URL") or DEFAULT_URL).rstrip("/")
+        self._transport = Transport(self.url, key or environ.get("BASIN_API_KEY"), timeout, transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._transport.http.close()
+
+    def alive(self) -> bool:
+        """Whether a service answers here; nothing is said about its database or its workers."""
+        return parsed(self._transport.get("/healthz")).get("status") == "alive"
+
+    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+        """Posts a job. Safe to repeat: a key is sent along, so that a lost answer never makes a second job."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return shaped(Job, self._transport.post("/v1/jobs", body=dict(spec), headers=headers))
+
+    def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What the service would make of a spec (defaults filled in, steps, warnings). Stores nothing."""
+        answer = self._transport.post("/v1/jobs", params={"dry_run": "true"}, body=dict(spec))
+        return parsed(answer)
+
+    def get(self, job_id: str) -> Job:
+        """One job as it stands now."""
+        return shaped(Job, self._transport.get(job_path(job_id)))
+
+    def list(
+        self, *, status: str | None = None, after: str | None = None, limit: int | None = None, order: str | None = None
+    ) -> Page:
+        """A page of jobs, newest first; `page.last_id` is the next call's `after`."""
+        params = {"status": status, "after": after, "limit": limit, "order": order}
+        return shaped(Page, self._transport.get("/v1/jobs", params=params))
+
+    def cancel(self, job_id: str) -> Job:
+        """Asks for the job to be cancelled. Twice is the same; a job that ended otherwise raises Problem (409)."""
+        return shaped(Job, self._transport.post(job_path(job_id, "cancel")))
+
+    def metrics(
+        self, job_id: str, series: Sequence[str] | None = None, *, max_points: int | None = None
+    ) -> dict[str, Series]:
+        """Measured series by name, thinned to at most `max_points` each with their extremes kept."""
+        params = {"series": ",".join(series) if series else None, "max_points": max_points}
+        body = parsed(self._transport.get(job_path(job_id, "metrics"), params=params))
+        found = body.get("series")
+        if not isinstance(found, dict):
+            raise BadAnswer(f"the metrics of {job_id} came without series")
+        return {name: fitted(Series, one) for name, one in found.items()}
+
+    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
+        """The job's checkpoints, in the service's order."""
+        body = parsed(self._transport.get(job_path(job_id, "checkpoints")))
+        return tuple(fitted(Checkpoint, one) for one in body.get("data") or ())
+
+    def checkpoint(self, checkpoint_id: str) -> Checkpoint:
+        """One checkpoint."""
+        return shaped(Checkpoint, self._transport.get(f"/v1/checkpoints/{quote(checkpoint_id, safe='')}"))
+
+    def download(self, checkpoint: Checkpoint | str, path: Path | str) -> Path:
+        """Writes a checkpoint's safetensors to `path`, whole or not at all; raises DigestMismatch on wrong bytes."""
+        known = self.checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        content = f"/v1/checkpoints/{quote(known.id, safe='')}/content"
+        return fetch(self._transport, content, Path(path), sha256=known.sha256)
+
+    def catalog(self, kind: str | None = None) -> dict[str, Any]:
+        """What can be trained and how: names, summaries, papers, JSON schemas, defaults."""
+        return parsed(self._transport.get(f"/v1/catalog/{quote(kind, safe='')}" if kind else "/v1/catalog"))
+
+    def preview(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The learning rate of every step that a run would take, from the code that trains."""
+        return parsed(self._transport.post("/v1/schedules/preview", body=dict(request)))
+
+    def changes(self, job_id: str, *, poll: float = 0.2, patience: float = 60.0) -> Iterator[Job]:
+        """The job now, and again whenever it changed, until it ended. Lives through `patience` seconds of silence."""
+        etag, lost_at = "", None
+        while True:
+            try:
+                answer = self._transport.get(job_path(job_id), headers={"If-None-Match": etag} if etag else None)
+            except Unreachable:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > patience:
+                    raise
+            else:
+                lost_at = None
+                if answer.status_code != httpx2.codes.NOT_MODIFIED:
+                    etag = answer.headers.get("ETag", "")
+                    job = shaped(Job, answer)
+                    yield job
+                    if job.finished:
+                        return
+            time.sleep(poll)
+
+    def wait(self, job_id: str, *, timeout: float | None = None, poll: float = 0.2) -> Job:
+        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (job := self.get(job_id)).finished:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{job_id} is still {job.status} after {timeout:g} s")
+            time.sleep(poll)
+        return job
+
+
+def job_path(job_id: str, *rest: str) -> str:
+    """The path of a job; the id is quoted, so that a slip like '../x' stays inside."""
+    return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
+
+
+def shaped(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:
+    """The answer's JSON as one of our shapes."""
+    return fitted(shape, parsed(answer))
+
+
+def fitted(shape: type[AnyShape], body: Any) -> AnyShape:
+    """A JSON value as one of our shapes; BadAnswer when it does not fit."""
+    try:
+        return shape.read(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadAnswer(f"unexpected {shape.__name__.lower()}: {where}: {first['msg']}; is this Basin?") from error

@@ -1,0 +1,159 @@
+"""What the commands do, once their options are read. Kept apart from `cli`, so that `--help` loads none of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from basin import jobfile, screen
+from basin.client import DEFAULT_URL, Client
+from basin.errors import BasinError, NotThere
+from basin.follow import follow
+from basin.shapes import Checkpoint, Job, Warned
+
+PREFERRED = ("swa", "ema", "best", "last")
+"""Which weights somebody most likely wants, when they do not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Which service, and for whom the output is."""
+
+    url: str | None
+    json: bool
+
+    def client(self) -> Client:
+        return Client(self.url)
+
+    def again(self, command: str) -> str:
+        """A command line that reaches the same service."""
+        elsewhere = self.url and self.url.rstrip("/") != DEFAULT_URL
+        return f"basin {command} --url {self.url}" if elsewhere else f"basin {command}"
+
+
+def submit(session: Session, path: str, changes: Sequence[str], *, watch: bool) -> int:
+    """Posts a job file; the exit code is the job's when it is watched."""
+    spec = jobfile.with_changes(jobfile.read(path), changes)
+    with session.client() as client:
+        job = client.submit(spec)
+        screen.warnings(job.warnings)
+        if watch:
+            return attend(session, client, job)
+    if session.json:
+        screen.as_json(job.raw())
+    else:
+        screen.say(f"{job.id}  {job.status}", f"follow it:  {session.again(f'watch {job.id}')}")
+    return 0
+
+
+def check(session: Session, path: str, changes: Sequence[str]) -> int:
+    """Lets the service check a job file and fill in the defaults; nothing is stored."""
+    with session.client() as client:
+        answer = client.check(jobfile.with_changes(jobfile.read(path), changes))
+    if session.json:
+        screen.as_json(answer)
+        return 0
+    spec = answer.get("spec") or {}
+    lines = [(name, screen.component(value)) for name, value in spec.items() if value not in (None, {}, [])]
+    screen.say("This job is valid.")
+    screen.pairs([*lines, ("total steps", str(answer.get("total_steps")))])
+    screen.warnings(Warned.read(one) for one in answer.get("warnings") or ())
+    return 0
+
+
+def watch(session: Session, job_id: str) -> int:
+    """Follows a job to its end."""
+    with session.client() as client:
+        return attend(session, client, client.get(job_id))
+
+
+def attend(session: Session, client: Client, job: Job) -> int:
+    """Follows a job; Ctrl-C ends the watching and not the job."""
+    if not session.json:
+        screen.say(f"{job.id}  {job.name or ''}".rstrip())
+    try:
+        ended = follow(client, job.id, stderr=session.json)
+    except KeyboardInterrupt:
+        goes_on(session, job.id)
+        return 130
+    if session.json:
+        screen.as_json(ended.raw())
+    else:
+        screen.ending(ended)
+        if ended.status == "succeeded":
+            screen.say(f"get the weights:  {session.again(f'download {job.id}')}")
+    return 0 if ended.status == "succeeded" else 1
+
+
+def goes_on(session: Session, job_id: str) -> None:
+    """What somebody wants to know right after Ctrl-C."""
+    lines = (f"{job_id} goes on.", f"  come back:  {session.again(f'watch {job_id}')}")
+    screen.say("", *lines, f"  stop it:    {session.again(f'cancel {job_id}')}", stderr=True)
+
+
+def listing(session: Session, status: str | None, after: str | None, limit: int) -> int:
+    """A page of jobs."""
+    with session.client() as client:
+        page = client.list(status=status, after=after, limit=limit)
+    if session.json:
+        screen.as_json(page.raw())
+    else:
+        screen.jobs(page)
+    return 0
+
+
+def show(session: Session, job_id: str) -> int:
+    """One job with everything that is known about it."""
+    with session.client() as client:
+        job = client.get(job_id)
+        if session.json:
+            screen.as_json(job.raw())
+        else:
+            screen.job_page(job, client.checkpoints(job_id))
+    return 0
+
+
+def cancel(session: Session, job_ids: Sequence[str]) -> int:
+    """Asks for jobs to be cancelled; each that cannot be is an error, the others are cancelled all the same."""
+    failed = 0
+    answers: list[dict[str, Any]] = []
+    with session.client() as client:
+        for job_id in job_ids:
+            try:
+                job = client.cancel(job_id)
+            except BasinError as error:
+                screen.say(f"{job_id}:", stderr=True)
+                screen.failure(error)
+                failed = 1
+                continue
+            answers.append(job.raw())
+            if not session.json:
+                screen.say(f"{job.id}  {job.status}")
+    if session.json:
+        screen.as_json(answers)
+    return failed
+
+
+def download(session: Session, job_id: str, kind: str | None, target: str | None) -> int:
+    """Writes a job's weights into a file."""
+    with session.client() as client:
+        found = chosen(client.checkpoints(job_id), kind, job_id)
+        name = f"{job_id}-{found.kind}-{found.step}.safetensors"
+        folder = target is None or target.endswith("/") or Path(target).is_dir()
+        path = client.download(found, Path(target or ".", name if folder else ""))
+    if session.json:
+        screen.as_json(found.raw() | {"path": str(path)})
+    else:
+        screen.say(f"{path}  ({screen.size(found.bytes)}, {found.kind} weights of step {found.step})")
+        screen.say(f"sha256 {found.sha256}")
+    return 0
+
+
+def chosen(checkpoints: Sequence[Checkpoint], kind: str | None, job_id: str) -> Checkpoint:
+    """The newest checkpoint of the wanted kind, or of the most wanted kind that there is."""
+    by_kind = {one.kind: one for one in sorted(checkpoints, key=lambda one: one.step)}
+    for wanted in (kind,) if kind else PREFERRED:
+        if wanted in by_kind:
+            return by_kind[wanted]
+    there = ", ".join(sorted(by_kind)) or "none yet"
+    raise NotThere(f"{job_id} has no {f'{kind} weights' if kind else 'weights'}; there are: {there}")

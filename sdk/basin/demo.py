@@ -1,0 +1,136 @@
+"""`basin demo`: a real job over real HTTP, from the post to the weights on disk."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata, resources
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NoReturn
+
+from basin import deeds, jobfile, screen
+from basin.client import Client
+from basin.errors import BasinError, NotThere, Unreachable
+from basin.follow import follow
+from basin.shapes import Job
+
+JOB = "digits-cosine-swa.yaml"
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+def run(url: str | None) -> int:
+    """Trains the demo's job at `url`, or with a service of its own; the exit code says whether it succeeded."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)  # so that a service that was started here is stopped here
+    spec = jobfile.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
+    screen.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
+    try:
+        with service(url) as (address, ours), Client(address) as client:
+            job = client.submit(spec)
+            screen.say(f"POST {address}/v1/jobs  ->  201 {job.id}")
+            return attend(client, job, ours=ours)
+    except KeyboardInterrupt:
+        screen.say("interrupted", stderr=True)
+        return 130
+
+
+def end(number: int, _frame: object) -> NoReturn:
+    """A signal that ends us, as an exception: what was opened is closed on the way out."""
+    sys.exit(128 + number)
+
+
+def attend(client: Client, job: Job, *, ours: bool) -> int:
+    """Follows the job and shows what came out."""
+    try:
+        ended = follow(client, job.id)
+    except KeyboardInterrupt:
+        if ours:
+            screen.say("", f"{job.id} goes on at the next start:  basin up", stderr=True)
+        else:
+            deeds.goes_on(deeds.Session(client.url, json=False), job.id)
+        return 130
+    if ended.status != "succeeded":
+        screen.ending(ended)
+        return 1
+    screen.say("")
+    screen.results(ended.results or {}, splits=("test",))
+    found = deeds.chosen(client.checkpoints(job.id), "swa", job.id)
+    folder = Path(os.environ.get("BASIN_HOME") or ".basin") / "demo"
+    path = client.download(found, folder / f"{job.id}-swa.safetensors")
+    later = "  (while the service runs: make up, or basin up)" if ours else ""
+    screen.say("", f"SWA weights  {path}", f"SHA-256      {found.sha256}", f"API docs     {client.url}/docs{later}")
+    return 0
+
+
+@contextmanager
+def service(url: str | None) -> Iterator[tuple[str, bool]]:
+    """The address of a service that answers, and whether it was started here (then it is stopped here too)."""
+    wanted = url or os.environ.get("BASIN_URL")
+    port = os.environ.get("BASIN_PORT") or "8000"
+    address = (wanted or f"http://127.0.0.1:{port}").rstrip("/")
+    if answers(address):
+        screen.say(f"The service at {address} is used.")
+        yield address, False
+        return
+    if wanted:
+        raise Unreachable(address, "the demo starts a service of its own only when no address is given")
+    if not any(entry.name == "up" for entry in metadata.entry_points(group="basin.commands")):
+        raise NotThere("no service answers and no server is installed here: give the address of one with --url")
+    with TemporaryFile() as output, started(free_port(int(port)), output) as address:
+        yield address, True
+        screen.say("", "stopping the service")
+
+
+def answers(address: str) -> bool:
+    """Whether a Basin service is there."""
+    try:
+        with Client(address, timeout=2.0) as client:
+            return client.alive()
+    except BasinError:
+        return False
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port of this machine, or any free one when somebody else has it."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise NotThere("this machine has no free port")
+
+
+@contextmanager
+def started(port: int, output: IO[bytes]) -> Iterator[str]:
+    """A service of our own, from its first answer to its last process."""
+    screen.say("starting the service …")
+    command = [sys.executable, "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
+    up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(address):
+            if up.poll() is not None or time.monotonic() > deadline:
+                output.seek(0)
+                said = output.read().decode(errors="replace").strip()
+                raise Unreachable(address, f"the service did not start\n{said}")
+            time.sleep(0.05)
+        yield address
+    finally:
+        up.terminate()
+        try:
+            up.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            up.kill()
+            up.wait()

@@ -1,0 +1,66 @@
+"""Downloads: verified, taken up again where they broke off, and never half written."""
+
+import hashlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import IO
+
+import httpx2
+
+from basin.errors import DigestMismatch, Unreachable
+from basin.transport import TRIES, Transport, checked, pause, reason
+
+BLOCK = 1 << 20
+
+
+def fetch(transport: Transport, source: str, target: Path, *, sha256: str | None) -> Path:
+    """Writes the body of GET `source` to `target`, whole and verified, or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("x+b") as file:
+            receive(transport, source, file)
+            found = digest(file)
+            if sha256 is not None and found != sha256:
+                raise DigestMismatch(
+                    f"the weights came with SHA-256 {found}, recorded is {sha256}; nothing was written"
+                )
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def receive(transport: Transport, source: str, file: IO[bytes]) -> None:
+    """Streams into `file`; when the connection breaks, the rest is asked for."""
+    etag = ""
+    for tried in range(TRIES):
+        rest = {"Range": f"bytes={file.tell()}-", "If-Range": etag} if etag and file.tell() else {}
+        headers = rest | {"Accept": "*/*", "Accept-Encoding": "identity"}
+        try:
+            with transport.http.stream("GET", source, headers=headers, follow_redirects=True) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                checked(answer)
+                if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
+                    file.seek(0)
+                    file.truncate()
+                etag = answer.headers.get("ETag", "")
+                for block in answer.iter_bytes(BLOCK):
+                    file.write(block)
+        except httpx2.TransportError as error:
+            if tried == TRIES - 1:
+                raise Unreachable(transport.url, reason(error)) from error
+            time.sleep(pause(tried, None))
+        else:
+            return
+
+
+def digest(file: IO[bytes]) -> str:
+    """The SHA-256 of all that was written."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""How things look: tables and pages for people, JSON for programs. Nothing that the service sends can move a cursor."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from basin.errors import BasinError, Problem, Unreachable
+from basin.shapes import Checkpoint, Job, Page, Progress, Warned
+
+PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
+SHOWN_RECIPE = ("model", "data", "optimizer", "batch_size", "schedule", "swa", "epochs", "steps", "seed")
+
+
+def interactive() -> bool:
+    """Whether lines may be drawn over: a real terminal that can move its cursor."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print; plain text without colour when it is not a terminal, or with NO_COLOR."""
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=PIPE_WIDTH, force_terminal=False)
+
+
+def say(*lines: str, stderr: bool = False) -> None:
+    """Prints lines, with everything unprintable taken out."""
+    to = console(stderr=stderr)
+    for line in lines:
+        to.print(clean(line), soft_wrap=True)
+
+
+def clean(text: object) -> str:
+    """Text that cannot steer a terminal: names and messages come from whoever wrote the job."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
+
+
+def as_json(data: Any) -> None:
+    """One JSON document on stdout; ASCII only, which no terminal obeys and every parser reads."""
+    print(json.dumps(data, indent=2))  # noqa: T201
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
+    """Columns; those from `numbers_from` on are right-aligned."""
+    made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
+    for number, header in enumerate(headers):
+        made.add_column(header, justify="right" if number >= numbers_from else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(clean(cell) for cell in row))
+    return made
+
+
+def number(value: Any) -> str:
+    """Four digits that matter; words stay words."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def jobs(page: Page) -> None:
+    """A list of jobs, one line each."""
+    if not page.data:
+        say("No jobs yet. Submit one:  basin submit job.yaml")
+        return
+    rows = [(job.id, job.status, done(job.progress), age(job.created_at), job.name or "") for job in page.data]
+    console().print(table(("job", "status", "done", "age", "name"), rows))
+    if page.has_more:
+        say(f"There are more:  basin list --after {page.last_id}")
+
+
+def done(progress: Progress) -> str:
+    """How much of the run is behind it."""
+    return "-" if progress.fraction is None else f"{progress.fraction:.0%}"
+
+
+def age(since: datetime | None) -> str:
+    """How long ago, in one unit."""
+    if since is None:
+        return "-"
+    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def facts(progress: Progress) -> list[str]:
+    """What a run tells about itself while it goes on: epoch, loss, a quality, learning rate."""
+    told = []
+    if progress.epoch is not None and progress.epochs is not None:
+        told.append(f"epoch {progress.epoch:.0f}/{progress.epochs:.0f}")
+    if progress.loss is not None:
+        told.append(f"loss {progress.loss:.4f}")
+    for ending in ("val.accuracy", "accuracy", "val.r2", "val.mae"):
+        found = [name for name, value in progress.metrics.items() if name.endswith(ending) and value is not None]
+        if found:
+            told.append(f"{found[0].rpartition('.')[2]} {number(progress.metrics[found[0]])}")
+            break
+    if progress.lr is not None:
+        told.append(f"lr {progress.lr:.4f}")
+    return told
+
+
+def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
+    """Everything about one job on one page."""
+    reason = f" ({job.stop_reason})" if job.stop_reason else ""
+    detail = None if job.status_detail == job.stop_reason else job.status_detail
+    lines = [("job", job.id), ("name", job.name), ("status", f"{job.status}{reason}"), ("detail", detail)]
+    if job.queue and job.queue.ahead is not None and job.status == "queued":
+        lines.append(("queue", f"{job.queue.ahead} ahead of it"))
+    told = [f"step {job.progress.step}/{job.progress.steps}" if job.progress.steps else "", *facts(job.progress)]
+    lines.append(("progress", "  ".join(word for word in told if word)))
+    for label, at in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
+        lines.append((label, at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else None))
+    recipe = job.model_extra or {}
+    lines += [(name, component(recipe[name])) for name in SHOWN_RECIPE if recipe.get(name) is not None]
+    pairs(lines)
+    ending(job)
+    if checkpoints:
+        rows = [(one.kind, str(one.step), size(one.bytes), one.id) for one in checkpoints]
+        console().print(table(("weights", "step", "size", "checkpoint"), rows))
+
+
+def pairs(lines: Sequence[tuple[str, str | None]]) -> None:
+    """Labels and values, aligned; what has no value is left out."""
+    width = max((len(label) for label, _ in lines), default=0) + 2
+    say(*(f"{label:<{width}}{value}" for label, value in lines if value))
+
+
+def component(value: Any) -> str:
+    """A part of a spec in one line: its name, then its settings."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    settings = (f"{name}={setting(one)}" for name, one in value.items() if name != "name" and one is not None)
+    return " ".join([*([str(value["name"])] if "name" in value else []), *settings])
+
+
+def setting(value: Any) -> str:
+    """A setting in one word."""
+    return f"({component(value)})" if isinstance(value, Mapping) else number(value)
+
+
+def size(count: int | None) -> str:
+    """Bytes in a unit that people read."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def warnings(found: Iterable[Warned]) -> None:
+    """What is allowed and probably not meant."""
+    say(*(f"warning: {one.pointer}: {one.message}" for one in found), stderr=True)
+
+
+def ending(job: Job) -> None:
+    """Results, or what went wrong and the way out."""
+    if job.error:
+        say(f"{job.error.code}: {job.error.message}", *([f"  {job.error.remedy}"] if job.error.remedy else []))
+    if job.results:
+        results(job.results)
+
+
+def results(found: Mapping[str, Any], splits: Sequence[str] = ("test", "val", "train")) -> None:
+    """Weights against each other: a row for each kind, a column for each measure."""
+    cells = {weights: dict(measures(one, splits)) for weights, one in found.items()}
+    columns = list(dict.fromkeys(measure for one in cells.values() for measure in one))
+    rows = [(weights, *(one.get(column, "-") for column in columns)) for weights, one in cells.items()]
+    if columns:
+        console().print(table(("weights", *columns), rows, numbers_from=1))
+
+
+def measures(splits_of: Any, splits: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """('test accuracy', '0.9722') and so on, in the order of the splits."""
+    for split in splits:
+        found = splits_of.get(split) if isinstance(splits_of, Mapping) else None
+        for name, value in sorted(found.items()) if isinstance(found, Mapping) else ():
+            yield f"{split} {name}", f"{value:.4f}" if isinstance(value, float) else number(value)
+
+
+def failure(error: BasinError) -> None:
+    """An error on stderr: what is wrong, where, and the way out."""
+    if isinstance(error, Problem):
+        say(f"error: {error.detail or error.title} ({error.status} {error.code})", stderr=True)
+        for field in error.fields:
+            say(f"  {field.pointer or '(the whole body)'}: {field.message}", stderr=True)
+            if field.hint:
+                say(f"      {field.hint}", stderr=True)
+        return
+    say(f"error: {error}", stderr=True)
+    if isinstance(error, Unreachable):
+        say("  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True)

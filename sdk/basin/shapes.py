@@ -1,0 +1,113 @@
+"""What the service answers, as thin read-only objects: the fields used here are typed, whatever else came is kept."""
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Shape(BaseModel):
+    """A JSON object of the service. Newer services may send more fields: they are kept as they came."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Self:
+        """The object in a service's answer; raises pydantic's ValidationError when it is another one."""
+        made = cls.model_validate(body)
+        made._raw = body  # noqa: SLF001 - our own, before anybody sees it
+        return made
+
+    def raw(self) -> dict[str, Any]:
+        """The object exactly as it came, ready for json.dumps."""
+        return self._raw
+
+
+class Progress(Shape):
+    step: int = 0
+    steps: int | None = None
+    epoch: float | None = None
+    epochs: float | None = None
+    fraction: float | None = None
+    eta_seconds: float | None = None
+    loss: float | None = None
+    lr: float | None = None
+    metrics: dict[str, Any] = {}
+
+
+class Queue(Shape):
+    position: int | None = None
+    ahead: int | None = None
+
+
+class Failure(Shape):
+    code: str = ""
+    message: str = ""
+    remedy: str | None = None
+
+
+class Warned(Shape):
+    """Something that is allowed and probably not meant."""
+
+    code: str = ""
+    pointer: str = ""
+    message: str = ""
+
+
+class Job(Shape):
+    """One job. Its recipe's fields stand beside these, every default filled in: `job.optimizer`, `job.epochs` …
+
+    `results` maps weights -> split -> metric -> value.
+    """
+
+    id: str
+    status: str
+    name: str | None = None
+    status_detail: str | None = None
+    attempt: int = 0
+    progress: Progress = Progress()
+    queue: Queue | None = None
+    results: dict[str, Any] | None = None
+    stop_reason: str | None = None
+    error: Failure | None = None
+    warnings: tuple[Warned, ...] = ()
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is one that never changes again."""
+        return self.status in TERMINAL
+
+
+class Page(Shape):
+    """Jobs, newest first unless asked otherwise; `last_id` goes into `after` for the next page."""
+
+    data: tuple[Job, ...] = ()
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class Series(Shape):
+    """One measured series: values at steps; `times` are when they were measured."""
+
+    steps: tuple[float, ...] = ()
+    values: tuple[float | None, ...] = ()
+    times: tuple[Any, ...] = ()
+
+
+class Checkpoint(Shape):
+    """Weights of a job. `sha256` and `bytes` are those of the content that the service sends."""
+
+    id: str
+    kind: str
+    step: int = 0
+    epoch: float | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    metrics: dict[str, Any] = {}

@@ -1,0 +1,120 @@
+"""One request to the service: retries where that is safe, and every failure as one of `basin.errors`."""
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+import httpx2
+
+from basin.errors import BadAnswer, Problem, Unreachable
+
+TRIES = 4
+PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+AGAIN = frozenset({429, 502, 503, 504})
+"""Answers that ask to come back: past a quota, or a service (or the proxy before it) that is away for a moment."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine: then proxies from the environment have no say."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def pause(tried: int, answer: httpx2.Response | None) -> float:
+    """Seconds before try number `tried + 1`: what the service asked for, else doubling with jitter."""
+    asked = answer.headers.get("Retry-After", "") if answer is not None else ""
+    if asked.isdigit():
+        return min(float(asked), LONGEST_PAUSE)
+    return PAUSE * random.uniform(0.5, 1.0) * (1 << tried)
+
+
+class Transport:
+    """A connection pool to one service. `transport` replaces the network (tests, in-process apps)."""
+
+    def __init__(self, url: str, key: str | None, timeout: float, transport: httpx2.BaseTransport | None) -> None:
+        self.url = url.rstrip("/")
+        try:
+            host = httpx2.URL(self.url).host
+        except httpx2.InvalidURL as error:
+            raise Unreachable(self.url, f"not an address ({error})") from error
+        headers = {"Accept": "application/json", "User-Agent": "basin-python"}
+        self.http = httpx2.Client(
+            base_url=self.url,
+            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+            timeout=httpx2.Timeout(timeout, connect=3.0),
+            transport=transport,
+            trust_env=not is_loopback(host),
+        )
+
+    def get(
+        self, path: str, *, params: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        """The answer to a GET, with a status below 400."""
+        return self.send(self.http.build_request("GET", path, params=without_none(params), headers=headers))
+
+    def post(
+        self,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """The answer to a POST, with a status below 400. Only for requests that may arrive twice."""
+        return self.send(self.http.build_request("POST", path, json=body, params=without_none(params), headers=headers))
+
+    def send(self, request: httpx2.Request) -> httpx2.Response:
+        """Sends until there is an answer, or until there is no point in it."""
+        for tried in range(TRIES):
+            last: httpx2.Response | None = None
+            try:
+                last = self.http.send(request)
+            except httpx2.UnsupportedProtocol as error:
+                raise Unreachable(self.url, str(error)) from error
+            except httpx2.TransportError as error:
+                if tried == TRIES - 1:
+                    raise Unreachable(self.url, reason(error)) from error
+            if last is not None and (last.status_code not in AGAIN or tried == TRIES - 1):
+                return checked(last)
+            time.sleep(pause(tried, last))
+        raise Unreachable(self.url, "it never answered")
+
+
+def without_none(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Query parameters that were given."""
+    return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def reason(error: httpx2.TransportError) -> str:
+    """Why there was no answer, in words; the libraries below often say only 'timed out' or nothing."""
+    if isinstance(error, httpx2.ConnectTimeout):
+        return "it does not accept connections"
+    if isinstance(error, httpx2.TimeoutException):
+        return "it took too long"
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+
+
+def checked(answer: httpx2.Response) -> httpx2.Response:
+    """The answer itself, or the `Problem` that it reports."""
+    if answer.status_code < 400:
+        return answer
+    body = parsed(answer)
+    raise Problem.from_body(answer.status_code, body)
+
+
+def parsed(answer: httpx2.Response) -> dict[str, Any]:
+    """The JSON object in an answer; BadAnswer when there is none."""
+    try:
+        body = answer.json()
+    except ValueError as error:
+        where = f"{answer.request.method} {answer.request.url}"
+        raise BadAnswer(f"{where} answered {answer.status_code} without JSON: is this a Basin service?") from error
+    if not isinstance(body, dict):
+        raise BadAnswer(f"{answer.request.url} answered {answer.status_code} with something other than a JSON object")
+    return body

@@ -1,0 +1,78 @@
+"""What can be asked for: the catalog, previews of schedules, and the pages that describe them."""
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from core.recipe.spec import JobSpec
+
+
+def test_the_catalog_names_every_component(shared: TestClient) -> None:
+    catalog = shared.get("/v1/catalog").json()
+    assert {entry["name"] for entry in catalog["optimizers"]} >= {"sgd", "adam", "adamw", "rmsprop"}
+    assert {entry["name"] for entry in catalog["schedules"]} >= {"constant", "step", "exponential", "cosine", "linear"}
+    assert {entry["name"] for entry in catalog["averaging"]} >= {"swa"}
+    assert {entry["name"] for entry in catalog["models"]} >= {"logistic", "mlp", "cnn"}
+    assert {entry["name"] for entry in catalog["datasets"]} >= {"digits", "breast_cancer", "wine", "iris", "diabetes"}
+    sgd = next(entry for entry in catalog["optimizers"] if entry["name"] == "sgd")
+    assert sgd["defaults"]["momentum"] == 0
+    assert sgd["parameters"]["properties"]["lr"]["exclusiveMinimum"] == 0
+    for kind in ("optimizers", "schedules", "averaging", "models", "datasets"):
+        answer = shared.get(f"/v1/catalog/{kind}").json()
+        assert (answer["object"], answer["data"], answer["has_more"]) == ("list", catalog[kind], False)
+
+
+def test_a_preview_shows_the_rates_that_training_will_use(shared: TestClient) -> None:
+    """Linear from 1.0 down to 0 over 4 steps, by hand; one step an epoch, so that epochs and steps are the same."""
+    request = {
+        "schedule": {"name": "linear", "start_factor": 1.0, "end_factor": 0.0},
+        "optimizer": {"name": "sgd", "lr": 0.8},
+        "epochs": 4,
+        "batch_size": "full",
+    }
+    preview = shared.post("/v1/schedules/preview", json=request).json()
+    assert preview["total_steps"] == 4
+    assert preview["steps"] == [0, 1, 2, 3]
+    assert preview["lr"] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert preview["marks"] == [{"step": 4, "kind": "stop"}]
+
+
+def test_a_preview_agrees_with_the_job(shared: TestClient) -> None:
+    same = {
+        "schedule": {"name": "cosine", "warmup": "1ep"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "swa": True,
+        "epochs": 4,
+        "batch_size": 10,
+    }
+    spec = JobSpec.model_validate({"model": {"name": "logistic"}, "data": {"name": "iris"}, **same}).resolved()
+    preview = shared.post("/v1/schedules/preview", json=same | {"examples": spec.split().train}).json()
+    rate = spec.learning_rate()
+    assert preview["lr"] == [rate(step) for step in range(spec.run_length().total_steps)]
+    assert preview["marks"][0]["kind"] == "swa_start"
+
+
+def test_the_index_leads_everywhere(shared: TestClient) -> None:
+    links = shared.get("/").json()["links"]
+    assert {name: shared.get(path).status_code for name, path in links.items()} == dict.fromkeys(links, 200)
+
+
+def test_the_docs_load_nothing_from_elsewhere(shared: TestClient) -> None:
+    page = shared.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "://" not in page.text
+    assert re.findall(r"<script(?![^>]*src=)|\son\w+=|<style", page.text) == [], "the policy forbids inline code"
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    for path in loaded:
+        answer = shared.get(path)
+        assert (answer.status_code, len(answer.content) > 100) == (200, True), path
+    assert "jsdelivr" not in shared.get("/docs/start.js").text
+    assert b"SwaggerUIBundle" in shared.get("/docs/swagger-ui-bundle.js").content
+
+
+@pytest.mark.parametrize("name", ["redoc.standalone.js", "..%2f__init__.py", "core.py", "%2fetc%2fpasswd", "x"])
+def test_the_docs_serve_no_other_file(shared: TestClient, name: str) -> None:
+    assert shared.get(f"/docs/{name}").status_code == 404

@@ -1,0 +1,151 @@
+"""The description of the API: complete, true, and found to be true by somebody who tries."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from core.jobs.checkpoints import record_checkpoint
+from core.jobs.finish import Ending, finish
+from core.jobs.submit import submit
+from core.lifecycle import Status
+from tests.api.conftest import service_of
+from tests.api.test_jobs import taken
+from tests.support.jobs import chunk, new_checkpoint, small_spec
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+def document(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def operations(client: TestClient) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document(client)["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from references(inner)
+    if isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_operation_has_a_name_and_a_summary(shared: TestClient) -> None:
+    found = list(operations(shared))
+    names = [operation["operationId"] for _, _, operation in found]
+    assert len(names) == len(set(names))
+    assert all(name.replace("_", "").isalpha() and name == name.lower() for name in names)
+    assert [path for path, _, operation in found if not operation.get("description")] == []
+
+
+def test_every_operation_says_how_it_refuses(shared: TestClient) -> None:
+    for path, _, operation in operations(shared):
+        if path in {"/healthz", "/readyz"}:
+            continue
+        refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+        assert {"403", "503"} <= set(refusals), path
+        for answer in refusals.values():
+            assert list(answer["content"]) == ["application/problem+json"], path
+        if "_id}" in path:
+            assert "404" in refusals, path
+        if operation.get("requestBody"):
+            assert {"400", "413", "415", "422"} <= set(refusals), path
+
+
+def test_the_document_is_whole(shared: TestClient) -> None:
+    found = document(shared)
+    assert found["openapi"].startswith("3.1")
+    schemas = found["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(found)} <= set(schemas)
+    assert {"JobSpec", "Job", "Problem", "PreviewRequest"} <= set(schemas)
+    assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
+    assert set(schemas["JobSpec"]["properties"]) < set(schemas["Job"]["properties"])
+
+
+def test_the_examples_work(shared: TestClient) -> None:
+    tried = 0
+    for path, method, operation in operations(shared):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for example in content.get("examples", {}).values():
+            answer = shared.request(method, path, json=example["value"])
+            assert answer.status_code in {200, 201}, answer.text
+            tried += 1
+    assert tried >= 3
+
+
+@pytest.fixture(scope="module")
+def lived(shared: TestClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A job that ran, with a checkpoint that is there: the fuzz gets behind the 404s."""
+    service = service_of(shared)
+    job_id = submit(service.db, small_spec(priority=100), owner="local").job_id
+    fence = taken(service)
+    assert fence.job_id == job_id
+    weights = tmp_path_factory.mktemp("weights") / "w"
+    weights.write_bytes(b"w" * 1234)
+    row = new_checkpoint(fence, 4)
+    service.store.put_file(weights, f"{row.key}/weights.safetensors")
+    record_checkpoint(service.db, fence, row, [chunk("train.loss", 0, 8)], resumable=True)
+    results = {"base": {"test": {"loss": float("inf"), "accuracy": 0.5}}}
+    error = {"code": "diverged", "message": "the loss is inf", "remedy": "lower the rate"}
+    finish(service.db, fence, Ending(Status.FAILED, "non_finite", error, results, {"step": 8, "lr": float("nan")}), [])
+    return {"job_id": job_id, "checkpoint_id": row.id}
+
+
+def cases(operation: Any) -> Any:
+    """Requests as the document describes them, and as it forbids them."""
+    fit = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+    if not (operation.body or operation.query):
+        return fit
+    return fit | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+
+def test_what_is_said_is_true(shared: TestClient, lived: dict[str, str]) -> None:
+    """Generated requests for every operation: no 5xx, and no status, type or shape that was not announced."""
+    seen: Counter[int] = Counter()
+    schema: Any = schemathesis.openapi.from_dict(document(shared))
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=30 if operation.body else 12,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=cases(operation), known=st.booleans())
+        def conforms(case: Any, *, known: bool) -> None:
+            if known:
+                case.path_parameters.update({name: lived[name] for name in lived if name in case.path_parameters})
+            arguments = case.as_transport_kwargs(base_url=str(shared.base_url))
+            arguments.pop("cookies", None)
+            if isinstance(arguments.get("data"), bytes):
+                arguments["content"] = arguments.pop("data")
+            answer = shared.request(**arguments)
+            case.validate_response(answer, checks=CHECKS)
+            seen[answer.status_code] += 1
+
+        conforms()
+    assert seen.total() >= 120
+    assert {200, 404, 409, 422} <= set(seen)

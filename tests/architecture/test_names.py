@@ -1,0 +1,56 @@
+"""Names that tell a reader where to look."""
+
+import ast
+import re
+
+from tests.architecture import tree
+
+DRAWERS = ("utils", "util", "helpers", "helper", "common", "misc", "shared", "stuff", "lib")
+NETWORKS = ("core/recipe/", "tests/")
+TOP_LEVEL = {"api", "worker", "core", "migrations", "tests"}
+
+
+def stem(name: str) -> str:
+    return name.removesuffix(".py").strip("_")
+
+
+def test_no_drawer_for_odds_and_ends() -> None:
+    """`utils.py` is where unrelated things meet and never part: a helper lives with the noun that it helps."""
+    offenders = [
+        tree.name(path)
+        for path in tree.python(*tree.OURS)
+        for part in path.relative_to(tree.ROOT).parts
+        if stem(part) in DRAWERS or stem(part).startswith("manager") or stem(part).endswith("_manager")
+    ]
+    assert offenders == []
+
+
+def test_model_means_a_neural_network() -> None:
+    """With models.py for tables, models/ for networks and a Model for responses, every sentence needs a second one."""
+    files = [
+        tree.name(path)
+        for path in tree.python(*tree.OURS)
+        if path.name == "models.py"
+        or ("models" in path.parts and "recipe" not in path.parts and "tests" not in path.parts)
+    ]
+    classes = [
+        f"{tree.name(path)}:{node.lineno} {node.name}"
+        for path in tree.python("core", "api")
+        if tree.name(path).startswith(("core/db/", "core/jobs/", "api/"))
+        for node in tree.nodes(path)
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Model", "Manager", "Helper", "Util", "Utils"))
+    ]
+    assert files + classes == []
+
+
+def test_the_top_level_is_the_one_that_newcomers_were_promised() -> None:
+    """Deployments, docs and muscle memory name these folders; renaming one breaks all three at once."""
+    assert {name for name in TOP_LEVEL if (tree.ROOT / name).is_dir()} == TOP_LEVEL
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """Hash-named revisions hide their order; two branches that both add 0007 must collide in review, not later."""
+    found = sorted(path.name for path in tree.python("migrations") if re.match(r"\d{4}_", path.name))
+    numbers = [int(name[:4]) for name in found]
+    assert numbers == list(range(1, len(found) + 1))
+    assert found, "no migration found"

@@ -1,0 +1,129 @@
+"""The job that every fault test runs, and what must hold afterwards, whatever happened to it."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.jobs.metrics import series
+from core.recipe.parse import parse_job
+from tests.support.broker import running_broker
+from tests.support.databases import Server
+from tests.support.service import Service, make_home
+from worker import runner
+
+# A few seconds long, with what a resume can get wrong: momentum, dropout, a mean of weights, open metric chunks.
+SPEC: dict[str, Any] = {
+    "model": {"name": "mlp", "hidden": [384, 384], "dropout": 0.1},
+    "data": {"name": "digits"},
+    "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "schedule": {"name": "cosine", "warmup": "1ep"},
+    "swa": {"start": "0.5run", "every": "5ep"},
+    "evaluate": {"every": "5ep"},
+    "checkpoints": {"every": "300st"},
+    "batch_size": 32,
+    "epochs": 90,
+    "seed": 3,
+}
+STEPS = 3600
+MEASURED = {"throughput"}  # a measurement of time, not a result
+
+
+@dataclass
+class Truth:
+    """What a run without any disturbance gives."""
+
+    series: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def emit(self, event: runner.Event) -> None:
+        kind, fields = runner.described(event)
+        if kind == "points":
+            for name, (steps, values, _) in fields["series"].items():
+                self.series.setdefault(name, []).extend(zip(steps, values, strict=True))
+        if kind == "checkpoint":
+            self.digests[fields["kind"]] = fields["files"]["weights"]["sha256"]
+
+    def stop_request(self) -> None:
+        """Nobody stops it."""
+
+
+@pytest.fixture(scope="session")
+def truth(datasets: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """The undisturbed run, with no service around it."""
+    found = Truth()
+    ended = runner.train_local(
+        parse_job(json.dumps(SPEC).encode()),
+        found,
+        datasets=datasets("digits").parent,
+        scratch=tmp_path_factory.mktemp("undisturbed"),
+    )
+    assert ended.outcome == "succeeded"
+    assert ended.progress["steps"] == STEPS
+    found.results = ended.results
+    return found
+
+
+@pytest.fixture
+def sqlite_service(lasting_service: Service) -> Service:
+    """The lasting service, whole again after whatever the last test did to it."""
+    lasting_service.heal()
+    return lasting_service
+
+
+@pytest.fixture(scope="session")
+def lasting_postgresql_service(
+    tmp_path_factory: pytest.TempPathFactory,
+    datasets: Callable[[str], Path],
+    postgresql_server: Server,
+) -> Iterator[Service]:
+    """The same on PostgreSQL."""
+    name = f"faults_{secrets.token_hex(6)}"
+    home = make_home(tmp_path_factory.mktemp("service") / "home", datasets)
+    with running_broker() as broker:
+        running = Service(home, postgresql_server.make(name, postgresql_server.template), broker.url)
+        yield running
+        running.stop()
+    postgresql_server.drop(name)
+
+
+@pytest.fixture
+def postgresql_service(lasting_postgresql_service: Service) -> Service:
+    lasting_postgresql_service.heal()
+    return lasting_postgresql_service
+
+
+@pytest.fixture(params=["sqlite_service", "postgresql_service"])
+def either_service(request: pytest.FixtureRequest) -> Service:
+    """A whole service, once on each kind of database."""
+    service = request.getfixturevalue(request.param)
+    assert isinstance(service, Service)
+    return service
+
+
+@pytest.fixture
+def same_as_undisturbed(truth: Truth) -> Callable[[Service, str], None]:
+    """The oracle: the job succeeded with the very bits of the undisturbed run, and no step was recorded twice."""
+
+    def check(service: Service, job_id: str) -> None:
+        job = service.ended(job_id)
+        assert (job["status"], job["stop_reason"], job["error"]) == ("succeeded", "completed", None), job
+        assert job["results"] == truth.results
+        assert job["progress"]["step"] == STEPS
+        newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
+        assert newest == truth.digests
+        with service.database() as db:
+            found = series(db, job_id)
+        assert found.keys() == truth.series.keys()
+        for name, points in found.items():
+            steps = list(points.steps)
+            assert steps == sorted(set(steps)), f"{name} has a step twice or out of order"
+            if name not in MEASURED:
+                assert list(zip(steps, points.values, strict=True)) == truth.series[name], name
+
+    return check

@@ -1,0 +1,118 @@
+"""The worker as a whole: a Celery app made by a function, and everything that lives as long as it does."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from celery import Celery, signals
+
+from core.db.migrate import at_head
+from core.db.session import Database, is_transient, open_database
+from core.errors import Misconfigured
+from core.jobs.reconcile import Reconciler
+from core.queue import Hints, celery_settings
+from core.settings import Settings
+from core.store import open_store
+from worker import provision
+from worker.launcher import best_launcher
+from worker.slots import Poll, Slots, poll_step
+from worker.supervisor import Shop, Slot
+from worker.tasks import add_work
+
+log = logging.getLogger(__name__)
+
+SCHEMA_SECONDS: Final = 30.0
+
+
+def make_app(settings: Settings, shop: Shop, slots: Slots) -> Celery:
+    """The Celery app: hints in, and the poll as a bootstep."""
+    app = Celery("basin", set_as_current=False)
+    app.conf.update(celery_settings(settings), worker_hijack_root_logger=False, worker_redirect_stdouts=False)
+    add_work(app, shop, slots)
+    app.steps["worker"].add(poll_step(lambda: Poll(shop, slots)))
+    return app
+
+
+def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
+    """Work until SIGTERM or SIGINT; the exit status.
+
+    Raises:
+        Misconfigured: the database does not have the schema of this release.
+    """
+    with opened(settings) as shop:
+        offered = Slots(slots)
+        app = make_app(settings, shop, offered)
+
+        def stop(**_: Any) -> None:
+            shop.stopping.set()
+
+        signals.worker_shutting_down.connect(stop, weak=False)
+        signals.setup_logging.connect(_keep_logging, weak=False)
+        worker = app.Worker(
+            hostname=shop.name,
+            # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
+            # one up to a second after a thread is free. The spare one drops hints that find no slot.
+            concurrency=offered.count + 1,
+            queues=",".join(offered.kinds),
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        try:
+            worker.start()
+        finally:
+            shop.stopping.set()
+        return int(worker.exitcode or 0)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Shop]:
+    """Everything a supervisor works with, opened in order and closed in the opposite one."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        launcher = best_launcher()
+        launcher.start()  # first: importing torch takes longer than all the rest
+        stack.callback(launcher.stop)
+        db = open_database(settings.resolved_database_url())
+        stack.callback(db.close)
+        _await_schema(db)
+        store = open_store(settings)
+        hints = Hints(settings)
+        stack.callback(hints.close)
+        scratch = provision.Scratch(settings.scratch, name)
+        scratch.open()
+        stack.callback(scratch.close)
+        reconciler = Reconciler(db, store, hints, settings)
+        reconciler.start()
+        stack.callback(reconciler.stop)
+        warming = provision.warm_datasets(settings.datasets)
+        if warming is not None:
+            stack.callback(provision.end_warming, warming)
+        yield Shop(name, settings, db, store, launcher, scratch, threading.Event())
+
+
+def _await_schema(db: Database) -> None:
+    """Whoever migrates may have been started a moment after us, and so may the database."""
+    deadline = time.monotonic() + SCHEMA_SECONDS
+    while True:
+        try:
+            if at_head(db):
+                return
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("the database is away: %s", error)
+        if time.monotonic() > deadline:
+            raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+        time.sleep(0.2)
+
+
+def _keep_logging(**_: Any) -> None:
+    """Somebody who listens to this signal keeps Celery from setting up logging of its own."""

@@ -1,0 +1,56 @@
+"""`basin worker` and `basin run`. The server's weight is imported inside, so that `basin --help` stays fast."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+
+def worker(
+    slots: Annotated[int, typer.Option(min=1, max=256, help="How many jobs run at the same time.")] = 1,
+    queues: Annotated[str, typer.Option(help="cpu, gpu, or both with a comma between.")] = "cpu,gpu",
+) -> None:
+    """Train queued jobs until SIGTERM or SIGINT; running jobs write a checkpoint and go back to the queue."""
+    from pydantic import ValidationError
+
+    from core.errors import BasinError
+    from core.logs import configure
+    from core.settings import Settings
+    from worker.app import run_worker
+    from worker.slots import plan_slots, visible_gpus
+
+    try:
+        settings = Settings()
+        configure(settings.log_level, settings.log_format)
+        wanted = [name.strip() for name in queues.split(",") if name.strip()]
+        code = run_worker(settings, plan_slots(slots, wanted, visible_gpus()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        _give_up("worker", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except BasinError as error:
+        _give_up("worker", error.message)
+    raise typer.Exit(code)
+
+
+def run(
+    job: Annotated[Path, typer.Argument(help="A job file, YAML or JSON: the body of POST /v1/jobs.")],
+    out: Annotated[Path | None, typer.Option(help="Where the weights go; else a folder named after the file.")] = None,
+) -> None:
+    """Train a job file here and now, without a service. Exit status: 0 succeeded, 1 failed, 2 bad file, 130 Ctrl-C."""
+    from core.errors import BasinError
+    from worker import local
+
+    try:
+        spec = local.read_job(job)
+        code = local.train_here(spec, out or Path(f"{job.stem}-weights"))
+    except BasinError as error:
+        for problem in error.errors:
+            hint = f" ({problem.hint})" if problem.hint else ""
+            typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
+        _give_up("run", error.message)
+    raise typer.Exit(code)
+
+
+def _give_up(command: str, message: str) -> NoReturn:
+    typer.echo(f"basin {command}: {message}", err=True)
+    raise typer.Exit(2)

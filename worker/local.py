@@ -1,0 +1,128 @@
+"""`basin run`: the engine with an observer that prints. No database, no broker, no server."""
+
+import contextlib
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from basin import jobfile
+from basin.errors import BadFile
+from core.errors import InvalidSpec
+from core.recipe.parse import parse_job
+from core.recipe.spec import JobSpec
+from core.settings import Settings
+from worker import runner
+from worker.slots import visible_gpus
+
+LINE_SECONDS: Final = 1.0
+SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
+
+
+class Printer:
+    """An observer for a terminal or a log file: one plain line a second, and the weights into a folder."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._stop: runner.StopMode | None = None
+        self._printed_at = 0.0
+
+    def emit(self, event: runner.Event) -> None:
+        kind, fields = runner.described(event)
+        match kind:
+            case "progress":
+                self._progress(fields)
+            case "checkpoint":
+                weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
+                shutil.copyfile(weights, self._out / f"{fields['kind']}.safetensors")
+                shutil.rmtree(fields["folder"])
+            case "log":
+                typer.echo(f"{fields['level']}: {fields['message']}")
+
+    def stop_request(self) -> runner.StopMode | None:
+        return self._stop
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C ends the run at its present step; a second one ends the process."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, _signum: int, _frame: object) -> None:
+        self._stop = "checkpoint"
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _progress(self, fields: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._printed_at < LINE_SECONDS and fields["step"] < fields["steps"]:
+            return
+        self._printed_at = now
+        typer.echo(progress_line(fields))
+
+
+def progress_line(fields: dict[str, Any]) -> str:
+    """`step 400/1200  epoch 10/30  loss 0.1234  lr 0.1  val.accuracy 0.97`"""
+    parts = [f"step {fields['step']}/{fields['steps']}", f"epoch {fields['epoch']}/{fields['epochs']}"]
+    numbers = {"loss": fields["loss"], "lr": fields["lr"], **fields["metrics"]}
+    parts += [f"{name} {value:.4g}" for name, value in numbers.items() if value is not None]
+    return "  ".join(parts)
+
+
+def read_job(path: Path) -> JobSpec:
+    """The job in a YAML or JSON file.
+
+    Raises:
+        InvalidSpec: it cannot be read as a job, with every problem found.
+    """
+    try:
+        document = jobfile.read(str(path))
+    except BadFile as error:
+        raise InvalidSpec(str(error)) from error
+    return parse_job(json.dumps(document).encode())
+
+
+def train_here(spec: JobSpec, out: Path) -> int:
+    """Train, print, leave the weights in `out`; the exit status."""
+    out.mkdir(parents=True, exist_ok=True)
+    printer = Printer(out)
+    with tempfile.TemporaryDirectory(prefix="basin-run-") as scratch, printer.interruptible():
+        ended = runner.train_local(
+            spec,
+            printer,
+            datasets=Settings().datasets,
+            scratch=Path(scratch),
+            slot="gpu" if visible_gpus() else "cpu",
+        )
+    if ended.outcome == "failed":
+        error = ended.error or {}
+        typer.echo(f"failed ({error.get('code')}): {error.get('message')}\n{error.get('remedy') or ''}", err=True)
+        return FAILED
+    if ended.outcome != "succeeded":
+        where = f"step {ended.progress['step']} of {ended.progress['steps']}"
+        typer.echo(f"stopped by Ctrl-C at {where}; the weights of that step are in {out}/", err=True)
+        return INTERRUPTED
+    (out / "results.json").write_text(json.dumps(ended.results, indent=1) + "\n")
+    for line in result_table(ended.results):
+        typer.echo(line)
+    typer.echo(f"weights: {out}/")
+    return SUCCEEDED
+
+
+def result_table(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """One line for each kind of weights and split, one column for each metric."""
+    rows = [(weights, split, metrics) for weights, splits in results.items() for split, metrics in splits.items()]
+    names = list(dict.fromkeys(name for *_, metrics in rows for name in metrics))
+    lines = ["".join(f"{title:>10}" for title in ("weights", "split", *names))]
+    for weights, split, metrics in rows:
+        cells = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
+        lines.append("".join(f"{cell:>10}" for cell in (weights, split, *cells)))
+    return lines

@@ -1,0 +1,160 @@
+"""How an attempt ended -> what becomes of the job. One pure table.
+
+A *loss* (a process that was killed) says nothing about the job: it is queued again within the budget of losses without
+a checkpoint. A *failure* (out of memory, an error in the engine) is the job's own: it is final unless `max_retries`
+allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
+"""
+
+import signal
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from core.lifecycle import Status
+from worker.launcher import Exit
+
+RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
+REMEDIES: Final = {
+    "out_of_memory": "Use a smaller batch_size or model, or a machine with more memory.",
+    "diverged": "Lower optimizer.lr, add a warm-up, or standardize the data.",
+    "engine_error": "The message shows where it happened; please report it with the job's spec.",
+}
+
+
+class Asked(StrEnum):
+    """What the supervisor asked its runner for."""
+
+    NOTHING = "nothing"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Cut(StrEnum):
+    """Why the supervisor itself killed its runner."""
+
+    NO = "no"
+    FENCED = "fenced"
+    OUT_OF_TOUCH = "out_of_touch"
+    STALLED = "stalled"
+    UNRECORDED = "unrecorded"
+    UNSTARTED = "unstarted"
+
+
+_CAUSES: Final = {
+    Cut.STALLED: "stalled",
+    Cut.UNRECORDED: "its results could not be recorded",
+    Cut.UNSTARTED: "no runner could be started",
+}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything the supervisor knows about the end of an attempt."""
+
+    ended: dict[str, Any] | None = None  # the runner's last frame
+    exit: Exit | None = None
+    asked: Asked = Asked.NOTHING
+    cut: Cut = Cut.NO
+    stderr: str = ""
+    out_of_memory: bool = False  # the kernel killed something of ours for memory
+    retries_left: bool = False
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The job is over."""
+
+    status: Status
+    stop_reason: str | None
+    error: dict[str, Any] | None
+    results: dict[str, Any]
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """The job goes back to the queue, or where its owner wants it.
+
+    `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
+    """
+
+    cause: str
+    lost: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Write nothing: somebody else owns the job, or nobody can be reached."""
+
+
+Decision = Finish | GiveBack | LetGo
+
+
+def decide(seen: Observed) -> Decision:
+    """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
+    if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
+        return LetGo()
+    if seen.cut in _CAUSES:
+        return GiveBack(_CAUSES[seen.cut], lost=True)
+    return _of_exit(seen) if seen.ended is None else _of_ended(seen, seen.ended)
+
+
+def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
+    """What the runner itself reported."""
+    progress = ended.get("progress") or seen.progress
+    results = ended.get("results") or {}
+    match ended["outcome"]:
+        case "succeeded":
+            return Finish(Status.SUCCEEDED, ended["stop_reason"] or "completed", None, results, progress)
+        case "cancelled" if seen.asked is Asked.CANCEL:
+            return Finish(Status.CANCELLED, "cancelled", None, results, progress)
+        case "failed":
+            return _failed(seen, ended.get("error") or {}, ended["stop_reason"], results, progress)
+        case "stopped" if seen.asked is Asked.CANCEL:
+            return Finish(Status.CANCELLED, "cancelled", None, results, progress)
+        case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
+            return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked))
+
+
+def _of_exit(seen: Observed) -> Decision:
+    """The process ended without a word."""
+    if seen.asked is Asked.CANCEL:
+        return Finish(Status.CANCELLED, "cancelled", None, {}, seen.progress)
+    if seen.asked in {Asked.PAUSE, Asked.STOP}:
+        return GiveBack(f"{seen.asked}: no checkpoint in time, the last one counts")
+    return _of_death(seen)
+
+
+def _of_death(seen: Observed) -> Decision:
+    """Nobody asked it to end."""
+    how = seen.exit or Exit(signal=signal.SIGKILL)
+    if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
+        error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
+        return _failed(seen, error, None, {}, seen.progress)
+    if how.signal is not None:
+        return GiveBack(f"the runner was {how}", lost=True)
+    said = seen.stderr or "It printed nothing."
+    error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[-2000:]}"}
+    return _failed(seen, error, None, {}, seen.progress)
+
+
+def _failed(
+    seen: Observed,
+    error: dict[str, Any],
+    stop_reason: str | None,
+    results: dict[str, Any],
+    progress: dict[str, Any],
+) -> Decision:
+    code = error.get("code") or "engine_error"
+    if code in RETRYABLE and seen.retries_left:
+        return GiveBack(f"retry after {code}", failed=True)
+    whole = {
+        "code": code,
+        "message": error.get("message") or "The training failed.",
+        "remedy": error.get("remedy") or REMEDIES.get(code),
+    }
+    reason = "non_finite" if code == "diverged" else stop_reason
+    return Finish(Status.FAILED, reason, whole, results, progress)

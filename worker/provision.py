@@ -1,0 +1,180 @@
+"""What an attempt needs on this machine's disk before it can start: a folder, its dataset, its checkpoint."""
+
+# ruff: noqa: N818 - the names say what happened
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core.jobs.checkpoints import CheckpointRow
+from core.recipe.assignment import Resume
+from core.recipe.data.materialise import BUILT_IN, dataset_path
+from core.store.base import Store, StoreMissing
+from worker import lifeline
+
+log = logging.getLogger(__name__)
+
+MATERIALISE_SECONDS: Final = 300.0
+_LOCK_NAME: Final = "lock"
+
+
+class BadDataset(Exception):
+    """The dataset could not be written."""
+
+
+class BadCheckpoint(Exception):
+    """A checkpoint's files are missing or are not what was recorded."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The disk space of one attempt; removed with everything in it."""
+
+    path: Path
+
+    @property
+    def out(self) -> Path:
+        return self.path / "out"
+
+    @property
+    def resume(self) -> Path:
+        return self.path / "resume"
+
+    @property
+    def stderr(self) -> Path:
+        return self.path / "stderr.txt"
+
+    @property
+    def spill(self) -> Path:
+        return self.path / "spill"
+
+
+class Scratch:
+    """This worker's part of the scratch folder. A lock on it tells the next worker that we are alive."""
+
+    def __init__(self, root: Path, worker: str) -> None:
+        self._root = root
+        self._own = root / worker
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Take our part, and remove what workers that were killed have left."""
+        self._own.mkdir(parents=True)
+        self._lock = _locked(self._own)
+        for other in self._root.iterdir():
+            if other != self._own and (lock := _locked(other)) is not None:
+                shutil.rmtree(other, ignore_errors=True)
+                os.close(lock)
+
+    def close(self) -> None:
+        shutil.rmtree(self._own, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    @contextlib.contextmanager
+    def folder(self, job: str, attempt: int) -> Iterator[Folder]:
+        folder = Folder(self._own / f"{job}-{attempt}")
+        folder.out.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on the folder as a descriptor; None while its worker lives."""
+    try:
+        lock = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
+    """The checkpoint's files in a fresh `folder`, each the size and SHA-256 that its row says.
+
+    Raises:
+        BadCheckpoint: a file is missing or something else; nothing of it may be loaded.
+        StoreTransient: the store is away.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths: dict[str, Path] = {}
+    for role, file in row.files.items():
+        paths[role] = folder / f"{role}{Path(file['name']).suffix}"
+        try:
+            store.fetch(f"{row.key}/{file['name']}", paths[role])
+        except StoreMissing as error:
+            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
+        if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):
+            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is not what was recorded")
+    manifest = json.loads(paths["manifest"].read_bytes())
+    return Resume(weights=paths["weights"], state=paths["state"], manifest=manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dataset_file(name: str, folder: Path) -> Path:
+    """The dataset as a file, written first when it is missing.
+
+    Raises:
+        BadDataset: it could not be written; the message says why.
+    """
+    path = dataset_path(name, folder)
+    if not path.exists():
+        process = _materialise(folder, [name])
+        try:
+            _, said = process.communicate(timeout=MATERIALISE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise BadDataset(f"writing the dataset {name} took over {MATERIALISE_SECONDS:.0f} s") from None
+        if process.returncode != 0:
+            raise BadDataset(f"the dataset {name} could not be written: {said.decode(errors='replace')[-1000:]}")
+    return path
+
+
+def warm_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
+    """Write the built-in datasets in the background, politely; None when all are there."""
+    missing = [name for name in BUILT_IN if not dataset_path(name, folder).exists()]
+    if not missing:
+        return None
+    process = _materialise(folder, missing)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+    return process
+
+
+def end_warming(process: "subprocess.Popen[bytes]") -> None:
+    """The worker ends: whatever is not written yet is somebody else's work."""
+    process.terminate()
+    process.communicate()
+
+
+def _materialise(folder: Path, names: list[str]) -> "subprocess.Popen[bytes]":
+    """A process of its own: the worker never imports NumPy or scikit-learn."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "core.recipe.data.materialise", str(folder), *names],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=lifeline.clean_environment(os.environ),
+    )

@@ -1,0 +1,151 @@
+"""Events of one attempt -> fenced metric chunks, checkpoint uploads, log lines. A thread between pipe and database."""
+
+import logging
+import shutil
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from core.jobs.beat import report_start
+from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
+from core.jobs.events import add_event
+from core.jobs.fence import Fenced, fenced
+from core.jobs.metrics import Chunk, record_points
+from core.store.base import Store
+from core.store.keys import checkpoint_prefix
+from worker import wire
+from worker.backlog import Backlog
+from worker.chunks import ChunkBook
+from worker.heart import Abandoned, Heart
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS: Final = 0.5
+
+
+class Recorder:
+    """Takes what the runner said in its order and writes it down; one open transaction at a time.
+
+    A checkpoint is a barrier: its points are written with its row in one transaction, and what follows belongs to the
+    next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
+    """
+
+    def __init__(self, heart: Heart, store: Store, backlog: Backlog, after_step: int) -> None:
+        self._heart = heart
+        self._db = heart.db
+        self._fence = heart.fence
+        self._store = store
+        self._backlog = backlog
+        self._book = ChunkBook(after_step)
+        self._logs: list[dict[str, Any]] = []
+        self._flushed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"recorder-{heart.fence.job_id}", daemon=True)
+        self.failure: str | None = None
+        self.missing: set[str] = set()  # kinds of checkpoints whose newest one could not be stored
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> tuple[Chunk, ...]:
+        """Write everything that was said; the last open chunks come back, for the transaction that ends the job."""
+        self._backlog.close()
+        self._thread.join()
+        return self._book.pending()
+
+    def _run(self) -> None:
+        try:
+            while not self._backlog.ended:
+                payload = self._backlog.get(FLUSH_SECONDS)
+                if payload is not None:
+                    self._take(wire.unpack(payload))
+                if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+                    self._flush()
+            self._write_logs()
+        except (Fenced, Abandoned):
+            self._backlog.discard()
+        except Exception as error:
+            log.exception("job %s: recording failed", self._fence.job_id)
+            self.failure = f"{type(error).__name__}: {error}"
+            self._backlog.discard()
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        match frame["type"]:
+            case "started":
+                self._heart.persist(
+                    lambda: report_start(
+                        self._db,
+                        self._fence,
+                        environment=frame["environment"],
+                        resume=frame.get("resume"),
+                    ),
+                )
+            case "points":
+                for series, (steps, values, times) in frame["series"].items():
+                    self._book.add(series, steps, values, times)
+            case "checkpoint":
+                self._checkpoint(frame)
+            case "log":
+                self._logs.append({"level": frame["level"], "message": str(frame["message"])[:4096]})
+
+    def _flush(self) -> None:
+        if chunks := self._book.pending():
+            self._heart.persist(lambda: record_points(self._db, self._fence, chunks))
+            self._book.written()
+        self._write_logs()
+        self._flushed_at = time.monotonic()
+
+    def _write_logs(self) -> None:
+        if self._logs:
+            self._heart.persist(lambda: self._events("log", self._logs))
+            self._logs.clear()
+
+    def _events(self, kind: str, bodies: list[dict[str, Any]]) -> None:
+        with fenced(self._db, self._fence) as connection:
+            for body in bodies:
+                add_event(connection, self._fence.job_id, self._fence.attempt, kind, body)
+
+    def _checkpoint(self, frame: dict[str, Any]) -> None:
+        """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
+        folder = Path(frame["folder"])
+        row = self._row(frame)
+        try:
+            self._upload(row, folder)
+        except OSError as error:
+            log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
+            message = f"the checkpoint at step {row.step} could not be stored: {error}"
+            body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
+            self._heart.persist(lambda: self._events("warning", [body]))
+            self.missing.add(row.kind)
+        else:
+            chunks, resumable = self._book.pending(), bool(frame["resumable"])
+            self._heart.persist(
+                lambda: record_checkpoint(self._db, self._fence, row, chunks, resumable=resumable),
+            )
+            self._book.written()
+            if resumable:
+                self._book.turn(row.step)
+            self.missing.discard(row.kind)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _row(self, frame: dict[str, Any]) -> NewCheckpoint:
+        job, attempt, step = self._fence.job_id, self._fence.attempt, int(frame["step"])
+        weights = frame["files"]["weights"]
+        return NewCheckpoint(
+            step=step,
+            epoch=frame["epoch"],
+            kind=frame["kind"],
+            key=checkpoint_prefix(job, attempt, step),
+            sha256=weights["sha256"],
+            bytes=weights["bytes"],
+            files=frame["files"],
+            metrics=frame["metrics"],
+            manifest=frame["manifest"],
+        )
+
+    def _upload(self, row: NewCheckpoint, folder: Path) -> None:
+        for file in row.files.values():
+            put = partial(self._store.put_file, folder / file["name"], f"{row.key}/{file['name']}")
+            if self._heart.persist(put).sha256 != file["sha256"]:
+                raise OSError(f"{file['name']} changed on this machine's disk after it was written")

@@ -1,0 +1,147 @@
+"""The process in which the engine runs: one assignment in, events out. No database, no store, no secret.
+
+python -m worker.runner FD PARENT      where fork is no option; the zygote's children call `run` themselves
+"""
+
+import dataclasses
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, Started
+from core.engine.loop import train
+from core.engine.warm import warm
+from core.recipe.assignment import Assignment
+from core.recipe.data.materialise import dataset_path
+from core.recipe.plan import SlotKind, resolve_plan
+from core.recipe.spec import JobSpec
+from worker import lifeline, wire
+
+__all__ = ["Event", "StopMode", "described", "run", "train_local", "warm"]
+
+FLUSH_SECONDS: Final = 0.1
+_KINDS: Final[dict[type, str]] = {
+    Started: "started",
+    Progress: "progress",
+    Points: "points",
+    CheckpointWritten: "checkpoint",
+    Log: "log",
+    Ended: "ended",
+}
+_URGENT: Final = frozenset({"started", "checkpoint", "ended"})
+StopMode = Literal["cancel", "checkpoint"]
+
+
+def described(event: Event | Ended) -> tuple[str, dict[str, Any]]:
+    """An event as the type and the fields of its frame."""
+    return _KINDS[type(event)], {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+
+
+class PipeObserver:
+    """The engine's observer: its events become frames; orders from the supervisor become its stop request."""
+
+    def __init__(self, sock: socket.socket, job: str) -> None:
+        self._sock = sock
+        self._job = job
+        self._writer = wire.FrameWriter(sock)
+        self._stop: StopMode | None = None
+
+    def emit(self, event: Event | Ended) -> None:
+        kind, fields = described(event)
+        try:
+            self._writer.write(wire.pack(kind, self._job, fields), urgent=kind in _URGENT)
+        except OSError:
+            os._exit(lifeline.ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
+
+    def stop_request(self) -> StopMode | None:
+        return self._stop
+
+    def cancel(self, _signum: int, _frame: object) -> None:
+        """SIGTERM: end after this step. The checkpoints that are written stay."""
+        self._stop = "cancel"
+
+    def listen(self) -> None:
+        threading.Thread(target=self._listen, name="control", daemon=True).start()
+
+    def _listen(self) -> None:
+        """Orders, until the pipe ends; then this process does too, in the middle of whatever it computes."""
+        while True:
+            if not select.select([self._sock], [], [], FLUSH_SECONDS)[0]:
+                self._writer.flush_if_idle()
+                continue
+            try:
+                frame = wire.receive(self._sock)
+            except OSError:
+                frame = None
+            if frame is None:
+                os._exit(lifeline.ORPHANED)
+            if frame["type"] == "stop":
+                self._stop = self._stop or "checkpoint"
+
+
+def run(sock: socket.socket) -> int:
+    """Take one assignment from the pipe and train it; the exit status."""
+    frame = wire.receive(sock)
+    if frame is None:
+        return lifeline.ORPHANED
+    assignment = Assignment.model_validate_json(json.dumps(frame["assignment"]))
+    observer = PipeObserver(sock, assignment.job)
+    signal.signal(signal.SIGTERM, observer.cancel)
+    observer.listen()
+    observer.emit(_ending(assignment, observer))
+    return 0
+
+
+def _ending(assignment: Assignment, observer: Observer) -> Ended:
+    """How the training ended; what the engine did not foresee becomes a failure with its traceback's last lines."""
+    try:
+        return train(assignment, observer)
+    except Exception as error:  # noqa: BLE001 - the boundary of the training code
+        traceback.print_exc()
+        where = "".join(traceback.format_exception(error)[-2:]).strip()
+        document = {"code": "engine_error", "message": where[-2000:]}
+        return Ended("failed", None, {}, document, {})
+
+
+def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: Path, slot: SlotKind = "cpu") -> Ended:
+    """Train in this process, with no service around it; writes the dataset first when `datasets` lacks it.
+
+    Checkpoints stay in `scratch`, which must be an empty folder.
+    """
+    resolved = spec.resolved()
+    dataset = dataset_path(resolved.data.name, datasets)
+    if not dataset.exists():
+        subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.name], check=True
+        )
+    assignment = Assignment(
+        job="local",
+        attempt=1,
+        spec=resolved,
+        plan=resolve_plan(resolved, slot),
+        dataset=dataset,
+        scratch=scratch,
+    )
+    return train(assignment, observer)
+
+
+def main() -> None:
+    """An exec'd runner; its group and its standard streams were arranged by the launcher."""
+    sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    lifeline.die_with_parent(parent)
+    warm()
+    code = run(sock)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

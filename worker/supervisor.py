@@ -1,0 +1,248 @@
+"""One attempt of one job: claim -> provision -> launch -> watch -> conclude. The pipeline reads from top to bottom."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from core.db.session import Database, is_transient
+from core.jobs.checkpoints import mark_corrupt
+from core.jobs.claim import Claim, claim
+from core.jobs.events import add_event
+from core.jobs.fence import Fence, Fenced, fenced
+from core.jobs.finish import Ending, finish, give_back
+from core.jobs.metrics import Chunk
+from core.lifecycle import Status
+from core.recipe.assignment import Assignment, Resume
+from core.recipe.plan import SlotKind, resolve_plan
+from core.settings import Settings
+from core.store.base import Store
+from worker import lifeline, provision, wire
+from worker.backlog import Backlog
+from worker.heart import Abandoned, Heart
+from worker.launcher import Exit, Launcher, LaunchFailed, RunnerProcess
+from worker.outcome import Cut, Decision, Finish, GiveBack, Observed, decide
+from worker.recorder import Recorder
+from worker.watch import Watch
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS: Final = 60.0
+EXIT_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one runner. `devices` is what CUDA may see; None leaves that alone."""
+
+    index: int
+    kind: SlotKind
+    devices: str | None = None
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return (self.kind, "any")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What every supervisor of this worker works with."""
+
+    name: str
+    settings: Settings
+    db: Database
+    store: Store
+    launcher: Launcher
+    scratch: provision.Scratch
+    stopping: threading.Event
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The value that goes down the pipeline."""
+
+    shop: Shop
+    slot: Slot
+    claim: Claim
+    heart: Heart
+    folder: provision.Folder
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.claim.job_id, self.claim.attempt)
+
+
+def serve_one(shop: Shop, slot: Slot) -> bool:
+    """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now."""
+    if not shop.launcher.wait_ready(READY_SECONDS):
+        return False
+    claimed_at = time.monotonic()
+    taken = _claim(shop, slot)
+    if taken is None:
+        return False
+    fence = Fence(taken.job_id, taken.attempt)
+    heart = Heart(shop.db, fence, shop.settings, shop.stopping, claimed_at)
+    heart.start()
+    try:
+        with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
+            _serve(Attempt(shop, slot, taken, heart, folder))
+    except (Fenced, Abandoned):
+        log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
+    except Exception:
+        # The lease ends by itself, and the reconciler gives the job to somebody else.
+        log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
+    finally:
+        heart.stop()
+    return True
+
+
+def _claim(shop: Shop, slot: Slot) -> Claim | None:
+    try:
+        return claim(
+            shop.db,
+            worker=shop.name,
+            needs=slot.needs,
+            plan_for=lambda spec: resolve_plan(spec, slot.kind),
+            lease_seconds=shop.settings.lease_seconds,
+        )
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        log.warning("no claim: the database is away: %s", error)
+        return None
+
+
+def _serve(attempt: Attempt) -> None:
+    log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
+    try:
+        assignment = _provision(attempt)
+        runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+    except provision.BadDataset as error:
+        bad = {"code": "bad_data", "message": str(error), "remedy": "See whether the worker can write under its home."}
+        _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+    except LaunchFailed:
+        log.exception("job %s: no runner", attempt.claim.job_id)
+        seen = Observed(cut=Cut.UNSTARTED)
+        _conclude(attempt, decide(seen), seen, ())
+    else:
+        seen, chunks = _run(attempt, runner, assignment)
+        _conclude(attempt, decide(seen), seen, chunks)
+
+
+def _provision(attempt: Attempt) -> Assignment:
+    """Everything that the runner needs, on this machine's disk and verified."""
+    taken, folder = attempt.claim, attempt.folder
+    return Assignment(
+        job=taken.job_id,
+        attempt=taken.attempt,
+        spec=taken.spec,
+        plan=taken.plan,
+        dataset=provision.dataset_file(taken.spec.data.name, attempt.shop.settings.datasets),
+        scratch=folder.out,
+        resume=_resume(attempt),
+    )
+
+
+def _resume(attempt: Attempt) -> Resume | None:
+    """The newest checkpoint whose files are what was recorded; a bad one is marked, and never tried again."""
+    shop, heart, row = attempt.shop, attempt.heart, attempt.claim.checkpoint
+    while row is not None:
+        try:
+            return heart.persist(partial(provision.fetch_checkpoint, shop.store, row, attempt.folder.resume))
+        except provision.BadCheckpoint as error:
+            log.warning("job %s: %s", row.job_id, error)
+            row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id))
+    return None
+
+
+def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tuple[Observed, tuple[Chunk, ...]]:
+    """Give the order, watch until the runner is gone and everything it said is written."""
+    shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
+    backlog = Backlog(attempt.folder.spill)
+    start = assignment.resume.manifest["step"] if assignment.resume else 0
+    recorder = Recorder(heart, shop.store, backlog, start)
+    recorder.start()
+    watch = Watch(runner, heart, backlog, recorder)
+    kills = lifeline.oom_kills()
+    try:
+        with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
+            runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
+        seen = watch.until_end()
+    finally:
+        how = _bury(runner)
+        chunks = recorder.close()
+    cut = _last_word(seen, heart, recorder)
+    seen = replace(
+        seen,
+        exit=how,
+        cut=cut,
+        stderr=lifeline.tail(attempt.folder.stderr),
+        out_of_memory=lifeline.oom_kills() > kills,
+        retries_left=claimed.failures < claimed.spec.max_retries,
+    )
+    return seen, chunks
+
+
+def _bury(runner: RunnerProcess) -> Exit:
+    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group."""
+    runner.sock.close()
+    how = runner.wait(EXIT_SECONDS)
+    while how is None:
+        runner.kill()
+        how = runner.wait(EXIT_SECONDS)
+    return how
+
+
+def _last_word(seen: Observed, heart: Heart, recorder: Recorder) -> Cut:
+    """Why the attempt was cut, now that everything is in: a refused write outweighs what the runner said."""
+    if heart.fenced:
+        return Cut.FENCED
+    if heart.given_up:
+        return Cut.OUT_OF_TOUCH
+    unstored = seen.ended is not None and seen.ended["outcome"] == "succeeded" and bool(recorder.missing)
+    return Cut.UNRECORDED if recorder.failure is not None or unstored else seen.cut
+
+
+def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
+    """Exactly one transition, under the fence."""
+    shop, fence, persist = attempt.shop, attempt.fence, attempt.heart.persist
+    match decision:
+        case Finish():
+            ending = Ending(
+                decision.status,
+                decision.stop_reason,
+                decision.error,
+                decision.results,
+                decision.progress,
+            )
+            persist(lambda: finish(shop.db, fence, ending, chunks))
+            log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
+        case GiveBack():
+            if decision.lost or decision.failed:
+                persist(lambda: _note_death(attempt, decision, seen))
+            status = persist(
+                lambda: give_back(
+                    shop.db,
+                    fence,
+                    cause=decision.cause,
+                    lost=decision.lost,
+                    failed=decision.failed,
+                    max_losses=shop.settings.max_losses,
+                )
+            )
+            log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, decision.cause, status)
+        case _:
+            log.warning("job %s attempt %d is let go: %s", fence.job_id, fence.attempt, seen.cut)
+
+
+def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
+    """What killed an attempt stays readable in the job's events."""
+    death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": seen.stderr[-2000:]}
+    if seen.exit is not None:
+        death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
+    with fenced(attempt.shop.db, attempt.fence) as connection:
+        add_event(connection, attempt.fence.job_id, attempt.fence.attempt, "warning", death)

@@ -1,0 +1,163 @@
+"""Watching one runner: its frames come in, its owner's and its worker's wishes go out, and silence is noticed."""
+
+import contextlib
+import logging
+import select
+import statistics
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Any, Final
+
+from core.lifecycle import Desired
+from worker import wire
+from worker.backlog import Backlog
+from worker.heart import Heart
+from worker.launcher import RunnerProcess
+from worker.outcome import Asked, Cut, Observed
+from worker.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.1
+READ_BYTES: Final = 1 << 18
+PAUSE_SECONDS: Final = 60.0
+LAST_WORDS_SECONDS: Final = 5.0
+STARTUP_STALLS: Final = 5  # building a large network or a first CUDA context is no step yet
+STALL_FACTOR: Final = 20
+_STRENGTH: Final = {Asked.NOTHING: 0, Asked.PAUSE: 1, Asked.STOP: 2, Asked.CANCEL: 3}
+
+
+class Pace:
+    """Whether a runner has stopped stepping: no sign for max(`floor` seconds, 20 times the median step)."""
+
+    def __init__(self, floor: float, now: float) -> None:
+        self._floor = floor
+        self._sign_at = now
+        self._step: tuple[int, float] | None = None
+        self._durations: deque[float] = deque(maxlen=101)  # seconds per step, as seen between reports
+
+    def sign(self, now: float) -> None:
+        """Anything that the runner said."""
+        self._sign_at = now
+
+    def stepped(self, step: int, now: float) -> None:
+        """A report that `step` steps are complete."""
+        if self._step is not None and step > self._step[0]:
+            self._durations.append((now - self._step[1]) / (step - self._step[0]))
+        self._step = step, now
+        self._sign_at = now
+
+    def limit(self) -> float:
+        """Seconds of silence that are too many."""
+        if self._step is None:
+            return STARTUP_STALLS * self._floor
+        return max(self._floor, STALL_FACTOR * statistics.median(self._durations or [0.0]))
+
+    def stalled(self, now: float) -> bool:
+        return now - self._sign_at > self.limit()
+
+
+class Watch:
+    """One runner, from the order to the last frame."""
+
+    def __init__(self, runner: RunnerProcess, heart: Heart, backlog: Backlog, recorder: Recorder) -> None:
+        self._runner = runner
+        self._heart = heart
+        self._backlog = backlog
+        self._recorder = recorder
+        self._settings = heart.settings
+        self._splitter = wire.Splitter()
+        self._pace = Pace(heart.settings.stall_seconds, time.monotonic())
+        self._asked_at = 0.0
+        self._killed_at: float | None = None
+        self._seen = Observed()
+
+    def until_end(self) -> Observed:
+        """Until the runner has said how it ended, is gone, or is cut off."""
+        while self._seen.ended is None and self._seen.cut is Cut.NO and self._read():
+            now = time.monotonic()
+            self._ask(now)
+            self._judge(now)
+            if self._killed_at is not None and now - self._killed_at > LAST_WORDS_SECONDS:
+                break
+        return self._seen
+
+    def _read(self) -> bool:
+        """Take in what the pipe holds, after at most a tick; False at its end."""
+        if self._backlog.full:
+            time.sleep(TICK_SECONDS)  # the pipe now holds the runner back
+            return True
+        if not select.select([self._runner.sock], [], [], TICK_SECONDS)[0]:
+            return True
+        try:
+            data = self._runner.sock.recv(READ_BYTES)
+        except OSError:
+            return False
+        now = time.monotonic()
+        for payload in self._splitter.feed(data):
+            self._hear(payload, now)
+        return bool(data)
+
+    def _hear(self, payload: bytes, now: float) -> None:
+        self._pace.sign(now)
+        match wire.type_of(payload):
+            case "progress":
+                self._progress(wire.unpack(payload), now)
+            case "ended":
+                self._seen = replace(self._seen, ended=wire.unpack(payload))
+            case _:
+                self._backlog.put(payload)
+
+    def _progress(self, frame: dict[str, Any], now: float) -> None:
+        progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
+        self._pace.stepped(frame["step"], now)
+        self._heart.report(progress)
+        self._seen = replace(self._seen, progress=progress)
+
+    def _wish(self) -> Asked:
+        if self._heart.desired is Desired.CANCEL:
+            return Asked.CANCEL
+        if self._heart.stopping.is_set():
+            return Asked.STOP
+        return Asked.PAUSE if self._heart.desired is Desired.PAUSE else Asked.NOTHING
+
+    def _ask(self, now: float) -> None:
+        """Tell the runner what is wanted, once; kill it when it does not do so in time."""
+        wish = self._wish()
+        if _STRENGTH[wish] > _STRENGTH[self._seen.asked]:
+            self._seen, self._asked_at = replace(self._seen, asked=wish), now
+            if wish is Asked.CANCEL:
+                self._runner.terminate()
+            else:
+                with contextlib.suppress(OSError):
+                    self._runner.sock.sendall(wire.pack("stop", "", {"mode": "checkpoint"}))
+        elif self._killed_at is None and now - self._asked_at > self._grace(self._seen.asked):
+            log.warning("a runner did not %s in time and is killed", self._seen.asked)
+            self._runner.kill()
+            self._killed_at = now
+
+    def _grace(self, asked: Asked) -> float:
+        """Seconds between asking and SIGKILL."""
+        return {
+            Asked.NOTHING: float("inf"),
+            Asked.PAUSE: PAUSE_SECONDS,
+            Asked.STOP: self._settings.stop_grace_seconds,
+            Asked.CANCEL: self._settings.cancel_grace_seconds,
+        }[asked]
+
+    def _judge(self, now: float) -> None:
+        """Cut the runner off where going on makes no sense."""
+        cut = Cut.NO
+        if self._heart.fenced:
+            cut = Cut.FENCED
+        elif self._heart.given_up:
+            cut = Cut.OUT_OF_TOUCH
+        elif self._recorder.failure is not None:
+            cut = Cut.UNRECORDED
+        elif self._seen.asked is Asked.NOTHING and not self._backlog.full and self._pace.stalled(now):
+            cut = Cut.STALLED
+        if cut is not Cut.NO:
+            log.warning("a runner is killed: %s", cut)
+            self._runner.kill()
+            self._seen = replace(self._seen, cut=cut)

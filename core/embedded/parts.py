@@ -41,6 +41,7 @@ class Keeper:
         self._born = 0.0
         self._due = 0.0
         self._pause = FIRST_PAUSE
+        self._log_from = 0
 
     @property
     def running(self) -> bool:
@@ -50,6 +51,7 @@ class Keeper:
         """Starts the part in a session of its own, so that a Ctrl-C in our terminal is ours alone."""
         self._born = time.monotonic()
         with opened(self.part.log) as log:
+            self._log_from = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(  # noqa: S603 - our own parts
                 [sys.executable, "-S", "-E", tether.__file__, str(os.getpid()), *self.part.command],
                 stdin=subprocess.DEVNULL,
@@ -84,9 +86,9 @@ class Keeper:
         return None if process is None else bury(process)
 
     def last_words(self, lines: int = 8) -> str:
-        """The end of the part's log."""
+        """The end of what the part has logged since its last start."""
         with suppress(OSError), self.part.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+            log.seek(max(self._log_from, log.seek(0, os.SEEK_END) - 4096))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         return ""
 

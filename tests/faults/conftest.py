@@ -1,8 +1,7 @@
 """The job that every fault test runs, and what must hold afterwards, whatever happened to it."""
 
 import json
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import pytest
 
 from core.jobs.metrics import series
 from core.recipe.parse import parse_job
-from tests.support.broker import running_broker
-from tests.support.databases import Server
-from tests.support.service import Service, make_home
+from tests.support.service import Service
 from worker import runner
 
 # A few seconds long, with what a resume can get wrong: momentum, dropout, a mean of weights, open metric chunks.
@@ -67,43 +64,6 @@ def truth(datasets: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     assert ended.progress["steps"] == STEPS
     found.results = ended.results
     return found
-
-
-@pytest.fixture
-def sqlite_service(lasting_service: Service) -> Service:
-    """The lasting service, whole again after whatever the last test did to it."""
-    lasting_service.heal()
-    return lasting_service
-
-
-@pytest.fixture(scope="session")
-def lasting_postgresql_service(
-    tmp_path_factory: pytest.TempPathFactory,
-    datasets: Callable[[str], Path],
-    postgresql_server: Server,
-) -> Iterator[Service]:
-    """The same on PostgreSQL."""
-    name = f"faults_{secrets.token_hex(6)}"
-    home = make_home(tmp_path_factory.mktemp("service") / "home", datasets)
-    with running_broker() as broker:
-        running = Service(home, postgresql_server.make(name, postgresql_server.template), broker.url)
-        yield running
-        running.stop()
-    postgresql_server.drop(name)
-
-
-@pytest.fixture
-def postgresql_service(lasting_postgresql_service: Service) -> Service:
-    lasting_postgresql_service.heal()
-    return lasting_postgresql_service
-
-
-@pytest.fixture(params=["sqlite_service", "postgresql_service"])
-def either_service(request: pytest.FixtureRequest) -> Service:
-    """A whole service, once on each kind of database."""
-    service = request.getfixturevalue(request.param)
-    assert isinstance(service, Service)
-    return service
 
 
 @pytest.fixture

@@ -31,15 +31,13 @@ def test_sigterm_in_the_middle_of_a_job(sqlite_service: Service, same_as_undistu
     assert sqlite_service.job(job_id)["attempt"] == 2
 
 
-def test_a_broker_that_was_never_started(serve: Serve, sqlite_url: str, same_as_undisturbed: Check) -> None:
+def test_a_broker_that_was_never_started(brokerless_service: Service, same_as_undisturbed: Check) -> None:
     """The poll finds the job, and SIGTERM ends an idle worker at once."""
-    service = serve(sqlite_url, None)
-    service.heal()
-    job_id = service.submit(SPEC)
-    service.when(job_id, lambda job: job["status"] == "running", seconds=5)
-    same_as_undisturbed(service, job_id)
+    job_id = brokerless_service.submit(SPEC)
+    brokerless_service.when(job_id, lambda job: job["status"] == "running", seconds=5)
+    same_as_undisturbed(brokerless_service, job_id)
     begun = time.monotonic()
-    assert service.worker.stop() == 0
+    assert brokerless_service.worker.stop() == 0
     assert time.monotonic() - begun < 10.0
 
 

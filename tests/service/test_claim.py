@@ -52,13 +52,12 @@ def test_nothing_waiting_gives_nothing(db: Database) -> None:
     assert taken(db) is None
 
 
-def test_order_is_by_priority_and_waiting_time(db: Database) -> None:
-    first, urgent, second = submitted(db), submitted(db, priority=1), submitted(db)
-    set_state(db, first, rank=1000.0)
-    set_state(db, second, rank=1001.0)
-    set_state(db, urgent, rank=1000.5)
-    order = [found.job_id for _ in range(3) if (found := taken(db))]
-    assert order == [first, urgent, second]
+def test_order_is_by_rank_and_then_by_age(db: Database) -> None:
+    ids = [submitted(db) for _ in range(4)]
+    for job_id, rank in zip(ids, (1000.0, 1002.0, 1001.0, 1001.0), strict=True):
+        set_state(db, job_id, rank=rank)
+    order = [found.job_id for _ in range(4) if (found := taken(db))]
+    assert order == [ids[0], ids[2], ids[3], ids[1]]
 
 
 def test_a_slot_takes_only_what_it_can_run(db: Database) -> None:

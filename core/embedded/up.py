@@ -34,7 +34,8 @@ class Signals:
 
     def listen(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._heard)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or the background of a shell script
+                signal.signal(number, self._heard)
 
     def _heard(self, _number: int, _frame: object) -> None:
         self.count += 1

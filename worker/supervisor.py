@@ -220,6 +220,8 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
             )
             persist(lambda: finish(shop.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
+            if decision.error:
+                log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
             if decision.lost or decision.failed:
                 persist(lambda: _note_death(attempt, decision, seen))

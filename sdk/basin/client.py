@@ -18,6 +18,8 @@ from basin.shapes import Checkpoint, Job, Page, Series, Shape
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+POLL = 0.2  # seconds between looks at a job
+PATIENCE = 60.0  # seconds of silence after which a service counts as gone
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
@@ -127,10 +129,27 @@ class Client:
         """The learning rate of every step that a run would take, from the code that trains."""
         return parsed(self._transport.post("/v1/schedules/preview", body=dict(request)))
 
-    def changes(self, job_id: str, *, poll: float = 0.2, patience: float = 60.0) -> Iterator[Job]:
+    def changes(self, job_id: str, *, poll: float = POLL, patience: float = PATIENCE) -> Iterator[Job]:
         """The job now, and again whenever it changed, until it ended. Lives through `patience` seconds of silence."""
+        yield from (job for job in self._looks(job_id, poll, patience) if job is not None)
+
+    def wait(self, job_id: str, *, timeout: float | None = None, poll: float = POLL, patience: float = PATIENCE) -> Job:
+        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        status = "not seen"
+        for job in self._looks(job_id, poll, patience):
+            if job is not None and job.finished:
+                return job
+            status = job.status if job is not None else status
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        raise TimeoutError(f"{job_id} is still {status} after {timeout} s")
+
+    def _looks(self, job_id: str, poll: float, patience: float) -> Iterator[Job | None]:
+        """Every look at a job, None when nothing changed or nothing answered, until it ended."""
         etag, lost_at = "", None
         while True:
+            job = None
             try:
                 answer = self._transport.get(job_path(job_id), headers={"If-None-Match": etag} if etag else None)
             except Unreachable:
@@ -142,19 +161,10 @@ class Client:
                 if answer.status_code != httpx2.codes.NOT_MODIFIED:
                     etag = answer.headers.get("ETag", "")
                     job = shaped(Job, answer)
-                    yield job
-                    if job.finished:
-                        return
+            yield job
+            if job is not None and job.finished:
+                return
             time.sleep(poll)
-
-    def wait(self, job_id: str, *, timeout: float | None = None, poll: float = 0.2) -> Job:
-        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (job := self.get(job_id)).finished:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{job_id} is still {job.status} after {timeout:g} s")
-            time.sleep(poll)
-        return job
 
 
 def job_path(job_id: str, *rest: str) -> str:

@@ -11,12 +11,10 @@ from starlette.exceptions import HTTPException
 
 from api.auth import guard, require_loopback
 from api.deps import Service
-from api.documents import MalformedError
 from api.edge import Edge
-from api.errors import HttpError, on_error
+from api.errors import on_error
 from api.routes import routers
 from core.db.session import open_database
-from core.errors import BasinError
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
 from core.settings import Settings
@@ -39,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.settings = settings
-    for error in (BasinError, HttpError, MalformedError, HTTPException, RequestValidationError):
+    for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
     app.add_middleware(Edge, guard=guard)
     for router in routers():
@@ -60,6 +58,7 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     parts.callback(db.close)
     store = open_store(settings)
     hints = Hints(settings)
+    hints.start()  # Celery is imported behind the first requests, not in front of the first job
     parts.callback(hints.close)
     reconciler = Reconciler(db, store, hints, settings)
     reconciler.start()

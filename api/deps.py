@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
+from starlette.exceptions import HTTPException
 
 from api.documents import MalformedError
 from api.errors import HttpError
 from core.db.session import Database
-from core.errors import NotFound, Unsupported
+from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
@@ -51,6 +52,8 @@ async def _body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.body()
+    except HTTPException as error:  # the router's limit, which counts what has no Content-Length
+        raise TooLarge if error.status_code == 413 else error from None
     except TimeoutError as error:
         raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
     if not body:

@@ -88,13 +88,14 @@ class _Exchange:
 
     async def _answer(self, error: Exception) -> None:
         response = respond(self.request_id, error)
-        if response.status_code != 413 or self.is_head:
+        if response.status_code == 413:
+            response.headers["Connection"] = "close"
+        if response.status_code != 413 or self.is_head or "expect" in self.headers:
             await response(self.scope, self.receive, self.send)
             return
         # A client that is still sending would meet a reset connection before it reads the answer. So the answer goes
         # out first, what still comes is thrown away for a moment, and then the connection is closed.
-        headers = [*response.raw_headers, (b"connection", b"close")]
-        await self.send({"type": "http.response.start", "status": 413, "headers": headers})
+        await self.send({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
         await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
         await self._linger()
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})

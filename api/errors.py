@@ -155,7 +155,7 @@ def _parameter(error: Mapping[str, object]) -> FieldProblem:
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """FastAPI's exception handler for everything that it wants to answer itself."""
+    """FastAPI's exception handler for what it would answer itself, in a shape of its own."""
     response = respond(request.scope["basin.request_id"], error)
     if response.status_code == 405:
         response.headers["Allow"] = ", ".join(sorted(_methods(request)))

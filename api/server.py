@@ -73,7 +73,8 @@ def _require_schema(settings: Settings) -> None:
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     try:
-        family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)  # `localhost` means 127.0.0.1
         listener = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); another port: --port 0 or BASIN_PORT"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from celery import Celery, signals
 
-from core.db.migrate import at_head
+from core.db.migrate import is_behind
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.reconcile import Reconciler
@@ -103,7 +103,7 @@ def _await_schema(db: Database) -> None:
     deadline = time.monotonic() + SCHEMA_SECONDS
     while True:
         try:
-            if at_head(db):
+            if not is_behind(db):
                 return
         except Exception as error:
             if not is_transient(error):

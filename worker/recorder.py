@@ -13,6 +13,7 @@ from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
 from core.jobs.events import add_event
 from core.jobs.fence import Fenced, fenced
 from core.jobs.metrics import Chunk, record_points
+from core.recipe.assignment import Resume
 from core.store.base import Store
 from core.store.keys import checkpoint_prefix
 from worker import wire
@@ -32,13 +33,14 @@ class Recorder:
     next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
     """
 
-    def __init__(self, heart: Heart, store: Store, backlog: Backlog, after_step: int) -> None:
+    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None) -> None:
         self._heart = heart
         self._db = heart.db
         self._fence = heart.fence
         self._store = store
         self._backlog = backlog
-        self._book = ChunkBook(after_step)
+        self._resumed = resumed
+        self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"recorder-{heart.fence.job_id}", daemon=True)
@@ -73,14 +75,7 @@ class Recorder:
     def _take(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "started":
-                self._heart.persist(
-                    lambda: report_start(
-                        self._db,
-                        self._fence,
-                        environment=frame["environment"],
-                        resume=frame.get("resume"),
-                    ),
-                )
+                self._start(frame["environment"])
             case "points":
                 for series, (steps, values, times) in frame["series"].items():
                     self._book.add(series, steps, values, times)
@@ -88,6 +83,15 @@ class Recorder:
                 self._checkpoint(frame)
             case "log":
                 self._logs.append({"level": frame["level"], "message": str(frame["message"])[:4096]})
+
+    def _start(self, environment: dict[str, Any]) -> None:
+        """Note on what this attempt computes; the engine puts there how faithful its resume is."""
+        resume = environment.pop("resume", None)
+        if resume is not None and self._resumed is not None:
+            resume["digest"] = self._resumed.manifest.get("digest")
+        self._heart.persist(
+            lambda: report_start(self._db, self._fence, environment=environment, resume=resume),
+        )
 
     def _flush(self) -> None:
         if chunks := self._book.pending():

@@ -163,8 +163,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tup
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
-    start = assignment.resume.manifest["step"] if assignment.resume else 0
-    recorder = Recorder(heart, shop.store, backlog, start)
+    recorder = Recorder(heart, shop.store, backlog, assignment.resume)
     recorder.start()
     watch = Watch(runner, heart, backlog, recorder)
     kills = lifeline.oom_kills()
@@ -221,6 +220,8 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
             )
             persist(lambda: finish(shop.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
+            if decision.error:
+                log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
             if decision.lost or decision.failed:
                 persist(lambda: _note_death(attempt, decision, seen))

@@ -56,12 +56,15 @@ async def healthz() -> Json:
 )
 def readyz(service: Running) -> Json:
     """Whether requests can be served: database, schema and store must work."""
+    database = _check(_database, service)
+    # The others would each wait as long to find out the same.
+    reachable = database["ok"]
     checks = {
-        "database": _check(_database, service),
-        "migrations": _check(_migrations, service),
+        "database": database,
+        "migrations": _check(_migrations if reachable else _unknown, service),
         "store": _check(_store, service),
         "broker": _check(_broker, service, required=False),
-        "reconciler": _check(_reconciler, service, required=False),
+        "reconciler": _check(_reconciler if reachable else _unknown, service, required=False),
     }
     broken = [check for check in checks.values() if not check["ok"]]
     if any(check["required"] for check in broken):
@@ -77,6 +80,10 @@ def _check(probe: Callable[[Service], str | None], service: Service, *, required
         _log.warning("not ready: %s", error)
         detail = "away"
     return {"ok": detail is None, "required": required, "detail": detail}
+
+
+def _unknown(_service: Service) -> str:
+    return "unknown while the database is away"
 
 
 def _database(service: Service) -> None:

@@ -1,6 +1,8 @@
 """`basin up` and `basin migrate`. The server's weight is imported inside, so that `basin --help` stays fast."""
 
-from typing import Annotated, Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -17,46 +19,49 @@ def up(
     Ctrl-C stops it within ten seconds; a running job goes on at the next start. Settings come from BASIN_… variables
     and from basin.toml in this folder.
     """
-    from pydantic import ValidationError
-
     from core.embedded.up import up as run
-    from core.errors import BasinError
     from core.settings import Settings
 
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    try:
+    with _explained("up"):
         run(Settings(**given), slots if worker else 0, typer.echo)
-    except ValidationError as error:
-        first = error.errors()[0]
-        _give_up("up", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except BasinError as error:
-        _give_up("up", error.message)
-    except OSError as error:
-        _give_up("up", f"{error.filename}: {error.strerror}")
 
 
 def migrate() -> None:
     """Bring the database to this release's schema."""
-    from pydantic import ValidationError
     from sqlalchemy.exc import SQLAlchemyError
 
     from core.db.migrate import upgrade
+    from core.errors import Misconfigured
     from core.settings import Settings
 
-    try:
+    with _explained("migrate"):
         settings = Settings()
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        upgrade(settings.resolved_database_url())
-    except ValidationError as error:
-        first = error.errors()[0]
-        _give_up("migrate", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except SQLAlchemyError as error:
-        _give_up("migrate", str(error).splitlines()[0])
-    except OSError as error:
-        _give_up("migrate", f"{error.filename}: {error.strerror}")
+        try:
+            upgrade(settings.resolved_database_url())
+        except SQLAlchemyError as error:
+            raise Misconfigured(str(error).splitlines()[0]) from error
     typer.echo("the database has this release's schema")
 
 
-def _give_up(command: str, message: str) -> NoReturn:
+@contextmanager
+def _explained(command: str) -> Iterator[None]:
+    """What an operator can do something about, in one line instead of a traceback."""
+    from pydantic import ValidationError
+
+    from core.errors import BasinError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except BasinError as error:
+        message = error.message
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        return
     typer.echo(f"basin {command}: {message}", err=True)
     raise typer.Exit(1)

@@ -130,8 +130,8 @@ class Session:
     def keep(self) -> None:
         """Write a resumable checkpoint. The digest chain runs over the marks that do not depend on a clock."""
         self.look()
-        done = self.run.standing.step
-        mark = done % self._keep_every == 0 or self.run.standing.results is not None
+        done, last = self.run.standing.step, self.run.calendar.total_steps
+        mark = self.run.standing.results is not None if done == last else done % self._keep_every == 0
         if not self.run.finite():
             if mark:
                 raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))

@@ -1,5 +1,6 @@
 """What a zygote does once so that its children need not: everything that torch imports or sets up at first use."""
 
+import os
 from importlib import import_module
 from typing import get_args
 
@@ -28,6 +29,7 @@ def warm() -> None:
     use, and a driver that was asked before the fork fails after it.
     """
     torch.set_num_threads(1)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # is_available() then asks NVML, not the driver
     load(save({"warm": torch.zeros(1)}))
     for model in get_args(get_args(Model)[0]):
         import_module(model.implementation.split(":")[0])

@@ -18,6 +18,8 @@ from basin.shapes import Checkpoint, Job, Page, Series, Shape
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+POLL = 0.2  # seconds between looks at a job
+PATIENCE = 60.0  # seconds of silence after which a service counts as gone
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
@@ -89,6 +91,21 @@ class Client:
             raise BadAnswer(f"the metrics of {job_id} came without series")
         return {name: fitted(Series, one) for name, one in found.items()}
 
+    def plot(self, job_ids: str | Sequence[str], series: Sequence[str] | None = None, **look: Any) -> str:
+        """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
+
+        `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean.
+        """
+        jobs = [job_ids] if isinstance(job_ids, str) else list(job_ids)
+        params = {**look, "series": ",".join(series) if series else None}
+        if len(jobs) > 1:
+            params["jobs"] = ",".join(jobs)
+        path = job_path(jobs[0], "plot.svg") if len(jobs) == 1 else "/v1/metrics/plot.svg"
+        answer = self._transport.get(path, params=params, headers={"Accept": "image/svg+xml, application/problem+json"})
+        if not answer.headers.get("Content-Type", "").startswith("image/svg+xml"):
+            raise BadAnswer(f"{path} answered with something other than a picture")
+        return answer.text
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""
         body = parsed(self._transport.get(job_path(job_id, "checkpoints")))
@@ -112,10 +129,27 @@ class Client:
         """The learning rate of every step that a run would take, from the code that trains."""
         return parsed(self._transport.post("/v1/schedules/preview", body=dict(request)))
 
-    def changes(self, job_id: str, *, poll: float = 0.2, patience: float = 60.0) -> Iterator[Job]:
+    def changes(self, job_id: str, *, poll: float = POLL, patience: float = PATIENCE) -> Iterator[Job]:
         """The job now, and again whenever it changed, until it ended. Lives through `patience` seconds of silence."""
+        yield from (job for job in self._looks(job_id, poll, patience) if job is not None)
+
+    def wait(self, job_id: str, *, timeout: float | None = None, poll: float = POLL, patience: float = PATIENCE) -> Job:
+        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        status = "not seen"
+        for job in self._looks(job_id, poll, patience):
+            if job is not None and job.finished:
+                return job
+            status = job.status if job is not None else status
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        raise TimeoutError(f"{job_id} is still {status} after {timeout} s")
+
+    def _looks(self, job_id: str, poll: float, patience: float) -> Iterator[Job | None]:
+        """Every look at a job, None when nothing changed or nothing answered, until it ended."""
         etag, lost_at = "", None
         while True:
+            job = None
             try:
                 answer = self._transport.get(job_path(job_id), headers={"If-None-Match": etag} if etag else None)
             except Unreachable:
@@ -127,19 +161,10 @@ class Client:
                 if answer.status_code != httpx2.codes.NOT_MODIFIED:
                     etag = answer.headers.get("ETag", "")
                     job = shaped(Job, answer)
-                    yield job
-                    if job.finished:
-                        return
+            yield job
+            if job is not None and job.finished:
+                return
             time.sleep(poll)
-
-    def wait(self, job_id: str, *, timeout: float | None = None, poll: float = 0.2) -> Job:
-        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (job := self.get(job_id)).finished:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{job_id} is still {job.status} after {timeout:g} s")
-            time.sleep(poll)
-        return job
 
 
 def job_path(job_id: str, *rest: str) -> str:

@@ -14,7 +14,18 @@ from basin.errors import BasinError, Problem, Unreachable
 from basin.shapes import Checkpoint, Job, Page, Progress, Warned
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
-SHOWN_RECIPE = ("model", "data", "optimizer", "batch_size", "schedule", "swa", "epochs", "steps", "seed")
+SHOWN_RECIPE = (
+    "model",
+    "data",
+    "optimizer",
+    "batch_size",
+    "schedule",
+    "swa",
+    "early_stopping",
+    "epochs",
+    "steps",
+    "seed",
+)
 
 
 def interactive() -> bool:
@@ -193,6 +204,6 @@ def failure(error: BasinError) -> None:
             if field.hint:
                 say(f"      {field.hint}", stderr=True)
         return
-    say(f"error: {error}", stderr=True)
+    say(*f"error: {error}".splitlines(), stderr=True)
     if isinstance(error, Unreachable):
         say("  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True)

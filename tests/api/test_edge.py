@@ -1,12 +1,15 @@
 """What every answer has in common, whatever happened inside."""
 
+import asyncio
 import logging
 import re
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
+from starlette.types import Message
 
+from api import deps
 from api.edge import HEADERS
 from api.errors import STATUS
 from api.routes import health
@@ -122,3 +125,25 @@ def test_readiness_names_what_is_missing(shared: TestClient, monkeypatch: pytest
     service_of(shared).reconciler.tick()
     monkeypatch.setattr(health, "broker_answers", lambda _url: True)
     assert shared.get("/readyz").json()["status"] == "ready"
+
+
+def test_a_body_that_never_arrives_is_given_up(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deps, "BODY_SECONDS", 0.05)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits that long")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers}
+
+    async def call() -> None:
+        await shared.app(scope, receive, send)
+
+    asyncio.run(call())
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]

@@ -127,7 +127,7 @@ def test_what_is_said_is_true(shared: TestClient, lived: dict[str, str]) -> None
         operation = found.ok()
 
         @settings(
-            max_examples=30 if operation.body else 12,
+            max_examples=20 if operation.body else 10,
             deadline=None,
             derandomize=True,
             database=None,
@@ -147,5 +147,5 @@ def test_what_is_said_is_true(shared: TestClient, lived: dict[str, str]) -> None
             seen[answer.status_code] += 1
 
         conforms()
-    assert seen.total() >= 120
+    assert seen.total() >= 100
     assert {200, 404, 409, 422} <= set(seen)

@@ -3,11 +3,13 @@
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
+import numpy as np
+from safetensors.numpy import load
+from sqlalchemy import select
 
-from tests.faults.conftest import SPEC, STEPS
+from core.db.tables import event
+from tests.faults.conftest import SHORT, Truth
 from tests.support.service import Service, gone, until
 
 Check = Callable[[Service, str], None]
@@ -17,10 +19,10 @@ def cancel(service: Service, job_id: str) -> int:
     return service.http.post(f"/v1/jobs/{job_id}/cancel").status_code
 
 
-def test_cancel(sqlite_service: Service) -> None:
+def test_cancel(sqlite_service: Service, truth: Truth) -> None:
     """The runner ends its step and goes; the checkpoints stay, and the slot is free."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 3)
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 3)
     (runner,) = sqlite_service.worker.runners()
     assert cancel(sqlite_service, job_id) == 202
     job = sqlite_service.ended(job_id, seconds=15)
@@ -28,14 +30,15 @@ def test_cancel(sqlite_service: Service) -> None:
     assert gone(runner, 5.0)
     assert sqlite_service.checkpoints(job_id)
     assert cancel(sqlite_service, job_id) == 202
-    assert sqlite_service.ended(sqlite_service.submit(SPEC | {"epochs": 2}))["status"] == "succeeded"
+    assert sqlite_service.ended(sqlite_service.submit(SHORT))["status"] == "succeeded"
 
 
 def test_out_of_patience(sqlite_service: Service) -> None:
     """On data that this worker has to make first; the best weights are the job's result, and one checkpoint."""
     job_id = sqlite_service.submit(
-        SPEC
+        SHORT
         | {
+            "epochs": 90,
             "data": {"name": "spirals", "examples": 600, "noise": 0.2},
             "swa": False,
             "evaluate": {"every": "1ep"},
@@ -57,19 +60,19 @@ def test_out_of_patience(sqlite_service: Service) -> None:
     assert all(name in names for name in ("grad_norm", "best.test.loss"))
 
 
-def test_cancel_keeps_the_best_weights(sqlite_service: Service) -> None:
-    job_id = sqlite_service.submit(SPEC | {"early_stopping": {"patience": 1000}})
-    sqlite_service.when_at(job_id, STEPS // 5)
+def test_cancel_keeps_the_best_weights(sqlite_service: Service, truth: Truth) -> None:
+    job_id = sqlite_service.submit(truth.spec | {"early_stopping": {"patience": 1000}})
+    sqlite_service.when_at(job_id, truth.steps // 5)
     cancel(sqlite_service, job_id)
     job = sqlite_service.ended(job_id, seconds=15)
     (best,) = [each for each in sqlite_service.checkpoints(job_id) if each["kind"] == "best"]
     assert (job["status"], job["results"]["base"]["val"]["loss"]) == ("cancelled", best["metrics"]["val.loss"])
 
 
-def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service) -> None:
+def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service, truth: Truth) -> None:
     """A stopped process cannot even hear SIGTERM: it is killed after the grace, within 15 s in all."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 10)
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 10)
     (runner,) = sqlite_service.worker.runners()
     runner.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
@@ -78,67 +81,55 @@ def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service) -> None:
     assert gone(runner, 15.0 - (time.monotonic() - begun))
 
 
-def test_cancel_while_it_waits(sqlite_service: Service) -> None:
+def test_cancel_while_it_waits(sqlite_service: Service, truth: Truth) -> None:
     """A queued job is cancelled by a reconciler; no worker ever touches it."""
-    first = sqlite_service.submit(SPEC)
-    second = sqlite_service.submit(SPEC)
+    first = sqlite_service.submit(truth.spec)
+    second = sqlite_service.submit(truth.spec)
     assert cancel(sqlite_service, second) == 202
     assert sqlite_service.ended(second)["attempt"] == 0
     cancel(sqlite_service, first)
     sqlite_service.ended(first)
 
 
-def test_divergence(sqlite_service: Service) -> None:
+def test_divergence(sqlite_service: Service, truth: Truth) -> None:
     """A loss that is no number ends the job; the last finite checkpoint stays, and no retry is wasted on it."""
-    wild = {"name": "sgd", "lr": 1e25}
-    job_id = sqlite_service.submit(
-        SPEC | {"optimizer": wild, "swa": False, "schedule": {"name": "linear", "warmup": 50}, "max_retries": 2}
-    )
+    explosion = {"name": "exponential", "gamma": 1e12, "every": 350, "staircase": True}
+    job_id = sqlite_service.submit(truth.spec | {"schedule": explosion, "swa": False, "max_retries": 2})
     job = sqlite_service.ended(job_id)
     assert (job["status"], job["stop_reason"], job["error"]["code"]) == ("failed", "non_finite", "diverged")
     assert job["attempt"] == 1
+    (kept,) = sqlite_service.checkpoints(job_id)
+    assert kept["step"] == 300
+    content = sqlite_service.http.get(f"/v1/checkpoints/{kept['id']}/content").content
+    assert all(np.isfinite(tensor).all() for tensor in load(content).values())
 
 
-@pytest.mark.parametrize("damage", ["flipped", "short", "missing"])
-def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Check, damage: str) -> None:
-    """Found before anything is loaded: the one before it is used, with an event, and the result is the same."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 2)
+def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
+    """One flipped bit is found before anything is loaded: the checkpoint before it is used, with an event."""
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 3)
     sqlite_service.worker.stop()
     (*_, newest) = sqlite_service.checkpoints(job_id)
-    harm(
-        next((sqlite_service.home / "store" / "jobs" / job_id).glob(f"*-{newest['step']}-*/state.safetensors")), damage
-    )
+    (path,) = sqlite_service.home.glob(f"store/jobs/{job_id}/*-{newest['step']}-*/state.safetensors")
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.unlink()
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     sqlite_service.heal()
     same_as_undisturbed(sqlite_service, job_id)
     begun = [entry["detail"] for entry in sqlite_service.job(job_id)["timeline"] if entry["status"] == "running"]
     assert f"from step {newest['step']}" in begun[-1]
     with sqlite_service.database() as db, db.read() as connection:
-        warnings = connection.exec_driver_sql(
-            "SELECT data FROM event WHERE type = 'warning' AND job_id = ?", (job_id,)
-        ).scalars()
-        assert any("does not match its digest" in warning for warning in warnings)
+        found = select(event.c.data).where(event.c.job_id == job_id, event.c.type == "warning")
+        assert [data["code"] for data in connection.execute(found).scalars()] == ["checkpoint_corrupt"]
 
 
-def harm(path: Path, how: str) -> None:
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    path.unlink()
-    if how == "flipped":
-        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
-    if how == "short":
-        path.write_bytes(whole[:middle])
-
-
-def test_a_runner_that_stalls(serve: Callable[..., Service], sqlite_url: str, same_as_undisturbed: Check) -> None:
+def test_a_runner_that_stalls(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """The heart of its supervisor beats on, but no step comes: it is killed, lost with this cause, and done again."""
-    service = serve(sqlite_url, None)
-    service.environment["BASIN_STALL_SECONDS"] = "2"
-    service.heal()
-    job_id = service.submit(SPEC)
-    service.when_at(job_id, STEPS // 10)
-    (runner,) = until("the runner", service.worker.runners)
+    job_id = brokerless_service.submit(truth.spec)
+    brokerless_service.when_at(job_id, truth.steps // 10)
+    (runner,) = until("the runner", brokerless_service.worker.runners)
     runner.send_signal(signal.SIGSTOP)
-    service.when(job_id, lambda job: job["attempt"] == 2, seconds=20)
-    same_as_undisturbed(service, job_id)
-    assert any("stalled" in (entry["detail"] or "") for entry in service.job(job_id)["timeline"])
+    brokerless_service.when(job_id, lambda job: job["attempt"] == 2, seconds=20)
+    same_as_undisturbed(brokerless_service, job_id)
+    assert any("stalled" in (entry["detail"] or "") for entry in brokerless_service.job(job_id)["timeline"])

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,7 @@ def job_file(tmp_path: Path) -> str:
 
 def test_help_loads_no_heavy_library(tmp_path: Path) -> None:
     """People type --help more often than anything else; torch alone would make them wait two seconds."""
-    code = (
-        "import sys; from basin.cli import complete; complete()(['--help'], standalone_mode=False)\nprint(*sys.modules)"
-    )
+    code = "import sys, basin.cli as c; c.complete()(['--help'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     heavy = {"torch", "numpy", "fastapi", "sqlalchemy", "celery", "pydantic", "httpx2", "rich", "yaml"}
     assert heavy & set(done.stdout.split()) == set()
@@ -85,9 +84,8 @@ def test_a_dry_run_stores_nothing(basin: Basin, stub: Stub, job_file: str) -> No
 def test_show_is_one_page(basin: Basin, stub: Stub) -> None:
     shown = job("succeeded", stop_reason="completed", results=RESULTS, optimizer={"name": "sgd", "lr": 0.1}, epochs=30)
     stub.on("GET", ONE, Answer(200, shown))
-    stub.on(
-        "GET", f"{ONE}/checkpoints", Answer(200, {"data": [{"id": "ckpt_1", "kind": "swa", "step": 7, "bytes": 99}]})
-    )
+    listed = [{"id": "ckpt_1", "kind": "swa", "step": 7, "bytes": 99}]
+    stub.on("GET", f"{ONE}/checkpoints", Answer(200, {"data": listed}))
     said = basin("show", JOB_ID)
     assert "succeeded (completed)" in said.out
     assert "sgd lr=0.1" in said.out
@@ -97,21 +95,13 @@ def test_show_is_one_page(basin: Basin, stub: Stub) -> None:
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
 def test_following_ends_with_the_jobs_own_fate(basin: Basin, stub: Stub, job_file: str, status: str, code: int) -> None:
-    error = (
-        {"code": "diverged", "message": "The loss is NaN.", "remedy": "A smaller lr."} if status == "failed" else None
-    )
-    running = job(
-        "running", progress={"epoch": 1, "epochs": 3, "loss": 0.5, "lr": 0.1, "metrics": {"val.accuracy": 0.9}}
-    )
-    ended = job(status, error=error, results=RESULTS if status == "succeeded" else {})
+    error = {"code": "diverged", "message": "The loss is NaN.", "remedy": "A smaller lr."}
+    fate: dict[str, dict[str, Any]] = {"succeeded": {"results": RESULTS}, "failed": {"error": error}, "cancelled": {}}
+    queued = job("queued", queue={"position": 3, "ahead": 2})
+    progress = {"epoch": 1, "epochs": 3, "loss": 0.5, "lr": 0.1, "metrics": {"val.accuracy": 0.9}}
+    ended = job(status, **fate[status])
     stub.on("POST", "/v1/jobs", Answer(201, job("queued")))
-    stub.on(
-        "GET",
-        ONE,
-        Answer(200, job("queued", queue={"position": 3, "ahead": 2})),
-        Answer(200, running),
-        Answer(200, ended),
-    )
+    stub.on("GET", ONE, *(Answer(200, body) for body in (queued, job("running", progress=progress), ended)))
     said = basin("submit", job_file, "--follow")
     lines = said.out.splitlines()
     assert said.code == code

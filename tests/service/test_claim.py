@@ -16,6 +16,7 @@ from core.jobs.fence import Fence
 from core.jobs.finish import give_back
 from core.jobs.metrics import record_points, series
 from core.jobs.queries import get_job
+from core.jobs.state import lock_state
 from core.jobs.verbs import cancel
 from tests.support.jobs import (
     LEASE,
@@ -52,13 +53,12 @@ def test_nothing_waiting_gives_nothing(db: Database) -> None:
     assert taken(db) is None
 
 
-def test_order_is_by_priority_and_waiting_time(db: Database) -> None:
-    first, urgent, second = submitted(db), submitted(db, priority=1), submitted(db)
-    set_state(db, first, rank=1000.0)
-    set_state(db, second, rank=1001.0)
-    set_state(db, urgent, rank=1000.5)
-    order = [found.job_id for _ in range(3) if (found := taken(db))]
-    assert order == [first, urgent, second]
+def test_order_is_by_rank_and_then_by_age(db: Database) -> None:
+    ids = [submitted(db) for _ in range(4)]
+    for job_id, rank in zip(ids, (1000.0, 1002.0, 1001.0, 1001.0), strict=True):
+        set_state(db, job_id, rank=rank)
+    order = [found.job_id for _ in range(4) if (found := taken(db))]
+    assert order == [ids[0], ids[2], ids[3], ids[1]]
 
 
 def test_a_slot_takes_only_what_it_can_run(db: Database) -> None:
@@ -192,6 +192,20 @@ def test_many_claimers_at_once_never_get_the_same_job(database_url: str) -> None
     finally:
         for pool in pools:
             pool.close()
+
+
+def test_a_claimer_steps_over_the_row_that_a_rival_holds(postgresql_url: str) -> None:
+    """SQLite lets nobody else write; PostgreSQL's rivals must neither wait nor go away with nothing."""
+    database = open_database(postgresql_url)
+    best, next_best = submitted(database), submitted(database)
+    try:
+        with database.write() as connection:
+            assert lock_state(connection, best) is not None
+            found = taken(database)
+        assert found is not None
+        assert found.job_id == next_best
+    finally:
+        database.close()
 
 
 CLAIMER = """

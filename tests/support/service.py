@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from core.db.session import Database, open_database
 from core.recipe.data.materialise import BUILT_IN
 from tests.support.broker import Broker, running_broker
+from tests.support.databases import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -29,19 +31,20 @@ TIMINGS = {
     "BASIN_POLL_SECONDS": "0.5",
     "BASIN_HINT_AFTER_SECONDS": "2",
     "BASIN_CANCEL_GRACE_SECONDS": "2",
+    "BASIN_STALL_SECONDS": "6",
 }
 Job = dict[str, Any]
 T = TypeVar("T")
 
 
-def until(what: str, look: Callable[[], T | None], seconds: float = 60.0) -> T:
+def until(what: str, look: Callable[[], T | None], seconds: float = 90.0) -> T:
     """The first true answer of `look`, asked again and again; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         if found := look():
             return found
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def gone(process: psutil.Process, seconds: float) -> bool:
@@ -100,6 +103,16 @@ class Part:
             return zygote.children() if zygote else []
         return []
 
+    def offspring(self) -> list[psutil.Process]:
+        """The zygotes and runners of this process, also when it is dead: its pid stands on their command lines."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if line[-1:] == [str(self.pid)] and ("worker.zygote" in line or "worker.runner" in line):
+                    found.append(process)
+        return found
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -135,7 +148,6 @@ class Service:
         }
         self.parts: list[Part] = []
         self.api: Part | None = None
-        self._seen: dict[int, psutil.Process] = {}
         self.http = httpx2.Client(timeout=20.0)
 
     @property
@@ -185,12 +197,10 @@ class Service:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def when(self, job_id: str, holds: Callable[[Job], object], seconds: float = 60.0) -> Job:
+    def when(self, job_id: str, holds: Callable[[Job], object], seconds: float = 90.0) -> Job:
         """The job as soon as `holds` says yes."""
 
         def look() -> Job | None:
-            for part in self.parts:
-                self._note(part)
             job = self.job(job_id)
             return job if holds(job) else None
 
@@ -202,7 +212,7 @@ class Service:
         assert job["status"] == "running", job
         return job
 
-    def ended(self, job_id: str, seconds: float = 60.0) -> Job:
+    def ended(self, job_id: str, seconds: float = 90.0) -> Job:
         return self.when(job_id, lambda job: job["status"] in TERMINAL, seconds)
 
     def checkpoints(self, job_id: str) -> list[Job]:
@@ -219,14 +229,12 @@ class Service:
 
     def stop(self) -> None:
         """End everything, and see that nothing is left behind."""
-        for part in self.parts:
-            self._note(part)
         for part in reversed(self.parts):
             if part.exit_code is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     part.stop()
         self.http.close()
-        left = [process for process in self._seen.values() if not gone(process, 5.0)]
+        left = [process for part in self.parts for process in part.offspring() if not gone(process, 5.0)]
         for process in left:
             process.kill()
         assert not left, f"left behind: {left}"
@@ -235,11 +243,6 @@ class Service:
         part = Part(module, arguments, self.environment, self.home / f"{module}-{len(self.parts)}.log")
         self.parts.append(part)
         return part
-
-    def _note(self, part: Part) -> None:
-        """Remember every process that was ever seen, so that an orphan cannot hide behind its dead parent."""
-        for process in part.tree():
-            self._seen.setdefault(process.pid, process)
 
     def _ready(self) -> bool:
         with contextlib.suppress(httpx2.TransportError):
@@ -281,12 +284,14 @@ def serve(home: Path) -> Iterator[Callable[[str, Broker | None], Service]]:
         each.stop()
 
 
-@pytest.fixture
-def service(serve: Callable[[str, Broker | None], Service], sqlite_url: str, broker: Broker) -> Service:
-    """A running service of its own on SQLite with a broker: an api and a worker with one slot."""
-    running = serve(sqlite_url, broker)
-    running.heal()
-    return running
+@contextlib.contextmanager
+def lasting(
+    folder: Path, datasets: Callable[[str], Path], database_url: str, broker: Broker | None
+) -> Iterator[Service]:
+    """A service for many tests; each heals it before it uses it."""
+    running = Service(make_home(folder / "home", datasets), database_url, broker.url if broker else None)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -295,10 +300,65 @@ def lasting_service(
     datasets: Callable[[str], Path],
     sqlite_template: Path,
 ) -> Iterator[Service]:
-    """One service for many tests, on SQLite with a broker. Each test leaves it whole: `heal` does that."""
-    home = make_home(tmp_path_factory.mktemp("service") / "home", datasets)
-    with running_broker() as broker:
-        running = Service(home, f"sqlite:///{shutil.copy(sqlite_template, home / 'basin.db')}", broker.url)
-        running.heal()
+    """On SQLite, with a broker."""
+    folder = tmp_path_factory.mktemp("service")
+    url = f"sqlite:///{shutil.copy(sqlite_template, folder / 'basin.db')}"
+    with running_broker() as broker, lasting(folder, datasets, url, broker) as running:
         yield running
-        running.stop()
+
+
+@pytest.fixture(scope="session")
+def lasting_brokerless_service(
+    tmp_path_factory: pytest.TempPathFactory,
+    datasets: Callable[[str], Path],
+    sqlite_template: Path,
+) -> Iterator[Service]:
+    """On SQLite, without a broker from beginning to end."""
+    folder = tmp_path_factory.mktemp("service")
+    url = f"sqlite:///{shutil.copy(sqlite_template, folder / 'basin.db')}"
+    with lasting(folder, datasets, url, None) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lasting_postgresql_service(
+    tmp_path_factory: pytest.TempPathFactory,
+    datasets: Callable[[str], Path],
+    postgresql_server: Server,
+) -> Iterator[Service]:
+    """On PostgreSQL, with a broker."""
+    name = f"service_{secrets.token_hex(6)}"
+    url = postgresql_server.make(name, postgresql_server.template)
+    folder = tmp_path_factory.mktemp("service")
+    with running_broker() as broker, lasting(folder, datasets, url, broker) as running:
+        yield running
+    postgresql_server.drop(name)
+
+
+@pytest.fixture
+def sqlite_service(lasting_service: Service) -> Service:
+    """One api and one worker on SQLite with a broker; what they did before shows in their database alone."""
+    lasting_service.heal()
+    return lasting_service
+
+
+@pytest.fixture
+def brokerless_service(lasting_brokerless_service: Service) -> Service:
+    """The same without a broker."""
+    lasting_brokerless_service.heal()
+    return lasting_brokerless_service
+
+
+@pytest.fixture
+def postgresql_service(lasting_postgresql_service: Service) -> Service:
+    """The same on PostgreSQL, with a broker."""
+    lasting_postgresql_service.heal()
+    return lasting_postgresql_service
+
+
+@pytest.fixture(params=["sqlite_service", "postgresql_service"])
+def either_service(request: pytest.FixtureRequest) -> Service:
+    """Once on each kind of database."""
+    service = request.getfixturevalue(request.param)
+    assert isinstance(service, Service)
+    return service

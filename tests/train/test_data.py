@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -68,6 +68,7 @@ def test_the_full_batch_is_the_part_itself() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.data())
 def test_apportion_is_exact_proportional_and_possible(sizes: list[int], data: Any) -> None:
     seats = data.draw(st.integers(0, sum(sizes)))

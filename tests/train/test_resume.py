@@ -130,10 +130,12 @@ def test_a_finished_run_ends_at_once_when_resumed(run: Train) -> None:
 
 
 def test_a_stop_at_the_last_step_leaves_only_the_test(run: Train) -> None:
-    ending, whole = run(job())
-    stopped, first = run(job(), Watcher(stop_after=24))
+    spec = job(checkpoints={"every": "8st"})
+    ending, whole = run(spec)
+    stopped, first = run(spec, Watcher(stop_after=24))
     assert stopped.outcome == "stopped"
-    again, second = run(job(), resume=first.checkpoints()[24])
+    again, second = run(spec, resume=first.checkpoints()[24])
+    assert second.checkpoints()[24].manifest["digest"] == whole.checkpoints()[24].manifest["digest"]
     assert again.results == ending.results
     assert set(second.series()) == {"test.loss", "test.accuracy"}
     assert digests(second.checkpoints()[24]) == digests(whole.checkpoints()[24])

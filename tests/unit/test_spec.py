@@ -96,6 +96,7 @@ def refused(**changes: Any) -> FieldProblem:
         ({"accumulate": 0}, "/accumulate", "greater than or equal to 1", None),
         ({"clip_grad": {}}, "/clip_grad", "either by", 'give {"norm": 1.0}'),
         ({"clip_grad": {"norm": 1.0, "value": 1.0}}, "/clip_grad", "either by", None),
+        ({"clip_grad": {"value": 1e37}}, "/clip_grad/value", "less than or equal to", None),
         ({"clip_grad": {"norm": 0}}, "/clip_grad/norm", "greater than 0", None),
         ({"label_smoothing": 1.0}, "/label_smoothing", "less than 1", None),
         ({"data": {"name": "diabetes"}, "label_smoothing": 0.1}, "/label_smoothing", "no labels", "leave it out"),

@@ -2,8 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.component import NonNegative
-from core.recipe.data.generated import Draws, GeneratedSpec
+from core.recipe.data.generated import Draws, GeneratedSpec, Noise
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ class Blobs(GeneratedSpec):
     name: Literal["blobs"] = "blobs"
     classes: Annotated[int, Field(ge=2, le=1000)] = 3
     features: Annotated[int, Field(ge=1, le=10_000)] = 2
-    noise: NonNegative = 1.0
+    noise: Noise = 1.0
 
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (self.features,), "classification", self.classes)

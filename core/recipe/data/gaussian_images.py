@@ -2,8 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.component import NonNegative
-from core.recipe.data.generated import Draws, GeneratedSpec
+from core.recipe.data.generated import Draws, GeneratedSpec, Noise
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ class GaussianImages(GeneratedSpec):
     classes: Annotated[int, Field(ge=2, le=1000)] = 10
     size: Annotated[int, Field(ge=2, le=256)] = 8
     channels: Annotated[int, Field(ge=1, le=16)] = 1
-    bumps: Annotated[int, Field(ge=1, le=100)] = 3
-    noise: NonNegative = 0.5
+    bumps: Annotated[int, Field(ge=1, le=16)] = 3
+    noise: Noise = 0.5
 
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (self.channels, self.size, self.size), "classification", self.classes)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+Noise = Annotated[float, Field(ge=0, le=1e6)]
+
 MOST_NUMBERS = 2**24  # in all inputs together: 64 MB as float32
 GRID = 2.0**-20  # inputs are multiples of it, so that the last bit of somebody's cosine changes nothing
 

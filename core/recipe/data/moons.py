@@ -1,7 +1,6 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from core.recipe.component import NonNegative
-from core.recipe.data.generated import Draws, GeneratedSpec
+from core.recipe.data.generated import Draws, GeneratedSpec, Noise
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ class Moons(GeneratedSpec):
 
     summary: ClassVar[str] = "Two half circles that reach into each other."
     name: Literal["moons"] = "moons"
-    noise: NonNegative = 0.1
+    noise: Noise = 0.1
 
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (2,), "classification", 2)

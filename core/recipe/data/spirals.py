@@ -2,8 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.component import NonNegative, Positive
-from core.recipe.data.generated import Draws, GeneratedSpec
+from core.recipe.data.generated import Draws, GeneratedSpec, Noise
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -17,8 +16,8 @@ class Spirals(GeneratedSpec):
     paper: ClassVar[str | None] = "Lang & Witbrock 1988, Learning to tell two spirals apart"
     name: Literal["spirals"] = "spirals"
     classes: Annotated[int, Field(ge=2, le=100)] = 3
-    turns: Positive = 1.0
-    noise: NonNegative = 0.02
+    turns: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    noise: Noise = 0.02
 
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (2,), "classification", self.classes)

@@ -1,0 +1,236 @@
+"""Recorder and heart on a real database: what is written, when it is held, and when it is refused."""
+
+import errno
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from core.db.session import Database
+from core.db.tables import event
+from core.errors import Unavailable
+from core.jobs.checkpoints import list_checkpoints
+from core.jobs.fence import Fence, Fenced
+from core.jobs.finish import give_back
+from core.jobs.metrics import series
+from core.jobs.queries import get_job
+from core.jobs.verbs import cancel
+from core.lifecycle import Desired
+from core.settings import Settings
+from core.store.base import Digest
+from core.store.local import LocalStore
+from tests.support.jobs import OWNER, running, state_of
+from tests.support.service import until
+from worker import wire
+from worker.backlog import Backlog
+from worker.heart import Abandoned, Heart
+from worker.recorder import Recorder
+
+TIMINGS = {"lease_seconds": 2.0, "beat_seconds": 0.2, "outage_seconds": 600.0, "stop_grace_seconds": 25.0}
+
+
+class FullStore(LocalStore):
+    """A store whose disk is full while `full` says so."""
+
+    full = True
+
+    def put_file(self, path: Path, key: str) -> Digest:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().put_file(path, key)
+
+
+@pytest.fixture
+def fence(db: Database) -> Fence:
+    return running(db)
+
+
+@pytest.fixture
+def heart_of(db: Database) -> Iterator[Callable[..., Heart]]:
+    made: list[Heart] = []
+
+    def make(fence: Fence, database: Database = db, **timings: float) -> Heart:
+        settings = Settings.model_validate(TIMINGS | timings)
+        made.append(Heart(database, fence, settings, threading.Event(), time.monotonic()))
+        return made[-1]
+
+    yield make
+    for heart in made:
+        heart.stop()
+
+
+def points(**values: list[tuple[int, float]]) -> bytes:
+    columns = {
+        name.replace("_", "."): ([step for step, _ in pairs], [value for _, value in pairs], [0.0] * len(pairs))
+        for name, pairs in values.items()
+    }
+    return wire.pack("points", "j", {"series": columns})[4:]
+
+
+def checkpoint(folder: Path, step: int, kind: str = "last") -> bytes:
+    """A checkpoint frame with its files in a folder, as the engine leaves them."""
+    folder = folder / f"{step}-{kind}"
+    folder.mkdir(parents=True)
+    files = {}
+    for role, name in (("weights", "weights.safetensors"), ("manifest", "manifest.json")):
+        content = f"{role} of step {step}".encode()
+        (folder / name).write_bytes(content)
+        files[role] = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    fields: dict[str, Any] = {"kind": kind, "step": step, "epoch": 1, "folder": str(folder), "files": files}
+    return wire.pack("checkpoint", "j", {**fields, "metrics": {}, "manifest": {}, "resumable": kind == "last"})[4:]
+
+
+def found(db: Database, fence: Fence, name: str = "lr") -> list[tuple[int, float]]:
+    points = series(db, fence.job_id)[name]
+    return list(zip(points.steps, points.values, strict=True))
+
+
+def warnings(db: Database, fence: Fence) -> list[str]:
+    with db.read() as connection:
+        query = select(event.c.data).where(event.c.job_id == fence.job_id, event.c.type == "warning")
+        return [data["code"] for data in connection.execute(query).scalars()]
+
+
+def test_what_was_said_is_written_in_its_order(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    """Points before a checkpoint are its past: taking the job back to it leaves exactly these."""
+    backlog = Backlog(tmp_path / "spill")
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    backlog.put(points(lr=[(0, 0.1), (1, 0.2)]))
+    backlog.put(checkpoint(tmp_path, 2))
+    backlog.put(points(lr=[(2, 0.3)]))
+    backlog.put(checkpoint(tmp_path, 2, "swa"))
+    backlog.put(points(lr=[(3, 0.4)]))
+    recorder.start()
+    rest = recorder.close()
+    assert recorder.failure is None
+    assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [("last", 2), ("swa", 2)]
+    assert not (tmp_path / "2-last").exists()  # uploaded, and no longer needed here
+    assert found(db, fence)[:3] == [(0, 0.1), (1, 0.2), (2, 0.3)]
+    assert [(chunk.after_step, list(chunk.points.steps)) for chunk in rest] == [(2, [2, 3])]
+
+
+def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    """The training goes on, the older checkpoint stays in force, and the job's events say what happened."""
+    backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
+    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder.start()
+    backlog.put(points(lr=[(0, 0.1)]))
+    backlog.put(checkpoint(tmp_path, 1))
+    until("the failure is noted", lambda: warnings(db, fence))
+    assert warnings(db, fence) == ["checkpoint_failed"]
+    assert recorder.missing == {"last"}
+    store.full = False
+    backlog.put(points(lr=[(1, 0.2)]))
+    backlog.put(checkpoint(tmp_path, 2))
+    recorder.close()
+    assert recorder.missing == set()
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [2]
+    assert found(db, fence) == [(0, 0.1), (1, 0.2)]
+
+
+def test_a_file_that_changed_on_disk_is_no_checkpoint(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    backlog = Backlog(tmp_path / "spill")
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    backlog.put(checkpoint(tmp_path, 1))
+    (tmp_path / "1-last" / "weights.safetensors").write_bytes(b"weights of step 7")
+    recorder.start()
+    recorder.close()
+    assert list_checkpoints(db, OWNER, fence.job_id) == []
+    assert warnings(db, fence) == ["checkpoint_failed"]
+
+
+def test_after_the_job_was_taken_away_nothing_is_written(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    backlog, heart = Backlog(tmp_path / "spill"), heart_of(fence)
+    recorder = Recorder(heart, LocalStore(tmp_path / "store"), backlog, None)
+    give_back(db, fence, cause="taken away", lost=False, max_losses=3)
+    backlog.put(points(lr=[(0, 0.1)]))
+    backlog.put(checkpoint(tmp_path, 1))
+    recorder.start()
+    recorder.close()
+    assert heart.fenced
+    assert series(db, fence.job_id) == {}
+    assert list_checkpoints(db, OWNER, fence.job_id) == []
+
+
+def test_a_bug_in_a_frame_shows_as_a_failure(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "spill")
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    backlog.put(b'{"type": "points", "job": "j"}')
+    recorder.start()
+    recorder.close()
+    assert recorder.failure == "KeyError: 'series'"
+
+
+def test_beats_carry_progress_out_and_wishes_back(db: Database, fence: Fence, heart_of: Callable[..., Heart]) -> None:
+    heart = heart_of(fence)
+    heart.start()
+    heart.report({"step": 5})
+    until("the progress is there", lambda: get_job(db, OWNER, fence.job_id).progress == {"step": 5})
+    before = state_of(db, fence.job_id)["lease_until"]
+    until("the lease grows", lambda: state_of(db, fence.job_id)["lease_until"] > before)
+    assert heart.desired is Desired.RUN
+    cancel(db, OWNER, fence.job_id)
+    until("the wish is heard", lambda: heart.desired is Desired.CANCEL)
+
+
+def test_a_heart_learns_that_its_job_is_gone(db: Database, fence: Fence, heart_of: Callable[..., Heart]) -> None:
+    heart = heart_of(fence)
+    heart.start()
+    give_back(db, fence, cause="taken away", lost=False, max_losses=3)
+    until("it is fenced", lambda: heart.fenced)
+    with pytest.raises(Fenced):
+        heart.persist(lambda: None)
+
+
+def test_a_passing_failure_is_tried_again_and_a_bug_is_not(fence: Fence, heart_of: Callable[..., Heart]) -> None:
+    heart, answers = heart_of(fence), iter([Unavailable("away"), Unavailable("away"), None])
+
+    def write() -> str:
+        if (error := next(answers)) is not None:
+            raise error
+        return "written"
+
+    assert heart.persist(write) == "written"
+    with pytest.raises(ZeroDivisionError):
+        heart.persist(lambda: 1 // 0)
+
+
+def test_writes_are_held_without_a_fresh_beat(fence: Fence, heart_of: Callable[..., Heart]) -> None:
+    """0.75 of a lease after the last good beat somebody else may own the job; the next good beat lets the write go."""
+    heart = heart_of(fence, lease_seconds=0.4)
+    while heart.silence() <= 0.3:
+        time.sleep(0.01)
+    written = threading.Event()
+    writer = threading.Thread(target=lambda: heart.persist(written.set))
+    writer.start()
+    assert not written.wait(0.3)
+    heart.start()
+    assert written.wait(5.0)
+    writer.join()
+
+
+def test_an_attempt_is_given_up_when_the_database_stays_away(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr("worker.heart.beat", away)
+    heart = heart_of(fence, outage_seconds=0.5)
+    heart.start()
+    until("it gives up", lambda: heart.given_up)
+    with pytest.raises(Abandoned):
+        heart.persist(lambda: None)

@@ -1,0 +1,59 @@
+"""The backlog: everything comes out once and in order, wherever it lay."""
+
+import threading
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worker.backlog import Backlog
+
+
+@given(st.lists(st.one_of(st.binary(max_size=30), st.none()), max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_first_in_first_out(tmp_path: Path, deeds: list[bytes | None]) -> None:
+    """Bytes are put, None takes one; the memory holds so little that most of it goes through the file."""
+    backlog, waiting = Backlog(tmp_path / "spill", memory_bytes=40), list[bytes]()
+    for deed in deeds:
+        if deed is None:
+            assert backlog.get(0.0) == (waiting.pop(0) if waiting else None)
+        else:
+            backlog.put(deed)
+            waiting.append(deed)
+    backlog.close()
+    while waiting:
+        assert not backlog.ended
+        assert backlog.get(0.0) == waiting.pop(0)
+    assert backlog.ended
+    assert backlog.get(0.0) is None
+    backlog.discard()
+
+
+def test_it_is_full_when_the_file_is(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "spill", memory_bytes=4, disk_bytes=20)
+    backlog.put(b"1234")
+    states = [backlog.full]
+    backlog.put(b"x" * 30)
+    states.append(backlog.full)
+    assert [backlog.get(0.0), backlog.get(0.0)] == [b"1234", b"x" * 30]
+    states.append(backlog.full)
+    assert states == [False, True, False]
+    backlog.discard()
+
+
+def test_whoever_waits_is_woken(tmp_path: Path) -> None:
+    backlog, found = Backlog(tmp_path / "spill"), list[bytes | None]()
+    taker = threading.Thread(target=lambda: found.extend((backlog.get(30.0), backlog.get(30.0))))
+    taker.start()
+    backlog.put(b"a")
+    backlog.close()
+    taker.join(10.0)
+    assert found == [b"a", None]
+
+
+def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "spill", memory_bytes=1)
+    backlog.put(b"abc")
+    backlog.discard()
+    assert backlog.ended
+    assert backlog.get(0.0) is None

@@ -1,0 +1,128 @@
+"""The table of outcomes, row by row."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from core.lifecycle import Status
+from worker.launcher import Exit
+from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide
+
+RESULTS = {"base": {"test": {"loss": 0.1}}}
+LAST = {"step": 9, "steps": 10}
+
+
+def ended(outcome: str, **fields: Any) -> dict[str, Any]:
+    body = {"outcome": outcome, "stop_reason": None, "results": {}, "error": None, "progress": LAST}
+    return {"type": "ended", "job": "j", **body, **fields}
+
+
+def failed(code: str) -> dict[str, Any]:
+    return ended("failed", error={"code": code, "message": "what happened", "remedy": "do this"})
+
+
+def test_success() -> None:
+    seen = Observed(ended=ended("succeeded", stop_reason="completed", results=RESULTS), exit=Exit(code=0))
+    assert decide(seen) == Finish(Status.SUCCEEDED, "completed", None, RESULTS, LAST)
+
+
+def test_success_counts_although_a_cancel_was_on_its_way() -> None:
+    seen = Observed(ended=ended("succeeded", stop_reason="completed"), asked=Asked.CANCEL)
+    assert decide(seen) == Finish(Status.SUCCEEDED, "completed", None, {}, LAST)
+
+
+@pytest.mark.parametrize("said", ["cancelled", "stopped"])
+def test_a_cancel_that_was_heard(said: str) -> None:
+    seen = Observed(ended=ended(said), asked=Asked.CANCEL)
+    assert decide(seen) == Finish(Status.CANCELLED, "cancelled", None, {}, LAST)
+
+
+def test_a_cancel_that_had_to_be_a_kill() -> None:
+    seen = Observed(exit=Exit(signal=signal.SIGKILL), asked=Asked.CANCEL, progress=LAST)
+    assert decide(seen) == Finish(Status.CANCELLED, "cancelled", None, {}, LAST)
+
+
+@pytest.mark.parametrize("asked", [Asked.STOP, Asked.PAUSE])
+def test_a_checkpoint_on_request_costs_nothing(asked: Asked) -> None:
+    assert decide(Observed(ended=ended("stopped"), asked=asked)) == GiveBack(str(asked))
+
+
+@pytest.mark.parametrize("asked", [Asked.STOP, Asked.PAUSE])
+def test_no_checkpoint_in_time_costs_no_loss_either(asked: Asked) -> None:
+    decision = decide(Observed(exit=Exit(signal=signal.SIGKILL), asked=asked))
+    assert isinstance(decision, GiveBack)
+    assert (decision.lost, decision.failed) == (False, False)
+
+
+def test_a_sigterm_from_somebody_else_is_no_cancel() -> None:
+    assert decide(Observed(ended=ended("cancelled"), exit=Exit(code=0))) == GiveBack("stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_a_process_that_was_killed_is_a_loss(number: signal.Signals) -> None:
+    decision = decide(Observed(exit=Exit(signal=number), stderr="Fatal Python error"))
+    assert decision == GiveBack(f"the runner was killed by {number.name}", lost=True)
+
+
+def test_an_exit_without_a_word_is_an_engine_error_that_shows_what_was_printed() -> None:
+    decision = decide(Observed(exit=Exit(code=70), stderr="ValueError: boom"))
+    assert isinstance(decision, Finish)
+    assert decision.status is Status.FAILED
+    assert decision.error is not None
+    assert decision.error["code"] == "engine_error"
+    assert "exit status 70" in decision.error["message"]
+    assert "ValueError: boom" in decision.error["message"]
+
+
+def test_divergence_is_final_whatever_retries_are_left() -> None:
+    decision = decide(Observed(ended=failed("diverged"), retries_left=True))
+    assert isinstance(decision, Finish)
+    assert (decision.status, decision.stop_reason) == (Status.FAILED, "non_finite")
+    assert decision.error == {"code": "diverged", "message": "what happened", "remedy": "do this"}
+
+
+@pytest.mark.parametrize("code", ["out_of_memory", "engine_error"])
+def test_a_failure_is_tried_again_only_within_max_retries(code: str) -> None:
+    assert decide(Observed(ended=failed(code), retries_left=True)) == GiveBack(f"retry after {code}", failed=True)
+    final = decide(Observed(ended=failed(code)))
+    assert isinstance(final, Finish)
+    assert final.error is not None
+    assert final.error["code"] == code
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observed(exit=Exit(signal=signal.SIGKILL), out_of_memory=True),
+        Observed(exit=Exit(signal=signal.SIGABRT), stderr="terminate called after throwing 'std::bad_alloc'"),
+    ],
+)
+def test_death_for_memory_is_the_jobs_own_failure(seen: Observed) -> None:
+    decision = decide(seen)
+    assert isinstance(decision, Finish)
+    assert decision.error is not None
+    assert decision.error["code"] == "out_of_memory"
+    assert decision.error["remedy"]
+
+
+def test_a_crash_while_something_else_was_killed_for_memory_is_a_crash() -> None:
+    decision = decide(Observed(exit=Exit(signal=signal.SIGSEGV), out_of_memory=True))
+    assert decision == GiveBack("the runner was killed by SIGSEGV", lost=True)
+
+
+@pytest.mark.parametrize("cut", [Cut.FENCED, Cut.OUT_OF_TOUCH])
+def test_an_attempt_that_is_not_ours_writes_nothing_whatever_it_said(cut: Cut) -> None:
+    assert decide(Observed(ended=ended("succeeded", stop_reason="completed"), cut=cut)) == LetGo()
+
+
+@pytest.mark.parametrize(
+    ("cut", "cause"),
+    [
+        (Cut.STALLED, "stalled"),
+        (Cut.UNRECORDED, "its results could not be recorded"),
+        (Cut.UNSTARTED, "no runner could be started"),
+    ],
+)
+def test_what_the_supervisor_cut_off_is_a_loss(cut: Cut, cause: str) -> None:
+    assert decide(Observed(exit=Exit(signal=signal.SIGKILL), cut=cut)) == GiveBack(cause, lost=True)

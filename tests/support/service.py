@@ -119,6 +119,10 @@ class Part:
     def stop(self, seconds: float = 40.0) -> int:
         """SIGTERM, and the exit status."""
         self.signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status, when it has ended by itself."""
         return self._process.wait(seconds)
 
     def kill(self) -> None:

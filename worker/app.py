@@ -21,6 +21,7 @@ from core.settings import Settings
 from core.store import open_store
 from worker import provision
 from worker.launcher import best_launcher
+from worker.report import Reporter
 from worker.slots import Poll, Slots, poll_step
 from worker.supervisor import Shop, Slot
 from worker.tasks import add_work
@@ -48,6 +49,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
     with opened(settings) as shop:
         offered = Slots(slots)
         app = make_app(settings, shop, offered)
+        reporter = Reporter(shop, offered)
 
         def stop(**_: Any) -> None:
             shop.stopping.set()
@@ -65,10 +67,12 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
             without_mingle=True,
             without_heartbeat=True,
         )
+        reporter.start()
         try:
             worker.start()
         finally:
             shop.stopping.set()
+            reporter.stop()
         return int(worker.exitcode or 0)
 
 

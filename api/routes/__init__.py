@@ -5,12 +5,27 @@ from fastapi import APIRouter, Depends
 from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, changes, checkpoints, docs, fleet, health, jobs, keys, metrics, schedules
+from api.routes import (
+    catalog,
+    changes,
+    checkpoints,
+    compare,
+    docs,
+    fleet,
+    health,
+    jobs,
+    keys,
+    metrics,
+    plots,
+    schedules,
+)
 
 NOUNS = (
     jobs.router,
     changes.router,
     metrics.router,
+    compare.router,
+    plots.router,
     checkpoints.router,
     catalog.router,
     schedules.router,

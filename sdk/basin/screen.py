@@ -230,6 +230,6 @@ def failure(error: BasinError) -> None:
         if error.status == 401:
             say("  Give a key:  --key, or BASIN_API_KEY", stderr=True)
         return
-    say(f"error: {error}", stderr=True)
+    say(*f"error: {error}".splitlines(), stderr=True)
     if isinstance(error, Unreachable):
         say("  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True)

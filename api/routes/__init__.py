@@ -2,19 +2,35 @@
 
 from fastapi import APIRouter, Depends
 
-from api.auth import authenticate
+from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, checkpoints, compare, docs, health, jobs, metrics, plots, schedules
+from api.routes import (
+    catalog,
+    changes,
+    checkpoints,
+    compare,
+    docs,
+    fleet,
+    health,
+    jobs,
+    keys,
+    metrics,
+    plots,
+    schedules,
+)
 
 NOUNS = (
     jobs.router,
+    changes.router,
     metrics.router,
     compare.router,
     plots.router,
     checkpoints.router,
     catalog.router,
     schedules.router,
+    keys.router,
+    fleet.router,
 )
 
 OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
@@ -22,7 +38,7 @@ OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
 
 def routers() -> tuple[APIRouter, ...]:
     """The routers as the app includes them: all but the open ones ask who is there before anything else happens."""
-    closed = APIRouter(dependencies=[Depends(authenticate), Depends(json_only)], max_body_size=MAX_BODY)
+    closed = APIRouter(dependencies=[Depends(authorize), Depends(json_only)], max_body_size=MAX_BODY)
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.router)

@@ -1,13 +1,13 @@
 """What the commands do, once their options are read. Kept apart from `cli`, so that `--help` loads none of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
-from basin.errors import BasinError, NotThere
+from basin.errors import BadFile, BasinError, NotThere
 from basin.follow import follow
 from basin.shapes import Checkpoint, Job, Warned
 
@@ -21,9 +21,10 @@ class Session:
 
     url: str | None
     json: bool
+    key: str | None = field(default=None, repr=False)
 
     def client(self) -> Client:
-        return Client(self.url)
+        return Client(self.url, self.key)
 
     def again(self, command: str) -> str:
         """A command line that reaches the same service."""
@@ -91,14 +92,24 @@ def goes_on(session: Session, job_id: str) -> None:
     screen.say("", *lines, f"  stop it:    {session.again(f'cancel {job_id}')}", stderr=True)
 
 
-def listing(session: Session, status: str | None, after: str | None, limit: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which jobs a list is about; `metadata` are words like team=vision."""
+
+    status: Sequence[str] | None = None
+    metadata: Sequence[str] = ()
+    q: str | None = None
+
+
+def listing(session: Session, search: Search, after: str | None, limit: int) -> int:
     """A page of jobs."""
+    wanted = pairs(search.metadata)
     with session.client() as client:
-        page = client.list(status=status, after=after, limit=limit)
+        page = client.list(status=search.status, metadata=wanted, q=search.q, after=after, limit=limit)
     if session.json:
         screen.as_json(page.raw())
     else:
-        screen.jobs(page)
+        screen.jobs(page, searched=search != Search())
     return 0
 
 
@@ -132,6 +143,70 @@ def cancel(session: Session, job_ids: Sequence[str]) -> int:
     if session.json:
         screen.as_json(answers)
     return failed
+
+
+def edit(session: Session, job_id: str, changes: dict[str, Any], metadata: Sequence[str]) -> int:
+    """Changes what may be changed about a job; a pair without a value is removed."""
+    if metadata:
+        changes = changes | {"metadata": {key: value or None for key, value in pairs(metadata).items()}}
+    if not changes:
+        raise BadFile("say what to change: --name, --priority, --metadata")
+    with session.client() as client:
+        job = client.edit(job_id, changes)
+    if session.json:
+        screen.as_json(job.raw())
+    else:
+        screen.say(f"{job.id}  {job.status}  {job.name or ''}".rstrip())
+    return 0
+
+
+def delete(session: Session, job_ids: Sequence[str]) -> int:
+    """Deletes jobs that have ended; each that cannot be is an error, the others are deleted all the same."""
+    failed = 0
+    with session.client() as client:
+        for job_id in job_ids:
+            try:
+                client.delete(job_id)
+            except BasinError as error:
+                screen.say(f"{job_id}:", stderr=True)
+                screen.failure(error)
+                failed = 1
+            else:
+                screen.say(f"{job_id}  deleted", stderr=session.json)
+    return failed
+
+
+def workers(session: Session) -> int:
+    """The fleet."""
+    with session.client() as client:
+        found = client.workers()
+    if session.json:
+        screen.as_json([one.raw() for one in found])
+    else:
+        screen.fleet(found)
+    return 0
+
+
+def queue(session: Session) -> int:
+    """What waits, and why."""
+    with session.client() as client:
+        found = client.queue()
+    if session.json:
+        screen.as_json(found.raw())
+    else:
+        screen.queue(found)
+    return 0
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """The pairs in words like team=vision."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise BadFile(f"{word!r} is no pair; write KEY=VALUE")
+        found[key] = value
+    return found
 
 
 def download(session: Session, job_id: str, kind: str | None, target: str | None) -> int:

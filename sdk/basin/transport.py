@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from basin.errors import BadAnswer, Problem, Unreachable
+from basin.errors import BadAnswer, BadKey, Problem, Unreachable
 
 TRIES = 4
 PAUSE = 0.1
@@ -46,7 +46,7 @@ class Transport:
         headers = {"Accept": "application/json", "User-Agent": "basin-python"}
         self.http = httpx2.Client(
             base_url=self.url,
-            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+            headers=headers | ({"Authorization": f"Bearer {sendable(key)}"} if key else {}),
             timeout=httpx2.Timeout(timeout, connect=3.0),
             transport=transport,
             trust_env=not is_loopback(host),
@@ -69,6 +69,14 @@ class Transport:
         """The answer to a POST, with a status below 400. Only for requests that may arrive twice."""
         return self.send(self.http.build_request("POST", path, json=body, params=without_none(params), headers=headers))
 
+    def patch(self, path: str, *, body: Any, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        """The answer to a PATCH that sets values, so that it may arrive twice."""
+        return self.send(self.http.build_request("PATCH", path, json=body, headers=headers))
+
+    def delete(self, path: str) -> httpx2.Response:
+        """The answer to a DELETE."""
+        return self.send(self.http.build_request("DELETE", path))
+
     def send(self, request: httpx2.Request) -> httpx2.Response:
         """Sends until there is an answer, or until there is no point in it."""
         for tried in range(TRIES):
@@ -84,6 +92,14 @@ class Transport:
                 return checked(last)
             time.sleep(pause(tried, last))
         raise Unreachable(self.url, "it never answered")
+
+
+def sendable(key: str) -> str:
+    """The key, or BadKey: what cannot stand in a header would be quoted by the errors of the libraries below."""
+    bare = key.strip()
+    if not bare.isascii() or not bare.isprintable() or " " in bare:
+        raise BadKey("the API key holds characters that no key has; look at BASIN_API_KEY or --key")
+    return bare
 
 
 def without_none(params: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
         offered = Slots(slots)
         app = make_app(settings, shop, offered)
 
-        def stop(**_: Any) -> None:
+        asked: list[bool] = []
+
+        def stop(how: str, **_: Any) -> None:
             shop.stopping.set()
+            asked.append(how == "Warm")
 
         signals.worker_shutting_down.connect(stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
@@ -69,7 +72,8 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
             worker.start()
         finally:
             shop.stopping.set()
-        return int(worker.exitcode or 0)
+        # Celery calls a Ctrl-C a failure; whoever asked for a stop and got it sees none.
+        return 0 if all(asked) and asked else int(worker.exitcode or 1)
 
 
 @contextmanager

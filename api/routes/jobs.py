@@ -274,6 +274,7 @@ def _shown(view: JobView) -> dict[str, object]:
             "cancel": f"{own}/cancel",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",
+            "plot": f"{own}/plot.svg",
             "checkpoints": f"{own}/checkpoints",
         },
     }

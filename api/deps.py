@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from api.documents import MalformedError
 from api.errors import HttpError
+from api.live import Live
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
@@ -29,6 +30,7 @@ class Service:
     store: Store
     hints: Hints
     reconciler: Reconciler
+    live: Live
 
 
 async def _service(request: Request) -> Service:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import httpx2
 
+from core.db.migrate import upgrade
+
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = """
 import resource, time
@@ -41,13 +43,16 @@ def imported(modules: str) -> tuple[float, float]:
 def first_answer() -> float:
     """Wall seconds from exec to the first 200 of /healthz."""
     with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+") as log:
-        began = time.perf_counter()
         environment = os.environ | {"BASIN_HOME": home}
+        upgrade(f"sqlite:///{home}/basin.db")
+        began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "api", "--port", "0"], cwd=ROOT, env=environment, stdout=log, stderr=log
         )
         try:
             while not (found := re.search(r"listening on (http://[^\s\"]+)", Path(log.name).read_text())):
+                if process.poll() is not None:
+                    raise SystemExit(Path(log.name).read_text())
                 time.sleep(0.005)
             while True:
                 try:

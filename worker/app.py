@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from celery import Celery, signals
 
-from core.db.migrate import at_head
+from core.db.migrate import is_behind
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.reconcile import Reconciler
@@ -49,8 +49,11 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
         offered = Slots(slots)
         app = make_app(settings, shop, offered)
 
-        def stop(**_: Any) -> None:
+        asked: list[bool] = []
+
+        def stop(how: str, **_: Any) -> None:
             shop.stopping.set()
+            asked.append(how == "Warm")
 
         signals.worker_shutting_down.connect(stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
@@ -69,7 +72,8 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
             worker.start()
         finally:
             shop.stopping.set()
-        return int(worker.exitcode or 0)
+        # Celery calls a Ctrl-C a failure; whoever asked for a stop and got it sees none.
+        return 0 if all(asked) and asked else int(worker.exitcode or 1)
 
 
 @contextmanager
@@ -103,7 +107,7 @@ def _await_schema(db: Database) -> None:
     deadline = time.monotonic() + SCHEMA_SECONDS
     while True:
         try:
-            if at_head(db):
+            if not is_behind(db):
                 return
         except Exception as error:
             if not is_transient(error):

@@ -69,9 +69,11 @@ class Scratch:
 
     def open(self) -> None:
         """Take our part, and remove what workers that were killed have left."""
-        self._own.mkdir(parents=True)
-        self._lock = _locked(self._own)
-        for other in self._root.iterdir():
+        aside = self._root / f".{self._own.name}"  # nobody may find it before it is locked
+        aside.mkdir(parents=True)
+        self._lock = _locked(aside)
+        aside.rename(self._own)
+        for other in self._root.glob("[!.]*"):
             if other != self._own and (lock := _locked(other)) is not None:
                 shutil.rmtree(other, ignore_errors=True)
                 os.close(lock)

@@ -101,13 +101,13 @@ def run(sock: socket.socket) -> int:
 
 
 def _ending(assignment: Assignment, observer: Observer) -> Ended:
-    """How the training ended; what the engine did not foresee becomes a failure with its traceback's last lines."""
+    """How the training ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
     try:
         return train(assignment, observer)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         traceback.print_exc()
-        where = "".join(traceback.format_exception(error)[-2:]).strip()
-        document = {"code": "engine_error", "message": where[-2000:]}
+        what = traceback.format_exception_only(error)[-1].strip()
+        document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
 
 

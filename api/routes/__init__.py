@@ -5,9 +5,18 @@ from fastapi import APIRouter, Depends
 from api.auth import authenticate
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, checkpoints, docs, events, health, jobs, metrics, schedules
+from api.routes import catalog, checkpoints, compare, docs, events, health, jobs, metrics, plots, schedules
 
-NOUNS = (jobs.router, events.router, metrics.router, checkpoints.router, catalog.router, schedules.router)
+NOUNS = (
+    jobs.router,
+    events.router,
+    metrics.router,
+    compare.router,
+    plots.router,
+    checkpoints.router,
+    catalog.router,
+    schedules.router,
+)
 
 OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
 

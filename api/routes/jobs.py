@@ -296,6 +296,7 @@ def _shown(view: JobView) -> dict[str, object]:
             "events": f"{own}/events",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",
+            "plot": f"{own}/plot.svg",
             "checkpoints": f"{own}/checkpoints",
         },
     }

@@ -1,6 +1,8 @@
 """Two ways into the database: `read` (one statement, one snapshot) and `write` (one short transaction)."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,9 +152,23 @@ def _open_sqlite(url: URL, pool_size: int) -> Database:
 
 def _on_writer_connect(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
     connection.execute(f"PRAGMA busy_timeout={int(_BUSY_SECONDS * 1000)}")
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # Two that switch a new file at the same moment: SQLite refuses one of them at once, whatever its busy_timeout.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _on_reader_connect(connection: Any, record: object) -> None:

@@ -41,6 +41,7 @@ class Keeper:
         self._born = 0.0
         self._due = 0.0
         self._pause = FIRST_PAUSE
+        self._told = 0.0
         self._log_from = 0
 
     @property
@@ -53,7 +54,7 @@ class Keeper:
         with opened(self.part.log) as log:
             self._log_from = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(  # noqa: S603 - our own parts
-                [sys.executable, "-S", "-E", tether.__file__, str(os.getpid()), *self.part.command],
+                [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *self.part.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,9 +70,11 @@ class Keeper:
                 self.start()
         elif ended(self._process):
             if now - self._born > STEADY_SECONDS:
-                self._pause = FIRST_PAUSE
+                self._pause, self._told = FIRST_PAUSE, 0.0
             how = word(bury(self._process))
-            self._tell(f"{self.part.name} ended ({how}) and starts again in {self._pause:.1f} s; see {self.part.log}")
+            if self._pause != self._told:  # once for each pause: one that never starts is not news for ever
+                self._told = self._pause
+                self._tell(f"{self.part.name} ended ({how}), starts again in {self._pause:.1f} s; see {self.part.log}")
             self._process, self._due = None, now + self._pause
             self._pause = min(2 * self._pause, LAST_PAUSE)
 

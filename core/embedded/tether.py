@@ -2,7 +2,7 @@
 
 On Linux the kernel then kills the command when its parent is killed, even by SIGKILL; it follows the *thread* that
 started us, so that has to be one that lives as long as the parent. Elsewhere the command outlives such a parent.
-Executed as a file, without site-packages: 20 ms.
+Executed as a file, isolated and without site-packages: 20 ms.
 """
 
 import ctypes

@@ -6,7 +6,7 @@ Conversion is exact (decimal fractions, no floats) and rounds half up to whole o
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -31,9 +31,11 @@ class RunLength:
         return self.total_steps / self.steps_per_epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """An amount with its unit. `steps(run)` says how many optimizer steps that is in a given run."""
+class Duration(NamedTuple):
+    """An amount with its unit. `steps(run)` says how many optimizer steps that is in a given run.
+
+    A tuple and no dataclass: pydantic would write a dataclass's fields into JSON Schema defaults, not "1ep".
+    """
 
     amount: Fraction
     unit: Unit

@@ -152,6 +152,24 @@ def download(
 
 
 @app.command()
+def plot(  # noqa: PLR0913 - a command's options
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    series: Annotated[
+        str | None, typer.Option(metavar="A,B", help="As in train.loss,val.loss; needed for many.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", "-o", metavar="PATH", help="Else JOB.svg; '-' is stdout.")] = None,
+    x: Annotated[str, typer.Option(help="step, epoch or seconds.")] = "step",
+    y: Annotated[str, typer.Option(help="auto, linear or log.")] = "auto",
+    url: Url = None,
+) -> None:
+    """Draw the curves of one job, or of several in one picture (SVG)."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.plot(deeds.Session(url, json=False), jobs, series, to, {"x": x, "y": y}))
+
+
+@app.command()
 def demo(*, url: Url = None) -> None:
     """Train a real job on real data and show what comes out.
 

@@ -116,6 +116,21 @@ class Client:
                 return
             after = body.get("last_id")
 
+    def plot(self, job_ids: str | Sequence[str], series: Sequence[str] | None = None, **look: Any) -> str:
+        """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
+
+        `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean.
+        """
+        jobs = [job_ids] if isinstance(job_ids, str) else list(job_ids)
+        params = {**look, "series": ",".join(series) if series else None}
+        if len(jobs) > 1:
+            params["jobs"] = ",".join(jobs)
+        path = job_path(jobs[0], "plot.svg") if len(jobs) == 1 else "/v1/metrics/plot.svg"
+        answer = self._transport.get(path, params=params, headers={"Accept": "image/svg+xml, application/problem+json"})
+        if not answer.headers.get("Content-Type", "").startswith("image/svg+xml"):
+            raise BadAnswer(f"{path} answered with something other than a picture")
+        return answer.text
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""
         body = parsed(self._transport.get(job_path(job_id, "checkpoints")))

@@ -162,6 +162,20 @@ def download(session: Session, job_id: str, kind: str | None, target: str | None
     return 0
 
 
+def plot(session: Session, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, str]) -> int:
+    """Writes curves of jobs as a picture into a file; '-' is standard output."""
+    with session.client() as client:
+        picture = client.plot(job_ids, series.split(",") if series else None, **look)
+    if target == "-":
+        print(picture)  # noqa: T201 - a document, for a pipe
+        return 0
+    path = Path(target or f"{job_ids[0]}.svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(picture, encoding="utf-8")
+    screen.say(str(path))
+    return 0
+
+
 def chosen(checkpoints: Sequence[Checkpoint], kind: str | None, job_id: str) -> Checkpoint:
     """The newest checkpoint of the wanted kind, or of the most wanted kind that there is."""
     by_kind = {one.kind: one for one in sorted(checkpoints, key=lambda one: one.step)}

@@ -15,7 +15,7 @@ from typing import IO, NoReturn
 
 from basin import deeds, jobfile, screen
 from basin.client import Client
-from basin.errors import BasinError, NotThere, Unreachable
+from basin.errors import BadFile, BasinError, NotThere, Unreachable
 from basin.follow import follow
 from basin.shapes import Job
 
@@ -27,7 +27,8 @@ STOP_SECONDS = 15.0
 def run(url: str | None) -> int:
     """Trains the demo's job at `url`, or with a service of its own; the exit code says whether it succeeded."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)  # so that a service that was started here is stopped here
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, end)  # so that a service that was started here is stopped here
     spec = jobfile.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
     screen.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
     try:
@@ -73,6 +74,8 @@ def service(url: str | None) -> Iterator[tuple[str, bool]]:
     """The address of a service that answers, and whether it was started here (then it is stopped here too)."""
     wanted = url or os.environ.get("BASIN_URL")
     port = os.environ.get("BASIN_PORT") or "8000"
+    if not port.isdecimal():
+        raise BadFile(f"BASIN_PORT is {port!r}, which is no port")
     address = (wanted or f"http://127.0.0.1:{port}").rstrip("/")
     if answers(address):
         screen.say(f"The service at {address} is used.")
@@ -113,7 +116,7 @@ def free_port(wanted: int) -> int:
 def started(port: int, output: IO[bytes]) -> Iterator[str]:
     """A service of our own, from its first answer to its last process."""
     screen.say("starting the service …")
-    command = [sys.executable, "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
     up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -124,7 +127,7 @@ def started(port: int, output: IO[bytes]) -> Iterator[str]:
             if up.poll() is not None or time.monotonic() > deadline:
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip()
-                raise Unreachable(address, f"the service did not start\n{said}")
+                raise NotThere(f"the service did not start\n{said}")
             time.sleep(0.05)
         yield address
     finally:

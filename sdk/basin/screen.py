@@ -205,6 +205,6 @@ def failure(error: BasinError) -> None:
             if field.hint:
                 say(f"      {field.hint}", stderr=True)
         return
-    say(f"error: {error}", stderr=True)
+    say(*f"error: {error}".splitlines(), stderr=True)
     if isinstance(error, Unreachable):
         say("  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True)

@@ -27,7 +27,7 @@ def test_a_first_session(start: Start, home: Path) -> None:
     """What the README promises, in its order."""
     up = start()
     url = up.url()
-    followed = cli(home, "submit", DIGITS, "--follow", url=url)
+    followed = cli(home, "submit", DIGITS, "--set", "epochs=60", "--follow", url=url)
     assert followed.returncode == 0, followed.stderr + up.said
     job_id = followed.stdout.split()[0]
     rows = {line.split()[0]: line.split() for line in followed.stdout.splitlines() if line.strip()}
@@ -96,8 +96,8 @@ def test_parts_that_die_start_again(start: Start, home: Path) -> None:
             killed.kill()
             until(f"another {name}", partial(another, up, name, killed))
         assert client.wait(job_id, timeout=120).status == "succeeded"
-    assert "api ended (SIGKILL) and starts again" in up.said
-    assert "worker ended (SIGKILL) and starts again" in up.said
+    assert "api ended (SIGKILL), starts again" in up.said
+    assert "worker ended (SIGKILL), starts again" in up.said
     assert up.end() < 10
     assert up.left() == []
 
@@ -132,9 +132,21 @@ def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
     assert up.left() == []
 
 
+def test_a_database_of_ones_own_from_basin_toml(start: Start, home: Path, empty_postgresql_url: str) -> None:
+    """Settings of the folder reach every part, and the migrations run by themselves."""
+    (home.parent / "basin.toml").write_text(f'database_url = "{empty_postgresql_url}"\nlog_level = "WARNING"\n')
+    up = start()
+    with Client(up.url()) as client:
+        job = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 2}
+        assert client.wait(client.submit(job).id, timeout=60).status == "succeeded"
+    assert up.end() < 10
+    assert up.left() == []
+    assert not (home / "basin.db").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_it_starts_is_heard(start: Start, number: int) -> None:
-    up = start()
+    up = start("--no-worker")
     until("the migration", lambda: len(up.family()) > 1)
     assert up.end(number) < 10
     assert up.process.returncode == 0
@@ -194,6 +206,21 @@ def test_a_home_that_is_deep_and_odd_works_too(start: Start, home: Path, tmp_pat
         assert up.left() == []
     finally:
         up.close()
+
+
+def test_a_demo_whose_service_cannot_start_says_why(home: Path) -> None:
+    said = subprocess.run(
+        [*BASIN, "demo"],
+        cwd=home.parent,
+        env=environment(home) | {"BASIN_PORT": "0", "BASIN_STORE_URL": "ftp://elsewhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert "error: the service did not start\n" in said.stderr
+    assert "store_url must be" in said.stderr
 
 
 def test_the_demo_from_start_to_stop(home: Path) -> None:

@@ -1,6 +1,9 @@
 """The job that every fault test runs, and what must hold afterwards, whatever happened to it."""
 
 import json
+import math
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,7 @@ from core.recipe.parse import parse_job
 from tests.support.service import Service
 from worker import runner
 
-# A few seconds long, with what a resume can get wrong: momentum, dropout, a mean of weights, open metric chunks.
+# With what a resume can get wrong: momentum, dropout, a mean of weights, open metric chunks.
 SPEC: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [384, 384], "dropout": 0.1},
     "data": {"name": "digits"},
@@ -23,20 +26,26 @@ SPEC: dict[str, Any] = {
     "evaluate": {"every": "5ep"},
     "checkpoints": {"every": "300st"},
     "batch_size": 32,
-    "epochs": 90,
     "seed": 3,
 }
-STEPS = 3600
+SHORT = SPEC | {"epochs": 2}
+STEPS_PER_EPOCH = 40  # ceil(1258 / 32)
+SECONDS = 3.0  # a fault has to find the job at work, on a fast machine too
 MEASURED = {"throughput"}  # a measurement of time, not a result
 
 
 @dataclass
 class Truth:
-    """What a run without any disturbance gives."""
+    """A job that is long enough here to be disturbed, and what it gives without any disturbance."""
 
+    spec: dict[str, Any]
     series: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        return int(self.spec["epochs"]) * STEPS_PER_EPOCH
 
     def emit(self, event: runner.Event) -> None:
         kind, fields = runner.described(event)
@@ -53,17 +62,31 @@ class Truth:
 @pytest.fixture(scope="session")
 def truth(datasets: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """The undisturbed run, with no service around it."""
-    found = Truth()
-    ended = runner.train_local(
-        parse_job(json.dumps(SPEC).encode()),
-        found,
-        datasets=datasets("digits").parent,
-        scratch=tmp_path_factory.mktemp("undisturbed"),
-    )
-    assert ended.outcome == "succeeded"
-    assert ended.progress["steps"] == STEPS
-    found.results = ended.results
-    return found
+
+    def run(epochs: int) -> Truth:
+        found = Truth(SPEC | {"epochs": epochs})
+        spec = parse_job(json.dumps(found.spec).encode())
+        scratch = tmp_path_factory.mktemp("undisturbed")
+        ended = runner.train_local(spec, found, datasets=datasets("digits").parent, scratch=scratch)
+        assert (ended.outcome, ended.progress["step"]) == ("succeeded", found.steps)
+        found.results = ended.results
+        return found
+
+    run(2)  # whatever torch does at its first steps
+    begun = time.monotonic()
+    run(10)
+    epochs = 5 * math.ceil(2 * SECONDS / (time.monotonic() - begun))
+    return run(min(max(epochs, 90), 900))
+
+
+@pytest.fixture
+def at_a_random_moment(truth: Truth) -> Callable[[Service, str], None]:
+    """Wait until somewhere in the middle of the job, so that there is something to lose and something to do."""
+
+    def wait(service: Service, job_id: str) -> None:
+        service.when_at(job_id, random.randrange(truth.steps * 4 // 10))
+
+    return wait
 
 
 @pytest.fixture
@@ -74,7 +97,7 @@ def same_as_undisturbed(truth: Truth) -> Callable[[Service, str], None]:
         job = service.ended(job_id)
         assert (job["status"], job["stop_reason"], job["error"]) == ("succeeded", "completed", None), job
         assert job["results"] == truth.results
-        assert job["progress"]["step"] == STEPS
+        assert job["progress"]["step"] == truth.steps
         newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
         assert newest == truth.digests
         with service.database() as db:

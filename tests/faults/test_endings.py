@@ -9,7 +9,7 @@ from safetensors.numpy import load
 from sqlalchemy import select
 
 from core.db.tables import event
-from tests.faults.conftest import SPEC, STEPS
+from tests.faults.conftest import SHORT, Truth
 from tests.support.service import Service, gone, until
 
 Check = Callable[[Service, str], None]
@@ -19,10 +19,10 @@ def cancel(service: Service, job_id: str) -> int:
     return service.http.post(f"/v1/jobs/{job_id}/cancel").status_code
 
 
-def test_cancel(sqlite_service: Service) -> None:
+def test_cancel(sqlite_service: Service, truth: Truth) -> None:
     """The runner ends its step and goes; the checkpoints stay, and the slot is free."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 3)
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 3)
     (runner,) = sqlite_service.worker.runners()
     assert cancel(sqlite_service, job_id) == 202
     job = sqlite_service.ended(job_id, seconds=15)
@@ -30,13 +30,13 @@ def test_cancel(sqlite_service: Service) -> None:
     assert gone(runner, 5.0)
     assert sqlite_service.checkpoints(job_id)
     assert cancel(sqlite_service, job_id) == 202
-    assert sqlite_service.ended(sqlite_service.submit(SPEC | {"epochs": 2}))["status"] == "succeeded"
+    assert sqlite_service.ended(sqlite_service.submit(SHORT))["status"] == "succeeded"
 
 
-def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service) -> None:
+def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service, truth: Truth) -> None:
     """A stopped process cannot even hear SIGTERM: it is killed after the grace, within 15 s in all."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 10)
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 10)
     (runner,) = sqlite_service.worker.runners()
     runner.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
@@ -45,20 +45,20 @@ def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service) -> None:
     assert gone(runner, 15.0 - (time.monotonic() - begun))
 
 
-def test_cancel_while_it_waits(sqlite_service: Service) -> None:
+def test_cancel_while_it_waits(sqlite_service: Service, truth: Truth) -> None:
     """A queued job is cancelled by a reconciler; no worker ever touches it."""
-    first = sqlite_service.submit(SPEC)
-    second = sqlite_service.submit(SPEC)
+    first = sqlite_service.submit(truth.spec)
+    second = sqlite_service.submit(truth.spec)
     assert cancel(sqlite_service, second) == 202
     assert sqlite_service.ended(second)["attempt"] == 0
     cancel(sqlite_service, first)
     sqlite_service.ended(first)
 
 
-def test_divergence(sqlite_service: Service) -> None:
+def test_divergence(sqlite_service: Service, truth: Truth) -> None:
     """A loss that is no number ends the job; the last finite checkpoint stays, and no retry is wasted on it."""
     explosion = {"name": "exponential", "gamma": 1e12, "every": 350, "staircase": True}
-    job_id = sqlite_service.submit(SPEC | {"schedule": explosion, "swa": False, "max_retries": 2})
+    job_id = sqlite_service.submit(truth.spec | {"schedule": explosion, "swa": False, "max_retries": 2})
     job = sqlite_service.ended(job_id)
     assert (job["status"], job["stop_reason"], job["error"]["code"]) == ("failed", "non_finite", "diverged")
     assert job["attempt"] == 1
@@ -68,10 +68,10 @@ def test_divergence(sqlite_service: Service) -> None:
     assert all(np.isfinite(tensor).all() for tensor in load(content).values())
 
 
-def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Check) -> None:
+def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """One flipped bit is found before anything is loaded: the checkpoint before it is used, with an event."""
-    job_id = sqlite_service.submit(SPEC)
-    sqlite_service.when_at(job_id, STEPS // 2)
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, truth.steps // 3)
     sqlite_service.worker.stop()
     (*_, newest) = sqlite_service.checkpoints(job_id)
     (path,) = sqlite_service.home.glob(f"store/jobs/{job_id}/*-{newest['step']}-*/state.safetensors")
@@ -88,10 +88,10 @@ def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Chec
         assert [data["code"] for data in connection.execute(found).scalars()] == ["checkpoint_corrupt"]
 
 
-def test_a_runner_that_stalls(brokerless_service: Service, same_as_undisturbed: Check) -> None:
+def test_a_runner_that_stalls(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """The heart of its supervisor beats on, but no step comes: it is killed, lost with this cause, and done again."""
-    job_id = brokerless_service.submit(SPEC)
-    brokerless_service.when_at(job_id, STEPS // 10)
+    job_id = brokerless_service.submit(truth.spec)
+    brokerless_service.when_at(job_id, truth.steps // 10)
     (runner,) = until("the runner", brokerless_service.worker.runners)
     runner.send_signal(signal.SIGSTOP)
     brokerless_service.when(job_id, lambda job: job["attempt"] == 2, seconds=20)

@@ -8,7 +8,7 @@ import psutil
 from sqlalchemy import select
 
 from core.db.tables import checkpoint, event, metric_chunk
-from tests.faults.conftest import SPEC, STEPS
+from tests.faults.conftest import SHORT, Truth
 from tests.support.service import Service, gone
 
 Check = Callable[[Service, str], None]
@@ -20,11 +20,11 @@ def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-def test_a_zombie_writes_nothing(postgresql_service: Service, same_as_undisturbed: Check) -> None:
+def test_a_zombie_writes_nothing(postgresql_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """SIGSTOP of worker, zygote and runner for three leases; another worker takes over meanwhile; SIGCONT."""
     zombie = postgresql_service.worker
-    job_id = postgresql_service.submit(SPEC)
-    postgresql_service.when_at(job_id, STEPS // 3)
+    job_id = postgresql_service.submit(truth.spec)
+    postgresql_service.when_at(job_id, truth.steps // 3)
     stopped, (runner,) = zombie.tree(), zombie.runners()
     signal_all(stopped, signal.SIGSTOP)
     asleep = time.monotonic()
@@ -41,7 +41,7 @@ def test_a_zombie_writes_nothing(postgresql_service: Service, same_as_undisturbe
     assert other.exit_code is None
     # The zombie gave up that attempt and nothing else: it takes jobs again.
     other.stop()
-    assert postgresql_service.ended(postgresql_service.submit(SPEC | {"epochs": 2}))["status"] == "succeeded"
+    assert postgresql_service.ended(postgresql_service.submit(SHORT))["status"] == "succeeded"
 
 
 def newest_event(service: Service) -> int:

@@ -16,6 +16,7 @@ from core.jobs.fence import Fence
 from core.jobs.finish import give_back
 from core.jobs.metrics import record_points, series
 from core.jobs.queries import get_job
+from core.jobs.state import lock_state
 from core.jobs.verbs import cancel
 from tests.support.jobs import (
     LEASE,
@@ -191,6 +192,20 @@ def test_many_claimers_at_once_never_get_the_same_job(database_url: str) -> None
     finally:
         for pool in pools:
             pool.close()
+
+
+def test_a_claimer_steps_over_the_row_that_a_rival_holds(postgresql_url: str) -> None:
+    """SQLite lets nobody else write; PostgreSQL's rivals must neither wait nor go away with nothing."""
+    database = open_database(postgresql_url)
+    best, next_best = submitted(database), submitted(database)
+    try:
+        with database.write() as connection:
+            assert lock_state(connection, best) is not None
+            found = taken(database)
+        assert found is not None
+        assert found.job_id == next_best
+    finally:
+        database.close()
 
 
 CLAIMER = """

@@ -73,3 +73,10 @@ def test_text_round_trips(whole: int, millionths: int, unit: str) -> None:
     text = f"{whole}.{millionths:06d}{unit}" if unit == "ep" else f"{whole}{unit}"
     duration = Duration.parse(text)
     assert Duration.parse(str(duration)) == duration
+
+
+def test_defaults_in_json_schema_are_written_as_users_write_them() -> None:
+    class Every(BaseModel):
+        every: Duration = Duration.parse("1ep")
+
+    assert Every.model_json_schema()["properties"]["every"]["default"] == "1ep"

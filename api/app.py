@@ -1,5 +1,6 @@
 """The API as an ASGI application."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,7 +16,9 @@ from api.deps import Service
 from api.edge import Edge
 from api.errors import on_error
 from api.keyring import Keyring
+from api.live import Live
 from api.routes import routers
+from api.sse import encode
 from core.db.session import open_database
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
@@ -45,8 +48,11 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with contextlib.ExitStack() as parts:
-        app.state.service = await run_in_threadpool(_open, app.state.settings, parts)
+        service = app.state.service = await run_in_threadpool(_open, app.state.settings, parts)
+        poller = asyncio.create_task(service.live.poll())
         yield
+        service.live.close()
+        poller.cancel()
 
 
 def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
@@ -60,4 +66,5 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler = Reconciler(db, store, hints, settings)
     reconciler.start()
     parts.callback(reconciler.stop)
-    return Service(settings, db, store, hints, reconciler, Keyring(db, settings))
+    live = Live(db, encode, settings.max_streams)
+    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from api.documents import MalformedError
 from api.errors import HttpError
 from api.keyring import Keyring
+from api.live import Live
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
@@ -31,6 +32,7 @@ class Service:
     hints: Hints
     reconciler: Reconciler
     keyring: Keyring
+    live: Live
 
 
 async def _service(request: Request) -> Service:

@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.store import open_store
 
 GRACE_SECONDS = 1  # for answers that are under way; a stop takes 2 s at most
+DEAF_SECONDS = 60  # accepted connections inherit it
 BACKLOG = 2048  # connections that wait to be accepted
 
 
@@ -30,6 +31,13 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams and waits would go on for hours: they end now, and their readers come again."""
+        service = getattr(getattr(self.config.app, "state", None), "service", None)
+        if service is not None:
+            service.live.close()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> None:
@@ -83,5 +91,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); another port: --port 0 or BASIN_PORT"
         raise Misconfigured(message) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a peer that takes nothing holds no memory of ours for longer
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * DEAF_SECONDS)
     with listener:
         yield listener

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
     key_limits: Limits | None = None
+    max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from core.jobs.beat import report_start
 from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
-from core.jobs.events import add_event
-from core.jobs.fence import Fenced, fenced
+from core.jobs.fence import Fenced
+from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk, record_points
 from core.recipe.assignment import Resume
 from core.store.base import Store
@@ -24,6 +24,8 @@ from worker.heart import Abandoned, Heart
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 0.5
+MOST_LINES: Final = 2000  # of an attempt's log
+LONGEST_LINE: Final = 4096  # characters
 
 
 class Recorder:
@@ -42,6 +44,7 @@ class Recorder:
         self._resumed = resumed
         self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
+        self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"recorder-{heart.fence.job_id}", daemon=True)
         self.failure: str | None = None
@@ -82,7 +85,17 @@ class Recorder:
             case "checkpoint":
                 self._checkpoint(frame)
             case "log":
-                self._logs.append({"level": frame["level"], "message": str(frame["message"])[:4096]})
+                self._log(frame["level"], str(frame["message"]))
+
+    def _log(self, level: str, message: str) -> None:
+        """Keep a line, cut to a readable length; one that talks without end gets a last word from us."""
+        self._said += 1
+        if self._said <= MOST_LINES:
+            cut = message if len(message) <= LONGEST_LINE else message[:LONGEST_LINE] + " …"
+            self._logs.append({"level": level, "message": cut})
+        elif self._said == MOST_LINES + 1:
+            message = f"the log of this attempt ends here, after {MOST_LINES} lines"
+            self._logs.append({"level": "warning", "message": message})
 
     def _start(self, environment: dict[str, Any]) -> None:
         """Note on what this attempt computes; the engine puts there how faithful its resume is."""
@@ -102,13 +115,8 @@ class Recorder:
 
     def _write_logs(self) -> None:
         if self._logs:
-            self._heart.persist(lambda: self._events("log", self._logs))
+            self._heart.persist(lambda: record_events(self._db, self._fence, "log", self._logs))
             self._logs.clear()
-
-    def _events(self, kind: str, bodies: list[dict[str, Any]]) -> None:
-        with fenced(self._db, self._fence) as connection:
-            for body in bodies:
-                add_event(connection, self._fence.job_id, self._fence.attempt, kind, body)
 
     def _checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
@@ -120,7 +128,7 @@ class Recorder:
             log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
             message = f"the checkpoint at step {row.step} could not be stored: {error}"
             body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
-            self._heart.persist(lambda: self._events("warning", [body]))
+            self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
             self.missing.add(row.kind)
         else:
             chunks, resumable = self._book.pending(), bool(frame["resumable"])

@@ -12,9 +12,9 @@ from typing import Any, Final
 from core.db.session import Database, is_transient
 from core.jobs.checkpoints import mark_corrupt
 from core.jobs.claim import Claim, claim
-from core.jobs.events import add_event
-from core.jobs.fence import Fence, Fenced, fenced
+from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import Ending, finish, give_back
+from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment, Resume
@@ -255,5 +255,4 @@ def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": seen.stderr[-2000:]}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
-    with fenced(attempt.shop.db, attempt.fence) as connection:
-        add_event(connection, attempt.fence.job_id, attempt.fence.attempt, "warning", death)
+    record_events(attempt.shop.db, attempt.fence, "warning", [death])

@@ -11,6 +11,7 @@ from api.routes import (
     checkpoints,
     compare,
     docs,
+    events,
     fleet,
     health,
     jobs,
@@ -23,6 +24,7 @@ from api.routes import (
 NOUNS = (
     jobs.router,
     changes.router,
+    events.router,
     metrics.router,
     compare.router,
     plots.router,

@@ -11,16 +11,18 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from starlette.concurrency import run_in_threadpool
 
 from api.auth import Caller
-from api.deps import Body, JobId, Running
+from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse, timestamp
+from api.live import wait_asked
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.ranges import unchanged
 from api.search import BY_METADATA, JobsQuery, Status
 from core.errors import Conflict, NotFound
-from core.jobs.queries import JobView, get_job, job_version, list_jobs
+from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
 from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
 from core.recipe.parse import parse_job
@@ -199,15 +201,34 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     response_model=Job,
     responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
 )
-def get_one(
-    job_id: JobId, caller: Caller, service: Running, if_none_match: Annotated[str | None, Header()] = None
+async def get_one(
+    job_id: JobId,
+    caller: Caller,
+    service: Running,
+    if_none_match: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job changes, or after 30 s")] = None,
 ) -> Response:
-    """One job. Poll it with If-None-Match: the ETag covers everything but `queue` and `eta_seconds`."""
+    """One job. Poll it with If-None-Match: the ETag covers everything but `queue` and `eta_seconds`.
+
+    `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
+    """
+    seconds, waited = wait_asked(prefer), False
+    if seconds is not None:
+        view = await run_in_threadpool(get_job, service.db, caller.owner, job_id)
+        known = if_none_match is None or unchanged(if_none_match, etag(view.version))
+        waited = is_over(view) or not known or await service.live.change(caller.owner, job_id, view.version, seconds)
+    found = await run_in_threadpool(_one, service, caller.owner, job_id, if_none_match)
+    if waited:
+        found.headers["Preference-Applied"] = f"wait={seconds}"
+    return found
+
+
+def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -> Response:
     if if_none_match is not None:
-        tag = etag(job_version(service.db, caller.owner, job_id))
+        tag = etag(job_version(service.db, owner, job_id))
         if unchanged(if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})
-    return answer(get_job(service.db, caller.owner, job_id), 200)
+    return answer(get_job(service.db, owner, job_id), 200)
 
 
 @router.post(
@@ -276,6 +297,7 @@ def _shown(view: JobView) -> dict[str, object]:
         "links": {
             "self": own,
             "cancel": f"{own}/cancel",
+            "events": f"{own}/events",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",
             "plot": f"{own}/plot.svg",

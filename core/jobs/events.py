@@ -1,9 +1,10 @@
 """What happened to a job, in order. Events of type "status" are its timeline."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Select, insert, select
 
 from core.db.session import Database, now
 from core.db.tables import event, job
@@ -28,14 +29,28 @@ def add_event(connection: Connection, job_id: str, attempt: int, type_: str, dat
     )
 
 
-def list_events(db: Database, owner: str, job_id: str, *, after: int = 0, limit: int = 100) -> list[EventView]:
+def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    owner: str,
+    job_id: str,
+    *,
+    after: int = 0,
+    limit: int = 100,
+    types: Collection[str] | None = None,
+) -> list[EventView]:
     """The events of a job behind event id `after`, oldest first; none for a job of somebody else."""
-    query = (
-        select(event.c.id, event.c.job_id, event.c.attempt, event.c.type, event.c.at, event.c.data)
-        .join(job, job.c.id == event.c.job_id)
-        .where(event.c.job_id == job_id, job.c.owner == owner, event.c.id > after)
-        .order_by(event.c.id)
-        .limit(limit)
-    )
+    query = events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.owner == owner)
     with db.read() as connection:
         return [EventView(*row) for row in connection.execute(query)]
+
+
+def events_after(job_id: str, after: int, limit: int, types: Collection[str] | None = None) -> Select[Any]:
+    """The columns of EventView, of some types or of all."""
+    row = event.c
+    query = (
+        select(row.id, row.job_id, row.attempt, row.type, row.at, row.data)
+        .where(row.job_id == job_id, row.id > after)
+        .order_by(row.id)
+        .limit(limit)
+    )
+    return query if types is None else query.where(row.type.in_(types))

@@ -16,6 +16,7 @@ from core.db.session import Database
 from core.db.tables import metric_chunk
 from core.db.upsert import insert_or_replace
 from core.jobs.fence import Fence, fenced
+from core.jobs.state import touch
 from core.jobs.thinning import thinned
 
 CHUNK_POINTS: Final = 1000
@@ -70,8 +71,9 @@ def record_points(db: Database, fence: Fence, chunks: Iterable[Chunk]) -> None:
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence) as connection:
+    with fenced(db, fence, exclusive=True) as connection:
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
+        touch(connection, fence.job_id)
 
 
 def drop_after(connection: Connection, job_id: str, step: int) -> None:

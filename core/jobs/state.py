@@ -49,6 +49,13 @@ def lock_state(connection: Connection, job_id: str, *, exclusive: bool = True) -
     return None if row is None else as_state(row)
 
 
+def touch(connection: Connection, job_id: str) -> None:
+    """Something that a reader can see has changed; the caller holds the row. Whoever follows the job looks again."""
+    connection.execute(
+        update(job_state).where(job_state.c.job_id == job_id).values(version=job_state.c.version + 1),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A transition: the next status, a short sentence for the timeline, and columns to set along with it."""

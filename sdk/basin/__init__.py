@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from basin.client import Client
     from basin.errors import BasinError, Problem, Unreachable
-    from basin.shapes import Checkpoint, Job, Series
+    from basin.shapes import Checkpoint, Event, Job, Series
 
-__all__ = ["BasinError", "Checkpoint", "Client", "Job", "Problem", "Series", "Unreachable"]
+__all__ = ["BasinError", "Checkpoint", "Client", "Event", "Job", "Problem", "Series", "Unreachable"]
 
-HOMES = {"Client": "client", "Checkpoint": "shapes", "Job": "shapes", "Series": "shapes"}
+HOMES = {"Client": "client", "Checkpoint": "shapes", "Event": "shapes", "Job": "shapes", "Series": "shapes"}
 
 
 def __getattr__(name: str) -> Any:

@@ -121,6 +121,23 @@ def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.T
 
 
 @app.command()
+def logs(
+    *,
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    url: Url = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Print what a job said: its log lines and warnings.
+
+    With -o json each is a JSON document on a line of its own. Ctrl-C ends the following; the job goes on.
+    """
+    from basin import deeds
+
+    raise typer.Exit(deeds.logs(deeds.Session(url, output is Output.JSON), job, follow=follow))
+
+
+@app.command()
 def cancel(
     *,
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],

@@ -13,13 +13,15 @@ import httpx2
 from pydantic import ValidationError
 
 from basin.errors import BadAnswer, Unreachable
+from basin.events import stream
 from basin.fetch import fetch
-from basin.shapes import Checkpoint, Job, Page, Queued, Series, Shape, Worker
+from basin.shapes import Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 POLL = 0.2  # seconds between looks at a job
 PATIENCE = 60.0  # seconds of silence after which a service counts as gone
+HOLD = 20  # seconds that the service is asked to hold a look at a job until there is something new
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
@@ -39,6 +41,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = (url or environ.get("BASIN_URL") or DEFAULT_URL).rstrip("/")
+        self._timeout = timeout
         self._transport = Transport(self.url, key or environ.get("BASIN_API_KEY"), timeout, transport)
 
     def __enter__(self) -> Self:
@@ -117,6 +120,28 @@ class Client:
             raise BadAnswer(f"the metrics of {job_id} came without series")
         return {name: fitted(Series, one) for name, one in found.items()}
 
+    def events(
+        self, job_id: str, *, types: Sequence[str] | None = None, after: str | None = None, patience: float = PATIENCE
+    ) -> Iterator[Event]:
+        """What happens to the job as it happens, from its beginning or behind the cursor `after`, until it has ended.
+
+        Each event comes once, whatever happens to the connection: it is taken up again for `patience` seconds.
+        """
+        return stream(self._transport, job_path(job_id, "events"), types=types, after=after, patience=patience)
+
+    def past_events(
+        self, job_id: str, *, types: Sequence[str] | None = None, after: str | None = None
+    ) -> Iterator[Event]:
+        """What has happened so far, page by page; progress and metrics are not among it."""
+        params = {"types": ",".join(types) if types else None, "limit": 1000}
+        while True:
+            body = parsed(self._transport.get(job_path(job_id, "events"), params=params | {"after": after}))
+            for one in body.get("data") or ():
+                yield fitted(Event, one | {"cursor": one.get("id") or ""})
+            if not body.get("has_more"):
+                return
+            after = body.get("last_id")
+
     def plot(self, job_ids: str | Sequence[str], series: Sequence[str] | None = None, **look: Any) -> str:
         """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
 
@@ -163,7 +188,7 @@ class Client:
         """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
         deadline = None if timeout is None else time.monotonic() + timeout
         status = "not seen"
-        for job in self._looks(job_id, poll, patience):
+        for job in self._looks(job_id, poll, patience, deadline):
             if job is not None and job.finished:
                 return job
             status = job.status if job is not None else status
@@ -171,26 +196,33 @@ class Client:
                 break
         raise TimeoutError(f"{job_id} is still {status} after {timeout} s")
 
-    def _looks(self, job_id: str, poll: float, patience: float) -> Iterator[Job | None]:
-        """Every look at a job, None when nothing changed or nothing answered, until it ended."""
+    def _looks(self, job_id: str, poll: float, patience: float, deadline: float | None = None) -> Iterator[Job | None]:
+        """Every look at a job, None when nothing changed or nothing answered, until it ended.
+
+        The service is asked to answer when there is something new; one that does not know how is polled.
+        """
         etag, lost_at = "", None
         while True:
-            job = None
+            job, held = None, False
+            left = HOLD if deadline is None else min(HOLD, int(deadline - time.monotonic()))
+            hold = min(left, int(self._timeout / 2))
+            headers = {"If-None-Match": etag} | ({"Prefer": f"wait={hold}"} if hold > 0 else {}) if etag else None
             try:
-                answer = self._transport.get(job_path(job_id), headers={"If-None-Match": etag} if etag else None)
+                answer = self._transport.get(job_path(job_id), headers=headers)
             except Unreachable:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > patience:
                     raise
             else:
-                lost_at = None
+                lost_at, held = None, "Preference-Applied" in answer.headers
                 if answer.status_code != httpx2.codes.NOT_MODIFIED:
                     etag = answer.headers.get("ETag", "")
                     job = shaped(Job, answer)
             yield job
             if job is not None and job.finished:
                 return
-            time.sleep(poll)
+            if not held:
+                time.sleep(poll)
 
 
 def job_path(job_id: str, *rest: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
 from basin.errors import BadFile, BasinError, NotThere
-from basin.follow import follow
+from basin.follow import SAID, entries, follow
 from basin.shapes import Checkpoint, Job, Warned
 
 PREFERRED = ("swa", "ema", "best", "last")
@@ -99,6 +99,19 @@ class Search:
     status: Sequence[str] | None = None
     metadata: Sequence[str] = ()
     q: str | None = None
+
+
+def logs(session: Session, job_id: str, *, follow: bool) -> int:
+    """What a job has said, and on request what it says until it ends; one JSON document a line for programs."""
+    with session.client() as client:
+        client.get(job_id)
+        try:
+            for event in entries(client, job_id) if follow else client.past_events(job_id, types=SAID):
+                screen.entry(event, as_json=session.json)
+        except KeyboardInterrupt:
+            goes_on(session, job_id)
+            return 130
+    return 0
 
 
 def listing(session: Session, search: Search, after: str | None, limit: int) -> int:

@@ -8,9 +8,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from basin import screen
 from basin.client import Client
-from basin.shapes import Job
+from basin.errors import BasinError
+from basin.shapes import Event, Job
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0  # seconds between lines of progress in a log file: a long job says less
+RETRY_SECONDS = 10.0  # for a stream that broke; then the job is polled
+SAID = ("log", "warning")
 Show = Callable[[Job], None]
 
 
@@ -57,7 +60,51 @@ def headline(job: Job) -> str:
 def follow(client: Client, job_id: str, *, stderr: bool = False) -> Job:
     """Shows a job until it ended, and returns it. `stderr` keeps stdout free for a result."""
     view: AbstractContextManager[Show] = bar() if screen.interactive() and not stderr else lines(stderr=stderr)
+    job = client.get(job_id)
     with view as show:
-        for job in client.changes(job_id):
+        show(job)
+        for job in changes(client, job):  # noqa: B020 - the newest one is what is left at the end
             show(job)
     return job
+
+
+def changes(client: Client, job: Job) -> Iterator[Job]:
+    """The job whenever it changed, until it ended: from its events, and by polling where these cannot be had."""
+    if job.finished:
+        return
+    try:
+        yield from live(client, job)
+        yield client.get(job.id)
+    except BasinError:  # no stream, or it broke for good; whether the service is gone, the polling will find out
+        yield from client.changes(job.id)
+
+
+def live(client: Client, job: Job) -> Iterator[Job]:
+    """The job as its events change it. The stream begins with the past: what `job` knows of it is passed over."""
+    known = len(job.raw().get("timeline") or ())
+    for event in client.events(job.id, types=("status", "progress"), patience=RETRY_SECONDS):
+        if event.type == "status":
+            known -= 1
+            if known >= 0:
+                continue
+            told = {"status": str(event.data.get("status")), "status_detail": event.data.get("detail"), "queue": None}
+            job = job.model_copy(update=told)
+            if job.finished:
+                return
+        else:
+            job = job.model_copy(update={"progress": job.progress.read(job.progress.raw() | event.data)})
+        yield job
+
+
+def entries(client: Client, job_id: str) -> Iterator[Event]:
+    """What the job says, until it ended: live, and by polling where that cannot be had."""
+    last: str | None = None
+    try:
+        for event in client.events(job_id, types=SAID, patience=RETRY_SECONDS):
+            last = event.cursor
+            yield event
+    except BasinError:
+        for _ in client.changes(job_id):
+            for event in client.past_events(job_id, types=SAID, after=last):
+                last = event.cursor
+                yield event

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from basin.errors import BasinError, Problem, Unreachable
-from basin.shapes import Checkpoint, Job, Page, Progress, Queued, Slots, Warned, Worker
+from basin.shapes import Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
 SHOWN_RECIPE = (
@@ -56,6 +56,18 @@ def clean(text: object) -> str:
 def as_json(data: Any) -> None:
     """One JSON document on stdout; ASCII only, which no terminal obeys and every parser reads."""
     print(json.dumps(data, indent=2))  # noqa: T201
+
+
+def entry(event: Event, *, as_json: bool) -> None:
+    """A line of a job's log. Programs get a JSON document a line."""
+    if as_json:
+        print(json.dumps(event.raw()), flush=True)  # noqa: T201
+        return
+    at = event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
+    level = event.data.get("level") or event.type
+    first, *rest = str(event.data.get("message") or "").splitlines() or [""]
+    quoted = str(event.data.get("stderr") or "").splitlines()
+    say(f"{at}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:

@@ -85,6 +85,19 @@ class Job(Shape):
         return self.status in TERMINAL
 
 
+class Event(Shape):
+    """Something that happened to a job. `type` says what `data` holds: status, checkpoint, log, warning, progress
+    or metrics. `cursor` is the place behind it: a stream or a list goes on from there.
+    """
+
+    type: str
+    id: str | None = None
+    attempt: int = 0
+    at: datetime | None = None
+    data: dict[str, Any] = {}
+    cursor: str = ""
+
+
 class Page(Shape):
     """Jobs, newest first unless asked otherwise; `last_id` goes into `after` for the next page."""
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,29 @@ def test_it_stops_when_told(
         until("the process ends", lambda: part.exit_code is not None, 10)
     assert part.exit_code == 0
     assert "Traceback" not in part.said
+
+
+def test_streams_and_waits_end_when_it_stops(
+    serve: Callable[[str, Broker | None], Service], sqlite_url: str, datasets: Callable[[str], object]
+) -> None:
+    """At once, and as an answer that is complete: readers come again, and nothing is said to have gone wrong."""
+    service = serve(sqlite_url, None)
+    part = service.start_api()
+    spec = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 2}
+    path = f"/v1/jobs/{service.submit(spec)}"
+    with service.http.stream("GET", f"{path}/events", headers={"Accept": "text/event-stream"}) as answer:
+        lines = answer.iter_lines()
+        assert next(line for line in lines if line.startswith("event:")) == "event: status"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(service.http.get, path, headers={"Prefer": "wait=60"})
+            time.sleep(0.3)
+            part.signal(signal.SIGTERM)
+            assert waiting.result().status_code == 200
+        assert not any(line.startswith("event:") for line in lines)
+    until("the process ends", lambda: part.exit_code is not None, 10)
+    assert part.exit_code == 0
+    assert "Traceback" not in part.said
+    assert "Cancel" not in part.said
 
 
 def test_it_starts_while_the_database_is_away(serve: Callable[[str, Broker | None], Service]) -> None:

@@ -15,6 +15,7 @@ from core.db.session import Database
 from core.db.tables import event
 from core.errors import Unavailable
 from core.jobs.checkpoints import list_checkpoints
+from core.jobs.events import list_events
 from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import give_back
 from core.jobs.metrics import series
@@ -26,6 +27,7 @@ from core.store.base import Digest
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, running, state_of
 from tests.support.service import until
+from worker import recorder as recorder_module
 from worker import wire
 from worker.backlog import Backlog
 from worker.heart import Abandoned, Heart
@@ -234,3 +236,19 @@ def test_an_attempt_is_given_up_when_the_database_stays_away(
     until("it gives up", lambda: heart.given_up)
     with pytest.raises(Abandoned):
         heart.persist(lambda: None)
+
+
+def test_a_log_without_end_has_one(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long lines are cut, and a job that talks too much is cut off, with a word about it."""
+    monkeypatch.setattr(recorder_module, "MOST_LINES", 3)
+    backlog = Backlog(tmp_path / "spill")
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    for message in ("x" * 5000, "two", "three", "four", "five"):
+        backlog.put(wire.pack("log", "j", {"level": "info", "message": message})[4:])
+    recorder.start()
+    recorder.close()
+    told = [found.data for found in list_events(db, OWNER, fence.job_id, types=("log",))]
+    assert [len(one["message"]) for one in told[:3]] == [4098, 3, 5]
+    assert told[3:] == [{"level": "warning", "message": "the log of this attempt ends here, after 3 lines"}]

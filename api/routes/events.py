@@ -1,0 +1,126 @@
+"""What happens to a job: as a list, or as a stream while it happens."""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi import Query as InQuery
+from fastapi.responses import Response
+from pydantic import AfterValidator, BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from api.auth import Caller
+from api.deps import JobId, Running, Service
+from api.documents import Json
+from api.openapi import problems
+from api.paging import Page, Query, page
+from api.sse import HEADERS, Stream, shown
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.cursor import START, Cursor
+from core.jobs.events import list_events
+from core.jobs.feed import STORED, TYPES, Ask, Item, look
+from core.jobs.queries import get_job, is_over, job_version
+
+router = APIRouter(tags=["events"])
+
+MEDIA_TYPE = "text/event-stream"
+
+
+class Event(BaseModel):
+    """Something that happened; what `data` holds depends on the type.
+
+    Progress and metrics come in streams only, and have no id of their own.
+    """
+
+    id: str | None
+    object: Literal["event"]
+    type: Literal["status", "checkpoint", "log", "warning", "progress", "metrics"]
+    attempt: int
+    at: str
+    data: dict[str, Any]
+
+
+def _known(text: str) -> str:
+    if not set(text.split(",")) <= set(TYPES):
+        raise ValueError(f"some of {', '.join(TYPES)}, separated by commas")
+    return text
+
+
+class EventsQuery(Query):
+    """Which events."""
+
+    after: Annotated[
+        str | None, Field(description="the `last_id` of the page before, or the id of an event of a stream")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="of a page; streams have none")] = 100
+    types: Annotated[
+        str | None, AfterValidator(_known), Field(description="separated by commas; all when left out")
+    ] = None
+
+    def wanted(self) -> frozenset[str]:
+        return frozenset(TYPES if self.types is None else self.types.split(","))
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    operation_id="list_events",
+    response_model=Page[Event],
+    responses={
+        200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        204: {"description": "A stream of a job that has ended, and there is nothing behind Last-Event-ID"},
+        **problems(404, 422, 429),
+    },
+)
+async def get_events(  # noqa: PLR0913 - what a request may bring
+    *,
+    job_id: JobId,
+    query: Annotated[EventsQuery, InQuery()],
+    caller: Caller,
+    service: Running,
+    request: Request,
+    last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
+) -> Response:
+    """A job's events, oldest first. With `Accept: text/event-stream` they come as they happen, until the job ends."""
+    if not _wants_stream(request):
+        return await run_in_threadpool(_listed, service, caller.owner, job_id, query)
+    ask = Ask(job_id, _place(last_event_id, query.after), query.wanted())
+    if await run_in_threadpool(_nothing_left, service, caller.owner, ask):
+        return Response(status_code=204, headers={"Vary": "Accept"})
+    if request.scope["basin.head"]:
+        return Response(media_type=MEDIA_TYPE, headers=HEADERS)
+    return Stream(service.live, caller.owner, ask)
+
+
+def _wants_stream(request: Request) -> bool:
+    kinds = ",".join(request.headers.getlist("accept")).split(",")
+    return MEDIA_TYPE in {kind.partition(";")[0].strip().lower() for kind in kinds}
+
+
+def _place(last_event_id: str | None, after: str | None) -> Cursor:
+    """Browsers bring the id back in the header and keep the address as it was: so the header counts."""
+    pointer, text = ("/header/Last-Event-ID", last_event_id) if last_event_id else ("/query/after", after)
+    if not text:
+        return START
+    try:
+        return Cursor.parse(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(errors=(FieldProblem(pointer, error.message),)) from None
+
+
+def _nothing_left(service: Service, owner: str, ask: Ask) -> bool:
+    """Whether a stream would end at once. Browsers come again after every end but this one."""
+    if not is_over(get_job(service.db, owner, ask.job_id)):
+        return False
+    found = look(service.db, ask.job_id, [ask])
+    return not (found and (found[0].items or found[0].more))
+
+
+def _listed(service: Service, owner: str, job_id: str, query: EventsQuery) -> Json:
+    job_version(service.db, owner, job_id)  # 404 for the jobs of others
+    types = query.wanted().intersection(STORED)
+    after = _place(None, query.after).event
+    found = list_events(service.db, owner, job_id, after=after, limit=query.limit + 1, types=types)
+    items = [Item(replace(START, event=one.id), one.id, one.type, one.attempt, one.at, one.data) for one in found]
+    answer = Json(page([shown(item) for item in items[: query.limit]], has_more=len(items) > query.limit))
+    answer.headers["Vary"] = "Accept"
+    return answer

@@ -1,0 +1,101 @@
+"""Server-sent events: what a look finds, as bytes, and the response that sends them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, Final
+
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from api.documents import render, timestamp
+from api.live import Live
+from core.jobs.feed import Ask, Item, Look
+
+PING_SECONDS = 15.0
+SLOW_SECONDS = 20.0  # a reader that takes nothing for this long is dropped
+LONGEST_SECONDS = 3600.0  # then the reader comes again, and whether it may is looked at again
+RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard
+HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
+
+_log = logging.getLogger("basin.api")
+
+
+def shown(item: Item) -> dict[str, object]:
+    """An event as the API shows it, in lists and in streams."""
+    return {
+        "id": None if item.id is None else str(item.id),
+        "object": "event",
+        "type": item.type,
+        "attempt": item.attempt,
+        "at": timestamp(item.at),
+        "data": _metrics(item.data) if item.type == "metrics" else item.data,
+    }
+
+
+def _metrics(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "series": {
+            name: piece | {"times": [timestamp(time) for time in piece["times"]]}
+            for name, piece in data["series"].items()
+        }
+    }
+
+
+def encode(found: Look) -> bytes:
+    """All of a look on the wire. The id of each event is the place to go on from."""
+    return b"".join(
+        format_sse_event(data_str=render(shown(item)).decode(), event=item.type, id=str(item.cursor))
+        for item in found.items
+    )
+
+
+class Stream(EventSourceResponse):
+    """Sends what the poller finds for one reader, until the job has ended or the reader is gone."""
+
+    def __init__(self, live: Live, owner: str, ask: Ask) -> None:
+        """The owner's place is taken when the response begins, and free again when it ends in whatever way."""
+        self._frames = _frames(live, ask)
+        super().__init__(self._frames, headers=HEADERS)
+        self._live, self._owner = live, owner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._live.place(self._owner):  # before the first byte: 429 can still be said
+            await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        async def hurried(message: Message) -> None:
+            async with asyncio.timeout(SLOW_SECONDS):
+                await send(message)
+
+        async with contextlib.aclosing(self._frames):
+            try:
+                await super().stream_response(hurried)
+            except TimeoutError:
+                _log.warning("a reader that took nothing for %.0f s is dropped", SLOW_SECONDS)
+                raise ClientDisconnect from None
+
+
+async def _frames(live: Live, ask: Ask) -> AsyncGenerator[bytes]:
+    clock = asyncio.get_running_loop().time
+    until = clock() + LONGEST_SECONDS
+    version: int | None = None
+    yield RETRY
+    while clock() < until:
+        with live.asking(ask, version) as pending:
+            while not await pending.within(PING_SECONDS):
+                if clock() > until:
+                    return
+                yield KEEPALIVE_COMMENT
+        news = pending.done.result()
+        if news is None:
+            return
+        if news.body:
+            yield news.body
+        if news.look.ended:
+            return
+        ask = replace(ask, cursor=news.look.cursor)
+        version = None if news.look.more else news.look.version

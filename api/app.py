@@ -14,6 +14,7 @@ from api.deps import Service
 from api.edge import Edge
 from api.errors import on_error
 from api.routes import routers
+from api.telemetry import Telemetry
 from core.db.session import open_database
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
@@ -39,7 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
-    app.add_middleware(Edge, guard=guard)
+    app.state.telemetry = Telemetry(app)
+    app.add_middleware(Edge, guard=guard, observe=app.state.telemetry.observe)
     for router in routers():
         app.include_router(router)
     return app

@@ -13,6 +13,7 @@ from core.db.migrate import is_behind
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
 from core.logs import configure
+from core.redact import hide
 from core.settings import Settings
 from core.store import open_store
 
@@ -36,6 +37,7 @@ def serve(settings: Settings) -> None:
     Raises:
         Misconfigured: the address is taken, unusable, or can be reached by others than this machine; a URL is wrong.
     """
+    hide(settings)
     app = create_app(settings)
     open_store(settings)
     _require_schema(settings)

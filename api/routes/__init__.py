@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends
 from api.auth import authenticate
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, checkpoints, compare, docs, health, jobs, metrics, plots, schedules
+from api.routes import catalog, checkpoints, compare, docs, health, jobs, metrics, plots, schedules, telemetry
 
 NOUNS = (
     jobs.router,
@@ -26,4 +26,5 @@ def routers() -> tuple[APIRouter, ...]:
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.router)
+    closed.include_router(telemetry.router)
     return (closed, *OPEN)

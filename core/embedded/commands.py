@@ -51,6 +51,7 @@ def _explained(command: str) -> Iterator[None]:
     from pydantic import ValidationError
 
     from core.errors import BasinError
+    from core.redact import redact
 
     try:
         yield
@@ -63,5 +64,5 @@ def _explained(command: str) -> Iterator[None]:
         message = f"{error.filename}: {error.strerror}"
     else:
         return
-    typer.echo(f"basin {command}: {message}", err=True)
+    typer.echo(redact(f"basin {command}: {message}"), err=True)
     raise typer.Exit(1)

@@ -30,7 +30,7 @@ class Telemetry:
         GCCollector(registry=self._registry)
         self._requests = Histogram(
             "basin_request_seconds",
-            "Seconds from the first byte of a request to the last of its answer; streams last as long as they are read.",
+            "Seconds from a request to the last byte of its answer; streams last as long as they are read.",
             ("method", "route", "status"),
             buckets=BUCKETS,
             registry=self._registry,

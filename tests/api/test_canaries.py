@@ -48,7 +48,7 @@ def test_secrets_by_their_shape(text: str, expected: str) -> None:
         "listening on http://127.0.0.1:8000",
         'password authentication failed for user "basin"',
         "a bearer key is needed",
-        "sqlite:////home/me/.basin/basin.db",
+        "sqlite:////srv/.basin/basin.db",
         "2026-11-23T14:12:43Z file://host:99/path mail me@example.org",
     ],
 )

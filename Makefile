@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test check lock
+.PHONY: setup demo up test fuzz check lock
 
 setup:
 	@scripts/setup
@@ -12,6 +12,9 @@ up:
 
 test:
 	@scripts/test
+
+fuzz:
+	@scripts/fuzz
 
 check:
 	@scripts/check

@@ -19,6 +19,7 @@ from api.keyring import Keyring
 from api.live import Live
 from api.routes import routers
 from api.sse import encode
+from api.telemetry import Telemetry
 from core.db.session import open_database
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
@@ -39,7 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
-    app.add_middleware(Edge, guard=partial(guard, state=app.state))
+    app.state.telemetry = Telemetry(app)
+    app.add_middleware(Edge, guard=partial(guard, state=app.state), observe=app.state.telemetry.observe)
     for router in routers():
         app.include_router(router)
     return app

@@ -29,5 +29,7 @@ def api(
 
 
 def _give_up(message: str) -> NoReturn:
-    typer.echo(f"basin api: {message}", err=True)
+    from core.redact import redact
+
+    typer.echo(redact(f"basin api: {message}"), err=True)
     raise typer.Exit(2)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import respond
 from core.errors import TooLarge, Unavailable
+from core.logs import about
 
 MAX_BODY = 1024 * 1024  # bytes; a job has a few hundred
 LINGER_BYTES = 64 * MAX_BODY
@@ -32,18 +33,24 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _log = logging.getLogger("basin.access")
 
 Guard = Callable[[Headers], Awaitable[None]]
+Observe = Callable[[Scope, int, float], None]
 
 
 class Edge:
     """The outermost layer of ours. Nothing passes it without an answer, and no answer without a request id."""
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        """`guard` raises for requests that must not be looked at any further."""
-        self.app, self.guard = app, guard
+    def __init__(self, app: ASGIApp, guard: Guard, observe: Observe) -> None:
+        """`guard` raises for requests that must not be looked at any further; `observe` hears of each that is over."""
+        self.app, self.guard, self.observe = app, guard, observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _Exchange(scope, receive, send).run(self.app, self.guard)
+            exchange = _Exchange(scope, receive, send)
+            with about(request_id=exchange.request_id):
+                try:
+                    await exchange.run(self.app, self.guard)
+                finally:
+                    self.observe(exchange.scope, exchange.status, exchange.seconds())
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         else:
@@ -81,6 +88,9 @@ class _Exchange:
             await self._answer(error)
         finally:
             self._record()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started_at
 
     async def _admit(self, guard: Guard) -> None:
         await guard(self.headers)
@@ -135,5 +145,5 @@ class _Exchange:
             self.method,
             path,
             self.status,
-            extra={"request_id": self.request_id, "ms": round(1000 * (time.perf_counter() - self.started_at), 1)},
+            extra={"request_id": self.request_id, "ms": round(1000 * self.seconds(), 1)},
         )

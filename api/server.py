@@ -15,6 +15,7 @@ from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.keys import key_is_active
 from core.logs import configure
+from core.redact import hide
 from core.settings import Settings
 from core.store import open_store
 
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> None:
     Raises:
         Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong.
     """
+    hide(settings)
     app = create_app(settings)
     open_store(settings)
     _require_schema_and_key(settings)

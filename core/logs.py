@@ -1,8 +1,12 @@
 """One line per event on standard error: for people at a terminal, as JSON for machines."""
 
+import contextvars
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+import threading
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Literal
 
 import structlog
@@ -23,6 +27,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.contextvars.merge_contextvars,
             _extra,
         ],
         processors=[
@@ -36,6 +41,37 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _last_words
+    threading.excepthook = _last_words_of_thread
+
+
+def about(**fields: object) -> AbstractContextManager[Any]:
+    """Every line that is logged inside carries these fields, also from threads that `carry` them."""
+    return structlog.contextvars.bound_contextvars(**fields)
+
+
+def carry(action: Callable[[], None]) -> Callable[[], None]:
+    """`action` for a new thread, whose lines are then about what ours are about now."""
+    context = contextvars.copy_context()
+    return lambda: context.run(action)
+
+
+def _without_secrets(_logger: object, _method: str, line: Any) -> str:
+    """Last of all, over the finished line: messages and tracebacks may quote anything."""
+    return redact(str(line))
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody caught goes the way of all lines; Python's own way would print it as it is."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("basin").critical("the process ends of an error", exc_info=(kind, error, trace))
+
+
+def _last_words_of_thread(given: threading.ExceptHookArgs) -> None:
+    if given.exc_value is not None and not issubclass(given.exc_type, SystemExit):
+        trace = (given.exc_type, given.exc_value, given.exc_traceback)
+        logging.getLogger("basin").error("a thread ended of an error", exc_info=trace)
 
 
 def _without_secrets(_logger: object, _method: str, line: Any) -> str:

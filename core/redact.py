@@ -1,10 +1,64 @@
-"""Secrets do not belong into logs and answers: what has the shape of an API key keeps its id and loses the rest."""
+"""Secrets do not belong into logs and answers: by shape (keys, passwords in URLs, signatures), and by name.
+
+What stands in the settings as a secret is hidden wherever it shows up, whatever the shape; see `hide`.
+"""
 
 import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-_KEY = re.compile(r"(bsn_[0-9a-z]{1,26}_)[0-9A-Za-z_-]{8,}")
+from pydantic import BaseModel, SecretStr
+
+_MASK: Final = "***"
+_SHORTEST: Final = 8  # a shorter secret is a word; hiding it everywhere would garble every line
+_WORDS: Final = r"password|passwd|secret|secret_access_key|secret_key|api_?key|session_token|access_token"
+_SIGNED: Final = r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid"
+_END: Final = r"\s\"'\\,;&)}\]\x1b"  # where a value ends, in plain text, in JSON, in a repr, before a colour
+
+_SHAPES: Final = (
+    (re.compile(r"(bsn_[0-9a-z]{1,26}_)[0-9A-Za-z_-]{8,}"), r"\1" + _MASK),
+    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@\"'\\]*:)[^\s/\"'\\]+(?=@)", re.IGNORECASE), r"\1" + _MASK),
+    (re.compile(rf"([?&](?:{_SIGNED}|signature|sig|token|{_WORDS})=)[^{_END}#]+", re.IGNORECASE), r"\1" + _MASK),
+    (re.compile(rf"\b(bearer|basic)(\s+)(?=[^{_END}]{{12}})[^{_END}]+", re.IGNORECASE), r"\1\2" + _MASK),
+    (
+        re.compile(
+            rf"((?:{_WORDS}|authorization)\\?[\"']?\s*[:=]\s*(?:b(?=[\"']))?\\?[\"']?)(?!(?:bearer|basic)\s)[^{_END}]+",
+            re.IGNORECASE,
+        ),
+        r"\1" + _MASK,
+    ),
+)
+
+_known: set[str] = set()
 
 
 def redact(text: str) -> str:
-    """The text without the secrets of API keys."""
-    return _KEY.sub(r"\1***", text)
+    """The text without secrets."""
+    for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
+        text = text.replace(secret, _MASK)
+    for shape, instead in _SHAPES:
+        text = shape.sub(instead, text)
+    return text
+
+
+def hide(settings: BaseModel) -> None:
+    """From now on, `redact` knows the secrets of these settings by heart."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            _known.update(secret for secret in _within(value.get_secret_value()) if len(secret) >= _SHORTEST)
+
+
+def _within(value: str) -> Iterable[str]:
+    """What is secret in a setting: of a URL its password and its parameters of that kind, else all of it."""
+    if "://" not in value:
+        return {value}
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return {value}
+    authority = parts.netloc.rpartition("@")[0]
+    password = authority.partition(":")[2]
+    found = [text for name, text in parse_qsl(parts.query) if re.search(_WORDS, name, re.IGNORECASE)]
+    return {password, unquote(password), *found}

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from celery import Celery, signals
+from celery.apps import worker as celery_worker
 
 from core.db.migrate import is_behind
 from core.db.session import Database, is_transient, open_database
@@ -59,6 +60,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
 
         signals.worker_shutting_down.connect(stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
+        celery_worker.safe_say = _say_nothing
         worker = app.Worker(
             hostname=shop.name,
             # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
@@ -120,6 +122,10 @@ def _await_schema(db: Database) -> None:
         if time.monotonic() > deadline:
             raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
         time.sleep(0.2)
+
+
+def _say_nothing(*_: Any) -> None:
+    """Celery announces a stop past all logging, between two lines that a machine reads."""
 
 
 def _keep_logging(**_: Any) -> None:

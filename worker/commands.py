@@ -18,12 +18,14 @@ def worker(
 
     from core.errors import BasinError
     from core.logs import configure
+    from core.redact import hide
     from core.settings import Settings
     from worker.app import run_worker
     from worker.slots import plan_slots, visible_gpus
 
     try:
         settings = Settings()
+        hide(settings)
         configure(settings.log_level, settings.log_format)
         wanted = [name.strip() for name in queues.split(",") if name.strip()]
         code = run_worker(settings, plan_slots(slots, wanted, visible_gpus()))
@@ -71,5 +73,7 @@ def _read_job(path: Path) -> "JobSpec":
 
 
 def _give_up(command: str, message: str) -> NoReturn:
-    typer.echo(f"basin {command}: {message}", err=True)
+    from core.redact import redact
+
+    typer.echo(redact(f"basin {command}: {message}"), err=True)
     raise typer.Exit(2)

@@ -17,6 +17,7 @@ from core.db.session import Database, is_transient
 from core.jobs.beat import beat
 from core.jobs.fence import Fence, Fenced
 from core.lifecycle import Desired
+from core.logs import carry
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Heart:
         self._progress: dict[str, Any] | None = None
         self._changed = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name=f"heart-{fence.job_id}", daemon=True)
+        self._thread = threading.Thread(target=carry(self._run), name=f"heart-{fence.job_id}", daemon=True)
         self.desired = Desired.RUN
         self.fenced = False
         self.given_up = False

@@ -13,7 +13,9 @@ from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
 from core.jobs.fence import Fenced
 from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk, record_points
+from core.logs import carry
 from core.recipe.assignment import Resume
+from core.redact import redact
 from core.store.base import Store
 from core.store.keys import checkpoint_prefix
 from worker import wire
@@ -46,7 +48,7 @@ class Recorder:
         self._logs: list[dict[str, Any]] = []
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"recorder-{heart.fence.job_id}", daemon=True)
+        self._thread = threading.Thread(target=carry(self._run), name=f"recorder-{heart.fence.job_id}", daemon=True)
         self.failure: str | None = None
         self.missing: set[str] = set()  # kinds of checkpoints whose newest one could not be stored
 
@@ -72,7 +74,7 @@ class Recorder:
             self._backlog.discard()
         except Exception as error:
             log.exception("job %s: recording failed", self._fence.job_id)
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = redact(f"{type(error).__name__}: {error}")
             self._backlog.discard()
 
     def _take(self, frame: dict[str, Any]) -> None:
@@ -126,7 +128,7 @@ class Recorder:
             self._upload(row, folder)
         except OSError as error:
             log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
-            message = f"the checkpoint at step {row.step} could not be stored: {error}"
+            message = redact(f"the checkpoint at step {row.step} could not be stored: {error}")
             body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
             self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
             self.missing.add(row.kind)

@@ -16,9 +16,12 @@ from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk
+from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Status
+from core.logs import about
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.plan import SlotKind, resolve_plan
+from core.redact import redact
 from core.settings import Settings
 from core.store.base import Store
 from worker import lifeline, provision, wire
@@ -85,8 +88,13 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
     taken = _claim(shop, slot)
     if taken is None:
         return False
-    fence = Fence(taken.job_id, taken.attempt)
-    heart = Heart(shop.db, fence, shop.settings, shop.stopping, claimed_at)
+    with about(job_id=taken.job_id, attempt=taken.attempt):
+        _serve_claimed(shop, slot, taken, claimed_at)
+    return True
+
+
+def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> None:
+    heart = Heart(shop.db, Fence(taken.job_id, taken.attempt), shop.settings, shop.stopping, claimed_at)
     heart.start()
     try:
         with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
@@ -98,7 +106,17 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
         log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
     finally:
         heart.stop()
-    return True
+        if heart.fenced:
+            _count_fenced(shop.db)
+
+
+def _count_fenced(db: Database) -> None:
+    """One for each attempt, which stops at the first write that is refused; best effort, after the fact."""
+    try:
+        with db.write() as connection:
+            tally(connection, FENCED_WRITES)
+    except Exception as error:  # noqa: BLE001 - nothing depends on this number
+        log.warning("a fenced write was not counted: %s", error)
 
 
 def _ready(shop: Shop) -> bool:
@@ -252,7 +270,7 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
 
 def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     """What killed an attempt stays readable in the job's events."""
-    death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": seen.stderr[-2000:]}
+    death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
     record_events(attempt.shop.db, attempt.fence, "warning", [death])

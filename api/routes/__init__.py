@@ -19,6 +19,7 @@ from api.routes import (
     metrics,
     plots,
     schedules,
+    telemetry,
 )
 
 NOUNS = (
@@ -44,4 +45,5 @@ def routers() -> tuple[APIRouter, ...]:
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.router)
+    closed.include_router(telemetry.router)
     return (closed, *OPEN)

@@ -197,8 +197,10 @@ idempotency = Table(
 service_state = Table(
     "service_state",
     metadata,
-    Column("name", Text, primary_key=True),  # what the reconcilers share: "tick", "care", "sweep"
-    Column("at", Number, nullable=False),
+    Column(
+        "name", Text, primary_key=True
+    ),  # what all processes share: "tick", "care", "sweep"; counts, see core/jobs/tally.py
+    Column("at", Number, nullable=False),  # of a count: how many
     sqlite_strict=True,
 )
 

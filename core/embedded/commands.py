@@ -53,6 +53,7 @@ def explained(command: str) -> Iterator[None]:
     from pydantic import ValidationError
 
     from core.errors import BasinError
+    from core.redact import redact
 
     try:
         yield
@@ -65,5 +66,5 @@ def explained(command: str) -> Iterator[None]:
         message = f"{error.filename}: {error.strerror}"
     else:
         return
-    typer.echo(f"basin {command}: {message}", err=True)
+    typer.echo(redact(f"basin {command}: {message}"), err=True)
     raise typer.Exit(1)

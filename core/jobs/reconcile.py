@@ -18,8 +18,10 @@ from core.db.upsert import insert_if_absent
 from core.jobs.care import Care
 from core.jobs.finish import take_back
 from core.jobs.state import as_state, select_state
+from core.jobs.tally import TAKEOVERS, tally
 from core.jobs.verbs import settle
 from core.lifecycle import Desired, Status
+from core.logs import about
 from core.queue import Hints
 from core.settings import Settings
 from core.store.base import Store, StoreTransient
@@ -113,8 +115,10 @@ class Reconciler:
         )
         lost = [as_state(row) for row in connection.execute(query).all()]
         for state in lost:
-            log.warning("job %s: attempt %s was lost", state.job_id, state.attempt)
+            with about(job_id=state.job_id, attempt=state.attempt):
+                log.warning("job %s: attempt %s was lost", state.job_id, state.attempt)
             take_back(connection, state, cause="worker lost", lost=True, max_losses=self._settings.max_losses)
+        tally(connection, TAKEOVERS, len(lost))
         return len(lost)
 
     def wants(self) -> int:

@@ -1,5 +1,6 @@
 """A worker that sleeps through its lease and wakes up: nothing that it writes counts."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -39,6 +40,9 @@ def test_a_zombie_writes_nothing(postgresql_service: Service, same_as_undisturbe
     assert postgresql_service.job(job_id)["attempt"] == 2
     assert written_by(postgresql_service, job_id, attempt=1, after=mark) == []
     assert other.exit_code is None
+    numbers = dict(re.findall(r"^(basin_\w+_total) (\S+)$", postgresql_service.http.get("/metrics").text, re.MULTILINE))
+    assert float(numbers["basin_takeovers_total"]) >= 1
+    assert float(numbers["basin_fenced_writes_total"]) >= 1
     # The zombie gave up that attempt and nothing else: it takes jobs again.
     other.stop()
     assert postgresql_service.ended(postgresql_service.submit(SHORT))["status"] == "succeeded"

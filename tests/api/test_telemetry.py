@@ -1,0 +1,99 @@
+"""The numbers for Prometheus: right, bounded, for those who may ask, and there while the database is away."""
+
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.deps import Service
+from core.jobs.reconcile import Reconciler
+from core.jobs.tally import FENCED_WRITES, tally
+from core.jobs.verbs import cancel
+from core.settings import Settings
+from tests.api.conftest import HERE
+from tests.support.jobs import OWNER, HeardHints, run_out, running, submitted
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read(client: TestClient) -> Samples:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+    found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+    assert len(found) == len(samples), "no sample twice"
+    return found
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+def test_the_queue_the_leases_and_the_takeovers(client: TestClient, service: Service) -> None:
+    """Nothing; then one running whose lease is over, two queued, one cancelled; then it is taken back."""
+    empty = read(client)
+    assert value(empty, "basin_database_up") == 1
+    assert value(empty, "basin_jobs", status="queued") == value(empty, "basin_queue_oldest_seconds") == 0
+    fence = running(service.db)
+    submitted(service.db)
+    submitted(service.db)
+    cancel(service.db, OWNER, submitted(service.db))
+    reconciler = Reconciler(service.db, service.store, HeardHints(), service.settings)
+    reconciler.leases()  # the first round of all finds a gap, and takes nothing
+    run_out(service.db, fence.job_id)
+    found = read(client)
+    counts = {status: value(found, "basin_jobs", status=status) for status in ("queued", "running", "cancelled")}
+    assert counts == {"queued": 2, "running": 1, "cancelled": 1}
+    assert 0 <= value(found, "basin_queue_oldest_seconds") < 60
+    assert 1 <= value(found, "basin_lease_lag_seconds") < 60
+    assert value(found, "basin_takeovers_total") == 0
+    assert reconciler.leases() == 1
+    after = read(client)
+    assert value(after, "basin_takeovers_total") == 1
+    assert value(after, "basin_jobs", status="queued") == 3
+    assert value(after, "basin_lease_lag_seconds") == 0
+
+
+def test_counts_outlive_everything_and_grow(client: TestClient, service: Service) -> None:
+    for grown in (1, 2):
+        with service.db.write() as connection:
+            tally(connection, FENCED_WRITES)
+        assert value(read(client), "basin_fenced_writes_total") == grown
+
+
+def test_requests_by_template_and_class(light: TestClient) -> None:
+    """Whatever is asked for, the labels come from our own routes and from HTTP's own words."""
+    before = len(read(light))
+    for number in range(40):
+        light.get(f"/v1/jobs/job_{number:026d}")
+        light.get(f"/nowhere/{number}")
+        light.request(f"VERB{number}", "/healthz")
+    light.head("/healthz")
+    light.post("/v1/jobs", json={})
+    found = read(light)
+    name = "basin_request_seconds_count"
+    assert value(found, name, method="GET", route="/v1/jobs/{job_id}", status="4xx") == 40
+    assert value(found, name, method="GET", route="none", status="4xx") == 40
+    assert value(found, name, method="other", route="/healthz", status="4xx") == 40
+    assert value(found, name, method="GET", route="/healthz", status="2xx") == 1
+    assert value(found, name, method="POST", route="/v1/jobs", status="4xx") == 1
+    assert value(found, name, method="GET", route="/metrics", status="2xx") == 1
+    assert value(found, "process_resident_memory_bytes") > 2**20
+    assert len(found) - before == 6 * (13 + 4), "13 buckets and infinity, sum, count, created; no other series"
+
+
+def test_it_answers_while_the_database_is_away(tmp_path: Path) -> None:
+    url = SecretStr("postgresql://basin:basin@127.0.0.1:1/basin?connect_timeout=1")
+    with TestClient(create_app(Settings(home=tmp_path, database_url=url, tick_seconds=600)), base_url=HERE) as client:
+        found = read(client)
+    assert value(found, "basin_database_up") == 0
+    assert [name for name, _ in found if name.startswith(("basin_jobs", "basin_takeovers"))] == []
+    assert value(found, "process_open_fds") > 0
+
+
+def test_it_stands_behind_the_same_door_as_all_others(light: TestClient) -> None:
+    assert light.get("/metrics", headers={"Host": "rebound.example"}).status_code == 403
+    assert light.get("/metrics", headers={"Origin": "http://foreign.example"}).status_code == 403

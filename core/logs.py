@@ -74,11 +74,6 @@ def _last_words_of_thread(given: threading.ExceptHookArgs) -> None:
         logging.getLogger("basin").error("a thread ended of an error", exc_info=trace)
 
 
-def _without_secrets(_logger: object, _method: str, line: Any) -> str:
-    """Last of all, over the finished line: tracebacks and paths may quote anything."""
-    return redact(str(line))
-
-
 def _extra(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """What the caller gave as `extra` stands beside the message."""
     record: logging.LogRecord = event["_record"]

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib import metadata
 
 from fastapi import FastAPI
@@ -9,10 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from api.auth import guard, require_loopback
+from api.auth import guard
 from api.deps import Service
 from api.edge import Edge
 from api.errors import on_error
+from api.keyring import Keyring
 from api.routes import routers
 from core.db.session import open_database
 from core.jobs.reconcile import Reconciler
@@ -22,12 +24,7 @@ from core.store import open_store
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for these settings. Nothing is opened before it starts.
-
-    Raises:
-        Misconfigured: others than this machine could reach it, and it has no keys to ask them for.
-    """
-    require_loopback(settings.host)
+    """The application for these settings. Nothing is opened before it starts."""
     app = FastAPI(
         title="Basin",
         version=metadata.version("basin-server"),
@@ -39,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
-    app.add_middleware(Edge, guard=guard)
+    app.add_middleware(Edge, guard=partial(guard, state=app.state))
     for router in routers():
         app.include_router(router)
     return app
@@ -63,4 +60,4 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler = Reconciler(db, store, hints, settings)
     reconciler.start()
     parts.callback(reconciler.stop)
-    return Service(settings, db, store, hints, reconciler)
+    return Service(settings, db, store, hints, reconciler, Keyring(db, settings))

@@ -1,40 +1,91 @@
-"""Who asks. Every route is denied unless its router depends on `authenticate`; only the health routes do without.
+"""Who asks, and what they may do. Every route is denied unless its router depends on `authorize`; only the health
+routes do without.
 
-There are no keys yet, so the service answers on loopback only, and there it must expect a browser to be tricked: a page
-from anywhere may point its own name at 127.0.0.1 (DNS rebinding) and post forms across sites. Hence the rules for Host,
-Origin and, in `deps`, for the content type.
+As long as there is no key, the service answers on loopback only, and there it must expect a browser to be tricked: a
+page from anywhere may point its own name at 127.0.0.1 (DNS rebinding) and post forms across sites. Hence the rules for
+Host, Origin and, in `deps`, for the content type. Once there is a key, only it opens anything, and no page has it.
 """
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
+from api.keyring import Keyring
 from core.errors import Forbidden, Misconfigured
+from core.settings import Limits, Settings
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]{1,5})?")
+ADMINISTERED: Final = "/v1/keys"
+CHANGES_NOTHING: Final = frozenset({"/v1/schedules/preview"})  # posts that only compute
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """On whose behalf a request acts, and what it may do."""
+    """On whose behalf a request acts, what it may do, and how much of it."""
 
     owner: str
     scopes: frozenset[str]
+    limits: Limits = field(default_factory=Limits)
 
 
 LOCAL = Principal("local", frozenset({"read", "write", "admin"}))
 
 
-async def authenticate() -> Principal:
-    """Whoever reaches a loopback address without a key is the owner of the machine; `guard` saw to the rest."""
-    return LOCAL
+async def authenticate(request: Request) -> Principal:
+    """The owner of the key; without any key yet, whoever reaches a loopback address: `guard` saw to the rest.
+
+    Raises:
+        Unauthenticated: a key is needed, and this is none that opens anything.
+        QuotaExceeded: it has made as many requests in the last minute as it may.
+    """
+    if not await asks_for_keys(request.app.state):
+        return LOCAL
+    keyring: Keyring = request.app.state.service.keyring
+    text = bearer(request.headers)
+    key = keyring.recall(text)
+    if key is None:
+        key = await run_in_threadpool(keyring.look_up, text)
+    keyring.count(key.id, key.limits)
+    return Principal(key.owner, frozenset(key.scopes), key.limits)
 
 
 Caller = Annotated[Principal, Depends(authenticate)]
+
+
+async def authorize(request: Request, caller: Caller) -> None:
+    """Raise Forbidden unless the caller's scopes allow this: read for GET, write for changes, admin for keys."""
+    needed = scope_for(request.method, request.url.path)
+    if needed not in caller.scopes:
+        raise Forbidden(f"This key lacks the scope {needed!r}.")
+
+
+def scope_for(method: str, path: str) -> str:
+    """The scope that a request needs."""
+    if path == ADMINISTERED or path.startswith(f"{ADMINISTERED}/"):
+        return "admin"
+    return "read" if method in {"GET", "HEAD"} or path in CHANGES_NOTHING else "write"
+
+
+def bearer(headers: Headers) -> str:
+    """What is presented as a key; empty when there is nothing, or more than one thing."""
+    given = headers.getlist("authorization")
+    scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
+async def asks_for_keys(state: Any) -> bool:
+    """Whether only a key opens anything: it is so beyond loopback, and everywhere once there was a key."""
+    settings: Settings = state.settings
+    if not is_loopback(settings.host):
+        return True
+    keyring: Keyring = state.service.keyring
+    known = keyring.recall_any_made()
+    return await run_in_threadpool(keyring.any_made) if known is None else known
 
 
 def is_loopback(host: str) -> bool:
@@ -47,22 +98,30 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def require_loopback(host: str) -> None:
-    """Raise Misconfigured for an address that others can reach: without keys anybody there could start jobs."""
-    if not is_loopback(host):
+def require_key(host: str, *, active: bool) -> None:
+    """Raise Misconfigured for an address that others can reach while there is no key: nobody could use the service."""
+    if not is_loopback(host) and not active:
         raise Misconfigured(
-            f"BASIN_HOST={host!r} is not a loopback address, and this version has no API keys yet: anybody who reaches "
-            "it could start jobs. Use 127.0.0.1, and a tunnel or an authenticating proxy for others."
+            f"BASIN_HOST={host!r} is not a loopback address, and there is no API key yet: make one with "
+            "`basin key create` first, or use 127.0.0.1."
         )
 
 
-def guard(headers: Headers) -> None:
-    """Raise Forbidden for a request that a browser was tricked into: a Host or an Origin that is not ours."""
+async def guard(headers: Headers, state: Any) -> None:
+    """Raise Forbidden for a request that a browser was tricked into, as long as no key is asked for."""
+    reason = _foreign(headers)
+    if reason is not None and not await asks_for_keys(state):
+        raise Forbidden(reason)
+
+
+def _foreign(headers: Headers) -> str | None:
+    """What is wrong with a Host or an Origin that is not ours."""
     hosts = headers.getlist("host")
     match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
     if match is None or not is_loopback(match[1]):
-        raise Forbidden("This service answers to loopback names only: use http://127.0.0.1 or http://localhost.")
+        return "This service answers to loopback names only: use http://127.0.0.1 or http://localhost."
     for origin in headers.getlist("origin"):
         scheme, _, authority = origin.partition("://")
         if scheme not in {"http", "https"} or authority.lower() != hosts[0].lower():
-            raise Forbidden("Pages of other origins may not call this service.")
+            return "Pages of other origins may not call this service."
+    return None

@@ -6,7 +6,9 @@ import typer
 
 
 def api(
-    host: Annotated[str | None, typer.Option(help="A loopback address; else BASIN_HOST, else 127.0.0.1.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Any but a loopback address needs a key first; else BASIN_HOST, else 127.0.0.1.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or SIGINT."""

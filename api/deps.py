@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from api.documents import MalformedError
 from api.errors import HttpError
+from api.keyring import Keyring
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
@@ -29,6 +30,7 @@ class Service:
     store: Store
     hints: Hints
     reconciler: Reconciler
+    keyring: Keyring
 
 
 async def _service(request: Request) -> Service:
@@ -79,5 +81,10 @@ async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_`
     return _named("ckpt", "checkpoint", checkpoint_id)
 
 
+async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 characters")]) -> str:
+    return _named("key", "key", key_id)
+
+
 JobId = Annotated[str, Depends(_job_id)]
 CheckpointId = Annotated[str, Depends(_checkpoint_id)]
+KeyId = Annotated[str, Depends(_key_id)]

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -31,11 +31,13 @@ HEADERS = {
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _log = logging.getLogger("basin.access")
 
+Guard = Callable[[Headers], Awaitable[None]]
+
 
 class Edge:
     """The outermost layer of ours. Nothing passes it without an answer, and no answer without a request id."""
 
-    def __init__(self, app: ASGIApp, guard: Callable[[Headers], None]) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
         """`guard` raises for requests that must not be looked at any further."""
         self.app, self.guard = app, guard
 
@@ -64,9 +66,9 @@ class _Exchange:
         self.status = 0
         self.started_at = time.perf_counter()
 
-    async def run(self, app: ASGIApp, guard: Callable[[Headers], None]) -> None:
+    async def run(self, app: ASGIApp, guard: Guard) -> None:
         try:
-            self._admit(guard)
+            await self._admit(guard)
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
             pass
@@ -80,8 +82,8 @@ class _Exchange:
         finally:
             self._record()
 
-    def _admit(self, guard: Callable[[Headers], None]) -> None:
-        guard(self.headers)
+    async def _admit(self, guard: Guard) -> None:
+        await guard(self.headers)
         length = self.headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MAX_BODY:
             raise TooLarge(f"The body is larger than {MAX_BODY} bytes.")

@@ -15,6 +15,7 @@ from starlette.routing import compile_path
 from api.documents import MalformedError, render
 from core.db.session import is_transient
 from core.errors import BasinError, FieldProblem, Kind, Unavailable
+from core.redact import redact
 
 STATUS: Mapping[Kind, int] = {
     "invalid": 422,
@@ -87,7 +88,9 @@ def problem(  # noqa: PLR0913 - the members of RFC 9457
         "request_id": request_id,
         **(extra or {}),
     }
-    return Response(render(body), status, headers=headers, media_type="application/problem+json")
+    # A message may quote what was sent; a key that stood in the wrong place is not for whoever reads the answer.
+    content = redact(render(body).decode()).encode()
+    return Response(content, status, headers=headers, media_type="application/problem+json")
 
 
 def respond(request_id: str, error: Exception) -> Response:
@@ -114,7 +117,8 @@ def respond(request_id: str, error: Exception) -> Response:
 
 def _of_domain(request_id: str, error: BasinError) -> Response:
     status = STATUS[error.kind]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else {}
+    wait = error.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS)
+    headers = {"Retry-After": str(wait)} if status in {429, 503} else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(

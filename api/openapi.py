@@ -8,12 +8,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.bodies import KeyRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
 REF = "#/components/schemas/{model}"
-ALWAYS = (403, 503)  # a foreign Host or Origin; a database that is away
+ALWAYS = (401, 403, 429, 503)  # no key; a scope that is missing, a foreign Host; a limit; a database that is away
+KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}
+OPEN = ("/healthz", "/readyz")
 
 DESCRIPTION = """Post *what* to train and *how*; a worker trains it; metrics and checkpoints come back here.
 
@@ -48,11 +51,21 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
         separate_input_output_schemas=False,
     )
     _, bodies = models_json_schema(
-        [(JobSpec, "validation"), (PreviewRequest, "validation"), (Problem, "validation")], ref_template=REF
+        [(body, "validation") for body in (JobSpec, PreviewRequest, KeyRequest, Problem)], ref_template=REF
     )
     document["components"]["schemas"] |= bodies["$defs"]
     _drop_foreign_errors(document)
+    _ask_for_keys(document)
     return document
+
+
+def _ask_for_keys(document: dict[str, Any]) -> None:
+    """A service without keys asks for none, hence the empty alternative."""
+    document["components"]["securitySchemes"] = {"key": KEY}
+    document["security"] = [{"key": []}, {}]
+    for path in OPEN:
+        for operation in document["paths"][path].values():
+            operation["security"] = []
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import uvicorn
 
 from api.app import create_app
+from api.auth import is_loopback, require_key
 from core.db.migrate import is_behind
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
+from core.jobs.keys import key_is_active
 from core.logs import configure
 from core.settings import Settings
 from core.store import open_store
@@ -34,11 +36,11 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. What is wrong with the settings is said before anything starts.
 
     Raises:
-        Misconfigured: the address is taken, unusable, or can be reached by others than this machine; a URL is wrong.
+        Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong.
     """
     app = create_app(settings)
     open_store(settings)
-    _require_schema(settings)
+    _require_schema_and_key(settings)
     with _bound(settings.host, settings.port) as listener:
         configure(settings.log_level, settings.log_format)
         host, port = listener.getsockname()[:2]
@@ -57,17 +59,19 @@ def serve(settings: Settings) -> None:
         Server(config).run(sockets=[listener])
 
 
-def _require_schema(settings: Settings) -> None:
+def _require_schema_and_key(settings: Settings) -> None:
     """A database that is away may come back, and until then every answer is a 503; one without tables will not."""
     with contextlib.closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
         try:
             behind = is_behind(db)
+            keyed = is_loopback(settings.host) or behind or key_is_active(db)
         except Exception as error:
             if not is_transient(error):
                 raise
             return
     if behind:
         raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+    require_key(settings.host, active=keyed)
 
 
 @contextlib.contextmanager

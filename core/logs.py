@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import structlog
 
+from core.redact import redact
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -27,12 +29,18 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *([] if as_text else [structlog.processors.format_exc_info]),
             renderer,
+            _without_secrets,
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+
+
+def _without_secrets(_logger: object, _method: str, line: Any) -> str:
+    """Last of all, over the finished line: tracebacks and paths may quote anything."""
+    return redact(str(line))
 
 
 def _extra(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

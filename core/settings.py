@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +18,22 @@ from pydantic_settings import (
 _LONGEST_SOCKET_PATH = 100
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Limits(BaseModel):
+    """How much a key may ask for; None is no limit. Jobs are counted by owner, requests by key and api process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    queued_jobs: int | None = Field(default=None, ge=1, le=10**9)
+    running_jobs: int | None = Field(default=None, ge=1, le=10**6)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+
+    def filled(self, defaults: "Limits | None") -> "Limits":
+        """These limits, with the defaults where none is set."""
+        if defaults is None:
+            return self
+        return Limits(**(defaults.model_dump() | self.model_dump(exclude_none=True)))
 
 
 class Settings(BaseSettings):
@@ -54,6 +70,7 @@ class Settings(BaseSettings):
     keep_keys_seconds: Seconds = 86400.0
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
+    key_limits: Limits | None = None
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -2,19 +2,19 @@
 
 from fastapi import APIRouter, Depends
 
-from api.auth import authenticate
+from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, checkpoints, docs, health, jobs, metrics, schedules
+from api.routes import catalog, checkpoints, docs, health, jobs, keys, metrics, schedules
 
-NOUNS = (jobs.router, metrics.router, checkpoints.router, catalog.router, schedules.router)
+NOUNS = (jobs.router, metrics.router, checkpoints.router, catalog.router, schedules.router, keys.router)
 
 OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
 
 
 def routers() -> tuple[APIRouter, ...]:
     """The routers as the app includes them: all but the open ones ask who is there before anything else happens."""
-    closed = APIRouter(dependencies=[Depends(authenticate), Depends(json_only)], max_body_size=MAX_BODY)
+    closed = APIRouter(dependencies=[Depends(authorize), Depends(json_only)], max_body_size=MAX_BODY)
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.router)

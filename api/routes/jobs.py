@@ -172,7 +172,14 @@ def submit_job(
     if query.dry_run:
         return Json(_dry(spec))
     promise = Idempotency(idempotency_key, _digest(document)) if idempotency_key is not None else None
-    done = submit(service.db, spec, owner=caller.owner, idempotency=promise, age_step=service.settings.age_step_seconds)
+    done = submit(
+        service.db,
+        spec,
+        owner=caller.owner,
+        idempotency=promise,
+        age_step=service.settings.age_step_seconds,
+        limits=caller.limits,
+    )
     if done.created:
         service.hints.send(done.needs)
     answer = _answer(get_job(service.db, caller.owner, done.job_id), 201 if done.created else 200)

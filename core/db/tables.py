@@ -84,6 +84,7 @@ job = Table(
     Column("kind", Text, nullable=False),
     Column("name", Text),
     Column("spec", Text, nullable=False),  # the resolved JobSpec as JSON, never changed
+    Column("edits", Json),  # what its owner changed since, of name, priority and metadata
     Column("plan", Text),  # the ExecutionPlan as JSON, written at the first claim
     Column("created_at", Number, nullable=False),
     Column("started_at", Number),
@@ -114,10 +115,13 @@ job_state = Table(
     Column("published_at", Number),
     Column("version", Integer, nullable=False),  # grows with everything that a reader can see
     Column("progress", Json, nullable=False),
+    Column("owner", Text),  # as in `job`, so that the claim can count; empty in rows of the first release
+    Column("most_running", Integer),  # it starts while its owner has fewer jobs running
     _one_of("status", Status),
     _one_of("desired", Desired),
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
     Index("ix_job_state_queue", "status", "rank", "job_id"),
+    Index("ix_job_state_owner_status", "owner", "status"),
     sqlite_strict=True,
     # Beats touch no indexed column: with room on the page PostgreSQL updates in place.
     postgresql_with={"fillfactor": 70},
@@ -195,5 +199,46 @@ service_state = Table(
     metadata,
     Column("name", Text, primary_key=True),  # what the reconcilers share: "tick", "care", "sweep"
     Column("at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+job_label = Table(
+    "job_label",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),  # the job's metadata, pair by pair, to search by
+    Column("value", Text, nullable=False),
+    Index("ix_job_label_key_value", "key", "value", "job_id"),
+    sqlite_strict=True,
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("name", Text),
+    Column("prefix", Text, nullable=False),  # what may be shown of the key
+    Column("sha256", Text, nullable=False),  # of its secret, which nobody keeps
+    Column("scopes", Json, nullable=False),
+    Column("limits", Json, nullable=False),
+    Column("created_at", Number, nullable=False),
+    Column("expires_at", Number),
+    Column("revoked_at", Number),  # the row stays: once there was a key, the service asks for one
+    Column("last_used_at", Number),
+    Index("ix_api_key_owner_id", "owner", "id"),
+    sqlite_strict=True,
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("slots", Json, nullable=False),  # {"cpu": {"slots": 2, "free": 1}}
+    Column("release", Text, nullable=False),
+    Column("started_at", Number, nullable=False),
+    Column("seen_at", Number, nullable=False),
     sqlite_strict=True,
 )

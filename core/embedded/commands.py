@@ -9,7 +9,9 @@ import typer
 
 def up(
     *,
-    host: Annotated[str | None, typer.Option(help="A loopback address; else BASIN_HOST, else 127.0.0.1.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Any but a loopback address needs a key first; else BASIN_HOST, else 127.0.0.1.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="How many jobs train at the same time.")] = 1,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start a worker too.")] = True,
@@ -23,7 +25,7 @@ def up(
     from core.settings import Settings
 
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    with _explained("up"):
+    with explained("up"):
         run(Settings(**given), slots if worker else 0, typer.echo)
 
 
@@ -35,7 +37,7 @@ def migrate() -> None:
     from core.errors import Misconfigured
     from core.settings import Settings
 
-    with _explained("migrate"):
+    with explained("migrate"):
         settings = Settings()
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -46,7 +48,7 @@ def migrate() -> None:
 
 
 @contextmanager
-def _explained(command: str) -> Iterator[None]:
+def explained(command: str) -> Iterator[None]:
     """What an operator can do something about, in one line instead of a traceback."""
     from pydantic import ValidationError
 

@@ -11,6 +11,7 @@ from core.db.session import Database, now
 from core.db.tables import job, job_state
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
 from core.jobs.events import add_event
+from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
@@ -55,13 +56,17 @@ def claim(
 
     The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
     plan that `plan_for` gives; later attempts get the stored one. A job that cannot be read or planned (a spec from
-    another release) ends failed here and now: at the head of the queue it would hold up everybody.
+    another release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose owner has
+    as many running as they allow are passed over.
     """
     while True:
         with db.write() as connection:
             taken = connection.execute(_take(worker, needs, lease_seconds)).one_or_none()
             if taken is None:
                 return None
+            if overtaken(connection, taken.owner, taken.most_running):
+                connection.rollback()
+                continue
             try:
                 return _assigned(connection, taken, worker, plan_for)
             except ValueError as error:
@@ -75,13 +80,17 @@ def _waiting(needs: Sequence[str]) -> Any:
         row.status == Status.QUEUED.value,
         row.desired == Desired.RUN.value,
         row.needs.in_(needs),
+        below_limit(),
     )
+
+
+_TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "owner", "most_running")
 
 
 def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
     row = job_state.c
     # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
-    best = _waiting(needs).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True)
+    best = _waiting(needs).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True, of=job_state)
     return (
         update(job_state)
         .where(row.job_id == best.scalar_subquery(), row.status == Status.QUEUED.value)
@@ -92,7 +101,7 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
             worker=worker,
             version=row.version + 1,
         )
-        .returning(row.job_id, row.attempt, row.checkpoint_id, row.losses, row.failures)
+        .returning(*(row[name] for name in _TAKEN))
     )
 
 

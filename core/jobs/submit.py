@@ -1,19 +1,21 @@
 """Take a job in: one transaction, and it is there for good."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 
 from core.db.session import Database, now
 from core.db.tables import idempotency as promises
-from core.db.tables import job, job_state
+from core.db.tables import job, job_label, job_state
 from core.db.upsert import insert_if_absent
 from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
+from core.jobs.limits import check_queue
 from core.lifecycle import Desired, Status
 from core.recipe.spec import JobSpec
+from core.settings import Limits
 
 _NEEDS: Final = {"auto": "any", "cpu": "cpu", "gpu": "gpu"}
 
@@ -40,13 +42,14 @@ def needs(spec: JobSpec) -> str:
     return _NEEDS[spec.resources.device]
 
 
-def submit(
+def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     db: Database,
     spec: JobSpec,
     *,
     owner: str,
     idempotency: Idempotency | None = None,
     age_step: float = 60.0,
+    limits: Limits | None = None,
 ) -> Submitted:
     """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
 
@@ -54,14 +57,18 @@ def submit(
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
+        QuotaExceeded: as many jobs of this owner wait as the limits allow.
     """
+    limits = limits or Limits()
     with db.write() as connection:
         job_id = new_id("job")
         if idempotency is not None:
             first = _promised(connection, owner, idempotency, job_id)
             if first != job_id:
                 return Submitted(first, created=False, needs=needs(spec))
-        _insert(connection, job_id, spec, owner, age_step)
+        check_queue(connection, owner, limits.queued_jobs)
+        rank = now() - spec.priority * age_step
+        _insert(connection, job_id, spec, {"owner": owner, "most_running": limits.running_jobs, "rank": rank})
     return Submitted(job_id, created=True, needs=needs(spec))
 
 
@@ -84,11 +91,11 @@ def _promised(connection: Connection, owner: str, given: Idempotency, job_id: st
     return str(found.job_id)
 
 
-def _insert(connection: Connection, job_id: str, spec: JobSpec, owner: str, age_step: float) -> None:
+def _insert(connection: Connection, job_id: str, spec: JobSpec, place: dict[str, Any]) -> None:
     connection.execute(
         insert(job).values(
             id=job_id,
-            owner=owner,
+            owner=place["owner"],
             kind="train",
             name=spec.name,
             spec=spec.model_dump_json(),
@@ -104,9 +111,12 @@ def _insert(connection: Connection, job_id: str, spec: JobSpec, owner: str, age_
             attempt=0,
             losses=0,
             failures=0,
-            rank=now() - spec.priority * age_step,
             version=1,
             progress={},
+            **place,
         ),
     )
+    if spec.metadata:
+        pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]
+        connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": None})

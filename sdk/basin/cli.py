@@ -1,4 +1,4 @@
-"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, migrate, run."""
+"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, migrate, key, run."""
 
 import sys
 from enum import StrEnum
@@ -21,6 +21,12 @@ class Output(StrEnum):
 
 
 Url = Annotated[str | None, typer.Option("--url", envvar="BASIN_URL", help="The service; else http://127.0.0.1:8000.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", envvar="BASIN_API_KEY", show_default=False, help="The service's API key, if it asks for one."
+    ),
+]
 As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
@@ -60,12 +66,13 @@ def submit(  # noqa: PLR0913 - a command's options
     changes: Changes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it and fill in the defaults.")] = False,
     url: Url = None,
+    key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
     """Submit a job file."""
     from basin import deeds
 
-    session = deeds.Session(url, output is Output.JSON)
+    session = deeds.Session(url, output is Output.JSON, key)
     if dry_run:
         raise typer.Exit(deeds.check(session, path, changes or ()))
     raise typer.Exit(deeds.submit(session, path, changes or (), watch=follow))
@@ -73,56 +80,62 @@ def submit(  # noqa: PLR0913 - a command's options
 
 @app.command("ps", hidden=True)
 @app.command("list")
-def list_jobs(
+def list_jobs(  # noqa: PLR0913 - as above
     *,
     status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
     after: Annotated[str | None, typer.Option(metavar="JOB", help="The next page: those after this job.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 20,
     url: Url = None,
+    key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
     """List jobs, newest first (also: ps)."""
     from basin import deeds
 
-    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON), status, after, limit))
+    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON, key), status, after, limit))
 
 
 @app.command()
-def show(*, job: JobId, url: Url = None, output: As = Output.TABLE) -> None:
+def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Show one job: its recipe, where it stands, what came out."""
     from basin import deeds
 
-    raise typer.Exit(deeds.show(deeds.Session(url, output is Output.JSON), job))
+    raise typer.Exit(deeds.show(deeds.Session(url, output is Output.JSON, key), job))
 
 
 @app.command()
-def watch(*, job: JobId, url: Url = None, output: As = Output.TABLE) -> None:
+def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Watch a job until it ends.
 
     The exit code is 0 when it succeeded, 1 when not. Ctrl-C ends the watching; the job goes on.
     """
     from basin import deeds
 
-    raise typer.Exit(deeds.watch(deeds.Session(url, output is Output.JSON), job))
+    raise typer.Exit(deeds.watch(deeds.Session(url, output is Output.JSON, key), job))
 
 
 @app.command()
 def cancel(
-    *, jobs: Annotated[list[str], typer.Argument(metavar="JOB...")], url: Url = None, output: As = Output.TABLE
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
 ) -> None:
     """Cancel jobs; their last checkpoints stay."""
     from basin import deeds
 
-    raise typer.Exit(deeds.cancel(deeds.Session(url, output is Output.JSON), jobs))
+    raise typer.Exit(deeds.cancel(deeds.Session(url, output is Output.JSON, key), jobs))
 
 
 @app.command()
-def download(
+def download(  # noqa: PLR0913 - as above
     *,
     job: JobId,
     kind: Annotated[str | None, typer.Option(help="swa, last …; else the best there is.")] = None,
     to: Annotated[str | None, typer.Option(metavar="PATH", help="A file or a folder; else here.")] = None,
     url: Url = None,
+    key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
     """Download a job's weights (safetensors).
@@ -131,24 +144,28 @@ def download(
     """
     from basin import deeds
 
-    raise typer.Exit(deeds.download(deeds.Session(url, output is Output.JSON), job, kind, to))
+    raise typer.Exit(deeds.download(deeds.Session(url, output is Output.JSON, key), job, kind, to))
 
 
 @app.command()
-def demo(*, url: Url = None) -> None:
+def demo(*, url: Url = None, key: Key = None) -> None:
     """Train a real job on real data and show what comes out.
 
     The service is started for it, and stopped again, when none answers.
     """
     from basin.demo import run
 
-    raise typer.Exit(run(url))
+    raise typer.Exit(run(url, key))
 
 
 def complete() -> typer.Typer:
     """The app with the verbs that other distributions register, in the order of their names."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
-        app.command(entry.name)(entry.load())
+        verb = entry.load()
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=entry.name)
+        else:
+            app.command(entry.name)(verb)
     return app
 
 

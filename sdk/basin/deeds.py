@@ -1,7 +1,7 @@
 """What the commands do, once their options are read. Kept apart from `cli`, so that `--help` loads none of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ class Session:
 
     url: str | None
     json: bool
+    key: str | None = field(default=None, repr=False)
 
     def client(self) -> Client:
-        return Client(self.url)
+        return Client(self.url, self.key)
 
     def again(self, command: str) -> str:
         """A command line that reaches the same service."""

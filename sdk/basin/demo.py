@@ -24,7 +24,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 
-def run(url: str | None) -> int:
+def run(url: str | None, key: str | None = None) -> int:
     """Trains the demo's job at `url`, or with a service of its own; the exit code says whether it succeeded."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -32,7 +32,7 @@ def run(url: str | None) -> int:
     spec = jobfile.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
     screen.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
     try:
-        with service(url) as (address, ours), Client(address) as client:
+        with service(url) as (address, ours), Client(address, key) as client:
             job = client.submit(spec)
             screen.say(f"POST {address}/v1/jobs  ->  201 {job.id}")
             return attend(client, job, ours=ours)

@@ -32,6 +32,10 @@ class BadFile(BasinError):
     """A local file or option that cannot be read as a job."""
 
 
+class BadKey(BasinError):
+    """What was given as an API key cannot be sent as one. The message does not repeat it."""
+
+
 class NotThere(BasinError):
     """The job exists, what was asked of it does not."""
 

@@ -192,6 +192,8 @@ def failure(error: BasinError) -> None:
             say(f"  {field.pointer or '(the whole body)'}: {field.message}", stderr=True)
             if field.hint:
                 say(f"      {field.hint}", stderr=True)
+        if error.status == 401:
+            say("  Give a key:  --key, or BASIN_API_KEY", stderr=True)
         return
     say(*f"error: {error}".splitlines(), stderr=True)
     if isinstance(error, Unreachable):

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from basin.errors import BadAnswer, Problem, Unreachable
+from basin.errors import BadAnswer, BadKey, Problem, Unreachable
 
 TRIES = 4
 PAUSE = 0.1
@@ -46,7 +46,7 @@ class Transport:
         headers = {"Accept": "application/json", "User-Agent": "basin-python"}
         self.http = httpx2.Client(
             base_url=self.url,
-            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+            headers=headers | ({"Authorization": f"Bearer {sendable(key)}"} if key else {}),
             timeout=httpx2.Timeout(timeout, connect=3.0),
             transport=transport,
             trust_env=not is_loopback(host),
@@ -84,6 +84,14 @@ class Transport:
                 return checked(last)
             time.sleep(pause(tried, last))
         raise Unreachable(self.url, "it never answered")
+
+
+def sendable(key: str) -> str:
+    """The key, or BadKey: what cannot stand in a header would be quoted by the errors of the libraries below."""
+    bare = key.strip()
+    if not bare.isascii() or not bare.isprintable() or " " in bare:
+        raise BadKey("the API key holds characters that no key has; look at BASIN_API_KEY or --key")
+    return bare
 
 
 def without_none(params: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
-from api.app import create_app
-from api.auth import authenticate, is_loopback
+from api.auth import authenticate, is_loopback, require_key
 from core.errors import Misconfigured, Unauthenticated
-from core.settings import Settings
 
 OPEN = {"/healthz", "/readyz"}
 JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 CHECKPOINT = "ckpt_01hzzzzzzzzzzzzzzzzzzzzzzz"
+KEY = "key_01hzzzzzzzzzzzzzzzzzzzzzzz"
 
 
 def app_of(client: TestClient) -> FastAPI:
@@ -29,7 +28,7 @@ def calls(app: FastAPI) -> list[tuple[str, str]]:
     for route in iter_route_contexts(app.routes):
         assert route.path is not None
         path = route.path.replace("{job_id}", JOB).replace("{checkpoint_id}", CHECKPOINT)
-        path = path.replace("{kind}", "optimizers").replace("{name}", "favicon.png")
+        path = path.replace("{key_id}", KEY).replace("{kind}", "optimizers").replace("{name}", "favicon.png")
         assert "{" not in path, f"say what {route.path} is called with"
         found += [(method, path) for method in route.methods or ()]
     return found
@@ -109,9 +108,11 @@ def test_bodies_that_forms_can_send_are_refused(shared: TestClient, kind: str) -
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])  # noqa: S104 - that is the point
-def test_an_address_that_others_reach_is_refused_at_the_start(host: str) -> None:
+def test_an_address_that_others_reach_needs_a_key(host: str) -> None:
     with pytest.raises(Misconfigured, match="not a loopback address"):
-        create_app(Settings(host=host))
+        require_key(host, active=False)
+    require_key(host, active=True)
+    require_key("127.0.0.1", active=False)
 
 
 def test_what_counts_as_loopback() -> None:

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from core.jobs.checkpoints import record_checkpoint
 from core.jobs.finish import Ending, finish
+from core.jobs.keys import create_key
 from core.jobs.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import service_of
@@ -26,6 +27,14 @@ from tests.api.test_jobs import taken
 from tests.support.jobs import chunk, new_checkpoint, small_spec
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def shared(shared: TestClient) -> TestClient:
+    """With a key that may do everything: the requests here make keys, and from the first one on, one is asked for."""
+    _, text = create_key(service_of(shared).db, owner="local", scopes=("read", "write", "admin"))
+    shared.headers["Authorization"] = f"Bearer {text}"
+    return shared
 
 
 def document(client: TestClient) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def test_every_operation_says_how_it_refuses(shared: TestClient) -> None:
         if path in {"/healthz", "/readyz"}:
             continue
         refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
-        assert {"403", "503"} <= set(refusals), path
+        assert {"401", "403", "429", "503"} <= set(refusals), path
         for answer in refusals.values():
             assert list(answer["content"]) == ["application/problem+json"], path
         if "_id}" in path:
@@ -79,6 +88,8 @@ def test_the_document_is_whole(shared: TestClient) -> None:
     assert {reference.removeprefix("#/components/schemas/") for reference in references(found)} <= set(schemas)
     assert {"JobSpec", "Job", "Problem", "PreviewRequest"} <= set(schemas)
     assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
+    assert found["security"] == [{"key": []}, {}]
+    assert [path for path, _, operation in operations(shared) if "security" in operation] == ["/healthz", "/readyz"]
     assert set(schemas["JobSpec"]["properties"]) < set(schemas["Job"]["properties"])
 
 

@@ -72,8 +72,8 @@ def test_a_taken_port_is_said_in_one_line(refused: Callable[..., str], running: 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3"])  # noqa: S104 - that is the point
-def test_an_address_that_others_reach_is_refused(refused: Callable[..., str], host: str) -> None:
-    assert "not a loopback address" in refused(BASIN_HOST=host)
+def test_an_address_that_others_reach_needs_a_key(refused: Callable[..., str], sqlite_url: str, host: str) -> None:
+    assert "not a loopback address" in refused(BASIN_HOST=host, BASIN_DATABASE_URL=sqlite_url)
     assert "not a loopback address" in refused(host=host, BASIN_HOST="127.0.0.1")
 
 

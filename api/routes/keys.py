@@ -1,0 +1,126 @@
+"""API keys, for those whose own key has the scope admin; each sees and makes keys of its own owner only."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from api.auth import Caller
+from api.bodies import KeyRequest, Scope, read_body
+from api.deps import Body, KeyId, Running
+from api.documents import Json, timestamp
+from api.openapi import problems, reads
+from api.paging import page
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.keys import Key, create_key, get_key, list_keys, revoke_key
+from core.settings import Limits
+
+router = APIRouter(prefix="/keys", tags=["keys"])
+
+EXAMPLE = {"name": "nightly runs", "scopes": ["read", "write"], "limits": {"queued_jobs": 100}}
+
+
+class ApiKey(BaseModel):
+    """A key, without its secret: that is shown once, as `key`, in the answer that makes it."""
+
+    id: str
+    object: Literal["key"]
+    name: str | None
+    owner: str
+    prefix: str
+    scopes: list[Scope]
+    limits: Limits
+    status: Literal["active", "expired", "revoked"]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class NewApiKey(ApiKey):
+    """A key that was just made; keep `key`, nobody can show it again."""
+
+    key: str
+
+
+class ApiKeys(BaseModel):
+    """All keys of the owner, oldest first."""
+
+    object: Literal["list"]
+    data: list[ApiKey]
+    has_more: Literal[False]
+    last_id: str | None
+
+
+@router.post(
+    "",
+    operation_id="create_key",
+    status_code=201,
+    response_model=NewApiKey,
+    responses=problems(400, 408, 413, 415, 422),
+    openapi_extra=reads("KeyRequest", limited=EXAMPLE),
+)
+def create(body: Body, caller: Caller, service: Running) -> Json:
+    """Make a key for the caller's owner. From the first key on, nothing but health answers without one."""
+    wanted = read_body(body, KeyRequest)
+    key, text = create_key(
+        service.db,
+        owner=caller.owner,
+        name=wanted.name,
+        scopes=wanted.scopes,
+        limits=_within(wanted.limits, caller.limits),
+        expires_at=wanted.expires_at.timestamp() if wanted.expires_at is not None else None,
+    )
+    service.keyring.forget(key.id)
+    return Json(_shown(key) | {"key": text}, 201, {"Location": f"/v1/keys/{key.id}", "Cache-Control": "no-store"})
+
+
+@router.get("", operation_id="list_keys", response_model=ApiKeys, responses=problems())
+def get_keys(caller: Caller, service: Running) -> Json:
+    """The keys of the caller's owner, oldest first; expired and revoked ones too."""
+    return Json(page([_shown(key) for key in list_keys(service.db, caller.owner)]))
+
+
+@router.get("/{key_id}", operation_id="get_key", response_model=ApiKey, responses=problems(404))
+def get_one(key_id: KeyId, caller: Caller, service: Running) -> Json:
+    """One key."""
+    return Json(_shown(get_key(service.db, caller.owner, key_id)))
+
+
+@router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problems(404, 413, 415))
+def revoke(key_id: KeyId, caller: Caller, service: Running) -> Response:
+    """End a key; it opens nothing any more after five seconds at most. Saying it twice is the same."""
+    revoke_key(service.db, caller.owner, key_id)
+    service.keyring.forget(key_id)
+    return Response(status_code=204)
+
+
+def _within(asked: Limits, own: Limits) -> Limits:
+    """Nobody hands out more than they have."""
+    wanted = asked.filled(own)
+    more = [
+        FieldProblem(f"/limits/{name}", f"more than your own {most}")
+        for name, most in own.model_dump(exclude_none=True).items()
+        if getattr(wanted, name) > most
+    ]
+    if more:
+        raise InvalidRequest(errors=tuple(more))
+    return wanted
+
+
+def _shown(key: Key) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "object": "key",
+        "name": key.name,
+        "owner": key.owner,
+        "prefix": key.prefix,
+        "scopes": list(key.scopes),
+        "limits": key.limits.model_dump(),
+        "status": key.status,
+        "created_at": timestamp(key.created_at),
+        "expires_at": timestamp(key.expires_at),
+        "revoked_at": timestamp(key.revoked_at),
+        "last_used_at": timestamp(key.last_used_at),
+    }

@@ -1,0 +1,108 @@
+"""`basin key create|list|revoke`: works on the database itself, so that whoever has its password needs no key."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.embedded.commands import explained
+
+if TYPE_CHECKING:
+    from core.db.session import Database
+    from core.jobs.keys import Key
+
+key = typer.Typer(
+    name="key", help="API keys: create, list, revoke. Needs the database, not the api.", no_args_is_help=True
+)
+
+DAY = 86400.0
+Count = Annotated[int | None, typer.Option(min=1)]
+
+
+@key.command()
+def create(  # noqa: PLR0913 - the fields of a key
+    *,
+    name: Annotated[str | None, typer.Option(help="What it is for; only to tell keys apart.")] = None,
+    owner: Annotated[str, typer.Option(help="Whose jobs it sees. What was made without a key is local's.")] = "local",
+    scope: Annotated[list[str] | None, typer.Option(help="read, write, admin; else read and write.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.0, help="It ends by itself after so long.")] = None,
+    queued_jobs: Count = None,
+    running_jobs: Count = None,
+    requests_per_minute: Count = None,
+) -> None:
+    """Make a key and print it: on standard output, once, and nowhere else.
+
+    From the first key on, the service answers nobody without one.
+    """
+    from core.jobs.keys import create_key
+    from core.settings import Limits
+
+    limits = Limits(queued_jobs=queued_jobs, running_jobs=running_jobs, requests_per_minute=requests_per_minute)
+    with explained("key create"), _database() as db:
+        lasts = None if days is None else days * DAY
+        made, text = create_key(
+            db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts
+        )
+    typer.echo(f"{made.id} of {made.owner}, {_until(made)}; this is all that anybody will ever see of it:", err=True)
+    typer.echo(text)
+
+
+@key.command("list")
+def list_all(*, owner: Annotated[str | None, typer.Option(help="Only the keys of this owner.")] = None) -> None:
+    """List all keys, revoked ones too; their secrets are nowhere."""
+    from core.jobs.keys import list_keys
+
+    with explained("key list"), _database() as db:
+        keys = list_keys(db, owner)
+    for one in keys:
+        used = f"used {_time(one.last_used_at)}" if one.last_used_at else "never used"
+        scopes = ",".join(one.scopes)
+        line = (one.id, one.status, one.owner, scopes, _until(one), used, one.name or "")
+        typer.echo("  ".join(_clean(word) for word in line).rstrip())
+    if not keys:
+        typer.echo("No keys yet. Make one:  basin key create", err=True)
+
+
+@key.command()
+def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="As in key_01…")]) -> None:
+    """End keys; they open nothing any more after five seconds at most."""
+    from core.jobs.keys import revoke_key
+
+    with explained("key revoke"), _database() as db:
+        for key_id in keys:
+            typer.echo(f"{revoke_key(db, None, key_id).id}  revoked")
+
+
+@contextmanager
+def _database() -> Iterator["Database"]:
+    from core.db.migrate import is_behind
+    from core.db.session import is_transient, open_database
+    from core.errors import BasinError, Misconfigured, Unavailable
+    from core.settings import Settings
+
+    with closing(open_database(Settings().resolved_database_url(), pool_size=1)) as db:
+        try:
+            behind = is_behind(db)
+            if not behind:
+                yield db
+        except Exception as error:
+            if isinstance(error, BasinError) or not is_transient(error):
+                raise
+            raise Unavailable("the database is away") from error  # its own message may name hosts and users
+    if behind:
+        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+
+
+def _until(one: "Key") -> str:
+    return "for good" if one.expires_at is None else f"until {_time(one.expires_at)}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _clean(text: str) -> str:
+    """Text that cannot steer a terminal."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -1,0 +1,183 @@
+"""API keys: `bsn_<id>_<secret>`, the secret 256 random bits of which only the SHA-256 is kept.
+
+A key belongs to an owner, and so does all that is done with it. Revoked keys stay as rows: a service that once had a
+key never again serves those who have none.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, insert, or_, select, update
+
+from core.db.session import Database, now
+from core.db.tables import api_key
+from core.errors import FieldProblem, InvalidRequest, NotFound
+from core.ids import base32, new_id
+from core.settings import Limits
+
+SCOPES: Final = ("read", "write", "admin")
+TOUCH_SECONDS: Final = 60.0  # `last_used_at` is no more exact than this
+_SHAPE: Final = re.compile(r"bsn_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9a-hjkmnp-tv-z]{52})")
+_NOBODYS: Final = "0" * 64  # compared with when there is no such key, so that there is always a comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as its owner sees it; times are unix seconds. `lasts` are the seconds left to it: None is for ever."""
+
+    id: str
+    owner: str
+    name: str | None
+    prefix: str
+    scopes: tuple[str, ...]
+    limits: Limits
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+    sha256: str
+    lasts: float | None
+    idle: float | None
+
+    @property
+    def status(self) -> str:
+        """Active, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "active" if self.lasts is None or self.lasts > 0 else "expired"
+
+
+def create_key(  # noqa: PLR0913 - the fields of a key
+    db: Database,
+    *,
+    owner: str,
+    name: str | None = None,
+    scopes: Collection[str] = ("read", "write"),
+    limits: Limits | None = None,
+    expires_at: float | None = None,
+    lasts: float | None = None,
+) -> tuple[Key, str]:
+    """A new key and the text to present, which is nowhere else. It ends at `expires_at` (unix seconds), or in `lasts`.
+
+    Raises:
+        InvalidRequest: no owner, no such scope, or an end that has passed.
+    """
+    known = tuple(scope for scope in SCOPES if scope in scopes)
+    if not known or len(known) != len(set(scopes)) or not owner.strip():
+        raise InvalidRequest(f"A key needs an owner and some of the scopes {', '.join(SCOPES)}.")
+    key_id, secret = new_id("key"), base32(secrets.randbits(128)) + base32(secrets.randbits(128))
+    bare = key_id.removeprefix("key_")
+    values = {
+        "id": key_id,
+        "owner": owner,
+        "name": name,
+        "prefix": f"bsn_{bare}",
+        "sha256": digest(secret),
+        "scopes": list(known),
+        "limits": (limits or Limits()).model_dump(exclude_none=True),
+        "created_at": now(),
+        "expires_at": expires_at if lasts is None else now() + lasts,
+    }
+    with db.write() as connection:
+        connection.execute(insert(api_key).values(**values))
+        key = _key(connection.execute(_select().where(api_key.c.id == key_id)).one())
+        if key.status != "active":
+            raise InvalidRequest(errors=(FieldProblem("/expires_at", "has passed already"),))
+    return key, f"bsn_{bare}_{secret}"
+
+
+def list_keys(db: Database, owner: str | None = None) -> list[Key]:
+    """The keys of an owner, or of everybody, oldest first; revoked ones too."""
+    query = _select().order_by(api_key.c.id)
+    if owner is not None:
+        query = query.where(api_key.c.owner == owner)
+    with db.read() as connection:
+        return [_key(row) for row in connection.execute(query)]
+
+
+def get_key(db: Database, owner: str | None, key_id: str) -> Key:
+    """One key, of this owner or of anybody.
+
+    Raises:
+        NotFound: there is no such key of this owner.
+    """
+    key = find_key(db, key_id)
+    if key is None or owner not in {None, key.owner}:
+        raise NotFound("There is no key with this id.")
+    return key
+
+
+def revoke_key(db: Database, owner: str | None, key_id: str) -> Key:
+    """End a key. Saying it twice is the same.
+
+    Raises:
+        NotFound: there is no such key of this owner.
+    """
+    get_key(db, owner, key_id)
+    with db.write() as connection:
+        ours = (api_key.c.id == key_id) & api_key.c.revoked_at.is_(None)
+        connection.execute(update(api_key).where(ours).values(revoked_at=now()))
+    return get_key(db, owner, key_id)
+
+
+def find_key(db: Database, key_id: str) -> Key | None:
+    """The key with this id, whatever has become of it."""
+    with db.read() as connection:
+        row = connection.execute(_select().where(api_key.c.id == key_id)).one_or_none()
+    return None if row is None else _key(row)
+
+
+def key_was_made(db: Database) -> bool:
+    """Whether there ever was a key."""
+    with db.read() as connection:
+        return connection.execute(select(api_key.c.id).limit(1)).first() is not None
+
+
+def key_is_active(db: Database) -> bool:
+    """Whether somebody could get in with a key."""
+    row = api_key.c
+    active = row.revoked_at.is_(None) & or_(row.expires_at.is_(None), row.expires_at > now())
+    with db.read() as connection:
+        return connection.execute(select(row.id).where(active).limit(1)).first() is not None
+
+
+def touch_key(db: Database, key_id: str) -> None:
+    """The key was used now; written once a minute at most, whoever says so."""
+    row = api_key.c
+    stale = or_(row.last_used_at.is_(None), row.last_used_at < now() - TOUCH_SECONDS, row.last_used_at > now())
+    with db.write() as connection:
+        connection.execute(update(api_key).where(row.id == key_id, stale).values(last_used_at=now()))
+
+
+def presented(text: str) -> tuple[str, str] | None:
+    """The id and the secret in what somebody presents as a key; None when it cannot be one."""
+    match = _SHAPE.fullmatch(text) if len(text) < 200 else None
+    return None if match is None else (f"key_{match[1]}", match[2])
+
+
+def opens(key: Key | None, secret: str) -> bool:
+    """Whether the secret is this key's. It takes as long when there is no key."""
+    return hmac.compare_digest(digest(secret), _NOBODYS if key is None else key.sha256) and key is not None
+
+
+def digest(secret: str) -> str:
+    """256 random bits need no salt and no slow hash: there is nothing to guess."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _select() -> Select[Any]:
+    row = api_key.c
+    columns = (row.id, row.owner, row.name, row.prefix, row.scopes, row.limits, row.created_at, row.expires_at)
+    ages = ((row.expires_at - now()).label("lasts"), (now() - row.last_used_at).label("idle"))
+    return select(*columns, row.revoked_at, row.last_used_at, row.sha256, *ages)
+
+
+def _key(row: Row[Any]) -> Key:
+    columns = row._asdict()
+    columns |= {"scopes": tuple(row.scopes), "limits": Limits(**row.limits)}
+    return Key(**columns)

@@ -1,0 +1,61 @@
+"""How many jobs of one owner may wait and run. Counted where it is decided, in the very transaction.
+
+On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one owner take turns. SQLite
+has one writer anyway.
+"""
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, func, not_, select
+
+from core.db.tables import job_state
+from core.errors import QuotaExceeded
+from core.lifecycle import Status
+
+_SPACE: Final = 0x6261_736E  # of our advisory locks; any fixed number that nobody else uses
+
+
+def check_queue(connection: Connection, owner: str, most: int | None) -> None:
+    """Raise QuotaExceeded when `most` jobs of this owner wait already; otherwise there is room for one more."""
+    if most is None:
+        return
+    _take_turn(connection, owner)
+    if _count(connection, owner, Status.QUEUED) >= most:
+        message = f"{most} jobs wait in the queue already, which is as many as this key may have there."
+        raise QuotaExceeded(message, extra={"limit": "queued_jobs", "allowed": most})
+
+
+def below_limit() -> ColumnElement[bool]:
+    """Whether a row of job_state may run as far as its own limit goes: a part of the claim's one statement.
+
+    The owners who run something are few; they are counted once, and the queue is still read in the order of its index.
+    """
+    inner = job_state.alias("busy_row").c
+    busy = (
+        select(inner.owner, func.count().label("running"))
+        .where(inner.status == Status.RUNNING.value, inner.owner.is_not(None))
+        .group_by(inner.owner)
+        .cte("busy")
+    )
+    row = job_state.c
+    full = select(busy.c.owner).where(busy.c.owner == row.owner, busy.c.running >= row.most_running)
+    return not_(full.correlate(job_state).exists())
+
+
+def overtaken(connection: Connection, owner: str | None, most: int | None) -> bool:
+    """Whether a job that was just claimed is one too many, since a rival's claim was not visible yet: undo it then."""
+    if owner is None or most is None or connection.dialect.name == "sqlite":
+        return False
+    _take_turn(connection, owner)
+    return _count(connection, owner, Status.RUNNING) > most
+
+
+def _count(connection: Connection, owner: str, status: Status) -> int:
+    row = job_state.c
+    query = select(func.count()).where(row.owner == owner, row.status == status.value)
+    return int(connection.execute(query).scalar_one())
+
+
+def _take_turn(connection: Connection, owner: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_SPACE, func.hashtext(owner))))

@@ -52,7 +52,7 @@ class Stack:
         self.environment = {name: value for name, value in os.environ.items() if name not in named - {"TORCH_INDEX"}}
         self.environment |= chosen
         self.url = f"http://127.0.0.1:{self.port}"
-        self.key = ""
+        self.key = folder / "curl"
 
     def compose(self, *arguments: str) -> str:
         base = ("docker", "compose", "--project-name", PROJECT, "--env-file", str(self.env))
@@ -76,19 +76,22 @@ class Stack:
         lines = run("docker", "top", container["Id"], "-eo", "uid,pid,comm").splitlines()[1:]
         return {line.split()[0] for line in lines if line.split()[2] not in {"docker-init", "tini"}}
 
+    def present(self, key: str) -> None:
+        """Send this key with every request from now on."""
+        self.key.touch(mode=0o600)
+        self.key.write_text(f'header = "Authorization: Bearer {key}"\n')
+
     def curl(self, path: str, *options: str, told: str = "") -> str:
         """The body of the answer, which must be a success; the key is on no command line."""
-        secret = self.env.with_name("curl")
-        secret.touch(mode=0o600)
-        secret.write_text(f'header = "Authorization: Bearer {self.key}"\n')
-        common = ("--silent", "--show-error", "--fail-with-body", "--config", str(secret))
+        common = ("--silent", "--show-error", "--fail-with-body", "--config", str(self.key))
         return run("curl", *common, *options, f"{self.url}{path}", told=told)
 
     def get(self, path: str) -> dict[str, Any]:
         return dict(json.loads(self.curl(path)))
 
     def logs(self) -> str:
-        return self.compose("logs", "--no-color", "--timestamps", "--tail", "200")
+        """The end of what our own containers and the database said."""
+        return self.compose("logs", "--no-color", "--timestamps", "--tail", "60", "api", "worker", "postgres")
 
     def down(self) -> None:
         self.compose("--profile", "gpu", "down", "--volumes", "--remove-orphans", "--timeout", "40")

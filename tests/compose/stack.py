@@ -25,10 +25,10 @@ JOB = {
     "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
     "schedule": {"name": "cosine", "warmup": "1ep"},
     "swa": True,
-    "epochs": 800,
-    "checkpoints": {"every": "20ep"},
-    "evaluate": {"every": "20ep"},
-    "log_every": 20,
+    "epochs": 2400,
+    "checkpoints": {"every": "100ep"},
+    "evaluate": {"every": "100ep"},
+    "log_every": 100,
     "seed": 0,
 }
 SMALL = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 20}
@@ -58,11 +58,10 @@ def start(stack: Stack) -> None:
     refusal = stack.refuses_without_env()
     assert "make compose-env" in refusal, refusal
     tell(f"without .env: {refusal}")
-    stack.key = stack.compose("run", "--rm", "-T", "api", "key", "create", "--name", "compose-test").strip()
+    stack.present(stack.compose("run", "--rm", "-T", "api", "key", "create", "--name", "compose-test").strip())
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
-    ready = stack.get("/readyz")
-    assert ready["status"] == "ready", ready
-    tell(f"up and healthy: {', '.join(sorted(stack.containers()))}; {', '.join(ready['checks'])}: ok")
+    until("everything is ready", lambda: stack.get("/readyz")["status"] == "ready", 30)
+    tell(f"up and ready: {', '.join(sorted(stack.containers()))}")
 
 
 def check_walls(stack: Stack) -> None:
@@ -145,7 +144,7 @@ def under_way(stack: Stack, job: str) -> bool:
     """Whether it runs and has a checkpoint to go on from, with much left to do."""
     found = stack.get(f"/v1/jobs/{job}")
     assert found["status"] not in OVER, "it was over before anything could happen to it; make it longer"
-    saved = any(one["kind"] == "resumable" for one in stack.get(f"/v1/jobs/{job}/checkpoints")["data"])
+    saved = any(one["kind"] == "last" for one in stack.get(f"/v1/jobs/{job}/checkpoints")["data"])
     return bool(found["status"] == "running" and saved)
 
 
@@ -187,7 +186,7 @@ class Load(threading.Thread):
         self.refused = 0
 
     def run(self) -> None:
-        while not self.stopping.wait(0.2):
+        while not self.stopping.wait(0.05):
             number = len(self.accepted)
             body = SMALL | {"seed": number}
             headers = ("--header", "Content-Type: application/json", "--header", f"Idempotency-Key: load-{number}")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     broker_url: SecretStr | None = None
     store_url: SecretStr | None = None
+    s3_endpoint: str | None = None
+    downloads: Literal["redirect", "stream"] = "redirect"
+
+    # Under the names that every S3 tool reads, without our prefix.
+    aws_access_key_id: str | None = Field(default=None, validation_alias="aws_access_key_id")
+    aws_secret_access_key: SecretStr | None = Field(default=None, validation_alias="aws_secret_access_key")
+    aws_session_token: SecretStr | None = Field(default=None, validation_alias="aws_session_token")
+    aws_region: str = Field(
+        default="us-east-1", validation_alias=AliasChoices("aws_region", "aws_default_region"), min_length=1
+    )
 
     lease_seconds: Seconds = 12.0
     beat_seconds: Seconds = 3.0

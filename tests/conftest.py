@@ -7,7 +7,7 @@ import pytest
 
 from core.recipe.data.materialise import materialise
 
-pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.service"]
+pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.s3", "tests.support.service"]
 
 
 @pytest.fixture(scope="session")

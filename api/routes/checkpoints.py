@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from api.auth import Caller
-from api.deps import CheckpointId, JobId, Running
+from api.deps import CheckpointId, JobId, Running, Service
 from api.documents import Json, timestamp
 from api.openapi import problems
 from api.paging import Page, page
@@ -69,6 +69,10 @@ def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
     return Json(_shown(get_checkpoint(service.db, caller.owner, checkpoint_id)))
 
 
+LINK_SECONDS = 300
+"""How long a URL of the store's own is good. A download has to begin by then, not to end."""
+
+_LOCATION = {"headers": {"Location": {"schema": {"type": "string", "format": "uri"}}}}
 _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
@@ -80,6 +84,7 @@ _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string",
         200: {"description": "The weights, as safetensors", **_BINARY},
         206: {"description": "The one range asked for", **_BINARY},
         304: {"description": "If-None-Match named this content"},
+        307: {"description": "The same content, with ranges, at a URL that is good for minutes", **_LOCATION},
         **problems(404, 416, 422),
     },
 )
@@ -90,13 +95,19 @@ def content(
     service: Running,
     conditions: Annotated[Conditions, Header()],
 ) -> Response:
-    """The weights as a safetensors file. The ETag is its SHA-256; one range at a time; several are answered whole."""
+    """The weights as a safetensors file. The ETag is its SHA-256; one range at a time; several are answered whole.
+
+    From an S3 store they come by a redirect, without load on this service; HEAD is answered here all the same.
+    """
     row = get_checkpoint(service.db, caller.owner, checkpoint_id)
     etag = f'"{row.sha256}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
     if unchanged(conditions.if_none_match, etag):
         return Response(status_code=304, headers=headers)
     span = requested(conditions.range, conditions.if_range, etag, row.bytes)
+    if (url := _elsewhere(request, service, row)) is not None:
+        # What is kept would lead nowhere in a few minutes.
+        return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
     whole = Span(0, row.bytes, row.bytes)
     asked = span or whole
     headers |= {
@@ -112,11 +123,21 @@ def content(
     return StreamingResponse(blocks, status, headers, media_type="application/octet-stream")
 
 
+def _elsewhere(request: Request, service: Service, row: CheckpointRow) -> str | None:
+    """Where the client gets the weights itself; None: from us. The URL is good for GET alone, so HEAD stays here."""
+    if request.scope["basin.head"] or service.settings.downloads == "stream":
+        return None
+    return service.store.link(_weights(row), LINK_SECONDS)
+
+
+def _weights(row: CheckpointRow) -> str:
+    return f"{row.key}/{row.files['weights']['name']}"
+
+
 def _opened(store: Store, row: CheckpointRow, span: Span) -> Iterator[bytes]:
     """The blocks of the span. The first is fetched here, so that what is missing can still be said by a status."""
-    key = f"{row.key}/{row.files['weights']['name']}"
     try:
-        blocks = iter(store.open_range(key, span.start, span.end))
+        blocks = iter(store.open_range(_weights(row), span.start, span.end))
         first = next(blocks, b"")
     except StoreMissing as error:
         raise NotFound("The content of this checkpoint is no longer in the store.") from error

@@ -1,6 +1,5 @@
 """Alive, and ready. The only routes that anybody may call."""
 
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Literal
@@ -14,7 +13,6 @@ from api.errors import STATUS
 from api.probes import broker_answers
 from core.db.migrate import is_behind
 from core.jobs.pulse import reconciler_lag
-from core.store.base import StoreMissing
 
 router = APIRouter(tags=["health"])
 
@@ -96,8 +94,7 @@ def _migrations(service: Service) -> str | None:
 
 
 def _store(service: Service) -> None:
-    with contextlib.suppress(StoreMissing):
-        service.store.size("jobs/readiness")
+    service.store.ping()
 
 
 def _broker(service: Service) -> str | None:

@@ -6,14 +6,20 @@ from core.store.base import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The store that the settings name.
+    """The store that the settings name. Nothing is asked of it yet, nor is its client library loaded.
 
     Raises:
-        Misconfigured: its URL is of no kind that this release knows.
+        Misconfigured: its URL is of no kind that this release knows, or what it needs besides is missing.
     """
     from core.store.local import LocalStore, folder_of_url
+    from core.store.place import bucket_of_url, place_of
+    from core.store.s3 import S3Store
 
-    folder = folder_of_url(settings.resolved_store_url())
-    if folder is None:
-        raise Misconfigured("store_url must be a file:///folder URL or an absolute path")
-    return LocalStore(folder)
+    url = settings.resolved_store_url()
+    folder = folder_of_url(url)
+    if folder is not None:
+        return LocalStore(folder)
+    bucket = bucket_of_url(url)
+    if bucket is None:
+        raise Misconfigured("store_url must be a file:///folder URL, an absolute path, or s3://bucket/prefix")
+    return S3Store(place_of(settings, bucket))

@@ -16,6 +16,12 @@ class StoreTransient(Unavailable):
     code: ClassVar[str] = "store_unavailable"
 
 
+class StoreRefused(Unavailable):
+    """The object store refuses what the service asks: its bucket, its keys or their rights are wrong."""
+
+    code: ClassVar[str] = "store_refused"
+
+
 class StoreMissing(NotFound):
     """The object store has no such object."""
 
@@ -54,7 +60,10 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """Whole objects under keys. Every method may raise StoreTransient (try again) and BadKey (never)."""
+    """Whole objects under keys.
+
+    Every method may raise StoreTransient (try again), StoreRefused (an operator has to act first) and BadKey (never).
+    """
 
     def put_file(self, path: Path, key: str) -> Digest:
         """Store a copy of the file, durably: when this returns, a power cut does not lose it.
@@ -101,4 +110,12 @@ class Store(Protocol):
 
     def remove_unfinished(self, older_than: float) -> int:
         """Remove what uploads that died left behind more than `older_than` seconds ago; says how many."""
+        ...
+
+    def link(self, key: str, seconds: int) -> str | None:
+        """A URL that gives the object to whoever holds it, for so long; None: this store has no such thing."""
+        ...
+
+    def ping(self) -> None:
+        """Come back within seconds if the store works; else raise what every method may raise."""
         ...

@@ -10,7 +10,7 @@ from typing import IO
 import httpx2
 
 from basin.errors import DigestMismatch, Unreachable
-from basin.transport import TRIES, Transport, checked, pause, reason
+from basin.transport import AGAIN, TRIES, Transport, checked, pause, reason
 
 BLOCK = 1 << 20
 
@@ -36,28 +36,48 @@ def fetch(transport: Transport, source: str, target: Path, *, sha256: str | None
 
 
 def receive(transport: Transport, source: str, file: IO[bytes]) -> None:
-    """Streams into `file`; when the connection breaks, the rest is asked for."""
+    """Streams into `file`; when the connection breaks, the rest is asked for.
+
+    The service may send us on to the store that holds the weights. The API key does not go there: httpx2 keeps it to
+    the origin that it is meant for. Every try begins at the service, because its redirects are good for minutes only.
+    """
     etag = ""
     for tried in range(TRIES):
         rest = {"Range": f"bytes={file.tell()}-", "If-Range": etag} if etag and file.tell() else {}
         headers = rest | {"Accept": "*/*", "Accept-Encoding": "identity"}
+        answer: httpx2.Response | None = None
         try:
             with transport.http.stream("GET", source, headers=headers, follow_redirects=True) as answer:
-                if answer.status_code >= 400:
-                    answer.read()
-                checked(answer)
-                if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
-                    file.seek(0)
-                    file.truncate()
-                etag = answer.headers.get("ETag", "")
-                for block in answer.iter_bytes(BLOCK):
-                    file.write(block)
+                if answer.status_code not in AGAIN or tried == TRIES - 1:
+                    write(answer, file)
+                    return
         except httpx2.TransportError as error:
             if tried == TRIES - 1:
-                raise Unreachable(transport.url, reason(error)) from error
-            time.sleep(pause(tried, None))
-        else:
-            return
+                raise Unreachable(origin(error, transport.url), reason(error)) from error
+            if answer is not None:
+                etag = answer.headers.get("ETag", "")
+        time.sleep(pause(tried, answer))
+
+
+def write(answer: httpx2.Response, file: IO[bytes]) -> None:
+    """Writes an answer's body where it belongs."""
+    if answer.status_code >= 400:
+        answer.read()
+    checked(answer)
+    if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
+        file.seek(0)
+        file.truncate()
+    for block in answer.iter_bytes(BLOCK):
+        file.write(block)
+
+
+def origin(error: httpx2.TransportError, otherwise: str) -> str:
+    """Who did not answer: after a redirect, not the service."""
+    try:
+        url = error.request.url
+    except RuntimeError:  # httpx2 does not say
+        return otherwise
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def digest(file: IO[bytes]) -> str:

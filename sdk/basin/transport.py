@@ -121,8 +121,13 @@ def parsed(answer: httpx2.Response) -> dict[str, Any]:
     try:
         body = answer.json()
     except ValueError as error:
-        where = f"{answer.request.method} {answer.request.url}"
+        where = f"{answer.request.method} {bare(answer)}"
         raise BadAnswer(f"{where} answered {answer.status_code} without JSON: is this a Basin service?") from error
     if not isinstance(body, dict):
-        raise BadAnswer(f"{answer.request.url} answered {answer.status_code} with something other than a JSON object")
+        raise BadAnswer(f"{bare(answer)} answered {answer.status_code} with something other than a JSON object")
     return body
+
+
+def bare(answer: httpx2.Response) -> httpx2.URL:
+    """Where the answer comes from, without the query: that of a store's URL is as good as a key."""
+    return answer.request.url.copy_with(query=None)

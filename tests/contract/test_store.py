@@ -1,9 +1,8 @@
-"""What every object store must do. A new store joins by one more line in STORES."""
+"""What every object store must do. A new store joins by a fixture and its name in STORES."""
 
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +14,26 @@ from core.store import open_store
 from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken
 from core.store.keys import checkpoint_prefix, folder_of
 from core.store.local import LocalStore
+from core.store.place import Place
+from core.store.s3 import S3Store
 
-STORES: dict[str, Callable[[Path], Store]] = {"local": lambda folder: LocalStore(folder / "store")}
+STORES = ["local", "s3"]
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def s3(bucket: Place) -> Store:
+    return S3Store(bucket)
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return STORES[request.param](tmp_path)
+def store(request: pytest.FixtureRequest) -> Store:
+    made: Store = request.getfixturevalue(request.param)
+    return made
 
 
 def file(folder: Path, content: bytes) -> Path:
@@ -127,6 +139,7 @@ def test_strange_keys_are_refused_everywhere(store: Store, tmp_path: Path, key: 
         lambda: store.open_range(key),
         lambda: store.size(key),
         lambda: store.delete(key),
+        lambda: store.link(key, 60),
     ):
         with pytest.raises(BadKey):
             call()
@@ -135,6 +148,10 @@ def test_strange_keys_are_refused_everywhere(store: Store, tmp_path: Path, key: 
 
 def test_unfinished_uploads_are_removed_when_they_are_old(store: Store) -> None:
     assert store.remove_unfinished(0.0) == 0
+
+
+def test_a_store_that_works_answers_a_ping(store: Store) -> None:
+    store.ping()
 
 
 def test_many_writers_at_once(store: Store, tmp_path: Path) -> None:

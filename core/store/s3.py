@@ -1,0 +1,355 @@
+"""Objects in an S3 bucket, through obstore. Its synchronous calls alone: the others abort processes at their exit."""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import logging
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from core.store import unfinished
+from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreRefused, StoreTaken, StoreTransient
+from core.store.keys import checked
+from core.store.place import Place
+from core.store.refusals import status_of, translated
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import S3Store as Client
+
+log = logging.getLogger(__name__)
+
+WHOLE_BYTES: Final = 16 << 20  # a file up to this size is one request, and is held in memory
+PART_BYTES: Final = 8 << 20
+_MOST_PARTS: Final = 9_000  # S3 takes 10,000
+_AT_ONCE: Final = 4  # parts on their way: 32 MiB of memory
+_PIECE_BYTES: Final = 8 << 20
+_PAGE: Final = 1_000
+
+# Below each of our calls, obstore tries a request again after 5xx and broken connections, with growing, random pauses.
+_INNER_TRIES: Final = 4
+_INNER_SECONDS: Final = timedelta(seconds=10)
+_FIRST_PAUSE: Final = timedelta(milliseconds=100)
+_LAST_PAUSE: Final = timedelta(seconds=2)
+# Above it, whole calls are tried again: it leaves out what may have been done although no answer came.
+_TRIES: Final = 4
+_PAUSE_SECONDS: Final = 0.1
+_PATIENCE_SECONDS: Final = 15.0
+_CONNECT: Final = timedelta(seconds=3)
+_REQUEST: Final = timedelta(seconds=60)  # for 8 MiB
+_PING: Final = timedelta(seconds=2)
+
+# Keys do not begin with a dot, so this is never listed. One small object for ever; nobody reads it.
+_CREATED_ONCE: Final = ".created-once"
+
+T = TypeVar("T")
+_user: int | None = None  # the process that uses obstore
+
+
+class S3Store:
+    """A Store in a bucket. The client is made at the first call, in the process that makes it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._creates: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"S3Store({self._place.bucket.name!r}, {self._place.bucket.prefix!r})"
+
+    def put_file(self, path: Path, key: str) -> Digest:
+        checked(key)
+        source = _read(path)
+        tries = itertools.count()
+        tag = self._ask(key, lambda client: self._put(client, source, key, next(tries)), writing=True)
+        if tag is None:
+            self._compare(source, key)
+        elif tag != source.tag and self._digest(key) != source.digest:
+            self.delete(key)
+            raise StoreTransient(f"{key} arrived damaged in the object store.")
+        return source.digest
+
+    def fetch(self, key: str, path: Path) -> Digest:
+        pieces = self.open_range(key)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        digest, count = hashlib.sha256(), 0
+        try:
+            with aside.open("xb") as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    count += file.write(piece)
+            aside.rename(path)
+        except OSError as error:
+            raise StoreTransient(f"{key} cannot be written here: {error.strerror or error}.") from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return Digest(digest.hexdigest(), count)
+
+    def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        size = self.size(key)
+        return self._pieces(key, start, size if end is None else min(end, size))
+
+    def size(self, key: str) -> int:
+        return self._head(key)["size"]
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        checked(key)
+        with contextlib.suppress(StoreMissing):
+            self._ask(key, lambda client: obstore.delete(client, key))
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """A page for each request, each beginning behind the last key, so that a page can be asked for again."""
+        folder, last = prefix.rpartition("/")[0], ""
+        while page := self._page(folder, last):
+            for found in page:
+                if _is_ours(found["path"], prefix):
+                    yield StoredObject(found["path"], found["size"], found["last_modified"].timestamp())
+            last = page[-1]["path"]
+
+    def remove_unfinished(self, older_than: float) -> int:
+        return unfinished.remove(self._place, time.time() - older_than)
+
+    def link(self, key: str, seconds: int) -> str | None:
+        import obstore
+
+        checked(key)
+        return obstore.sign(self._opened(), "GET", key, timedelta(seconds=seconds))
+
+    def ping(self) -> None:
+        import obstore
+
+        _claim_process()
+        hasty = self._made(tries=0, request=_PING)
+        try:
+            obstore.get(hasty, _CREATED_ONCE)
+        except Exception as error:
+            failure = translated(error, "a ping", writing=False)
+            if not isinstance(failure, StoreMissing):
+                raise failure from error
+
+    def _put(self, client: "Client", source: "_Source", key: str, tried: int) -> str | None:
+        """One upload: the server's tag of what arrived; None when there is an object already."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        whole = source.content
+        create = whole is not None and self._creates_once(client)
+        # A try before this one may have been done, though no answer came. And an upload in parts cannot be told to
+        # create only; but nobody else writes under this key, so that a look is enough.
+        if tried or not create:
+            with contextlib.suppress(StoreMissing):
+                self._known(client, key)
+                return None
+        if whole is None:
+            put = obstore.put(
+                client, key, source.path, use_multipart=True, chunk_size=source.part_bytes, max_concurrency=_AT_ONCE
+            )
+            return _tag(put["e_tag"])
+        try:
+            mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
+            return _tag(obstore.put(client, key, whole, mode=mode, use_multipart=False)["e_tag"])
+        except AlreadyExistsError:
+            return None
+
+    def _creates_once(self, client: "Client") -> bool:
+        """Whether this server honours If-None-Match: asked of it once, because not all do and none says so."""
+        if self._creates is None:
+            self._creates = _refuses_to_create_twice(client)
+            if not self._creates:
+                log.warning("the object store ignores If-None-Match: keys are looked up before they are written")
+        return self._creates
+
+    def _compare(self, source: "_Source", key: str) -> None:
+        """There was an object already: fine if it has the very same bytes, for the answer to us may have been lost."""
+        found = self._head(key)
+        same = found["size"] == source.digest.bytes and (
+            _tag(found["e_tag"]) == source.tag or self._digest(key) == source.digest
+        )
+        if not same:
+            raise StoreTaken(f"Other bytes are stored under {key}.")
+
+    def _digest(self, key: str) -> Digest:
+        digest, count = hashlib.sha256(), 0
+        for piece in self.open_range(key):
+            digest.update(piece)
+            count += len(piece)
+        return Digest(digest.hexdigest(), count)
+
+    def _head(self, key: str) -> "ObjectMeta":
+        checked(key)
+        return self._ask(key, lambda client: self._known(client, key))
+
+    def _known(self, client: "Client", key: str) -> "ObjectMeta":
+        """Size, time and tag of an object. The answer to HEAD has no body, so that only GET says what is wrong."""
+        import obstore
+
+        try:
+            return obstore.head(client, key)
+        except Exception as error:
+            if not (status_of(error) or "").startswith("4"):
+                raise
+        try:
+            return obstore.get(client, key).meta
+        except Exception as error:
+            raise translated(error, key, writing=False) from error
+
+    def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        import obstore
+
+        while start < end:
+            stop = min(end, start + _PIECE_BYTES)
+            span = {"start": start, "end": stop}
+            piece = self._ask(key, lambda client, span=span: bytes(obstore.get_range(client, key, **span)))  # type: ignore[misc]
+            if len(piece) != stop - start:
+                raise StoreTransient(f"The object store answered {len(piece)} bytes of {key}, not {stop - start}.")
+            yield piece
+            start = stop
+
+    def _page(self, folder: str, last: str) -> "Sequence[ObjectMeta]":
+        import obstore
+
+        def ask(client: "Client") -> "Sequence[ObjectMeta]":
+            pages = obstore.list(client, folder or None, offset=last or None, chunk_size=_PAGE)
+            return [found for found in next(iter(pages), ()) if found["path"] > last]
+
+        return self._ask(folder or "the listing", ask)
+
+    def _ask(self, key: str, call: "Callable[[Client], T]", *, writing: bool = False) -> T:
+        """`call`, again a few times while it fails in passing; every failure in the words of core.store.base."""
+        client = self._opened()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for tried in range(_TRIES):
+            try:
+                return call(client)
+            except Exception as error:
+                failure = _failure(error, key, writing=writing)
+                last = tried == _TRIES - 1 or time.monotonic() > deadline
+                if last or not isinstance(failure, StoreTransient):
+                    raise failure from error
+            time.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0) * (1 << tried))
+        raise StoreTransient(f"The object store failed on {key}.")
+
+    def _opened(self) -> "Client":
+        _claim_process()
+        with self._lock:
+            if self._client is None:
+                self._client = self._made(tries=_INNER_TRIES, request=_REQUEST)
+            return self._client
+
+    def _made(self, *, tries: int, request: timedelta) -> "Client":
+        from obstore.store import S3Store as ObstoreS3
+
+        place = self._place
+        return ObstoreS3(
+            place.bucket.name,
+            prefix=place.bucket.prefix or None,
+            config={
+                # Twice, or AWS_ENDPOINT_URL_S3 in the environment would win over what our settings say.
+                "endpoint": place.endpoint,
+                "aws_endpoint_url_s3": place.endpoint,
+                "region": place.region,
+                "access_key_id": place.key_id,
+                "secret_access_key": place.secret,
+                **({"session_token": place.token} if place.token else {}),
+                "disable_bulk_delete": True,  # plain DELETE is known to more servers
+            },
+            client_options={
+                "allow_http": place.endpoint.startswith("http:"),
+                "connect_timeout": min(_CONNECT, request),
+                "timeout": request,
+            },
+            retry_config={
+                "max_retries": tries,
+                "retry_timeout": _INNER_SECONDS,
+                "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LAST_PAUSE, "base": 2},
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file to upload. `tag` is the ETag of servers that answer with MD5; no other is compared with it."""
+
+    path: Path
+    content: bytes | None
+    digest: Digest
+    tag: str
+    part_bytes: int
+
+
+def _read(path: Path) -> _Source:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    size = path.stat().st_size
+    if size <= WHOLE_BYTES:
+        content = path.read_bytes()
+        digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+        return _Source(path, content, digest, hashlib.md5(content, usedforsecurity=False).hexdigest(), PART_BYTES)
+    part_bytes = max(PART_BYTES, -(-size // _MOST_PARTS))
+    sha256, count, parts = hashlib.sha256(), 0, []
+    with path.open("rb") as file:
+        while part := file.read(part_bytes):
+            sha256.update(part)
+            count += len(part)
+            parts.append(hashlib.md5(part, usedforsecurity=False).digest())
+    tag = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    return _Source(path, None, Digest(sha256.hexdigest(), count), tag, part_bytes)
+
+
+def _tag(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _is_ours(key: str, prefix: str) -> bool:
+    """Whether the key is one that we could have made; a bucket may hold other things too."""
+    with contextlib.suppress(BadKey):
+        return checked(key).startswith(prefix)
+    return False
+
+
+def _refuses_to_create_twice(client: "Client") -> bool:
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError
+
+    for _ in range(2):
+        try:
+            obstore.put(client, _CREATED_ONCE, b"", mode="create")
+        except AlreadyExistsError:
+            return True
+        except BaseError as error:
+            if status_of(error) not in {"400", "501"}:
+                raise
+            return False
+    return False
+
+
+def _failure(error: Exception, key: str, *, writing: bool) -> Exception:
+    """What comes from the client library in our words; what comes from this machine (or from us) as it is."""
+    from obstore.exceptions import BaseError
+
+    if isinstance(error, BaseError) or (isinstance(error, OSError) and status_of(error) is not None):
+        return translated(error, key, writing=writing)
+    if isinstance(error, StoreRefused) and writing:
+        return PermissionError(errno.EACCES, error.message)
+    return error
+
+
+def _claim_process() -> None:
+    """The client library hangs for ever in a child of a process that has used it, so that an error is better."""
+    global _user  # noqa: PLW0603 - a fact about the process
+    if _user is None:
+        _user = os.getpid()
+    if _user != os.getpid():
+        raise RuntimeError("the object store was used before this process was forked")

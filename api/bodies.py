@@ -7,10 +7,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from api.documents import parse
 from core.errors import InvalidSpec
 from core.recipe.problems import field_problems
-from core.recipe.text import Name
+from core.recipe.text import Label, Name, Note
 from core.settings import Limits
 
 Scope = Literal["read", "write", "admin"]
+Priority = Annotated[int, Field(ge=-100, le=100)]
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
@@ -23,6 +24,16 @@ class KeyRequest(BaseModel):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = ("read", "write")
     expires_at: Annotated[AwareDatetime | None, Field(description="RFC 3339")] = None
     limits: Limits = Limits()
+
+
+class JobChanges(BaseModel):
+    """What may change about a job. Pairs of `metadata` are added or replaced; null removes one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Name | None = None
+    priority: Priority = 0
+    metadata: Annotated[dict[Label, Note | None], Field(max_length=32)] = Field(default_factory=dict)
 
 
 def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.bodies import KeyRequest
+from api.bodies import JobChanges, KeyRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
@@ -51,7 +51,7 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
         separate_input_output_schemas=False,
     )
     _, bodies = models_json_schema(
-        [(body, "validation") for body in (JobSpec, PreviewRequest, KeyRequest, Problem)], ref_template=REF
+        [(body, "validation") for body in (JobSpec, PreviewRequest, JobChanges, KeyRequest, Problem)], ref_template=REF
     )
     document["components"]["schemas"] |= bodies["$defs"]
     _drop_foreign_errors(document)

@@ -21,6 +21,7 @@ from core.settings import Settings
 from core.store import open_store
 from worker import provision
 from worker.launcher import best_launcher
+from worker.report import Reporter
 from worker.slots import Poll, Slots, poll_step
 from worker.supervisor import Shop, Slot
 from worker.tasks import add_work
@@ -48,9 +49,13 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
     with opened(settings) as shop:
         offered = Slots(slots)
         app = make_app(settings, shop, offered)
+        reporter = Reporter(shop, offered)
 
-        def stop(**_: Any) -> None:
+        asked: list[bool] = []
+
+        def stop(how: str, **_: Any) -> None:
             shop.stopping.set()
+            asked.append(how == "Warm")
 
         signals.worker_shutting_down.connect(stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
@@ -65,11 +70,14 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
             without_mingle=True,
             without_heartbeat=True,
         )
+        reporter.start()
         try:
             worker.start()
         finally:
             shop.stopping.set()
-        return int(worker.exitcode or 0)
+            reporter.stop()
+        # Celery calls a Ctrl-C a failure; whoever asked for a stop and got it sees none.
+        return 0 if all(asked) and asked else int(worker.exitcode or 1)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """`basin worker` and `basin run`. The server's weight is imported inside, so that `basin --help` stays fast."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from core.recipe.spec import JobSpec
 
 
 def worker(
@@ -38,17 +41,33 @@ def run(
 ) -> None:
     """Train a job file here and now, without a service. Exit status: 0 succeeded, 1 failed, 2 bad file, 130 Ctrl-C."""
     from core.errors import BasinError
-    from worker import local
 
     try:
-        spec = local.read_job(job)
-        code = local.train_here(spec, out or Path(f"{job.stem}-weights"))
+        spec = _read_job(job)
     except BasinError as error:
         for problem in error.errors:
             hint = f" ({problem.hint})" if problem.hint else ""
             typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
         _give_up("run", error.message)
-    raise typer.Exit(code)
+    from worker.local import train_here  # torch: not for somebody who has mistyped a field
+
+    raise typer.Exit(train_here(spec, out or Path(f"{job.stem}-weights")))
+
+
+def _read_job(path: Path) -> "JobSpec":
+    """The job in a YAML or JSON file. Raises InvalidSpec with every problem found."""
+    import json
+
+    from basin import jobfile
+    from basin.errors import BadFile
+    from core.errors import InvalidSpec
+    from core.recipe.parse import parse_job
+
+    try:
+        document = jobfile.read(str(path))
+    except BadFile as error:
+        raise InvalidSpec(str(error)) from error
+    return parse_job(json.dumps(document).encode())
 
 
 def _give_up(command: str, message: str) -> NoReturn:

@@ -12,10 +12,6 @@ from typing import Any, Final
 
 import typer
 
-from basin import jobfile
-from basin.errors import BadFile
-from core.errors import InvalidSpec
-from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from worker import runner
@@ -77,23 +73,12 @@ def progress_line(fields: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def read_job(path: Path) -> JobSpec:
-    """The job in a YAML or JSON file.
-
-    Raises:
-        InvalidSpec: it cannot be read as a job, with every problem found.
-    """
-    try:
-        document = jobfile.read(str(path))
-    except BadFile as error:
-        raise InvalidSpec(str(error)) from error
-    return parse_job(json.dumps(document).encode())
-
-
 def train_here(spec: JobSpec, out: Path) -> int:
     """Train, print, leave the weights in `out`; the exit status."""
     out.mkdir(parents=True, exist_ok=True)
     printer = Printer(out)
+    for warning in spec.warnings():
+        typer.echo(f"warning: {warning.pointer or '/'}: {warning.message}")
     with tempfile.TemporaryDirectory(prefix="basin-run-") as scratch, printer.interruptible():
         ended = runner.train_local(
             spec,

@@ -136,8 +136,8 @@ def _of_death(seen: Observed) -> Decision:
         return _failed(seen, error, None, {}, seen.progress)
     if how.signal is not None:
         return GiveBack(f"the runner was {how}", lost=True)
-    said = seen.stderr or "It printed nothing."
-    error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[-2000:]}"}
+    said = (seen.stderr.strip().splitlines() or ["It printed nothing."])[-1]  # all of it is in the worker's log
+    error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[:500]}"}
     return _failed(seen, error, None, {}, seen.progress)
 
 

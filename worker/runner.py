@@ -101,13 +101,13 @@ def run(sock: socket.socket) -> int:
 
 
 def _ending(assignment: Assignment, observer: Observer) -> Ended:
-    """How the training ended; what the engine did not foresee becomes a failure with its traceback's last lines."""
+    """How the training ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
     try:
         return train(assignment, observer)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         traceback.print_exc()
-        where = "".join(traceback.format_exception(error)[-2:]).strip()
-        document = {"code": "engine_error", "message": where[-2000:]}
+        what = traceback.format_exception_only(error)[-1].strip()
+        document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
 
 
@@ -117,10 +117,11 @@ def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: P
     Checkpoints stay in `scratch`, which must be an empty folder.
     """
     resolved = spec.resolved()
-    dataset = dataset_path(resolved.data.name, datasets)
+    dataset = dataset_path(resolved.data, datasets)
     if not dataset.exists():
         subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.name], check=True
+            [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.model_dump_json()],
+            check=True,
         )
     assignment = Assignment(
         job="local",

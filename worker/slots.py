@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from celery import bootsteps
 from core.db.session import is_transient
 from core.errors import Misconfigured
 from core.jobs.claim import anything_waiting
+from core.jobs.workers import Tally
 from core.recipe.plan import SlotKind
 from worker.supervisor import Shop, Slot, serve_one
 
@@ -56,6 +58,7 @@ class Slots:
         self._lock = threading.Lock()
         self._free = {slot: time.monotonic() for slot in slots}
         self._missed = False
+        self._kinds = Counter(slot.kind for slot in slots)
         self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
 
@@ -75,6 +78,12 @@ class Slots:
             self._free[slot] = time.monotonic()
             missed, self._missed = self._missed, False
             return missed
+
+    def tally(self) -> dict[str, Tally]:
+        """How many slots there are of each kind, and how many are free."""
+        with self._lock:
+            free = Counter(slot.kind for slot in self._free)
+        return {kind: Tally(count, free[kind]) for kind, count in self._kinds.items()}
 
     def idle(self, seconds: float) -> list[SlotKind]:
         """The kinds of the slots that have been free for that long, one entry for each slot."""

@@ -32,6 +32,7 @@ from worker.watch import Watch
 log = logging.getLogger(__name__)
 
 READY_SECONDS: Final = 60.0
+READY_TICK: Final = 0.2
 EXIT_SECONDS: Final = 5.0
 
 
@@ -78,7 +79,7 @@ class Attempt:
 
 def serve_one(shop: Shop, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now."""
-    if not shop.launcher.wait_ready(READY_SECONDS):
+    if not _ready(shop):
         return False
     claimed_at = time.monotonic()
     taken = _claim(shop, slot)
@@ -98,6 +99,15 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
     finally:
         heart.stop()
     return True
+
+
+def _ready(shop: Shop) -> bool:
+    """Whether a runner could start now: a job is not claimed before, because another worker may be ready for it."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not shop.stopping.is_set() and time.monotonic() < deadline:
+        if shop.launcher.wait_ready(READY_TICK):
+            return True
+    return False
 
 
 def _claim(shop: Shop, slot: Slot) -> Claim | None:
@@ -141,7 +151,7 @@ def _provision(attempt: Attempt) -> Assignment:
         attempt=taken.attempt,
         spec=taken.spec,
         plan=taken.plan,
-        dataset=provision.dataset_file(taken.spec.data.name, attempt.shop.settings.datasets),
+        dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets),
         scratch=folder.out,
         resume=_resume(attempt),
     )
@@ -220,6 +230,8 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
             )
             persist(lambda: finish(shop.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
+            if decision.error:
+                log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
             if decision.lost or decision.failed:
                 persist(lambda: _note_death(attempt, decision, seen))

@@ -5,9 +5,33 @@ from fastapi import APIRouter, Depends
 from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
-from api.routes import catalog, checkpoints, docs, health, jobs, keys, metrics, schedules
+from api.routes import (
+    catalog,
+    changes,
+    checkpoints,
+    compare,
+    docs,
+    fleet,
+    health,
+    jobs,
+    keys,
+    metrics,
+    plots,
+    schedules,
+)
 
-NOUNS = (jobs.router, metrics.router, checkpoints.router, catalog.router, schedules.router, keys.router)
+NOUNS = (
+    jobs.router,
+    changes.router,
+    metrics.router,
+    compare.router,
+    plots.router,
+    checkpoints.router,
+    catalog.router,
+    schedules.router,
+    keys.router,
+    fleet.router,
+)
 
 OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
 

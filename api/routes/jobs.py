@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header
 from fastapi import Query as InQuery
 from fastapi.responses import Response
-from pydantic import AfterValidator, BaseModel, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -16,9 +16,10 @@ from api.auth import Caller
 from api.deps import Body, JobId, Running
 from api.documents import Json, parse, timestamp
 from api.openapi import problems, reads
-from api.paging import Page, Paging, Query, page
+from api.paging import Page, Query, page
 from api.ranges import unchanged
-from core.ids import is_id
+from api.search import BY_METADATA, JobsQuery, Status
+from core.errors import Conflict, NotFound
 from core.jobs.queries import JobView, get_job, job_version, list_jobs
 from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
@@ -27,7 +28,6 @@ from core.recipe.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-Status = Literal["queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"]
 Number = float | Literal["NaN", "Infinity", "-Infinity"] | None
 
 EXAMPLE = {
@@ -135,19 +135,6 @@ class SubmitQuery(Query):
     dry_run: Annotated[bool, Field(description="only say what the job would be")] = False
 
 
-def _an_id(text: str) -> str:
-    if not is_id(text, "job"):
-        raise ValueError("not the id of a job")
-    return text
-
-
-class JobsQuery(Paging):
-    """Which jobs."""
-
-    status: Status | None = None
-    after: Annotated[str | None, AfterValidator(_an_id), Field(description="the `last_id` of the page before")] = None
-
-
 @router.post(
     "",
     operation_id="submit_job",
@@ -155,7 +142,7 @@ class JobsQuery(Paging):
     response_model=Job,
     responses={
         200: {"model": Job | DryRun, "description": "The first job of this Idempotency-Key, or the dry run"},
-        **problems(400, 408, 413, 415, 422),
+        **problems(400, 408, 409, 413, 415, 422),
     },
     openapi_extra=reads("JobSpec", digits_with_swa=EXAMPLE, smallest=SMALLEST),
 )
@@ -182,16 +169,26 @@ def submit_job(
     )
     if done.created:
         service.hints.send(done.needs)
-    answer = _answer(get_job(service.db, caller.owner, done.job_id), 201 if done.created else 200)
-    answer.headers["Location"] = f"/v1/jobs/{done.job_id}"
-    return answer
+    try:
+        view = get_job(service.db, caller.owner, done.job_id)
+    except NotFound:
+        raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
+    made = answer(view, 201 if done.created else 200)
+    made.headers["Location"] = f"/v1/jobs/{done.job_id}"
+    return made
 
 
-@router.get("", operation_id="list_jobs", response_model=Page[Job], responses=problems(422))
+@router.get(
+    "",
+    operation_id="list_jobs",
+    response_model=Page[Job],
+    responses=problems(422),
+    openapi_extra={"parameters": [BY_METADATA]},
+)
 def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> Json:
     """Jobs, newest first unless asked otherwise."""
     views, more = list_jobs(
-        service.db, caller.owner, query.status, after=query.after, limit=query.limit, order=query.order
+        service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
     )
     return Json(page([_shown(view) for view in views], has_more=more))
 
@@ -207,10 +204,10 @@ def get_one(
 ) -> Response:
     """One job. Poll it with If-None-Match: the ETag covers everything but `queue` and `eta_seconds`."""
     if if_none_match is not None:
-        etag = _etag(job_version(service.db, caller.owner, job_id))
-        if unchanged(if_none_match, etag):
-            return Response(status_code=304, headers={"ETag": etag})
-    return _answer(get_job(service.db, caller.owner, job_id), 200)
+        tag = etag(job_version(service.db, caller.owner, job_id))
+        if unchanged(if_none_match, tag):
+            return Response(status_code=304, headers={"ETag": tag})
+    return answer(get_job(service.db, caller.owner, job_id), 200)
 
 
 @router.post(
@@ -223,7 +220,7 @@ def get_one(
 def cancel_job(job_id: JobId, caller: Caller, service: Running) -> Json:
     """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
     cancel(service.db, caller.owner, job_id)
-    return _answer(get_job(service.db, caller.owner, job_id), 202)
+    return answer(get_job(service.db, caller.owner, job_id), 202)
 
 
 def _digest(document: object) -> str:
@@ -231,12 +228,12 @@ def _digest(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _etag(version: int) -> str:
+def etag(version: int) -> str:
     return f'W/"{version}"'
 
 
-def _answer(view: JobView, status: int) -> Json:
-    return Json(_shown(view), status, {"ETag": _etag(view.version)})
+def answer(view: JobView, status: int) -> Json:
+    return Json(_shown(view), status, {"ETag": etag(view.version)})
 
 
 def _dry(spec: JobSpec) -> dict[str, object]:
@@ -281,6 +278,7 @@ def _shown(view: JobView) -> dict[str, object]:
             "cancel": f"{own}/cancel",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",
+            "plot": f"{own}/plot.svg",
             "checkpoints": f"{own}/checkpoints",
         },
     }

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from fastapi import Query as InQuery
+from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from api.auth import Caller
@@ -11,6 +12,8 @@ from api.deps import JobId, Running
 from api.documents import Json, timestamp
 from api.openapi import problems
 from api.paging import Query
+from api.table import MEDIA_TYPE as CSV
+from api.table import Csv, Shape, long, wide
 from core.errors import FieldProblem, InvalidRequest
 from core.jobs.metrics import Points, series, series_names
 from core.jobs.queries import job_version
@@ -45,7 +48,7 @@ class SeriesNames(BaseModel):
     names: list[str]
 
 
-def _split(text: str) -> str:
+def split(text: str) -> str:
     names = text.split(",")
     if len(names) > MOST_SERIES or not all(0 < len(name) <= 200 and name.isprintable() for name in names):
         raise ValueError(f"up to {MOST_SERIES} names, separated by commas")
@@ -57,7 +60,7 @@ class MetricsQuery(Query):
 
     series: Annotated[
         str | None,
-        AfterValidator(_split),
+        AfterValidator(split),
         Field(description="names, separated by commas; all when left out", examples=["train.loss,val.accuracy"]),
     ] = None
     from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
@@ -65,19 +68,32 @@ class MetricsQuery(Query):
     max_points: Annotated[
         int, Field(ge=2, le=100_000, description="thinned past this; each bucket keeps its extremes")
     ] = 500
+    format: Annotated[Literal["json", "csv"], Field(description="`csv` is offered as a file")] = "json"
+    shape: Annotated[
+        Shape, Field(description="of the CSV: `long` is step,series,value,time; `wide` has a column for each series")
+    ] = "long"
 
 
-@router.get("/jobs/{job_id}/metrics", operation_id="get_metrics", response_model=Metrics, responses=problems(404, 422))
-def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller: Caller, service: Running) -> Json:
-    """Series of a job. A name that has no points yet comes with empty lists."""
+@router.get(
+    "/jobs/{job_id}/metrics",
+    operation_id="get_metrics",
+    response_model=Metrics,
+    responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}, **problems(404, 422)},
+)
+def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller: Caller, service: Running) -> Response:
+    """Series of a job. A name that has no points yet comes with empty lists, or an empty column.
+
+    In CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
     job_version(service.db, caller.owner, job_id)  # 404 for the jobs of others
     names = query.series.split(",") if query.series is not None else None
     found = series(service.db, job_id, names, from_=query.from_, to=query.to, max_points=query.max_points)
-    blank = Points("", [], [], [])
-    wanted = dict.fromkeys(names) if names is not None else dict.fromkeys(found)
-    return Json({"job": job_id, "series": {name: _shown(found.get(name, blank)) for name in wanted}})
+    chosen = {name: found.get(name, Points(name, [], [], [])) for name in (found if names is None else names)}
+    if query.format == "csv":
+        return Csv(long(chosen) if query.shape == "long" else wide(chosen), f"{job_id}.csv")
+    return Json({"job": job_id, "series": {name: _shown(points) for name, points in chosen.items()}})
 
 
 @router.get(

@@ -1,12 +1,18 @@
 """A learning-rate schedule before anything is trained with it."""
 
+from typing import Annotated, Literal
+
 from fastapi import APIRouter
-from pydantic import ValidationError
+from fastapi import Query as InQuery
+from fastapi.responses import Response
+from pydantic import Field, ValidationError
 
 from api.deps import Body
 from api.documents import Json, parse
 from api.openapi import problems, reads
+from api.pictures import PICTURE, PictureQuery, Svg
 from core.errors import InvalidSpec
+from core.recipe.picture import picture
 from core.recipe.preview import Preview, PreviewRequest, preview
 from core.recipe.problems import field_problems
 
@@ -22,18 +28,27 @@ EXAMPLE = {
 }
 
 
+class PreviewQuery(PictureQuery):
+    """As numbers or as a picture; all but `format` is about the picture."""
+
+    format: Literal["json", "svg"] = "json"
+    x: Annotated[Literal["step", "epoch"], Field(description="what is counted along the x axis")] = "step"
+
+
 @router.post(
     "/schedules/preview",
     operation_id="preview_schedule",
     response_model=Preview,
-    responses=problems(400, 408, 413, 415, 422),
+    responses={200: {"content": PICTURE}, **problems(400, 408, 413, 415, 422)},
     openapi_extra=reads("PreviewRequest", cosine_with_swa=EXAMPLE),
 )
-def preview_schedule(body: Body) -> Json:
+def preview_schedule(body: Body, query: Annotated[PreviewQuery, InQuery()]) -> Response:
     """The learning rate of every optimizer step, from the very code that trains, and where SWA starts and collects."""
     document = parse(body)
     try:
         request = PreviewRequest.model_validate_json(body)
     except ValidationError as error:
         raise InvalidSpec(errors=field_problems(error, document, PreviewRequest)) from None
+    if query.format == "svg":
+        return Svg(picture(request, y=query.y, x=query.x), query)
     return Json(preview(request).dump())

@@ -27,6 +27,13 @@ def insert_or_replace(connection: Connection, table: Table, rows: Sequence[dict[
     connection.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=fresh), rows)
 
 
+def insert_or_update(connection: Connection, table: Table, values: dict[str, Any], fresh: dict[str, Any]) -> None:
+    """Insert one row; where its primary key is taken, set the columns of `fresh`. SQL expressions are welcome."""
+    keys = [column.name for column in table.primary_key]
+    statement = _insert(connection, table).values(**values)
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh))
+
+
 def _others(names: Iterable[str], keys: set[str]) -> list[str]:
     return [name for name in names if name not in keys]
 

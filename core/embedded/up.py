@@ -173,7 +173,7 @@ def start(keepers: Sequence[Keeper], settings: Settings, signals: Signals, tell:
         Misconfigured: the api ended instead; without it there is no service.
     """
     by_name = {keeper.part.name: keeper for keeper in keepers}
-    if "broker" in by_name:
+    if "broker" in by_name and not signals.stopping():
         by_name["broker"].start()
         if not until(lambda: broker.answers(settings.broker_socket), by_name["broker"], BROKER_SECONDS, signals):
             tell(f"the broker does not answer; jobs start a little later without it. See {settings.logs}/broker.log")

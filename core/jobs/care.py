@@ -8,8 +8,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, select, update
 
 from core.db.session import Database, now
-from core.db.tables import checkpoint, idempotency, service_state
+from core.db.tables import checkpoint, idempotency, job, service_state
 from core.db.upsert import insert_if_absent
+from core.jobs.changes import NOBODY
+from core.jobs.workers import forget_silent
 from core.settings import Settings
 from core.store.base import Store, StoredObject
 from core.store.keys import JOBS, folder_of
@@ -32,7 +34,9 @@ class Care:
         """Do what is due."""
         if self._due("care", self._settings.care_seconds):
             self.remove_doomed()
+            self.remove_deleted()
             self.forget_keys()
+            forget_silent(self._db)
         if self._due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
             self.sweep_orphans()
 
@@ -48,6 +52,17 @@ class Care:
             with self._db.write() as connection:
                 connection.execute(delete(checkpoint).where(checkpoint.c.id.in_([id_ for id_, _ in doomed])))
         return len(doomed)
+
+    def remove_deleted(self) -> int:
+        """Deleted jobs whose checkpoints are gone, with everything that belongs to them; one transaction each."""
+        left = select(checkpoint.c.id).where(checkpoint.c.job_id == job.c.id).exists()
+        query = select(job.c.id).where(job.c.owner == NOBODY, ~left).limit(_BATCH)
+        with self._db.read() as connection:
+            deleted = connection.execute(query).scalars().all()
+        for job_id in deleted:
+            with self._db.write() as connection:
+                connection.execute(delete(job).where(job.c.id == job_id))
+        return len(deleted)
 
     def forget_keys(self) -> int:
         """Idempotency keys that are past their time."""

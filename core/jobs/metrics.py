@@ -88,19 +88,19 @@ def series_names(db: Database, job_id: str) -> list[str]:
         return sorted(connection.execute(query).scalars())
 
 
-def series(  # noqa: PLR0913 - one argument for each parameter of the query
-    db: Database,
-    job_id: str,
-    names: Sequence[str] | None = None,
-    *,
-    from_: int | None = None,
-    to: int | None = None,
-    max_points: int | None = None,
-) -> dict[str, Points]:
-    """The named series (all when None) from step `from_` to step `to`, both included.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """All points of one series, eight bytes a number."""
 
-    A series of more than `max_points` points is thinned; its extremes and any NaN stay. Unknown names are left out.
-    """
+    steps: "array[int]"
+    values: "array[float]"
+    times: "array[float]"
+
+
+def columns(
+    db: Database, job_id: str, names: Sequence[str] | None = None, *, from_: int | None = None, to: int | None = None
+) -> dict[str, Columns]:
+    """Every point of the named series (all when None) in the chunks that reach into `from_` … `to`."""
     row = metric_chunk.c
     query = (
         select(row.series, row.steps, row["values"], row.times)
@@ -115,22 +115,34 @@ def series(  # noqa: PLR0913 - one argument for each parameter of the query
         query = query.where(row.first_step <= to)
     with db.read() as connection:
         found = connection.execute(query).all()
-    whole: dict[str, tuple[array[Any], array[Any], array[Any]]] = {}
+    whole: dict[str, Columns] = {}
     for name, steps, values, times in found:
-        columns = whole.setdefault(name, (array("q"), array("d"), array("d")))
-        for column, data, code in zip(columns, (steps, values, times), ("q", "d", "d"), strict=True):
-            column.extend(unpack(data, code))
-    return {name: _shown(name, columns, from_, to, max_points) for name, columns in whole.items()}
+        one = whole.setdefault(name, Columns(array("q"), array("d"), array("d")))
+        one.steps.extend(unpack(steps, "q"))
+        one.values.extend(unpack(values, "d"))
+        one.times.extend(unpack(times, "d"))
+    return whole
 
 
-def _shown(
-    name: str,
-    columns: "tuple[array[Any], array[Any], array[Any]]",
-    from_: int | None,
-    to: int | None,
-    max_points: int | None,
-) -> Points:
-    steps, values, times = columns
+def series(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    job_id: str,
+    names: Sequence[str] | None = None,
+    *,
+    from_: int | None = None,
+    to: int | None = None,
+    max_points: int | None = None,
+) -> dict[str, Points]:
+    """The named series (all when None) from step `from_` to step `to`, both included.
+
+    A series of more than `max_points` points is thinned; its extremes and any NaN stay. Unknown names are left out.
+    """
+    whole = columns(db, job_id, names, from_=from_, to=to)
+    return {name: _shown(name, one, from_, to, max_points) for name, one in whole.items()}
+
+
+def _shown(name: str, whole: Columns, from_: int | None, to: int | None, max_points: int | None) -> Points:
+    steps, values, times = whole.steps, whole.values, whole.times
     kept: Sequence[int] = range(len(steps))
     if from_ is not None or to is not None:
         low, high = (steps[0] if from_ is None else from_), (steps[-1] if to is None else to)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, true
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
-from core.errors import InvalidRequest, NotFound
+from core.errors import NotFound
+from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
 
 
@@ -97,7 +98,7 @@ def job_version(db: Database, owner: str, job_id: str) -> int:
 def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
     owner: str,
-    status: str | None = None,
+    search: Search | None = None,
     *,
     after: str | None = None,
     limit: int = 20,
@@ -108,29 +109,13 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     Raises:
         InvalidRequest: there is no such status.
     """
-    query = _rows().where(job.c.owner == owner, _has_status(status))
+    query = _rows().where(job.c.owner == owner, *(search or Search()).conditions())
     if after is not None:
         query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
     query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)
     with db.read() as connection:
         views = _views(connection, query)
     return views[:limit], len(views) > limit
-
-
-def _has_status(status: str | None) -> ColumnElement[bool]:
-    """The users' word for a status as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
-    if status is None:
-        return true()
-    fits = [
-        and_(job_state.c.status == stored.value, job_state.c.desired == desired.value)
-        for stored in Status
-        for desired in Desired
-        if shown(stored, desired) == status
-    ]
-    if not fits:
-        known = ", ".join(sorted({shown(stored, desired) for stored in Status for desired in Desired}))
-        raise InvalidRequest(f"{status!r} is no status; there are {known}.")
-    return or_(*fits)
 
 
 def _rows() -> Select[Any]:
@@ -160,7 +145,7 @@ def _rows() -> Select[Any]:
 
 
 _JOB_COLUMNS = (
-    *("id", "owner", "kind", "name", "spec", "plan", "created_at", "started_at", "finished_at"),
+    *("id", "owner", "kind", "name", "spec", "edits", "plan", "created_at", "started_at", "finished_at"),
     *("results", "stop_reason", "error", "resume", "environment"),
 )
 _STATE_COLUMNS = (
@@ -192,7 +177,7 @@ def _view(row: Row[Any], timeline: tuple[Moment, ...]) -> JobView:
     columns = row._asdict()
     ahead = columns.pop("ahead")
     status, desired = Status(columns.pop("status")), Desired(row.desired)
-    columns["spec"] = json.loads(row.spec)
+    columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
     queued = status is Status.QUEUED
     return JobView(

@@ -20,7 +20,7 @@ def cancel(db: Database, owner: str, job_id: str) -> None:
         Conflict: it has ended otherwise; `extra` holds the current_status.
     """
     with db.write() as connection:
-        state = _owned(connection, owner, job_id)
+        state = owned(connection, owner, job_id)
         desired = wanted(state.status, state.desired, Verb.CANCEL)
         if desired is None:
             status = shown(state.status, state.desired)
@@ -55,7 +55,8 @@ def _wish(connection: Connection, state: State, desired: Desired) -> None:
         )
 
 
-def _owned(connection: Connection, owner: str, job_id: str) -> State:
+def owned(connection: Connection, owner: str, job_id: str) -> State:
+    """The state row of an owner's job, locked; NotFound when there is none."""
     query = (
         select_state()
         .join(job, job.c.id == job_state.c.job_id)

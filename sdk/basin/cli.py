@@ -30,6 +30,7 @@ Key = Annotated[
 As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
+Pairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="As in team=vision.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in optimizer.lr=0.01.")]
 
 app = typer.Typer(
@@ -82,7 +83,11 @@ def submit(  # noqa: PLR0913 - a command's options
 @app.command("list")
 def list_jobs(  # noqa: PLR0913 - as above
     *,
-    status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs with this status; repeat it for more.")] = None,
+    metadata: Pairs = None,
+    q: Annotated[
+        str | None, typer.Option("--q", metavar="TEXT", help="Only jobs with this in their name or id.")
+    ] = None,
     after: Annotated[str | None, typer.Option(metavar="JOB", help="The next page: those after this job.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 20,
     url: Url = None,
@@ -92,7 +97,8 @@ def list_jobs(  # noqa: PLR0913 - as above
     """List jobs, newest first (also: ps)."""
     from basin import deeds
 
-    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON, key), status, after, limit))
+    search = deeds.Search(status or None, metadata or (), q)
+    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON, key), search, after, limit))
 
 
 @app.command()
@@ -129,6 +135,55 @@ def cancel(
 
 
 @app.command()
+def edit(  # noqa: PLR0913 - as above
+    *,
+    job: JobId,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The higher, the earlier.")] = None,
+    metadata: Pairs = None,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Change a job's name, priority or metadata; KEY= removes a pair."""
+    from basin import deeds
+
+    changes = {"name": name, "priority": priority}
+    given = {field: value for field, value in changes.items() if value is not None}
+    raise typer.Exit(deeds.edit(deeds.Session(url, output is Output.JSON, key), job, given, metadata or ()))
+
+
+@app.command()
+def delete(
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Delete jobs that have ended, with their metrics and weights."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.delete(deeds.Session(url, output is Output.JSON, key), jobs))
+
+
+@app.command()
+def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
+    """List the workers and their slots."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.workers(deeds.Session(url, output is Output.JSON, key)))
+
+
+@app.command()
+def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
+    """List your jobs that wait, and why."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.queue(deeds.Session(url, output is Output.JSON, key)))
+
+
+@app.command()
 def download(  # noqa: PLR0913 - as above
     *,
     job: JobId,
@@ -145,6 +200,25 @@ def download(  # noqa: PLR0913 - as above
     from basin import deeds
 
     raise typer.Exit(deeds.download(deeds.Session(url, output is Output.JSON, key), job, kind, to))
+
+
+@app.command()
+def plot(  # noqa: PLR0913 - a command's options
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    series: Annotated[
+        str | None, typer.Option(metavar="A,B", help="As in train.loss,val.loss; needed for many.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", "-o", metavar="PATH", help="Else JOB.svg; '-' is stdout.")] = None,
+    x: Annotated[str, typer.Option(help="step, epoch or seconds.")] = "step",
+    y: Annotated[str, typer.Option(help="auto, linear or log.")] = "auto",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Draw the curves of one job, or of several in one picture (SVG)."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, {"x": x, "y": y}))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from basin.errors import BadAnswer, Unreachable
 from basin.fetch import fetch
-from basin.shapes import Checkpoint, Job, Page, Series, Shape
+from basin.shapes import Checkpoint, Job, Page, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -69,16 +69,42 @@ class Client:
         """One job as it stands now."""
         return shaped(Job, self._transport.get(job_path(job_id)))
 
-    def list(
-        self, *, status: str | None = None, after: str | None = None, limit: int | None = None, order: str | None = None
+    def list(  # noqa: PLR0913 - one argument for each parameter of the query
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        q: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        order: str | None = None,
     ) -> Page:
-        """A page of jobs, newest first; `page.last_id` is the next call's `after`."""
-        params = {"status": status, "after": after, "limit": limit, "order": order}
+        """A page of jobs, newest first; `page.last_id` is the next call's `after`. `q` is a text in name or id."""
+        params: dict[str, Any] = {"status": status, "q": q, "after": after, "limit": limit, "order": order}
+        params |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
         return shaped(Page, self._transport.get("/v1/jobs", params=params))
 
     def cancel(self, job_id: str) -> Job:
         """Asks for the job to be cancelled. Twice is the same; a job that ended otherwise raises Problem (409)."""
         return shaped(Job, self._transport.post(job_path(job_id, "cancel")))
+
+    def edit(self, job_id: str, changes: Mapping[str, Any], *, if_match: str | None = None) -> Job:
+        """Changes name, priority or metadata (None removes a pair). `if_match` is an ETag: Problem (412) when stale."""
+        headers = {"If-Match": if_match} if if_match else None
+        return shaped(Job, self._transport.patch(job_path(job_id), body=dict(changes), headers=headers))
+
+    def delete(self, job_id: str) -> None:
+        """Deletes a job that has ended, with everything that belongs to it; Problem (409) while it goes on."""
+        self._transport.delete(job_path(job_id))
+
+    def workers(self) -> tuple[Worker, ...]:
+        """The fleet."""
+        body = parsed(self._transport.get("/v1/workers"))
+        return tuple(fitted(Worker, one) for one in body.get("data") or ())
+
+    def queue(self) -> Queued:
+        """Your queued jobs in the order of service, each with the reason why it waits."""
+        return shaped(Queued, self._transport.get("/v1/queue"))
 
     def metrics(
         self, job_id: str, series: Sequence[str] | None = None, *, max_points: int | None = None
@@ -90,6 +116,21 @@ class Client:
         if not isinstance(found, dict):
             raise BadAnswer(f"the metrics of {job_id} came without series")
         return {name: fitted(Series, one) for name, one in found.items()}
+
+    def plot(self, job_ids: str | Sequence[str], series: Sequence[str] | None = None, **look: Any) -> str:
+        """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
+
+        `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean.
+        """
+        jobs = [job_ids] if isinstance(job_ids, str) else list(job_ids)
+        params = {**look, "series": ",".join(series) if series else None}
+        if len(jobs) > 1:
+            params["jobs"] = ",".join(jobs)
+        path = job_path(jobs[0], "plot.svg") if len(jobs) == 1 else "/v1/metrics/plot.svg"
+        answer = self._transport.get(path, params=params, headers={"Accept": "image/svg+xml, application/problem+json"})
+        if not answer.headers.get("Content-Type", "").startswith("image/svg+xml"):
+            raise BadAnswer(f"{path} answered with something other than a picture")
+        return answer.text
 
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
-from basin.errors import BasinError, NotThere
+from basin.errors import BadFile, BasinError, NotThere
 from basin.follow import follow
 from basin.shapes import Checkpoint, Job, Warned
 
@@ -92,14 +92,24 @@ def goes_on(session: Session, job_id: str) -> None:
     screen.say("", *lines, f"  stop it:    {session.again(f'cancel {job_id}')}", stderr=True)
 
 
-def listing(session: Session, status: str | None, after: str | None, limit: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which jobs a list is about; `metadata` are words like team=vision."""
+
+    status: Sequence[str] | None = None
+    metadata: Sequence[str] = ()
+    q: str | None = None
+
+
+def listing(session: Session, search: Search, after: str | None, limit: int) -> int:
     """A page of jobs."""
+    wanted = pairs(search.metadata)
     with session.client() as client:
-        page = client.list(status=status, after=after, limit=limit)
+        page = client.list(status=search.status, metadata=wanted, q=search.q, after=after, limit=limit)
     if session.json:
         screen.as_json(page.raw())
     else:
-        screen.jobs(page)
+        screen.jobs(page, searched=search != Search())
     return 0
 
 
@@ -135,6 +145,70 @@ def cancel(session: Session, job_ids: Sequence[str]) -> int:
     return failed
 
 
+def edit(session: Session, job_id: str, changes: dict[str, Any], metadata: Sequence[str]) -> int:
+    """Changes what may be changed about a job; a pair without a value is removed."""
+    if metadata:
+        changes = changes | {"metadata": {key: value or None for key, value in pairs(metadata).items()}}
+    if not changes:
+        raise BadFile("say what to change: --name, --priority, --metadata")
+    with session.client() as client:
+        job = client.edit(job_id, changes)
+    if session.json:
+        screen.as_json(job.raw())
+    else:
+        screen.say(f"{job.id}  {job.status}  {job.name or ''}".rstrip())
+    return 0
+
+
+def delete(session: Session, job_ids: Sequence[str]) -> int:
+    """Deletes jobs that have ended; each that cannot be is an error, the others are deleted all the same."""
+    failed = 0
+    with session.client() as client:
+        for job_id in job_ids:
+            try:
+                client.delete(job_id)
+            except BasinError as error:
+                screen.say(f"{job_id}:", stderr=True)
+                screen.failure(error)
+                failed = 1
+            else:
+                screen.say(f"{job_id}  deleted", stderr=session.json)
+    return failed
+
+
+def workers(session: Session) -> int:
+    """The fleet."""
+    with session.client() as client:
+        found = client.workers()
+    if session.json:
+        screen.as_json([one.raw() for one in found])
+    else:
+        screen.fleet(found)
+    return 0
+
+
+def queue(session: Session) -> int:
+    """What waits, and why."""
+    with session.client() as client:
+        found = client.queue()
+    if session.json:
+        screen.as_json(found.raw())
+    else:
+        screen.queue(found)
+    return 0
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """The pairs in words like team=vision."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise BadFile(f"{word!r} is no pair; write KEY=VALUE")
+        found[key] = value
+    return found
+
+
 def download(session: Session, job_id: str, kind: str | None, target: str | None) -> int:
     """Writes a job's weights into a file."""
     with session.client() as client:
@@ -147,6 +221,20 @@ def download(session: Session, job_id: str, kind: str | None, target: str | None
     else:
         screen.say(f"{path}  ({screen.size(found.bytes)}, {found.kind} weights of step {found.step})")
         screen.say(f"sha256 {found.sha256}")
+    return 0
+
+
+def plot(session: Session, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, str]) -> int:
+    """Writes curves of jobs as a picture into a file; '-' is standard output."""
+    with session.client() as client:
+        picture = client.plot(job_ids, series.split(",") if series else None, **look)
+    if target == "-":
+        print(picture)  # noqa: T201 - a document, for a pipe
+        return 0
+    path = Path(target or f"{job_ids[0]}.svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(picture, encoding="utf-8")
+    screen.say(str(path))
     return 0
 
 

@@ -116,7 +116,7 @@ def free_port(wanted: int) -> int:
 def started(port: int, output: IO[bytes]) -> Iterator[str]:
     """A service of our own, from its first answer to its last process."""
     screen.say("starting the service …")
-    command = [sys.executable, "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
     up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )

@@ -11,10 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from basin.errors import BasinError, Problem, Unreachable
-from basin.shapes import Checkpoint, Job, Page, Progress, Warned
+from basin.shapes import Checkpoint, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
-SHOWN_RECIPE = ("model", "data", "optimizer", "batch_size", "schedule", "swa", "epochs", "steps", "seed")
+SHOWN_RECIPE = (
+    "model",
+    "data",
+    "optimizer",
+    "batch_size",
+    "schedule",
+    "swa",
+    "early_stopping",
+    "epochs",
+    "steps",
+    "seed",
+)
 
 
 def interactive() -> bool:
@@ -64,15 +75,46 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def jobs(page: Page) -> None:
+def jobs(page: Page, *, searched: bool = False) -> None:
     """A list of jobs, one line each."""
     if not page.data:
-        say("No jobs yet. Submit one:  basin submit job.yaml")
+        say("No such jobs." if searched else "No jobs yet. Submit one:  basin submit job.yaml")
         return
     rows = [(job.id, job.status, done(job.progress), age(job.created_at), job.name or "") for job in page.data]
     console().print(table(("job", "status", "done", "age", "name"), rows))
     if page.has_more:
         say(f"There are more:  basin list --after {page.last_id}")
+
+
+def fleet(found: Sequence[Worker]) -> None:
+    """The workers, one line each."""
+    if not found:
+        say("No workers. Start one:  basin worker")
+        return
+    rows = [
+        (one.id, one.status, slots(one.slots), age(one.seen_at), one.release, " ".join(one.jobs) or "-")
+        for one in found
+    ]
+    console().print(table(("worker", "status", "busy slots", "seen", "release", "your jobs"), rows))
+
+
+def slots(found: Mapping[str, Slots]) -> str:
+    """As in "1/2 cpu"."""
+    return ", ".join(f"{one.slots - one.free}/{one.slots} {kind}" for kind, one in sorted(found.items())) or "-"
+
+
+def queue(found: Queued) -> None:
+    """What waits, one line each, with the reason."""
+    if not found.data:
+        say("Nothing of yours waits.")
+        return
+    rows = [
+        (str(one.position), one.id, "-" if one.eta_seconds is None else span(one.eta_seconds), one.reason.message)
+        for one in found.data
+    ]
+    console().print(table(("place", "job", "starts in", "why it waits"), rows))
+    if found.waiting > len(found.data):
+        say(f"and {found.waiting - len(found.data)} more")
 
 
 def done(progress: Progress) -> str:
@@ -84,7 +126,11 @@ def age(since: datetime | None) -> str:
     """How long ago, in one unit."""
     if since is None:
         return "-"
-    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    return span(max(0.0, (datetime.now(UTC) - since).total_seconds()))
+
+
+def span(seconds: float) -> str:
+    """A length of time in one unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

@@ -93,6 +93,50 @@ class Page(Shape):
     last_id: str | None = None
 
 
+class Slots(Shape):
+    slots: int = 0
+    free: int = 0
+
+
+class Worker(Shape):
+    """A worker: `live`, or `lost` when it has been silent for too long. `jobs` are those of yours that it runs."""
+
+    id: str
+    status: str
+    host: str = ""
+    pid: int = 0
+    release: str = ""
+    slots: dict[str, Slots] = {}
+    jobs: tuple[str, ...] = ()
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
+
+
+class Reason(Shape):
+    code: str = ""
+    message: str = ""
+
+
+class WaitingJob(Shape):
+    """A queued job; `eta_seconds` is a guess when it starts."""
+
+    id: str
+    name: str | None = None
+    priority: int = 0
+    needs: str = ""
+    position: int | None = None
+    reason: Reason = Reason()
+    eta_seconds: float | None = None
+
+
+class Queued(Shape):
+    """Your queued jobs; `waiting` counts those that are not in `data` too."""
+
+    waiting: int = 0
+    slots: dict[str, Slots] = {}
+    data: tuple[WaitingJob, ...] = ()
+
+
 class Series(Shape):
     """One measured series: values at steps; `times` are when they were measured."""
 

@@ -69,6 +69,14 @@ class Transport:
         """The answer to a POST, with a status below 400. Only for requests that may arrive twice."""
         return self.send(self.http.build_request("POST", path, json=body, params=without_none(params), headers=headers))
 
+    def patch(self, path: str, *, body: Any, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        """The answer to a PATCH that sets values, so that it may arrive twice."""
+        return self.send(self.http.build_request("PATCH", path, json=body, headers=headers))
+
+    def delete(self, path: str) -> httpx2.Response:
+        """The answer to a DELETE."""
+        return self.send(self.http.build_request("DELETE", path))
+
     def send(self, request: httpx2.Request) -> httpx2.Response:
         """Sends until there is an answer, or until there is no point in it."""
         for tried in range(TRIES):

@@ -132,6 +132,18 @@ def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
     assert up.left() == []
 
 
+def test_a_database_of_ones_own_from_basin_toml(start: Start, home: Path, empty_postgresql_url: str) -> None:
+    """Settings of the folder reach every part, and the migrations run by themselves."""
+    (home.parent / "basin.toml").write_text(f'database_url = "{empty_postgresql_url}"\nlog_level = "WARNING"\n')
+    up = start()
+    with Client(up.url()) as client:
+        job = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 2}
+        assert client.wait(client.submit(job).id, timeout=60).status == "succeeded"
+    assert up.end() < 10
+    assert up.left() == []
+    assert not (home / "basin.db").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_it_starts_is_heard(start: Start, number: int) -> None:
     up = start("--no-worker")

@@ -1,5 +1,6 @@
 """Deploys, brokers that are not there, and hints that come too often."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -32,6 +33,29 @@ def test_sigterm_in_the_middle_of_a_job(sqlite_service: Service, same_as_undistu
     assert job["attempt"] == 2
     assert job["timeline"][2]["detail"] == "stop"
     assert job["timeline"][3]["detail"].endswith(f"from step {newest['step']}")
+
+
+def test_a_database_that_is_away_for_two_leases(
+    sqlite_service: Service, same_as_undisturbed: Check, truth: Truth
+) -> None:
+    """Nobody can write, so nobody can beat: the training goes on, and afterwards nothing is taken away or missing."""
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, 1)
+    with sqlite_service.database() as db, db.write():
+        time.sleep(2 * 3.0)
+    same_as_undisturbed(sqlite_service, job_id)
+    assert sqlite_service.job(job_id)["attempt"] == 1
+
+
+def test_ctrl_c_is_a_stop_like_any_other(sqlite_service: Service, truth: Truth) -> None:
+    """A terminal sends it to the whole group; only the worker reacts, and says that all is well."""
+    job_id = sqlite_service.submit(truth.spec)
+    sqlite_service.when_at(job_id, 1)
+    worker = sqlite_service.worker
+    os.killpg(worker.pid, signal.SIGINT)
+    assert worker.wait(30.0) == 0
+    assert sqlite_service.job(job_id)["status"] == "queued"
+    sqlite_service.http.post(f"/v1/jobs/{job_id}/cancel")
 
 
 def test_a_broker_that_was_never_started(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from core.db.session import Database, open_database
 from core.db.tables import job, job_state
@@ -18,7 +18,7 @@ from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.settings import Limits
-from tests.support.jobs import OWNER, small_spec, state_of, submitted, taken
+from tests.support.jobs import OWNER, set_state, small_spec, state_of, submitted, taken
 
 TWO = Limits(running_jobs=2)
 
@@ -132,6 +132,41 @@ def test_many_submits_at_once_keep_the_limit(db: Database) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(one, range(16))) == 5
     assert statuses(db) == ["queued"] * 5
+
+
+AHEAD = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+INSERT INTO job (id, owner, kind, spec, created_at)
+SELECT 'job_' || printf('%026d', i), 'bob', 'train', (SELECT spec FROM job LIMIT 1), 0.0 FROM n
+"""
+PLACES = """
+INSERT INTO job_state
+(job_id, status, desired, needs, attempt, losses, failures, rank, version, progress, owner, most_running)
+SELECT id, 'queued', 'run', 'any', 0, 0, 0, :rank, 1, '{}', 'bob', 5 FROM job WHERE owner = 'bob'
+"""
+
+
+def test_nobody_starves_behind_a_hundred_thousand_urgent_jobs(sqlite_url: str) -> None:
+    """P10. Between the priorities 100 and -100 lie 200 points of a minute each: 12 000 s, whatever arrives.
+
+    All hundred thousand are most urgent, and came a little more, then a little less than that after the patient one.
+    """
+    database = open_database(sqlite_url)
+    patient = submitted(database, priority=-100)
+    queued_at = state_of(database, patient)["rank"] - 6000.0
+    with database.write() as connection:
+        connection.execute(text(AHEAD))
+        connection.execute(text(PLACES), {"rank": queued_at + 12_010.0 - 6000.0})
+    found = taken(database)
+    assert found is not None
+    assert found.job_id == patient
+    set_state(database, patient, status="queued")
+    with database.write() as connection:
+        connection.execute(text("UPDATE job_state SET rank = rank - 20.0 WHERE owner = 'bob'"))
+    found = taken(database)
+    assert found is not None
+    assert found.job_id != patient
+    database.close()
 
 
 def test_rows_of_the_release_before_have_no_limit(db: Database) -> None:

@@ -10,6 +10,7 @@ from core.jobs.events import list_events
 from core.jobs.fence import Fence, fenced
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.search import Search
 from core.jobs.submit import submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired, Status
@@ -104,11 +105,11 @@ def test_jobs_by_status(db: Database) -> None:
     cancel(db, OWNER, stopping.job_id)
     paused = running(db)
     set_state(db, paused.job_id, desired="pause")
-    assert [view.id for view in list_jobs(db, OWNER, "pausing")[0]] == [paused.job_id]
+    assert [view.id for view in list_jobs(db, OWNER, Search(["pausing"]))[0]] == [paused.job_id]
     give_back(db, paused, cause="as its owner asked", lost=False, max_losses=3)
     queued = submitted(db)
     found = {
-        status: [view.id for view in list_jobs(db, OWNER, status)[0]]
+        status: [view.id for view in list_jobs(db, OWNER, Search([status]))[0]]
         for status in ("queued", "running", "paused", "pausing", "cancelling", "succeeded", "failed", "cancelled")
     }
     assert found == {
@@ -122,7 +123,7 @@ def test_jobs_by_status(db: Database) -> None:
         "cancelled": [],
     }
     with pytest.raises(InvalidRequest, match="there are cancelled, cancelling"):
-        list_jobs(db, OWNER, "sleeping")
+        list_jobs(db, OWNER, Search(["sleeping"]))
 
 
 def test_events_can_be_read_from_any_place(db: Database) -> None:

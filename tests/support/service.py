@@ -37,7 +37,7 @@ Job = dict[str, Any]
 T = TypeVar("T")
 
 
-def until(what: str, look: Callable[[], T | None], seconds: float = 60.0) -> T:
+def until(what: str, look: Callable[[], T | None], seconds: float = 90.0) -> T:
     """The first true answer of `look`, asked again and again; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -119,6 +119,10 @@ class Part:
     def stop(self, seconds: float = 40.0) -> int:
         """SIGTERM, and the exit status."""
         self.signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status, when it has ended by itself."""
         return self._process.wait(seconds)
 
     def kill(self) -> None:
@@ -197,7 +201,7 @@ class Service:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def when(self, job_id: str, holds: Callable[[Job], object], seconds: float = 60.0) -> Job:
+    def when(self, job_id: str, holds: Callable[[Job], object], seconds: float = 90.0) -> Job:
         """The job as soon as `holds` says yes."""
 
         def look() -> Job | None:
@@ -212,7 +216,7 @@ class Service:
         assert job["status"] == "running", job
         return job
 
-    def ended(self, job_id: str, seconds: float = 60.0) -> Job:
+    def ended(self, job_id: str, seconds: float = 90.0) -> Job:
         return self.when(job_id, lambda job: job["status"] in TERMINAL, seconds)
 
     def checkpoints(self, job_id: str) -> list[Job]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Misconfigured
+from core.jobs.workers import Tally
 from worker.slots import Slots, plan_slots, visible_gpus
 from worker.supervisor import Slot
 
@@ -47,6 +48,16 @@ def test_a_slot_is_taken_once_and_who_came_in_vain_is_remembered() -> None:
     assert slots.take("cpu") == mine
     assert not slots.release(mine)
     assert slots.kinds == ("cpu", "gpu")
+
+
+def test_slots_are_counted_by_kind() -> None:
+    slots = Slots([Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "gpu")])
+    assert slots.tally() == {"cpu": Tally(2, 2), "gpu": Tally(1, 1)}
+    mine = slots.take("gpu")
+    assert mine is not None
+    assert slots.tally() == {"cpu": Tally(2, 2), "gpu": Tally(1, 0)}
+    slots.release(mine)
+    assert slots.tally()["gpu"] == Tally(1, 1)
 
 
 def test_only_slots_that_were_free_for_a_while_are_polled() -> None:

@@ -1,0 +1,124 @@
+"""The same series of several jobs, side by side."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from fastapi import Query as InQuery
+from pydantic import AfterValidator, BaseModel, Field
+
+from api.auth import Caller
+from api.deps import Running
+from api.documents import Json
+from api.openapi import problems
+from api.paging import Query
+from api.routes.metrics import split
+from core.errors import NotFound
+from core.ids import is_id
+from core.jobs.comparison import MOST_JOBS, Aligned, Subject, XAxis, compare, subjects
+
+router = APIRouter(prefix="/metrics", tags=["metrics"])
+
+MOST_SERIES = 8
+Number = float | Literal["NaN", "Infinity", "-Infinity"] | None
+
+
+class Compared(BaseModel):
+    """A job of the comparison."""
+
+    id: str
+    name: str | None
+
+
+class AlignedSeries(BaseModel):
+    """Lists as long as `x`; null where a job has no value, and for the mean where fewer than two have one.
+
+    `low` and `high` bound the 95 % interval of the mean over the jobs (Student's t). Where a job has no point of its
+    own its value lies on the line between its neighbours; `interpolated` says whether that happened anywhere. `count`
+    says how many jobs go on at that x. A job that diverged makes the mean NaN.
+    """
+
+    x: list[float]
+    values: dict[str, list[Number]]
+    count: list[int]
+    mean: list[Number]
+    low: list[Number]
+    high: list[Number]
+    interpolated: bool
+
+
+class Comparison(BaseModel):
+    """Jobs in the order in which they were asked for, and series by name."""
+
+    x: XAxis
+    jobs: list[Compared]
+    series: dict[str, AlignedSeries]
+
+
+def _few_jobs(text: str) -> str:
+    if not 1 <= len(set(text.split(","))) <= MOST_JOBS or not text.isprintable() or "" in text.split(","):
+        raise ValueError(f"1 to {MOST_JOBS} ids of jobs, separated by commas")
+    return text
+
+
+def _few_series(text: str) -> str:
+    if len(set(split(text).split(","))) > MOST_SERIES:
+        raise ValueError(f"up to {MOST_SERIES} names, separated by commas")
+    return text
+
+
+Jobs = Annotated[
+    str,
+    AfterValidator(_few_jobs),
+    Field(max_length=2000, description=f"ids of up to {MOST_JOBS} jobs, separated by commas"),
+]
+Names = Annotated[
+    str,
+    AfterValidator(_few_series),
+    Field(description=f"up to {MOST_SERIES} names, separated by commas", examples=["val.loss"]),
+]
+
+
+class CompareQuery(Query):
+    """Which jobs, which series, and what is counted along the x axis."""
+
+    jobs: Jobs
+    series: Names
+    x: Annotated[XAxis, Field(description="`seconds` count from the start of each job")] = "step"
+    max_points: Annotated[
+        int, Field(ge=100, le=20_000, description="thinned past this; the extremes of each job are kept")
+    ] = 500
+
+
+def subjects_of(service: Running, caller: Caller, ids: str) -> list[Subject]:
+    """The jobs that a query names; raises NotFound for those that cannot be, are not, or belong to others."""
+    wanted = ids.split(",")
+    if not all(is_id(one, "job") for one in wanted):
+        raise NotFound("One of the ids is not the id of a job.")
+    return subjects(service.db, caller.owner, wanted)
+
+
+@router.get("/compare", operation_id="compare_jobs", response_model=Comparison, responses=problems(404, 422))
+def get_comparison(query: Annotated[CompareQuery, InQuery()], caller: Caller, service: Running) -> Json:
+    """Series of several jobs at the same places; over jobs that differ in their seed alone, how certain the mean is."""
+    found = subjects_of(service, caller, query.jobs)
+    names = dict.fromkeys(query.series.split(","))
+    aligned = {name: compare(service.db, found, name, x=query.x, max_points=query.max_points) for name in names}
+    return Json(
+        {
+            "x": query.x,
+            "jobs": [{"id": one.id, "name": one.name} for one in found],
+            "series": {name: _shown(one) for name, one in aligned.items()},
+        }
+    )
+
+
+def _shown(one: Aligned) -> dict[str, object]:
+    return {
+        "x": one.x,
+        "values": one.values,
+        "count": one.count,
+        "mean": one.mean,
+        "low": one.low,
+        "high": one.high,
+        "interpolated": one.interpolated,
+    }

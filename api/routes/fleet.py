@@ -1,0 +1,133 @@
+"""The fleet, and what waits for it."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from fastapi import Query as InQuery
+from pydantic import BaseModel, Field
+
+from api.auth import Caller
+from api.deps import Running
+from api.documents import Json, timestamp
+from api.openapi import problems
+from api.paging import Query, page
+from core.jobs.waiting import Waiting, list_waiting
+from core.jobs.workers import Tally, WorkerView, fleet, is_live, list_workers
+
+router = APIRouter(tags=["fleet"])
+
+
+class SlotCount(BaseModel):
+    """Slots of one kind."""
+
+    slots: int
+    free: int
+
+
+class Worker(BaseModel):
+    """A worker. `lost`: it has been silent for longer than a lease. `jobs` are those of yours that it runs."""
+
+    id: str
+    object: Literal["worker"]
+    status: Literal["live", "lost"]
+    host: str
+    pid: int
+    release: str
+    slots: dict[str, SlotCount]
+    jobs: list[str]
+    started_at: str
+    seen_at: str
+
+
+class Workers(BaseModel):
+    """All workers that were heard of within a day and did not stop in good order."""
+
+    object: Literal["list"]
+    data: list[Worker]
+    has_more: Literal[False]
+    last_id: str | None
+
+
+class Why(BaseModel):
+    """Why a job waits; `code` is stable."""
+
+    code: Literal["no_worker", "no_slot", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"]
+    message: str
+
+
+class WaitingJob(BaseModel):
+    """A queued job. `eta_seconds` is a guess when it starts, from the lengths of the last runs."""
+
+    id: str
+    name: str | None
+    priority: int
+    needs: Literal["cpu", "gpu", "any"]
+    position: int
+    ahead: int
+    reason: Why
+    eta_seconds: float | None
+    created_at: str
+
+
+class Queue(BaseModel):
+    """Your queued jobs in the order of service; places are counted over the jobs of all. `slots` are the fleet's."""
+
+    object: Literal["queue"]
+    waiting: int
+    slots: dict[str, SlotCount]
+    data: list[WaitingJob]
+
+
+class QueueQuery(Query):
+    """How much of it."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 100
+
+
+@router.get("/workers", operation_id="list_workers", response_model=Workers, responses=problems())
+def get_workers(caller: Caller, service: Running) -> Json:
+    """The workers, their slots, and which of your jobs they run."""
+    lost_after = service.settings.lease_seconds
+    return Json(page([_worker(view, lost_after) for view in list_workers(service.db, caller.owner)]))
+
+
+@router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problems(422))
+def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> Json:
+    """What waits, and why."""
+    slots = fleet(list_workers(service.db, caller.owner), service.settings.lease_seconds)
+    waiting, total = list_waiting(service.db, caller.owner, slots, query.limit)
+    data = [_waiting(one) for one in waiting]
+    return Json({"object": "queue", "waiting": total, "slots": _slots(slots), "data": data})
+
+
+def _slots(slots: dict[str, Tally]) -> dict[str, object]:
+    return {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in slots.items()}
+
+
+def _worker(view: WorkerView, lost_after: float) -> dict[str, object]:
+    return {
+        "id": view.id,
+        "object": "worker",
+        "status": "live" if is_live(view, lost_after) else "lost",
+        "host": view.host,
+        "pid": view.pid,
+        "release": view.release,
+        "slots": _slots(view.slots),
+        "jobs": list(view.jobs),
+        "started_at": timestamp(view.started_at),
+        "seen_at": timestamp(view.seen_at),
+    }
+
+
+def _waiting(one: Waiting) -> dict[str, object]:
+    return {
+        "id": one.job_id,
+        "name": one.name,
+        "priority": one.priority,
+        "needs": one.needs,
+        "position": one.ahead + 1,
+        "ahead": one.ahead,
+        "reason": {"code": one.reason.code, "message": one.reason.message},
+        "eta_seconds": one.eta_seconds,
+        "created_at": timestamp(one.created_at),
+    }

@@ -1,0 +1,78 @@
+"""Curves as pictures, for READMEs, chats and terminals."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi import Query as InQuery
+from fastapi.responses import Response
+from pydantic import AfterValidator, Field
+
+from api.auth import Caller
+from api.deps import JobId, Running
+from api.openapi import problems
+from api.pictures import PICTURE, PictureQuery, Svg
+from api.routes.compare import Jobs, Names, subjects_of
+from api.routes.metrics import Step, split
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.charts import Cut, job_chart, jobs_chart
+from core.jobs.comparison import XAxis, subjects
+
+router = APIRouter(tags=["metrics"])
+
+POINTS_PER_PIXEL = 2  # of each curve: the lowest and the highest, so that thinning cannot be seen
+
+
+class PlotQuery(PictureQuery):
+    """What to draw, and how it looks."""
+
+    series: Annotated[
+        str | None,
+        AfterValidator(split),
+        Field(description="names, separated by commas; the most telling ones when left out", examples=["val.loss"]),
+    ] = None
+    x: Annotated[XAxis, Field(description="`seconds` count from the start of the job")] = "step"
+    from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
+    to: Annotated[Step | None, Field(description="the last step, itself included")] = None
+
+
+class JobsPlotQuery(PictureQuery):
+    """Which jobs and series to draw, and how it looks."""
+
+    jobs: Jobs
+    series: Names
+    x: Annotated[XAxis, Field(description="`seconds` count from the start of each job")] = "step"
+    mean: Annotated[
+        bool, Field(description="put the mean over the jobs and its 95 % interval (Student's t) in front")
+    ] = False
+
+
+@router.get(
+    "/jobs/{job_id}/plot.svg",
+    operation_id="plot_job",
+    response_class=Response,
+    responses={200: {"content": PICTURE, "description": "The picture"}, **problems(404, 422)},
+)
+def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
+    """Curves of a job; series that measure the same thing share a panel. Light or dark, as the reader prefers.
+
+    Values that are NaN or infinite leave a gap, and a mark where it begins.
+    """
+    if query.from_ is not None and query.to is not None and query.from_ > query.to:
+        raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
+    (subject,) = subjects(service.db, caller.owner, [job_id])
+    names = None if query.series is None else query.series.split(",")
+    cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width, query.from_, query.to)
+    return Svg(job_chart(service.db, subject, names, cut), query)
+
+
+@router.get(
+    "/metrics/plot.svg",
+    operation_id="plot_jobs",
+    response_class=Response,
+    responses={200: {"content": PICTURE, "description": "The picture"}, **problems(404, 422)},
+)
+def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
+    """Several jobs in one picture: a panel for each series, a colour for each job."""
+    found = subjects_of(service, caller, query.jobs)
+    cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width)
+    return Svg(jobs_chart(service.db, found, query.series.split(","), cut, mean=query.mean), query)

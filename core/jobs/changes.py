@@ -1,0 +1,98 @@
+"""What an owner may change about a job afterwards, and how a job goes away for good."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from core.db.session import Database
+from core.db.tables import checkpoint, job, job_label, job_state
+from core.errors import Conflict, FieldProblem, InvalidSpec, PreconditionFailed
+from core.jobs.state import State
+from core.jobs.verbs import owned
+from core.lifecycle import TERMINAL, shown
+
+MOST_PAIRS: Final = 16
+NOBODY: Final = ""  # owns what was deleted: it is gone for everybody at once, and CARE removes it from there
+
+
+def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condition
+    db: Database,
+    owner: str,
+    job_id: str,
+    changes: Mapping[str, Any],
+    *,
+    age_step: float,
+    fits: Callable[[int], bool] = lambda _: True,
+) -> None:
+    """Change name, priority or metadata: those that stand in `changes`. The spec itself stays as it was accepted.
+
+    Pairs of metadata are added or replaced, and removed by None. A new priority moves a job that has not ended by
+    `age_step` seconds a point. `fits` says whether the job's version is one that the caller has seen.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        PreconditionFailed: the version is another one.
+        Conflict: the job has ended, and its priority means nothing any more.
+        InvalidSpec: too much metadata.
+    """
+    with db.write() as connection:
+        state = owned(connection, owner, job_id)
+        if not fits(connection.execute(select(job_state.c.version).where(job_state.c.job_id == job_id)).scalar_one()):
+            raise PreconditionFailed
+        row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
+        edits = row.edits or {}
+        before = json.loads(row.spec) | edits
+        after = dict(changes)
+        if "metadata" in changes:
+            after["metadata"] = _merged(before.get("metadata") or {}, changes["metadata"])
+        if all(before.get(name) == value for name, value in after.items()):
+            return
+        _write(connection, job_id, edits | after)
+        gained = after.get("priority", before["priority"]) - before["priority"]
+        if gained:
+            _require_open(state)
+        place = {"rank": job_state.c.rank - gained * age_step, "version": job_state.c.version + 1}
+        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(**place))
+
+
+def delete_job(db: Database, owner: str, job_id: str) -> None:
+    """Take an ended job away: at once for its owner, with rows and objects as soon as CARE comes by.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        Conflict: it has not ended; `extra` holds the current_status.
+    """
+    with db.write() as connection:
+        state = owned(connection, owner, job_id)
+        if state.status not in TERMINAL:
+            status = shown(state.status, state.desired)
+            message = f"The job is {status}; cancel it, and delete it when it has ended."
+            raise Conflict(message, extra={"current_status": status})
+        connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
+        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY))
+        connection.execute(update(job).where(job.c.id == job_id).values(owner=NOBODY))
+
+
+def _merged(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    merged = {key: value for key, value in ({**pairs, **changes}).items() if value is not None}
+    if len(merged) > MOST_PAIRS:
+        raise InvalidSpec(errors=(FieldProblem("/metadata", f"at most {MOST_PAIRS} pairs"),))
+    return merged
+
+
+def _write(connection: Connection, job_id: str, edits: dict[str, Any]) -> None:
+    named = {"name": edits["name"]} if "name" in edits else {}
+    connection.execute(update(job).where(job.c.id == job_id).values(edits=edits, **named))
+    if "metadata" in edits:
+        connection.execute(delete(job_label).where(job_label.c.job_id == job_id))
+        pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in edits["metadata"].items()]
+        if pairs:
+            connection.execute(insert(job_label), pairs)
+
+
+def _require_open(state: State) -> None:
+    if state.status in TERMINAL:
+        message = f"The job is {state.status}; its priority means nothing any more."
+        raise Conflict(message, extra={"current_status": state.status.value})

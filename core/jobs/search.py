@@ -1,0 +1,50 @@
+"""Which jobs somebody looks for, as conditions. Every value is bound as a parameter; there are no patterns of users."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from core.db.tables import job, job_label, job_state
+from core.errors import InvalidRequest
+from core.lifecycle import Desired, Status, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Jobs with one of these statuses, with all of these metadata pairs, with this text in name or id."""
+
+    statuses: Sequence[str] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What the rows of `job` and `job_state` must fulfil.
+
+        Raises:
+            InvalidRequest: there is no such status.
+        """
+        found = [or_(*(_has_status(status) for status in self.statuses))] if self.statuses else []
+        for key, value in self.metadata.items():
+            label = job_label.c
+            pairs = select(label.job_id).where(label.key == key, label.value == value)
+            found.append(job.c.id.in_(pairs))
+        if self.text:
+            words = self.text.lower()
+            in_name = func.lower(job.c.name).contains(words, autoescape=True)
+            found.append(or_(in_name, job.c.id.contains(words, autoescape=True)))
+        return found
+
+
+def _has_status(status: str) -> ColumnElement[bool]:
+    """The users' word for a status as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
+    fits = [
+        and_(job_state.c.status == stored.value, job_state.c.desired == desired.value)
+        for stored in Status
+        for desired in Desired
+        if shown(stored, desired) == status
+    ]
+    if not fits:
+        known = ", ".join(sorted({shown(stored, desired) for stored in Status for desired in Desired}))
+        raise InvalidRequest(f"{status!r} is no status; there are {known}.")
+    return or_(*fits)

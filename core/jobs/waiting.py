@@ -1,0 +1,122 @@
+"""Why jobs wait: the queue as an owner sees it, each job with a reason and a guess when it starts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from core.db.session import Database
+from core.db.tables import job, job_state
+from core.jobs.workers import Tally
+from core.lifecycle import Desired, Status
+
+LAST_RUNS: Final = 20  # jobs from which the usual length of a run is read
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("gpu", "cpu")}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a job waits; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued job. `ahead` jobs are served first; `eta_seconds` until it starts, None when that cannot be said."""
+
+    job_id: str
+    name: str | None
+    priority: int
+    needs: str
+    ahead: int
+    created_at: float
+    reason: Reason
+    eta_seconds: float | None
+
+
+def list_waiting(db: Database, owner: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
+    """The first `limit` queued jobs of an owner in the order of service, and how many there are. `slots`: the fleet."""
+    with db.read() as connection:
+        rows = connection.execute(_queued(owner).limit(limit)).all()
+        if not rows:
+            return [], 0
+        running = _count(connection, owner, Status.RUNNING)
+        total = _count(connection, owner, Status.QUEUED) if len(rows) == limit else len(rows)
+        usual = _usual_run(connection)
+    return [_waiting(row, slots, running, usual) for row in rows], total
+
+
+def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int = 0, most: int | None = None) -> Reason:
+    """Why a job with these needs waits: the first of these that holds. `running` of at most `most` of its owner run."""
+    mine = _for(needs, slots)
+    kind = "" if needs == "any" else f"{needs} "
+    if not any(tally.slots for tally in slots.values()):
+        return Reason("no_worker", "No worker is there; start one with `basin worker`.")
+    if not mine.slots:
+        return Reason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+    if most is not None and running >= most:
+        return Reason("owner_limit", f"{running} of your jobs run, and {most} may.")
+    if mine.free == 0:
+        busy = f"All {mine.slots} {kind}slots are busy" if mine.slots > 1 else f"The only {kind}slot is busy"
+        return Reason("slots_busy", f"{busy}; {_jobs(ahead)} first.")
+    if ahead >= mine.free:
+        return Reason("others_first", f"{_jobs(ahead)} first.".capitalize())
+    return Reason("starting", "A slot is free and takes it any moment.")
+
+
+def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | None:
+    """A guess: those ahead take the usual time each, spread over the slots; busy ones are halfway through."""
+    if usual is None or not mine.slots or cause.code in {"no_worker", "no_slot", "owner_limit"}:
+        return None
+    rounds = max(0, ahead - mine.free) / mine.slots + (0.0 if mine.free > ahead else 0.5)
+    return round(rounds * usual, 1)
+
+
+def _waiting(row: Row[Any], slots: Mapping[str, Tally], running: int, usual: float | None) -> Waiting:
+    spec = json.loads(row.spec) | (row.edits or {})
+    if row.desired != Desired.RUN.value:
+        cause = Reason("not_wanted", "Somebody asked for it to be paused or cancelled.")
+    else:
+        cause = reason(row.needs, row.ahead, slots, running=running, most=row.most_running)
+    guess = eta(row.ahead, _for(row.needs, slots), usual, cause)
+    return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, guess)
+
+
+def _queued(owner: str) -> Select[Any]:
+    """Places are counted over the queues of all owners, in one pass."""
+    state = job_state.c
+    ahead = (func.row_number().over(order_by=(state.rank, state.job_id)) - 1).label("ahead")
+    columns = (state.job_id, state.rank, state.needs, state.desired, state.most_running)
+    places = select(*columns, ahead).where(state.status == Status.QUEUED.value).subquery()
+    of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)
+    of_place = (places.c.needs, places.c.desired, places.c.most_running, places.c.ahead)
+    joined = select(*of_job, *of_place).join(places, places.c.job_id == job.c.id)
+    return joined.where(job.c.owner == owner).order_by(places.c.rank, places.c.job_id)
+
+
+def _count(connection: Connection, owner: str, status: Status) -> int:
+    query = select(func.count()).where(job_state.c.owner == owner, job_state.c.status == status.value)
+    return int(connection.execute(query).scalar_one())
+
+
+def _usual_run(connection: Connection) -> float | None:
+    """The median length in seconds of the last runs that succeeded, whosever they were."""
+    state = job_state.c
+    last = select(state.job_id).where(state.status == Status.SUCCEEDED.value).order_by(state.rank.desc())
+    query = select(job.c.finished_at - job.c.started_at).where(job.c.id.in_(last.limit(LAST_RUNS)))
+    lengths = [float(length) for length in connection.execute(query).scalars() if length is not None]
+    return median(lengths) if lengths else None
+
+
+def _for(needs: str, slots: Mapping[str, Tally]) -> Tally:
+    """The slots that can run it."""
+    return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), Tally(0, 0))
+
+
+def _jobs(count: int) -> str:
+    return "no other job goes" if count == 0 else "one job goes" if count == 1 else f"{count} jobs go"

@@ -1,0 +1,159 @@
+"""A chart becomes a picture: how high everything is, what stands where, and the text of it all."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from core.plot import axes, curves, legend, lettering
+from core.plot.chart import Chart, Look, Panel
+from core.plot.frame import Frame
+from core.plot.scale import Scale, is_log, x_range, y_range
+from core.plot.style import HEADING, LABEL, TITLE, style
+from core.plot.svg import tag, words
+from core.plot.ticks import Tick, linear_ticks, log_ticks
+
+EDGE = 16  # pixels around everything
+TITLE_ROW, ABOVE, ANNOTATIONS, BETWEEN, BELOW = 28, 10, 18, 14, 30  # pixels
+ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
+LOWEST = 60  # pixels of a panel
+X_APART, Y_APART = 90, 34  # pixels between two ticks, at least
+
+
+class TooLowError(ValueError):
+    """The picture's height has no room for its panels; `least` pixels would do."""
+
+    def __init__(self, least: int) -> None:
+        """`least` is the smallest height in pixels."""
+        super().__init__(f"there is no room for this; at least {least} pixels are needed")
+        self.least = least
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A panel with its legend in place; `head` pixels lie above its frame."""
+
+    panel: Panel
+    entries: list[legend.Placed]
+    head: int
+
+
+def draw(chart: Chart, look: Look) -> str:
+    """The picture as an SVG document; the same chart and look make the same text.
+
+    Raises:
+        TooLowError: the height leaves no room.
+    """
+    stages = [_stage(chart, panel, number, look.width) for number, panel in enumerate(chart.panels)]
+    top = EDGE + (TITLE_ROW if chart.title else 0)
+    around = top + sum(stage.head for stage in stages) + BETWEEN * (len(stages) - 1) + BELOW + EDGE
+    natural = ALONE if len(stages) == 1 else SEVERAL
+    height = around + natural * len(stages) if look.height is None else look.height
+    each = (height - around) / len(stages)
+    if each < LOWEST:
+        raise TooLowError(around + LOWEST * len(stages))
+    parts = [tag("rect", class_="background", width=look.width, height=height)]
+    if chart.title:
+        title = lettering.fitted(chart.title, TITLE * 1.05, look.width - 2 * EDGE)
+        parts.append(tag("text", words(title), class_="title", x=EDGE, y=EDGE + TITLE))
+    for stage, frame in zip(stages, _frames(chart, stages, look.width, top, each), strict=True):
+        last = stage is stages[-1]
+        parts.extend(_panel(stage, frame, chart.x_label if last else None))
+    return _document(chart.summary, look, height, parts)
+
+
+def _document(summary: str, look: Look, height: int, parts: Sequence[str]) -> str:
+    body = "\n".join([tag("title", words(summary)), tag("style", style(look.theme)), *parts])
+    return tag(
+        "svg",
+        f"\n{body}\n",
+        xmlns="http://www.w3.org/2000/svg",
+        class_="basin",
+        role="img",
+        aria_label=summary,
+        viewBox=f"0 0 {look.width} {height}",
+        width=look.width,
+        height=height,
+    )
+
+
+def _stage(chart: Chart, panel: Panel, number: int, width: int) -> _Stage:
+    """The heading with the legend beside it, in as many rows as it takes."""
+    first = EDGE + lettering.width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
+    found = [] if chart.one_legend and number else legend.entries(panel)
+    own = found if len(found) > 1 or (found and found[0].label != panel.title) else []
+    entries = legend.placed(own, EDGE, first, width - EDGE)
+    head = legend.ROW * max(1, legend.rows(entries)) + ABOVE
+    return _Stage(panel, entries, head + (ANNOTATIONS if panel.spans or panel.rules else 0))
+
+
+def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: float) -> list[Frame]:
+    """Where every panel lies. Labels of the y axes decide the left edge, which all panels share."""
+    heights = []
+    for stage in stages:
+        top += stage.head
+        heights.append((float(top), top + each))
+        top += round(each) + BETWEEN
+    low, high = x_range([x for stage in stages for x in _xs(stage.panel)])
+    scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
+    ticks = [_y_ticks(scale) for scale in scales]
+    widest = max((lettering.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
+    left, right = float(round(EDGE + widest + 8)), float(width - EDGE - 8)
+    x = Scale(low, high, left, right)
+    x_ticks = tuple(linear_ticks(low, high, int((right - left) / X_APART), whole=chart.x_whole))
+    return [
+        Frame(left, upper, right, lower, x, scale, x_ticks, own)
+        for (upper, lower), scale, own in zip(heights, scales, ticks, strict=True)
+    ]
+
+
+def _xs(panel: Panel) -> Iterator[float]:
+    for curve in panel.curves:
+        yield from curve.xs
+    for span in panel.spans:
+        yield from (span.start, span.stop)
+    for dots in panel.dots:
+        yield from dots.xs
+    yield from (rule.x for rule in panel.rules)
+
+
+def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
+    limits = Scale(0, 1, 0, 1)  # a linear axis, to ask what has a place on one
+    values = [y for curve in panel.curves for y in curve.ys if limits.shows(y)]
+    log = is_log(values, panel.y)
+    if values:
+        low, high = min(values), max(values)
+        air = (high - low) / 2  # a band may widen the axis by so much on either side, and is cut there
+        bands = [curve.band for curve in panel.curves if curve.band]
+        edges = [y for band in bands for y in (*(() if log else band.low), *band.high) if limits.shows(y)]
+        values += [min(max(y, low - air), high + air) for y in edges]
+    low, high = y_range(values, log=log)
+    return Scale(low, high, bottom, top, log)
+
+
+def _y_ticks(scale: Scale) -> tuple[Tick, ...]:
+    most = max(2, int((scale.start - scale.stop) / Y_APART))
+    make = log_ticks if scale.log else linear_ticks
+    return tuple(make(scale.low, scale.high, most))
+
+
+def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:
+    """From back to front; sparse curves come last, so that a noisy one hides none of them."""
+    panel = stage.panel
+    above = frame.top - stage.head + LABEL
+    if panel.title:
+        title = lettering.fitted(panel.title, HEADING * 1.05, frame.right - EDGE)
+        yield tag("text", words(title), class_="heading", x=EDGE, y=above)
+    yield from (legend.shown(one, above) for one in stage.entries)
+    yield from axes.shades(frame, panel.spans)
+    yield from axes.grid(frame)
+    yield from axes.axes(frame, x_label)
+    yield from axes.rules(frame, panel)
+    for curve in sorted(panel.curves, key=lambda one: (not one.faint, -len(one.xs))):
+        if curve.xs:
+            drawn = chain(curves.band(frame, curve), curves.curve(frame, curve))
+            yield tag("g", tag("title", words(curve.label)), *drawn, class_=curves.colour(curve))
+    for dots in panel.dots:
+        yield tag("g", tag("title", words(dots.label)), *curves.collected(frame, dots), class_=curves.colour(dots))
+    if not any(curve.xs for curve in panel.curves):
+        middle = {"x": (frame.left + frame.right) / 2, "y": (frame.top + frame.bottom) / 2}
+        yield tag("text", words("no points yet"), class_="label muted", text_anchor="middle", **middle)

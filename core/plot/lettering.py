@@ -1,0 +1,35 @@
+"""How wide text is, without a font: an estimate that is rather too wide than too narrow."""
+
+import unicodedata
+
+_NARROW = frozenset("iIjl.,:;'|!()[]{}ftr/\\ -")
+_WIDE = frozenset("mwMW@%&")
+
+
+def width(text: str, size: float) -> float:
+    """Pixels that the text takes at most, in a common sans-serif of this size."""
+    return size * sum(_share(one) for one in text)
+
+
+def fitted(text: str, size: float, most: float) -> str:
+    """The text, or its beginning with an ellipsis, in at most `most` pixels."""
+    if width(text, size) <= most:
+        return text
+    room = most - width("…", size)
+    kept = 0
+    for kept, one in enumerate(text):  # noqa: B007 - the place where it stopped is what we want
+        room -= size * _share(one)
+        if room < 0:
+            break
+    return text[:kept].rstrip() + "…"
+
+
+def _share(one: str) -> float:
+    """Of the font's size."""
+    if unicodedata.combining(one):
+        return 0.0
+    if one in _NARROW:
+        return 0.4
+    if one in _WIDE or unicodedata.east_asian_width(one) in "WF":
+        return 1.0
+    return 0.72 if one.isupper() else 0.63

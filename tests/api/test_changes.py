@@ -1,0 +1,134 @@
+"""Finding, changing and deleting jobs over HTTP; the fleet and the queue."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.deps import Service
+from core.jobs.workers import Tally, WorkerReport, report_worker
+from tests.api.test_guard import JOB
+from tests.api.test_jobs import IRIS, posted
+
+
+def ids(client: TestClient, query: str) -> list[str]:
+    answer = client.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 200, answer.text
+    return [job["id"] for job in answer.json()["data"]]
+
+
+def test_jobs_are_found(client: TestClient) -> None:
+    blue = posted(client, name="Blue", metadata={"team": "vision", "a b[c]": "ü&="})["id"]
+    red = posted(client, name="red", metadata={"team": "vision"})["id"]
+    client.post(f"/v1/jobs/{red}/cancel")
+    assert ids(client, "metadata[team]=vision") == [red, blue]
+    assert ids(client, "metadata%5Bteam%5D=vision&status=cancelled") == [red]
+    assert ids(client, "status=cancelled&status=queued&order=asc") == [blue, red]
+    assert client.get("/v1/jobs", params={"metadata[a b[c]]": "ü&="}).json()["data"][0]["id"] == blue
+    assert ids(client, "q=blu&metadata[team]=vision") == [blue]
+    assert ids(client, f"q={red[4:20]}") == ids(client, f"q={red}")
+    assert ids(client, "metadata[team]=vision&limit=1") == [red]
+    assert ids(client, f"metadata[team]=vision&limit=1&after={red}") == [blue]
+
+
+def test_a_job_is_changed(client: TestClient) -> None:
+    job = posted(client, name="old", metadata={"team": "a", "draft": "yes"})
+    own = job["links"]["self"]
+    tag = client.get(own).headers["etag"]
+    body = {"name": "new", "priority": 7, "metadata": {"team": "b", "draft": None}}
+    answer = client.patch(own, json=body, headers={"If-Match": tag})
+    changed = answer.json()
+    assert (answer.status_code, answer.headers["etag"] != tag) == (200, True)
+    assert (changed["name"], changed["priority"], changed["metadata"]) == ("new", 7, {"team": "b"})
+    kept = {name: value for name, value in changed.items() if name not in body}
+    assert kept == {name: value for name, value in job.items() if name not in body}
+    assert client.get(own).json() == changed
+    assert client.patch(own, json={}).json() == changed
+
+
+def test_a_stale_or_strange_condition_is_refused(client: TestClient) -> None:
+    """B27."""
+    own = posted(client, name="old")["links"]["self"]
+    tag = client.get(own).headers["etag"]
+    client.patch(own, json={"name": "newer"})
+    for stale in (tag, '"0"', "nonsense", ""):
+        answer = client.patch(own, json={"name": "mine"}, headers={"If-Match": stale})
+        assert (answer.status_code, answer.json()["code"]) == (412, "precondition_failed"), stale
+    assert client.get(own).json()["name"] == "newer"
+    fresh = client.get(own).headers["etag"]
+    assert client.patch(own, json={"name": "mine"}, headers={"If-Match": f'"x", {fresh}'}).status_code == 200
+    assert client.patch(own, json={"name": "any"}, headers={"If-Match": "*"}).status_code == 200
+    assert client.patch(f"/v1/jobs/{JOB}", json={"name": "any"}, headers={"If-Match": "*"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"status": "succeeded"}, "/status"),
+        ({"owner": "root"}, "/owner"),
+        ({"epochs": 5}, "/epochs"),
+        ({"priority": 101}, "/priority"),
+        ({"priority": True}, "/priority"),
+        ({"priority": None}, "/priority"),
+        ({"name": ""}, "/name"),
+        ({"name": "a\u202eb"}, "/name"),
+        ({"metadata": None}, "/metadata"),
+        ({"metadata": {"k": 1}}, "/metadata/k"),
+        ({"metadata": {"": "v"}}, "/metadata/"),
+        ({"metadata": {f"k{n}": "v" for n in range(17)}}, "/metadata"),
+    ],
+)
+def test_what_cannot_be_changed(light: TestClient, body: dict[str, Any], pointer: str) -> None:
+    own = posted(light, name="old")["links"]["self"]
+    before = light.get(own).json()
+    answer = light.patch(own, json={"name": "half"} | body)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    assert light.get(own).json() == before
+
+
+def test_a_job_that_ended_is_deleted(client: TestClient) -> None:
+    job = posted(client)
+    own = job["links"]["self"]
+    refused = client.delete(own)
+    assert (refused.status_code, refused.json()["current_status"]) == (409, "queued")
+    client.post(f"{own}/cancel")
+    late = client.patch(own, json={"priority": 1})
+    assert (late.status_code, late.json()["current_status"]) == (409, "cancelled")
+    gone = client.delete(own)
+    assert (gone.status_code, gone.content) == (204, b"")
+    for path in ("", "/metrics", "/metrics/names", "/checkpoints"):
+        assert client.get(own + path).status_code == 404
+    assert client.delete(own).status_code == 404
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_the_promise_of_a_deleted_job_is_not_broken(light: TestClient) -> None:
+    """A repeated post must not train again what somebody has deleted on purpose."""
+    headers = {"Idempotency-Key": "k"}
+    own = light.post("/v1/jobs", json=IRIS, headers=headers).json()["links"]["self"]
+    light.post(f"{own}/cancel")
+    light.delete(own)
+    again = light.post("/v1/jobs", json=IRIS, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert light.get("/v1/jobs").json()["data"] == []
+
+
+def test_the_queue_says_why_and_the_fleet_who(client: TestClient, service: Service) -> None:
+    assert client.get("/v1/queue").json() == {"object": "queue", "waiting": 0, "slots": {}, "data": []}
+    job = posted(client, name="first", resources={"device": "gpu"})
+    told = client.get("/v1/queue").json()
+    assert told["data"] == [
+        {
+            "id": job["id"], "name": "first", "priority": 0, "needs": "gpu", "position": 1, "ahead": 0,
+            "reason": {"code": "no_worker", "message": "No worker is there; start one with `basin worker`."},
+            "eta_seconds": None, "created_at": job["created_at"],
+        }
+    ]  # fmt: skip
+    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(2, 2)}))
+    told = client.get("/v1/queue").json()
+    assert (told["waiting"], told["slots"]) == (1, {"cpu": {"slots": 2, "free": 2}})
+    assert told["data"][0]["reason"]["code"] == "no_slot"
+    (worker,) = client.get("/v1/workers").json()["data"]
+    assert (worker["id"], worker["status"], worker["slots"]) == ("host-1", "live", {"cpu": {"slots": 2, "free": 2}})
+    assert client.get("/v1/queue?limit=101").status_code == 422

@@ -1,0 +1,37 @@
+"""Workers are listed while they live, and marked when they vanish."""
+
+from typing import Any
+
+from tests.faults.conftest import SPEC
+from tests.support.service import Service, until
+
+
+def test_workers_come_and_go(sqlite_service: Service) -> None:
+    service = sqlite_service
+
+    def workers() -> dict[str, Any]:
+        return {one["pid"]: one for one in service.http.get("/v1/workers").json()["data"]}
+
+    first = service.worker
+    until("the worker reports", lambda: first.pid in workers(), 10)
+    job_id = service.submit(SPEC)
+    service.when(job_id, lambda job: job["status"] == "running")
+    mine = until("it says that its slot is taken", lambda: busy(workers().get(first.pid)), 10)
+    assert (mine["status"], mine["jobs"]) == ("live", [job_id])
+    waiting = service.submit(SPEC | {"epochs": 1})
+    (queued,) = service.http.get("/v1/queue").json()["data"]
+    assert (queued["id"], queued["reason"]["code"]) == (waiting, "slots_busy")
+    for each in (job_id, waiting):
+        service.http.post(f"/v1/jobs/{each}/cancel")
+        service.ended(each)
+    second = service.start_worker()
+    until("the second one reports", lambda: second.pid in workers(), 10)
+    assert second.stop() == 0
+    assert second.pid not in workers()
+    first.kill()
+    until("the first one is missed", lambda: workers()[first.pid]["status"] == "lost", 10)
+    assert service.http.get("/v1/queue").json()["slots"] == {}
+
+
+def busy(worker: dict[str, Any] | None) -> dict[str, Any] | None:
+    return worker if worker and worker["slots"]["cpu"] == {"slots": 1, "free": 0} else None

@@ -1,0 +1,84 @@
+"""Finding, changing and deleting jobs, the fleet and the queue, by client and by command."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from basin.client import Client
+from basin.errors import Problem
+from tests.sdk.conftest import JOB_ID, Said, job
+from tests.sdk.stub import Answer, Stub
+
+Basin = Callable[..., Said]
+ONE = f"/v1/jobs/{JOB_ID}"
+EMPTY = {"object": "list", "data": [], "has_more": False, "last_id": None}
+WORKER = {
+    "id": "host-1", "status": "live", "host": "h", "pid": 7, "release": "0.1.0", "jobs": [JOB_ID],
+    "slots": {"gpu": {"slots": 1, "free": 0}, "cpu": {"slots": 2, "free": 1}},
+}  # fmt: skip
+WAITING = {
+    "id": JOB_ID, "name": "n", "position": 3, "reason": {"code": "slots_busy", "message": "All 2 slots are busy."},
+    "eta_seconds": 150.0,
+}  # fmt: skip
+
+
+def test_a_list_can_be_narrowed(basin: Basin, stub: Stub) -> None:
+    stub.on("GET", "/v1/jobs", Answer(body=EMPTY))
+    said = basin("list", "--status", "failed", "--metadata", "team=a=b", "--metadata", "run=", "--q", "net")
+    assert (said.code, said.out) == (0, "No such jobs.\n")
+    assert stub.asked[0].query == {"status": "failed", "metadata[team]": "a=b", "q": "net", "limit": "20"}
+    assert basin("list").out.startswith("No jobs yet.")
+    wrong = basin("list", "--metadata", "team")
+    assert (wrong.code, wrong.err) == (1, "error: 'team' is no pair; write KEY=VALUE\n")
+
+
+def test_statuses_are_repeated(client: Client, stub: Stub) -> None:
+    asked: list[str] = []
+    stub.on("GET", "/v1/jobs", Answer(body=EMPTY))
+    client._transport.http.event_hooks["request"] = [lambda request: asked.append(request.url.query.decode())]
+    client.list(status=["failed", "cancelled"])
+    assert asked == ["status=failed&status=cancelled"]
+
+
+def test_a_job_is_edited(basin: Basin, stub: Stub) -> None:
+    stub.on("PATCH", ONE, Answer(body=job("queued", name="new")))
+    said = basin("edit", JOB_ID, "--name", "new", "--priority", "-3", "--metadata", "team=a", "--metadata", "draft=")
+    assert (said.code, said.out) == (0, f"{JOB_ID}  queued  new\n")
+    assert stub.asked[0].body == {"name": "new", "priority": -3, "metadata": {"team": "a", "draft": None}}
+    assert basin("edit", JOB_ID).err == "error: say what to change: --name, --priority, --metadata\n"
+
+
+def test_a_stale_edit_is_a_problem(client: Client, stub: Stub) -> None:
+    stub.on("PATCH", ONE, Answer(412, {"status": 412, "title": "Precondition Failed", "code": "precondition_failed"}))
+    with pytest.raises(Problem) as refused:
+        client.edit(JOB_ID, {"name": "x"}, if_match='W/"3"')
+    assert refused.value.status == 412
+    assert stub.asked[0].headers["if-match"] == 'W/"3"'
+
+
+def test_jobs_are_deleted_one_by_one(basin: Basin, stub: Stub) -> None:
+    refusal = {"status": 409, "title": "Conflict", "code": "conflict", "detail": "The job is running."}
+    stub.on("DELETE", ONE, Answer(409, refusal))
+    stub.on("DELETE", "/v1/jobs/job_b", Answer(204, b""))
+    said = basin("delete", JOB_ID, "job_b")
+    assert (said.code, said.out) == (1, "job_b  deleted\n")
+    assert "The job is running. (409 conflict)" in said.err
+
+
+def test_the_fleet(basin: Basin, stub: Stub) -> None:
+    stub.on("GET", "/v1/workers", Answer(body=EMPTY | {"data": [WORKER]}), Answer(body=EMPTY))
+    lines = basin("workers").out.splitlines()
+    assert lines[1].split() == ["host-1", "live", "1/2", "cpu,", "1/1", "gpu", "-", "0.1.0", JOB_ID]
+    assert basin("workers").out == "No workers. Start one:  basin worker\n"
+    stub.on("GET", "/v1/workers", Answer(body=EMPTY | {"data": [WORKER]}))
+    assert json.loads(basin("workers", "-o", "json").out) == [WORKER]
+
+
+def test_the_queue(basin: Basin, stub: Stub) -> None:
+    told = {"object": "queue", "waiting": 5, "slots": {}, "data": [WAITING]}
+    stub.on("GET", "/v1/queue", Answer(body=told), Answer(body=told | {"waiting": 0, "data": []}))
+    lines = basin("queue").out.splitlines()
+    assert lines[1].split(maxsplit=4) == ["3", JOB_ID, "2", "min", "All 2 slots are busy."]
+    assert lines[2] == "and 4 more"
+    assert basin("queue").out == "Nothing of yours waits.\n"

@@ -1,0 +1,46 @@
+"""This worker's row for people: written every few seconds, removed at the end. No job depends on it."""
+
+import logging
+import threading
+from typing import Final
+
+from core.db.session import is_transient
+from core.jobs.workers import WorkerReport, forget_worker, report_worker
+from worker.slots import Slots
+from worker.supervisor import Shop
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 3.0
+
+
+class Reporter:
+    """Reports every `beat_seconds` from `start` to `stop`."""
+
+    def __init__(self, shop: Shop, slots: Slots) -> None:
+        self._shop = shop
+        self._slots = slots
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="report", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more reports, and no row; one that cannot be removed now is dropped by CARE after a day."""
+        self._stopped.set()
+        self._thread.join(_PATIENCE)
+        try:
+            forget_worker(self._shop.db, self._shop.name)
+        except Exception as error:
+            if not is_transient(error):
+                log.exception("the worker's row could not be removed")
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                report_worker(self._shop.db, WorkerReport(self._shop.name, self._slots.tally()))
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("a report failed")
+            self._stopped.wait(self._shop.settings.beat_seconds)

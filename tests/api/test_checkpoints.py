@@ -35,6 +35,10 @@ class Stored:
 
 @pytest.fixture
 def stored(client: TestClient, service: Service, tmp_path: Path) -> Stored:
+    return put_checkpoint(service, tmp_path)
+
+
+def put_checkpoint(service: Service, tmp_path: Path) -> Stored:
     job_id = submit(service.db, small_spec(), owner="local").job_id
     fence = taken(service)
     (tmp_path / "w").write_bytes(WEIGHTS)

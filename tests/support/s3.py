@@ -62,6 +62,16 @@ def bucket(s3_server: Place) -> Place:
     return replace(s3_server, bucket=Bucket(BUCKET, f"test-{secrets.token_hex(6)}/basin"))
 
 
+def in_bucket(place: Place) -> dict[str, str]:
+    """The settings of a service that keeps its objects there."""
+    return {
+        "store_url": f"s3://{place.bucket.name}/{place.bucket.prefix}",
+        "s3_endpoint": place.endpoint,
+        "aws_access_key_id": place.key_id,
+        "aws_secret_access_key": place.secret,
+    }
+
+
 @contextlib.contextmanager
 def unreliable(place: Place) -> Iterator[tuple[Proxy, Place]]:
     """A proxy before the server, and the place behind it."""

@@ -165,14 +165,14 @@ class Service:
         (part,) = self.workers
         return part
 
-    def heal(self) -> None:
-        """Bring the service to one api and one worker, both ready."""
-        for part in self.workers[1:]:
+    def heal(self, workers: int = 1) -> None:
+        """Bring the service to one api and so many workers, all ready."""
+        for part in self.workers[workers:]:
             part.stop()
-        worker = None if self.workers else self._start("worker", [])
+        started = [self._start("worker", []) for _ in range(workers - len(self.workers))]
         if self.api is None or self.api.exit_code is not None:
             self.start_api()
-        if worker is not None:
+        for worker in started:
             self.await_worker(worker)
 
     def start_api(self) -> Part:

@@ -1,0 +1,146 @@
+"""The parts that a team runs: PostgreSQL, an S3 store, Valkey over TCP, two workers. The same job, the same oracle."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import select
+
+from basin.client import Client
+from core.db.tables import checkpoint
+from core.store.place import Bucket, Place
+from core.store.s3 import S3Store
+from tests.faults.conftest import SHORT, Truth
+from tests.support.broker import PASSWORD, running_broker
+from tests.support.databases import Server
+from tests.support.proxy import Proxy
+from tests.support.s3 import BUCKET, SECRET, in_bucket, unreliable
+from tests.support.service import Part, Service, gone, make_home, until
+
+Check = Callable[[Service, str], None]
+SETTINGS = {"store_url": "BASIN_STORE_URL", "s3_endpoint": "BASIN_S3_ENDPOINT"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The service, the proxy between it and its store, and the store as it is."""
+
+    service: Service
+    proxy: Proxy
+    store: S3Store
+
+    def owner_of(self, job_id: str) -> Part:
+        """The worker that trains the job: the one of the two that has a runner."""
+
+        def look() -> Part | None:
+            return next((worker for worker in self.service.workers if worker.runners()), None)
+
+        return until(f"a runner of {job_id}", look)
+
+    def objects(self) -> list[str]:
+        return [stored.key for stored in self.store.list("")]
+
+
+@pytest.fixture(scope="module")
+def lasting_stack(
+    tmp_path_factory: pytest.TempPathFactory,
+    datasets: Callable[[str], Path],
+    postgresql_server: Server,
+    s3_server: Place,
+) -> Iterator[Stack]:
+    name = f"stack_{secrets.token_hex(6)}"
+    url = postgresql_server.make(name, postgresql_server.template)
+    place = replace(s3_server, bucket=Bucket(BUCKET, f"stack-{secrets.token_hex(6)}"))
+    home = make_home(tmp_path_factory.mktemp("stack") / "home", datasets)
+    with running_broker(tcp=True) as broker, unreliable(place) as (proxy, behind):
+        service = Service(home, url, broker.url)
+        service.environment |= {SETTINGS.get(key, key.upper()): value for key, value in in_bucket(behind).items()}
+        yield Stack(service, proxy, S3Store(place))
+        service.stop()
+    postgresql_server.drop(name)
+
+
+@pytest.fixture
+def stack(lasting_stack: Stack) -> Stack:
+    """An api and two workers, and nothing that goes wrong."""
+    lasting_stack.proxy.calm()
+    lasting_stack.service.heal(workers=2)
+    return lasting_stack
+
+
+def ledger(stack: Stack, job_id: str) -> None:
+    """Every row's objects are there, and with its digests; what is there without a row is garbage on its way out."""
+    with stack.service.database() as db, db.read() as connection:
+        query = select(checkpoint.c.key, checkpoint.c.files).where(
+            checkpoint.c.job_id == job_id, checkpoint.c.status == "good"
+        )
+        rows = connection.execute(query).all()
+    assert rows
+    for key, files in rows:
+        for file in files.values():
+            assert stack.store._digest(f"{key}/{file['name']}").sha256 == file["sha256"]
+    assert not (stack.service.home / "store").exists()
+
+
+def test_the_whole_path(stack: Stack, same_as_undisturbed: Check, truth: Truth, tmp_path: Path) -> None:
+    """Two jobs at once, one on each worker; then the client is sent to the store for the weights, without its key."""
+    service = stack.service
+    first, second = service.submit(truth.spec), service.submit(truth.spec)
+    until("both workers train", lambda: all(worker.runners() for worker in service.workers))
+    secretless(service)
+    for job_id in (first, second):
+        same_as_undisturbed(service, job_id)
+        assert service.job(job_id)["attempt"] == 1
+        ledger(stack, job_id)
+    with Client(str(service.http.base_url), "bsn_x_k3y-c4n4ry") as client:
+        (swa,) = [one for one in client.checkpoints(first) if one.kind == "swa"]
+        asked = len(stack.proxy.passed)
+        client.download(swa, tmp_path / "weights")  # verifies the digest
+    (there,) = stack.proxy.passed[asked:]
+    assert (there.method, "X-Amz-Signature" in there.target) == ("GET", True)
+    said = "".join(part.said for part in service.parts)
+    assert [secret for secret in (SECRET, PASSWORD, "X-Amz-Signature", "k3y-c4n4ry") if secret in said] == []
+
+
+def secretless(service: Service) -> None:
+    """No process that runs training code has been told a secret, by its environment or its command line."""
+    for worker in service.workers:
+        zygote = worker.zygote()
+        assert zygote is not None
+        for process in (zygote, *worker.runners()):
+            told = f"{process.environ()}{process.cmdline()}"
+            assert "AWS_" not in told.replace("AWS_CA_BUNDLE", "")
+            assert "c4n4ry" not in told
+        assert SECRET in psutil.Process(worker.pid).environ().values()
+
+
+def test_runner(stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth) -> None:
+    """SIGKILL to the runner: its worker sees it at once, and either worker goes on, from a checkpoint in the store."""
+    job_id = stack.service.submit(truth.spec)
+    at_a_random_moment(stack.service, job_id)
+    (runner,) = stack.owner_of(job_id).runners()
+    runner.kill()
+    stack.service.when(job_id, lambda job: job["attempt"] == 2, seconds=5)
+    same_as_undisturbed(stack.service, job_id)
+    ledger(stack, job_id)
+
+
+def test_worker_while_the_store_fails(
+    stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth
+) -> None:
+    """SIGKILL to the worker, and three of ten requests to the store go wrong: the other worker ends the job."""
+    job_id = stack.service.submit(truth.spec)
+    stack.proxy.at_random(0.3, seed=7)
+    at_a_random_moment(stack.service, job_id)
+    owner = stack.owner_of(job_id)
+    below = owner.tree()[1:]
+    owner.kill()
+    assert all(gone(process, 2.0) for process in below)
+    same_as_undisturbed(stack.service, job_id)
+    assert stack.service.job(job_id)["attempt"] == 2
+    stack.proxy.calm()
+    ledger(stack, job_id)
+    assert stack.service.ended(stack.service.submit(SHORT))["status"] == "succeeded"

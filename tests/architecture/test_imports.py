@@ -17,7 +17,7 @@ from tests.architecture import tree
 
 ENGINE_IMPORTERS = ("core/engine/", "worker/zygote.py", "worker/runner.py", "bench/", "tests/")
 
-SERVICE = {"sqlalchemy", "celery", "fastapi", "redis", "psycopg", "core.db", "core.jobs", "core.store"}
+SERVICE = {"sqlalchemy", "celery", "fastapi", "redis", "psycopg", "obstore", "core.db", "core.jobs", "core.store"}
 """What a process that only computes must not be able to reach."""
 
 WALK = """
@@ -102,8 +102,8 @@ def test_the_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("api.app", {"torch", "numpy", "sklearn", "safetensors", "alembic", "core.engine", "worker"}),
-        ("worker.app", {"torch", "numpy", "sklearn", "safetensors", "fastapi", "core.engine", "api"}),
+        ("api.app", {"torch", "numpy", "sklearn", "safetensors", "alembic", "obstore", "core.engine", "worker"}),
+        ("worker.app", {"torch", "numpy", "sklearn", "safetensors", "fastapi", "obstore", "core.engine", "api"}),
         (
             "worker.runner",
             SERVICE,

@@ -110,7 +110,7 @@ def shown(default: object) -> str:
 def test_every_setting_is_listed(field: str) -> None:
     """A setting that is not in the table is found by reading source code, at the worst moment."""
     rows = {row[0].strip("`"): row for row in table(read(README), "setting", "default", "meaning")}
-    row = rows[f"BASIN_{field.upper()}"]
+    row = rows[field.upper() if Settings.model_fields[field].validation_alias else f"BASIN_{field.upper()}"]
     default = Settings.model_fields[field].default
     assert default is not PydanticUndefined, "every setting has a default: the service starts without any"
     if default is not None:
@@ -120,8 +120,8 @@ def test_every_setting_is_listed(field: str) -> None:
 
 def test_no_setting_is_invented() -> None:
     """A setting that was removed goes on living in wikis and tickets as long as the README names it."""
-    named = set(re.findall(r"BASIN_([A-Z_]+)", read(README)))
-    client = set(re.findall(r'envvar="BASIN_([A-Z_]+)"', "".join(read(path) for path in tree.python("sdk"))))
+    named = set(re.findall(r"BASIN_([A-Z0-9_]+)", read(README)))
+    client = set(re.findall(r'envvar="BASIN_([A-Z0-9_]+)"', "".join(read(path) for path in tree.python("sdk"))))
     assert {name.lower() for name in named - client} <= set(Settings.model_fields)
 
 

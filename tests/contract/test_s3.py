@@ -9,21 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 import pytest
 
-from core.errors import Misconfigured
-from core.settings import Settings
-from core.store import open_store, unfinished
 from core.store import s3 as module
 from core.store.base import Digest, StoreMissing, StoreRefused, StoreTaken, StoreTransient
-from core.store.place import Bucket, Place, bucket_of_url
+from core.store.place import Bucket, Place
 from core.store.s3 import S3Store
-from core.store.unfinished import Upload, authorised
 from tests.support.proxy import Fault, Proxy, answer
 from tests.support.s3 import SECRET
 
@@ -297,53 +292,6 @@ def test_the_secret_shows_nowhere(
     assert "c4n4ry" not in shown
 
 
-def test_signatures_are_those_of_amazons_own_examples() -> None:
-    """From "Examples: Signature Calculations in AWS Signature Version 4": GET Bucket (List Objects), GET lifecycle."""
-    secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # noqa: S105 - Amazon's example
-    place = Place(
-        Bucket("examplebucket", ""),
-        "https://examplebucket.s3.amazonaws.com",
-        "us-east-1",
-        "AKIAIOSFODNN7EXAMPLE",
-        secret,
-    )
-    for query, signature in (
-        ({"prefix": "J", "max-keys": "2"}, "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
-        ({"lifecycle": ""}, "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
-    ):
-        headers = authorised(place, "GET", "/", query, datetime(2013, 5, 24, tzinfo=UTC))
-        assert headers["Authorization"] == (
-            "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
-            f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}"
-        )
-
-
-PAGE = """<?xml version="1.0" encoding="UTF-8"?>
-<ListMultipartUploadsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
-  <IsTruncated>true</IsTruncated><NextKeyMarker>ours/b</NextKeyMarker><NextUploadIdMarker>2</NextUploadIdMarker>
-  <Upload><Key>ours/a</Key><UploadId>1</UploadId><Initiated>2001-09-09T01:46:40.000Z</Initiated></Upload>
-  <Upload><Key>ours/b</Key><UploadId>2</UploadId><Initiated>2001-09-09T01:46:41.000Z</Initiated></Upload>
-</ListMultipartUploadsResult>"""
-
-
-def test_only_old_uploads_of_ours_are_aborted(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second page is asked for; one upload is young, one lies beside our folder."""
-    assert unfinished.read(PAGE.encode()) == (
-        [Upload("ours/a", "1", 1e9), Upload("ours/b", "2", 1e9 + 1)],  # 2001-09-09T01:46:40Z is 10^9 by POSIX
-        {"key-marker": "ours/b", "upload-id-marker": "2"},
-    )
-    last = PAGE.replace(">true<", ">false<").replace("ours/a", "theirs/a").replace("ours/b", "ours/c")
-    asked: list[tuple[str, str, dict[str, str]]] = []
-
-    def ask(_place: Place, method: str, name: str, query: dict[str, str]) -> bytes:
-        asked.append((method, name, query))
-        return (last if "key-marker" in query else PAGE).encode()
-
-    monkeypatch.setattr(unfinished, "_ask", ask)
-    assert unfinished.remove(replace(bucket, bucket=Bucket("b", "ours")), before=1e9 + 1) == 1
-    assert [one for one in asked if one[0] == "DELETE"] == [("DELETE", "ours/a", {"uploadId": "1"})]
-
-
 FORKED = """
 import os, sys
 from pathlib import Path
@@ -376,54 +324,6 @@ def test_a_fork_after_the_first_use_is_refused_and_does_not_hang(before: str, co
         check=False,
     )
     assert done.returncode == code
-
-
-def settings(**values: str) -> Settings:
-    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "c4n4ry"}
-    return Settings.model_validate(keys | {"store_url": "s3://bucket-1/a/b"} | values)
-
-
-def test_the_settings_choose_bucket_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(settings())
-    assert isinstance(store, S3Store)
-    place = store._place
-    assert place.bucket == Bucket("bucket-1", "a/b")
-    assert (place.endpoint, place.region) == ("https://s3.us-east-1.amazonaws.com", "us-east-1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
-    monkeypatch.setenv("BASIN_S3_ENDPOINT", "http://store:8333/")
-    there = open_store(settings(store_url="s3://bucket-1"))
-    assert isinstance(there, S3Store)
-    assert (there._place.endpoint, there._place.region) == ("http://store:8333", "eu-west-3")
-    assert there._place.bucket == Bucket("bucket-1", "")
-    assert there._place.bucket.folder == ""
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"store_url": "s3://"},
-        {"store_url": "s3://Bucket"},
-        {"store_url": "s3://bucket/../x"},
-        {"store_url": "s3://c4n4ry@bucket/x"},
-        {"store_url": "s3://bucket/x?c4n4ry"},
-        {"s3_endpoint": "store:8333"},
-        {"s3_endpoint": "ftp://store"},
-        {"s3_endpoint": "http://id:c4n4ry@store"},
-        {"s3_endpoint": "https://store/path"},
-        {"aws_access_key_id": ""},
-    ],
-)
-def test_settings_that_cannot_be_meant(values: dict[str, str]) -> None:
-    with pytest.raises(Misconfigured) as refused:
-        open_store(settings(**values))
-    assert "c4n4ry" not in str(refused.value)
-
-
-def test_no_credentials_are_looked_for_elsewhere() -> None:
-    """Not in other tools' files, not at a cloud's metadata service: that would be somebody else's identity."""
-    with pytest.raises(Misconfigured, match="AWS_ACCESS_KEY_ID"):
-        open_store(Settings.model_validate({"store_url": "s3://bucket"}))
-    assert bucket_of_url("gs://bucket") is None
 
 
 def test_what_vanishes_while_it_is_read_is_missing(bucket: Place, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ def test_no_credential_passes() -> None:
         "CUDA_VISIBLE_DEVICES": "0",
         "BASIN_DATABASE_URL": f"postgresql://user:{CANARY}@host/db",
         "BASIN_BROKER_URL": f"redis://:{CANARY}@host",
+        "AWS_ACCESS_KEY_ID": CANARY,
         "AWS_SECRET_ACCESS_KEY": CANARY,
+        "AWS_SESSION_TOKEN": CANARY,
         "DATABASE_URL": CANARY,
         "SOME_NEW_TOKEN": CANARY,
     }

@@ -12,7 +12,7 @@ from core.settings import Settings
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.startswith("BASIN_"):
+        if name.startswith(("BASIN_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -56,6 +56,8 @@ def test_a_relative_home_means_the_same_folder_for_every_part(
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASIN_DATABASE_URL", "postgres://u:canary@host/basin")
     monkeypatch.setenv("BASIN_BROKER_URL", "redis://:canary@host/0")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "canary")
     settings = Settings()
     assert "canary" not in f"{settings!r} {settings}"
     assert settings.resolved_database_url() == "postgresql://u:canary@host/basin"
@@ -66,9 +68,33 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "canary" not in str(refused.value)
 
 
+def test_the_keys_of_s3_have_the_names_that_everybody_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (Settings().aws_access_key_id, Settings().aws_region, Settings().s3_endpoint) == (None, "us-east-1", None)
+    (tmp_path / "basin.toml").write_text('aws_region = "eu-west-1"\ns3_endpoint = "http://store:8333"\n')
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    settings = Settings()
+    assert (settings.aws_access_key_id, settings.aws_region) == ("id", "eu-west-1")
+    assert settings.s3_endpoint == "http://store:8333"
+    assert settings.aws_secret_access_key is not None
+    assert settings.aws_secret_access_key.get_secret_value() == "secret"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    assert Settings().aws_region == "eu-west-2"
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    assert Settings().aws_region == "eu-west-3"
+
+
 @pytest.mark.parametrize(
     "line",
-    ["prot = 8000", "port = 70000", "port = -1", "lease_seconds = 5", "tick_seconds = 0", "tick_seconds = inf"],
+    [
+        "prot = 8000",
+        "port = 70000",
+        "port = -1",
+        "lease_seconds = 5",
+        "tick_seconds = 0",
+        "tick_seconds = inf",
+        "downloads = 3",
+    ],
 )
 def test_mistakes_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "basin.toml").write_text(line + "\n")

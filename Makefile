@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test fuzz check lock
+.PHONY: setup demo up test fuzz check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -21,3 +21,9 @@ check:
 
 lock:
 	@scripts/lock
+
+compose-env:
+	@scripts/compose-env
+
+compose-test:
+	@scripts/compose-test

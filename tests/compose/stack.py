@@ -1,0 +1,254 @@
+"""The compose stack from nothing to nothing: docs/compose.md, and then everything that may happen to it.
+
+python3 tests/compose/stack.py [ROUNDS]      needs a running Docker engine, Compose, curl, and nothing else
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.compose.docker import Stack, run, tell, until
+
+API_MEGABYTES = 300
+JOB = {
+    "name": "digits-swa",
+    "model": {"name": "mlp", "hidden": [128, 128]},
+    "data": {"name": "digits", "validation": 0.1, "test": 0.2, "split_seed": 0},
+    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    "schedule": {"name": "cosine", "warmup": "1ep"},
+    "swa": True,
+    "epochs": 2400,
+    "checkpoints": {"every": "100ep"},
+    "evaluate": {"every": "100ep"},
+    "log_every": 100,
+    "seed": 0,
+}
+SMALL = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 20}
+OVER = {"succeeded", "failed", "cancelled"}
+
+
+def build(stack: Stack) -> None:
+    stack.compose("build")
+    api, worker = (own_megabytes(image) for image in ("basin-api", "basin-worker"))
+    assert api < API_MEGABYTES, f"the api is {api:.0f} MB above its base"
+    tell(f"built: the api is {api:.0f} MB above its base image, the worker {worker:.0f} MB")
+
+
+def own_megabytes(image: str) -> float:
+    """What an image adds to its base: its layers from our first instruction on, newest first in its history."""
+    lines = run("docker", "history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
+    total = 0
+    for line in lines.splitlines():
+        size, _, made_by = line.partition(" ")
+        total += int(size)
+        if "PATH=/opt/basin/bin" in made_by:
+            return total / 1e6
+    raise AssertionError("the Dockerfile's first instruction is not in the history")
+
+
+def start(stack: Stack) -> None:
+    refusal = stack.refuses_without_env()
+    assert "make compose-env" in refusal, refusal
+    tell(f"without .env: {refusal}")
+    stack.present(stack.compose("run", "--rm", "-T", "api", "key", "create", "--name", "compose-test").strip())
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+    until("everything is ready", lambda: stack.get("/readyz")["status"] == "ready", 30)
+    tell(f"up and ready: {', '.join(sorted(stack.containers()))}")
+
+
+def check_walls(stack: Stack) -> None:
+    """What docker-compose.yml asks for is what the engine did."""
+    for service, container in stack.containers().items():
+        host = container["HostConfig"]
+        assert host["ReadonlyRootfs"], f"{service}: its root file system can be written"
+        assert host["CapDrop"] == ["ALL"], f"{service}: has capabilities"
+        assert "no-new-privileges:true" in host["SecurityOpt"], f"{service}: may gain privileges"
+        assert 0 not in (host["Memory"], host["NanoCpus"]), f"{service}: has no limits"
+        ports = {name: list(bound) for name, bound in (host["PortBindings"] or {}).items()}
+        expected = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}]} if service == "api" else {}
+        assert ports == expected, f"{service}: publishes {ports}"
+        if container["State"]["Running"]:
+            assert "0" not in stack.users(container), f"{service}: something runs as root"
+    answer = subprocess.run(
+        ["curl", "--silent", "--write-out", "%{http_code}", "--output", "/dev/null", f"{stack.url}/v1/jobs"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "401", f"without a key: {answer.stdout}"
+    tell("nothing runs as root, root file systems are read-only, limits hold; only the api is published; no key: 401")
+
+
+def submit(stack: Stack, body: dict[str, Any]) -> str:
+    text = stack.curl("/v1/jobs", "--header", "Content-Type: application/json", "--data", "@-", told=json.dumps(body))
+    return str(json.loads(text)["id"])
+
+
+def follow(stack: Stack, job: str) -> list[tuple[str, dict[str, Any]]]:
+    """The job's events from its stream, until the stream ends: (type, data)."""
+    text = stack.curl(
+        f"/v1/jobs/{job}/events", "--no-buffer", "--max-time", "300", "--header", "Accept: text/event-stream"
+    )
+    events = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
+        if "event" in fields:
+            events.append((fields["event"], json.loads(fields["data"])["data"]))
+    return events
+
+
+def finished(stack: Stack, job: str, seconds: float = 300) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        found = stack.get(f"/v1/jobs/{job}")
+        return found if found["status"] in OVER else None
+
+    found = until(f"job {job} ends", look, seconds)
+    assert found["status"] == "succeeded", found
+    return found
+
+
+def weights(stack: Stack, job: str) -> str:
+    """The digest of the averaged weights: downloaded, and equal to what the service says."""
+    (row,) = [one for one in stack.get(f"/v1/jobs/{job}/checkpoints")["data"] if one["kind"] == "swa"]
+    file = stack.env.with_name("swa.safetensors")
+    stack.curl(f"/v1/checkpoints/{row['id']}/content", "--output", str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (digest, file.stat().st_size) == (row["sha256"], row["bytes"]), "what was downloaded is something else"
+    return digest
+
+
+def train(stack: Stack) -> str:
+    """An undisturbed job; the digest of its weights."""
+    job = submit(stack, JOB)
+    events = follow(stack, job)
+    kinds = {kind for kind, _ in events}
+    assert {"status", "checkpoint", "metrics"} <= kinds, kinds
+    statuses = [data["status"] for kind, data in events if kind == "status"]
+    assert statuses[-1] == "succeeded", statuses
+    accuracy = finished(stack, job)["results"]["swa"]["test"]["accuracy"]
+    digest = weights(stack, job)
+    tell(f"submitted and followed: {len(events)} events, {' > '.join(statuses)}; test accuracy {accuracy:.4f}")
+    tell(f"downloaded: sha256 {digest}")
+    return digest
+
+
+def under_way(stack: Stack, job: str) -> bool:
+    """Whether it runs and has a checkpoint to go on from, with much left to do."""
+    found = stack.get(f"/v1/jobs/{job}")
+    assert found["status"] not in OVER, "it was over before anything could happen to it; make it longer"
+    saved = any(one["kind"] == "last" for one in stack.get(f"/v1/jobs/{job}/checkpoints")["data"])
+    return bool(found["status"] == "running" and saved)
+
+
+def kill_worker(stack: Stack, digest: str) -> None:
+    job = submit(stack, JOB)
+    until("the job is under way", lambda: under_way(stack, job), 120)
+    stack.compose("kill", "worker")
+    at = stack.get(f"/v1/jobs/{job}")["progress"]["step"]
+    assert not stack.containers()["worker"]["State"]["Running"]
+    stack.compose("up", "--detach", "--wait", "worker")
+    attempts = finished(stack, job)["attempt"]
+    assert attempts == 2, attempts
+    assert weights(stack, job) == digest, "other weights than those of the undisturbed job"
+    tell(f"worker container killed at step {at}: attempt {attempts} finished the job, with the same weights to the bit")
+
+
+def crash_worker(stack: Stack) -> None:
+    """Everything in the container dies but its init; nobody is there to start it again."""
+    before = stack.containers()["worker"]["RestartCount"]
+    with_signal = ("docker", "exec", stack.containers()["worker"]["Id"], "sh", "-c", "kill -KILL -1")
+    subprocess.run(with_signal, capture_output=True, check=False)
+
+    def again() -> bool:
+        found = stack.containers()["worker"]
+        return bool(found["RestartCount"] > before and found["State"]["Health"]["Status"] == "healthy")
+
+    until("the worker is there again", again, 60)
+    finished(stack, submit(stack, SMALL), 60)
+    tell("worker crashed: started again by itself, and works")
+
+
+class Load(threading.Thread):
+    """Submits small jobs one after the other, as a client would: the same request again until it is answered."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(name="load")
+        self.stack, self.stopping = stack, threading.Event()
+        self.accepted: list[str] = []
+        self.refused = 0
+
+    def run(self) -> None:
+        while not self.stopping.wait(0.05):
+            number = len(self.accepted)
+            body = SMALL | {"seed": number}
+            headers = ("--header", "Content-Type: application/json", "--header", f"Idempotency-Key: load-{number}")
+            try:
+                told = self.stack.curl("/v1/jobs", *headers, "--max-time", "30", "--data", "@-", told=json.dumps(body))
+            except AssertionError:
+                self.refused += 1
+            else:
+                self.accepted.append(json.loads(told)["id"])
+
+
+def restart_servers(stack: Stack, digest: str) -> None:
+    """PostgreSQL and Redis go and come back while jobs train and more arrive."""
+    job = submit(stack, JOB)
+    load = Load(stack)
+    load.start()
+    until("the job is under way", lambda: under_way(stack, job), 120)
+    for service in ("redis", "postgres"):
+        before = len(load.accepted)
+        stack.compose("restart", service)
+        until(f"jobs are accepted after {service} restarted", lambda: len(load.accepted) > before + 3, 60)  # noqa: B023
+    load.stopping.set()
+    load.join()
+    assert finished(stack, job)["attempt"] == 1, "the training was disturbed"
+    assert weights(stack, job) == digest, "other weights than those of the undisturbed job"
+    assert len(set(load.accepted)) == len(load.accepted)
+    for one in load.accepted:
+        finished(stack, one)
+    tell(
+        f"Redis and PostgreSQL restarted under load: {len(load.accepted)} jobs accepted, all succeeded; "
+        f"{load.refused} requests sent again; the long job never stopped"
+    )
+
+
+def one_round(folder: Path) -> None:
+    stack = Stack(folder)
+    stack.down()
+    try:
+        build(stack)
+        start(stack)
+        check_walls(stack)
+        digest = train(stack)
+        kill_worker(stack, digest)
+        crash_worker(stack)
+        restart_servers(stack, digest)
+    except BaseException:
+        tell(stack.logs())
+        raise
+    finally:
+        stack.down()
+    tell("down: no container, volume or network is left")
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    for number in range(1, rounds + 1):
+        started = time.monotonic()
+        tell(f"round {number} of {rounds}")
+        with tempfile.TemporaryDirectory() as folder:
+            one_round(Path(folder))
+        tell(f"round {number} passed in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,19 +15,16 @@ _SHORTEST: Final = 8  # a shorter secret is a word; hiding it everywhere would g
 _WORDS: Final = r"password|passwd|secret|secret_access_key|secret_key|api_?key|session_token|access_token"
 _SIGNED: Final = r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid"
 _END: Final = r"\s\"'\\,;&)}\]\x1b"  # where a value ends, in plain text, in JSON, in a repr, before a colour
+_GAP: Final = r"\s{0,8}"
+_NAMED: Final = rf"(?:{_WORDS}|authorization)\\?[\"']?{_GAP}[:=]{_GAP}(?:b(?=[\"']))?\\?[\"']?"
 
+# Each begins with something fixed: a pattern that could begin anywhere would take minutes over a long word.
 _SHAPES: Final = (
     (re.compile(r"(bsn_[0-9a-z]{1,26}_)[0-9A-Za-z_-]{8,}"), r"\1" + _MASK),
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@\"'\\]*:)[^\s/\"'\\]+(?=@)", re.IGNORECASE), r"\1" + _MASK),
+    (re.compile(r"(://[^\s/:@\"'\\]*:)[^\s/\"'\\]+(?=@)"), r"\1" + _MASK),
     (re.compile(rf"([?&](?:{_SIGNED}|signature|sig|token|{_WORDS})=)[^{_END}#]+", re.IGNORECASE), r"\1" + _MASK),
-    (re.compile(rf"\b(bearer|basic)(\s+)(?=[^{_END}]{{12}})[^{_END}]+", re.IGNORECASE), r"\1\2" + _MASK),
-    (
-        re.compile(
-            rf"((?:{_WORDS}|authorization)\\?[\"']?\s*[:=]\s*(?:b(?=[\"']))?\\?[\"']?)(?!(?:bearer|basic)\s)[^{_END}]+",
-            re.IGNORECASE,
-        ),
-        r"\1" + _MASK,
-    ),
+    (re.compile(rf"\b(bearer|basic)(\s{{1,8}})(?=[^{_END}]{{12}})[^{_END}]+", re.IGNORECASE), r"\1\2" + _MASK),
+    (re.compile(rf"({_NAMED})(?!(?:bearer|basic)\s)[^{_END}]+", re.IGNORECASE), r"\1" + _MASK),
 )
 
 _known: set[str] = set()

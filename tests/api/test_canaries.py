@@ -56,6 +56,12 @@ def test_the_rest_stays_readable(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize("piece", ["a", "a+", "://a", "a:@", "password", "secret ", "bearer ", "token: ", "?sig="])
+def test_long_nonsense_costs_no_more_than_its_length(piece: str) -> None:
+    """A quarter of a megabyte is milliseconds; a pattern that is quadratic would meet the limit of the whole run."""
+    assert len(redact(piece * (250_000 // len(piece)))) > 0
+
+
 def test_secrets_of_the_settings_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also without any sign around them, and as they were before they were written into a URL."""
     monkeypatch.setattr(redaction, "_known", set())

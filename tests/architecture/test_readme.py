@@ -134,7 +134,11 @@ def test_the_path_of_a_job_names_its_files() -> None:
 
 
 def test_the_readme_is_a_page_for_strangers() -> None:
-    """A first page that needs a second page to be understood is not the first page."""
+    """A first page that needs a second page to be understood is not the first page.
+
+    The rows of the settings do not count: they are looked up, not read.
+    """
     content = read(README)
-    assert len(content.splitlines()) <= 275
+    rows = table(content, "setting", "default", "meaning")
+    assert len(content.splitlines()) - len(rows) <= 253
     assert "…" not in "".join(blocks("json")), "answers are real; what is left out is said in the text"

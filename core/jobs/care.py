@@ -40,9 +40,10 @@ class Care:
         due = self._due("care", self._settings.care_seconds)
         if due or self._behind:
             until = time.monotonic() + _PATIENCE
-            self._behind = True
-            while self._behind and time.monotonic() < until:
-                self._behind = self.remove_doomed() == _BATCH
+            self._behind = False  # should the store be away: it may take seconds to say so, and not in every round
+            while (behind := self.remove_doomed() == _BATCH) and time.monotonic() < until:
+                pass
+            self._behind = behind
         if due:
             self.remove_deleted()
             self.forget_keys()

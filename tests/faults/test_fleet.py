@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.faults.conftest import SPEC
+from tests.faults.conftest import SHORT, SPEC
 from tests.support.service import Service, until
 
 
@@ -14,11 +14,11 @@ def test_workers_come_and_go(sqlite_service: Service) -> None:
 
     first = service.worker
     until("the worker reports", lambda: first.pid in workers(), 10)
-    job_id = service.submit(SPEC)
+    job_id = service.submit(SPEC | {"epochs": 10_000})
     service.when(job_id, lambda job: job["status"] == "running")
     mine = until("it says that its slot is taken", lambda: busy(workers().get(first.pid)), 10)
     assert (mine["status"], mine["jobs"]) == ("live", [job_id])
-    waiting = service.submit(SPEC | {"epochs": 1})
+    waiting = service.submit(SHORT)
     (queued,) = service.http.get("/v1/queue").json()["data"]
     assert (queued["id"], queued["reason"]["code"]) == (waiting, "slots_busy")
     for each in (job_id, waiting):

@@ -13,6 +13,7 @@ from core.jobs.care import Care
 from core.jobs.checkpoints import list_checkpoints, record_checkpoint
 from core.jobs.submit import Idempotency, submit
 from core.settings import Settings
+from core.store.base import StoreTransient
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, last_tick, new_checkpoint, running, small_spec
 
@@ -116,3 +117,26 @@ def test_one_round_removes_all_that_is_doomed_not_one_batch(
         assert connection.execute(doomed).scalar_one() == 3
         care.round()
         assert connection.execute(doomed).scalar_one() == 0
+
+
+def test_a_store_that_is_away_is_asked_once_in_a_turn(
+    db: Database, store: LocalStore, care: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers may take seconds, and leases must not wait for them in every round."""
+    asked = []
+
+    def away(prefix: str) -> None:
+        asked.append(prefix)
+        raise StoreTransient
+
+    care.round()
+    fence = running(db)
+    for step in (5, 10, 15):
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    monkeypatch.setattr(store, "list", away)
+    for turn in (1, 2):
+        last_tick(db, 61.0, "care")
+        with pytest.raises(StoreTransient):
+            care.round()
+        care.round()
+        assert len(asked) == turn

@@ -90,7 +90,7 @@ def test_no_canary_in_any_output(serve: Serve, home: Path) -> None:
     asked = {line["logger"] for line in json_lines(api) if line.get("request_id") == "mine-7"}
     assert {"basin.access", "basin.api"} <= asked, "also what is said on the way"
     service.stop()
-    assert {answer.status_code for answer in answers} >= {404, 422, 503}
+    assert {answer.status_code for answer in answers} >= {404, 503}
     written = "".join(path.read_bytes().decode(errors="replace") for path in home.rglob("*") if path.is_file())
     for said in (api.said, worker.said, written, *(answer.text for answer in answers)):
         assert CANARY not in said, re.findall(f".{{0,200}}{CANARY}.{{0,40}}", said)[:3]

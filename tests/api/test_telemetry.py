@@ -1,5 +1,6 @@
 """The numbers for Prometheus: right, bounded, for those who may ask, and there while the database is away."""
 
+import time
 from pathlib import Path
 
 from fastapi.testclient import TestClient
@@ -87,7 +88,10 @@ def test_requests_by_template_and_class(light: TestClient) -> None:
 
 def test_it_answers_while_the_database_is_away(tmp_path: Path) -> None:
     url = SecretStr("postgresql://basin:basin@127.0.0.1:1/basin?connect_timeout=1")
-    with TestClient(create_app(Settings(home=tmp_path, database_url=url, tick_seconds=600)), base_url=HERE) as client:
+    app = create_app(Settings(home=tmp_path, database_url=url, tick_seconds=600))
+    with TestClient(app, base_url=HERE) as client:
+        assert client.get("/metrics").status_code == 503, "nobody can say whether a key is asked for"
+        app.state.service.keyring._asked_at = time.monotonic()  # it was said a moment ago: no
         found = read(client)
     assert value(found, "basin_database_up") == 0
     assert [name for name, _ in found if name.startswith(("basin_jobs", "basin_takeovers"))] == []

@@ -57,12 +57,14 @@ class LocalStore:
 
     def fetch(self, key: str, path: Path) -> Digest:
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        pieces = self.open_range(key)
-        try:
-            digest = _written(pieces, aside)
-            aside.rename(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with _translated(key):
+            source = self._path(key).open("rb")
+        with source:
+            try:
+                digest = _written(_pieces(source, key, 0, None), aside)
+                aside.rename(path)
+            finally:
+                aside.unlink(missing_ok=True)
         return digest
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:

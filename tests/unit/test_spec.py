@@ -75,6 +75,8 @@ def refused(**changes: Any) -> FieldProblem:
         ({"schedule": {"name": "cosine", "T_max": "2run"}}, "/schedule/T_max", "at most", None),
         ({"swa": {"start": "31ep"}}, "/swa/start", "run ends after 1,200", None),
         ({"swa": 1}, "/swa", "object", None),
+        ({"swa": {"name": []}}, "/swa/name", "unknown field", None),
+        ({"optimizer": {"name": "sgd", "x": {"name": {}}}}, "/optimizer/x", "unknown field", None),
         ({"name": "a\0b"}, "/name", "U+0000", None),
         ({"name": "a\u202eb"}, "/name", "U+202E", None),
         ({"metadata": {"a": "\x1b[31m"}}, "/metadata/a", "U+001B", None),

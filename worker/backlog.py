@@ -3,6 +3,8 @@
 import struct
 import threading
 from collections import deque
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -14,6 +16,9 @@ _LENGTH: Final = struct.Struct(">I")
 class Backlog:
     """Payloads in the order they came: in memory up to a bound, then in a file up to another.
 
+    A checkpoint's files lie beside its payload and count too, until `settle` says that they are gone; all but those of
+    the oldest, which are on their way into the store.
+
     While the database is away a training goes on and its points wait here. `full` tells the reader of the pipe to
     stop reading, and the pipe then holds the runner back: nothing is dropped.
     """
@@ -22,6 +27,7 @@ class Backlog:
         self._changed = threading.Condition()
         self._memory: deque[bytes] = deque()
         self._held = 0
+        self._beside: deque[int] = deque()
         self._spill = spill
         self._file: BinaryIO | None = None
         self._read_at = 0
@@ -32,7 +38,8 @@ class Backlog:
 
     @property
     def full(self) -> bool:
-        return self._write_at >= self._disk_bytes
+        with self._changed:
+            return self._write_at + sum(self._beside) - sum(islice(self._beside, 1)) >= self._disk_bytes
 
     @property
     def ended(self) -> bool:
@@ -40,7 +47,8 @@ class Backlog:
         with self._changed:
             return self._closed and not self._memory and self._read_at == self._write_at
 
-    def put(self, payload: bytes) -> None:
+    def put(self, payload: bytes, beside: int | None = None) -> None:
+        """`beside` bytes of files wait together with this payload."""
         with self._changed:
             # What lies in the file is younger than what is in memory, so nothing may overtake it.
             if self._read_at < self._write_at or self._held + len(payload) > self._memory_bytes:
@@ -48,7 +56,15 @@ class Backlog:
             else:
                 self._memory.append(payload)
                 self._held += len(payload)
+            if beside is not None:
+                self._beside.append(beside)
             self._changed.notify()
+
+    def settle(self) -> None:
+        """The files beside the oldest payload that had some are gone."""
+        with self._changed:
+            if self._beside:
+                self._beside.popleft()
 
     def get(self, timeout: float) -> bytes | None:
         """The oldest payload, or None when none came within `timeout` seconds or none will come any more."""
@@ -71,9 +87,11 @@ class Backlog:
         with self._changed:
             self._closed = True
             self._memory.clear()
+            self._beside.clear()
             self._held = self._read_at = self._write_at = 0
             if self._file is not None:
-                self._file.close()
+                with suppress(OSError):  # a full disk, and nobody wants these bytes any more
+                    self._file.close()
                 self._file = None
             self._changed.notify_all()
 

@@ -32,6 +32,10 @@ class Abandoned(Exception):
     """The attempt was given up while something was still to be written."""
 
 
+class Unwanted(Exception):
+    """The owner has cancelled the job: what the store does not take or give at once is not waited for."""
+
+
 class Heart:
     """Beats in a thread of its own, so that a slow upload stops nothing; every writer asks it first.
 
@@ -57,6 +61,7 @@ class Heart:
         self._stopped = False
         self._thread = threading.Thread(target=carry(self._run), name=f"heart-{fence.job_id}", daemon=True)
         self.desired = Desired.RUN
+        self.cancelled_at: float | None = None  # when we heard of it, on this machine's monotonic clock
         self.fenced = False
         self.given_up = False
 
@@ -94,6 +99,27 @@ class Heart:
             Fenced: this attempt is over.
             Abandoned: it was given up.
         """
+        return self._again(action, lambda _: None)
+
+    def reach(self, action: Callable[[], T], patience: float) -> T:
+        """The same for the store, which no wish depends on: for `patience` seconds, and not for a cancelled job.
+
+        Raises:
+            Unwanted: it failed in passing, and the job is cancelled.
+            Fenced: this attempt is over.
+            Abandoned: it was given up.
+        """
+        deadline = time.monotonic() + patience
+
+        def lose_patience(error: Exception) -> None:
+            if self.desired is Desired.CANCEL:
+                raise Unwanted(self.fence.job_id) from error
+            if time.monotonic() >= deadline:
+                raise error
+
+        return self._again(action, lose_patience)
+
+    def _again(self, action: Callable[[], T], lose_patience: Callable[[Exception], None]) -> T:
         delay = _FIRST_DELAY
         while True:
             self._wait_fresh()
@@ -105,7 +131,8 @@ class Heart:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("job %s: a write failed and is tried again: %s", self.fence.job_id, error)
+                lose_patience(error)
+                log.warning("job %s: a call failed and is tried again: %s", self.fence.job_id, error)
             self._pause(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LAST_DELAY)
 
@@ -161,5 +188,7 @@ class Heart:
         with self._changed:
             self._good_at = now
             self.desired = desired
+            if desired is Desired.CANCEL and self.cancelled_at is None:
+                self.cancelled_at = now
             self._changed.notify_all()
         return True

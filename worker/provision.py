@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,17 +21,26 @@ from core.jobs.checkpoints import CheckpointRow
 from core.recipe.assignment import Resume
 from core.recipe.data import DataSpec
 from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
-from core.store.base import Store, StoreMissing
-from worker import lifeline
+from core.store.base import Store, StoreMissing, StoreUnreadable
+from worker import lifeline, unpack
 
 log = logging.getLogger(__name__)
 
 MATERIALISE_SECONDS: Final = 300.0
+LISTEN_SECONDS: Final = 0.2
 _LOCK_NAME: Final = "lock"
 
 
 class BadDataset(Exception):
-    """The dataset could not be written."""
+    """There is no such dataset: the job's `data` asks for something that cannot be made."""
+
+
+class DatasetTrouble(Exception):
+    """This worker could not write the dataset; the log says why, and another one may well be able to."""
+
+
+class Interrupted(Exception):
+    """Somebody wants the attempt to end before its runner has started."""
 
 
 class BadCheckpoint(Exception):
@@ -112,8 +122,9 @@ def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
     """The checkpoint's files in a fresh `folder`, each the size and SHA-256 that its row says.
 
     Raises:
-        BadCheckpoint: a file is missing or something else; nothing of it may be loaded.
+        BadCheckpoint: a file is missing, unreadable or something else; nothing of it may be loaded.
         StoreTransient: the store is away.
+        OSError: this machine's disk does not take it.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -124,6 +135,8 @@ def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
             store.fetch(f"{row.key}/{file['name']}", paths[role])
         except StoreMissing as error:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
+        except StoreUnreadable as error:
+            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
         if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is not what was recorded")
     manifest = json.loads(paths["manifest"].read_bytes())
@@ -135,24 +148,42 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def dataset_file(data: DataSpec, folder: Path) -> Path:
-    """The dataset as a file, written first when it is missing.
+def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] = lambda: False) -> Path:
+    """The dataset as a file, written first when it is missing; `interrupted` is asked again and again meanwhile.
 
     Raises:
-        BadDataset: it could not be written; the message says why.
+        BadDataset: it cannot exist; the message says why.
+        DatasetTrouble: it could not be written here.
+        Interrupted: `interrupted` said so.
     """
     path = dataset_path(data, folder)
     if not path.exists():
         process = _materialise(folder, [data.model_dump_json()])
         try:
-            _, said = process.communicate(timeout=MATERIALISE_SECONDS)
-        except subprocess.TimeoutExpired:
+            said, printed = _heard_out(process, interrupted)
+        finally:
             process.kill()
             process.communicate()
-            raise BadDataset(f"writing the dataset {data.name} took over {MATERIALISE_SECONDS:.0f} s") from None
+        if process.returncode == unpack.IMPOSSIBLE:
+            log.warning("the dataset %s cannot be made:\n%s", data.name, printed.decode(errors="replace"))
+            raise BadDataset(f"the dataset {data.name} cannot be made: {said.decode(errors='replace')[:1000]}")
         if process.returncode != 0:
-            raise BadDataset(f"the dataset {data.name} could not be written: {said.decode(errors='replace')[-1000:]}")
+            text = printed.decode(errors="replace")[-4096:]
+            log.error("writing the dataset %s ended with %d:\n%s", data.name, process.returncode, text)
+            raise DatasetTrouble(data.name)
     return path
+
+
+def _heard_out(process: "subprocess.Popen[bytes]", interrupted: Callable[[], bool]) -> tuple[bytes, bytes]:
+    """What it has said and printed when it has ended by itself."""
+    deadline = time.monotonic() + MATERIALISE_SECONDS
+    while time.monotonic() < deadline:
+        if interrupted():
+            raise Interrupted
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=LISTEN_SECONDS)
+    log.error("writing a dataset took over %.0f s", MATERIALISE_SECONDS)
+    raise DatasetTrouble("time out")
 
 
 def warm_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
@@ -173,11 +204,12 @@ def end_warming(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
-    """A process of its own: the worker never imports NumPy or scikit-learn."""
+    """A process of its own: the worker never imports NumPy or scikit-learn. Only we end it, no Ctrl-C does."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "core.recipe.data.materialise", str(folder), *datasets],
+        [sys.executable, "-m", "worker.unpack", str(os.getpid()), str(folder), *datasets],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=lifeline.clean_environment(os.environ),
+        start_new_session=True,
     )

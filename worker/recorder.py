@@ -16,18 +16,21 @@ from core.jobs.metrics import Chunk, record_points
 from core.logs import carry
 from core.recipe.assignment import Resume
 from core.redact import redact
-from core.store.base import Store
+from core.store.base import Store, StoreTransient
 from core.store.keys import checkpoint_prefix
 from worker import wire
 from worker.backlog import Backlog
 from worker.chunks import ChunkBook
-from worker.heart import Abandoned, Heart
+from worker.heart import Abandoned, Heart, Unwanted
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 0.5
 MOST_LINES: Final = 2000  # of an attempt's log
 LONGEST_LINE: Final = 4096  # characters
+CANCEL_SECONDS: Final = 10.0  # what is not stored that long after a cancel is not waited for
+OVER_SECONDS: Final = 3.0  # nor what a store that hangs holds up when the attempt is over
+_JOIN_SECONDS: Final = 0.2
 
 
 class Recorder:
@@ -56,9 +59,22 @@ class Recorder:
         self._thread.start()
 
     def close(self) -> tuple[Chunk, ...]:
-        """Write everything that was said; the last open chunks come back, for the transaction that ends the job."""
+        """Write everything that was said; the last open chunks come back, for the transaction that ends the job.
+
+        A call that hangs in the store cannot be broken off: its thread is left behind, and the fence keeps it harmless.
+        """
         self._backlog.close()
-        self._thread.join()
+        over_at: float | None = None
+        while self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
+            now, heart = time.monotonic(), self._heart
+            if over_at is None and (heart.fenced or heart.given_up):
+                over_at = now + OVER_SECONDS
+            deadline = heart.cancelled_at + CANCEL_SECONDS if heart.cancelled_at is not None else over_at
+            if deadline is not None and now > deadline and self._thread.is_alive():
+                log.error("job %s: a write hangs and is left behind", self._fence.job_id)
+                self._backlog.discard()
+                return ()
         return self._book.pending()
 
     def _run(self) -> None:
@@ -125,8 +141,9 @@ class Recorder:
         folder = Path(frame["folder"])
         row = self._row(frame)
         try:
+            self._check_results(row)
             self._upload(row, folder)
-        except OSError as error:
+        except (OSError, StoreTransient, Unwanted) as error:
             log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
             message = redact(f"the checkpoint at step {row.step} could not be stored: {error}")
             body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
@@ -142,6 +159,7 @@ class Recorder:
                 self._book.turn(row.step)
             self.missing.discard(row.kind)
         shutil.rmtree(folder, ignore_errors=True)
+        self._backlog.settle()
 
     def _row(self, frame: dict[str, Any]) -> NewCheckpoint:
         job, attempt, step = self._fence.job_id, self._fence.attempt, int(frame["step"])
@@ -158,8 +176,15 @@ class Recorder:
             manifest=frame["manifest"],
         )
 
+    def _check_results(self, row: NewCheckpoint) -> None:
+        """Who resumes from a checkpoint with results writes no other weights again, so these must be stored before."""
+        lacking = sorted(self.missing - {row.kind})
+        if lacking and row.manifest.get("results") is not None:
+            raise OSError(f"its {' and '.join(lacking)} weights could not be stored")
+
     def _upload(self, row: NewCheckpoint, folder: Path) -> None:
+        patience = self._heart.settings.outage_seconds
         for file in row.files.values():
             put = partial(self._store.put_file, folder / file["name"], f"{row.key}/{file['name']}")
-            if self._heart.persist(put).sha256 != file["sha256"]:
+            if self._heart.reach(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")

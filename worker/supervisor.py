@@ -10,25 +10,25 @@ from functools import partial
 from typing import Any, Final
 
 from core.db.session import Database, is_transient
-from core.jobs.checkpoints import mark_corrupt
+from core.jobs.checkpoints import CheckpointRow, mark_corrupt
 from core.jobs.claim import Claim, claim
 from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
-from core.lifecycle import Status
+from core.lifecycle import Desired, Status
 from core.logs import about
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.plan import SlotKind, resolve_plan
 from core.redact import redact
 from core.settings import Settings
-from core.store.base import Store
+from core.store.base import Store, StoreTransient
 from worker import lifeline, provision, wire
 from worker.backlog import Backlog
-from worker.heart import Abandoned, Heart
+from worker.heart import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, Launcher, LaunchFailed, RunnerProcess
-from worker.outcome import Cut, Decision, Finish, GiveBack, Observed, decide
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide
 from worker.recorder import Recorder
 from worker.watch import Watch
 
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 READY_SECONDS: Final = 60.0
 READY_TICK: Final = 0.2
 EXIT_SECONDS: Final = 5.0
+FETCH_SECONDS: Final = 10.0  # after that a checkpoint that the store does not give counts as damaged
+PAUSE_SECONDS: Final = 15.0  # of a slot whose own machine failed: time for healthy workers to take the job
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class Attempt:
 
 
 def serve_one(shop: Shop, slot: Slot) -> bool:
-    """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now."""
+    """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
+
+    After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
+    """
     if not _ready(shop):
         return False
     claimed_at = time.monotonic()
@@ -96,9 +101,9 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
 def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> None:
     heart = Heart(shop.db, Fence(taken.job_id, taken.attempt), shop.settings, shop.stopping, claimed_at)
     heart.start()
+    healthy = True
     try:
-        with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
-            _serve(Attempt(shop, slot, taken, heart, folder))
+        healthy = _attempted(shop, slot, taken, heart)
     except (Fenced, Abandoned):
         log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
     except Exception:
@@ -108,6 +113,8 @@ def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> N
         heart.stop()
         if heart.fenced:
             _count_fenced(shop.db)
+    if not healthy:
+        shop.stopping.wait(PAUSE_SECONDS)
 
 
 def _count_fenced(db: Database) -> None:
@@ -117,6 +124,27 @@ def _count_fenced(db: Database) -> None:
             tally(connection, FENCED_WRITES)
     except Exception as error:  # noqa: BLE001 - nothing depends on this number
         log.warning("a fenced write was not counted: %s", error)
+
+
+def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
+    """The attempt, to its end; False when this machine could not do its part and the job was given back."""
+    try:
+        with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
+            _serve(Attempt(shop, slot, taken, heart, folder))
+    except provision.DatasetTrouble:
+        # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
+        back = GiveBack("its dataset could not be written", lost=not shop.stopping.is_set())
+    except StoreTransient as error:
+        # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
+        log.warning("job %s attempt %d: the store is away: %s", taken.job_id, taken.attempt, error)
+        back = GiveBack("the store of its checkpoint was away")
+    except OSError:
+        log.exception("job %s attempt %d: this machine failed; see its disk", taken.job_id, taken.attempt)
+        back = GiveBack("the disk of its worker failed")
+    else:
+        return True
+    _return(shop, heart, back)
+    return False
 
 
 def _ready(shop: Shop) -> bool:
@@ -146,12 +174,16 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
 
 def _serve(attempt: Attempt) -> None:
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
+    attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
     try:
         assignment = _provision(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
     except provision.BadDataset as error:
-        bad = {"code": "bad_data", "message": str(error), "remedy": "See whether the worker can write under its home."}
+        bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
         _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+    except (provision.Interrupted, Unwanted):
+        seen = _unstarted(attempt)
+        _conclude(attempt, decide(seen), seen, ())
     except LaunchFailed:
         log.exception("job %s: no runner", attempt.claim.job_id)
         seen = Observed(cut=Cut.UNSTARTED)
@@ -169,7 +201,7 @@ def _provision(attempt: Attempt) -> Assignment:
         attempt=taken.attempt,
         spec=taken.spec,
         plan=taken.plan,
-        dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets),
+        dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets, partial(_interrupted, attempt)),
         scratch=folder.out,
         resume=_resume(attempt),
     )
@@ -180,11 +212,32 @@ def _resume(attempt: Attempt) -> Resume | None:
     shop, heart, row = attempt.shop, attempt.heart, attempt.claim.checkpoint
     while row is not None:
         try:
-            return heart.persist(partial(provision.fetch_checkpoint, shop.store, row, attempt.folder.resume))
+            return heart.reach(partial(_fetch, attempt, row), FETCH_SECONDS)
         except provision.BadCheckpoint as error:
             log.warning("job %s: %s", row.job_id, error)
             row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id))
     return None
+
+
+def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:
+    if _interrupted(attempt):
+        raise provision.Interrupted
+    return provision.fetch_checkpoint(attempt.shop.store, row, attempt.folder.resume)
+
+
+def _interrupted(attempt: Attempt) -> bool:
+    """Whether to provide for a runner no longer."""
+    heart = attempt.heart
+    unwanted = heart.desired is Desired.CANCEL or attempt.shop.stopping.is_set()
+    return unwanted or heart.fenced or heart.given_up
+
+
+def _unstarted(attempt: Attempt) -> Observed:
+    """An attempt that somebody ended before it had a runner."""
+    heart = attempt.heart
+    if heart.fenced or heart.given_up:
+        return Observed(cut=Cut.FENCED if heart.fenced else Cut.OUT_OF_TOUCH)
+    return Observed(asked=Asked.CANCEL if heart.desired is Desired.CANCEL else Asked.STOP)
 
 
 def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tuple[Observed, tuple[Chunk, ...]]:
@@ -253,19 +306,18 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
         case GiveBack():
             if decision.lost or decision.failed:
                 persist(lambda: _note_death(attempt, decision, seen))
-            status = persist(
-                lambda: give_back(
-                    shop.db,
-                    fence,
-                    cause=decision.cause,
-                    lost=decision.lost,
-                    failed=decision.failed,
-                    max_losses=shop.settings.max_losses,
-                )
-            )
-            log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, decision.cause, status)
+            _return(shop, attempt.heart, decision)
         case _:
             log.warning("job %s attempt %d is let go: %s", fence.job_id, fence.attempt, seen.cut)
+
+
+def _return(shop: Shop, heart: Heart, back: GiveBack) -> None:
+    """Give the job back."""
+    fence, limit = heart.fence, shop.settings.max_losses
+    status = heart.persist(
+        lambda: give_back(shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit)
+    )
+    log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
 def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:

@@ -106,6 +106,9 @@ class Watch:
                 self._progress(wire.unpack(payload), now)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack(payload))
+            case "checkpoint":
+                files = wire.unpack(payload)["files"]
+                self._backlog.put(payload, sum(file["bytes"] for file in files.values()))
             case _:
                 self._backlog.put(payload)
 

@@ -56,10 +56,15 @@ class Zygote:
         if not data:
             return False
         order = json.loads(data)
+        born, bearing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._become_runner(order, fds[0])
+            self._become_runner(order, fds[0], born, bearing)
         os.close(fds[0])
+        os.close(bearing)
+        # Its end means that the child leads its group (or is dead): a signal sent to the group before finds nobody.
+        os.read(born, 1)
+        os.close(born)
         self._runners[pid] = order["runner"]
         self._say({"runner": order["runner"], "pid": pid})
         return True
@@ -77,7 +82,7 @@ class Zygote:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(message).encode())
 
-    def _become_runner(self, order: dict[str, Any], fd: int) -> None:
+    def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
         """The child's whole life; it never returns into the zygote's loop."""
         code = _CRASHED
         try:
@@ -85,6 +90,8 @@ class Zygote:
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
             os.setsid()
+            os.close(born)
+            os.close(bearing)
             lifeline.die_with_parent(self._pid)
             self._control.close()
             self._wake.close()

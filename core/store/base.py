@@ -28,6 +28,12 @@ class StoreMissing(NotFound):
     code: ClassVar[str] = "object_missing"
 
 
+class StoreUnreadable(BasinError):
+    """The object store has this object and cannot read it; trying again does not help."""
+
+    code: ClassVar[str] = "object_unreadable"
+
+
 class StoreTaken(BasinError):
     """There is an object under this key already; keys are never used twice."""
 
@@ -81,6 +87,8 @@ class Store(Protocol):
 
         Raises:
             StoreMissing: there is no such object.
+            StoreUnreadable: it is there and cannot be read.
+            OSError: the local file cannot be written; that is no fault of the store.
         """
         ...
 

@@ -5,18 +5,20 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
-from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreTaken, StoreTransient
+from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
 from core.store.keys import checked
 
 _PIECE: Final = 1 << 20
 # Full, over quota, read-only, not ours: these do not pass in a moment.
 _REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+# A bad sector, not ours, something else in its place: the next read says the same.
+_UNREADABLE: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
 # Keys cannot begin with a dot, so uploads on their way never show as objects.
 _INCOMING: Final = ".incoming"
 _TRIES: Final = 20
@@ -54,11 +56,12 @@ class LocalStore:
         return digest
 
     def fetch(self, key: str, path: Path) -> Digest:
-        source = self._path(key)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with _translated(key):
+            source = self._path(key).open("rb")
+        with source:
             try:
-                digest = _copy(source, aside)
+                digest = _written(_pieces(source, key, 0, None), aside)
                 aside.rename(path)
             finally:
                 aside.unlink(missing_ok=True)
@@ -131,14 +134,22 @@ def _translated(key: str, *, writing: bool = False) -> Iterator[None]:
         # A folder that another deed has just emptied and removed is no missing object: the next try makes it again.
         if isinstance(error, FileNotFoundError) and not writing:
             raise StoreMissing(f"The object store has no {key}.") from error
+        if not writing and error.errno in _UNREADABLE:
+            raise StoreUnreadable(f"The object store cannot read {key}: {error.strerror or error}.") from error
         raise StoreTransient(f"The object store failed on {key}: {error.strerror or error}.") from error
 
 
 def _copy(source: Path, target: Path) -> Digest:
-    """Copy, hash and flush. SHA-256 of what was read is what was written: the same bytes pass through once."""
+    """Copy, hash and flush."""
+    with source.open("rb") as reader:
+        return _written(iter(lambda: reader.read(_PIECE), b""), target)
+
+
+def _written(pieces: Iterable[bytes], target: Path) -> Digest:
+    """SHA-256 of what was read is what was written: the same bytes pass through once."""
     digest, count = hashlib.sha256(), 0
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while piece := reader.read(_PIECE):
+    with target.open("xb") as writer:
+        for piece in pieces:
             digest.update(piece)
             writer.write(piece)
             count += len(piece)

@@ -11,7 +11,7 @@ import pytest
 from core.errors import Misconfigured
 from core.settings import Settings
 from core.store import open_store
-from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken
+from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken, StoreUnreadable
 from core.store.keys import checkpoint_prefix, folder_of
 from core.store.local import LocalStore
 from core.store.place import Place
@@ -179,6 +179,19 @@ def test_local_an_upload_that_died_is_never_an_object(tmp_path: Path) -> None:
     os.utime(torn, (1.0, 1.0))
     assert store.remove_unfinished(3600.0) == 1
     assert not torn.exists()
+
+
+def test_local_what_cannot_be_read_is_no_passing_trouble(tmp_path: Path) -> None:
+    """And a target that cannot be written is not the object's fault."""
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "store" / "jobs" / "x").mkdir(parents=True)
+    (tmp_path / "store" / "jobs" / "loop").symlink_to("loop")
+    for key in ("jobs/x", "jobs/loop"):
+        with pytest.raises(StoreUnreadable):
+            store.fetch(key, tmp_path / "back")
+    store.put_file(file(tmp_path, b"abc"), "jobs/y")
+    with pytest.raises(FileNotFoundError):
+        store.fetch("jobs/y", tmp_path / "nowhere" / "back")
 
 
 def test_local_links_do_not_lead_out(tmp_path: Path) -> None:

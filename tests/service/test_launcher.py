@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +162,26 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(zygote: ZygoteLaun
     assert how.code not in {None, 0}
     assert "validation error" in lifeline.tail(tmp_path / "stderr.txt")
     runner.sock.close()
+
+
+def test_a_runner_is_told_of_when_it_leads_its_group(tmp_path: Path) -> None:
+    """A signal to its group before that would be lost."""
+    script = """if True:
+        import json, os, signal, socket, sys, threading, time
+        from worker import zygote
+        setsid = os.setsid
+        os.setsid = lambda: (time.sleep(0.5), setsid())
+        zygote.run_as_runner = lambda *_: time.sleep(60.0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        order = {"runner": "1", "stderr": sys.argv[1], "devices": None}
+        socket.send_fds(ours, [json.dumps(order).encode()], [0])
+        zygote.Zygote(theirs)._obey()
+        pid = json.loads(ours.recv(4096))["pid"]
+        print(os.getpgid(pid) == pid)
+        os.kill(pid, signal.SIGKILL)
+    """
+    arguments = [sys.executable, "-c", script, str(tmp_path / "stderr.txt")]
+    assert subprocess.run(arguments, capture_output=True, timeout=60.0, check=True).stdout == b"True\n"
 
 
 def test_a_zygote_that_dies_takes_its_runners_along_and_is_replaced(

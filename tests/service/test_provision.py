@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from core.jobs.checkpoints import CheckpointRow
 from core.recipe.data.iris import Iris
 from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.local import LocalStore
+from tests.support.service import gone
 from worker import provision
 from worker.commands import worker
 
@@ -111,12 +113,43 @@ def test_a_dead_workers_folder_is_removed_and_a_living_ones_stays(tmp_path: Path
         process.communicate()
 
 
-def test_a_missing_dataset_is_written_and_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_written_and_a_folder_that_cannot_be_is_the_workers_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = provision.dataset_file(Iris(), tmp_path)
     assert path == dataset_path(Iris(), tmp_path)
     assert path.stat().st_size > 1000
-    with pytest.raises(provision.BadDataset, match=r"(?s)the dataset iris could not be written: .*FileExistsError"):
+    with pytest.raises(provision.DatasetTrouble) as caught:
         provision.dataset_file(Iris(), path)
+    assert "Traceback" not in str(caught.value)
+    assert "FileExistsError" in caplog.text
+
+
+def test_only_a_dataset_that_cannot_exist_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Iris, "model_dump_json", lambda _: '{"name": "none such"}')
+    with pytest.raises(provision.BadDataset, match="the dataset iris cannot be made: ") as caught:
+        provision.dataset_file(Iris(), tmp_path)
+    assert "Traceback" not in str(caught.value)
+    assert "Traceback" in caplog.text
+
+
+def test_a_writer_of_datasets_dies_with_its_worker(tmp_path: Path) -> None:
+    """It leads a session of its own, so no Ctrl-C reaches it; a worker that is killed takes it along."""
+    script = (
+        "import sys, subprocess, os, time; from pathlib import Path; from worker import provision;"
+        "process = provision._materialise(Path(sys.argv[1]), ['digits'] * 9000);"
+        "print(process.pid, os.getsid(process.pid), flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid, session = map(int, parent.stdout.readline().split())
+    assert pid == session
+    child = psutil.Process(pid)
+    parent.kill()
+    parent.communicate()
+    assert gone(child, 10.0)
 
 
 def test_datasets_that_are_there_are_not_written_again(tmp_path: Path) -> None:

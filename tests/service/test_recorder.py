@@ -23,7 +23,7 @@ from core.jobs.queries import get_job
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired
 from core.settings import Settings
-from core.store.base import Digest
+from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, running, state_of
 from tests.support.service import until
@@ -74,7 +74,7 @@ def points(**values: list[tuple[int, float]]) -> bytes:
     return wire.pack("points", "j", {"series": columns})[4:]
 
 
-def checkpoint(folder: Path, step: int, kind: str = "last") -> bytes:
+def checkpoint(folder: Path, step: int, kind: str = "last", manifest: dict[str, Any] | None = None) -> bytes:
     """A checkpoint frame with its files in a folder, as the engine leaves them."""
     folder = folder / f"{step}-{kind}"
     folder.mkdir(parents=True)
@@ -84,7 +84,9 @@ def checkpoint(folder: Path, step: int, kind: str = "last") -> bytes:
         (folder / name).write_bytes(content)
         files[role] = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     fields: dict[str, Any] = {"kind": kind, "step": step, "epoch": 1, "folder": str(folder), "files": files}
-    return wire.pack("checkpoint", "j", {**fields, "metrics": {}, "manifest": {}, "resumable": kind == "last"})[4:]
+    return wire.pack(
+        "checkpoint", "j", {**fields, "metrics": {}, "manifest": manifest or {}, "resumable": kind == "last"}
+    )[4:]
 
 
 def found(db: Database, fence: Fence, name: str = "lr") -> list[tuple[int, float]]:
@@ -150,6 +152,74 @@ def test_a_file_that_changed_on_disk_is_no_checkpoint(
     recorder.close()
     assert list_checkpoints(db, OWNER, fence.job_id) == []
     assert warnings(db, fence) == ["checkpoint_failed"]
+
+
+def test_no_results_without_their_weights(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    """A resume from a checkpoint with results would never write the mean again."""
+    backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
+    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder.start()
+    backlog.put(checkpoint(tmp_path, 2, "swa"))
+    until("the failure is noted", lambda: recorder.missing)
+    store.full = False
+    backlog.put(checkpoint(tmp_path, 1))
+    backlog.put(checkpoint(tmp_path, 2, manifest={"results": {"base": {}}}))
+    recorder.close()
+    assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [("last", 1)]
+    assert recorder.missing == {"swa", "last"}
+
+
+class StuckStore(LocalStore):
+    """A store that is away for ever, or hangs until it is let go."""
+
+    def __init__(self, root: Path, *, hangs: bool) -> None:
+        super().__init__(root)
+        self.hangs = hangs
+        self.go = threading.Event()
+
+    def put_file(self, path: Path, key: str) -> Digest:
+        if self.hangs:
+            self.go.wait(60.0)
+        raise StoreTransient("away")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_cancel_does_not_wait_for_a_store(  # noqa: PLR0917 - fixtures
+    db: Database,
+    fence: Fence,
+    heart_of: Callable[..., Heart],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs: bool,
+) -> None:
+    monkeypatch.setattr("worker.recorder.CANCEL_SECONDS", 3.0)
+    backlog, store, heart = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=hangs), heart_of(fence)
+    heart.start()
+    recorder = Recorder(heart, store, backlog, None)
+    recorder.start()
+    backlog.put(checkpoint(tmp_path, 1))
+    closing = threading.Thread(target=recorder.close, daemon=True)
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive()
+    cancel(db, OWNER, fence.job_id)
+    closing.join(8.0)
+    assert not closing.is_alive()
+    assert hangs or recorder.missing == {"last"}
+    store.go.set()
+
+
+def test_an_upload_is_not_tried_for_ever(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
+    backlog, store = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=False)
+    recorder = Recorder(heart_of(fence, outage_seconds=0.5), store, backlog, None)
+    backlog.put(checkpoint(tmp_path, 1))
+    recorder.start()
+    closing = threading.Thread(target=recorder.close, daemon=True)
+    closing.start()
+    closing.join(5.0)
+    assert (closing.is_alive(), recorder.missing) == (False, {"last"})
 
 
 def test_after_the_job_was_taken_away_nothing_is_written(

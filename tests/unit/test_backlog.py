@@ -41,6 +41,22 @@ def test_it_is_full_when_the_file_is(tmp_path: Path) -> None:
     backlog.discard()
 
 
+def test_the_files_of_checkpoints_count_but_for_those_on_their_way(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "spill", disk_bytes=100)
+    backlog.put(b"first", 500)
+    states = [backlog.full]
+    backlog.put(b"second", 99)
+    backlog.put(b"points")
+    states.append(backlog.full)
+    backlog.put(b"third", 1)
+    states.append(backlog.full)
+    backlog.get(0.0)
+    states.append(backlog.full)
+    backlog.settle()
+    states.append(backlog.full)
+    assert states == [False, False, True, True, False]
+
+
 def test_whoever_waits_is_woken(tmp_path: Path) -> None:
     backlog, found = Backlog(tmp_path / "spill"), list[bytes | None]()
     taker = threading.Thread(target=lambda: found.extend((backlog.get(30.0), backlog.get(30.0))))

@@ -46,10 +46,14 @@ def materialise(data: DataSpec, folder: Path) -> Path:
     tensors = data.generate() if isinstance(data, GeneratedSpec) else _load(data.name)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-        file.write(save(tensors))
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+        try:
+            file.write(save(tensors))
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)  # a full disk needs the room
+            raise
     return path
 
 

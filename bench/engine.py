@@ -31,7 +31,7 @@ from core.engine.datasets.resident import Resident, load_resident
 from core.engine.events import Event, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment
-from core.recipe.data.materialise import materialise
+from core.recipe.data.materialise import materialise, read_data
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 
@@ -194,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = materialise("digits", Path(folder))
+        dataset = materialise(read_data("digits"), Path(folder))
         data = load_resident(
             JobSpec.model_validate_json(
                 '{"model": {"name": "mlp"}, "data": {"name": "digits"}, "optimizer": {"name": "sgd"}, "epochs": 1}'

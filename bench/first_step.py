@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.db.migrate import upgrade
-from core.recipe.data.materialise import materialise
+from core.recipe.data.materialise import materialise, read_data
 from tests.support.broker import running_broker
 from tests.support.service import Service, make_home
 
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_broker() as broker:
         url = f"sqlite:///{folder}/basin.db"
         upgrade(url)
-        home = make_home(Path(folder) / "home", lambda name: materialise(name, Path(folder) / "datasets"))
+        home = make_home(Path(folder) / "home", lambda name: materialise(read_data(name), Path(folder) / "datasets"))
         service = Service(home, url, broker.url)
         service.heal()
         measure(service)  # the first request and the first hint of all open their connections

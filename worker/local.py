@@ -73,9 +73,16 @@ def progress_line(fields: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def _make_room(out: Path) -> None:
+    """Files of an earlier run would look as if they were this one's."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (out / "results.json", *(out / f"{kind}.safetensors" for kind in ("last", "swa", "best"))):
+        old.unlink(missing_ok=True)
+
+
 def train_here(spec: JobSpec, out: Path) -> int:
     """Train, print, leave the weights in `out`; the exit status."""
-    out.mkdir(parents=True, exist_ok=True)
+    _make_room(out)
     printer = Printer(out)
     for warning in spec.warnings():
         typer.echo(f"warning: {warning.pointer or '/'}: {warning.message}")

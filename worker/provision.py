@@ -18,7 +18,8 @@ from typing import Final
 
 from core.jobs.checkpoints import CheckpointRow
 from core.recipe.assignment import Resume
-from core.recipe.data.materialise import BUILT_IN, dataset_path
+from core.recipe.data import DataSpec
+from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.base import Store, StoreMissing
 from worker import lifeline
 
@@ -134,29 +135,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def dataset_file(name: str, folder: Path) -> Path:
+def dataset_file(data: DataSpec, folder: Path) -> Path:
     """The dataset as a file, written first when it is missing.
 
     Raises:
         BadDataset: it could not be written; the message says why.
     """
-    path = dataset_path(name, folder)
+    path = dataset_path(data, folder)
     if not path.exists():
-        process = _materialise(folder, [name])
+        process = _materialise(folder, [data.model_dump_json()])
         try:
             _, said = process.communicate(timeout=MATERIALISE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            raise BadDataset(f"writing the dataset {name} took over {MATERIALISE_SECONDS:.0f} s") from None
+            raise BadDataset(f"writing the dataset {data.name} took over {MATERIALISE_SECONDS:.0f} s") from None
         if process.returncode != 0:
-            raise BadDataset(f"the dataset {name} could not be written: {said.decode(errors='replace')[-1000:]}")
+            raise BadDataset(f"the dataset {data.name} could not be written: {said.decode(errors='replace')[-1000:]}")
     return path
 
 
 def warm_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
     """Write the built-in datasets in the background, politely; None when all are there."""
-    missing = [name for name in BUILT_IN if not dataset_path(name, folder).exists()]
+    missing = [name for name in BUILT_IN if not dataset_path(read_data(name), folder).exists()]
     if not missing:
         return None
     process = _materialise(folder, missing)
@@ -171,10 +172,10 @@ def end_warming(process: "subprocess.Popen[bytes]") -> None:
     process.communicate()
 
 
-def _materialise(folder: Path, names: list[str]) -> "subprocess.Popen[bytes]":
+def _materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
     """A process of its own: the worker never imports NumPy or scikit-learn."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "core.recipe.data.materialise", str(folder), *names],
+        [sys.executable, "-m", "core.recipe.data.materialise", str(folder), *datasets],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -117,10 +117,11 @@ def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: P
     Checkpoints stay in `scratch`, which must be an empty folder.
     """
     resolved = spec.resolved()
-    dataset = dataset_path(resolved.data.name, datasets)
+    dataset = dataset_path(resolved.data, datasets)
     if not dataset.exists():
         subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.name], check=True
+            [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.model_dump_json()],
+            check=True,
         )
     assignment = Assignment(
         job="local",

@@ -151,7 +151,7 @@ def _provision(attempt: Attempt) -> Assignment:
         attempt=taken.attempt,
         spec=taken.spec,
         plan=taken.plan,
-        dataset=provision.dataset_file(taken.spec.data.name, attempt.shop.settings.datasets),
+        dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets),
         scratch=folder.out,
         resume=_resume(attempt),
     )

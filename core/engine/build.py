@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from core.engine.averaging import RunningMean
+from core.engine.best import Best
 from core.engine.checkpoint import REMEDY, check_tensors, read_resume
+from core.engine.clip import Clip, build_clip
 from core.engine.closedform import Gradient
-from core.engine.datasets.ordering import Batch, batches
+from core.engine.datasets.ordering import Batch, Cut, batches, epoch_draws, epoch_order
 from core.engine.datasets.resident import Resident, load_resident
 from core.engine.determinism import open_device, random_state, restore_random_state, seed_device
 from core.engine.environment import describe, differences
@@ -60,26 +63,39 @@ class Run:
     objective: Objective
     network: Network
     gradient: Gradient
+    clip: Clip | None
     stepper: Stepper
     swa: RunningMean | None
+    best: Best | None
     log: StepLog
     standing: Standing
     resume: dict[str, Any] | None = None
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """(t, batch) of every step that is still to come."""
-        size = None if self.spec.batch_size == "full" else self.spec.batch_size
-        return batches(self.data.train, size, self.spec.seed, self.standing.step, self.calendar.total_steps)
+        """(t, batch) of every step that is still to come; none once there are results."""
+        spec, standing, calendar = self.spec, self.standing, self.calendar
+        order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
+        cut = None if spec.batch_size == "full" else Cut(calendar.batch, calendar.examples, order)
+        last = calendar.total_steps if standing.results is None else standing.step
+        return batches(self.data.train, cut, spec.seed, standing.step, last)
 
     def candidates(self) -> dict[str, Network]:
         """The networks that are evaluated, by what they are called in results."""
         swa = {"swa": self.swa.network()} if self.swa and self.swa.models else {}
         return {"base": self.network, **swa}
 
+    def finalists(self) -> dict[str, Network]:
+        """The networks that are tested: the best weights stand in for the last ones when the job restores them."""
+        if self.best is None or self.best.step is None:
+            return self.candidates()
+        restored = {"base": self.best.network} if self.best.policy.restore_best else {}
+        return self.candidates() | restored | {"best": self.best.network}
+
     def state(self) -> dict[str, Tensor]:
         """What training needs besides the weights to go on as if nothing had happened."""
         averages = self.swa.tensors() if self.swa else {}
-        return self.stepper.tensors() | averages | self.log.tensors() | random_state(self.device)
+        best = self.best.tensors() if self.best else {}
+        return self.stepper.tensors() | averages | best | self.log.tensors() | random_state(self.device)
 
     def finite(self) -> bool:
         """Whether weights, buffers, optimizer state and averages are all finite numbers."""
@@ -93,10 +109,12 @@ def build(assignment: Assignment) -> Run:
     check_plan(plan)
     device, facts = open_device(plan), spec.data.facts()
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256)
-    network = build_network(spec.model, facts, spec.seed, device)
+    another = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    network = another()
     objective = build_objective(spec, data.target_scale)
-    calendar = Calendar(len(data.train), spec.batch(), spec.run_length().total_steps)
-    phase, rate = spec.swa_phase(), spec.learning_rate()
+    calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
+    phase, rate, stopping = spec.swa_phase(), spec.learning_rate(), spec.early_stopping
+    micro = spec.batch() if spec.accumulate > 1 else None
     environment, resume = describe(device, plan), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
     run = Run(
@@ -110,11 +128,11 @@ def build(assignment: Assignment) -> Run:
         rate=rate,
         objective=objective,
         network=network,
-        gradient=build_gradient(network, objective.loss),
-        stepper=build_stepper(spec.optimizer, network.weights),
-        swa=RunningMean(phase, build_network(spec.model, facts, spec.seed, device), data.train, spec.batch())
-        if phase
-        else None,
+        gradient=build_gradient(network, objective.loss, micro=micro),
+        clip=build_clip(spec.clip_grad, network.gradient),
+        stepper=build_stepper(spec.optimizer, network.weights, network.undecayed),
+        swa=RunningMean(phase, another(), data.train, spec.batch()) if phase else None,
+        best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
         log=StepLog(spec.log_every, calendar, rate, standing.step),
         standing=standing,
         resume=fidelity(resume, environment) if resume else None,
@@ -163,7 +181,7 @@ def put_back(run: Run, resume: Resume) -> None:
     weights, state = read_resume(resume)
     check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
     flat, scalar = run.network.weights.detach(), torch.zeros(())
-    optimizer = expected_state(run.spec.optimizer) if run.standing.step else set()
+    optimizer = expected_state(run.spec.optimizer) if run.standing.step else set(run.stepper.tensors())
     of_optimizer = {name: scalar if state.get(name, flat).ndim == 0 else flat for name in optimizer}
     fixed = {name: tensor for name, tensor in run.state().items() if not name.startswith("optimizer.")}
     check_tensors("state", state, {**fixed, **of_optimizer})
@@ -172,4 +190,6 @@ def put_back(run: Run, resume: Resume) -> None:
     run.log.restore(state)
     if run.swa:
         run.swa.restore(state)
+    if run.best:
+        run.best.restore(state)
     restore_random_state(run.device, state)

@@ -1,8 +1,8 @@
 """Checkpoints: tensors as safetensors, the rest as JSON beside them, on disk for good before anybody hears of them.
 
 A folder holds weights.safetensors (the network under its state_dict names, and standardize.*), for a resumable one
-state.safetensors (optimizer, averages, random state, open log window), and manifest.json. The tensor files are
-functions of their tensors alone: equal states have equal SHA-256.
+state.safetensors (optimizer, averages, best weights, random state, open log window), and manifest.json. The tensor
+files are functions of their tensors alone: equal states have equal SHA-256.
 """
 
 import json

@@ -1,9 +1,9 @@
 """What the engine reports while it trains, and the one thing that it asks.
 
-Series of the training step (`train.loss`, `lr`) carry t = 0, 1, …: the t-th optimizer step, its loss before its update.
-Series of evaluations (`val.*`, `swa.val.*`, `test.*`) carry the number of completed steps. Points that come before a
-resumable CheckpointWritten belong to its past, those that come after it to its future. `throughput` is measured time:
-it is no part of what a resume repeats exactly.
+Series of the training step (`train.loss`, `lr`, `grad_norm`) carry t = 0, 1, …: the t-th optimizer step, its loss
+before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`) carry the number of completed
+steps. Points that come before a resumable CheckpointWritten belong to its past, those that come after it to its
+future. `throughput` is measured time: it is no part of what a resume repeats exactly.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,8 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
+StopReason = Literal["completed", "early_stopping", "cancelled", "non_finite"]
+Kind = Literal["last", "swa", "best"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,12 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWritten:
-    """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume."""
+    """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume.
 
-    kind: Literal["last", "swa"]
+    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past.
+    """
+
+    kind: Kind
     step: int
     epoch: int
     folder: str
@@ -76,7 +81,7 @@ class Ended:
     """
 
     outcome: Outcome
-    stop_reason: Literal["completed", "cancelled", "non_finite"] | None
+    stop_reason: StopReason | None
     results: dict[str, dict[str, dict[str, float]]]
     error: dict[str, str] | None
     progress: dict[str, Any]

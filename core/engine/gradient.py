@@ -10,21 +10,27 @@ from core.engine.objective import Loss
 MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 
 
-def build_gradient(network: Network, mean_loss: Loss, most_at_once: int = MOST_AT_ONCE) -> Gradient:
+def build_gradient(
+    network: Network, mean_loss: Loss, most_at_once: int = MOST_AT_ONCE, micro: int | None = None
+) -> Gradient:
     """(inputs, targets) -> mean loss of the batch; its gradient is then in `network.weights.grad`.
 
     A batch of more than `most_at_once` examples is accumulated over chunks, each with its share of the examples, so the
-    gradient is the exact one of the whole batch. A network with batch norm sees its batch whole: the statistics of a
-    chunk would be others.
+    gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics of a
+    chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
     at_once = closed_form(network.module, mean_loss) or autograd(network, mean_loss)
     if batch_norms(network.module):
-        return at_once
+        if micro is None:
+            return at_once
+        size = micro
+    else:
+        size = min(most_at_once, micro or most_at_once)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
-        if len(inputs) <= most_at_once:
+        if len(inputs) <= size:
             return at_once(inputs, targets)
-        chunks = zip(torch.split(inputs, most_at_once), torch.split(targets, most_at_once), strict=True)
+        chunks = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
         loss, total = torch.zeros((), dtype=inputs.dtype, device=inputs.device), torch.zeros_like(network.weights)
         for some_inputs, some_targets in chunks:
             share = len(some_inputs) / len(inputs)

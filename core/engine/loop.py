@@ -16,13 +16,13 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
         build, or put back where a checkpoint stood
         for t = first … total_steps - 1:
             lr           rate(t), a pure function
-            step         loss and gradient of batch t, then the optimizer's update
+            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
             average      SWA takes the weights in when its phase says so
             events       losses wait on the device; points and progress go out about twice a second
-            evaluate     val, and swa.val once there is a mean; leaves no trace
+            evaluate     val, and swa.val once there is a mean; leaves no trace. Patience at its end ends the run
             checkpoint   every `checkpoints.every` steps, and every minute
             stop?        asked once a step
-        test, the SWA weights, the last checkpoint, results
+        test, the SWA weights, the best ones, the last checkpoint, results
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
     Expected failures end it with an error; a bug raises.
@@ -41,19 +41,22 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
 
 
 def _train(session: Session) -> Ended:
-    run, swa, standing = session.run, session.run.swa, session.run.standing
+    run, swa, clip, standing = session.run, session.run.swa, session.run.clip, session.run.standing
     session.begin()
     for t, (inputs, targets) in run.batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
+        norm = clip() if clip else None
         run.stepper.step(lr)
         standing.step = done = t + 1
         if swa and swa.phase.collects(done):  # average
             swa.collect(run.network.weights)
-        if run.log.note(loss):  # events
+        if run.log.note(loss, norm):  # events
             session.look()
         if session.evaluates(done):  # evaluate
             session.evaluate()
+            if run.best and run.best.exhausted:
+                break
         if session.keeps(done):  # checkpoint
             session.keep()
         if request := session.observer.stop_request():  # stop?

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -30,7 +31,10 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """Cross-entropy of softmax outputs; accuracy is the share of examples whose largest output is their class."""
+    """Cross-entropy of softmax outputs; accuracy is the share of examples whose largest output is their class.
+
+    Only the training `loss` may smooth labels; evaluations always report the cross-entropy of the true classes.
+    """
 
     metrics: tuple[str, ...]
     loss: Loss = functional.cross_entropy
@@ -75,5 +79,6 @@ def build_objective(spec: JobSpec, target_scale: Scale | None) -> Objective:
     """The objective of a resolved spec."""
     metrics = tuple(spec.metrics or ())
     if spec.data.facts().task == "classification":
-        return Classification(metrics)
+        smoothed = partial(functional.cross_entropy, label_smoothing=spec.label_smoothing)
+        return Classification(metrics, smoothed) if spec.label_smoothing else Classification(metrics)
     return Regression(metrics, target_scale)

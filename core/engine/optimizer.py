@@ -1,4 +1,4 @@
-"""torch's optimizers on one flat tensor, in their fused form where they have one."""
+"""torch's optimizers on one flat tensor (or its two halves), in their fused form where they have one."""
 
 import inspect
 from collections.abc import Callable
@@ -18,41 +18,77 @@ FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # 
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """One optimizer on one flat tensor. `update` is its step minus torch's profiler hook (a sixth of a small one)."""
+    """One optimizer on one flat tensor. `update` is its step minus torch's profiler hook (a sixth of a small one).
+
+    `parts` are views that together are the flat tensor, each a parameter group: one, or those that decay and those that
+    do not. The state is the same either way.
+    """
 
     optimizer: Optimizer
-    weights: nn.Parameter
+    parts: tuple[nn.Parameter, ...]
     update: Callable[[Optimizer], object]
 
     def step(self, lr: float) -> None:
-        """One update at rate `lr` from the gradient that stands in `weights.grad`."""
-        self.optimizer.param_groups[0]["lr"] = lr
+        """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         with torch.no_grad():
             self.update(self.optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, under "optimizer.<torch's own name>": each (P,) or a scalar."""
-        state = self.optimizer.state[self.weights]
-        return {f"{PREFIX}{name}": value for name, value in sorted(state.items()) if isinstance(value, Tensor)}
+        states = [self.optimizer.state[part] for part in self.parts]
+        names = [name for name, value in sorted(states[0].items()) if isinstance(value, Tensor)]
+        return {f"{PREFIX}{name}": _joined([state[name] for state in states]) for name in names}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of tensors(). Step counters stay where torch keeps them: on the CPU unless fused."""
         fused = bool(self.optimizer.param_groups[0].get("fused"))
-        state = self.optimizer.state[self.weights]
         for name, value in tensors.items():
             if name.startswith(PREFIX):
-                stays = value.ndim == 0 and not fused
-                state[name.removeprefix(PREFIX)] = value.clone() if stays else value.to(self.weights.device, copy=True)
+                sizes = [len(part) for part in self.parts]
+                values = torch.split(value, sizes) if value.ndim else [value] * len(sizes)
+                for part, own in zip(self.parts, values, strict=True):
+                    stays = value.ndim == 0 and not fused
+                    state = self.optimizer.state[part]
+                    state[name.removeprefix(PREFIX)] = own.clone() if stays else own.to(part.device, copy=True)
 
 
-def build_stepper(spec: OptimizerSpec, weights: nn.Parameter) -> Stepper:
-    """The spec's torch class with the spec's options, and the fastest exact execution that it offers."""
+def _joined(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 or values[0].ndim == 0 else torch.cat(values)
+
+
+def build_stepper(spec: OptimizerSpec, weights: nn.Parameter, undecayed: int = 0) -> Stepper:
+    """The spec's torch class with the spec's options, and the fastest exact execution that it offers.
+
+    The last `undecayed` entries of `weights` know no weight decay.
+    """
     module, name = spec.implementation.split(":")
     kind: type[Optimizer] = getattr(import_module(module), name)
     accepted = inspect.signature(kind).parameters
     execution = dict([option for option in FASTEST if option[0] in accepted][:1])
-    optimizer = kind([weights], **spec.kwargs(), **execution)
-    return Stepper(optimizer, weights, inspect.unwrap(kind.step))
+    parts = parameter_groups(weights, undecayed)
+    groups = [{"params": [part], **options} for part, options in parts]
+    optimizer = kind(groups, **spec.kwargs(), **execution)
+    return Stepper(optimizer, tuple(part for part, _ in parts), inspect.unwrap(kind.step))
+
+
+def parameter_groups(weights: nn.Parameter, undecayed: int) -> list[tuple[nn.Parameter, dict[str, Any]]]:
+    """Views of the weights and of their gradient, with the options of each; none that is empty."""
+    if not undecayed:
+        return [(weights, {})]
+    if weights.grad is None:
+        raise ValueError("the gradient buffer of a flattened network was taken away")
+    found: list[tuple[nn.Parameter, dict[str, Any]]] = []
+    sizes = [len(weights) - undecayed, undecayed]
+    options: tuple[dict[str, Any], ...] = ({}, {"weight_decay": 0.0})
+    pairs = zip(torch.split(weights.detach(), sizes), torch.split(weights.grad, sizes), strict=True)
+    for (values, gradient), each in zip(pairs, options, strict=True):
+        if len(values):
+            part = nn.Parameter(values)
+            part.grad = gradient
+            found.append((part, each))
+    return found
 
 
 def expected_state(spec: OptimizerSpec) -> set[str]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.engine.averaging import RunningMean
+from core.engine.best import Best
 from core.engine.build import Results, Run
 from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
 from core.engine.evaluate import evaluate
 from core.engine.events import (
     CheckpointWritten,
     Ended,
+    Kind,
     Log,
     Observer,
     Outcome,
@@ -20,12 +22,15 @@ from core.engine.events import (
     Progress,
     Series,
     Started,
+    StopReason,
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
+from core.engine.networks.network import Network
 
 FORMAT = 1  # of manifest.json
-SWA = "swa."
+SWA, BEST = "swa.", "best."
+PREFIXES = {"base": "", "swa": SWA, "best": BEST}  # weights -> how their metrics begin
 
 
 class Session:
@@ -40,6 +45,7 @@ class Session:
         self._keep_every = run.spec.checkpoints.every.steps(run.spec.run_length())
         self._keep_by = time.monotonic() + checkpoint_seconds
         self._kept: int | None = None
+        self._best_kept = run.best.step if run.best else None
         self._last: tuple[float, float] | None = None
         self._pace = (run.standing.step, time.monotonic())
 
@@ -88,20 +94,22 @@ class Session:
     def evaluate(self) -> None:
         """The validation part, for the trained weights and for their mean; and how fast the steps before were."""
         self.look()
-        done, calendar = self.run.standing.step, self.run.calendar
+        run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
         pace = (calendar.seen(done) - calendar.seen(before)) / max(time.monotonic() - since, 1e-9)
-        self._measure("val", {"throughput": pace})
+        self._measure("val", run.candidates(), {"throughput": pace})
+        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.network):
+            seen = run.standing.metrics.items()
+            run.standing.metrics |= {f"{BEST}{name}": value for name, value in seen if name.startswith("val.")}
         self._pace = (done, time.monotonic())
 
-    def _measure(self, split: Literal["val", "test"], extra: dict[str, float]) -> None:
+    def _measure(self, split: Literal["val", "test"], networks: dict[str, Network], extra: dict[str, float]) -> None:
         run = self.run
         part = run.data.validation if split == "val" else run.data.test
         found: dict[str, float] = {}
-        for weights, network in run.candidates().items() if len(part) else ():
-            prefix = SWA if weights == "swa" else ""
+        for weights, network in networks.items() if len(part) else ():
             values = evaluate(network, part, run.objective)
-            found |= {f"{prefix}{split}.{name}": value for name, value in values.items()}
+            found |= {f"{PREFIXES[weights]}{split}.{name}": value for name, value in values.items()}
         now, done = time.time(), run.standing.step
         series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in {**found, **extra}.items()}
         if series:
@@ -129,6 +137,7 @@ class Session:
                 raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
             self.observer.emit(Log("warning", f"no checkpoint at step {done}: a weight is no longer a finite number"))
         elif self._kept != done:
+            self._keep_best()
             self._write(mark=mark)
         self._kept = done
         self._keep_by = time.monotonic() + self._seconds
@@ -136,26 +145,39 @@ class Session:
     def _write(self, *, mark: bool) -> None:
         run, standing = self.run, self.run.standing
         tensors = {WEIGHTS: run.network.tensors() | run.data.tensors(), STATE: run.state()}
-        folder = run.scratch / f"{standing.step:09d}-last"
-        files = write_tensor_files(folder, tensors)
+        files = write_tensor_files(self._folder("last"), tensors)
         if mark:
             standing.digest = chained(standing.digest, files)
-        metrics = {name: value for name, value in standing.metrics.items() if not name.startswith(SWA)}
+        own = ("val.",) if self._restores() else ("val.", "test.")  # what was tested then are the best weights
+        metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
         more = {"digest": standing.digest, "metrics": standing.metrics, "results": standing.results}
-        self._seal("last", folder, files, metrics, more)
+        self._seal("last", standing.step, files, metrics, more)
 
     def _write_swa(self, swa: RunningMean) -> None:
-        run, standing = self.run, self.run.standing
-        folder = run.scratch / f"{standing.step:09d}-swa"
-        files = write_tensor_files(folder, {WEIGHTS: swa.network().tensors() | run.data.tensors()})
-        named = {name: value for name, value in standing.metrics.items() if name.startswith(SWA)}
-        metrics = {name.removeprefix(SWA): value for name, value in named.items()}
-        self._seal("swa", folder, files, metrics, {"models": swa.models, "metrics": metrics})
+        self._write_weights("swa", swa.network(), self.run.standing.step, {"models": swa.models})
 
-    def _seal(
-        self, kind: Literal["last", "swa"], folder: Path, files: Files, metrics: dict[str, float], more: dict[str, Any]
-    ) -> None:
-        run, step = self.run, self.run.standing.step
+    def _keep_best(self) -> None:
+        """The best weights as a checkpoint of their own, unless they are one already."""
+        best = self.run.best
+        if best and best.step is not None and best.step != self._best_kept:
+            self._write_best(best, best.step)
+
+    def _write_best(self, best: Best, step: int) -> None:
+        self._write_weights("best", best.network, step, {"monitor": best.policy.monitor})
+        self._best_kept = step
+
+    def _write_weights(self, kind: Literal["swa", "best"], network: Network, step: int, more: dict[str, Any]) -> None:
+        run, prefix = self.run, PREFIXES[kind]
+        files = write_tensor_files(self._folder(kind), {WEIGHTS: network.tensors() | run.data.tensors()})
+        named = {name: value for name, value in run.standing.metrics.items() if name.startswith(prefix)}
+        metrics = {name.removeprefix(prefix): value for name, value in named.items()}
+        self._seal(kind, step, files, metrics, {**more, "metrics": metrics})
+
+    def _folder(self, kind: Kind) -> Path:
+        return self.run.scratch / f"{self.run.standing.step:09d}-{kind}"
+
+    def _seal(self, kind: Kind, step: int, files: Files, metrics: dict[str, float], more: dict[str, Any]) -> None:
+        run, folder = self.run, self._folder(kind)
         epoch = step // run.calendar.steps_per_epoch
         manifest = {
             "format": FORMAT,
@@ -174,42 +196,64 @@ class Session:
     # ---- the end
 
     def stop(self, request: StopRequest) -> Ended:
-        """End before the budget is spent: at once, or at a checkpoint from which the run can go on."""
+        """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
         if request == "cancel":
             self._publish()
+            self._keep_best()
             return self.ended("cancelled", "cancelled")
         self.keep()
         return self.ended("stopped", None)
 
     def finish(self) -> Ended:
-        """Test once, then write the mean, then the last checkpoint: whoever resumes from that has the results."""
+        """Test once, write the mean and the best, then the last checkpoint: whoever resumes from that has the results.
+
+        A run that ends here before its budget does so because its patience was at its end.
+        """
         run, standing = self.run, self.run.standing
         if standing.results is None:
             self.look()
-            self._measure("test", {})
+            self._measure("test", run.finalists(), {})
             if run.swa and run.swa.models:
                 self._write_swa(run.swa)
+            if run.best and run.best.step is not None:
+                self._write_best(run.best, run.best.step)
             standing.results = self._results()
             self.keep()
-        return self.ended("succeeded", "completed")
+        early = standing.step < run.calendar.total_steps
+        return self.ended("succeeded", "early_stopping" if early else "completed")
+
+    def _restores(self) -> bool:
+        best = self.run.best
+        return best is not None and best.step is not None and best.policy.restore_best
 
     def _results(self) -> Results:
-        """{"base": {"val": {"loss": …}, "test": …}, "swa": …} from the latest metrics."""
+        """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …} from the latest metrics."""
         results: Results = {}
         for name, value in self.run.standing.metrics.items():
-            split, metric = name.removeprefix(SWA).split(".")
-            weights = "swa" if name.startswith(SWA) else "base"
-            results.setdefault(weights, {}).setdefault(split, {})[metric] = value
+            *weights, split, metric = name.split(".")
+            results.setdefault("".join(weights) or "base", {}).setdefault(split, {})[metric] = value
+        if self._restores():
+            results["base"] |= {"val": dict(results["best"]["val"])}
         return results
 
-    def ended(self, outcome: Outcome, reason: Literal["completed", "cancelled"] | None) -> Ended:
+    def so_far(self) -> Results:
+        """What a run that ends without a test can say: how its best weights did."""
+        found = self._results()
+        told = ("base", "best") if self._restores() else ("best",)
+        return {weights: found[weights] for weights in told if weights in found}
+
+    def ended(self, outcome: Outcome, reason: StopReason | None) -> Ended:
         """The ending of a run that did not fail."""
         standing = self.run.standing
-        return Ended(outcome, reason, standing.results or {}, None, asdict(self.progress(standing.step)))
+        results = self.so_far() if reason == "cancelled" else standing.results or {}
+        return Ended(outcome, reason, results, None, asdict(self.progress(standing.step)))
 
     def failed(self, failure: EngineError) -> Ended:
         """The ending of a run that did."""
         diverged = isinstance(failure, DivergedError)
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
-        return Ended("failed", reason, {}, failure.document(), asdict(self.progress(step)))
+        if diverged:
+            self._keep_best()
+        results = self.so_far() if diverged else {}
+        return Ended("failed", reason, results, failure.document(), asdict(self.progress(step)))

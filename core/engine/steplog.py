@@ -38,7 +38,10 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """New points of train.loss and lr; `bad` is the first step whose loss is no finite number."""
+    """New points of train.loss, lr and, where gradients are clipped by it, grad_norm.
+
+    `bad` is the first step whose loss is no finite number.
+    """
 
     series: dict[str, Series]
     last: tuple[float, float] | None
@@ -49,7 +52,7 @@ class StepLog:
     """train.loss at t is the example-weighted mean over the window of `every` steps that ends with step t.
 
     Windows are aligned to absolute steps (the run's last one may be short), so the points do not depend on when the log
-    was drained or the run was resumed.
+    was drained or the run was resumed. lr and grad_norm at t are those of step t alone.
     """
 
     def __init__(self, every: int, calendar: Calendar, rate: Callable[[int], float], first: int = 0) -> None:
@@ -59,25 +62,30 @@ class StepLog:
         self._rate = rate
         self._first = first
         self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
         self._times: list[float] = []
         self._window = (0.0, 0)
         self._next_look = 0.0
 
-    def note(self, loss: Tensor) -> bool:
-        """Keep the loss of the next step, a scalar on the device. True when the log wants to be drained."""
+    def note(self, loss: Tensor, norm: Tensor | None = None) -> bool:
+        """Keep loss and gradient norm of the next step, scalars on the device. True when it wants to be drained."""
         self._losses.append(loss)
+        if norm is not None:
+            self._norms.append(norm)
         self._times.append(time.time())
         return len(self._losses) >= MOST_WAITING or time.monotonic() >= self._next_look
 
     def drain(self) -> Drained:
         """Bring the waiting losses over. Up to and including the first bad one they become points."""
-        values = torch.stack(self._losses).tolist() if self._losses else []
+        begin, count = self._first, len(self._losses)
+        numbers = torch.stack([*self._losses, *self._norms]).tolist() if self._losses else []
+        values, norms = numbers[:count], numbers[count:]
         steps: list[int] = []
         means: list[float] = []
         times: list[float] = []
         bad = None
         loss_sum, examples = self._window
-        for t, value, when in zip(range(self._first, self._first + len(values)), values, self._times, strict=True):
+        for t, value, when in zip(range(begin, begin + count), values, self._times, strict=True):
             size = self._calendar.size(t)
             loss_sum, examples = loss_sum + value * size, examples + size
             bad = None if math.isfinite(value) else t
@@ -89,12 +97,15 @@ class StepLog:
             if bad is not None:
                 break
         self._window = loss_sum, examples
-        self._first += len(values)
+        self._first += count
         self._losses.clear()
+        self._norms.clear()
         self._times.clear()
         self._next_look = time.monotonic() + SECONDS
         rates = [self._rate(t) for t in steps]
         series = {"train.loss": (steps, means, times), "lr": (list(steps), rates, list(times))} if steps else {}
+        if steps and norms:
+            series["grad_norm"] = (list(steps), [norms[t - begin] for t in steps], list(times))
         return Drained(series, (means[-1], rates[-1]) if steps else None, bad)
 
     def tensors(self) -> dict[str, Tensor]:

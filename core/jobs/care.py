@@ -17,6 +17,7 @@ from core.store.keys import JOBS, folder_of
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 100
+_PATIENCE: Final = 1.0  # seconds of removing in one round
 _SWEEP_EVERY: Final = 60  # rounds of care
 
 
@@ -27,11 +28,20 @@ class Care:
         self._db = db
         self._store = store
         self._settings = settings
+        self._behind = False
 
     def round(self) -> None:
-        """Do what is due."""
-        if self._due("care", self._settings.care_seconds):
-            self.remove_doomed()
+        """Do what is due.
+
+        What a short while does not remove goes on in the next round, so that leases never wait.
+        """
+        due = self._due("care", self._settings.care_seconds)
+        if due or self._behind:
+            until = time.monotonic() + _PATIENCE
+            self._behind = True
+            while self._behind and time.monotonic() < until:
+                self._behind = self.remove_doomed() == _BATCH
+        if due:
             self.forget_keys()
         if self._due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
             self.sweep_orphans()

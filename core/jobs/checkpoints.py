@@ -65,8 +65,9 @@ def record_checkpoint(
 ) -> CheckpointRow:
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `last` the newest
-    `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, and of
+    kind `last` the newest `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then
+    the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -76,7 +77,7 @@ def record_checkpoint(
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _doom(connection, _same_place(connection, fence.job_id, row))
+        _doom(connection, _superseded(connection, fence.job_id, row))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
@@ -191,12 +192,10 @@ def _newest_resumable(connection: Connection, job_id: str) -> CheckpointRow | No
     return None if found is None else _as_row(found)
 
 
-def _same_place(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequence[str]:
-    query = select(checkpoint.c.id).where(
-        checkpoint.c.job_id == job_id,
-        checkpoint.c.kind == row.kind,
-        checkpoint.c.step == row.step,
-    )
+def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequence[str]:
+    query = select(checkpoint.c.id).where(checkpoint.c.job_id == job_id, checkpoint.c.kind == row.kind)
+    if row.kind != "best":
+        query = query.where(checkpoint.c.step == row.step)
     return connection.execute(query).scalars().all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +32,7 @@ class SpecWarning:
 
 def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     """Every reason to refuse the job; later checks run only where the earlier ones make them meaningful."""
-    basic = [*_split(spec), *_task(spec), *_model(spec)]
+    basic = [*_split(spec), *_task(spec), *_model(spec), *_monitor(spec)]
     yield from basic
     if spec.epochs is None and spec.steps is None:
         yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or both')
@@ -53,6 +54,24 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         if metric not in METRICS[task]:
             hint = f"use {' or '.join(METRICS[task])}"
             yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
+    if spec.label_smoothing and task != "classification":
+        yield FieldProblem("/label_smoothing", "there are no labels to smooth in a regression", "leave it out")
+
+
+def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
+    if spec.early_stopping is None:
+        return
+    pointer, monitor = "/early_stopping/monitor", spec.early_stopping.monitor
+    metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
+    series = [f"val.{name}" for name in ("loss", *metrics)]
+    if spec.split().validation < 1:
+        yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
+    elif monitor not in series:
+        close = difflib.get_close_matches(monitor, series, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
+        yield FieldProblem(
+            pointer, f"this job has no evaluation series {monitor!r}; there are {', '.join(series)}", hint
+        )
 
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -71,7 +90,9 @@ def _batch(spec: JobSpec) -> Iterator[FieldProblem]:
     if isinstance(spec.batch_size, int) and spec.batch_size > train:
         message = f"larger than the train set of {train} examples"
         yield FieldProblem("/batch_size", message, f'use "full" or at most {train}')
-    elif spec.model.normalises_batches and 1 in (train % spec.batch(), spec.batch()):
+    elif spec.batch_size == "full" and spec.sampling == "with_replacement":
+        yield FieldProblem("/sampling", "the full batch is not sampled", f"batch_size {train} draws as many at random")
+    elif spec.model.normalises_batches and 1 in (spec.examples_per_epoch() % spec.batch(), spec.batch()):
         message = f"{train} train examples leave a batch of a single one, which batch norm cannot normalise"
         yield FieldProblem("/batch_size", message, "choose another batch size, or batch_norm false")
 
@@ -82,8 +103,9 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     run = spec.run_length()
     if run.total_steps > LONGEST:
         yield FieldProblem("/epochs", f"{run.total_steps:,} optimizer steps; at most {LONGEST:,} are allowed")
+    for problem in spec.schedule.problems(run):
+        yield FieldProblem(f"/schedule{problem.pointer}", problem.message, problem.hint)
     lengths = [
-        *((f"/schedule/{field}", length) for field, length in spec.schedule.lengths()),
         ("/evaluate/every", spec.evaluate.every),
         ("/checkpoints/every", spec.checkpoints.every),
         *([("/swa/every", spec.swa.every)] if spec.swa else []),
@@ -96,6 +118,9 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
         if phase and phase.models(run.total_steps) < 1:
             message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
             yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
+    if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
+        message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
+        yield FieldProblem("/early_stopping/start_from", message, "start earlier")
 
 
 def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
@@ -106,6 +131,12 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
         yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
     if spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
+    batches = -(-spec.examples_per_epoch() // spec.batch())
+    if spec.accumulate > max(1, batches):
+        message = f"an epoch has {batches} batches only: every step takes them all, and no more"
+        yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
+    if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
+        yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
     yield from _swa_warnings(spec)
 
 
@@ -124,3 +155,6 @@ def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:
             f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
         )
         yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
+    if spec.early_stopping and spec.early_stopping.start_from.steps(run) < phase.start:
+        message = f"the run may stop before SWA starts at step {phase.start:,}; a later start_from lets it begin"
+        yield SpecWarning("may_stop_before_swa", "/early_stopping/start_from", message)

@@ -31,6 +31,16 @@ class RunLength:
         return self.total_steps / self.steps_per_epoch
 
 
+def examples_used(examples: int, batch: int, *, drop_last: bool) -> int:
+    """Examples that an epoch sees: all, or those of the whole batches alone."""
+    return examples - examples % batch if drop_last else examples
+
+
+def optimizer_steps(examples: int, batch: int, accumulate: int, *, drop_last: bool) -> int:
+    """Optimizer steps in an epoch: ceil(batches / accumulate)."""
+    return -(-examples_used(examples, batch, drop_last=drop_last) // (batch * accumulate))
+
+
 class Duration(NamedTuple):
     """An amount with its unit. `steps(run)` says how many optimizer steps that is in a given run.
 

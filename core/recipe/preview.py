@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
 from core.recipe.component import Spec, refuse
-from core.recipe.duration import RunLength
+from core.recipe.duration import RunLength, optimizer_steps
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
@@ -22,27 +22,28 @@ class PreviewRequest(Spec):
     epochs: Count | None = None
     steps: Count | None = None
     batch_size: BatchSize = 32
+    accumulate: Count = 1
+    drop_last: bool = False
     examples: Count = 1257
     max_points: Annotated[int, Field(ge=2, le=100_000)] = 2000
 
     @model_validator(mode="after")
     def has_a_length(self) -> Self:
-        found = []
+        found: list[FieldProblem] = []
         if self.epochs is None and self.steps is None:
             found.append(FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"'))
         else:
             run = self.run_length()
-            lengths = [*self.schedule.lengths(), *([("every", self.swa.every)] if self.swa else [])]
-            for field, length in lengths:
-                if length.steps(run) < 1:
-                    where = "swa" if self.swa and length is self.swa.every else "schedule"
-                    found.append(FieldProblem(f"/{where}/{field}", f"{length} is less than one optimizer step here"))
+            found += [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
+            if self.swa and self.swa.every.steps(run) < 1:
+                found.append(FieldProblem("/swa/every", f"{self.swa.every} is less than one optimizer step here"))
         if found:
             raise refuse(*found)
         return self
 
     def run_length(self) -> RunLength:
-        per_epoch = 1 if self.batch_size == "full" else -(-self.examples // self.batch_size)
+        batch = self.examples if self.batch_size == "full" else min(self.batch_size, self.examples)
+        per_epoch = optimizer_steps(self.examples, batch, self.accumulate, drop_last=self.drop_last)
         budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
         return RunLength(per_epoch, min(budget for budget in budgets if budget))
 

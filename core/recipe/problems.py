@@ -93,7 +93,7 @@ def _fields(path: Sequence[int | str], document: object, model: type[BaseModel])
         fields = [each.model_fields.get(str(part)) for each in here]
         here = [found for field in fields if field for found in _models(field)]
         name = document.get("name") if isinstance(document, dict) else None
-        here = [each for each in here if name is None or _tag(each) in {None, name}]
+        here = [each for each in here if not isinstance(name, str) or _tag(each) in {None, name}]
     return [field for each in here for field in each.model_fields]
 
 

@@ -10,13 +10,16 @@ from pydantic_core import PydanticCustomError
 from core.recipe import checks
 from core.recipe.averaging import SWA, SwaPhase
 from core.recipe.checks import LOSSES, METRICS, Loss, Metric, SpecWarning
+from core.recipe.clipping import ClipGrad
+from core.recipe.component import Fraction as Share
 from core.recipe.component import Spec, refuse
 from core.recipe.data import Data, SplitSizes
-from core.recipe.duration import Duration, RunLength
+from core.recipe.duration import Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
+from core.recipe.stopping import EarlyStopping
 from core.recipe.text import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -32,7 +35,7 @@ def _batch_size(value: object) -> int | Literal["full"]:
 
 
 def _switch(value: object) -> object:
-    """True means SWA with its defaults, false none."""
+    """True means all defaults, false none."""
     if value is True:
         return {}
     return None if value is False else value
@@ -44,6 +47,10 @@ BatchSize = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
 ]
 SwaSwitch = Annotated[SWA | None, BeforeValidator(_switch, json_schema_input_type=bool | SWA | None)]
+StoppingSwitch = Annotated[
+    EarlyStopping | None, BeforeValidator(_switch, json_schema_input_type=bool | EarlyStopping | None)
+]
+Undecayed = Literal["bias", "norm"]
 
 
 class Evaluate(Spec):
@@ -73,12 +80,19 @@ class JobSpec(Spec):
     data: Data
     optimizer: Optimizer
     batch_size: BatchSize = 32
+    accumulate: Count = 1
+    drop_last: bool = False
+    sampling: Literal["without_replacement", "with_replacement"] = "without_replacement"
+    clip_grad: ClipGrad | None = None
+    no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
     swa: SwaSwitch = None
+    early_stopping: StoppingSwitch = None
     epochs: Count | None = None
     steps: Count | None = None
     seed: Seed = 0
     loss: Loss | None = None
+    label_smoothing: Share = 0.0
     metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] | None = None
     evaluate: Evaluate = Evaluate()
     checkpoints: Checkpoints = Checkpoints()
@@ -106,8 +120,12 @@ class JobSpec(Spec):
         return self.split().train if self.batch_size == "full" else self.batch_size
 
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one epoch: ceil(train examples / batch size)."""
-        return -(-self.split().train // self.batch())
+        """Optimizer steps in one epoch: ceil(ceil(train examples / batch size) / accumulate); drop_last rounds down."""
+        return optimizer_steps(self.split().train, self.batch(), self.accumulate, drop_last=self.drop_last)
+
+    def examples_per_epoch(self) -> int:
+        """Train examples that an epoch sees."""
+        return examples_used(self.split().train, self.batch(), drop_last=self.drop_last)
 
     def run_length(self) -> RunLength:
         """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run."""
@@ -130,6 +148,7 @@ class JobSpec(Spec):
         filled: dict[str, Any] = {
             "schedule": self.schedule.resolved(self.run_length()),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
+            "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
             "loss": self.loss or LOSSES[task][0],
             "metrics": METRICS[task] if self.metrics is None else self.metrics,
             "precision": "fp32",

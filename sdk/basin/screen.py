@@ -14,7 +14,18 @@ from basin.errors import BasinError, Problem, Unreachable
 from basin.shapes import Checkpoint, Event, Job, Page, Progress, Warned
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
-SHOWN_RECIPE = ("model", "data", "optimizer", "batch_size", "schedule", "swa", "epochs", "steps", "seed")
+SHOWN_RECIPE = (
+    "model",
+    "data",
+    "optimizer",
+    "batch_size",
+    "schedule",
+    "swa",
+    "early_stopping",
+    "epochs",
+    "steps",
+    "seed",
+)
 
 
 def interactive() -> bool:

@@ -13,9 +13,15 @@ from core.recipe.data import DataSpec
 from core.recipe.models import ModelSpec
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.schedules.base import ScheduleSpec
+from core.recipe.schedules.sequence import Member, Sequence
 from core.recipe.spec import JobSpec
 
-REQUIRED: dict[str, dict[str, Any]] = {"step": {"step_size": "1ep"}, "exponential": {"gamma": 0.9}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "step": {"step_size": "1ep"},
+    "exponential": {"gamma": 0.9},
+    "multistep": {"milestones": ["1ep", "100st"]},
+    "sequence": {"schedules": [{"name": "linear"}, {"name": "cosine"}], "milestones": ["1ep"]},
+}
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
 FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data", "averaging": "swa"}
 
@@ -55,7 +61,7 @@ def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) 
     document[FIELD[kind]]["no_such_field"] = 1
     with pytest.raises(ValidationError, match="no_such_field"):
         JobSpec.model_validate_json(json.dumps(document))
-    spec = component.model_validate(REQUIRED.get(name, {}) | ({"step_size": 3} if name == "step" else {}))
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(spec, next(iter(component.model_fields)), None)
 
@@ -66,6 +72,11 @@ def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerS
     torchs = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
     for option, value in component().kwargs().items():
         assert torchs[option].default == value, option
+
+
+def test_a_sequence_may_hold_every_schedule_but_itself() -> None:
+    members = set(get_args(get_args(Member)[0]))
+    assert members == set(components("schedules").values()) - {Sequence}
 
 
 @pytest.mark.parametrize(("name", "component"), components("schedules").items())
@@ -88,7 +99,9 @@ def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> N
 def test_dataset_is_what_its_facts_say(name: str, component: type[DataSpec], datasets: Any) -> None:
     from safetensors.numpy import load_file
 
-    facts = component().facts()  # type: ignore[call-arg]
+    spec = component()  # type: ignore[call-arg]
+    facts = spec.facts()
+    assert datasets(spec) == datasets(name)
     tensors = load_file(datasets(name))
     assert tensors["inputs"].shape == (facts.examples, *facts.input_shape)
     assert tensors["inputs"].dtype == "float32"

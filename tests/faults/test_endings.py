@@ -1,4 +1,4 @@
-"""Ends that are no success: cancelled, diverged; and checkpoints that are not what was written."""
+"""Ends before the budget: cancelled, diverged, out of patience; and checkpoints that are not what was written."""
 
 import signal
 import time
@@ -31,6 +31,42 @@ def test_cancel(sqlite_service: Service, truth: Truth) -> None:
     assert sqlite_service.checkpoints(job_id)
     assert cancel(sqlite_service, job_id) == 202
     assert sqlite_service.ended(sqlite_service.submit(SHORT))["status"] == "succeeded"
+
+
+def test_out_of_patience(sqlite_service: Service) -> None:
+    """On data that this worker has to make first; the best weights are the job's result, and one checkpoint."""
+    job_id = sqlite_service.submit(
+        SHORT
+        | {
+            "epochs": 90,
+            "data": {"name": "spirals", "examples": 600, "noise": 0.2},
+            "swa": False,
+            "evaluate": {"every": "1ep"},
+            "checkpoints": {"every": "30st"},
+            "early_stopping": {"patience": 4},
+            "clip_grad": {"norm": 1.0},
+        }
+    )
+    job = sqlite_service.ended(job_id)
+    assert (job["status"], job["stop_reason"]) == ("succeeded", "early_stopping")
+    assert job["progress"]["step"] < job["progress"]["steps"]
+    assert job["results"]["base"] == job["results"]["best"]
+    (best,) = [each for each in sqlite_service.checkpoints(job_id) if each["kind"] == "best"]
+    per_epoch = job["progress"]["step"] // job["progress"]["epoch"]
+    assert best["step"] == job["progress"]["step"] - 4 * per_epoch
+    assert best["metrics"]["test.loss"] == job["results"]["base"]["test"]["loss"]
+    assert sqlite_service.http.get(best["links"]["content"]).status_code == 200
+    names = sqlite_service.http.get(f"/v1/jobs/{job_id}/metrics/names").text
+    assert all(name in names for name in ("grad_norm", "best.test.loss"))
+
+
+def test_cancel_keeps_the_best_weights(sqlite_service: Service, truth: Truth) -> None:
+    job_id = sqlite_service.submit(truth.spec | {"early_stopping": {"patience": 1000}})
+    sqlite_service.when_at(job_id, truth.steps // 5)
+    cancel(sqlite_service, job_id)
+    job = sqlite_service.ended(job_id, seconds=15)
+    (best,) = [each for each in sqlite_service.checkpoints(job_id) if each["kind"] == "best"]
+    assert (job["status"], job["results"]["base"]["val"]["loss"]) == ("cancelled", best["metrics"]["val.loss"])
 
 
 def test_cancel_of_a_runner_that_is_deaf(sqlite_service: Service, truth: Truth) -> None:

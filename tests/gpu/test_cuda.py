@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from core.recipe.catalog import components
 from tests.train.runs import Train, Watcher, digests, job
 
 pytestmark = pytest.mark.gpu
@@ -13,7 +14,7 @@ CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "d
 MLP = {"name": "mlp", "hidden": [32, 32]}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", sorted(components("optimizers")))
 @pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
 def test_resume_on_cuda_is_bit_exact(run: Train, model: dict[str, Any], optimizer: str) -> None:
     spec = job(model=model, optimizer={"name": optimizer, "lr": 0.01}, swa={"start": "10st", "every": "3st"})

@@ -101,3 +101,18 @@ def test_chores_are_done_once_in_their_time(db: Database, care: Care, tmp_path: 
     last_tick(db, 3601.0, "sweep")
     care.round()
     assert keys(store) == []
+
+
+def test_one_round_removes_all_that_is_doomed_not_one_batch(
+    db: Database, store: LocalStore, care: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs can doom more checkpoints in a minute than one batch holds."""
+    monkeypatch.setattr("core.jobs.care._BATCH", 1)
+    fence = running(db)
+    for step in (5, 10, 15, 20, 25):
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    with db.read() as connection:
+        doomed = select(func.count()).where(checkpoint.c.status == "doomed")
+        assert connection.execute(doomed).scalar_one() == 3
+        care.round()
+        assert connection.execute(doomed).scalar_one() == 0

@@ -60,6 +60,16 @@ def test_the_newest_keep_last_stay(db: Database) -> None:
     ]
 
 
+def test_there_is_one_best(db: Database) -> None:
+    """Whichever came last, also when an attempt goes on from before the best step of the one before it."""
+    fence = running(db)
+    for step in (4, 12, 8):
+        record_checkpoint(db, fence, new_checkpoint(fence, step, kind="best"), [], resumable=False)
+    record_checkpoint(db, fence, new_checkpoint(fence, 9), [], resumable=True)
+    assert status_by_step(db, "best") == {4: "doomed", 12: "doomed", 8: "good"}
+    assert status_by_step(db) == {9: "good"}
+
+
 def test_weights_alone_are_no_place_to_go_on(db: Database) -> None:
     fence = running(db)
     record_checkpoint(db, fence, new_checkpoint(fence, 9, kind="swa"), [], resumable=False)

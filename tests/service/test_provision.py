@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from core.jobs.checkpoints import CheckpointRow
-from core.recipe.data.materialise import BUILT_IN, dataset_path
+from core.recipe.data.iris import Iris
+from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.local import LocalStore
 from worker import provision
 from worker.commands import worker
@@ -110,17 +111,17 @@ def test_a_dead_workers_folder_is_removed_and_a_living_ones_stays(tmp_path: Path
         process.communicate()
 
 
-def test_a_missing_dataset_is_written_and_an_unknown_one_is_an_error(tmp_path: Path) -> None:
-    path = provision.dataset_file("iris", tmp_path)
-    assert path == dataset_path("iris", tmp_path)
+def test_a_missing_dataset_is_written_and_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+    path = provision.dataset_file(Iris(), tmp_path)
+    assert path == dataset_path(Iris(), tmp_path)
     assert path.stat().st_size > 1000
-    with pytest.raises(provision.BadDataset, match="no built-in dataset 'mnist'"):
-        provision.dataset_file("mnist", tmp_path)
+    with pytest.raises(provision.BadDataset, match=r"(?s)the dataset iris could not be written: .*FileExistsError"):
+        provision.dataset_file(Iris(), path)
 
 
 def test_datasets_that_are_there_are_not_written_again(tmp_path: Path) -> None:
     for name in BUILT_IN:
-        dataset_path(name, tmp_path).touch()
+        dataset_path(read_data(name), tmp_path).touch()
     assert provision.warm_datasets(tmp_path) is None
 
 

@@ -54,9 +54,13 @@ def start(tmp_path: Path, datasets: Callable[[str], Path]) -> Iterator[Callable[
 
 
 def test_it_trains_prints_and_leaves_the_weights(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    leftover = tmp_path / "job-weights" / "best.safetensors"  # of an earlier run that kept its best weights
+    leftover.parent.mkdir()
+    leftover.touch()
     process = start(JOB)
     out, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (0, "")
+    assert not leftover.exists()
     lines = out.splitlines()
     assert any(line.startswith("step 80/80  epoch 20/20  loss ") for line in lines)
     assert lines[-1] == "weights: job-weights/"

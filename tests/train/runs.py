@@ -11,6 +11,7 @@ from typing import Any
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, Started, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
+from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 
@@ -73,7 +74,7 @@ class Watcher:
 Train = Callable[..., tuple[Ended, Watcher]]
 
 
-def trainer(folder: Path, dataset: Callable[[str], Path]) -> Train:
+def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
     """train(spec, watcher=None, resume=None, **options) -> (ending, watcher); each attempt has its own scratch."""
     attempts = iter(range(1, 10**6))
 
@@ -87,7 +88,7 @@ def trainer(folder: Path, dataset: Callable[[str], Path]) -> Train:
             attempt=attempt,
             spec=spec,
             plan=resolve_plan(spec, "cpu").model_copy(update=options.pop("plan", {})),
-            dataset=options.pop("dataset", None) or dataset(spec.data.name),
+            dataset=options.pop("dataset", None) or dataset(spec.data),
             scratch=folder / str(attempt),
             resume=as_resume(resume) if resume else None,
         )

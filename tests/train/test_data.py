@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from core.engine.datasets.ordering import batches, epoch_order
+from core.engine.datasets.ordering import Cut, batches, epoch_order
 from core.engine.datasets.resident import Part, fit, load_resident
 from core.engine.datasets.splitting import apportion, split_indices
 from core.engine.failure import EngineError
@@ -43,7 +43,7 @@ def test_the_order_of_seed_0_stays_what_it_was() -> None:
 def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
     numbers = torch.arange(10)
     part = Part(numbers[:, None].float(), numbers)
-    seen = list(batches(part, 4, 3, 0, 8))
+    seen = list(batches(part, Cut(4, 10), 3, 0, 8))
     assert [t for t, _ in seen] == list(range(8))
     assert [len(targets) for _, (_, targets) in seen] == [4, 4, 2, 4, 4, 2, 4, 4]
     for epoch in (0, 1):
@@ -55,7 +55,7 @@ def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
 @pytest.mark.parametrize("first", range(9))
 def test_batches_can_start_anywhere(first: int) -> None:
     part = Part(torch.arange(10.0)[:, None], torch.arange(10))
-    whole, rest = list(batches(part, 4, 3, 0, 8)), list(batches(part, 4, 3, first, 8))
+    whole, rest = list(batches(part, Cut(4, 10), 3, 0, 8)), list(batches(part, Cut(4, 10), 3, first, 8))
     assert [(t, targets.tolist()) for t, (_, targets) in rest] == [
         (t, targets.tolist()) for t, (_, targets) in whole[first:]
     ]

@@ -4,13 +4,19 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from core.engine.optimizer import build_stepper, expected_state
+from core.recipe.optimizers.adadelta import Adadelta
+from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam
+from core.recipe.optimizers.adamax import Adamax
 from core.recipe.optimizers.adamw import AdamW
+from core.recipe.optimizers.nadam import NAdam
+from core.recipe.optimizers.radam import RAdam
 from core.recipe.optimizers.rmsprop import RMSprop
 from core.recipe.optimizers.sgd import SGD
 
@@ -67,6 +73,88 @@ def rmsprop(
     return update
 
 
+def adagrad(lr_decay: float, eps: float, weight_decay: float = 0.0, start: float = 0.0) -> Rule:
+    state = {"s": start, "t": 0.0}
+
+    def update(w: float, g: float, lr: float) -> float:
+        g += weight_decay * w
+        state["s"] += g * g
+        rate = lr / (1 + state["t"] * lr_decay)
+        state["t"] += 1
+        return w - rate * g / (math.sqrt(state["s"]) + eps)
+
+    return update
+
+
+def adamax(beta1: float, beta2: float, eps: float, weight_decay: float = 0.0) -> Rule:
+    state = {"m": 0.0, "u": 0.0, "t": 0.0}
+
+    def update(w: float, g: float, lr: float) -> float:
+        g += weight_decay * w
+        state["t"] += 1
+        state["m"] = beta1 * state["m"] + (1 - beta1) * g
+        state["u"] = max(beta2 * state["u"], abs(g) + eps)
+        return w - lr / (1 - math.pow(beta1, state["t"])) * state["m"] / state["u"]
+
+    return update
+
+
+def nadam(  # noqa: PLR0917 - the symbols of the paper
+    beta1: float, beta2: float, eps: float, decay: float, coupled: float = 0.0, decoupled: float = 0.0
+) -> Rule:
+    """The product of the momenta is kept in single precision, as torch keeps it."""
+    state = {"m": 0.0, "v": 0.0, "t": 0.0}
+    product = [np.float32(1)]
+
+    def update(w: float, g: float, lr: float) -> float:
+        w *= 1 - lr * decoupled
+        g += coupled * w
+        state["t"] += 1
+        now, soon = (beta1 * (1 - 0.5 * math.pow(0.96, t * decay)) for t in (state["t"], state["t"] + 1))
+        product[0] *= np.float32(now)
+        state["m"] = beta1 * state["m"] + (1 - beta1) * g
+        state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
+        done = float(product[0])
+        direction = (1 - now) * g / (1 - done) + soon * state["m"] / (1 - done * soon)
+        return w - lr * direction / (math.sqrt(state["v"] / (1 - math.pow(beta2, state["t"]))) + eps)
+
+    return update
+
+
+def radam(beta1: float, beta2: float, eps: float, coupled: float = 0.0, decoupled: float = 0.0) -> Rule:
+    state = {"m": 0.0, "v": 0.0, "t": 0.0}
+    most = 2 / (1 - beta2) - 1
+
+    def update(w: float, g: float, lr: float) -> float:
+        w *= 1 - lr * decoupled
+        g += coupled * w
+        state["t"] += 1
+        state["m"] = beta1 * state["m"] + (1 - beta1) * g
+        state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
+        left = 1 - math.pow(beta2, state["t"])
+        n = most - 2 * state["t"] * (1 - left) / left
+        mean = state["m"] / (1 - math.pow(beta1, state["t"]))
+        if n <= 5:
+            return w - lr * mean
+        trust = math.sqrt((n - 4) * (n - 2) * most / ((most - 4) * (most - 2) * n))
+        return w - lr * mean * trust * math.sqrt(left) / (math.sqrt(state["v"]) + eps)
+
+    return update
+
+
+def adadelta(rho: float, eps: float, weight_decay: float = 0.0) -> Rule:
+    state = {"v": 0.0, "u": 0.0}
+
+    def update(w: float, g: float, lr: float) -> float:
+        g += weight_decay * w
+        state["v"] = rho * state["v"] + (1 - rho) * g * g
+        d = math.sqrt(state["u"] + eps) / math.sqrt(state["v"] + eps) * g
+        state["u"] = rho * state["u"] + (1 - rho) * d * d
+        return w - lr * d
+
+    return update
+
+
 def cases() -> Iterator[Any]:
     yield pytest.param(SGD(), sgd, id="sgd")
     yield pytest.param(SGD(momentum=0.9, weight_decay=5e-4), lambda: sgd(0.9, 0.0, 5e-4), id="momentum")
@@ -90,7 +178,44 @@ def cases() -> Iterator[Any]:
     )
 
 
-@pytest.mark.parametrize(("spec", "rule"), list(cases()))
+def further_cases() -> Iterator[Any]:
+    yield pytest.param(Adagrad(), lambda: adagrad(0.0, 1e-10), id="adagrad")
+    yield pytest.param(
+        Adagrad(lr_decay=0.1, eps=1e-3, weight_decay=0.1, initial_accumulator_value=0.5),
+        lambda: adagrad(0.1, 1e-3, 0.1, 0.5),
+        id="adagrad-decay",
+    )
+    yield pytest.param(Adamax(), lambda: adamax(0.9, 0.999, 1e-8), id="adamax")
+    yield pytest.param(
+        Adamax(betas=(0.5, 0.7), weight_decay=0.1), lambda: adamax(0.5, 0.7, 1e-8, 0.1), id="adamax-decay"
+    )
+    yield pytest.param(NAdam(), lambda: nadam(0.9, 0.999, 1e-8, 4e-3), id="nadam")
+    yield pytest.param(
+        NAdam(betas=(0.8, 0.9), momentum_decay=0.5, weight_decay=0.1),
+        lambda: nadam(0.8, 0.9, 1e-8, 0.5, 0.1),
+        id="nadam-l2",
+    )
+    yield pytest.param(
+        NAdam(weight_decay=0.1, decoupled_weight_decay=True),
+        lambda: nadam(0.9, 0.999, 1e-8, 4e-3, 0.0, 0.1),
+        id="nadam-decoupled",
+    )
+    yield pytest.param(RAdam(), lambda: radam(0.9, 0.999, 1e-8), id="radam")
+    yield pytest.param(
+        RAdam(betas=(0.8, 0.9), weight_decay=0.1), lambda: radam(0.8, 0.9, 1e-8, 0.1), id="radam-rectified"
+    )
+    yield pytest.param(
+        RAdam(weight_decay=0.1, decoupled_weight_decay=True),
+        lambda: radam(0.9, 0.999, 1e-8, 0.0, 0.1),
+        id="radam-decoupled",
+    )
+    yield pytest.param(Adadelta(), lambda: adadelta(0.9, 1e-6), id="adadelta")
+    yield pytest.param(
+        Adadelta(rho=0.5, eps=1e-3, weight_decay=0.1), lambda: adadelta(0.5, 1e-3, 0.1), id="adadelta-decay"
+    )
+
+
+@pytest.mark.parametrize(("spec", "rule"), [*cases(), *further_cases()])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 def test_an_update_is_what_the_rule_says(
     spec: Any, rule: Callable[[], Rule], dtype: torch.dtype, tolerance: float
@@ -98,7 +223,7 @@ def test_an_update_is_what_the_rule_says(
     weights = nn.Parameter(torch.tensor(START, dtype=dtype))
     stepper = build_stepper(spec, weights)
     expected, rules = list(START), [rule() for _ in START]
-    for gradient, lr in zip(GRADIENTS, RATES, strict=True):
+    for gradient, lr in zip(3 * GRADIENTS, 3 * RATES, strict=True):
         weights.grad = torch.tensor(gradient, dtype=dtype)
         stepper.step(lr)
         expected = [update(w, g, lr) for update, w, g in zip(rules, expected, gradient, strict=True)]
@@ -136,7 +261,40 @@ def test_momentum_stands_outside_the_rate() -> None:
         (SGD(momentum=0.9), {"momentum_buffer"}),
         (AdamW(amsgrad=True), {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}),
         (RMSprop(momentum=0.5, centered=True), {"step", "square_avg", "momentum_buffer", "grad_avg"}),
+        (Adagrad(), {"step", "sum"}),
+        (Adamax(), {"step", "exp_avg", "exp_inf"}),
+        (NAdam(), {"step", "mu_product", "exp_avg", "exp_avg_sq"}),
+        (RAdam(), {"step", "exp_avg", "exp_avg_sq"}),
+        (Adadelta(), {"step", "square_avg", "acc_delta"}),
     ],
 )
 def test_state_is_known_before_it_exists(spec: Any, names: set[str]) -> None:
     assert expected_state(spec) == {f"optimizer.{name}" for name in names}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [SGD(momentum=0.9, weight_decay=0.1), AdamW(weight_decay=0.1), NAdam(weight_decay=0.1)],
+    ids=lambda s: s.name,
+)
+@pytest.mark.parametrize("undecayed", [0, 1, 3, 4])
+def test_the_last_weights_know_no_decay(spec: Any, undecayed: int) -> None:
+    """Decayed and undecayed weights behave as two optimizers would; their state is one, and comes back."""
+    free = spec.model_copy(update={"weight_decay": 0.0})
+    split = 4 - undecayed
+    flat, alone = nn.Parameter(torch.tensor(START)), [nn.Parameter(torch.tensor([each])) for each in START]
+    flat.grad = torch.zeros(4)
+    stepper = build_stepper(spec, flat, undecayed)
+    others = [build_stepper(spec if index < split else free, each) for index, each in enumerate(alone)]
+    for step, (gradient, lr) in enumerate(zip(GRADIENTS, RATES, strict=True)):
+        if step == 2:  # an interruption
+            state = {name: value.clone() for name, value in stepper.tensors().items()}
+            stepper = build_stepper(spec, flat, undecayed)
+            stepper.restore(state)
+        flat.grad.copy_(torch.tensor(gradient))
+        stepper.step(lr)
+        for other, each, g in zip(others, alone, gradient, strict=True):
+            each.grad = torch.tensor([g])
+            other.step(lr)
+        torch.testing.assert_close(flat.detach(), torch.cat(alone).detach(), rtol=1e-6, atol=1e-7)
+    assert {value.shape for value in stepper.tensors().values()} <= {(), (4,)}

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from core.engine.events import CheckpointWritten
+from core.recipe.catalog import components
+from core.recipe.spec import JobSpec
 from tests.train.runs import Train, Watcher, digests, job
 
 MLP = {"name": "mlp", "hidden": [16, 12], "batch_norm": True, "dropout": 0.2}
 CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "dropout": 0.2}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 ADAM = {"name": "adam", "lr": 3e-3}
+NADAM = {"name": "nadam", "lr": 3e-3, "weight_decay": 0.1, "decoupled_weight_decay": True}
 OPTIONS: dict[str, dict[str, Any]] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}
 STOPS = 50
 
@@ -29,12 +32,31 @@ def bumpy(**fields: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
-@pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
-def test_resume_at_fifty_random_steps_is_bit_exact(
-    run: Train, model: dict[str, Any], optimizer: dict[str, Any]
-) -> None:
-    spec = bumpy(model=model, optimizer=optimizer)
+def everything(**fields: Any) -> Any:
+    """The same 80 steps, each of two micro-batches, with all that a step can do, and the best weights kept."""
+    return bumpy(
+        batch_size=12,
+        accumulate=2,
+        clip_grad={"norm": 0.5},
+        label_smoothing=0.1,
+        sampling="with_replacement",
+        early_stopping={"monitor": "val.accuracy", "patience": 1000, "start_from": "20st"},
+        **fields,
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(bumpy(model=MLP, optimizer=MOMENTUM), id="mlp-momentum"),
+        pytest.param(bumpy(model=CNN, optimizer=MOMENTUM), id="cnn-momentum"),
+        pytest.param(bumpy(model=MLP, optimizer=ADAM), id="mlp-adam"),
+        pytest.param(bumpy(model=CNN, optimizer=ADAM), id="cnn-adam"),
+        pytest.param(everything(model=MLP, optimizer=MOMENTUM, no_decay=["bias", "norm"]), id="everything"),
+        pytest.param(everything(model=CNN, optimizer=NADAM, no_decay=["norm"]), id="everything-nadam"),
+    ],
+)
+def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
     # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.
     ending, reference = run(spec, checkpoint_seconds=0.0)
     every_step = reference.checkpoints()
@@ -61,12 +83,17 @@ def test_resume_at_fifty_random_steps_is_bit_exact(
     final = pieces[-1]
     assert digests(final.checkpoints()[80]) == digests(every_step[80])
     assert digests(final.checkpoints("swa")[80]) == digests(reference.checkpoints("swa")[80])
+    kept = [
+        {step: digests(each) for step, each in watcher.checkpoints("best").items()} for watcher in (final, reference)
+    ]
+    assert kept[0].items() <= kept[1].items()
     assert final.checkpoints()[80].manifest["digest"] == every_step[80].manifest["digest"]
     assert (ended.outcome, ended.results) == ("succeeded", ending.results)
-    assert set(ended.results) == {"base", "swa"}
+    assert set(ended.results) == {"base", "swa"} | ({"best"} if spec.early_stopping else set())
+    assert bool(kept[0]) == bool(spec.early_stopping)
 
 
-@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"adam"}))
 def test_every_optimizer_resumes(run: Train, name: str) -> None:
     options = OPTIONS.get(name, {})
     spec = job(optimizer={"name": name, "lr": 0.01, **options})

@@ -12,6 +12,7 @@ from core.recipe.duration import RunLength
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
+from core.recipe.stopping import EarlyStopping
 
 JOB: dict[str, Any] = {
     "model": {"name": "mlp"},
@@ -74,6 +75,8 @@ def refused(**changes: Any) -> FieldProblem:
         ({"schedule": {"name": "cosine", "T_max": "2run"}}, "/schedule/T_max", "at most", None),
         ({"swa": {"start": "31ep"}}, "/swa/start", "run ends after 1,200", None),
         ({"swa": 1}, "/swa", "object", None),
+        ({"swa": {"name": []}}, "/swa/name", "unknown field", None),
+        ({"optimizer": {"name": "sgd", "x": {"name": {}}}}, "/optimizer/x", "unknown field", None),
         ({"name": "a\0b"}, "/name", "U+0000", None),
         ({"name": "a\u202eb"}, "/name", "U+202E", None),
         ({"metadata": {"a": "\x1b[31m"}}, "/metadata/a", "U+001B", None),
@@ -92,6 +95,74 @@ def refused(**changes: Any) -> FieldProblem:
         ({"loss": "mse"}, "/loss", "does not fit classification", "use cross_entropy"),
         ({"metrics": ["mae"]}, "/metrics/0", "does not fit classification", "use accuracy"),
         ({"seed": 2**63}, "/seed", "less than", None),
+        ({"accumulate": 0}, "/accumulate", "greater than or equal to 1", None),
+        ({"clip_grad": {}}, "/clip_grad", "either by", 'give {"norm": 1.0}'),
+        ({"clip_grad": {"norm": 1.0, "value": 1.0}}, "/clip_grad", "either by", None),
+        ({"clip_grad": {"value": 1e37}}, "/clip_grad/value", "less than or equal to", None),
+        ({"clip_grad": {"norm": 0}}, "/clip_grad/norm", "greater than 0", None),
+        ({"label_smoothing": 1.0}, "/label_smoothing", "less than 1", None),
+        ({"data": {"name": "diabetes"}, "label_smoothing": 0.1}, "/label_smoothing", "no labels", "leave it out"),
+        ({"no_decay": ["biases"]}, "/no_decay/0", "'bias' or 'norm'", 'did you mean "bias"?'),
+        ({"sampling": "with_replacment"}, "/sampling", "must be", 'did you mean "with_replacement"?'),
+        ({"sampling": "with_replacement", "batch_size": "full"}, "/sampling", "not sampled", None),
+        ({"early_stopping": {"monitor": "val.los"}}, "/early_stopping/monitor", "no evaluation", 'mean "val.loss"?'),
+        ({"early_stopping": {"monitor": "test.r2"}}, "/early_stopping/monitor", "val.loss, val.accuracy", None),
+        ({"early_stopping": {"monitor": "val.accuracy"}, "metrics": []}, "/early_stopping/monitor", "no eval", None),
+        (
+            {"early_stopping": True, "data": {"name": "digits", "validation": 0.0}},
+            "/early_stopping/monitor",
+            "nothing is held out",
+            "set data.validation above 0",
+        ),
+        ({"early_stopping": {"patience": 0}}, "/early_stopping/patience", "greater than or equal to 1", None),
+        ({"early_stopping": {"patince": 3}}, "/early_stopping/patince", "unknown field", 'did you mean "patience"?'),
+        ({"early_stopping": {"start_from": "31ep"}}, "/early_stopping/start_from", "run ends after 1,200", None),
+        ({"schedule": {"name": "multistep", "milestones": ["20ep", 9]}}, "/schedule/milestones/1", "rise", None),
+        ({"schedule": {"name": "multistep", "milestones": ["x"]}}, "/schedule/milestones/0", "no duration", None),
+        ({"schedule": {"name": "wsd", "warmup": "20ep", "decay": "11ep"}}, "/schedule/decay", "1,240 of 1,200", None),
+        (
+            {"schedule": {"name": "sequence", "schedules": [{"name": "cosine"}], "milestones": [1]}},
+            "/schedule/schedules",
+            "at least 2",
+            None,
+        ),
+        (
+            {
+                "schedule": {
+                    "name": "sequence",
+                    "schedules": [{"name": "cosine"}, {"name": "wsd"}],
+                    "milestones": [1, 2],
+                }
+            },
+            "/schedule/milestones",
+            "1 milestones between them, not 2",
+            None,
+        ),
+        (
+            {"schedule": {"name": "sequence", "schedules": [{"name": "sequence"}, {"name": "wsd"}], "milestones": [1]}},
+            "/schedule/schedules/0/name",
+            "unknown name 'sequence'",
+            None,
+        ),
+        (
+            {
+                "schedule": {
+                    "name": "sequence",
+                    "schedules": [{"name": "wsd"}, {"name": "cosine", "T_max": 0}],
+                    "milestones": [9],
+                }
+            },
+            "/schedule/schedules/1/T_max",
+            "less than one",
+            None,
+        ),
+        ({"data": {"name": "blobs", "examples": 5, "classes": 6}}, "/data/examples", "6 classes need", None),
+        (
+            {"data": {"name": "gaussian_images", "examples": 10**6, "size": 32}},
+            "/data/examples",
+            "1,024,000,000 numbers",
+            "make it smaller",
+        ),
     ],
 )
 def test_refused_with_pointer_and_way_out(
@@ -99,9 +170,9 @@ def test_refused_with_pointer_and_way_out(
 ) -> None:
     problem = refused(**changes)
     assert problem.pointer == pointer
-    assert message in problem.message
+    assert message in f"{problem.message}; {problem.hint}"
     if hint is not None:
-        assert problem.hint == hint
+        assert hint in (problem.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +202,52 @@ def test_arithmetic_of_the_run() -> None:
     assert parse(batch_size=1258).run_length() == RunLength(1, 30)
 
 
+def test_arithmetic_of_accumulation() -> None:
+    """1,258 examples in batches of 32: 39 whole ones and 10 examples; by 3 they are ceil(40 / 3) = 14 steps, or 13."""
+    assert parse(accumulate=3).run_length() == RunLength(14, 420)
+    assert parse(accumulate=3, drop_last=True).run_length() == RunLength(13, 390)
+    assert parse(drop_last=True).run_length() == RunLength(39, 1170)
+    assert parse(drop_last=True).examples_per_epoch() == 1248
+    assert parse(accumulate=100).run_length() == RunLength(1, 30)
+    assert parse(batch_size="full", accumulate=2, drop_last=True).run_length() == RunLength(1, 30)
+    assert parse(batch_size=1257, drop_last=True, model={"name": "mlp", "batch_norm": True}).steps_per_epoch() == 1
+
+
+def test_early_stopping_true_is_spelled_out() -> None:
+    assert parse(early_stopping=True).resolved().dump()["early_stopping"] == {
+        "monitor": "val.loss",
+        "mode": "min",
+        "patience": 10,
+        "min_delta": 0.0,
+        "start_from": "0st",
+        "restore_best": True,
+    }
+    modes = {"val.accuracy": "max", "val.loss": "min"}
+    for monitor, mode in modes.items():
+        spec = parse(early_stopping={"monitor": monitor}).resolved()
+        assert spec.early_stopping
+        assert spec.early_stopping.mode == mode
+    assert parse(early_stopping=False).early_stopping is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "min_delta", "values", "improvements"),
+    [
+        ("min", 0.0, [3.0, 2.0, 2.0, 1.5], [True, True, False, True]),
+        ("min", 0.5, [3.0, 2.5, 2.4, 1.9], [True, False, True, False]),
+        ("max", 0.0, [-3.0, -2.0, -2.0, -2.5], [True, True, False, False]),
+        ("min", 0.0, [float("nan"), 5.0, float("nan"), float("-inf"), 4.0], [False, True, False, False, True]),
+    ],
+)
+def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float], improvements: list[bool]) -> None:
+    """By hand; the difference is absolute, so that it means the same for negative values."""
+    policy, best, seen = EarlyStopping(mode=mode, min_delta=min_delta), None, []
+    for value in values:
+        seen.append(policy.improves(value, best))
+        best = value if seen[-1] else best
+    assert seen == improvements
+
+
 def test_swa_true_is_spelled_out() -> None:
     """0.75 of 1,200 steps is 900, which lies inside epoch 23; models are collected at the ends of epochs 23 to 30."""
     spec = parse(swa=True).resolved()
@@ -158,6 +275,11 @@ def test_warnings() -> None:
     assert [each.code for each in parse(schedule={"name": "constant", "warmup": "1run"}).warnings()] == [
         "warmup_fills_run"
     ]
+    assert [each.code for each in parse(accumulate=41).warnings()] == ["accumulates_whole_epoch"]
+    assert parse(accumulate=40).warnings() == ()
+    assert [each.code for each in parse(no_decay=["bias"]).warnings()] == ["no_decay_without_decay"]
+    assert [each.code for each in parse(swa=True, early_stopping=True).warnings()] == ["may_stop_before_swa"]
+    assert parse(swa=True, early_stopping={"start_from": "23ep"}).warnings() == ()
 
 
 def test_the_plan_comes_from_tables() -> None:

@@ -1,6 +1,7 @@
-"""In which order examples are seen: one permutation per epoch, a function of (seed, epoch) and of nothing else."""
+"""In which order examples are seen: one drawing per epoch, a function of (seed, epoch) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
 
 Batch = tuple[Tensor, Tensor]
+Order = Callable[[int, int, int], Tensor]  # examples, seed, epoch -> indices
 
 
 def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
@@ -16,20 +18,34 @@ def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(examples, generator=stream(seed, "order", epoch))
 
 
-def batches(part: Part, size: int | None, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+def epoch_draws(examples: int, seed: int, epoch: int) -> Tensor:
+    """As many indices drawn with replacement, int64 (examples,): some twice, about a third not at all."""
+    return torch.randint(examples, (examples,), generator=stream(seed, "draws", epoch))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an epoch is cut: the first `used` of the ordered examples, `size` of them for each optimizer step."""
+
+    size: int
+    used: int
+    order: Order = epoch_order
+
+
+def batches(part: Part, cut: Cut | None, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
     """(t, batch) for the optimizer steps first <= t < last; an epoch's last batch may be smaller.
 
-    A whole epoch is gathered at once and then cut: one copy instead of one per step. `size` None is the full batch: the
+    A whole epoch is gathered at once and then cut: one copy instead of one per step. `cut` None is the full batch: the
     part itself, in its own order, every step.
     """
-    if size is None:
+    if cut is None:
         yield from ((t, (part.inputs, part.targets)) for t in range(first, last))
         return
-    per_epoch = -(-len(part) // size)
+    size, per_epoch = cut.size, -(-cut.used // cut.size)
     t = first
     while t < last:
         epoch, done = divmod(t, per_epoch)
-        order = epoch_order(len(part), seed, epoch).to(part.inputs.device)
+        order = cut.order(len(part), seed, epoch)[: cut.used].to(part.inputs.device)
         pairs = zip(torch.split(part.inputs[order], size), torch.split(part.targets[order], size), strict=True)
         for batch in list(pairs)[done : done + last - t]:
             yield t, batch

@@ -1,6 +1,6 @@
 """A network ready to train: its weights in one flat buffer, its gradients in another, its layers called directly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -13,6 +13,7 @@ from core.engine.determinism import private_randomness
 from core.engine.networks.layers import initialise
 from core.recipe.facts import DataFacts
 from core.recipe.models import ModelSpec
+from core.recipe.spec import Undecayed
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -21,12 +22,14 @@ Forward = Callable[[Tensor], Tensor]
 class Network:
     """`module`'s parameters are views of `weights` (P,), their gradients views of `weights.grad` (P,).
 
-    An optimizer then sees one tensor, clearing gradients is one call, and averaging is one lerp.
+    An optimizer then sees one tensor, clearing gradients is one call, and averaging is one lerp. The last `undecayed`
+    weights are those that weight decay leaves alone.
     """
 
     module: nn.Sequential
     weights: nn.Parameter
     forward: Forward
+    undecayed: int = 0
 
     @property
     def gradient(self) -> Tensor:
@@ -44,19 +47,22 @@ class Network:
         return [self.weights.detach(), *(each for each in self.module.buffers() if each.is_floating_point())]
 
 
-def build_network(spec: ModelSpec, facts: DataFacts, seed: int, device: torch.device) -> Network:
+def build_network(
+    spec: ModelSpec, facts: DataFacts, seed: int, device: torch.device, no_decay: Collection[Undecayed] = ()
+) -> Network:
     """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
     module_name, function = spec.implementation.split(":")
     build = getattr(import_module(module_name), function)
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):
         module: nn.Sequential = build(spec, facts)
         initialise(module, spec.init)
-    return flatten(module.to(device))
+    return flatten(module.to(device), no_decay)
 
 
-def flatten(module: nn.Sequential) -> Network:
-    """Move the parameters of `module` into one flat buffer, in their order, values unchanged."""
-    parameters = list(module.parameters())
+def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Network:
+    """Move the parameters of `module` into one flat buffer, values unchanged, in their order but the undecayed last."""
+    exempt = {id(each) for each in undecayed(module, no_decay)}
+    parameters = sorted(module.parameters(), key=lambda each: id(each) in exempt)
     flat = torch.cat([each.detach().reshape(-1) for each in parameters])
     weights = nn.Parameter(flat)
     weights.grad = torch.zeros_like(flat)
@@ -66,7 +72,18 @@ def flatten(module: nn.Sequential) -> Network:
         each.data = flat[start:end].view(each.shape)
         each.grad = weights.grad[start:end].view(each.shape)
         start = end
-    return Network(module, weights, direct_forward(module))
+    return Network(
+        module, weights, direct_forward(module), sum(each.numel() for each in parameters if id(each) in exempt)
+    )
+
+
+def undecayed(module: nn.Module, kinds: Collection[Undecayed]) -> Iterator[nn.Parameter]:
+    """The parameters of those kinds: `bias` means everything so called, `norm` the scale and shift of batch norm."""
+    for layer in module.modules():
+        is_norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        for name, parameter in layer.named_parameters(recurse=False):
+            if ("norm" in kinds and is_norm) or ("bias" in kinds and name == "bias"):
+                yield parameter
 
 
 def direct_forward(module: nn.Sequential) -> Forward:

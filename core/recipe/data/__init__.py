@@ -5,10 +5,14 @@ from typing import Annotated
 from pydantic import Field
 
 from core.recipe.data.base import DataSpec, SplitSizes, split_sizes
+from core.recipe.data.blobs import Blobs
 from core.recipe.data.breast_cancer import BreastCancer
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
+from core.recipe.data.gaussian_images import GaussianImages
 from core.recipe.data.iris import Iris
+from core.recipe.data.moons import Moons
+from core.recipe.data.spirals import Spirals
 from core.recipe.data.wine import Wine
 
 Data = Annotated[
@@ -16,7 +20,11 @@ Data = Annotated[
     | BreastCancer
     | Wine
     | Iris
-    | Diabetes,
+    | Diabetes
+    | Blobs
+    | Moons
+    | Spirals
+    | GaussianImages,
     Field(discriminator="name"),
 ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,3 +38,8 @@ class DataSpec(Component):
 
     def split(self) -> SplitSizes:
         return split_sizes(self.facts().examples, self.validation, self.test)
+
+    def content(self) -> dict[str, Any]:
+        """The fields that decide what stands in the dataset's file, as JSON values; how it is split is none of them."""
+        written = self.model_dump(mode="json", exclude={"name"})
+        return {field: value for field, value in written.items() if field not in DataSpec.model_fields}

@@ -1,36 +1,52 @@
-"""Writes the built-in datasets once as safetensors, so that no runner imports scikit-learn (which costs it a second).
+"""Writes datasets once as safetensors, so that no runner imports scikit-learn (which costs it a second).
 
-python -m core.recipe.data.materialise FOLDER [NAME ...]
+python -m core.recipe.data.materialise FOLDER [DATASET ...]     each a name, or a job's `data` as JSON
 """
 
+import json
 import os
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from core.recipe.data import Data, DataSpec
+from core.recipe.data.generated import GeneratedSpec
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 VERSION = 1  # part of the file name: a change of content is a new file, never a changed one
+_READ: Final[TypeAdapter[DataSpec]] = TypeAdapter(Data)
 
 
-def dataset_path(name: str, folder: Path) -> Path:
-    """Where the materialised dataset lies."""
-    return folder / f"{name}-{VERSION}.safetensors"
+def read_data(text: str) -> DataSpec:
+    """A dataset from its name, every field at its default, or from a job's `data` as JSON."""
+    return _READ.validate_json(text if text.startswith("{") else json.dumps({"name": text}))
 
 
-def materialise(name: str, folder: Path) -> Path:
+def dataset_path(data: DataSpec, folder: Path) -> Path:
+    """Where the materialised dataset lies; generated ones by a digest of the fields that make them."""
+    content = data.content()
+    digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return folder / f"{data.name}-{VERSION}{f'-{digest[:32]}' if content else ''}.safetensors"
+
+
+def materialise(data: DataSpec, folder: Path) -> Path:
     """Write the dataset unless it is there. Atomic: several processes may do it at once, each reader sees a whole file.
 
     Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, 1) for regression.
     """
-    path = dataset_path(name, folder)
+    path = dataset_path(data, folder)
     if path.exists():
         return path
     from safetensors.numpy import save
 
+    tensors = data.generate() if isinstance(data, GeneratedSpec) else _load(data.name)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-        file.write(save(_load(name)))
+        file.write(save(tensors))
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).replace(path)
@@ -41,8 +57,6 @@ def _load(name: str) -> dict[str, Any]:
     import numpy as np
     from sklearn import datasets
 
-    if name not in BUILT_IN:
-        raise ValueError(f"no built-in dataset {name!r}; there are {', '.join(BUILT_IN)}")
     options = {"scaled": False} if name == "diabetes" else {}
     bunch = getattr(datasets, f"load_{name}")(**options)
     inputs = np.ascontiguousarray(bunch.images[:, None] if name == "digits" else bunch.data, dtype=np.float32)
@@ -53,4 +67,4 @@ def _load(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for wanted in sys.argv[2:] or BUILT_IN:
-        materialise(wanted, Path(sys.argv[1]))
+        materialise(read_data(wanted), Path(sys.argv[1]))

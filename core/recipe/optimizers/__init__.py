@@ -4,8 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from core.recipe.optimizers.adadelta import Adadelta
+from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam
+from core.recipe.optimizers.adamax import Adamax
 from core.recipe.optimizers.adamw import AdamW
+from core.recipe.optimizers.nadam import NAdam
+from core.recipe.optimizers.radam import RAdam
 from core.recipe.optimizers.rmsprop import RMSprop
 from core.recipe.optimizers.sgd import SGD
 
@@ -13,6 +18,11 @@ Optimizer = Annotated[
     SGD
     | Adam
     | AdamW
-    | RMSprop,
+    | NAdam
+    | RAdam
+    | Adamax
+    | RMSprop
+    | Adagrad
+    | Adadelta,
     Field(discriminator="name"),
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 It has no state, so a preview shows what a training does, and a resumed training cannot get it wrong.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from core.errors import FieldProblem
 from core.recipe.component import Component
 from core.recipe.duration import Duration, RunLength
 
@@ -43,3 +45,29 @@ class ScheduleSpec(Component):
     def lengths(self) -> Iterator[tuple[str, Duration]]:
         """The fields that divide by their length, so that 0 steps would mean nothing."""
         return iter(())
+
+    def problems(self, run: RunLength) -> Iterator[FieldProblem]:
+        """What makes no sense in a given run; pointers are relative to the schedule."""
+        for field, length in self.lengths():
+            if length.steps(run) < 1:
+                yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
+
+
+def power(base: float, exponent: float) -> float:
+    """base^exponent; what is too large for a float is infinite, where Python would raise."""
+    try:
+        result: float = base**exponent
+    except OverflowError:
+        return math.inf
+    return result
+
+
+def rising(field: str, milestones: tuple[Duration, ...], run: RunLength) -> Iterator[FieldProblem]:
+    """Problems of points in time, counted from 0, that must each lie behind the one before."""
+    before, so_far = 0, "0st"
+    for index, milestone in enumerate(milestones):
+        step = milestone.steps(run)
+        if step <= before:
+            message = f"{milestone} is step {step:,} here, which does not lie behind {so_far}"
+            yield FieldProblem(f"/{field}/{index}", message, "milestones rise, from at least one optimizer step")
+        before, so_far = max(before, step), str(milestone)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from core.recipe.component import Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, power
 
 
 class Exponential(ScheduleSpec):
@@ -19,8 +19,8 @@ class Exponential(ScheduleSpec):
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         every = self.every.steps(run)
         if self.staircase:
-            return lambda u: lr * self.gamma ** (u // every)
-        return lambda u: lr * self.gamma ** (u / every)
+            return lambda u: lr * power(self.gamma, u // every)
+        return lambda u: lr * power(self.gamma, u / every)
 
     def lengths(self) -> Iterator[tuple[str, Duration]]:
         yield "every", self.every

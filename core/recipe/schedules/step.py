@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 from core.recipe.component import Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, power
 
 
 class Step(ScheduleSpec):
@@ -16,7 +16,7 @@ class Step(ScheduleSpec):
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         size = self.step_size.steps(run)
-        return lambda u: lr * self.gamma ** (u // size)
+        return lambda u: lr * power(self.gamma, u // size)
 
     def lengths(self) -> Iterator[tuple[str, Duration]]:
         yield "step_size", self.step_size

@@ -1,0 +1,32 @@
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from core.recipe.data.generated import Draws, GeneratedSpec, Noise
+from core.recipe.facts import DataFacts
+
+if TYPE_CHECKING:
+    from core.recipe.data.generated import Array
+
+HALF_WIDTH = 10.0  # of the box in which the centres lie
+
+
+class Blobs(GeneratedSpec):
+    """Inputs (features,): class k is a round Gaussian of standard deviation `noise` about a centre of its own.
+
+    Centres are uniform in [-10, 10] along every axis.
+    """
+
+    summary: ClassVar[str] = "Round Gaussian clouds, one per class; as hard as their noise."
+    name: Literal["blobs"] = "blobs"
+    classes: Annotated[int, Field(ge=2, le=1000)] = 3
+    features: Annotated[int, Field(ge=1, le=10_000)] = 2
+    noise: Noise = 1.0
+
+    def facts(self) -> DataFacts:
+        return DataFacts(self.examples, (self.features,), "classification", self.classes)
+
+    def draw(self, labels: "Array", draws: Draws) -> "Array":
+        centres = HALF_WIDTH * (2 * draws.uniform(self.classes, self.features) - 1)
+        cloud: Array = centres[labels] + self.noise * draws.normal(len(labels), self.features)
+        return cloud

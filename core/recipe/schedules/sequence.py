@@ -1,0 +1,90 @@
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import refuse
+from core.recipe.duration import Duration, RunLength
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, rising
+from core.recipe.schedules.constant import Constant
+from core.recipe.schedules.cosine import Cosine
+from core.recipe.schedules.exponential import Exponential
+from core.recipe.schedules.inverse_sqrt import InverseSqrt
+from core.recipe.schedules.linear import Linear
+from core.recipe.schedules.multistep import MultiStep
+from core.recipe.schedules.polynomial import Polynomial
+from core.recipe.schedules.step import Step
+from core.recipe.schedules.wsd import WSD
+
+Member = Annotated[
+    Constant
+    | Step
+    | MultiStep
+    | Exponential
+    | Cosine
+    | Linear
+    | Polynomial
+    | InverseSqrt
+    | WSD,
+    Field(discriminator="name"),
+]  # fmt: skip
+"""Every schedule but the sequence: a list of lists would say nothing more, and its JSON Schema would be endless."""
+
+
+class Sequence(ScheduleSpec):
+    """The first schedule until milestones[0], the second until milestones[1], and so on; the last to the end.
+
+    Each has its own clock, its own warm-up, and its own run: `"0.5run"` inside it is half of its stretch, and a length
+    that defaults to the run fills the stretch. Milestones stand on the sequence's clock, after its own warm-up.
+    """
+
+    summary: ClassVar[str] = "Several schedules one after the other, each on a clock of its own."
+    name: Literal["sequence"] = "sequence"
+    schedules: Annotated[tuple[Member, ...], Field(min_length=2, max_length=16)]
+    milestones: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=15)]
+
+    @model_validator(mode="after")
+    def one_milestone_between_two(self) -> Self:
+        if len(self.milestones) != len(self.schedules) - 1:
+            message = f"{len(self.schedules)} schedules have {len(self.schedules) - 1} milestones between them"
+            raise refuse(FieldProblem("/milestones", f"{message}, not {len(self.milestones)}"))
+        return self
+
+    def starts(self, run: RunLength) -> list[int]:
+        """When each schedule begins, on the sequence's clock."""
+        return [0, *(milestone.steps(run) for milestone in self.milestones)]
+
+    def stretches(self, run: RunLength) -> list[RunLength]:
+        """The part of the run that each schedule owns; at least one step."""
+        end = run.total_steps - self.warmup.steps(run)
+        return [
+            RunLength(run.steps_per_epoch, max(1, after - start)) for start, after in pairwise([*self.starts(run), end])
+        ]
+
+    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        starts = self.starts(run)
+        curves = [each.compile(lr, part) for each, part in zip(self.schedules, self.stretches(run), strict=True)]
+
+        def rate(u: int) -> float:
+            at = bisect_right(starts, u) - 1
+            return curves[at](u - starts[at])
+
+        return rate
+
+    def resolved(self, run: RunLength) -> Self:
+        parts = zip(self.schedules, self.stretches(run), strict=True)
+        return self.model_copy(update={"schedules": tuple(each.resolved(part) for each, part in parts)})
+
+    def problems(self, run: RunLength) -> Iterator[FieldProblem]:
+        late = list(rising("milestones", self.milestones, run))
+        end = run.total_steps - self.warmup.steps(run)
+        if not late and self.starts(run)[-1] >= end:
+            message = f"the last schedule would begin at step {self.starts(run)[-1]:,} of {end:,}: it never does"
+            late.append(FieldProblem(f"/milestones/{len(self.milestones) - 1}", message, "begin it earlier"))
+        yield from late
+        for index, (each, part) in enumerate(zip(self.schedules, self.stretches(run), strict=True)):
+            for problem in () if late else each.problems(part):
+                yield FieldProblem(f"/schedules/{index}{problem.pointer}", problem.message, problem.hint)

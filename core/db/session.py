@@ -71,6 +71,9 @@ class Database:
         self.dialect = writer.dialect.name
         # SQLite has one writer at a time. Its own waiting is a sleep that grows; ours is a queue.
         self._turn = threading.Lock() if self.dialect == "sqlite" else None
+        self._closed = False
+        for engine in (reader, writer):
+            event.listen(engine, "checkin", self._on_checkin)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -104,8 +107,15 @@ class Database:
             self._turn.release()
 
     def close(self) -> None:
+        """A thread that still holds a connection keeps it until it is done with it."""
+        self._closed = True
         self._reader.dispose()
         self._writer.dispose()
+
+    def _on_checkin(self, connection: Any, record: object) -> None:
+        """What comes back after the end would lie open in a pool that nobody empties any more."""
+        if self._closed and connection is not None:
+            connection.close()
 
 
 def open_database(url: str, pool_size: int = 40) -> Database:

@@ -137,3 +137,15 @@ def test_other_databases_are_refused_without_showing_the_password(url: str) -> N
     with pytest.raises(Misconfigured) as caught_error:
         open_database(url)
     assert "secret" not in str(caught_error.value)
+
+
+def test_a_connection_that_comes_back_after_the_end_is_closed(database_url: str) -> None:
+    """Nobody empties the pool any more, and a server has only so many connections."""
+    db = open_database(database_url)
+    with db.read() as connection:
+        held = connection.connection.dbapi_connection
+        db.close()
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    assert held is not None
+    with pytest.raises(Exception, match="closed"):
+        held.cursor().execute("SELECT 1")

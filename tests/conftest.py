@@ -1,6 +1,9 @@
 """Fixtures that every folder of tests may use; the real servers live in tests/support."""
 
-from collections.abc import Callable
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +19,15 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | DataSp
     """Name or spec -> path of the materialised dataset."""
     folder = tmp_path_factory.mktemp("datasets")
     return lambda data: materialise(read_data(data) if isinstance(data, str) else data, folder)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A test that runs a command in this process must not leave a handler on a stream that pytest closes."""
+    root = logging.getLogger()
+    handlers, level, hooks = list(root.handlers), root.level, (sys.excepthook, threading.excepthook)
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks

@@ -1,0 +1,28 @@
+"""Momentum that moves against the learning rate."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import Fraction, Spec, refuse
+
+
+class CycleMomentum(Spec):
+    """Momentum (Adam's first beta) between `base`, where the rate peaks, and `max`, where it is lowest.
+
+    torch does so unless told not to; here it is asked for.
+    """
+
+    base: Fraction
+    max: Fraction
+
+    @model_validator(mode="after")
+    def base_is_below(self) -> Self:
+        if self.base > self.max:
+            raise refuse(FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "exchange the two"))
+        return self
+
+    def at(self, share: float) -> float:
+        """The momentum at a share of the way from the lowest rate to the peak."""
+        return self.max - (self.max - self.base) * share

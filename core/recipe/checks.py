@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
+from core.recipe import endings
+from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
 from core.recipe.facts import Task
 
@@ -21,21 +21,12 @@ METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "reg
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
 
 
-@dataclass(frozen=True, slots=True)
-class SpecWarning:
-    """Something that is allowed and probably not meant."""
-
-    code: str
-    pointer: str
-    message: str
-
-
 def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     """Every reason to refuse the job; later checks run only where the earlier ones make them meaningful."""
-    basic = [*_split(spec), *_task(spec), *_model(spec), *_monitor(spec)]
+    basic = [*_split(spec), *_task(spec), *_model(spec), *endings.monitors(spec, series(spec))]
     yield from basic
-    if spec.epochs is None and spec.steps is None:
-        yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or both')
+    if spec.epochs is None and spec.steps is None and spec.seconds is None:
+        yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or "seconds"')
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
@@ -58,20 +49,11 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/label_smoothing", "there are no labels to smooth in a regression", "leave it out")
 
 
-def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.early_stopping is None:
-        return
-    pointer, monitor = "/early_stopping/monitor", spec.early_stopping.monitor
+def series(spec: JobSpec) -> tuple[str, ...]:
+    """The evaluation series of the job, those of its averages too."""
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    series = [f"val.{name}" for name in ("loss", *metrics)]
-    if spec.split().validation < 1:
-        yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
-    elif monitor not in series:
-        close = difflib.get_close_matches(monitor, series, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
-        yield FieldProblem(
-            pointer, f"this job has no evaluation series {monitor!r}; there are {', '.join(series)}", hint
-        )
+    averages = ["swa."] if spec.swa else []
+    return tuple(f"{weights}val.{name}" for weights in ("", *averages) for name in ("loss", *metrics))
 
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -103,7 +85,9 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     run = spec.run_length()
     if run.total_steps > LONGEST:
         yield FieldProblem("/epochs", f"{run.total_steps:,} optimizer steps; at most {LONGEST:,} are allowed")
-    for problem in spec.schedule.problems(run):
+    yield from endings.endless(spec, run)
+    misfits = list(spec.schedule.problems(run))
+    for problem in misfits:
         yield FieldProblem(f"/schedule{problem.pointer}", problem.message, problem.hint)
     lengths = [
         ("/evaluate/every", spec.evaluate.every),
@@ -118,9 +102,8 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
         if phase and phase.models(run.total_steps) < 1:
             message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
             yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
-    if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
-        message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
-        yield FieldProblem("/early_stopping/start_from", message, "start earlier")
+    if not misfits:
+        yield from endings.problems(spec, run)
 
 
 def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
@@ -138,6 +121,7 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
     if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
     yield from _swa_warnings(spec)
+    yield from endings.warnings(spec, run)
 
 
 def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:

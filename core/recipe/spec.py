@@ -1,6 +1,5 @@
 """JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file."""
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -9,21 +8,24 @@ from pydantic_core import PydanticCustomError
 
 from core.recipe import checks
 from core.recipe.averaging import SWA, SwaPhase
-from core.recipe.checks import LOSSES, METRICS, Loss, Metric, SpecWarning
+from core.recipe.checks import LOSSES, METRICS, Loss, Metric
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import Fraction as Share
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Positive, Spec, SpecWarning, refuse, switch
+from core.recipe.course import Course
 from core.recipe.data import Data, SplitSizes
-from core.recipe.duration import Duration, RunLength, examples_used, optimizer_steps
+from core.recipe.duration import LONGEST, Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
+from core.recipe.schedules.base import LearningRate
 from core.recipe.schedules.constant import Constant
-from core.recipe.stopping import EarlyStopping
+from core.recipe.stopping import EarlyStopping, Rollback, Target
 from core.recipe.text import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 def _batch_size(value: object) -> int | Literal["full"]:
@@ -34,22 +36,16 @@ def _batch_size(value: object) -> int | Literal["full"]:
     raise PydanticCustomError("batch_size", 'a whole number from 1 to the size of the train set, or "full"')
 
 
-def _switch(value: object) -> object:
-    """True means all defaults, false none."""
-    if value is True:
-        return {}
-    return None if value is False else value
-
-
 BatchSize = Annotated[
     int | Literal["full"],
     PlainValidator(_batch_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
 ]
-SwaSwitch = Annotated[SWA | None, BeforeValidator(_switch, json_schema_input_type=bool | SWA | None)]
+SwaSwitch = Annotated[SWA | None, BeforeValidator(switch, json_schema_input_type=bool | SWA | None)]
 StoppingSwitch = Annotated[
-    EarlyStopping | None, BeforeValidator(_switch, json_schema_input_type=bool | EarlyStopping | None)
+    EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
+RollbackSwitch = Annotated[Rollback | None, BeforeValidator(switch, json_schema_input_type=bool | Rollback | None)]
 Undecayed = Literal["bias", "norm"]
 
 
@@ -60,16 +56,26 @@ class Evaluate(Spec):
 
 
 class Checkpoints(Spec):
-    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept."""
+    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept.
+
+    Of the weights at the ends of cycles the newest `keep_cycles` are kept.
+    """
 
     every: Duration = Duration.of_steps(1000)
     keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep_cycles: Annotated[int, Field(ge=1, le=1000)] = 20
 
 
 class Resources(Spec):
     """Where the job may run. `auto` takes whatever slot is free."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+def run_length(steps_per_epoch: int, epochs: int | None, steps: int | None) -> RunLength:
+    """The first budget reached ends the run; without any it is not bounded."""
+    budgets = [budget for budget in (epochs and epochs * steps_per_epoch, steps) if budget]
+    return RunLength(steps_per_epoch, min(budgets, default=LONGEST), bounded=bool(budgets))
 
 
 class JobSpec(Spec):
@@ -86,10 +92,14 @@ class JobSpec(Spec):
     clip_grad: ClipGrad | None = None
     no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
+    stop_lr: Positive | None = None
     swa: SwaSwitch = None
     early_stopping: StoppingSwitch = None
+    target: Target | None = None
+    rollback: RollbackSwitch = None
     epochs: Count | None = None
     steps: Count | None = None
+    seconds: Seconds | None = None
     seed: Seed = 0
     loss: Loss | None = None
     label_smoothing: Share = 0.0
@@ -129,24 +139,26 @@ class JobSpec(Spec):
 
     def run_length(self) -> RunLength:
         """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run."""
-        per_epoch = self.steps_per_epoch()
-        budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
-        return RunLength(per_epoch, min(budget for budget in budgets if budget))
+        return run_length(self.steps_per_epoch(), self.epochs, self.steps)
 
     def swa_phase(self) -> SwaPhase | None:
         return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
 
-    def learning_rate(self) -> Callable[[int], float]:
-        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …; a pure function."""
-        rate = self.schedule.compile(self.optimizer.lr, self.run_length())
-        phase = self.swa_phase()
-        return phase.over(rate) if phase else rate
+    def course(self) -> Course:
+        """How the learning rate goes through the run."""
+        run, phase = self.run_length(), self.swa_phase()
+        over, owned_from = (phase.over, phase.start) if phase else (None, None)
+        return Course(self.schedule, self.optimizer.lr, run, self.stop_lr, over, owned_from)
+
+    def learning_rate(self) -> LearningRate:
+        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …, while the schedule has heard nothing."""
+        return self.course().rate()
 
     def resolved(self) -> Self:
         """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
         task = self.data.facts().task
         filled: dict[str, Any] = {
-            "schedule": self.schedule.resolved(self.run_length()),
+            "schedule": self.schedule.resolved(self.run_length(), self.optimizer.lr),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
             "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
             "loss": self.loss or LOSSES[task][0],

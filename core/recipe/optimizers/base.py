@@ -14,3 +14,8 @@ class OptimizerSpec(Component):
     def kwargs(self) -> dict[str, Any]:
         """Keyword arguments for `implementation`, `lr` among them."""
         return self.model_dump(exclude={"name"})
+
+    def own_momentum(self) -> float | None:
+        """Momentum, or Adam's first beta: what a schedule may cycle. None where there is none."""
+        betas: tuple[float, ...] = getattr(self, "betas", ())
+        return getattr(self, "momentum", None) or next(iter(betas), None)

@@ -108,6 +108,14 @@ class ScheduleSpec(Component):
         """What is left of a rate after so many reductions."""
         return rate
 
+    def most_reductions(self, evaluations: int) -> int:
+        """How often it reduces the rate at most in so many evaluations."""
+        return 0
+
+    def between_reductions(self) -> int:
+        """How many evaluations pass at the least from one reduction to the next."""
+        return 0
+
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         """What makes no sense in a given run; pointers are relative to the schedule."""
         for field, length in self.lengths():

@@ -11,12 +11,6 @@ from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, cro
 from core.recipe.schedules.momentum import CycleMomentum
 
 Mode = Literal["triangular", "triangular2", "exp_range"]
-SCALES: dict[Mode, Callable[[float, int, int], float]] = {
-    "triangular": lambda gamma, cycle, u: 1.0,
-    "triangular2": lambda gamma, cycle, u: 0.5**cycle,
-    "exp_range": lambda gamma, cycle, u: gamma**u,
-}
-"""The height of a triangle: cycle = 0, 1, …, and u the steps since the start of the first one."""
 
 
 class Cyclic(ScheduleSpec):
@@ -63,14 +57,20 @@ class Cyclic(ScheduleSpec):
 
     def _share(self, run: RunLength) -> Callable[[int], float]:
         """U -> the share of the way from base_lr to max_lr."""
-        (up, down), scale = self._sizes(run), SCALES[self.mode]
+        up, down = self._sizes(run)
 
         def share(u: int) -> float:
             cycle, step = divmod(u, up + down)
             height = step / up if step <= up else (up + down - step) / down
-            return height * scale(self.gamma, cycle, u)
+            return height * self._scale(cycle, u)
 
         return share
+
+    def _scale(self, cycle: int, u: int) -> float:
+        """The height of the triangle in cycle = 0, 1, …, u steps after the start of the first one."""
+        if self.mode == "triangular":
+            return 1.0
+        return 0.5**cycle if self.mode == "triangular2" else self.gamma**u
 
     def resolved(self, run: RunLength, lr: float) -> Self:
         low, high = self._bounds(lr)

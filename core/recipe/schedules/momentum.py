@@ -1,11 +1,13 @@
 """Momentum that moves against the learning rate."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import Fraction, Spec, refuse
+from core.recipe.component import Spec, refuse
+
+Momentum = Annotated[float, Field(gt=0, lt=1)]  # at 0 torch drops the buffer for a step
 
 
 class CycleMomentum(Spec):
@@ -14,8 +16,8 @@ class CycleMomentum(Spec):
     torch does so unless told not to; here it is asked for.
     """
 
-    base: Fraction
-    max: Fraction
+    base: Momentum
+    max: Momentum
 
     @model_validator(mode="after")
     def base_is_below(self) -> Self:

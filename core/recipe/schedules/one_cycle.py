@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from core.errors import FieldProblem
-from core.recipe.component import Fraction, Positive
+from core.recipe.component import Fraction
 from core.recipe.duration import Duration, RunLength
 from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec
 from core.recipe.schedules.momentum import CycleMomentum

@@ -60,5 +60,11 @@ class Plateau(ScheduleSpec):
             return replace(heard, best=best, wait=wait)
         return Heard(best=best, cooldown=self.cooldown, reductions=heard.reductions + 1)
 
+    def most_reductions(self, evaluations: int) -> int:
+        return max(0, (evaluations - 1 + self.cooldown) // self.between_reductions())  # the first is the best so far
+
+    def between_reductions(self) -> int:
+        return self.patience + self.cooldown
+
     def reduced(self, rate: float, reductions: int) -> float:
         return max(self.min_lr, rate * self.factor**reductions) if reductions else rate

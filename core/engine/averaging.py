@@ -85,3 +85,4 @@ class RunningMean:
         with torch.no_grad():
             self._network.weights.copy_(found["swa.mean"])
         self.models = int(found["swa.models"])
+        self._normalised = 0

@@ -10,6 +10,8 @@ from core.engine.determinism import open_device, seed_device
 from core.engine.environment import describe
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
+from core.engine.kept import Incumbent
+from core.engine.mark import Mark
 from core.engine.networks.network import build_network
 from core.engine.objective import build_objective
 from core.engine.optimizer import build_stepper
@@ -31,7 +33,8 @@ def build(assignment: Assignment) -> Run:
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
-    phase, rate, stopping = spec.swa_phase(), Rate(spec.learning_rate()), spec.early_stopping
+    phase, course, stopping, rollback = spec.swa_phase(), spec.course(), spec.early_stopping, spec.rollback
+    rate = Rate(course, spec.optimizer.own_momentum(), rollback.factor if rollback else 1.0)
     micro = spec.batch() if spec.accumulate > 1 else None
     environment, resume = describe(device, plan), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
@@ -51,9 +54,11 @@ def build(assignment: Assignment) -> Run:
         stepper=build_stepper(spec.optimizer, network),
         averages={"swa": RunningMean(phase, another(), data.train, spec.batch())} if phase else {},
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
+        incumbent=Incumbent(another(), course.cycles) if next(course.cycles(), None) else None,
+        mark=Mark(rollback) if rollback else None,
         log=StepLog(spec.log_every, calendar, rate, standing.step),
         standing=standing,
-        resume=fidelity(resume, environment) if resume else None,
+        resume=fidelity(spec, resume, environment),
     )
     network.module.train()
     seed_device(device, spec.seed)

@@ -13,8 +13,8 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-StopReason = Literal["completed", "early_stopping", "cancelled", "non_finite"]
-Kind = Literal["last", "swa", "best"]
+StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
+Kind = Literal["last", "swa", "best", "cycle_end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step."""
+    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step.
+
+    `steps` and `epochs` are None where only a clock ends the run; `fraction` is then the share of the time.
+    """
 
     step: int
-    steps: int
+    steps: int | None
     epoch: int
-    epochs: int
+    epochs: int | None
     fraction: float
     loss: float | None
     lr: float | None
@@ -65,6 +68,17 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The run is back where `step` steps were complete: points and checkpoints behind that are void.
+
+    The mark at `step` was a resumable checkpoint, or the start; it comes again right after this, with what has changed.
+    """
+
+    step: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """One line for people."""
 
@@ -87,7 +101,7 @@ class Ended:
     progress: dict[str, Any]
 
 
-Event = Started | Progress | Points | CheckpointWritten | Log
+Event = Started | Progress | Points | CheckpointWritten | RolledBack | Log
 
 
 class Observer(Protocol):

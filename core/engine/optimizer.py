@@ -34,10 +34,12 @@ class FlatStepper:
     parts: tuple[nn.Parameter, ...]
     update: Callable[[Optimizer], object]
 
-    def step(self, lr: float, again: Again | None = None) -> None:
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+            if momentum is not None:
+                cycle_momentum(group, momentum)
         with torch.no_grad():
             self.update(self.optimizer)
 
@@ -59,6 +61,7 @@ class FlatStepper:
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors(). Step counters stay where torch keeps them: on the CPU unless fused."""
+        self.optimizer.state.clear()
         fused = bool(self.optimizer.param_groups[0].get("fused"))
         for name, value in found.items():
             sizes = [len(part) for part in self.parts]
@@ -67,6 +70,14 @@ class FlatStepper:
                 stays = value.ndim == 0 and not fused
                 state = self.optimizer.state[part]
                 state[name.removeprefix(PREFIX)] = own.clone() if stays else own.to(part.device, copy=True)
+
+
+def cycle_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Set what a schedule cycles: the momentum of a parameter group, or Adam's first beta."""
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
 
 
 def _joined(values: list[Tensor]) -> Tensor:

@@ -14,8 +14,10 @@ Again = Callable[[], Tensor]
 class Stepper(Keeper, Protocol):
     """An optimizer on a network's weights."""
 
-    def step(self, lr: float, again: Again) -> None:
+    def step(self, lr: float, again: Again, momentum: float | None = None) -> None:
         """One update at rate `lr` from the gradient that stands in the network's gradient buffer.
+
+        `momentum` stands in for the optimizer's own (or Adam's first beta) where a schedule cycles it.
 
         `again()` computes loss and gradient of the same batch at the weights as they then are: for line searches.
         """

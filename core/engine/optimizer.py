@@ -54,9 +54,9 @@ class FlatStepper:
         return self.network
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Before the first step torch has no state at all."""
+        """Before the first step torch has hardly any state."""
         flat, scalar = self.network.weights.detach(), torch.zeros(())
-        names = expected_state(self.spec) if step else set(self.tensors())
+        names = expected_state(self.spec, stepped=step > 0)
         return {name: scalar if name in found and found[name].ndim == 0 else flat for name in names}
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
@@ -117,9 +117,10 @@ def parameter_groups(weights: nn.Parameter, undecayed: int) -> list[tuple[nn.Par
     return found
 
 
-def expected_state(spec: OptimizerSpec) -> set[str]:
-    """Names of the state tensors after a step, found by taking one with a single weight."""
+def expected_state(spec: OptimizerSpec, *, stepped: bool = True) -> set[str]:
+    """Names of the state tensors, before or after the first step, found with a single weight."""
     network = flatten(nn.Sequential(nn.Linear(1, 1, bias=False)))
     stepper = build_stepper(spec, network)
-    stepper.step(spec.lr)
+    if stepped:
+        stepper.step(spec.lr)
     return set(stepper.tensors())

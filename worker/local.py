@@ -38,6 +38,8 @@ class Printer:
                 weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
                 shutil.copyfile(weights, self._out / f"{fields['kind']}.safetensors")
                 shutil.rmtree(fields["folder"])
+            case "rollback":
+                typer.echo(f"warning: {fields['message']}")
             case "log":
                 typer.echo(f"{fields['level']}: {fields['message']}")
 
@@ -59,7 +61,7 @@ class Printer:
 
     def _progress(self, fields: dict[str, Any]) -> None:
         now = time.monotonic()
-        if now - self._printed_at < LINE_SECONDS and fields["step"] < fields["steps"]:
+        if now - self._printed_at < LINE_SECONDS and fields["fraction"] < 1:
             return
         self._printed_at = now
         typer.echo(progress_line(fields))
@@ -67,7 +69,8 @@ class Printer:
 
 def progress_line(fields: dict[str, Any]) -> str:
     """`step 400/1200  epoch 10/30  loss 0.1234  lr 0.1  val.accuracy 0.97`"""
-    parts = [f"step {fields['step']}/{fields['steps']}", f"epoch {fields['epoch']}/{fields['epochs']}"]
+    counted = ((name, fields[name], fields[f"{name}s"]) for name in ("step", "epoch"))
+    parts = [f"{name} {done}/{total}" if total is not None else f"{name} {done}" for name, done, total in counted]
     numbers = {"loss": fields["loss"], "lr": fields["lr"], **fields["metrics"]}
     parts += [f"{name} {value:.4g}" for name, value in numbers.items() if value is not None]
     return "  ".join(parts)
@@ -76,7 +79,7 @@ def progress_line(fields: dict[str, Any]) -> str:
 def _make_room(out: Path) -> None:
     """Files of an earlier run would look as if they were this one's."""
     out.mkdir(parents=True, exist_ok=True)
-    for old in (out / "results.json", *(out / f"{kind}.safetensors" for kind in ("last", "swa", "best"))):
+    for old in (out / "results.json", *(out / f"{kind}.safetensors" for kind in ("last", "swa", "best", "cycle_end"))):
         old.unlink(missing_ok=True)
 
 
@@ -99,7 +102,8 @@ def train_here(spec: JobSpec, out: Path) -> int:
         typer.echo(f"failed ({error.get('code')}): {error.get('message')}\n{error.get('remedy') or ''}", err=True)
         return FAILED
     if ended.outcome != "succeeded":
-        where = f"step {ended.progress['step']} of {ended.progress['steps']}"
+        of = f" of {ended.progress['steps']}" if ended.progress["steps"] is not None else ""
+        where = f"step {ended.progress['step']}{of}"
         typer.echo(f"stopped by Ctrl-C at {where}; the weights of that step are in {out}/", err=True)
         return INTERRUPTED
     (out / "results.json").write_text(json.dumps(ended.results, indent=1) + "\n")

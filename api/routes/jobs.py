@@ -27,6 +27,7 @@ from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
+from core.recipe.stopping import StopReason
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -47,12 +48,15 @@ SMALLEST = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer"
 
 
 class Progress(BaseModel):
-    """Where the run stands; the engine adds the loss, the rate and the newest metrics."""
+    """Where the run stands; the engine adds the loss, the rate and the newest metrics.
+
+    `steps` and `epochs` are null where only `seconds` end the run; `fraction` is then the share of the time.
+    """
 
     step: int
-    steps: int
+    steps: int | None
     epoch: int
-    epochs: int
+    epochs: int | None
     fraction: float
     eta_seconds: float | None
     loss: Number = None
@@ -103,7 +107,7 @@ class Job(BaseModel):
     queue: Place | None
     timeline: list[Moment]
     results: dict[str, dict[str, dict[str, Number]]]
-    stop_reason: str | None
+    stop_reason: StopReason | None
     error: Failure | None
     resume: dict[str, Any] | None
     environment: dict[str, Any] | None
@@ -126,7 +130,7 @@ class DryRun(BaseModel):
 
     object: Literal["dry_run"]
     spec: JobSpec
-    total_steps: int
+    total_steps: int | None
     steps_per_epoch: int
     warnings: list[Advice]
 
@@ -262,7 +266,7 @@ def _dry(spec: JobSpec) -> dict[str, object]:
     return {
         "object": "dry_run",
         "spec": spec.dump(),
-        "total_steps": run.total_steps,
+        "total_steps": run.total_steps if run.bounded else None,
         "steps_per_epoch": run.steps_per_epoch,
         "warnings": _warnings(spec),
     }
@@ -310,17 +314,17 @@ def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
     run = spec.run_length()
     known: dict[str, object] = {
         "step": 0,
-        "steps": run.total_steps,
+        "steps": run.total_steps if run.bounded else None,
         "epoch": 0,
-        "epochs": -(-run.total_steps // run.steps_per_epoch),
+        "epochs": -(-run.total_steps // run.steps_per_epoch) if run.bounded else None,
         "fraction": 0.0,
     }
-    return known | view.progress | {"eta_seconds": _eta(view, run.total_steps)}
+    return known | view.progress | {"eta_seconds": _eta(view)}
 
 
-def _eta(view: JobView, steps: int) -> float | None:
+def _eta(view: JobView) -> float | None:
     """Seconds to go at the pace of this job so far, time in the queue not counted; None unless it runs and moved."""
-    done = int(view.progress.get("step", 0))
+    done = float(view.progress.get("fraction", 0.0))
     if view.status != "running" or not done:
         return None
     running, began = 0.0, None
@@ -329,4 +333,4 @@ def _eta(view: JobView, steps: int) -> float | None:
             running += moment.at - began
         began = moment.at if moment.status in {"running", "pausing", "cancelling"} else None
     running += max(0.0, time.time() - began) if began is not None else 0.0
-    return round((steps - done) * running / done, 1)
+    return round((1 - done) * running / done, 1)

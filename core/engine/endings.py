@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from core.engine.events import StopReason
 from core.engine.run import Run
+from core.recipe.stopping import StopReason
 
 
 def by_evaluation(run: Run) -> StopReason | None:

@@ -9,11 +9,12 @@ future. `throughput` is measured time: it is no part of what a resume repeats ex
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from core.recipe.stopping import StopReason
+
 Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
 Kind = Literal["last", "swa", "best", "cycle_end"]
 
 

@@ -15,7 +15,7 @@ from core.engine.closedform import Gradient
 from core.engine.datasets.ordering import Batch, Cut, batches, epoch_draws, epoch_order
 from core.engine.datasets.resident import Resident
 from core.engine.determinism import random_state
-from core.engine.events import Kind, StopReason
+from core.engine.events import Kind
 from core.engine.keeper import Keeper
 from core.engine.kept import Incumbent
 from core.engine.mark import Mark
@@ -25,6 +25,7 @@ from core.engine.rate import Rate
 from core.engine.steplog import Calendar, StepLog
 from core.engine.stepper import Stepper
 from core.recipe.spec import JobSpec
+from core.recipe.stopping import StopReason
 
 Results = dict[str, dict[str, dict[str, float]]]
 

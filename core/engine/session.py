@@ -24,7 +24,6 @@ from core.engine.events import (
     RolledBack,
     Series,
     Started,
-    StopReason,
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
@@ -32,6 +31,7 @@ from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
 from core.engine.resume import go_back
 from core.engine.run import Results, Run
+from core.recipe.stopping import StopReason
 
 FORMAT = 1  # of manifest.json
 

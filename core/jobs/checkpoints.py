@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, job, job_state
@@ -14,6 +14,9 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
+
+KEPT: Final = {"last": "keep_last", "cycle_end": "keep_cycles"}
+"""Of which kinds only the newest stay, and the field of the job that says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,10 @@ def record_checkpoint(
 ) -> CheckpointRow:
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, and of
-    kind `last` the newest `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then
-    the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
+    kind `last` the newest `keep_last` stay, of `cycle_end` the newest `keep_cycles`. Behind a resumable one there is
+    nothing: who goes back takes back what came later. What must go is only marked here: the reconciler removes the
+    objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -77,7 +81,7 @@ def record_checkpoint(
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _doom(connection, _superseded(connection, fence.job_id, row))
+        _doom(connection, _superseded(connection, fence.job_id, row, resumable=resumable))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
@@ -91,7 +95,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _beyond_keep_last(connection, fence.job_id))
+        _doom(connection, _beyond(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -192,20 +196,24 @@ def _newest_resumable(connection: Connection, job_id: str) -> CheckpointRow | No
     return None if found is None else _as_row(found)
 
 
-def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequence[str]:
-    query = select(checkpoint.c.id).where(checkpoint.c.job_id == job_id, checkpoint.c.kind == row.kind)
-    if row.kind != "best":
-        query = query.where(checkpoint.c.step == row.step)
+def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
+    known = checkpoint.c
+    same = known.kind == row.kind if row.kind == "best" else and_(known.kind == row.kind, known.step == row.step)
+    void = or_(same, and_(known.step > row.step, known.status == "good")) if resumable else same
+    query = select(known.id).where(known.job_id == job_id, void)
     return connection.execute(query).scalars().all()
 
 
-def _beyond_keep_last(connection: Connection, job_id: str) -> Sequence[str]:
+def _beyond(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+    """What is older than the job wants to keep of this kind."""
+    if kind not in KEPT:
+        return ()
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
     query = (
         select(checkpoint.c.id)
-        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == "last", checkpoint.c.status == "good")
+        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == kind, checkpoint.c.status == "good")
         .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
-        .offset(spec["checkpoints"]["keep_last"])
+        .offset(spec["checkpoints"][KEPT[kind]])
     )
     return connection.execute(query).scalars().all()
 

@@ -1,13 +1,18 @@
 """When a run ends before its budget, which of its weights it is judged by, and what it does instead of failing."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
 from core.recipe.monitor import Mode, Monitor, way
+
+StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
+"""Why a run ended; a run has one. Of two that come together the budget counts first, then the order that evaluations,
+rates and the clock are looked at in: target, early_stopping, stop_lr, time_limit.
+"""
 
 
 class EarlyStopping(Spec):

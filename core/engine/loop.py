@@ -49,7 +49,7 @@ def _train(session: Session) -> Ended:
         norm = clip() if clip else None
         run.stepper.step(lr)
         standing.step = done = t + 1
-        if swa and swa.phase.collects(done):  # average
+        if swa and swa.phase.occasions.collects(done):  # average
             swa.collect(run.network.weights)
         if run.log.note(loss, norm):  # events
             session.look()

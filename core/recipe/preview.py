@@ -35,8 +35,8 @@ class PreviewRequest(Spec):
         else:
             run = self.run_length()
             found += [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-            if self.swa and self.swa.every.steps(run) < 1:
-                found.append(FieldProblem("/swa/every", f"{self.swa.every} is less than one optimizer step here"))
+            swa = self.swa.problems(run, self.optimizer.lr) if self.swa else ()
+            found += [FieldProblem(f"/swa{e.pointer}", e.message, e.hint) for e in swa]
         if found:
             raise refuse(*found)
         return self
@@ -72,7 +72,7 @@ def preview(request: PreviewRequest) -> Preview:
     if request.swa:
         phase = request.swa.phase(run, request.optimizer.lr)
         rate = phase.over(rate)
-        collected = range(phase.start or phase.every, run.total_steps + 1, phase.every)
+        collected = phase.occasions.steps(run.total_steps)
         thinned = [collected[i] for i in _evenly(len(collected), request.max_points)]
         marks = [Mark(step=phase.start, kind="swa_start"), *(Mark(step=s, kind="collect") for s in thinned), *marks]
     steps = list(_evenly(run.total_steps, request.max_points))

@@ -251,10 +251,11 @@ def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float]
 def test_swa_true_is_spelled_out() -> None:
     """0.75 of 1,200 steps is 900, which lies inside epoch 23; models are collected at the ends of epochs 23 to 30."""
     spec = parse(swa=True).resolved()
-    assert spec.dump()["swa"] == {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "swag": None}
     phase = spec.swa_phase()
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
-    assert phase.models(1200) == 8
+    assert phase.occasions.count(1200) == 8
     assert parse(swa=False).resolved().swa is None
 
 

@@ -6,9 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from core.engine.averaging import RunningMean
 from core.engine.best import Best
-from core.engine.build import Results, Run
 from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
 from core.engine.evaluate import evaluate
 from core.engine.events import (
@@ -27,10 +25,14 @@ from core.engine.events import (
 )
 from core.engine.failure import DivergedError, EngineError
 from core.engine.networks.network import Network
+from core.engine.run import Results, Run
 
 FORMAT = 1  # of manifest.json
-SWA, BEST = "swa.", "best."
-PREFIXES = {"base": "", "swa": SWA, "best": BEST}  # weights -> how their metrics begin
+
+
+def prefix(weights: str) -> str:
+    """How the metrics of some weights begin: the job's own have no name."""
+    return "" if weights == "base" else f"{weights}."
 
 
 class Session:
@@ -92,7 +94,7 @@ class Session:
         return done % self._evaluate_every == 0 or done == self.run.calendar.total_steps
 
     def evaluate(self) -> None:
-        """The validation part, for the trained weights and for their mean; and how fast the steps before were."""
+        """The validation part, for the job's weights and for every average; and how fast the steps before were."""
         self.look()
         run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
@@ -100,7 +102,9 @@ class Session:
         self._measure("val", run.candidates(), {"throughput": pace})
         if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.network):
             seen = run.standing.metrics.items()
-            run.standing.metrics |= {f"{BEST}{name}": value for name, value in seen if name.startswith("val.")}
+            run.standing.metrics |= {f"best.{name}": value for name, value in seen if name.startswith("val.")}
+        if run.best and run.best.exhausted and done < calendar.total_steps:
+            run.standing.stop_reason = "early_stopping"
         self._pace = (done, time.monotonic())
 
     def _measure(self, split: Literal["val", "test"], networks: dict[str, Network], extra: dict[str, float]) -> None:
@@ -109,7 +113,7 @@ class Session:
         found: dict[str, float] = {}
         for weights, network in networks.items() if len(part) else ():
             values = evaluate(network, part, run.objective)
-            found |= {f"{PREFIXES[weights]}{split}.{name}": value for name, value in values.items()}
+            found |= {f"{prefix(weights)}{split}.{name}": value for name, value in values.items()}
         now, done = time.time(), run.standing.step
         series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in {**found, **extra}.items()}
         if series:
@@ -144,17 +148,19 @@ class Session:
 
     def _write(self, *, mark: bool) -> None:
         run, standing = self.run, self.run.standing
-        tensors = {WEIGHTS: run.network.tensors() | run.data.tensors(), STATE: run.state()}
+        tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
         files = write_tensor_files(self._folder("last"), tensors)
         if mark:
             standing.digest = chained(standing.digest, files)
         own = ("val.",) if self._restores() else ("val.", "test.")  # what was tested then are the best weights
         metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
-        more = {"digest": standing.digest, "metrics": standing.metrics, "results": standing.results}
+        more = {
+            "digest": standing.digest,
+            "metrics": standing.metrics,
+            "results": standing.results,
+            "stop_reason": standing.stop_reason,
+        }
         self._seal("last", standing.step, files, metrics, more)
-
-    def _write_swa(self, swa: RunningMean) -> None:
-        self._write_weights("swa", swa.network(), self.run.standing.step, {"models": swa.models})
 
     def _keep_best(self) -> None:
         """The best weights as a checkpoint of their own, unless they are one already."""
@@ -166,11 +172,11 @@ class Session:
         self._write_weights("best", best.network, step, {"monitor": best.policy.monitor})
         self._best_kept = step
 
-    def _write_weights(self, kind: Literal["swa", "best"], network: Network, step: int, more: dict[str, Any]) -> None:
-        run, prefix = self.run, PREFIXES[kind]
+    def _write_weights(self, kind: Kind, network: Network, step: int, more: dict[str, Any]) -> None:
+        run = self.run
         files = write_tensor_files(self._folder(kind), {WEIGHTS: network.tensors() | run.data.tensors()})
-        named = {name: value for name, value in run.standing.metrics.items() if name.startswith(prefix)}
-        metrics = {name.removeprefix(prefix): value for name, value in named.items()}
+        named = {name: value for name, value in run.standing.metrics.items() if name.startswith(prefix(kind))}
+        metrics = {name.removeprefix(prefix(kind)): value for name, value in named.items()}
         self._seal(kind, step, files, metrics, {**more, "metrics": metrics})
 
     def _folder(self, kind: Kind) -> Path:
@@ -205,22 +211,19 @@ class Session:
         return self.ended("stopped", None)
 
     def finish(self) -> Ended:
-        """Test once, write the mean and the best, then the last checkpoint: whoever resumes from that has the results.
-
-        A run that ends here before its budget does so because its patience was at its end.
-        """
+        """Test once, write averages and the best, then the last checkpoint: whoever resumes from it has the results."""
         run, standing = self.run, self.run.standing
         if standing.results is None:
             self.look()
             self._measure("test", run.finalists(), {})
-            if run.swa and run.swa.models:
-                self._write_swa(run.swa)
+            for kind, average in run.averages.items():
+                if average.ready:
+                    self._write_weights(kind, average.network(), standing.step, average.details())
             if run.best and run.best.step is not None:
                 self._write_best(run.best, run.best.step)
             standing.results = self._results()
             self.keep()
-        early = standing.step < run.calendar.total_steps
-        return self.ended("succeeded", "early_stopping" if early else "completed")
+        return self.ended("succeeded", standing.stop_reason or "completed")
 
     def _restores(self) -> bool:
         best = self.run.best

@@ -37,7 +37,7 @@ def warm() -> None:
         network = build_network(MLP(hidden=(4,), dropout=0.5), TINY, 0, torch.device("cpu"))
         gradient = build_gradient(network, Classification(()).loss)
         for kind in get_args(get_args(Optimizer)[0]):
-            stepper = build_stepper(kind(), network.weights)
+            stepper = build_stepper(kind(), network)
             if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
                 gradient(torch.ones(4, 4), torch.tensor([0, 1, 0, 1]))
                 stepper.step(1e-3)

@@ -77,8 +77,11 @@ def test_a_linear_model_averages_its_outputs() -> None:
     networks = [build_network(MLP(hidden=(4,)), TABLE, seed, CPU) for seed in range(4)]
     mean = RunningMean(SwaPhase(0, 0, 0.1, 1), networks[0], Part(torch.zeros(2, 6), torch.zeros(2)), 2)
     flat = [torch.randn(networks[0].weights.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(7)]
+    visited = networks[1]
     for each in flat:
-        mean.collect(each)
+        with torch.no_grad():
+            visited.weights.copy_(each)
+        mean.collect(visited)
     expected = torch.stack(flat).double().mean(0)
     torch.testing.assert_close(mean.network().weights.detach().double(), expected, rtol=1e-5, atol=1e-6)
 

@@ -196,7 +196,8 @@ class Session:
 
     def _write_member(self, ensemble: Ensemble, step: int, metrics: dict[str, float]) -> None:
         network = ensemble.network(step)
-        if all(bool(each.isfinite().all()) for each in network.floats()):
+        numbers = all(bool(each.isfinite().all()) for each in network.floats())
+        if numbers and all(map(math.isfinite, metrics.values())):  # a run that diverged may have kept others
             self._write_weights("snapshot", network, step, metrics, {})
             self._members_kept.add(step)
 

@@ -17,7 +17,7 @@ def weights(checkpoint: CheckpointWritten) -> dict[str, Any]:
 
 
 def averaged(members: list[dict[str, Any]], decays: list[float]) -> dict[str, Any]:
-    """e <- d e + (1 - d) w in float64, beginning as a copy; whole numbers are copied. Slow, by the definition."""
+    """E <- d e + (1 - d) w in float64, beginning as a copy; whole numbers are copied. Slow, by the definition."""
     found = {name: value.astype(np.float64) for name, value in members[0].items()}
     for member, decay in zip(members[1:], decays, strict=True):
         for name, value in member.items():

@@ -14,6 +14,7 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
+from core.recipe.averaging.ensemble import MEMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ def record_checkpoint(
 ) -> CheckpointRow:
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, and of
-    kind `last` the newest `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then
-    the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
+    kind `last` the newest `keep_last` stay, of kind `snapshot` as many as the ensemble has members. What must go is
+    only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -91,7 +92,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _beyond_keep_last(connection, fence.job_id))
+        _doom(connection, _beyond(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -199,13 +200,17 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequ
     return connection.execute(query).scalars().all()
 
 
-def _beyond_keep_last(connection: Connection, job_id: str) -> Sequence[str]:
+def _beyond(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+    """Those of a kind of which only the newest stay, and that are older."""
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
+    most = {"last": spec["checkpoints"]["keep_last"], MEMBER: (spec.get("ensemble") or {}).get("members")}.get(kind)
+    if most is None:
+        return ()
     query = (
         select(checkpoint.c.id)
-        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == "last", checkpoint.c.status == "good")
+        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == kind, checkpoint.c.status == "good")
         .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
-        .offset(spec["checkpoints"]["keep_last"])
+        .offset(most)
     )
     return connection.execute(query).scalars().all()
 

@@ -10,6 +10,9 @@ from core.errors import FieldProblem
 from core.recipe.averaging.base import AveragingSpec, Occasions
 from core.recipe.duration import RunLength
 
+MEMBER = "snapshot"
+"""The kind of checkpoint that a member becomes; a job has one for each of them."""
+
 Members = Annotated[int, Field(ge=2, le=1000)]
 LearningRate = Callable[[int], float]
 

@@ -46,6 +46,7 @@ class RunningMean:
         """`network` is a second network of the same shape; its weights become the mean."""
         self.collects = occasions.collects
         self.models = 0
+        self.weights = network.weights.detach()  # (P,), the mean
         self._network = network
         self._train = train
         self._batch_size = batch_size
@@ -54,18 +55,12 @@ class RunningMean:
     def collect(self, network: Network) -> None:
         """Mean <- mean + (weights - mean) / n for the n-th model: one lerp over the flat buffer."""
         self.models += 1
-        with torch.no_grad():
-            self._network.weights.lerp_(network.weights, 1 / self.models)
+        self.weights.lerp_(network.weights.detach(), 1 / self.models)
 
     @property
     def ready(self) -> bool:
         """Once a model is in it."""
         return self.models > 0
-
-    @property
-    def weights(self) -> Tensor:
-        """The mean (P,)."""
-        return self._network.weights.detach()
 
     def details(self) -> dict[str, Any]:
         """How many models it is the mean of."""
@@ -87,8 +82,7 @@ class RunningMean:
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        with torch.no_grad():
-            self._network.weights.copy_(found["swa.mean"])
+        self.weights.copy_(found["swa.mean"])
         self.models = int(found["swa.models"])
 
 
@@ -103,18 +97,18 @@ class ExponentialMean:
         self.models = 0
         self._phase = phase
         self._network = network
+        self._weights = network.weights.detach()
 
     def collect(self, network: Network) -> None:
         """Average <- d average + (1 - d) weights: one lerp over the flat buffer, and one for each float buffer."""
         rate = 1 - self._phase.decay_at(self._phase.occasions.first + self.models * self._phase.occasions.every)
         self.models += 1
-        with torch.no_grad():
-            self._network.weights.lerp_(network.weights, rate)
-            for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
-                if own.is_floating_point():
-                    own.lerp_(buffer, rate)
-                else:  # what counts batches has no average
-                    own.copy_(buffer)
+        self._weights.lerp_(network.weights.detach(), rate)
+        for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
+            if own.is_floating_point():
+                own.lerp_(buffer, rate)
+            else:  # what counts batches has no average
+                own.copy_(buffer)
 
     @property
     def ready(self) -> bool:
@@ -132,15 +126,14 @@ class ExponentialMean:
     def tensors(self) -> dict[str, Tensor]:
         """What a resume needs: the average (P,), its buffers, and how often weights came in."""
         buffers = {f"ema.buffers.{name}": each for name, each in self._network.module.named_buffers()}
-        return {"ema.mean": self._network.weights.detach(), "ema.models": torch.tensor(self.models), **buffers}
+        return {"ema.mean": self._weights, "ema.models": torch.tensor(self.models), **buffers}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        with torch.no_grad():
-            self._network.weights.copy_(found["ema.mean"])
-            for name, buffer in self._network.module.named_buffers():
-                buffer.copy_(found[f"ema.buffers.{name}"])
+        self._weights.copy_(found["ema.mean"])
+        for name, buffer in self._network.module.named_buffers():
+            buffer.copy_(found[f"ema.buffers.{name}"])
         self.models = int(found["ema.models"])

@@ -12,6 +12,7 @@ from core.recipe.component import SpecWarning
 if TYPE_CHECKING:
     from core.recipe.averaging.ensemble import EnsembleSpec
     from core.recipe.duration import RunLength
+    from core.recipe.preview import PreviewRequest
     from core.recipe.spec import JobSpec
 
 MOST_KEPT = 250_000_000  # numbers: 1 GB of fp32 in memory, and in every resumable checkpoint
@@ -20,7 +21,7 @@ MUCH = 0.1  # of an average
 
 def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     """Every reason to refuse the job that has to do with averages."""
-    found = [*_swa(spec, run), *_ema(spec, run), *_ensemble(spec, run)]
+    found = [*of_rate(spec, run), *_ema(spec, run)]
     yield from found
     if not found:
         yield from _sizes(spec, run)
@@ -30,9 +31,11 @@ def _within(field: str, found: Iterator[FieldProblem]) -> Iterator[FieldProblem]
     return (FieldProblem(f"/{field}{each.pointer}", each.message, each.hint) for each in found)
 
 
-def _swa(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+    """Those that have to do with what the learning rate does."""
     if spec.swa:
         yield from _within("swa", spec.swa.problems(run, spec.optimizer.lr))
+    yield from _ensemble(spec, run)
 
 
 def _ema(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
@@ -46,7 +49,7 @@ def _ema(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     yield from _within("ema", spec.ema.problems(run))
 
 
-def _ensemble(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+def _ensemble(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
     ensemble = spec.ensemble
     if ensemble is None:
         return

@@ -52,7 +52,7 @@ def test_a_submitted_job_echoes_its_resolved_spec(client: TestClient, service: S
     assert job["progress"] == {
         "step": 0, "steps": 1200, "epoch": 0, "epochs": 30, "fraction": 0.0, "eta_seconds": None,
     }  # fmt: skip
-    assert job["queue"] == {"position": 1, "ahead": 0}
+    assert job["queue"] == {"position": 1, "ahead": 0, "eta_seconds": None}
     assert TIME.fullmatch(job["created_at"])
     assert (job["started_at"], job["finished_at"], job["error"], job["results"]) == (None, None, None, {})
     assert [moment["status"] for moment in job["timeline"]] == ["queued"]
@@ -117,7 +117,7 @@ def test_the_etag_holds_until_the_job_changes(client: TestClient, service: Servi
     ahead = taken(service)
     answer = client.get(path, headers={"If-None-Match": etag})
     assert answer.status_code == 304, "the queue moved, and the ETag does not cover it"
-    assert client.get(path).json()["queue"] == {"position": 1, "ahead": 0}
+    assert client.get(path).json()["queue"] == {"position": 1, "ahead": 0, "eta_seconds": None}
     ahead_path = f"/v1/jobs/{ahead.job_id}"
     seen = client.get(ahead_path).headers["etag"]
     beat(

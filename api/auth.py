@@ -16,7 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
 from api.keyring import Keyring
-from core.errors import Forbidden, Misconfigured
+from core.db.session import is_transient
+from core.errors import Forbidden, Misconfigured, Unauthenticated
+from core.jobs.keys import Key
 from core.settings import Limits, Settings
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]{1,5})?")
@@ -43,14 +45,10 @@ async def authenticate(request: Request) -> Principal:
         Unauthenticated: a key is needed, and this is none that opens anything.
         QuotaExceeded: it has made as many requests in the last minute as it may.
     """
-    if not await asks_for_keys(request.app.state):
-        return LOCAL
-    keyring: Keyring = request.app.state.service.keyring
-    text = bearer(request.headers)
-    key = keyring.recall(text)
+    key = await _key_of(request)
     if key is None:
-        key = await run_in_threadpool(keyring.look_up, text)
-    keyring.count(key.id, key.limits)
+        return LOCAL
+    request.app.state.service.keyring.count(key.id, key.limits)
     return Principal(key.owner, frozenset(key.scopes), key.limits)
 
 
@@ -62,6 +60,27 @@ async def authorize(request: Request, caller: Caller) -> None:
     needed = scope_for(request.method, request.url.path)
     if needed not in caller.scopes:
         raise Forbidden(f"This key lacks the scope {needed!r}.")
+
+
+async def still_admitted(request: Request) -> bool:
+    """Whether the same request would be let in again now; as long as the database is away nobody can say otherwise."""
+    try:
+        await _key_of(request)
+    except Unauthenticated:
+        return False
+    except Exception as error:
+        if not is_transient(error):
+            raise
+    return True
+
+
+async def _key_of(request: Request) -> Key | None:
+    """The key that opens to this request; None when none is asked for."""
+    if not await asks_for_keys(request.app.state):
+        return None
+    keyring: Keyring = request.app.state.service.keyring
+    text = bearer(request.headers)
+    return keyring.recall(text) or await run_in_threadpool(keyring.look_up, text)
 
 
 def scope_for(method: str, path: str) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from fastapi import Query as InQuery
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import Caller
+from api.auth import Caller, still_admitted
 from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse, timestamp
 from api.live import wait_asked
@@ -22,7 +22,7 @@ from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.ranges import unchanged
 from api.search import BY_METADATA, JobsQuery, Status
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, Unauthenticated
 from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
 from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
@@ -208,10 +208,12 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     response_model=Job,
     responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
 )
-async def get_one(
+async def get_one(  # noqa: PLR0913 - what a request may bring
+    *,
     job_id: JobId,
     caller: Caller,
     service: Running,
+    request: Request,
     if_none_match: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job changes, or after 30 s")] = None,
 ) -> Response:
@@ -224,6 +226,8 @@ async def get_one(
         view = await run_in_threadpool(get_job, service.db, caller.owner, job_id)
         known = if_none_match is None or unchanged(if_none_match, etag(view.version))
         waited = is_over(view) or not known or await service.live.change(caller.owner, job_id, view.version, seconds)
+        if not await still_admitted(request):
+            raise Unauthenticated
     found = await run_in_threadpool(_one, service, caller.owner, job_id, if_none_match)
     if waited:
         found.headers["Preference-Applied"] = f"wait={seconds}"

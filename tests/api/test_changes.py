@@ -53,7 +53,7 @@ def test_a_job_is_changed(client: TestClient) -> None:
 
 
 def test_a_stale_or_strange_condition_is_refused(client: TestClient) -> None:
-    """B27."""
+    """Also on top of changes that somebody else made meanwhile; nothing is changed then."""
     own = posted(client, name="old")["links"]["self"]
     tag = client.get(own).headers["etag"]
     client.patch(own, json={"name": "newer"})

@@ -159,6 +159,17 @@ def test_a_cancel_said_twice_is_the_same(client: TestClient, service: Service) -
         assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
 
 
+def test_cancels_at_once_are_one(client: TestClient, service: Service) -> None:
+    """Of a job that waits and of one that runs: all are accepted, and the job's story tells of it once."""
+    running, waiting = posted(client, priority=9), posted(client)
+    assert taken(service).job_id == running["id"]
+    for job, story in ((running, ["queued", "running", "cancelling"]), (waiting, ["queued", "cancelled"])):
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(client.post, [job["links"]["cancel"]] * 16))
+        assert [answer.status_code for answer in answers] == [202] * 16
+        assert [moment["status"] for moment in client.get(job["links"]["self"]).json()["timeline"]] == story
+
+
 def test_lists_are_paged_both_ways(client: TestClient) -> None:
     assert client.get("/v1/jobs").json() == {"object": "list", "data": [], "has_more": False, "last_id": None}
     ids = [posted(client, name=f"job {i}")["id"] for i in range(5)]

@@ -53,14 +53,21 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
 
 
 def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.early_stopping is None:
-        return
-    pointer, monitor = "/early_stopping/monitor", spec.early_stopping.monitor
+    stopping, kept = spec.early_stopping, spec.checkpoints
+    judges = ["/early_stopping/monitor"] if stopping else []
+    judges += ["/checkpoints/keep_best"] if kept.keep_best else []
+    if spec.split().validation < 1:
+        message, hint = "nothing is held out to judge the weights by", "set data.validation above 0"
+        yield from (FieldProblem(pointer, message, hint) for pointer in judges)
+    elif stopping:
+        yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
+    yield from _series(spec, "/checkpoints/monitor", kept.monitor)
+
+
+def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
     series = [f"val.{name}" for name in ("loss", *metrics)]
-    if spec.split().validation < 1:
-        yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
-    elif monitor not in series:
+    if monitor not in series:
         close = difflib.get_close_matches(monitor, series, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
         yield FieldProblem(

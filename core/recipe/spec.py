@@ -19,7 +19,7 @@ from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
-from core.recipe.stopping import EarlyStopping
+from core.recipe.stopping import EarlyStopping, Monitor
 from core.recipe.text import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -54,10 +54,15 @@ class Evaluate(Spec):
 
 
 class Checkpoints(Spec):
-    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept."""
+    """A resumable checkpoint every `every`, once a minute, and at the end.
+
+    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`.
+    """
 
     every: Duration = Duration.of_steps(1000)
     keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep_best: Annotated[int, Field(ge=0, le=1000)] = 0
+    monitor: Monitor = "val.loss"
 
 
 class Resources(Spec):

@@ -10,15 +10,17 @@ from core.engine.determinism import open_device, seed_device
 from core.engine.environment import describe
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
-from core.engine.networks.network import build_network
+from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.optimizer import build_stepper
+from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
 from core.engine.steplog import Calendar, StepLog
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
+from core.recipe.spec import JobSpec
 
 
 def build(assignment: Assignment) -> Run:
@@ -51,7 +53,7 @@ def build(assignment: Assignment) -> Run:
         stepper=build_stepper(spec.optimizer, network),
         averages={"swa": RunningMean(phase, another(), data.train, spec.batch())} if phase else {},
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
-        log=StepLog(spec.log_every, calendar, rate, standing.step),
+        log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
         resume=fidelity(resume, environment) if resume else None,
     )
@@ -60,6 +62,13 @@ def build(assignment: Assignment) -> Run:
     if resume:
         put_back(run, resume)
     return run
+
+
+def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
+    """One that also keeps where the weights were, when they are coordinates with names."""
+    if names := spec.model.coordinates:
+        return PointLog(spec.log_every, calendar, rate, first, network, names)
+    return StepLog(spec.log_every, calendar, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:

@@ -101,6 +101,7 @@ def refused(**changes: Any) -> FieldProblem:
         ({"clip_grad": {"value": 1e37}}, "/clip_grad/value", "less than or equal to", None),
         ({"clip_grad": {"norm": 0}}, "/clip_grad/norm", "greater than 0", None),
         ({"label_smoothing": 1.0}, "/label_smoothing", "less than 1", None),
+        ({"data": {"name": "diabetes", "label_noise": 0.1}}, "/data/label_noise", "no labels", "leave it out"),
         ({"data": {"name": "diabetes"}, "label_smoothing": 0.1}, "/label_smoothing", "no labels", "leave it out"),
         ({"no_decay": ["biases"]}, "/no_decay/0", "'bias' or 'norm'", 'did you mean "bias"?'),
         ({"sampling": "with_replacment"}, "/sampling", "must be", 'did you mean "with_replacement"?'),

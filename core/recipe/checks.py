@@ -59,7 +59,7 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
             hint = f"use {' or '.join(METRICS[task])}" if METRICS[task] else "leave it out"
             yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
     if spec.data.label_noise and task != "classification":
-        yield FieldProblem("/data/label_noise", "there are no labels to confuse in a regression", "leave it out")
+        yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
         yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
 

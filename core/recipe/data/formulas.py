@@ -77,7 +77,7 @@ FORMULAS: Final[dict[str, Formula]] = {
         double_well,
         "(x² - 1)²/4 + 0.15x",
         "A local minimum at 0.9143 and the global one at -1.0679.",
-        ((-1.9, 1.9),),
+        ((-1.6, 1.6),),
     ),
     "sharp_flat": Formula(
         sharp_flat,

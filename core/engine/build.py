@@ -16,6 +16,7 @@ from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.optimizer import build_stepper
+from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
@@ -59,7 +60,7 @@ def build(assignment: Assignment) -> Run:
         swag=swag,
         ensemble=build_ensemble(spec, another),
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
-        log=StepLog(spec.log_every, calendar, rate, standing.step),
+        log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
         resume=fidelity(resume, environment) if resume else None,
     )
@@ -90,6 +91,13 @@ def build_ensemble(spec: JobSpec, another: Callable[[], Network]) -> Ensemble | 
     """Room for the members that there will be."""
     run, ensemble = spec.run_length(), spec.ensemble
     return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
+
+
+def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
+    """One that also keeps where the weights were, when they are coordinates with names."""
+    if names := spec.model.coordinates:
+        return PointLog(spec.log_every, calendar, rate, first, network, names)
+    return StepLog(spec.log_every, calendar, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:

@@ -22,7 +22,13 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "exponential": {"gamma": 0.9},
     "multistep": {"milestones": ["1ep", "100st"]},
     "sequence": {"schedules": [{"name": "linear"}, {"name": "cosine"}], "milestones": ["1ep"]},
+    "function": {"function": "square"},
+    "point": {"start": [1.0]},
 }
+PLAYGROUND = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "function", "function": "square"}}
+BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")}
+"""What those need that go with nothing else."""
+
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
 FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data"}
 FIELDS = {each.name: each.field for each in AVERAGING}
@@ -38,7 +44,7 @@ def job(kind: str, name: str) -> dict[str, Any]:
     }
     if kind == "averaging":
         return base | switched_on(name)
-    return {**base, FIELD[kind]: {"name": name, **REQUIRED.get(name, {})}}
+    return {**base, **BESIDES.get(name, {}), FIELD[kind]: {"name": name, **REQUIRED.get(name, {})}}
 
 
 def switched_on(name: str) -> dict[str, Any]:
@@ -109,18 +115,19 @@ def test_schedule_is_finite_and_non_negative(name: str, component: type[Schedule
 def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
     module, attribute = component.implementation.split(":")
     facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
-    built = getattr(importlib.import_module(module), attribute)(component(), facts)  # type: ignore[call-arg]
-    assert sum(each.numel() for each in built.parameters()) == component().parameters(facts)  # type: ignore[call-arg]
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
+    built = getattr(importlib.import_module(module), attribute)(spec, facts)
+    assert sum(each.numel() for each in built.parameters()) == spec.parameters(facts)
 
 
 @pytest.mark.parametrize(("name", "component"), components("datasets").items())
 def test_dataset_is_what_its_facts_say(name: str, component: type[DataSpec], datasets: Any) -> None:
     from safetensors.numpy import load_file
 
-    spec = component()  # type: ignore[call-arg]
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
     facts = spec.facts()
-    assert datasets(spec) == datasets(name)
-    tensors = load_file(datasets(name))
+    assert datasets(spec) == datasets(json.dumps({"name": name, **REQUIRED[name]}) if name in REQUIRED else name)
+    tensors = load_file(datasets(spec))
     assert tensors["inputs"].shape == (facts.examples, *facts.input_shape)
     assert tensors["inputs"].dtype == "float32"
     if facts.classes:

@@ -12,11 +12,13 @@ from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import build_network
 from core.engine.objective import build_objective
-from core.engine.optimizer import build_stepper
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
+from core.engine.sharpness import sharpness_aware
 from core.engine.steplog import Calendar, StepLog
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.stepper import build_stepper
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
 
@@ -33,8 +35,13 @@ def build(assignment: Assignment) -> Run:
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
     phase, rate, stopping = spec.swa_phase(), Rate(spec.learning_rate()), spec.early_stopping
     micro = spec.batch() if spec.accumulate > 1 else None
-    environment, resume = describe(device, plan), assignment.resume
+    elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
+    stepper = build_stepper(spec.optimizer, network, elsewhere)
+    environment, resume = describe(device, plan, spec.optimizer, stepper.roles()), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
+    gradient = build_gradient(network, objective.loss, micro=micro)
+    if spec.sam:
+        gradient = sharpness_aware(gradient, network, spec.sam, lambda: standing.step)
     run = Run(
         job=assignment.job,
         spec=spec,
@@ -46,9 +53,9 @@ def build(assignment: Assignment) -> Run:
         rate=rate,
         objective=objective,
         network=network,
-        gradient=build_gradient(network, objective.loss, micro=micro),
+        gradient=gradient,
         clip=build_clip(spec.clip_grad, network.gradient),
-        stepper=build_stepper(spec.optimizer, network),
+        stepper=stepper,
         averages={"swa": RunningMean(phase, another(), data.train, spec.batch())} if phase else {},
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
         log=StepLog(spec.log_every, calendar, rate, standing.step),

@@ -67,7 +67,7 @@ class Preview(Spec):
 
 def preview(request: PreviewRequest) -> Preview:
     run = request.run_length()
-    rate = request.schedule.compile(request.optimizer.lr, run)
+    rate = request.optimizer.rate(request.schedule.compile(request.optimizer.lr, run))
     marks = [Mark(step=run.total_steps, kind="stop")]
     if request.swa:
         phase = request.swa.phase(run, request.optimizer.lr)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from core.engine.networks.network import Network, flatten
-from core.engine.optimizer import build_stepper, expected_state
+from core.engine.steppers.flat import build as build_stepper
+from core.engine.steppers.flat import expected_state
 from core.recipe.optimizers.adadelta import Adadelta
 from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam

@@ -42,6 +42,11 @@ class ModelSpec(Component):
         """Whether a batch of one example has no statistics to normalise by."""
         return False
 
+    @property
+    def hidden_matrices(self) -> int:
+        """How many hidden layers have a matrix of weights: linear ones, neither the first nor the last with weights."""
+        return 0
+
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         """What does not fit together; pointers are relative to the model."""
         return iter(())

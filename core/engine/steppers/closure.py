@@ -52,7 +52,7 @@ class ClosureStepper:
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """What the checkpoint's own tree says: a history grows."""
-        return tree.expected(found, PREFIX)
+        return tree.expected(found, PREFIX, [self.name])
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""

@@ -13,6 +13,7 @@ from core.engine.failure import EngineError
 from core.recipe.optimizers.base import OptimizerSpec
 
 FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # for one tensor; the first it offers
+SAFE = FASTEST[1:]  # what others than torch call fused may need a compiler
 
 Update = Callable[..., object]
 Group = dict[str, Any]
@@ -42,7 +43,8 @@ def make(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
     """The optimizer on parameter groups, in the fastest exact execution that it offers."""
     kind = load(spec)
     accepted = inspect.signature(kind).parameters
-    execution = dict([option for option in FASTEST if option[0] in accepted][:1])
+    offers = FASTEST if kind.__module__.startswith("torch.") else SAFE
+    execution = dict([option for option in offers if option[0] in accepted][:1])
     try:
         optimizer = kind(list(groups), **spec.kwargs(), **execution)
     except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:

@@ -55,7 +55,7 @@ class ShapedStepper:
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """What the checkpoint's own tree says: which state there is depends on the optimizer and on the past."""
-        return tree.expected(found, PREFIX)
+        return tree.expected(found, PREFIX, self.parts.keys())
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""

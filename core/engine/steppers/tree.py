@@ -5,7 +5,7 @@ says how each tensor lies in memory: a matrix product over transposed memory add
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -26,12 +26,15 @@ def pack(optimizers: Mapping[str, Optimizer], prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}tree": torch.frombuffer(bytearray(text), dtype=torch.uint8), **leaves}
 
 
-def expected(found: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What pack() wrote beside the tree that is found: names, shapes, types."""
-    tree = found.get(f"{prefix}tree", torch.tensor(list(b"{}"), dtype=torch.uint8))
-    leaves: dict[str, Tensor] = {f"{prefix}tree": tree}
-    for name, node in _read(tree).items():
-        _outline(node, f"{prefix}{name}", leaves)
+def expected(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[str]) -> dict[str, Tensor]:
+    """What pack() of these optimizers wrote beside the tree that is found: names, shapes, types."""
+    text = found.get(f"{prefix}tree", torch.tensor(list(b"{}"), dtype=torch.uint8))
+    tree, leaves = _read(text), {f"{prefix}tree": text}
+    for name in optimizers:
+        if name in tree:
+            _outline(tree[name], f"{prefix}{name}", leaves)
+        else:
+            leaves[f"{prefix}{name}"] = torch.zeros(())
     return leaves
 
 

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from core.errors import FieldProblem
+from core.recipe.component import SpecWarning
 
 if TYPE_CHECKING:
+    from core.recipe.duration import RunLength
+    from core.recipe.preview import PreviewRequest
     from core.recipe.spec import JobSpec
 
 
@@ -19,11 +22,13 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/batch_size", message, 'set "full", or use "adam"')
     if optimizer.closure:
         yield from _with_closure(spec)
-    if optimizer.steady:
-        yield from _steady(spec, optimizer.steady)
+    if optimizer.averages and spec.ema:
+        message = f"{name} averages its weights by itself, and is judged at that average"
+        yield FieldProblem("/ema", message, "leave it out: the base weights are the average")
     if optimizer.hidden_matrices and spec.model.hidden_matrices < 1:
         message = f"{name} steps the matrices of hidden layers, and here is none between the first and the last layer"
         yield FieldProblem("/optimizer/name", message, 'use "adamw", or give the model another entry in "hidden"')
+    yield from of_rate(spec, spec.run_length())
 
 
 def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -36,25 +41,28 @@ def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/sam", message, "leave it out, or use another optimizer")
 
 
-def _steady(spec: JobSpec, why: str) -> Iterator[FieldProblem]:
-    name = spec.optimizer.name
-    own_warmup = "warmup_steps" in type(spec.optimizer).model_fields
+def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+    """Those that have to do with what the learning rate does."""
+    name, why = spec.optimizer.name, spec.optimizer.steady
+    if not why:
+        return
+    another = 'leave it out, or use another optimizer, for instance "sgd"'
     if not spec.schedule.steady:
-        message = f"{name} takes no schedule: {why}"
-        yield FieldProblem("/schedule", message, 'leave it out, or use another optimizer, for instance "sgd"')
-    elif spec.schedule.warmup.steps(spec.run_length()):
+        yield FieldProblem("/schedule", f"{name} takes no schedule: {why}", another)
+    elif spec.schedule.warmup.steps(run):
+        own_warmup = "warmup_steps" in type(spec.optimizer).model_fields
         hint = "set optimizer.warmup_steps instead" if own_warmup else "leave it out"
         yield FieldProblem("/schedule/warmup", f"{name} takes no warm-up from a schedule: {why}", hint)
     if spec.swa:
-        message = f"SWA moves the learning rate, and {name} takes none that moves: {why}"
-        yield FieldProblem("/swa", message, 'leave it out, or use another optimizer, for instance "sgd"')
-    if spec.optimizer.averages and getattr(spec, "ema", None):
-        message = f"{name} averages its weights by itself, and is judged at that average"
-        yield FieldProblem("/ema", message, "leave it out: the base weights are the average")
+        yield FieldProblem("/swa", f"SWA moves the learning rate, and {name} takes none that moves: {why}", another)
+    if spec.ensemble and spec.ensemble.owns_rate:
+        message = f"{spec.ensemble.name} moves the learning rate, and {name} takes none that moves: {why}"
+        hint = 'use "ensemble": {"method": "checkpoints"}, or another optimizer'
+        yield FieldProblem("/ensemble/method", message, hint)
 
 
-def warnings(spec: JobSpec) -> Iterator[tuple[str, str, str]]:
-    """(code, pointer, message) of what is allowed and probably not meant."""
+def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
+    """What is allowed and probably not meant."""
     if spec.optimizer.full_batch and getattr(spec.model, "dropout", 0.0) > 0:
         message = f"dropout makes the loss another one at every step, and {spec.optimizer.name} compares them"
-        yield "compares_noise", "/model/dropout", message
+        yield SpecWarning("compares_noise", "/model/dropout", message)

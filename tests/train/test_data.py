@@ -113,6 +113,27 @@ def test_split_depends_on_its_seed_alone() -> None:
     assert again[0] == again[1] != again[2]
 
 
+def test_label_noise_confuses_its_share_of_the_train_part_alone(datasets: Callable[[str], Path]) -> None:
+    """251.6 of 1,258 train examples, rounded half up; wrong classes come about equally often."""
+    clean, noisy, again = (
+        load_resident(Digits(label_noise=share), datasets("digits"), CPU) for share in (0.0, 0.2, 0.2)
+    )
+    wrong = clean.train.targets != noisy.train.targets
+    assert (len(clean.train), int(wrong.sum())) == (1258, 252)
+    assert torch.equal(noisy.train.targets, again.train.targets)
+    assert torch.equal(noisy.train.inputs, clean.train.inputs)
+    assert torch.equal(noisy.validation.targets, clean.validation.targets)
+    assert torch.equal(noisy.test.targets, clean.test.targets)
+    shifts = Counter(((noisy.train.targets - clean.train.targets)[wrong] % 10).tolist())
+    assert set(shifts) == set(range(1, 10))
+    assert max(shifts.values()) < 3 * 252 / 9
+    other = load_resident(Digits(label_noise=0.2, split_seed=1), datasets("digits"), CPU)
+    assert (
+        int((other.train.targets != load_resident(Digits(split_seed=1), datasets("digits"), CPU).train.targets).sum())
+        == 252
+    )
+
+
 def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> None:
     data = load_resident(Iris(), datasets("iris"), CPU)
     raw = load_file(datasets("iris"))

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from core.errors import InvalidSpec
 from core.recipe.parse import parse_job
@@ -44,6 +45,9 @@ def parse(**fields: Any) -> JobSpec:
         ({**FREE, "schedule": {"name": "cosine"}}, "/schedule", "leave it out"),
         ({**FREE, "schedule": {"name": "constant", "warmup": "1ep"}}, "/schedule/warmup", "optimizer.warmup_steps"),
         ({**FREE, "swa": True}, "/swa", "leave it out"),
+        ({**FREE, "ema": True}, "/ema", "base weights"),
+        ({**FREE, "ensemble": {"method": "snapshot"}}, "/ensemble/method", '"checkpoints"'),
+        ({"optimizer": {"name": "asgd"}, "ema": True}, "/ema", "base weights"),
         ({**MUON, "model": {"name": "logistic"}}, "/optimizer/name", '"adamw"'),
         ({**MUON, "model": {"name": "mlp", "hidden": [8]}}, "/optimizer/name", '"hidden"'),
         ({"optimizer": {"name": "rprop", "step_sizes": [1.0, 0.5]}, **FULL}, "/optimizer/step_sizes", "swap"),
@@ -89,7 +93,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(fields: dict[str, Any], poi
     [
         {**RPROP, "sam": True},
         {**LBFGS, "schedule": {"name": "cosine"}, "swa": True},
-        {**FREE, "sam": True, "clip_grad": {"norm": 1.0}},
+        {**FREE, "sam": True, "clip_grad": {"norm": 1.0}, "ensemble": {"method": "checkpoints"}},
         {**MUON, "sam": {"adaptive": True}, "schedule": {"name": "cosine", "warmup": "1ep"}, "swa": True},
         {"optimizer": {"name": "asgd"}, "schedule": {"name": "cosine"}, "swa": True},
         {"model": {"name": "logistic"}, **LBFGS},
@@ -115,6 +119,8 @@ def test_switches_and_defaults_are_written_out() -> None:
 def test_the_preview_shows_the_warm_up_of_a_schedule_free_run() -> None:
     optimizer = {"name": "schedule_free_adamw", "lr": 0.04, "warmup_steps": 4}
     request = PreviewRequest.model_validate_json(json.dumps({"optimizer": optimizer, "steps": 6}))
+    with pytest.raises(ValidationError):
+        PreviewRequest.model_validate({"optimizer": optimizer, "steps": 6, "schedule": {"name": "cosine"}})
     assert preview(request).lr == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04, 0.04])
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.engine.datasets.splitting import split_indices
+from core.engine.determinism import stream
 from core.engine.failure import EngineError
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
@@ -62,6 +63,11 @@ def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str 
     regression = targets.is_floating_point()
     groups = torch.zeros(len(targets), dtype=torch.int64) if regression else targets
     indices = split_indices(groups, spec.split(), spec.split_seed)
+    if spec.label_noise:
+        targets = targets.clone()
+        targets[indices.train] = mislabelled(
+            targets[indices.train], spec.label_noise, spec.facts().outputs, spec.split_seed
+        )
     input_scale = fit(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
     target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and regression else None
 
@@ -74,6 +80,17 @@ def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str 
 
     parts = (part(indices.train), part(indices.validation), part(indices.test))
     return Resident(*parts, input_scale, target_scale)
+
+
+def mislabelled(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """int64 (n,) with int(share n + 1/2) entries moved to another of the `classes`, each of them equally likely."""
+    generator = stream(seed, "label noise")
+    count = int(len(targets) * share + 0.5)
+    wrong = torch.randperm(len(targets), generator=generator)[:count]
+    shifts = torch.randint(1, classes, (count,), generator=generator)
+    changed = targets.clone()
+    changed[wrong] = (targets[wrong] + shifts) % classes
+    return changed
 
 
 def fit(values: Tensor, *, per_channel: bool) -> Scale:

@@ -25,12 +25,17 @@ def split_sizes(examples: int, validation: float, test: float) -> SplitSizes:
 
 
 class DataSpec(Component):
-    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part."""
+    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part.
+
+    `label_noise` gives that share of the train examples, rounded half up and picked by `split_seed`, a wrong class
+    each; validation and test keep the true ones.
+    """
 
     validation: Fraction = 0.1
     test: Fraction = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     standardize: bool = True
+    label_noise: Fraction = 0.0
 
     @abstractmethod
     def facts(self) -> DataFacts:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from core.recipe.course import course_of
 from core.recipe.duration import RunLength
 from core.recipe.preview import Preview, PreviewRequest, preview
 from core.recipe.schedules.base import first_below
@@ -17,7 +18,7 @@ RESTARTS = {"name": "cosine_restarts", "T_0": "10ep", "T_mult": 2}
 
 def stop_of(**fields: Any) -> int | None:
     """1,200 steps, 40 an epoch, from 0.1 on unless the fields say otherwise."""
-    course = parse(**fields).course()
+    course = course_of(parse(**fields))
     return course.stop(course.rate())
 
 
@@ -151,6 +152,8 @@ def test_accepted(changes: dict[str, Any]) -> None:
             },
             "/schedule/schedules/1/total_iters",
         ),
+        ({"ensemble": {"method": "snapshot"}}, "/ensemble/method"),
+        ({"ensemble": {"method": "fge", "cycle": "8st"}}, "/ensemble/start"),
     ],
 )
 def test_seconds_alone_give_no_length(changes: dict[str, Any], pointer: str) -> None:

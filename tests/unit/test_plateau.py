@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from core.recipe.averaging import SwaPhase
 from core.recipe.course import Course
 from core.recipe.duration import RunLength
+from core.recipe.optimizers.sgd import SGD
 from core.recipe.schedules.base import Heard
 from core.recipe.schedules.plateau import Plateau
 
@@ -97,7 +99,7 @@ def test_no_sequence_reduces_more_often_than_it_can(values: list[float], patienc
 
 
 def test_evaluations_during_warm_up_and_after_the_schedule_do_not_count() -> None:
-    course = Course(plateau(patience=1, warmup=20), 0.1, RUN, owned_from=50)
+    course = Course(plateau(patience=1, warmup=20), SGD(lr=0.1), RUN, swa=SwaPhase(start=50, anneal=0, lr=0.3, every=1))
     heard = Heard()
     seen = []
     for done in (10, 19, 20, 30, 40, 50, 51, 60):
@@ -106,4 +108,4 @@ def test_evaluations_during_warm_up_and_after_the_schedule_do_not_count() -> Non
     assert seen == [(None, 0), (None, 0), (1.0, 0), (1.0, 1), (1.0, 2), (1.0, 3), (1.0, 3), (1.0, 3)]
     assert course.hears(heard, {"swa.val.loss": 0.1}, 40) == heard
     assert course.evaluations(10) == 3, "those of 20, 30 and 40: what is heard at 50 changes no rate of the schedule's"
-    assert [course.rate(2)(t) for t in (0, 19, 20, 99)] == pytest.approx([0.1 * 0.01 / 20, 0.001, 0.001, 0.001])
+    assert [course.rate(2)(t) for t in (20, 49, 50, 99)] == pytest.approx([0.001, 0.001, 0.3, 0.3])

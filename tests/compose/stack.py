@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.compose.docker import Stack, run, tell, until
+from tests.compose.docker import PROJECT, Stack, run, tell, until
 
 API_MEGABYTES = 300
 IMAGES = ("api", "worker")
@@ -78,6 +78,8 @@ def check_walls(stack: Stack) -> None:
         assert host["CapDrop"] == ["ALL"], f"{service}: has capabilities"
         assert "no-new-privileges:true" in host["SecurityOpt"], f"{service}: may gain privileges"
         assert all(host[limit] > 0 for limit in ("Memory", "NanoCpus", "PidsLimit")), f"{service}: has no limits"
+        volumes = [one["Name"] for one in container["Mounts"] if one["Type"] == "volume"]
+        assert all(name.startswith(f"{PROJECT}_") for name in volumes), f"{service}: writes on {volumes}"
         ports = {name: list(bound) for name, bound in (host["PortBindings"] or {}).items()}
         expected = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}]} if service == "api" else {}
         assert ports == expected, f"{service}: publishes {ports}"

@@ -1,5 +1,7 @@
 """The best weights of a run so far, and how long it has been since: what early stopping knows."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from core.recipe.stopping import EarlyStopping
 
 class Best:
     """A network of its own holds weights and buffers as they were at the best evaluation; `step` is None before any."""
+
+    prefix = "best."
 
     def __init__(self, policy: EarlyStopping, network: Network, start: int) -> None:
         """`network` is a second network of the same shape; evaluations of fewer than `start` steps do not count."""
@@ -50,12 +54,15 @@ class Best:
             **buffers,
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return self.tensors()
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
         with torch.no_grad():
-            self.network.weights.copy_(tensors["best.weights"])
+            self.network.weights.copy_(found["best.weights"])
             for name, buffer in self.network.module.named_buffers():
-                buffer.copy_(tensors[f"best.buffers.{name}"])
-        step = int(tensors["best.step"])
-        self.step, self._value = None if step < 0 else step, float(tensors["best.value"])
-        self._wait = int(tensors["best.wait"])
+                buffer.copy_(found[f"best.buffers.{name}"])
+        step = int(found["best.step"])
+        self.step, self._value = None if step < 0 else step, float(found["best.value"])
+        self._wait = int(found["best.wait"])

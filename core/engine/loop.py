@@ -1,5 +1,7 @@
 """The training loop, readable from top to bottom."""
 
+from functools import partial
+
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
@@ -17,12 +19,13 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
         for t = first … total_steps - 1:
             lr           rate(t), a pure function
             step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
-            average      SWA takes the weights in when its phase says so
+            average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
-            evaluate     val, and swa.val once there is a mean; leaves no trace. Patience at its end ends the run
+            evaluate     an ensemble when it grows; val, and those of the averages; leaves no trace. Patience at its
+                         end ends the run
             checkpoint   every `checkpoints.every` steps, and every minute
             stop?        asked once a step
-        test, the SWA weights, the best ones, the last checkpoint, results
+        test, the averaged weights, the best ones, the last checkpoint, results
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
     Expected failures end it with an error; a bug raises.
@@ -41,21 +44,25 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
 
 
 def _train(session: Session) -> Ended:
-    run, swa, clip, standing = session.run, session.run.swa, session.run.clip, session.run.standing
+    run, clip, standing = session.run, session.run.clip, session.run.standing
+    collectors, ensemble = run.collectors, run.ensemble
     session.begin()
     for t, (inputs, targets) in run.batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
         norm = clip() if clip else None
-        run.stepper.step(lr)
+        run.stepper.step(lr, partial(run.gradient, inputs, targets))
         standing.step = done = t + 1
-        if swa and swa.phase.collects(done):  # average
-            swa.collect(run.network.weights)
+        for collector in collectors:  # average
+            if collector.collects(done):
+                collector.collect(run.stepper.presented())
         if run.log.note(loss, norm):  # events
             session.look()
-        if session.evaluates(done):  # evaluate
+        if ensemble and ensemble.collects(done):  # evaluate
+            session.grow(ensemble)
+        if session.evaluates(done):
             session.evaluate()
-            if run.best and run.best.exhausted:
+            if standing.stop_reason:
                 break
         if session.keeps(done):  # checkpoint
             session.keep()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,8 @@ class StepLog:
     Windows are aligned to absolute steps (the run's last one may be short), so the points do not depend on when the log
     was drained or the run was resumed. lr and grad_norm at t are those of step t alone.
     """
+
+    prefix = "log."
 
     def __init__(self, every: int, calendar: Calendar, rate: Callable[[int], float], first: int = 0) -> None:
         """`first` is the next step to come."""
@@ -112,7 +114,10 @@ class StepLog:
         """The open window: loss sum and examples, float64 (2,). Drain first."""
         return {"log.window": torch.tensor(self._window, dtype=torch.float64)}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return self.tensors()
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        loss_sum, examples = tensors["log.window"].tolist()
+        loss_sum, examples = found["log.window"].tolist()
         self._window = loss_sum, int(examples)

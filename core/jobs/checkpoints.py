@@ -15,6 +15,7 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
+from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.spec import Checkpoints
 from core.recipe.stopping import way_of
 
@@ -68,9 +69,9 @@ def record_checkpoint(
 ) -> CheckpointRow:
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, and of
-    kind `last` the newest `keep_last` and the best `keep_best` stay. What must go is only marked here: the reconciler
-    removes the objects, then the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
+    kind `last` the newest `keep_last` and the best `keep_best` stay, of kind `snapshot` as many as the ensemble has
+    members. What must go is only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -94,7 +95,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _unkept(connection, fence.job_id))
+        _doom(connection, _unkept(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -202,18 +203,21 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequ
     return connection.execute(query).scalars().all()
 
 
-def _unkept(connection: Connection, job_id: str) -> Sequence[str]:
-    """Those of kind `last` that are neither among the newest nor among the best."""
+def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+    """Those of a kind that are too many: of `last` neither among the newest nor the best, of members the oldest."""
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
     policy = Checkpoints.model_validate(spec["checkpoints"])
+    most = {"last": policy.keep_last, MEMBER: (spec.get("ensemble") or {}).get("members")}.get(kind)
+    if most is None:
+        return ()
     row = checkpoint.c
     query = (
         select(row.id, row.step, row.metrics)
-        .where(row.job_id == job_id, row.kind == "last", row.status == "good")
+        .where(row.job_id == job_id, row.kind == kind, row.status == "good")
         .order_by(row.step.desc(), row.id.desc())
     )
     rows = connection.execute(query).all()
-    kept = {one.id for one in rows[: policy.keep_last]} | set(_best(rows, policy))
+    kept = {one.id for one in rows[:most]} | (set(_best(rows, policy)) if kind == "last" else set())
     return [one.id for one in rows if one.id not in kept]
 
 

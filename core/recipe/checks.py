@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
+from core.recipe import updates
+from core.recipe.averaging import rules
+from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
 from core.recipe.facts import Task
 
 if TYPE_CHECKING:
     from core.recipe.spec import JobSpec
 
-Loss = Literal["cross_entropy", "mse"]
+Loss = Literal["cross_entropy", "mse", "function"]
 Metric = Literal["accuracy", "mae", "r2"]
-LOSSES: dict[Task, tuple[Loss, ...]] = {"classification": ("cross_entropy",), "regression": ("mse",)}
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2")}
+LOSSES: dict[Task, tuple[Loss, ...]] = {
+    "classification": ("cross_entropy",),
+    "regression": ("mse",),
+    "function": ("function",),
+}
+METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
-
-
-@dataclass(frozen=True, slots=True)
-class SpecWarning:
-    """Something that is allowed and probably not meant."""
-
-    code: str
-    pointer: str
-    message: str
 
 
 def problems(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -39,6 +36,7 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
+        yield from updates.problems(spec)
 
 
 def _split(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -52,27 +50,31 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
     for index, metric in enumerate(spec.metrics or ()):
         if metric not in METRICS[task]:
-            hint = f"use {' or '.join(METRICS[task])}"
+            hint = f"use {' or '.join(METRICS[task])}" if METRICS[task] else "leave it out"
             yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
+    if spec.data.label_noise and task != "classification":
+        yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
-        yield FieldProblem("/label_smoothing", "there are no labels to smooth in a regression", "leave it out")
+        yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
 
 
 def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
     stopping, kept = spec.early_stopping, spec.checkpoints
     judges = ["/early_stopping/monitor"] if stopping else []
     judges += ["/checkpoints/keep_best"] if kept.keep_best else []
-    if spec.split().validation < 1:
+    if spec.data.judged_on == "val" and spec.split().validation < 1:
         message, hint = "nothing is held out to judge the weights by", "set data.validation above 0"
         yield from (FieldProblem(pointer, message, hint) for pointer in judges)
     elif stopping:
         yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
-    yield from _series(spec, "/checkpoints/monitor", kept.monitor)
+    if kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default:
+        yield from _series(spec, "/checkpoints/monitor", kept.monitor)
 
 
 def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    series = [f"val.{name}" for name in ("loss", *metrics)]
+    judged_on = spec.data.judged_on
+    series = [f"{judged_on}.{name}" for name in ("loss", *metrics)]
     if monitor not in series:
         close = difflib.get_close_matches(monitor, series, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
@@ -83,6 +85,10 @@ def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
     facts = spec.data.facts()
+    if facts.task not in spec.model.tasks:
+        hint = 'a function takes the model "point", and that model takes nothing else'
+        yield FieldProblem("/model/name", f"{spec.model.name} cannot be trained on {spec.data.name}", hint)
+        return
     misfits = list(spec.model.problems(facts))
     for problem in misfits:
         yield FieldProblem(f"/model{problem.pointer}", problem.message, problem.hint)
@@ -115,16 +121,11 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     lengths = [
         ("/evaluate/every", spec.evaluate.every),
         ("/checkpoints/every", spec.checkpoints.every),
-        *([("/swa/every", spec.swa.every)] if spec.swa else []),
     ]
     for pointer, length in lengths:
         if length.steps(run) < 1:
             yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
-    if spec.swa and spec.swa.every.steps(run) >= 1:
-        phase = spec.swa_phase()
-        if phase and phase.models(run.total_steps) < 1:
-            message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
-            yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
+    yield from rules.problems(spec, run)
     if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
         message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
         yield FieldProblem("/early_stopping/start_from", message, "start earlier")
@@ -136,32 +137,13 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
     warm = spec.schedule.warmup.steps(run)
     if warm >= run.total_steps:
         yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
-    if spec.data.validation == 0:
+    if spec.data.judged_on == "val" and spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
     batches = -(-spec.examples_per_epoch() // spec.batch())
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
-    if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
+    if spec.no_decay and not spec.optimizer.decays:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
-    yield from _swa_warnings(spec)
-
-
-def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:
-    phase = spec.swa_phase()
-    if phase is None:
-        return
-    run = spec.run_length()
-    collected = phase.models(run.total_steps)
-    if collected < 2:
-        yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
-    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
-    if before < 0.01 * phase.lr:
-        message = (
-            f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
-            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
-        )
-        yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
-    if spec.early_stopping and spec.early_stopping.start_from.steps(run) < phase.start:
-        message = f"the run may stop before SWA starts at step {phase.start:,}; a later start_from lets it begin"
-        yield SpecWarning("may_stop_before_swa", "/early_stopping/start_from", message)
+    yield from updates.warnings(spec)
+    yield from rules.warnings(spec, run)

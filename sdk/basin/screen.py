@@ -21,6 +21,8 @@ SHOWN_RECIPE = (
     "batch_size",
     "schedule",
     "swa",
+    "ema",
+    "ensemble",
     "early_stopping",
     "epochs",
     "steps",

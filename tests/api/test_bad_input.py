@@ -275,7 +275,16 @@ def test_an_unknown_catalog_kind_is_a_404(shared: TestClient, kind: str) -> None
 
 def test_a_preview_is_as_strict_as_a_job(shared: TestClient) -> None:
     request = {"optimizer": SGD, "epochs": 2}
-    for changes, pointer in (({"epochs": None}, "/epochs"), ({"lr": 1}, "/lr"), ({"examples": 0}, "/examples")):
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"epochs": None}, "/epochs"),
+        ({"lr": 1}, "/lr"),
+        ({"examples": 0}, "/examples"),
+        ({"swa": {"every": 0}}, "/swa/every"),
+        ({"ensemble": {"method": "fge", "cycle": 3}}, "/ensemble/cycle"),
+        ({"ensemble": {"method": "snapshot"}, "schedule": {"name": "cosine"}}, "/schedule"),
+        ({"ensemble": {"method": "fge"}, "swa": True}, "/swa"),
+    )
+    for changes, pointer in refused:
         answer = shared.post("/v1/schedules/preview", json=request | changes)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
     for body in (b"", b"[" * 100_000, b'{"epochs": NaN}'):

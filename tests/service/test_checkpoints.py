@@ -122,6 +122,16 @@ def test_there_is_one_best(db: Database) -> None:
     assert status_by_step(db) == {9: "good"}
 
 
+def test_members_stay_as_many_as_the_ensemble_has(db: Database) -> None:
+    """However many resumable checkpoints come and go; and a member that is written again is not counted twice."""
+    fence = running(db, ensemble={"method": "checkpoints", "every": 4, "members": 3})
+    for step in (4, 8, 12, 16, 12):
+        record_checkpoint(db, fence, new_checkpoint(fence, step, kind="snapshot"), [], resumable=False)
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "snapshot"] == [8, 12, 16]
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "last"] == [12, 16]
+
+
 def test_weights_alone_are_no_place_to_go_on(db: Database) -> None:
     fence = running(db)
     record_checkpoint(db, fence, new_checkpoint(fence, 9, kind="swa"), [], resumable=False)

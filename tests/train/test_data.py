@@ -18,7 +18,7 @@ from core.engine.datasets.ordering import Cut, batches, epoch_order
 from core.engine.datasets.resident import Part, fit, load_resident
 from core.engine.datasets.splitting import apportion, split_indices
 from core.engine.failure import EngineError
-from core.recipe.data import Data, split_sizes
+from core.recipe.data import Data, Function, split_sizes
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
 from core.recipe.data.iris import Iris
@@ -86,7 +86,9 @@ def test_apportion_by_hand() -> None:
     assert apportion([0, 4], 0) == [0, 0]
 
 
-@pytest.mark.parametrize("spec", get_args(get_args(Data)[0]))
+@pytest.mark.parametrize(
+    "spec", [each for each in get_args(get_args(Data)[0]) if each is not Function], ids=lambda spec: str(spec().name)
+)
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.0), (0.33, 0.33), (0.49, 0.5)])
 def test_split_has_exact_sizes_and_even_classes(
     datasets: Callable[[str], Path], spec: Any, validation: float, test: float
@@ -111,6 +113,27 @@ def test_split_depends_on_its_seed_alone() -> None:
     sizes = split_sizes(100, 0.1, 0.2)
     again = [split_indices(groups, sizes, seed).test.tolist() for seed in (0, 0, 1)]
     assert again[0] == again[1] != again[2]
+
+
+def test_label_noise_confuses_its_share_of_the_train_part_alone(datasets: Callable[[str], Path]) -> None:
+    """251.6 of 1,258 train examples, rounded half up; wrong classes come about equally often."""
+    clean, noisy, again = (
+        load_resident(Digits(label_noise=share), datasets("digits"), CPU) for share in (0.0, 0.2, 0.2)
+    )
+    wrong = clean.train.targets != noisy.train.targets
+    assert (len(clean.train), int(wrong.sum())) == (1258, 252)
+    assert torch.equal(noisy.train.targets, again.train.targets)
+    assert torch.equal(noisy.train.inputs, clean.train.inputs)
+    assert torch.equal(noisy.validation.targets, clean.validation.targets)
+    assert torch.equal(noisy.test.targets, clean.test.targets)
+    shifts = Counter(((noisy.train.targets - clean.train.targets)[wrong] % 10).tolist())
+    assert set(shifts) == set(range(1, 10))
+    assert max(shifts.values()) < 3 * 252 / 9
+    other = load_resident(Digits(label_noise=0.2, split_seed=1), datasets("digits"), CPU)
+    assert (
+        int((other.train.targets != load_resident(Digits(split_seed=1), datasets("digits"), CPU).train.targets).sum())
+        == 252
+    )
 
 
 def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> None:

@@ -127,7 +127,15 @@ def test_pictures_are_sums_of_bumps() -> None:
         ({"data": {"name": "moons"}, "epochs": 40}, 0.97),
         ({"data": {"name": "spirals", "examples": 2000}, "model": {"name": "mlp"}, "epochs": 30}, 0.9),
         ({"data": {"name": "blobs", "noise": 0.5}, "model": {"name": "logistic"}, "epochs": 5}, 0.97),
-        ({"data": {"name": "gaussian_images"}, "model": {"name": "cnn", "channels": [8]}, "epochs": 4}, 0.9),
+        (
+            {
+                "data": {"name": "gaussian_images"},
+                "model": {"name": "cnn", "channels": [8]},
+                "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+                "epochs": 6,
+            },
+            0.9,
+        ),
     ],
     ids=["moons", "spirals", "blobs", "gaussian_images"],
 )

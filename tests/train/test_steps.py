@@ -16,7 +16,7 @@ from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import seed_device
 from core.engine.networks.network import build_network
 from core.engine.objective import Classification, build_objective
-from core.engine.optimizer import build_stepper
+from core.engine.steppers.flat import build as build_stepper
 from core.recipe.clipping import ClipGrad
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
@@ -203,7 +203,7 @@ def test_undecayed_weights_come_last(spec: Any, facts: DataFacts, no_decay: Any,
     assert network.undecayed == free
     assert all(torch.equal(each, plain.tensors()[name]) for name, each in network.tensors().items())
     before = {name: each.clone() for name, each in network.tensors().items()}
-    stepper = build_stepper(job(optimizer=DECAY).optimizer, network.weights, free)
+    stepper = build_stepper(job(optimizer=DECAY).optimizer, network)
     network.gradient.zero_()
     stepper.step(1.0)
     still = sum(each.numel() for name, each in network.module.named_parameters() if torch.equal(each, before[name]))

@@ -122,6 +122,7 @@ def refused(**changes: Any) -> FieldProblem:
         ({"clip_grad": {"value": 1e37}}, "/clip_grad/value", "less than or equal to", None),
         ({"clip_grad": {"norm": 0}}, "/clip_grad/norm", "greater than 0", None),
         ({"label_smoothing": 1.0}, "/label_smoothing", "less than 1", None),
+        ({"data": {"name": "diabetes", "label_noise": 0.1}}, "/data/label_noise", "no labels", "leave it out"),
         ({"data": {"name": "diabetes"}, "label_smoothing": 0.1}, "/label_smoothing", "no labels", "leave it out"),
         ({"no_decay": ["biases"]}, "/no_decay/0", "'bias' or 'norm'", 'did you mean "bias"?'),
         ({"sampling": "with_replacment"}, "/sampling", "must be", 'did you mean "with_replacement"?'),
@@ -272,10 +273,11 @@ def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float]
 def test_swa_true_is_spelled_out() -> None:
     """0.75 of 1,200 steps is 900, which lies inside epoch 23; models are collected at the ends of epochs 23 to 30."""
     spec = parse(swa=True).resolved()
-    assert spec.dump()["swa"] == {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "swag": None}
     phase = spec.swa_phase()
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
-    assert phase.models(1200) == 8
+    assert phase.occasions.count(1200) == 8
     assert parse(swa=False).resolved().swa is None
 
 

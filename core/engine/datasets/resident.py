@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.engine.datasets.splitting import split_indices
+from core.engine.determinism import stream
 from core.engine.failure import EngineError
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
@@ -59,11 +60,16 @@ class Resident:
 def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str | None = None) -> Resident:
     """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
     inputs, targets = read_dataset(path, spec.facts(), sha256)
-    regression = targets.is_floating_point()
-    groups = torch.zeros(len(targets), dtype=torch.int64) if regression else targets
+    numbers = targets.is_floating_point()
+    groups = torch.zeros(len(targets), dtype=torch.int64) if numbers else targets
     indices = split_indices(groups, spec.split(), spec.split_seed)
+    if spec.label_noise:
+        targets = targets.clone()
+        targets[indices.train] = mislabelled(
+            targets[indices.train], spec.label_noise, spec.facts().outputs, spec.split_seed
+        )
     input_scale = fit(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
-    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and regression else None
+    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and numbers else None
 
     def part(chosen: Tensor) -> Part:
         chosen_inputs, chosen_targets = inputs[chosen], targets[chosen]
@@ -74,6 +80,17 @@ def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str 
 
     parts = (part(indices.train), part(indices.validation), part(indices.test))
     return Resident(*parts, input_scale, target_scale)
+
+
+def mislabelled(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """int64 (n,) with int(share n + 1/2) entries moved to another of the `classes`, each of them equally likely."""
+    generator = stream(seed, "label noise")
+    count = int(len(targets) * share + 0.5)
+    wrong = torch.randperm(len(targets), generator=generator)[:count]
+    shifts = torch.randint(1, classes, (count,), generator=generator)
+    changed = targets.clone()
+    changed[wrong] = (targets[wrong] + shifts) % classes
+    return changed
 
 
 def fit(values: Tensor, *, per_channel: bool) -> Scale:
@@ -98,16 +115,16 @@ def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tup
         inputs, targets = tensors["inputs"], tensors["targets"]
     except (OSError, SafetensorError, KeyError) as error:
         raise EngineError("bad_data", f"cannot read the dataset: {error}", REMEDY) from error
-    regression = facts.task == "regression"
+    numbers = facts.task != "classification"
     found = (tuple(inputs.shape), inputs.dtype), (tuple(targets.shape), targets.dtype)
     expected = (
         ((facts.examples, *facts.input_shape), torch.float32),
-        ((facts.examples, facts.outputs), torch.float32) if regression else ((facts.examples,), torch.int64),
+        ((facts.examples, facts.outputs), torch.float32) if numbers else ((facts.examples,), torch.int64),
     )
     if found != expected:
         raise EngineError("bad_data", f"the dataset's inputs and targets are {found}, not {expected}", REMEDY)
-    if not inputs.isfinite().all() or (regression and not targets.isfinite().all()):
+    if not inputs.isfinite().all() or (numbers and not targets.isfinite().all()):
         raise EngineError("bad_data", "the dataset holds values that are not finite", REMEDY)
-    if not regression and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
+    if not numbers and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
         raise EngineError("bad_data", f"the dataset's classes are not 0 to {facts.outputs - 1}", REMEDY)
     return inputs, targets

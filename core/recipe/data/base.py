@@ -2,12 +2,17 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from core.recipe.component import Component, Fraction
 from core.recipe.facts import DataFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,17 @@ def split_sizes(examples: int, validation: float, test: float) -> SplitSizes:
 
 
 class DataSpec(Component):
-    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part."""
+    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part.
+
+    `label_noise` gives that share of the train examples, rounded half up and picked by `split_seed`, a wrong class
+    each; validation and test keep the true ones.
+    """
 
     validation: Fraction = 0.1
     test: Fraction = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     standardize: bool = True
+    label_noise: Fraction = 0.0
 
     @abstractmethod
     def facts(self) -> DataFacts:
@@ -39,7 +49,20 @@ class DataSpec(Component):
     def split(self) -> SplitSizes:
         return split_sizes(self.facts().examples, self.validation, self.test)
 
+    @property
+    def judged_on(self) -> Literal["val", "function"]:
+        """The series of the periodic evaluations: of the validation part, or of a function itself."""
+        return "val"
+
     def content(self) -> dict[str, Any]:
         """The fields that decide what stands in the dataset's file, as JSON values; how it is split is none of them."""
         written = self.model_dump(mode="json", exclude={"name"})
         return {field: value for field, value in written.items() if field not in DataSpec.model_fields}
+
+
+class MadeSpec(DataSpec):
+    """Data that its own fields make: nobody else's file is read."""
+
+    @abstractmethod
+    def generate(self) -> "dict[str, Array]":
+        """`inputs` and `targets` as its facts say; the same on every machine."""

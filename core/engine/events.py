@@ -1,9 +1,10 @@
 """What the engine reports while it trains, and the one thing that it asks.
 
 Series of the training step (`train.loss`, `lr`, `grad_norm`) carry t = 0, 1, …: the t-th optimizer step, its loss
-before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`) carry the number of completed
-steps. Points that come before a resumable CheckpointWritten belong to its past, those that come after it to its
-future. `throughput` is measured time: it is no part of what a resume repeats exactly.
+before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`, `function.*`) and the place of
+a point (`point.*`, from 0 on) carry the number of completed steps. Points that come before a resumable
+CheckpointWritten belong to its past, those that come after it to its future. `throughput` is measured time: it is no
+part of what a resume repeats exactly.
 """
 
 from dataclasses import dataclass, field

@@ -30,6 +30,8 @@ from core.engine.networks.network import Network
 from core.engine.run import Results, Run
 
 FORMAT = 1  # of manifest.json
+Split = Literal["val", "test", "function"]
+RESULTS = {"function": "train"}  # a function is the mean over the train part
 
 
 def prefix(weights: str) -> str:
@@ -59,6 +61,8 @@ class Session:
         run = self.run
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
         self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))
+        for rule, weights in run.stepper.roles().items():
+            self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
             self.observer.emit(Log("warning", f"this resume is approximate: {reason}"))
 
@@ -102,10 +106,11 @@ class Session:
         run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
         pace = (calendar.seen(done) - calendar.seen(before)) / max(time.monotonic() - since, 1e-9)
-        self._measure("val", run.candidates(), {"throughput": pace})
-        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.network):
+        judged_on = run.spec.data.judged_on
+        self._measure(judged_on, run.candidates(), {"throughput": pace})
+        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.stepper.presented()):
             seen = run.standing.metrics.items()
-            run.standing.metrics |= {f"best.{name}": value for name, value in seen if name.startswith("val.")}
+            run.standing.metrics |= {f"best.{name}": value for name, value in seen if name.startswith(f"{judged_on}.")}
         if run.best and run.best.exhausted and done < calendar.total_steps:
             run.standing.stop_reason = "early_stopping"
         self._pace = (done, time.monotonic())
@@ -117,9 +122,9 @@ class Session:
         self._report(found)
         self.run.standing.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
 
-    def _measure(self, split: Literal["val", "test"], networks: dict[str, Network], extra: dict[str, float]) -> None:
+    def _measure(self, split: Split, networks: dict[str, Network], extra: dict[str, float]) -> None:
         run = self.run
-        part = run.data.validation if split == "val" else run.data.test
+        part = {"val": run.data.validation, "test": run.data.test, "function": run.data.train}[split]
         found: dict[str, float] = {}
         for weights, network in networks.items() if len(part) else ():
             values = evaluate(network, part, run.objective)
@@ -166,7 +171,8 @@ class Session:
         files = write_tensor_files(self._folder("last", standing.step), tensors)
         if mark:
             standing.digest = chained(standing.digest, files)
-        own = ("val.",) if self._restores() else ("val.", "test.")  # what was tested then are the best weights
+        # With restore_best what was tested are not these weights.
+        own = ("val.", "function.", *(() if self._restores() else ("test.",)))
         metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
         more = {
             "digest": standing.digest,
@@ -280,9 +286,9 @@ class Session:
         results: Results = {"base": {}}  # first, whatever was measured first
         for name, value in self.run.standing.metrics.items():
             *weights, split, metric = name.split(".")
-            results.setdefault("".join(weights) or "base", {}).setdefault(split, {})[metric] = value
+            results.setdefault("".join(weights) or "base", {}).setdefault(RESULTS.get(split, split), {})[metric] = value
         if self._restores():
-            results["base"] |= {"val": dict(results["best"]["val"])}
+            results["base"] |= {split: dict(values) for split, values in results["best"].items()}
         return {weights: splits for weights, splits in results.items() if splits}
 
     def so_far(self) -> Results:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
+from core.recipe import updates
 from core.recipe.averaging import rules
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
@@ -15,10 +16,14 @@ from core.recipe.facts import Task
 if TYPE_CHECKING:
     from core.recipe.spec import JobSpec
 
-Loss = Literal["cross_entropy", "mse"]
+Loss = Literal["cross_entropy", "mse", "function"]
 Metric = Literal["accuracy", "mae", "r2"]
-LOSSES: dict[Task, tuple[Loss, ...]] = {"classification": ("cross_entropy",), "regression": ("mse",)}
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2")}
+LOSSES: dict[Task, tuple[Loss, ...]] = {
+    "classification": ("cross_entropy",),
+    "regression": ("mse",),
+    "function": ("function",),
+}
+METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
 
 
@@ -31,6 +36,7 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
+        yield from updates.problems(spec)
 
 
 def _split(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -44,23 +50,32 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
     for index, metric in enumerate(spec.metrics or ()):
         if metric not in METRICS[task]:
-            hint = f"use {' or '.join(METRICS[task])}"
+            hint = f"use {' or '.join(METRICS[task])}" if METRICS[task] else "leave it out"
             yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
     if spec.data.label_noise and task != "classification":
-        yield FieldProblem("/data/label_noise", "there are no labels to confuse in a regression", "leave it out")
+        yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
-        yield FieldProblem("/label_smoothing", "there are no labels to smooth in a regression", "leave it out")
+        yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
 
 
 def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.early_stopping is None:
-        return
-    pointer, monitor = "/early_stopping/monitor", spec.early_stopping.monitor
+    stopping, kept = spec.early_stopping, spec.checkpoints
+    judges = ["/early_stopping/monitor"] if stopping else []
+    judges += ["/checkpoints/keep_best"] if kept.keep_best else []
+    if spec.data.judged_on == "val" and spec.split().validation < 1:
+        message, hint = "nothing is held out to judge the weights by", "set data.validation above 0"
+        yield from (FieldProblem(pointer, message, hint) for pointer in judges)
+    elif stopping:
+        yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
+    if kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default:
+        yield from _series(spec, "/checkpoints/monitor", kept.monitor)
+
+
+def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    series = [f"val.{name}" for name in ("loss", *metrics)]
-    if spec.split().validation < 1:
-        yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
-    elif monitor not in series:
+    judged_on = spec.data.judged_on
+    series = [f"{judged_on}.{name}" for name in ("loss", *metrics)]
+    if monitor not in series:
         close = difflib.get_close_matches(monitor, series, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
         yield FieldProblem(
@@ -70,6 +85,10 @@ def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
     facts = spec.data.facts()
+    if facts.task not in spec.model.tasks:
+        hint = 'a function takes the model "point", and that model takes nothing else'
+        yield FieldProblem("/model/name", f"{spec.model.name} cannot be trained on {spec.data.name}", hint)
+        return
     misfits = list(spec.model.problems(facts))
     for problem in misfits:
         yield FieldProblem(f"/model{problem.pointer}", problem.message, problem.hint)
@@ -118,12 +137,13 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
     warm = spec.schedule.warmup.steps(run)
     if warm >= run.total_steps:
         yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
-    if spec.data.validation == 0:
+    if spec.data.judged_on == "val" and spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
     batches = -(-spec.examples_per_epoch() // spec.batch())
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
-    if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
+    if spec.no_decay and not spec.optimizer.decays:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
+    yield from updates.warnings(spec)
     yield from rules.warnings(spec, run)

@@ -24,7 +24,7 @@ def field_problems(error: ValidationError, document: object, model: type[BaseMod
 
 def _problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
     for detail in error.errors(include_url=False):
-        path = list(_path(detail, document))
+        path = list(_path(detail, document, model))
         if detail["type"] == CROSS_FIELD:
             for problem in detail["ctx"]["problems"]:
                 yield FieldProblem(_pointer(path) + problem.pointer, problem.message, problem.hint)
@@ -34,15 +34,14 @@ def _problems(error: ValidationError, document: object, model: type[BaseModel]) 
         yield FieldProblem(_pointer(path), _message(detail), _hint(detail, path, document, model))
 
 
-def _path(detail: ErrorDetails, document: object) -> Iterator[int | str]:
+def _path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:
     """The location without the tags of unions, which are no part of the document."""
     names_a_field = detail["type"] in {"extra_forbidden", "missing"}
     last = len(detail["loc"]) - 1
     for index, part in enumerate(detail["loc"]):
         if isinstance(document, dict):
-            tagged = part in {document.get(field) for field in TAGS if isinstance(document.get(field), str)}
-            is_tag = part not in document and tagged and not (names_a_field and index == last)
-            if is_tag or part == "[key]":
+            is_tag = part not in document and index > 0 and not (names_a_field and index == last)
+            if is_tag or part == "[key]" or (index == 1 and part in _tags(detail["loc"][0], model)):
                 continue
             document = document.get(part)
         elif isinstance(document, list) and isinstance(part, int):
@@ -115,3 +114,10 @@ def _picked(model: type[BaseModel], document: object) -> bool:
         if field and get_origin(field.annotation) is Literal and isinstance(value, str) and value != field.default:
             return False
     return True
+
+
+def _tags(field: int | str, model: type[BaseModel]) -> set[str]:
+    """The names from which a field picks its kind. One of them may be a field of that kind too, as in "function"."""
+    found = model.model_fields.get(str(field))
+    kinds = [each.model_fields.get("name") for each in _models(found)] if found else []
+    return {str(tag.default) for tag in kinds if tag and get_origin(tag.annotation) is Literal}

@@ -46,6 +46,27 @@ def refused(**changes: Any) -> FieldProblem:
             'did you mean "momentum"?',
         ),
         ({"checkpoints": {"evry": 1}}, "/checkpoints/evry", "unknown field", 'did you mean "every"?'),
+        ({"checkpoints": {"keep_best": -1}}, "/checkpoints/keep_best", "greater than or equal to 0", None),
+        ({"checkpoints": {"keep_best": 1001}}, "/checkpoints/keep_best", "less than or equal to 1000", None),
+        ({"checkpoints": {"keep_best": True}}, "/checkpoints/keep_best", "a valid integer", None),
+        (
+            {"checkpoints": {"monitor": "val.acuracy"}},
+            "/checkpoints/monitor",
+            "no eval",
+            'did you mean "val.accuracy"?',
+        ),
+        (
+            {"checkpoints": {"keep_best": 1, "monitor": "lr"}},
+            "/checkpoints/monitor",
+            "there are val.loss",
+            "monitor val",
+        ),
+        (
+            {"checkpoints": {"keep_best": 1}, "data": {"name": "digits", "validation": 0.0}},
+            "/checkpoints/keep_best",
+            "nothing is held out",
+            "set data.validation above 0",
+        ),
         ({"optimizer": {"name": "sgd", "lr": 0}}, "/optimizer/lr", "greater than 0", None),
         ({"optimizer": {"name": "sgd", "lr": -1}}, "/optimizer/lr", "greater than 0", None),
         ({"optimizer": {"name": "sgd", "lr": "0.1"}}, "/optimizer/lr", "a valid number", None),
@@ -266,6 +287,7 @@ def test_defaults_are_written_out() -> None:
     assert written["loss"] == "cross_entropy"
     assert written["metrics"] == ["accuracy"]
     assert written["batch_size"] == 32
+    assert written["checkpoints"] == {"every": "1000st", "keep_last": 2, "keep_best": 0, "monitor": "val.loss"}
     assert parse(data={"name": "diabetes"}, model={"name": "logistic"}).resolved().metrics == ("mae", "r2")
 
 

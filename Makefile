@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test fuzz check lock compose-env compose-test
+.PHONY: setup demo up test fuzz gallery check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -27,3 +27,6 @@ compose-env:
 
 compose-test:
 	@scripts/compose-test
+
+gallery:
+	@scripts/gallery

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from api.paging import Query
 from core.errors import FieldProblem, InvalidRequest
-from core.plot.chart import AxisKind, Chart, Look, Theme
-from core.plot.draw import TooLowError, draw
+from core.plot.chart import AxisKind, Chart, Look, Map, Theme
+from core.plot.draw import draw
+from core.plot.page import TooLowError
 from core.plot.style import style
 
 MEDIA_TYPE = "image/svg+xml"
@@ -37,7 +38,7 @@ class Svg(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, chart: Chart, query: PictureQuery) -> None:
+    def __init__(self, chart: Chart | Map, query: PictureQuery) -> None:
         """Draws; raises InvalidRequest when the height has no room for the chart."""
         look = Look(query.width, query.height, query.theme)
         try:

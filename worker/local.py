@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import typer
 
+from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from worker import runner
@@ -19,6 +20,7 @@ from worker.slots import visible_gpus
 
 LINE_SECONDS: Final = 1.0
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
+MANY: Final = (MEMBER, "cycle_end")  # kinds of weights of which each step counts
 
 
 class Printer:
@@ -36,7 +38,8 @@ class Printer:
                 self._progress(fields)
             case "checkpoint":
                 weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
-                shutil.copyfile(weights, self._out / f"{fields['kind']}.safetensors")
+                name = f"{fields['kind']}-{fields['step']}" if fields["kind"] in MANY else fields["kind"]
+                shutil.copyfile(weights, self._out / f"{name}.safetensors")
                 shutil.rmtree(fields["folder"])
             case "rollback":
                 typer.echo(f"warning: {fields['message']}")
@@ -79,8 +82,12 @@ def progress_line(fields: dict[str, Any]) -> str:
 def _make_room(out: Path) -> None:
     """Files of an earlier run would look as if they were this one's."""
     out.mkdir(parents=True, exist_ok=True)
-    for old in (out / "results.json", *(out / f"{kind}.safetensors" for kind in ("last", "swa", "best", "cycle_end"))):
-        old.unlink(missing_ok=True)
+    known = (
+        "results.json",
+        *(f"{kind}.safetensors" for kind in ("last", "swa", "ema", "best", *(f"{kind}-[0-9]*" for kind in MANY))),
+    )
+    for old in [path for name in known for path in out.glob(name)]:
+        old.unlink()
 
 
 def train_here(spec: JobSpec, out: Path) -> int:

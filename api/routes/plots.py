@@ -1,6 +1,6 @@
-"""Curves as pictures, for READMEs, chats and terminals."""
+"""Curves and paths as pictures, for READMEs, chats and terminals."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from fastapi import Query as InQuery
@@ -16,15 +16,25 @@ from api.routes.metrics import Step, split
 from core.errors import FieldProblem, InvalidRequest
 from core.jobs.charts import Cut, job_chart, jobs_chart
 from core.jobs.comparison import XAxis, subjects
+from core.jobs.paths import path_map
 
 router = APIRouter(tags=["metrics"])
 
 POINTS_PER_PIXEL = 2  # of each curve: the lowest and the highest, so that thinning cannot be seen
 
 
+Kind = Annotated[
+    Literal["curves", "path"],
+    Field(description="`path` is the way of a point over the function that it descends, of one number or of two"),
+]
+OF_CURVES = ("series", "x", "y", "mean")
+"""What a path has no use for."""
+
+
 class PlotQuery(PictureQuery):
     """What to draw, and how it looks."""
 
+    kind: Kind = "curves"
     series: Annotated[
         str | None,
         AfterValidator(split),
@@ -39,11 +49,25 @@ class JobsPlotQuery(PictureQuery):
     """Which jobs and series to draw, and how it looks."""
 
     jobs: Jobs
-    series: Names
+    kind: Kind = "curves"
+    series: Names | None = None
     x: Annotated[XAxis, Field(description="`seconds` count from the start of each job")] = "step"
     mean: Annotated[
         bool, Field(description="put the mean over the jobs and its 95 % interval (Student's t) in front")
     ] = False
+
+
+def is_path(query: PlotQuery | JobsPlotQuery) -> bool:
+    """Raises InvalidRequest when it asks for something else too."""
+    if query.kind == "path":
+        asked = [name for name in OF_CURVES if name in query.model_fields_set]
+        if asked:
+            raise InvalidRequest(
+                errors=tuple(
+                    FieldProblem(f"/query/{name}", "a path has no such thing", "leave it out") for name in asked
+                )
+            )
+    return query.kind == "path"
 
 
 @router.get(
@@ -55,11 +79,13 @@ class JobsPlotQuery(PictureQuery):
 def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
     """Curves of a job; series that measure the same thing share a panel. Light or dark, as the reader prefers.
 
-    Values that are NaN or infinite leave a gap, and a mark where it begins.
+    Values that are NaN or infinite leave a gap, and a mark where it begins. With `kind=path` the way of a point.
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
     (subject,) = subjects(service.db, caller.owner, [job_id])
+    if is_path(query):
+        return Svg(path_map(service.db, [subject], from_=query.from_, to=query.to), query)
     names = None if query.series is None else query.series.split(",")
     cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width, query.from_, query.to)
     return Svg(job_chart(service.db, subject, names, cut), query)
@@ -72,7 +98,11 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     responses={200: {"content": PICTURE, "description": "The picture"}, **problems(404, 422)},
 )
 def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
-    """Several jobs in one picture: a panel for each series, a colour for each job."""
+    """Several jobs in one picture: a panel for each series, a colour for each job; or their paths over one function."""
     found = subjects_of(service, caller, query.jobs)
+    if is_path(query):
+        return Svg(path_map(service.db, found), query)
+    if query.series is None:
+        raise InvalidRequest(errors=(FieldProblem("/query/series", "required", 'as in "val.loss"; or kind=path'),))
     cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width)
     return Svg(jobs_chart(service.db, found, query.series.split(","), cut, mean=query.mean), query)

@@ -1,26 +1,35 @@
 """From an assignment to everything that the loop uses."""
 
+from collections.abc import Callable
 from functools import partial
 
-from core.engine.averaging import RunningMean
+from core.engine.averaging import Average, ExponentialMean, RunningMean
 from core.engine.best import Best
 from core.engine.clip import build_clip
-from core.engine.datasets.resident import load_resident
+from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import open_device, seed_device
+from core.engine.ensemble import Ensemble
 from core.engine.environment import describe
+from core.engine.events import Kind
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.kept import Incumbent
 from core.engine.mark import Mark
-from core.engine.networks.network import build_network
+from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
-from core.engine.optimizer import build_stepper
+from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
+from core.engine.sharpness import sharpness_aware
 from core.engine.steplog import Calendar, StepLog
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.stepper import build_stepper
+from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
+from core.recipe.course import course_of
 from core.recipe.plan import ExecutionPlan
+from core.recipe.spec import JobSpec
 
 
 def build(assignment: Assignment) -> Run:
@@ -33,11 +42,17 @@ def build(assignment: Assignment) -> Run:
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
-    phase, course, stopping, rollback = spec.swa_phase(), spec.course(), spec.early_stopping, spec.rollback
-    rate = Rate(course, spec.optimizer.own_momentum(), rollback.factor if rollback else 1.0)
+    course, stopping, rollback = course_of(spec), spec.early_stopping, spec.rollback
+    rate = Rate(course, rollback.factor if rollback else 1.0)
+    averages, swag = build_averages(spec, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
-    environment, resume = describe(device, plan), assignment.resume
+    elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
+    stepper = build_stepper(spec.optimizer, network, elsewhere)
+    environment, resume = describe(device, plan, spec.optimizer, stepper.roles()), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
+    gradient = build_gradient(network, objective.loss, micro=micro)
+    if spec.sam:
+        gradient = sharpness_aware(gradient, network, spec.sam, lambda: standing.step)
     run = Run(
         job=assignment.job,
         spec=spec,
@@ -49,14 +64,16 @@ def build(assignment: Assignment) -> Run:
         rate=rate,
         objective=objective,
         network=network,
-        gradient=build_gradient(network, objective.loss, micro=micro),
+        gradient=gradient,
         clip=build_clip(spec.clip_grad, network.gradient),
-        stepper=build_stepper(spec.optimizer, network),
-        averages={"swa": RunningMean(phase, another(), data.train, spec.batch())} if phase else {},
+        stepper=stepper,
+        averages=averages,
+        swag=swag,
+        ensemble=build_ensemble(spec, another),
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
         incumbent=Incumbent(another(), course.cycles) if next(course.cycles(), None) else None,
         mark=Mark(rollback) if rollback else None,
-        log=StepLog(spec.log_every, calendar, rate, standing.step),
+        log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
         resume=fidelity(spec, resume, environment),
     )
@@ -65,6 +82,35 @@ def build(assignment: Assignment) -> Run:
     if resume:
         put_back(run, resume)
     return run
+
+
+def build_averages(
+    spec: JobSpec, another: Callable[[], Network], train: Part
+) -> tuple[dict[Kind, Average], Gaussian | None]:
+    """The averages that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
+    run, phase = spec.run_length(), spec.swa_phase()
+    averages: dict[Kind, Average] = {}
+    swag = None
+    if spec.swa and phase:
+        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch())
+        if spec.swa.swag:
+            swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
+    if spec.ema:
+        averages["ema"] = ExponentialMean(spec.ema.phase(run), another())
+    return averages, swag
+
+
+def build_ensemble(spec: JobSpec, another: Callable[[], Network]) -> Ensemble | None:
+    """Room for the members that there will be."""
+    run, ensemble = spec.run_length(), spec.ensemble
+    return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
+
+
+def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
+    """One that also keeps where the weights were, when they are coordinates with names."""
+    if names := spec.model.coordinates:
+        return PointLog(spec.log_every, calendar, rate, first, network, names)
+    return StepLog(spec.log_every, calendar, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:

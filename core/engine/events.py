@@ -1,9 +1,10 @@
 """What the engine reports while it trains, and the one thing that it asks.
 
 Series of the training step (`train.loss`, `lr`, `grad_norm`) carry t = 0, 1, …: the t-th optimizer step, its loss
-before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`) carry the number of completed
-steps. Points that come before a resumable CheckpointWritten belong to its past, those that come after it to its
-future. `throughput` is measured time: it is no part of what a resume repeats exactly.
+before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`, `function.*`) and the place of
+a point (`point.*`, from 0 on) carry the number of completed steps. Points that come before a resumable
+CheckpointWritten belong to its past, those that come after it to its future. `throughput` is measured time: it is no
+part of what a resume repeats exactly.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-Kind = Literal["last", "swa", "best", "cycle_end"]
+Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Points:
 class CheckpointWritten:
     """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume.
 
-    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past.
+    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past. Of kind `snapshot`, the
+    members of an ensemble, each step counts.
     """
 
     kind: Kind

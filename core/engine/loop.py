@@ -27,9 +27,9 @@ def train(
         for t = first … total_steps - 1:
             lr           rate(t), a pure function of t and of what was heard at evaluations
             step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
-            average      what averages weights takes them in when its policy says so
+            average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
-            evaluate     val, and those of the averages; leaves no trace. The end of a cycle is kept
+            evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace
             over?        a target is reached, patience, the learning rate or the time is at its end
             checkpoint   every `checkpoints.every` steps, and every minute
             stop?        asked once a step
@@ -59,22 +59,19 @@ def train(
 
 def _train(session: Session) -> Ended:
     run, clip, standing = session.run, session.run.clip, session.run.standing
-    averages = tuple(run.averages.values())
+    collectors = run.collectors
     for t, (inputs, targets) in run.batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
         norm = clip() if clip else None
         run.stepper.step(lr, partial(run.gradient, inputs, targets), run.rate.momentum(t))
         standing.step = done = t + 1
-        for average in averages:  # average
-            if average.collects(done):
-                average.collect(run.network)
+        for collector in collectors:  # average
+            if collector.collects(done):
+                collector.collect(run.stepper.presented())
         if run.log.note(loss, norm):  # events
             session.look()
-        if session.evaluates(done):  # evaluate
-            session.evaluate()
-        if run.incumbent and run.incumbent.completes(done):
-            session.end_cycle(run.incumbent)
+        session.judge(done)  # evaluate
         if session.over(done):  # over?
             break
         if session.keeps(done):  # checkpoint

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.engine.datasets.resident import Part, Scale
+from core.recipe.data import Function
 from core.recipe.spec import JobSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -75,9 +76,36 @@ class Regression:
         return {name: values[name] for name in ("loss", *self.metrics)}
 
 
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """f(x) and what the examples add to it; outputs are all the same place x (b, dimension), targets the a_i.
+
+    Sums of a_i are exact in double, so that over all examples they add nothing at all.
+    """
+
+    function: Callable[..., Tensor]
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """f(x) + mean of a_i · x."""
+        place = outputs[0]
+        slope = targets.mean(0, dtype=torch.float64).to(place.dtype)
+        return self.function(*place.unbind()) + slope @ place
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The same, in double and summed."""
+        place = outputs[0].double()
+        return (len(targets) * self.function(*place.unbind()) + targets.double().sum(0) @ place).reshape(1)
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        """Their mean over a whole part."""
+        return {"loss": sums[0] / len(part)}
+
+
 def build_objective(spec: JobSpec, target_scale: Scale | None) -> Objective:
     """The objective of a resolved spec."""
     metrics = tuple(spec.metrics or ())
+    if isinstance(spec.data, Function):
+        return Descent(spec.data.value)
     if spec.data.facts().task == "classification":
         smoothed = partial(functional.cross_entropy, label_smoothing=spec.label_smoothing)
         return Classification(metrics, smoothed) if spec.label_smoothing else Classification(metrics)

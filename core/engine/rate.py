@@ -14,13 +14,13 @@ class Rate:
 
     prefix = "rate."
 
-    def __init__(self, course: Course, momentum: float | None = None, slower: float = 1.0) -> None:
-        """`momentum` is the optimizer's own; all rates are multiplied by `slower` at every rollback."""
+    def __init__(self, course: Course, slower: float = 1.0) -> None:
+        """All rates are multiplied by `slower` at every rollback."""
         self._course = course
         self._slower = slower
         self._heard = Heard()
         self.rollbacks, self._since = 0, 0
-        self._cycled = course.momentum(momentum or 0.0)
+        self._cycled = course.momentum()
         self._renew()
 
     def __call__(self, t: int) -> float:

@@ -5,17 +5,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from core.engine import endings
+from core.engine import endings, verdict
 from core.engine.best import Best
-from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
+from core.engine.ensemble import Ensemble
 from core.engine.evaluate import evaluate
 from core.engine.events import (
-    CheckpointWritten,
     Ended,
-    Kind,
     Log,
     Observer,
     Outcome,
@@ -29,11 +26,13 @@ from core.engine.events import (
 from core.engine.failure import DivergedError, EngineError
 from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
+from core.engine.results import metrics_of, results, so_far
 from core.engine.resume import go_back
-from core.engine.run import Results, Run
+from core.engine.run import Run
+from core.engine.shelf import Shelf
 from core.recipe.stopping import StopReason
 
-FORMAT = 1  # of manifest.json
+Split = Literal["val", "test", "function"]
 
 
 def prefix(weights: str) -> str:
@@ -48,6 +47,7 @@ class Session:
         """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, whatever the job says."""
         self.run = run
         self.observer = observer
+        self._shelf = Shelf(run, observer.emit)
         self._clock = clock
         self._began = clock()
         self._checkpoint_seconds = checkpoint_seconds
@@ -55,17 +55,18 @@ class Session:
         self._keep_every = run.spec.checkpoints.every.steps(run.spec.run_length())
         self._keep_by = self._began + checkpoint_seconds
         self._kept: int | None = None
-        self._best_kept = run.best.step if run.best else None
         self._last: tuple[float, float] | None = None
         self._pace = (run.standing.step, self._began)
 
     def begin(self) -> None:
         """Say what runs, and whether it can be exact. The start is the first place to go back to."""
         run = self.run
-        if run.mark and run.standing.step == 0:
+        if run.standing.step == 0:
             self._set_mark()
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
         self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))
+        for rule, weights in run.stepper.roles().items():
+            self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
             self.observer.emit(Log("warning", f"this run is approximate: {reason}"))
 
@@ -108,6 +109,16 @@ class Session:
         """Every `evaluate.every` steps, and after the last."""
         return done % self._evaluate_every == 0 or done == self.run.calendar.total_steps
 
+    def judge(self, done: int) -> None:
+        """Whatever is to be judged after `done` steps."""
+        ensemble, incumbent = self.run.ensemble, self.run.incumbent
+        if ensemble and ensemble.collects(done):
+            self.grow(ensemble)
+        if self.evaluates(done):
+            self.evaluate()
+        if incumbent and incumbent.completes(done):
+            self.end_cycle(incumbent)
+
     def evaluate(self) -> None:
         """The validation part, for the job's weights and for every average; and how fast the steps before were."""
         self.look()
@@ -115,7 +126,7 @@ class Session:
         before, since = self._pace
         pace = (calendar.seen(done) - calendar.seen(before)) / max(self._clock() - since, 1e-9)
         networks = run.candidates()
-        self._measure("val", networks, {"throughput": pace})
+        self._measure(run.spec.data.judged_on, networks, {"throughput": pace})
         run.rate.judge(run.standing.metrics, done)
         if run.best and run.best.weights in networks:  # an average may not have begun yet
             self._judge(run.best, networks[run.best.weights])
@@ -124,10 +135,11 @@ class Session:
         self._pace = (done, self._clock())
 
     def _judge(self, best: Best, network: Network) -> None:
-        metrics, own = self.run.standing.metrics, f"{prefix(best.weights)}val."
+        metrics, split = self.run.standing.metrics, self.run.spec.data.judged_on
         if best.judge(self.run.standing.step, metrics[best.policy.monitor], network):
-            seen = [(name, value) for name, value in metrics.items() if name.startswith(own)]
-            metrics |= {f"best.val.{name.removeprefix(own)}": value for name, value in seen}
+            own = f"{prefix(best.weights)}{split}."
+            seen = {name.removeprefix(own): value for name, value in metrics.items() if name.startswith(own)}
+            metrics |= {f"best.{split}.{name}": value for name, value in seen.items()}
 
     def over(self, done: int) -> bool:
         """Whether something ends the run here, before its budget."""
@@ -140,27 +152,38 @@ class Session:
         """Judge and keep the weights at the end of a cycle."""
         self.look()
         done, network = self.run.standing.step, self.run.stepper.presented()
-        if not all(bool(each.isfinite().all()) for each in network.floats()):
-            raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
+        if not network.finite():
+            raise self._not_finite()
         incumbent.take(done, network)
-        self._measure("val", {"incumbent": incumbent.network}, {})
-        self._write_weights("cycle_end", incumbent.network, done, self._of("incumbent"), {})
+        self._measure(self.run.spec.data.judged_on, {"incumbent": incumbent.network}, {})
+        self._shelf.put_incumbent(incumbent)
 
-    def _measure(self, split: Literal["val", "test"], networks: dict[str, Network], extra: dict[str, float]) -> None:
+    def grow(self, ensemble: Ensemble) -> None:
+        """The validation part, for the member that has just come in and for the ensemble as it now is."""
+        self.look()
+        found = verdict.at_collection(self.run, ensemble)
+        self._report(found)
+        self.run.standing.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
+
+    def _measure(self, split: Split, networks: dict[str, Network], extra: dict[str, float]) -> None:
         run = self.run
-        part = run.data.validation if split == "val" else run.data.test
+        part = {"val": run.data.validation, "test": run.data.test, "function": run.data.train}[split]
         found: dict[str, float] = {}
         for weights, network in networks.items() if len(part) else ():
             values = evaluate(network, part, run.objective)
             found |= {f"{prefix(weights)}{split}.{name}": value for name, value in values.items()}
-        now, done = time.time(), run.standing.step
-        series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in {**found, **extra}.items()}
+        self._report(found | extra)
+        run.standing.metrics |= found
+
+    def _report(self, found: dict[str, float]) -> None:
+        """Points at the present step. Raises DivergedError at what is no finite number, once it has been seen."""
+        now, done = time.time(), self.run.standing.step
+        series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in found.items()}
         if series:
             self.observer.emit(Points(series))
         for name, value in found.items():
             if not math.isfinite(value):
-                raise DivergedError(f"{name} became {value}", done, run.rate(done - 1))
-        run.standing.metrics |= found
+                raise DivergedError(f"{name} became {value}", done, self.run.rate(done - 1))
 
     # ---- checkpoint
 
@@ -177,76 +200,19 @@ class Session:
         mark = self.run.standing.results is not None if done == last else done % self._keep_every == 0
         if not self.run.finite():
             if mark:
-                raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
+                raise self._not_finite()
             self.observer.emit(Log("warning", f"no checkpoint at step {done}: a weight is no longer a finite number"))
         elif self._kept != done:
-            self._keep_best()
-            if mark and self.run.mark:
+            self._shelf.put_aside()
+            if mark:
                 self._set_mark()
-            self._write(mark=mark)
+            self._shelf.put_last(mark=mark, seconds=self.seconds())
         self._kept = done
         self._keep_by = self._clock() + self._checkpoint_seconds
 
-    def _write(self, *, mark: bool) -> None:
-        run, standing = self.run, self.run.standing
-        tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
-        files = write_tensor_files(self._folder("last"), tensors)
-        if mark:
-            standing.digest = chained(standing.digest, files)
-        replaced = run.best and run.best.restores and run.best.weights == "base"
-        own = ("val.",) if replaced else ("val.", "test.")  # what was tested then are the best weights
-        metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
-        more = {
-            "digest": standing.digest,
-            "metrics": standing.metrics,
-            "results": standing.results,
-            "stop_reason": standing.stop_reason,
-            "seconds": self.seconds(),
-        }
-        self._seal("last", standing.step, files, metrics, more)
-
-    def _keep_best(self) -> None:
-        """The best weights as a checkpoint of their own, unless they are one already."""
-        best = self.run.best
-        if best and best.step is not None and best.step != self._best_kept:
-            self._write_best(best, best.step)
-
-    def _write_best(self, best: Best, step: int) -> None:
-        self._write_weights("best", best.network, step, self._of("best"), {"monitor": best.policy.monitor})
-        self._best_kept = step
-
-    def _of(self, weights: str) -> dict[str, float]:
-        """What was last measured of some weights, by split and metric; what is restored counts as theirs."""
-        splits = self._results().get(weights, {})
-        return {f"{split}.{name}": value for split, found in splits.items() for name, value in found.items()}
-
-    def _write_weights(
-        self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]
-    ) -> None:
-        files = write_tensor_files(self._folder(kind), {WEIGHTS: network.tensors() | self.run.data.tensors()})
-        self._seal(kind, step, files, metrics, {**more, "metrics": metrics})
-
-    def _folder(self, kind: Kind) -> Path:
-        """After a rollback the same steps come again: folders have names of their own then."""
-        again = f"-{self.run.rate.rollbacks}" if self.run.rate.rollbacks else ""
-        return self.run.scratch / f"{self.run.standing.step:09d}-{kind}{again}"
-
-    def _seal(self, kind: Kind, step: int, files: Files, metrics: dict[str, float], more: dict[str, Any]) -> None:
-        run, folder = self.run, self._folder(kind)
-        epoch = step // run.calendar.steps_per_epoch
-        manifest = {
-            "format": FORMAT,
-            "kind": kind,
-            "job": run.job,
-            "step": step,
-            "epoch": epoch,
-            "environment": run.environment,
-            "files": files,
-            **more,
-        }
-        sealed = seal(folder, files, manifest)
-        resumable = kind == "last"
-        self.observer.emit(CheckpointWritten(kind, step, epoch, str(folder), sealed, metrics, manifest, resumable))
+    def _not_finite(self) -> DivergedError:
+        done = self.run.standing.step
+        return DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
 
     # ---- back
 
@@ -269,7 +235,8 @@ class Session:
             f"{policy.factor**count:g} (rollback {count} of {policy.times})"
         )
         self.observer.emit(RolledBack(run.standing.step, message))
-        self._kept = self._best_kept = self._last = None
+        self._shelf.forget()
+        self._kept = self._last = None
         self._pace = (run.standing.step, self._clock())
         self.keep()
 
@@ -279,7 +246,7 @@ class Session:
         """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
         if request == "cancel":
             self._publish()
-            self._keep_best()
+            self._shelf.put_aside()
             return self.ended("cancelled", "cancelled")
         self.keep()
         return self.ended("stopped", None)
@@ -293,37 +260,33 @@ class Session:
             self.look()
             finalists = run.finalists()
             self._measure("test", finalists, {})
+            self._compare()
             for kind, average in run.averages.items():
                 if average.ready:
-                    self._write_weights(kind, finalists[kind], standing.step, self._of(kind), average.details())
-            if run.best and run.best.step is not None:
-                self._write_best(run.best, run.best.step)
-            standing.results = self._results()
+                    self._shelf.put(kind, finalists[kind], standing.step, metrics_of(run, kind), average.details())
+            if run.best:
+                self._shelf.put_best(run.best)
+            if run.incumbent:
+                self._shelf.put_incumbent(run.incumbent)
+            if run.ensemble:
+                self._shelf.put_members(run.ensemble)
+            standing.results = results(run)
             self.keep()
         return self.ended("succeeded", standing.stop_reason or "completed")
 
-    def _results(self) -> Results:
-        """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …} from the latest metrics."""
-        results: Results = {}
-        for name, value in self.run.standing.metrics.items():
-            *weights, split, metric = name.split(".")
-            results.setdefault("".join(weights) or "base", {}).setdefault(split, {})[metric] = value
-        best = self.run.best
-        if best and best.restores:
-            results[best.weights] |= {"val": dict(results["best"]["val"])}
-        return results
-
-    def so_far(self) -> Results:
-        """What a run that ends without a test can say: how its best weights did, and those of its last whole cycle."""
-        found, best = self._results(), self.run.best
-        told = (*((best.weights,) if best and best.restores else ()), "best", "incumbent")
-        return {weights: found[weights] for weights in told if weights in found}
+    def _compare(self) -> None:
+        """Ensembles and samples, on all that was held out. What an ensemble grew through has its series already."""
+        found = verdict.at_the_end(self.run)
+        self._report(
+            {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}
+        )
+        self.run.standing.metrics |= found
 
     def ended(self, outcome: Outcome, reason: StopReason | None) -> Ended:
         """The ending of a run that did not fail."""
         standing = self.run.standing
-        results = self.so_far() if reason == "cancelled" else standing.results or {}
-        return Ended(outcome, reason, results, None, asdict(self.progress(standing.step)))
+        found = so_far(self.run) if reason == "cancelled" else standing.results or {}
+        return Ended(outcome, reason, found, None, asdict(self.progress(standing.step)))
 
     def failed(self, failure: EngineError) -> Ended:
         """The ending of a run that did."""
@@ -331,5 +294,5 @@ class Session:
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
         with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
-            self._keep_best()
-        return Ended("failed", reason, self.so_far(), failure.document(), asdict(self.progress(step)))
+            self._shelf.put_aside()
+        return Ended("failed", reason, so_far(self.run), failure.document(), asdict(self.progress(step)))

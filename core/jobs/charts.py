@@ -60,7 +60,7 @@ def jobs_chart(db: Database, subjects: Sequence[Subject], names: Sequence[str], 
     """
     chosen = list(dict.fromkeys(names))
     _bound(len(chosen))
-    labels = _told_apart(subjects)
+    labels = told_apart(subjects)
     drawn: dict[str, list[Curve]] = {name: [] for name in chosen}
     for place, subject in enumerate(subjects):  # one job is in memory at a time
         most = _share(cut, len(chosen) * len(subjects))
@@ -135,7 +135,7 @@ def _unit(x: XAxis, curves: Sequence[Curve]) -> tuple[float, str]:
     return next(found, (1.0, "seconds since the start"))
 
 
-def _told_apart(subjects: Sequence[Subject]) -> dict[str, str]:
+def told_apart(subjects: Sequence[Subject]) -> dict[str, str]:
     """Id -> name; jobs of one name get the end of their ids too."""
     names = [subject.name for subject in subjects]
     return {

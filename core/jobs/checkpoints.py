@@ -1,9 +1,10 @@
 """Checkpoints: a checkpoint exists through its row alone, and the row is written under the fence."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
 
@@ -14,9 +15,9 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
-
-KEPT: Final = {"last": "keep_last", "cycle_end": "keep_cycles"}
-"""Of which kinds only the newest stay, and the field of the job that says how many."""
+from core.recipe.averaging.ensemble import MEMBER
+from core.recipe.monitor import way_of
+from core.recipe.spec import Checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ def record_checkpoint(
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
     A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
-    kind `last` the newest `keep_last` stay, of `cycle_end` the newest `keep_cycles`. Behind a resumable one there is
-    nothing: who goes back takes back what came later. What must go is only marked here: the reconciler removes the
-    objects, then the rows.
+    kind `last` the newest `keep_last` and the best `keep_best` stay, of `cycle_end` the newest `keep_cycles`, of kind
+    `snapshot` as many as the ensemble has members. Behind a resumable one there is nothing: who goes back takes back
+    what came later. What must go is only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -95,7 +96,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _beyond(connection, fence.job_id, row.kind))
+        _doom(connection, _unkept(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -204,18 +205,37 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resu
     return connection.execute(query).scalars().all()
 
 
-def _beyond(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
-    """What is older than the job wants to keep of this kind."""
-    if kind not in KEPT:
-        return ()
+def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+    """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest."""
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
+    policy = Checkpoints.model_validate(spec["checkpoints"])
+    members = (spec.get("ensemble") or {}).get("members")
+    most = {"last": policy.keep_last, "cycle_end": policy.keep_cycles, MEMBER: members}.get(kind)
+    if most is None:
+        return ()
+    row = checkpoint.c
     query = (
-        select(checkpoint.c.id)
-        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == kind, checkpoint.c.status == "good")
-        .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
-        .offset(spec["checkpoints"][KEPT[kind]])
+        select(row.id, row.step, row.metrics)
+        .where(row.job_id == job_id, row.kind == kind, row.status == "good")
+        .order_by(row.step.desc(), row.id.desc())
     )
-    return connection.execute(query).scalars().all()
+    rows = connection.execute(query).all()
+    kept = {one.id for one in rows[:most]} | (set(_best(rows, policy)) if kind == "last" else set())
+    return [one.id for one in rows if one.id not in kept]
+
+
+def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
+    """The best `keep_best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
+
+    One without a finite value is no candidate.
+    """
+    sign = 1 if way_of(policy.monitor) == "min" else -1
+    judged = [
+        (sign * value, one.step, one.id)
+        for one in rows
+        if isinstance(value := one.metrics.get(policy.monitor), int | float) and math.isfinite(value)
+    ]
+    return [id_ for _, _, id_ in sorted(judged)[: policy.keep_best]]
 
 
 def _doom(connection: Connection, ids: Sequence[str]) -> None:

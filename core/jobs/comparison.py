@@ -39,6 +39,7 @@ class Subject:
 
     id: str
     name: str | None
+    spec: JobSpec
     steps_per_epoch: int
     began: float
 
@@ -108,8 +109,9 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
 
 
 def _subject(row: Any) -> Subject:
-    per_epoch = JobSpec.model_validate_json(row.spec).steps_per_epoch()
-    return Subject(row.id, row.name, per_epoch, row.created_at if row.started_at is None else row.started_at)
+    spec = JobSpec.model_validate_json(row.spec)
+    began = row.created_at if row.started_at is None else row.started_at
+    return Subject(row.id, row.name, spec, spec.steps_per_epoch(), began)
 
 
 def _curve(db: Database, one: Subject, series: str, x: XAxis) -> "tuple[array[float], array[float]]":

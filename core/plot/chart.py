@@ -1,6 +1,6 @@
 """What to draw, before anybody thinks of pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,7 +55,8 @@ class Dots:
     label: str
     xs: Sequence[float]
     ys: Sequence[float]
-    colour: int = 1
+    colour: int | None = 1  # None: that of text
+    hollow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,30 @@ class Chart:
     title: str | None = None
     x_whole: bool = False  # x counts something
     one_legend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Places in the order in which they were visited, each of one coordinate or of two."""
+
+    label: str
+    places: Sequence[Sequence[float]]
+    colour: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Ways over a function: of two numbers, with lines of equal height; of one, along its curve.
+
+    `window` is what must be seen along each axis. The function is asked for its heights there, and a little beyond.
+    """
+
+    summary: str  # for those who do not see it
+    heading: str
+    surface: Callable[..., float]
+    window: Sequence[tuple[float, float]]
+    ways: Sequence[Way]
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def dashes(one: Curve) -> str | None:
 
 def colour(one: Curve | Dots) -> str:
     """The class that colours it."""
-    return f"c{one.colour % PALETTE}"
+    return "plain" if one.colour is None else f"c{one.colour % PALETTE}"
 
 
 def _weight(frame: Frame, one: Curve) -> str:

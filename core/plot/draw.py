@@ -5,27 +5,17 @@ from dataclasses import dataclass
 from itertools import chain
 
 from core.plot import axes, curves, legend, lettering
-from core.plot.chart import Chart, Look, Panel
+from core.plot.chart import Chart, Look, Map, Panel
 from core.plot.frame import Frame
+from core.plot.maps import draw_map
+from core.plot.page import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APART, TooLowError, document, y_ticks
 from core.plot.scale import Scale, is_log, x_range, y_range
-from core.plot.style import HEADING, LABEL, TITLE, style
+from core.plot.style import HEADING, LABEL
 from core.plot.svg import tag, words
-from core.plot.ticks import Tick, linear_ticks, log_ticks
+from core.plot.ticks import linear_ticks
 
-EDGE = 16  # pixels around everything
-TITLE_ROW, ABOVE, ANNOTATIONS, BETWEEN, BELOW = 28, 10, 18, 14, 30  # pixels
+ANNOTATIONS, BETWEEN = 18, 14  # pixels
 ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
-LOWEST = 60  # pixels of a panel
-X_APART, Y_APART = 90, 34  # pixels between two ticks, at least
-
-
-class TooLowError(ValueError):
-    """The picture's height has no room for its panels; `least` pixels would do."""
-
-    def __init__(self, least: int) -> None:
-        """`least` is the smallest height in pixels."""
-        super().__init__(f"there is no room for this; at least {least} pixels are needed")
-        self.least = least
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +27,16 @@ class _Stage:
     head: int
 
 
-def draw(chart: Chart, look: Look) -> str:
+def draw(found: Chart | Map, look: Look) -> str:
     """The picture as an SVG document; the same chart and look make the same text.
 
     Raises:
         TooLowError: the height leaves no room.
     """
+    return draw_map(found, look) if isinstance(found, Map) else _chart(found, look)
+
+
+def _chart(chart: Chart, look: Look) -> str:
     stages = [_stage(chart, panel, number, look.width) for number, panel in enumerate(chart.panels)]
     top = EDGE + (TITLE_ROW if chart.title else 0)
     around = top + sum(stage.head for stage in stages) + BETWEEN * (len(stages) - 1) + BELOW + EDGE
@@ -51,29 +45,11 @@ def draw(chart: Chart, look: Look) -> str:
     each = (height - around) / len(stages)
     if each < LOWEST:
         raise TooLowError(around + LOWEST * len(stages))
-    parts = [tag("rect", class_="background", width=look.width, height=height)]
-    if chart.title:
-        title = lettering.fitted(chart.title, TITLE * 1.05, look.width - 2 * EDGE)
-        parts.append(tag("text", words(title), class_="title", x=EDGE, y=EDGE + TITLE))
+    parts: list[str] = []
     for stage, frame in zip(stages, _frames(chart, stages, look.width, top, each), strict=True):
         last = stage is stages[-1]
         parts.extend(_panel(stage, frame, chart.x_label if last else None))
-    return _document(chart.summary, look, height, parts)
-
-
-def _document(summary: str, look: Look, height: int, parts: Sequence[str]) -> str:
-    body = "\n".join([tag("title", words(summary)), tag("style", style(look.theme)), *parts])
-    return tag(
-        "svg",
-        f"\n{body}\n",
-        xmlns="http://www.w3.org/2000/svg",
-        class_="basin",
-        role="img",
-        aria_label=summary,
-        viewBox=f"0 0 {look.width} {height}",
-        width=look.width,
-        height=height,
-    )
+    return document(chart.summary, chart.title, look, height, parts)
 
 
 def _stage(chart: Chart, panel: Panel, number: int, width: int) -> _Stage:
@@ -95,7 +71,7 @@ def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: 
         top += round(each) + BETWEEN
     low, high = x_range([x for stage in stages for x in _xs(stage.panel)])
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
-    ticks = [_y_ticks(scale) for scale in scales]
+    ticks = [y_ticks(scale) for scale in scales]
     widest = max((lettering.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
     left, right = float(round(EDGE + widest + 8)), float(width - EDGE - 8)
     x = Scale(low, high, left, right)
@@ -128,12 +104,6 @@ def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
         values += [min(max(y, low - air), high + air) for y in edges]
     low, high = y_range(values, log=log)
     return Scale(low, high, bottom, top, log)
-
-
-def _y_ticks(scale: Scale) -> tuple[Tick, ...]:
-    most = max(2, int((scale.start - scale.stop) / Y_APART))
-    make = log_ticks if scale.log else linear_ticks
-    return tuple(make(scale.low, scale.high, most))
 
 
 def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:

@@ -56,7 +56,7 @@ def shown(one: Placed, baseline: float) -> str:
     y = baseline + one.row * ROW
     middle = {"cx": one.x + SWATCH / 2, "cy": y - 4}
     if isinstance(one.entry, Dots):
-        swatch = tag("circle", class_="collected", r=4, **middle)
+        swatch = tag("circle", class_="hollow" if one.entry.hollow else "collected", r=4, **middle)
     elif len(one.entry.xs) == 1:
         swatch = tag("circle", class_="dot", r=3, **middle)
     else:

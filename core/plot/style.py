@@ -66,7 +66,14 @@ _SHAPES = f"""
 .basin .gap {{ fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; }}
 .basin .dot, .basin .beyond {{ fill: currentColor; stroke: none; }}
 .basin .collected {{ fill: currentColor; stroke-width: 1.5; }}
+.basin .hollow {{ stroke: currentColor; stroke-width: 2; }}
 .basin .band {{ fill: currentColor; fill-opacity: 0.18; stroke: none; }}
+.basin .contour {{ fill: none; stroke-width: 1; stroke-linejoin: round; }}
+.basin .ground {{ fill: none; stroke-width: 1.5; stroke-linejoin: round; }}
+.basin .way {{ fill: none; stroke: currentColor; stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round; }}
+.basin .places {{ fill: none; stroke: currentColor; stroke-width: 4; stroke-linecap: round; }}
+.basin .many .way {{ stroke-width: 1; stroke-opacity: 0.5; }}
+.basin .many .places {{ stroke-width: 2.5; }}
 """
 
 
@@ -88,5 +95,8 @@ def _rules(colours: Colours) -> str:
         f".basin .minor {{ stroke: {colours.minor}; }}\n"
         f".basin .shade {{ fill: {colours.shade}; }}\n"
         f".basin .rule {{ stroke: {colours.muted}; }}\n"
+        f".basin .contour, .basin .ground {{ stroke: {colours.axis}; }}\n"
+        f".basin .plain {{ color: {colours.text}; }}\n"
+        f".basin .hollow {{ fill: {colours.background}; }}\n"
         f".basin .collected {{ stroke: {colours.background}; }}\n{own}"
     )

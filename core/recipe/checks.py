@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
-from core.recipe import endings
+from core.recipe import endings, updates
+from core.recipe.averaging import rules
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
 from core.recipe.facts import Task
@@ -14,10 +15,14 @@ from core.recipe.facts import Task
 if TYPE_CHECKING:
     from core.recipe.spec import JobSpec
 
-Loss = Literal["cross_entropy", "mse"]
+Loss = Literal["cross_entropy", "mse", "function"]
 Metric = Literal["accuracy", "mae", "r2"]
-LOSSES: dict[Task, tuple[Loss, ...]] = {"classification": ("cross_entropy",), "regression": ("mse",)}
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2")}
+LOSSES: dict[Task, tuple[Loss, ...]] = {
+    "classification": ("cross_entropy",),
+    "regression": ("mse",),
+    "function": ("function",),
+}
+METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
 
 
@@ -30,6 +35,7 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
+        yield from updates.problems(spec)
 
 
 def _split(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -43,23 +49,26 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
     for index, metric in enumerate(spec.metrics or ()):
         if metric not in METRICS[task]:
-            hint = f"use {' or '.join(METRICS[task])}"
+            hint = f"use {' or '.join(METRICS[task])}" if METRICS[task] else "leave it out"
             yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
     if spec.data.label_noise and task != "classification":
-        yield FieldProblem("/data/label_noise", "there are no labels to confuse in a regression", "leave it out")
+        yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
-        yield FieldProblem("/label_smoothing", "there are no labels to smooth in a regression", "leave it out")
+        yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
 
 
 def series(spec: JobSpec) -> tuple[str, ...]:
-    """The evaluation series of the job, those of its averages too."""
+    """What evaluations measure of the job's own weights: val.loss, val.accuracy …"""
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    averages = ["swa."] if spec.swa else []
-    return tuple(f"{weights}val.{name}" for weights in ("", *averages) for name in ("loss", *metrics))
+    return tuple(f"{spec.data.judged_on}.{name}" for name in ("loss", *metrics))
 
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
     facts = spec.data.facts()
+    if facts.task not in spec.model.tasks:
+        hint = 'a function takes the model "point", and that model takes nothing else'
+        yield FieldProblem("/model/name", f"{spec.model.name} cannot be trained on {spec.data.name}", hint)
+        return
     misfits = list(spec.model.problems(facts))
     for problem in misfits:
         yield FieldProblem(f"/model{problem.pointer}", problem.message, problem.hint)
@@ -94,17 +103,13 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     lengths = [
         ("/evaluate/every", spec.evaluate.every),
         ("/checkpoints/every", spec.checkpoints.every),
-        *([("/swa/every", spec.swa.every)] if spec.swa else []),
     ]
     for pointer, length in lengths:
         if length.steps(run) < 1:
             yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
-    if spec.swa and spec.swa.every.steps(run) >= 1:
-        phase = spec.swa_phase()
-        if phase and phase.models(run.total_steps) < 1:
-            message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
-            yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
-    if not misfits:
+    averages = list(rules.problems(spec, run))
+    yield from averages
+    if not misfits and not averages:
         yield from endings.problems(spec, run)
 
 
@@ -114,33 +119,14 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
     warm = spec.schedule.warmup.steps(run)
     if warm >= run.total_steps:
         yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
-    if spec.data.validation == 0:
+    if spec.data.judged_on == "val" and spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
     batches = -(-spec.examples_per_epoch() // spec.batch())
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
-    if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
+    if spec.no_decay and not spec.optimizer.decays:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
-    yield from _swa_warnings(spec)
+    yield from updates.warnings(spec)
+    yield from rules.warnings(spec, run)
     yield from endings.warnings(spec, run)
-
-
-def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:
-    phase = spec.swa_phase()
-    if phase is None:
-        return
-    run = spec.run_length()
-    collected = phase.models(run.total_steps)
-    if collected < 2:
-        yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
-    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
-    if before < 0.01 * phase.lr:
-        message = (
-            f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
-            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
-        )
-        yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
-    if spec.early_stopping and spec.early_stopping.start_from.steps(run) < phase.start:
-        message = f"the run may stop before SWA starts at step {phase.start:,}; a later start_from lets it begin"
-        yield SpecWarning("may_stop_before_swa", "/early_stopping/start_from", message)

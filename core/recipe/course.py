@@ -1,41 +1,58 @@
 """How the learning rate goes through one run: the schedule, what owns the rate after it, and where it gets too low."""
 
-from collections.abc import Callable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
+from core.recipe.averaging import Ensemble, SwaPhase
 from core.recipe.duration import RunLength
+from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.schedules.base import Heard, LearningRate, Momentum, ScheduleSpec, first_below
+
+if TYPE_CHECKING:
+    from core.recipe.preview import PreviewRequest
+    from core.recipe.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """What a training, a preview and the checks of a job ask alike; all of it pure.
 
-    From step `owned_from` on the schedule is out of it: `over` (of a method of averaging) says the rate.
+    A method of averaging may own the rate from some step on; the schedule is out of it then.
     """
 
     schedule: ScheduleSpec
-    lr: float
+    optimizer: OptimizerSpec
     run: RunLength
     stop_lr: float | None = None
-    over: Callable[[LearningRate], LearningRate] | None = None
-    owned_from: int | None = None
+    swa: SwaPhase | None = None
+    ensemble: Ensemble | None = None
 
     @property
     def scheduled(self) -> int:
         """Steps of the run in which the schedule says the rate."""
-        return self.run.total_steps if self.owned_from is None else min(self.owned_from, self.run.total_steps)
+        owners = [self.swa.start] if self.swa else []
+        if self.ensemble and (start := self.ensemble.owned_from(self.run)) is not None:
+            owners.append(start)
+        return min([self.run.total_steps, *owners])
 
     def rate(self, reductions: int = 0, factor: float = 1.0) -> LearningRate:
         """T -> learning rate, after so many reductions by what the schedule heard, all of it times `factor`."""
-        schedule, base = self.schedule, self.schedule.compile(self.lr, self.run)
-        rate = (lambda t: schedule.reduced(base(t), reductions)) if reductions else base
-        whole = self.over(rate) if self.over else rate
+        schedule, lr = self.schedule, self.optimizer.lr
+        base = self.optimizer.rate(schedule.compile(lr, self.run))
+        whole = (lambda t: schedule.reduced(base(t), reductions)) if reductions else base
+        if self.ensemble:
+            whole = self.ensemble.over(whole, self.run, lr)
+        if self.swa:
+            whole = self.swa.over(whole)
         return whole if factor == 1 else lambda t: factor * whole(t)
 
-    def momentum(self, own: float) -> Momentum | None:
-        """T -> momentum if the schedule cycles it; `own` is the optimizer's, and what counts after the schedule."""
+    def momentum(self) -> Momentum | None:
+        """T -> momentum if the schedule cycles it; the optimizer's own once averaging owns the rate."""
+        own = self.optimizer.own_momentum() or 0.0
         cycled, end = self.schedule.momentum(own, self.run), self.scheduled
         return (lambda t: cycled(t) if t < end else own) if cycled else None
 
@@ -61,3 +78,10 @@ class Course:
             return None
         stretches = ((max(start, after), min(end, self.scheduled)) for start, end in self.schedule.stretches(self.run))
         return first_below(self.stop_lr, rate, (each for each in stretches if each[0] < each[1]))
+
+
+def course_of(spec: JobSpec | PreviewRequest) -> Course:
+    """The learning rate of a job, or of a run that is only looked at."""
+    run, lr = spec.run_length(), spec.optimizer.lr
+    phase = spec.swa.phase(run, lr) if spec.swa else None
+    return Course(spec.schedule, spec.optimizer, run, spec.stop_lr, phase, spec.ensemble)

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from core.errors import FieldProblem
 from core.recipe.component import SpecWarning
+from core.recipe.course import Course, course_of
 from core.recipe.duration import LONGEST, Duration, RunLength
 from core.recipe.schedules.base import MOST_CYCLES
 
 if TYPE_CHECKING:
-    from core.recipe.course import Course
     from core.recipe.spec import JobSpec
 
 CLOCK = "seconds alone do not say how many steps the run will have"
@@ -24,22 +24,30 @@ BOUND_IT = 'give "steps" or "epochs" too, or a length in steps or epochs'
 
 
 def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
-    """Whatever listens to an evaluation listens to one that there is; `series` are those of this job."""
-    watched = [
-        ("/early_stopping/monitor", spec.early_stopping.monitor if spec.early_stopping else None),
-        ("/schedule/monitor", spec.schedule.watches()),
-        ("/target/metric", spec.target.metric if spec.target else None),
-    ]
-    for pointer, name in watched:
-        if name is None:
-            continue
-        if spec.split().validation < 1:
+    """Whatever listens to an evaluation listens to one that there is; `series` are those of the job's own weights."""
+    averages = [name for name, on in (("swa", spec.swa), ("ema", spec.ema)) if on]
+    all_series = (*series, *(f"{weights}.{name}" for weights in averages for name in series))
+    asked = {
+        "/early_stopping/monitor": spec.early_stopping.monitor if spec.early_stopping else None,
+        "/schedule/monitor": spec.schedule.watches(),
+        "/target/metric": spec.target.metric if spec.target else None,
+    }
+    watched = {pointer: name for pointer, name in asked.items() if name is not None}
+    kept = spec.checkpoints
+    if spec.data.judged_on == "val" and spec.split().validation < 1:
+        for pointer in [*watched, *(["/checkpoints/keep_best"] if kept.keep_best else [])]:
             yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
-        elif name not in series:
-            close = difflib.get_close_matches(name, series, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
-            message = f"this job has no evaluation series {name!r}; there are {', '.join(series)}"
-            yield FieldProblem(pointer, message, hint)
+    else:
+        yield from (_unknown(*each, all_series) for each in watched.items() if each[1] not in all_series)
+    wanted = kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default
+    if wanted and kept.monitor not in series:
+        yield _unknown("/checkpoints/monitor", kept.monitor, series)
+
+
+def _unknown(pointer: str, name: str, known: tuple[str, ...]) -> FieldProblem:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(known)}"
+    return FieldProblem(pointer, f"this job has no evaluation series {name!r}; there are {', '.join(known)}", hint)
 
 
 def endless(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
@@ -48,6 +56,9 @@ def endless(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
         return
     for pointer in spec.schedule.open_lengths():
         yield FieldProblem(f"/schedule{pointer}", f"it fills the run by default, but {CLOCK}", BOUND_IT)
+    if spec.ensemble and spec.ensemble.divides_run:
+        message = f"the cycles of {spec.ensemble.name} are equal parts of the run, but {CLOCK}"
+        yield FieldProblem("/ensemble/method", message, 'give "steps" or "epochs" too')
     for pointer, length in _durations(spec, ""):
         if length.unit == "run":
             yield FieldProblem(pointer, f"{length} is a share of the run, but {CLOCK}", BOUND_IT)
@@ -75,7 +86,7 @@ def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
         message = f"{spec.optimizer.name} has no momentum here that could be cycled"
         yield FieldProblem("/schedule", message, "set optimizer.momentum, or leave cycle_momentum out")
     if (every := spec.evaluate.every.steps(run)) >= 1:
-        yield from unreachable(spec.course(), every)
+        yield from unreachable(course_of(spec), every)
 
 
 def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
@@ -105,10 +116,10 @@ def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
         )
         yield SpecWarning("stops_before_reduction", "/early_stopping/patience", message)
     if run.bounded and next(schedule.cycles(replace(run, total_steps=LONGEST)), None):
-        ends = list(spec.course().cycles())
+        ends = list(course_of(spec).cycles())
         if not ends:
             message = f"no cycle of {schedule.name} is complete when the run ends: there will be no incumbent"
             yield SpecWarning("no_cycle_completes", "/schedule", message)
-        elif ends[-1] < spec.course().scheduled:
+        elif ends[-1] < course_of(spec).scheduled:
             message = f"the last cycle is cut short: the incumbent is that of step {ends[-1]:,}, not of the end"
             yield SpecWarning("last_cycle_cut_short", "/schedule", message)

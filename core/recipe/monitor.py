@@ -12,6 +12,6 @@ Monitor = Annotated[str, Field(min_length=1, max_length=64)]
 """An evaluation series: `val.loss`, `val.accuracy`, `swa.val.loss`, …"""
 
 
-def way(mode: Mode | None, monitor: str) -> Mode:
-    """Which way is better: as said, or as the metric has it."""
-    return mode or MODES.get(monitor.rpartition(".")[2], "min")
+def way_of(monitor: str) -> Mode:
+    """Which way a series is better: val.accuracy -> max."""
+    return MODES.get(monitor.rpartition(".")[2], "min")

@@ -1,4 +1,4 @@
-"""A schedule as a picture: the learning rate, and what warm-up, restarts, plateaus and SWA have to do with it."""
+"""A schedule as a picture: the learning rate, and what warm-up, restarts, plateaus and averaging have to do with it."""
 
 from bisect import bisect_right
 from typing import Literal
@@ -8,7 +8,7 @@ from core.recipe.preview import MarkKind, Preview, PreviewRequest, preview
 
 RULES: dict[MarkKind, str] = {"swa_start": "SWA starts", "restart": "restart"}
 """Marks that get a line of their own, and its name."""
-DOTS: dict[MarkKind, str] = {"collect": "weights collected for SWA", "reduction": "reduced after a plateau"}
+DOTS: dict[MarkKind, str] = {"collect": "weights collected", "reduction": "reduced after a plateau"}
 """Marks that are dots on the curve, at the rate of the step before them."""
 
 

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.averaging import SwaPhase
+from core.recipe import updates
+from core.recipe.averaging import Ensemble, Occasions, rules
 from core.recipe.component import Positive, Spec, refuse
-from core.recipe.course import Course
+from core.recipe.course import Course, course_of
 from core.recipe.duration import RunLength, optimizer_steps
 from core.recipe.endings import unreachable
 from core.recipe.optimizers import Optimizer
@@ -32,6 +33,7 @@ class PreviewRequest(Spec):
     optimizer: Optimizer
     stop_lr: Positive | None = None
     swa: SwaSwitch = None
+    ensemble: Ensemble | None = None
     evaluate: Evaluate = Evaluate()
     metrics: Annotated[tuple[float, ...], Field(max_length=100_000)] = ()
     epochs: Count | None = None
@@ -57,25 +59,17 @@ class PreviewRequest(Spec):
             message = f"{self.schedule.name} does not listen to evaluations"
             yield FieldProblem("/metrics", message, "leave them out, or use a schedule that does, such as plateau")
         misfits = [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-        for pointer, length in (("/evaluate/every", self.evaluate.every), ("/swa/every", self.swa and self.swa.every)):
-            if length and length.steps(run) < 1:
-                misfits.append(FieldProblem(pointer, f"{length} is less than one optimizer step here"))
-        yield from misfits or unreachable(self.course(), self.evaluate.every.steps(run))
+        misfits += [*rules.of_rate(self, run), *updates.of_rate(self, run)]
+        every = self.evaluate.every.steps(run)
+        if every < 1:
+            message = f"{self.evaluate.every} is less than one optimizer step here"
+            misfits.append(FieldProblem("/evaluate/every", message, "make it longer"))
+        yield from misfits or unreachable(course_of(self), every)
 
     def run_length(self) -> RunLength:
         batch = self.examples if self.batch_size == "full" else min(self.batch_size, self.examples)
         per_epoch = optimizer_steps(self.examples, batch, self.accumulate, drop_last=self.drop_last)
         return run_length(per_epoch, self.epochs, self.steps)
-
-    def phase(self) -> SwaPhase | None:
-        """SWA's part of the run."""
-        return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
-
-    def course(self) -> Course:
-        """How the learning rate goes through the run."""
-        phase = self.phase()
-        over, owned_from = (phase.over, phase.start) if phase else (None, None)
-        return Course(self.schedule, self.optimizer.lr, self.run_length(), self.stop_lr, over, owned_from)
 
 
 class Mark(Spec):
@@ -128,16 +122,19 @@ def rehearse(course: Course, every: int, metrics: Sequence[float]) -> _Rehearsal
 
 
 def preview(request: PreviewRequest) -> Preview:
-    run, course, phase = request.run_length(), request.course(), request.phase()
+    run, course = request.run_length(), course_of(request)
     shown = rehearse(course, request.evaluate.every.steps(run), request.metrics)
-    marks = [Mark(step=step, kind="restart") for step in _thinned(list(course.cycles()), shown.end, request)]
+    marks = [Mark(step=step, kind="restart") for step in course.cycles() if step < shown.end]
+    marks = [marks[i] for i in _evenly(len(marks), request.max_points)]
     marks += [Mark(step=step, kind="reduction") for step in shown.starts[1:]]
-    if phase and phase.start < shown.end:
-        collected = range(phase.start or phase.every, shown.end + 1, phase.every)
-        marks.append(Mark(step=phase.start, kind="swa_start"))
-        marks += [Mark(step=step, kind="collect") for step in _thinned(collected, shown.end + 1, request)]
-    steps = _evenly(shown.end, request.max_points)
-    momentum = course.momentum(request.optimizer.own_momentum() or 0.0)
+    collected = set[int]()
+    if request.ensemble:
+        collected |= _thinned(request.ensemble.occasions(run), shown.end, request)
+    if course.swa and course.swa.start < shown.end:
+        collected |= _thinned(course.swa.occasions, shown.end, request)
+        marks.append(Mark(step=course.swa.start, kind="swa_start"))
+    marks += [Mark(step=step, kind="collect") for step in sorted(collected)]
+    steps, momentum = _evenly(shown.end, request.max_points), course.momentum()
     return Preview(
         steps=steps,
         lr=[shown.rate(t) for t in steps],
@@ -149,10 +146,10 @@ def preview(request: PreviewRequest) -> Preview:
     )
 
 
-def _thinned(found: Sequence[int], end: int, request: PreviewRequest) -> list[int]:
-    """Of the rising steps those before `end`, at most `max_points`."""
-    known = [step for step in found if step < end]
-    return [known[i] for i in _evenly(len(known), request.max_points)]
+def _thinned(occasions: Occasions, end: int, request: PreviewRequest) -> set[int]:
+    """At most `max_points` of the occasions in a run of `end` steps."""
+    steps = occasions.steps(end)
+    return {steps[i] for i in _evenly(len(steps), request.max_points)}
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -7,16 +7,18 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, mod
 from pydantic_core import PydanticCustomError
 
 from core.recipe import checks
-from core.recipe.averaging import SWA, SwaPhase
+from core.recipe.averaging import EMA, SWA, Ensemble, SwaPhase
 from core.recipe.checks import LOSSES, METRICS, Loss, Metric
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import Fraction as Share
 from core.recipe.component import Positive, Spec, SpecWarning, refuse, switch
-from core.recipe.course import Course
+from core.recipe.course import course_of
 from core.recipe.data import Data, SplitSizes
 from core.recipe.duration import LONGEST, Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
+from core.recipe.monitor import Monitor
 from core.recipe.optimizers import Optimizer
+from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.base import LearningRate
 from core.recipe.schedules.constant import Constant
@@ -42,10 +44,12 @@ BatchSize = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
 ]
 SwaSwitch = Annotated[SWA | None, BeforeValidator(switch, json_schema_input_type=bool | SWA | None)]
+EmaSwitch = Annotated[EMA | None, BeforeValidator(switch, json_schema_input_type=bool | EMA | None)]
 StoppingSwitch = Annotated[
     EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
 RollbackSwitch = Annotated[Rollback | None, BeforeValidator(switch, json_schema_input_type=bool | Rollback | None)]
+SamSwitch = Annotated[SAM | None, BeforeValidator(switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
 
 
@@ -56,14 +60,17 @@ class Evaluate(Spec):
 
 
 class Checkpoints(Spec):
-    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept.
+    """A resumable checkpoint every `every`, once a minute, and at the end.
 
-    Of the weights at the ends of cycles the newest `keep_cycles` are kept.
+    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`. Of the weights at the ends of
+    cycles the newest `keep_cycles` are kept.
     """
 
     every: Duration = Duration.of_steps(1000)
     keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
     keep_cycles: Annotated[int, Field(ge=1, le=1000)] = 20
+    keep_best: Annotated[int, Field(ge=0, le=1000)] = 0
+    monitor: Monitor = "val.loss"
 
 
 class Resources(Spec):
@@ -90,10 +97,13 @@ class JobSpec(Spec):
     drop_last: bool = False
     sampling: Literal["without_replacement", "with_replacement"] = "without_replacement"
     clip_grad: ClipGrad | None = None
+    sam: SamSwitch = None
     no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
     stop_lr: Positive | None = None
     swa: SwaSwitch = None
+    ema: EmaSwitch = None
+    ensemble: Ensemble | None = None
     early_stopping: StoppingSwitch = None
     target: Target | None = None
     rollback: RollbackSwitch = None
@@ -144,22 +154,19 @@ class JobSpec(Spec):
     def swa_phase(self) -> SwaPhase | None:
         return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
 
-    def course(self) -> Course:
-        """How the learning rate goes through the run."""
-        run, phase = self.run_length(), self.swa_phase()
-        over, owned_from = (phase.over, phase.start) if phase else (None, None)
-        return Course(self.schedule, self.optimizer.lr, run, self.stop_lr, over, owned_from)
-
     def learning_rate(self) -> LearningRate:
         """T -> the learning rate of the t-th optimizer step, t = 0, 1, …, while the schedule has heard nothing."""
-        return self.course().rate()
+        return course_of(self).rate()
 
     def resolved(self) -> Self:
         """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
         task = self.data.facts().task
         filled: dict[str, Any] = {
+            "optimizer": self.optimizer.resolved(),
             "schedule": self.schedule.resolved(self.run_length(), self.optimizer.lr),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
+            "ema": self.ema.resolved() if self.ema else None,
+            "ensemble": self.ensemble.resolved(self.run_length(), self.optimizer.lr) if self.ensemble else None,
             "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
             "loss": self.loss or LOSSES[task][0],
             "metrics": METRICS[task] if self.metrics is None else self.metrics,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
-from core.recipe.monitor import Mode, Monitor, way
+from core.recipe.monitor import Mode, Monitor, way_of
 
 StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
 """Why a run ended; a run has one. Of two that come together the budget counts first, then the order that evaluations,
@@ -33,11 +33,12 @@ class EarlyStopping(Spec):
 
     def way(self) -> Mode:
         """Which way is better: as said, or as the metric has it."""
-        return way(self.mode, self.monitor)
+        return self.mode or way_of(self.monitor)
 
     def weights(self) -> str:
         """The weights that are judged and kept, by their name in results."""
-        return self.monitor.rpartition("val.")[0].rstrip(".") or "base"
+        *weights, _split, _metric = self.monitor.split(".")
+        return ".".join(weights) or "base"
 
     def resolved(self) -> Self:
         """With `mode` written out."""
@@ -62,7 +63,7 @@ class Target(Spec):
 
     def reached(self, value: float) -> bool:
         """Whether an evaluation is good enough."""
-        return value <= self.value if way(None, self.metric) == "min" else value >= self.value
+        return value <= self.value if way_of(self.metric) == "min" else value >= self.value
 
 
 class Rollback(Spec):

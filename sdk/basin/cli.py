@@ -204,7 +204,7 @@ def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> Non
 def download(  # noqa: PLR0913 - as above
     *,
     job: JobId,
-    kind: Annotated[str | None, typer.Option(help="swa, last …; else the best there is.")] = None,
+    kind: Annotated[str | None, typer.Option(help="swa, ema, snapshot, last …; else the best there is.")] = None,
     to: Annotated[str | None, typer.Option(metavar="PATH", help="A file or a folder; else here.")] = None,
     url: Url = None,
     key: Key = None,
@@ -227,15 +227,17 @@ def plot(  # noqa: PLR0913 - a command's options
         str | None, typer.Option(metavar="A,B", help="As in train.loss,val.loss; needed for many.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", "-o", metavar="PATH", help="Else JOB.svg; '-' is stdout.")] = None,
-    x: Annotated[str, typer.Option(help="step, epoch or seconds.")] = "step",
-    y: Annotated[str, typer.Option(help="auto, linear or log.")] = "auto",
+    kind: Annotated[str | None, typer.Option(help="path: the way of a point over its function; else curves.")] = None,
+    x: Annotated[str | None, typer.Option(help="step, epoch or seconds.")] = None,
+    y: Annotated[str | None, typer.Option(help="auto, linear or log.")] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Draw the curves of one job, or of several in one picture (SVG)."""
     from basin import deeds
 
-    raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, {"x": x, "y": y}))
+    look = {"kind": kind, "x": x, "y": y}
+    raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, look))
 
 
 @app.command()

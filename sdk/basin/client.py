@@ -145,7 +145,8 @@ class Client:
     def plot(self, job_ids: str | Sequence[str], series: Sequence[str] | None = None, **look: Any) -> str:
         """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
 
-        `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean.
+        `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean; or kind="path"
+        for the way of a point, which has no series.
         """
         jobs = [job_ids] if isinstance(job_ids, str) else list(job_ids)
         params = {**look, "series": ",".join(series) if series else None}

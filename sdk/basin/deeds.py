@@ -237,8 +237,8 @@ def download(session: Session, job_id: str, kind: str | None, target: str | None
     return 0
 
 
-def plot(session: Session, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, str]) -> int:
-    """Writes curves of jobs as a picture into a file; '-' is standard output."""
+def plot(session: Session, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, Any]) -> int:
+    """Writes curves or paths of jobs as a picture into a file; '-' is standard output."""
     with session.client() as client:
         picture = client.plot(job_ids, series.split(",") if series else None, **look)
     if target == "-":

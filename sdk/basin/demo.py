@@ -113,10 +113,10 @@ def free_port(wanted: int) -> int:
 
 
 @contextmanager
-def started(port: int, output: IO[bytes]) -> Iterator[str]:
-    """A service of our own, from its first answer to its last process."""
+def started(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
+    """A service of our own, from its first answer to its last process; `options` are those of `basin up`."""
     screen.say("starting the service …")
-    command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port), *options]
     up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("api", "worker", "core", "migrations", "sdk")
 """What users install."""
 
-OURS = (*PRODUCT, "tests", "bench")
+OURS = (*PRODUCT, "tests", "bench", "gallery")
 """Every folder that holds Python of ours."""
 
 IGNORED = (".git", *(ROOT / ".gitignore").read_text(encoding="utf-8").replace("/\n", "\n").split())

@@ -8,6 +8,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from core.engine.steppers.hidden import hidden_matrices
+from core.recipe.averaging import AVERAGING
 from core.recipe.catalog import Described, Kind, catalog, components
 from core.recipe.data import DataSpec
 from core.recipe.models import ModelSpec
@@ -21,22 +23,48 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "step": {"step_size": "1ep"},
     "exponential": {"gamma": 0.9},
     "multistep": {"milestones": ["1ep", "100st"]},
+    "pytorch_optimizer": {"optimizer": "lion", "lr": 1e-3},
     "sequence": {"schedules": [{"name": "linear"}, {"name": "cosine"}], "milestones": ["1ep"]},
+    "function": {"function": "square"},
+    "point": {"start": [1.0]},
 }
+PLAYGROUND = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "function", "function": "square"}}
+BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")}
+"""What those need that go with nothing else."""
+
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
-FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data", "averaging": "swa"}
+FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data"}
+FIELDS = {each.name: each.field for each in AVERAGING}
 
 
 def job(kind: str, name: str) -> dict[str, Any]:
     """A small valid job that uses the component."""
-    chosen = {} if kind == "averaging" else {"name": name, **REQUIRED.get(name, {})}
+    full = getattr(components(kind)[name], "full_batch", False)  # type: ignore[index]
     base = {
-        "model": {"name": "mlp", "hidden": [8]},
+        "model": {"name": "mlp", "hidden": [8, 8]},
         "data": {"name": "digits"},
+        "batch_size": "full" if full else 32,
         "optimizer": {"name": "sgd"},
-        "epochs": 4,
+        "epochs": 20,
     }
-    return {**base, FIELD[kind]: chosen}
+    if kind == "averaging":
+        return base | switched_on(name)
+    return {**base, **BESIDES.get(name, {}), FIELD[kind]: {"name": name, **REQUIRED.get(name, {})}}
+
+
+def switched_on(name: str) -> dict[str, Any]:
+    """The field of a job that turns an averaging method on: swa.swag lies within swa, ensembles have a method."""
+    document: dict[str, Any] = {"method": name} if FIELDS[name] == "ensemble" else {}
+    for field in reversed(FIELDS[name].split(".")):
+        document = {field: document}
+    return document
+
+
+def chosen(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """The part of such a job that is the component's own."""
+    for field in FIELDS[name].split(".") if kind == "averaging" else [FIELD[kind]]:
+        document = document[field]
+    return document
 
 
 @pytest.mark.parametrize(("kind", "name", "component"), EVERY)
@@ -59,7 +87,7 @@ def test_resolves_once_and_for_all(kind: str, name: str, component: type[Describ
 @pytest.mark.parametrize(("kind", "name", "component"), EVERY)
 def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) -> None:
     document = job(kind, name)
-    document[FIELD[kind]]["no_such_field"] = 1
+    chosen(document, kind, name)["no_such_field"] = 1
     with pytest.raises(ValidationError, match="no_such_field"):
         JobSpec.model_validate_json(json.dumps(document))
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
@@ -69,10 +97,13 @@ def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) 
 
 @pytest.mark.parametrize(("name", "component"), components("optimizers").items())
 def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerSpec]) -> None:
-    module, attribute = component.implementation.split(":")
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
+    module, attribute = spec.target().split(":")
     torchs = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    for option, value in component().kwargs().items():
-        assert torchs[option].default == value, option
+    assert set(spec.kwargs()) <= set(torchs)
+    for option, value in spec.kwargs().items():
+        if option not in REQUIRED.get(name, {}):
+            assert torchs[option].default == value, option
 
 
 def test_a_sequence_may_hold_every_schedule_of_the_step_alone_but_itself() -> None:
@@ -92,18 +123,27 @@ def test_schedule_is_finite_and_non_negative(name: str, component: type[Schedule
 def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
     module, attribute = component.implementation.split(":")
     facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
-    built = getattr(importlib.import_module(module), attribute)(component(), facts)  # type: ignore[call-arg]
-    assert sum(each.numel() for each in built.parameters()) == component().parameters(facts)  # type: ignore[call-arg]
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
+    built = getattr(importlib.import_module(module), attribute)(spec, facts)
+    assert sum(each.numel() for each in built.parameters()) == spec.parameters(facts)
+
+
+@pytest.mark.parametrize(("name", "component"), components("models").items())
+def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec]) -> None:
+    spec = JobSpec.model_validate_json(json.dumps(job("models", name)))
+    module, attribute = component.implementation.split(":")
+    built = getattr(importlib.import_module(module), attribute)(spec.model, spec.data.facts())
+    assert len(hidden_matrices(built)) == spec.model.hidden_matrices
 
 
 @pytest.mark.parametrize(("name", "component"), components("datasets").items())
 def test_dataset_is_what_its_facts_say(name: str, component: type[DataSpec], datasets: Any) -> None:
     from safetensors.numpy import load_file
 
-    spec = component()  # type: ignore[call-arg]
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
     facts = spec.facts()
-    assert datasets(spec) == datasets(name)
-    tensors = load_file(datasets(name))
+    assert datasets(spec) == datasets(json.dumps({"name": name, **REQUIRED[name]}) if name in REQUIRED else name)
+    tensors = load_file(datasets(spec))
     assert tensors["inputs"].shape == (facts.examples, *facts.input_shape)
     assert tensors["inputs"].dtype == "float32"
     if facts.classes:

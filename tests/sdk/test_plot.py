@@ -20,7 +20,7 @@ def test_a_picture_goes_into_a_file(basin: Basin, stub: Stub, tmp_path: Path, mo
     stub.on("GET", f"/v1/jobs/{JOB_ID}/plot.svg", SVG)
     assert basin("plot", JOB_ID) == Said(0, f"{JOB_ID}.svg\n", "")
     assert Path(f"{JOB_ID}.svg").read_text(encoding="utf-8") == PICTURE
-    assert stub.asked[0].query == {"x": "step", "y": "auto"}
+    assert stub.asked[0].query == {}
     assert "image/svg+xml" in stub.asked[0].headers["accept"]
     said = basin("plot", JOB_ID, "--series", "train.loss,val.loss", "--x", "epoch", "--y", "log", "-o", "new/a.svg")
     assert said.out == "new/a.svg\n"
@@ -31,7 +31,13 @@ def test_a_picture_goes_into_a_file(basin: Basin, stub: Stub, tmp_path: Path, mo
 def test_several_jobs_come_in_one_picture(basin: Basin, stub: Stub) -> None:
     stub.on("GET", "/v1/metrics/plot.svg", SVG)
     assert basin("plot", "job_1", "job_2", "--series", "val.loss", "-o", "-").out == f"{PICTURE}\n"
-    assert stub.asked[0].query == {"jobs": "job_1,job_2", "series": "val.loss", "x": "step", "y": "auto"}
+    assert stub.asked[0].query == {"jobs": "job_1,job_2", "series": "val.loss"}
+
+
+def test_a_path_asks_for_no_curves(basin: Basin, stub: Stub, tmp_path: Path) -> None:
+    stub.on("GET", f"/v1/jobs/{JOB_ID}/plot.svg", SVG)
+    assert basin("plot", JOB_ID, "--kind", "path", "-o", str(tmp_path / "a.svg")).code == 0
+    assert stub.asked[0].query == {"kind": "path"}
 
 
 def test_a_refusal_writes_nothing(basin: Basin, stub: Stub, tmp_path: Path) -> None:

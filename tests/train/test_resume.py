@@ -15,7 +15,14 @@ CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "d
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 ADAM = {"name": "adam", "lr": 3e-3}
 NADAM = {"name": "nadam", "lr": 3e-3, "weight_decay": 0.1, "decoupled_weight_decay": True}
-OPTIONS: dict[str, dict[str, Any]] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rmsprop": {"momentum": 0.5, "centered": True},
+    "adamw": {"amsgrad": True},
+    "asgd": {"t0": 5.0},
+    "schedule_free_sgd": {"warmup_steps": 8},
+    "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
+}
+FULL = {"batch_size": "full", "epochs": 24}
 STOPS = 50
 
 
@@ -27,13 +34,12 @@ def bumpy(**fields: Any) -> Any:
         schedule={"name": "cosine", "warmup": "1ep"},
         evaluate={"every": "7st"},
         checkpoints={"every": "9st"},
-        swa={"start": "50st", "every": "4st", "anneal": "5st"},
-        **fields,
+        **{"swa": {"start": "50st", "every": "4st", "anneal": "5st"}, **fields},
     )
 
 
 def everything(**fields: Any) -> Any:
-    """The same 80 steps, each of two micro-batches, with all that a step can do, and the best weights kept."""
+    """The same 80 steps, each of two micro-batches, with all that a step can do and all that can be kept."""
     return bumpy(
         batch_size=12,
         accumulate=2,
@@ -41,6 +47,9 @@ def everything(**fields: Any) -> Any:
         label_smoothing=0.1,
         sampling="with_replacement",
         early_stopping={"monitor": "val.accuracy", "patience": 1000, "start_from": "20st"},
+        swa={"start": "50st", "cycle": "4st", "swag": {"samples": 2, "max_rank": 3}},
+        ema={"start": "11st", "every": "2st", "warmup": True, "with_swa": True},
+        ensemble={"method": "checkpoints", "every": "7st", "members": 3},
         **fields,
     )
 
@@ -82,25 +91,34 @@ def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) ->
     assert all(len({step for step, _ in points}) == len(points) for points in joined.values())
     final = pieces[-1]
     assert digests(final.checkpoints()[80]) == digests(every_step[80])
-    assert digests(final.checkpoints("swa")[80]) == digests(reference.checkpoints("swa")[80])
-    kept = [
-        {step: digests(each) for step, each in watcher.checkpoints("best").items()} for watcher in (final, reference)
-    ]
-    assert kept[0].items() <= kept[1].items()
+    for kind in ("swa", "ema", "best", "snapshot"):
+        kept = [{at: digests(each) for at, each in seen.checkpoints(kind).items()} for seen in (final, reference)]
+        assert kept[0].items() <= kept[1].items()
+        assert bool(kept[0]) == (kind == "swa" or bool(spec.early_stopping))
     assert final.checkpoints()[80].manifest["digest"] == every_step[80].manifest["digest"]
     assert (ended.outcome, ended.results) == ("succeeded", ending.results)
-    assert set(ended.results) == {"base", "swa"} | ({"best"} if spec.early_stopping else set())
-    assert bool(kept[0]) == bool(spec.early_stopping)
+    others = {"best", "ema", "swag", "ensemble", "average", "member_1", "member_2", "member_3"}
+    assert set(ended.results) == {"base", "swa"} | (others if spec.early_stopping else set())
 
 
 @pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"adam"}))
 def test_every_optimizer_resumes(run: Train, name: str) -> None:
-    options = OPTIONS.get(name, {})
-    spec = job(optimizer={"name": name, "lr": 0.01, **options})
-    _, whole = run(spec)
-    _, first = run(spec, Watcher(stop_after=11))
-    _, second = run(spec, resume=first.checkpoints()[11])
+    """At any step, with weights that know no decay, batch norm, dropout and SAM where it may be."""
+    kind: Any = components("optimizers")[name]
+    spec = job(
+        model=MLP,
+        optimizer={"name": name, "lr": 0.01, **OPTIONS.get(name, {})},
+        no_decay=["bias"],
+        sam=None if kind.closure else {"interval": 2},
+        **(FULL if kind.full_batch else {}),
+    )
+    stop = random.Random(name).randrange(1, 24)
+    ending, whole = run(spec)
+    _, first = run(spec, Watcher(stop_after=stop))
+    again, second = run(spec, resume=first.checkpoints()[stop])
     assert digests(second.checkpoints()[24]) == digests(whole.checkpoints()[24])
+    assert first.series()["train.loss"] + second.series()["train.loss"] == whole.series()["train.loss"]
+    assert again.results == ending.results
 
 
 def test_full_batch_and_regression_resume(run: Train) -> None:

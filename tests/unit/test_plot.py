@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from core.plot.chart import Band, Chart, Curve, Dots, Look, Panel, Rule, Span
-from core.plot.draw import TooLowError, draw
+from core.plot.draw import draw
+from core.plot.page import TooLowError
 from core.plot.scale import Scale, is_log, x_range, y_range
 from core.plot.style import COLOURS, style
 from tests.support.pictures import SVG, Picture

@@ -60,8 +60,8 @@ class Resident:
 def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str | None = None) -> Resident:
     """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
     inputs, targets = read_dataset(path, spec.facts(), sha256)
-    regression = targets.is_floating_point()
-    groups = torch.zeros(len(targets), dtype=torch.int64) if regression else targets
+    numbers = targets.is_floating_point()
+    groups = torch.zeros(len(targets), dtype=torch.int64) if numbers else targets
     indices = split_indices(groups, spec.split(), spec.split_seed)
     if spec.label_noise:
         targets = targets.clone()
@@ -69,7 +69,7 @@ def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str 
             targets[indices.train], spec.label_noise, spec.facts().outputs, spec.split_seed
         )
     input_scale = fit(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
-    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and regression else None
+    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and numbers else None
 
     def part(chosen: Tensor) -> Part:
         chosen_inputs, chosen_targets = inputs[chosen], targets[chosen]
@@ -115,16 +115,16 @@ def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tup
         inputs, targets = tensors["inputs"], tensors["targets"]
     except (OSError, SafetensorError, KeyError) as error:
         raise EngineError("bad_data", f"cannot read the dataset: {error}", REMEDY) from error
-    regression = facts.task == "regression"
+    numbers = facts.task != "classification"
     found = (tuple(inputs.shape), inputs.dtype), (tuple(targets.shape), targets.dtype)
     expected = (
         ((facts.examples, *facts.input_shape), torch.float32),
-        ((facts.examples, facts.outputs), torch.float32) if regression else ((facts.examples,), torch.int64),
+        ((facts.examples, facts.outputs), torch.float32) if numbers else ((facts.examples,), torch.int64),
     )
     if found != expected:
         raise EngineError("bad_data", f"the dataset's inputs and targets are {found}, not {expected}", REMEDY)
-    if not inputs.isfinite().all() or (regression and not targets.isfinite().all()):
+    if not inputs.isfinite().all() or (numbers and not targets.isfinite().all()):
         raise EngineError("bad_data", "the dataset holds values that are not finite", REMEDY)
-    if not regression and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
+    if not numbers and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
         raise EngineError("bad_data", f"the dataset's classes are not 0 to {facts.outputs - 1}", REMEDY)
     return inputs, targets

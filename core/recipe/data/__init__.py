@@ -9,6 +9,7 @@ from core.recipe.data.blobs import Blobs
 from core.recipe.data.breast_cancer import BreastCancer
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
+from core.recipe.data.function import Function
 from core.recipe.data.gaussian_images import GaussianImages
 from core.recipe.data.iris import Iris
 from core.recipe.data.moons import Moons
@@ -24,8 +25,9 @@ Data = Annotated[
     | Blobs
     | Moons
     | Spirals
-    | GaussianImages,
+    | GaussianImages
+    | Function,
     Field(discriminator="name"),
 ]  # fmt: skip
 
-__all__ = ["Data", "DataSpec", "SplitSizes", "split_sizes"]
+__all__ = ["Data", "DataSpec", "Function", "SplitSizes", "split_sizes"]

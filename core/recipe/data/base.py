@@ -2,12 +2,17 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from core.recipe.component import Component, Fraction
 from core.recipe.facts import DataFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,20 @@ class DataSpec(Component):
     def split(self) -> SplitSizes:
         return split_sizes(self.facts().examples, self.validation, self.test)
 
+    @property
+    def judged_on(self) -> Literal["val", "function"]:
+        """The series of the periodic evaluations: of the validation part, or of a function itself."""
+        return "val"
+
     def content(self) -> dict[str, Any]:
         """The fields that decide what stands in the dataset's file, as JSON values; how it is split is none of them."""
         written = self.model_dump(mode="json", exclude={"name"})
         return {field: value for field, value in written.items() if field not in DataSpec.model_fields}
+
+
+class MadeSpec(DataSpec):
+    """Data that its own fields make: nobody else's file is read."""
+
+    @abstractmethod
+    def generate(self) -> "dict[str, Array]":
+        """`inputs` and `targets` as its facts say; the same on every machine."""

@@ -6,7 +6,7 @@ from core.recipe.data.generated import Draws, GeneratedSpec, Noise
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
-    from core.recipe.data.generated import Array
+    from core.recipe.data.base import Array
 
 
 class GaussianImages(GeneratedSpec):

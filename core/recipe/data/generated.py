@@ -8,12 +8,10 @@ from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
 from core.recipe.component import refuse
-from core.recipe.data.base import DataSpec
+from core.recipe.data.base import MadeSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from core.recipe.data.base import Array
 
 Noise = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -21,7 +19,7 @@ MOST_NUMBERS = 2**24  # in all inputs together: 64 MB as float32
 GRID = 2.0**-20  # inputs are multiples of it, so that the last bit of somebody's cosine changes nothing
 
 
-class GeneratedSpec(DataSpec):
+class GeneratedSpec(MadeSpec):
     """Classification data drawn by a generator seeded by `seed`; classes are as even as they can be."""
 
     examples: Annotated[int, Field(ge=2, le=1_000_000)] = 1000

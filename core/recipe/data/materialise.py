@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from core.recipe.data import Data, DataSpec
-from core.recipe.data.generated import GeneratedSpec
+from core.recipe.data.base import MadeSpec
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 VERSION = 1  # part of the file name: a change of content is a new file, never a changed one
@@ -36,14 +36,14 @@ def dataset_path(data: DataSpec, folder: Path) -> Path:
 def materialise(data: DataSpec, folder: Path) -> Path:
     """Write the dataset unless it is there. Atomic: several processes may do it at once, each reader sees a whole file.
 
-    Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, 1) for regression.
+    Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, outputs) for numbers.
     """
     path = dataset_path(data, folder)
     if path.exists():
         return path
     from safetensors.numpy import save
 
-    tensors = data.generate() if isinstance(data, GeneratedSpec) else _load(data.name)
+    tensors = data.generate() if isinstance(data, MadeSpec) else _load(data.name)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
         try:

@@ -8,11 +8,13 @@ from core.recipe.models.base import Init, ModelSpec
 from core.recipe.models.cnn import CNN
 from core.recipe.models.logistic import Logistic
 from core.recipe.models.mlp import MLP
+from core.recipe.models.point import Point
 
 Model = Annotated[
     Logistic
     | MLP
-    | CNN,
+    | CNN
+    | Point,
     Field(discriminator="name"),
 ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.component import Component, Fraction, Spec
-from core.recipe.facts import DataFacts
+from core.recipe.facts import DataFacts, Task
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -31,6 +31,7 @@ class ModelSpec(Component):
     """Fields say the shape; inputs and outputs follow from the data."""
 
     implementation: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
     init: Init = Init()
 
     @abstractmethod
@@ -41,6 +42,16 @@ class ModelSpec(Component):
     def normalises_batches(self) -> bool:
         """Whether a batch of one example has no statistics to normalise by."""
         return False
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the weights whose way is a series each; none for a network."""
+        return ()
+
+    @property
+    def hidden_matrices(self) -> int:
+        """How many hidden layers have a matrix of weights: linear ones, neither the first nor the last with weights."""
+        return 0
 
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         """What does not fit together; pointers are relative to the model."""

@@ -35,6 +35,8 @@ class Heard:
 class ScheduleSpec(Component):
     """Linear warm-up over `warmup`, lr (t + 1) / W for t < W; then the schedule's own clock starts at 0."""
 
+    steady: ClassVar[bool] = False
+    """Whether the rate is the same at every step once warm-up is over."""
     fills: ClassVar[str | None] = None
     """The field whose default is what is left of the run after warm-up."""
     warmup: Duration = Duration.of_steps(0)

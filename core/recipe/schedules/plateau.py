@@ -6,7 +6,7 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative
 from core.recipe.duration import RunLength
-from core.recipe.monitor import Mode, Monitor, way
+from core.recipe.monitor import Mode, Monitor, way_of
 from core.recipe.schedules.base import Heard, LearningRate, ScheduleSpec
 
 ThresholdMode = Literal["rel", "abs"]
@@ -38,17 +38,21 @@ class Plateau(ScheduleSpec):
         return lambda _: lr
 
     def resolved(self, run: RunLength, lr: float) -> Self:
-        return self.model_copy(update={"mode": way(self.mode, self.monitor)})
+        return self.model_copy(update={"mode": self.way()})
 
     def watches(self) -> str | None:
         return self.monitor
+
+    def way(self) -> Mode:
+        """Which way is better: as said, or as the metric has it."""
+        return self.mode or way_of(self.monitor)
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than the `best` so far (None: there is none yet); what is no number never is."""
         if best is None or not math.isfinite(value):
             return math.isfinite(value)
         margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
-        return value < best - margin if way(self.mode, self.monitor) == "min" else value > best + margin
+        return value < best - margin if self.way() == "min" else value > best + margin
 
     def hears(self, heard: Heard, value: float) -> Heard:
         better = self.improves(value, heard.best)

@@ -1,0 +1,97 @@
+"""The ways of jobs that train a point, over the function that they descend."""
+
+import math
+from collections.abc import Sequence
+
+from core.db.session import Database
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.charts import told_apart
+from core.jobs.comparison import Subject
+from core.jobs.metrics import columns
+from core.plot.chart import Map, Way
+from core.recipe.data import Function
+
+MOST_PLACES = 4000  # of all ways together; of more, every so many-th is drawn
+MARGIN = 0.04  # of what is shown, on either side
+FARTHEST = 4.0  # times what is shown anyway: how far a way that flies off is followed
+Place = tuple[float, ...]
+Window = list[tuple[float, float]]
+
+
+def path_map(db: Database, subjects: Sequence[Subject], *, from_: int | None = None, to: int | None = None) -> Map:
+    """The places of every job from step `from_` to step `to`, both included; a colour for each job.
+
+    Raises:
+        InvalidRequest: a job trains no point, the function takes more than two numbers, or the functions differ.
+    """
+    function = _common(subjects)
+    names = told_apart(subjects)
+    most = MOST_PLACES // len(subjects)
+    visited = [_thinned(_places(db, one, from_, to), most) for one in subjects]
+    given = f", h = {', '.join(f'{each:g}' for each in function.h)}" if function.h else ""
+    what = f"{function.function}: f = {function.formula.text}{given}"
+    return Map(
+        summary=f"{', '.join(names.values())}: the way over {what}",
+        heading=what,
+        surface=function.value,
+        window=_window(function, visited),
+        ways=[Way(names[one.id], visited[place], place) for place, one in enumerate(subjects)],
+        title=names[subjects[0].id] if len(subjects) == 1 else None,
+    )
+
+
+def _common(subjects: Sequence[Subject]) -> Function:
+    found: list[Function] = []
+    for one in subjects:
+        data = one.spec.data
+        if not isinstance(data, Function):
+            hint = 'leave "kind" out to draw its curves; a path needs the model "point"'
+            raise _refused("/query/kind", f"{one.name or one.id} trains {one.spec.model.name}, not a point", hint)
+        found.append(data)
+    first = found[0]
+    if first.dimension > 2:
+        message = f"a picture has room for two dimensions, and this function has {first.dimension}"
+        raise _refused("/query/kind", message, "draw the series point.0, point.1, … instead")
+    if any((each.function, each.h) != (first.function, first.h) for each in found):
+        raise _refused("/query/jobs", "these jobs descend different functions", "draw each on its own")
+    return first
+
+
+def _refused(pointer: str, message: str, hint: str) -> InvalidRequest:
+    return InvalidRequest(errors=(FieldProblem(pointer, message, hint),))
+
+
+def _places(db: Database, one: Subject, from_: int | None, to: int | None) -> list[Place]:
+    """Of the steps of which all coordinates are known."""
+    names = [f"point.{name}" for name in one.spec.model.coordinates]
+    found = columns(db, one.id, names, from_=from_, to=to)
+    if len(found) < len(names):
+        return []
+    known = [dict(zip(found[name].steps, found[name].values, strict=True)) for name in names]
+    first, last = -math.inf if from_ is None else from_, math.inf if to is None else to
+    steps = sorted(step for step in set.intersection(*map(set, known)) if first <= step <= last)
+    return [tuple(each[step] for each in known) for step in steps]
+
+
+def _thinned(places: list[Place], most: int) -> list[Place]:
+    """Evenly, both ends kept."""
+    last = len(places) - 1
+    return places if last < most else [places[number * last // (most - 1)] for number in range(most)]
+
+
+def _window(function: Function, ways: Sequence[list[Place]]) -> Window:
+    """What the function's own window shows, where every way begins, and the ways as far as they do not fly off."""
+    formula = function.formula
+    own = formula.window * (function.dimension if formula.takes_h else 1)
+    starts = [list(stretch) + [way[0][axis] for way in ways if way] for axis, stretch in enumerate(own)]
+    return [
+        _wide_enough(min(seen), max(seen), [place[axis] for way in ways for place in way])
+        for axis, seen in enumerate(starts)
+    ]
+
+
+def _wide_enough(low: float, high: float, visited: Sequence[float]) -> tuple[float, float]:
+    reach = FARTHEST * (high - low)
+    near = [low, high, *(each for each in visited if low - reach <= each <= high + reach)]
+    air = MARGIN * (max(near) - min(near))
+    return min(near) - air, max(near) + air

@@ -1,0 +1,169 @@
+"""A function of a few numbers as data: the mean of one function per example, so that batches differ."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticKnownError
+
+from core.errors import FieldProblem
+from core.recipe.component import Fraction, Positive, Spec, refuse
+from core.recipe.data.base import MadeSpec
+from core.recipe.data.formulas import FORMULAS, Formula, Number
+from core.recipe.facts import DataFacts
+
+if TYPE_CHECKING:
+    from core.recipe.data.base import Array
+
+MOST_EXAMPLES = 4096
+MOST_DIMENSIONS = 64
+SLACK = 1e-6  # of the sum of all |a_i|: what decimal fractions may leave
+DIGITS = 23  # binary ones of the largest a_i, on whose grid all lie: float32 holds them, and they still sum to zero
+SPARE: dict[str, Any] = {"validation": 0.0, "test": 0.0, "standardize": False}
+"""What splits and scales examples, at the one value that makes sense here."""
+
+Bounded = Annotated[float, Field(ge=-1e6, le=1e6)]
+Vector = Annotated[tuple[Bounded, ...], Field(min_length=1, max_length=MOST_DIMENSIONS)]
+
+
+def _known(name: str) -> str:
+    if name not in FORMULAS:
+        *first, last = (repr(each) for each in FORMULAS)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(first)} or {last}"})
+    return name
+
+
+FunctionName = Annotated[
+    str,
+    AfterValidator(_known),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"const": name, "title": f"f = {each.text}", "description": each.about}
+                for name, each in FORMULAS.items()
+            ]
+        }
+    ),
+]
+
+
+class PairedNoise(Spec):
+    """Examples 2k and 2k + 1 are + and - `scale` along one axis; the pairs take the axes in turn."""
+
+    scale: Positive
+    examples: Annotated[int, Field(ge=2, le=MOST_EXAMPLES, multiple_of=2)]
+
+    def vectors(self, dimension: int) -> list[list[float]]:
+        """The a_i, one list of `dimension` numbers for each example."""
+        signs = (self.scale, -self.scale)
+        return [
+            [signs[i % 2] * (i // 2 % dimension == axis) for axis in range(dimension)] for i in range(self.examples)
+        ]
+
+
+def _form(value: object) -> str:
+    return "paired" if isinstance(value, dict | PairedNoise) else "listed"
+
+
+Noise = Annotated[
+    Annotated[tuple[Vector, ...], Field(max_length=MOST_EXAMPLES), Tag("listed")]
+    | Annotated[PairedNoise, Tag("paired")],
+    Discriminator(_form),
+]
+
+
+class Function(MadeSpec):
+    """f is the mean of f_i(x) = f(x) + a_i · x over the examples i, where `noise` holds the a_i, which sum to zero.
+
+    The full batch descends f itself, a smaller one f and what its own a_i add; without noise there is one example. The
+    noise is given as vectors, or as pairs of + and - `scale` along each axis in turn. Nothing is held out: what is
+    evaluated is f itself, the series function.loss. `quadratic` takes the curvatures `h`, one for each dimension.
+    """
+
+    summary: ClassVar[str] = "A function of one or more numbers, the playground of the model point."
+    name: Literal["function"] = "function"
+    function: FunctionName
+    h: Vector | None = None
+    noise: Noise = ()
+    validation: Fraction = 0.0
+    test: Fraction = 0.0
+    standardize: bool = False
+
+    @property
+    def formula(self) -> Formula:
+        return FORMULAS[self.function]
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers f takes."""
+        return len(self.h or ()) if self.formula.takes_h else len(self.formula.window)
+
+    @property
+    def judged_on(self) -> Literal["function"]:
+        return "function"
+
+    def value(self, *x: Number) -> Number:
+        """f(x, y, …) of floats, or of tensors."""
+        return self.formula.value(*x, h=self.h) if self.formula.takes_h else self.formula.value(*x)
+
+    def vectors(self) -> list[list[float]]:
+        """The a_i as they were given; a single zero when there is no noise."""
+        if isinstance(self.noise, PairedNoise):
+            return self.noise.vectors(self.dimension)
+        return [list(each) for each in self.noise] or [[0.0] * self.dimension]
+
+    def facts(self) -> DataFacts:
+        """An example is what it adds, its target; it has no input."""
+        examples = self.noise.examples if isinstance(self.noise, PairedNoise) else max(1, len(self.noise))
+        return DataFacts(examples, (0,), "function", self.dimension)
+
+    @model_validator(mode="after")
+    def is_a_mean(self) -> Self:
+        found = [*self._curvatures()] or [*self._sizes()] or [*self._sums()]
+        for field, value in SPARE.items():
+            if getattr(self, field) != value:
+                found.append(
+                    FieldProblem(f"/{field}", "a function has nothing to hold out or to scale", "leave it out")
+                )
+        if found:
+            raise refuse(*found)
+        return self
+
+    def _curvatures(self) -> Iterator[FieldProblem]:
+        if self.formula.takes_h and self.h is None:
+            yield FieldProblem(
+                "/h", f"{self.function} needs its curvatures", 'give one for each dimension: "h": [1, 10]'
+            )
+        elif self.h is not None and not self.formula.takes_h:
+            takers = " or ".join(name for name, each in FORMULAS.items() if each.takes_h)
+            yield FieldProblem("/h", f"{self.function} has no curvatures to choose", f"leave it out, or take {takers}")
+
+    def _sizes(self) -> Iterator[FieldProblem]:
+        if isinstance(self.noise, PairedNoise):
+            if self.noise.examples % (2 * self.dimension):
+                message = f"{self.noise.examples} examples do not share {self.dimension} axes evenly"
+                yield FieldProblem("/noise/examples", message, f"use a multiple of {2 * self.dimension}")
+            return
+        for index, each in enumerate(self.noise):
+            if len(each) != self.dimension:
+                message = f"{len(each)} numbers, where {self.function} takes {self.dimension}"
+                yield FieldProblem(f"/noise/{index}", message, "give one for each dimension")
+
+    def _sums(self) -> Iterator[FieldProblem]:
+        columns = list(zip(*self.vectors(), strict=True))
+        sums = [math.fsum(column) for column in columns]
+        if any(abs(total) > SLACK * math.fsum(map(abs, column)) for total, column in zip(sums, columns, strict=True)):
+            shown = ", ".join(f"{total:g}" for total in sums[:4]) + (", …" if len(sums) > 4 else "")
+            hint = "take the mean off each, so that f stays the mean of the examples"
+            yield FieldProblem("/noise", f"the vectors sum to ({shown}), not to zero", hint)
+
+    def generate(self) -> "dict[str, Array]":
+        """Targets float32 (N, dimension): the a_i on a grid on which they sum to exactly zero; inputs (N, 0)."""
+        import numpy as np
+
+        vectors = np.array(self.vectors(), dtype=np.float64)
+        unit = math.ldexp(1.0, math.frexp(float(np.abs(vectors).max()))[1] - DIGITS)
+        sums = np.round(np.cumsum(vectors - vectors.mean(0), axis=0) / unit)
+        targets = np.diff(sums, axis=0, prepend=0.0) * unit
+        return {"inputs": np.zeros((len(targets), 0), np.float32), "targets": targets.astype(np.float32)}

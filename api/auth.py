@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
 from api.keyring import Keyring
-from core.errors import Forbidden, Misconfigured
+from core.db.session import is_transient
+from core.errors import Forbidden, Misconfigured, Unauthenticated
+from core.jobs.keys import Key
 from core.settings import Limits, Settings
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]{1,5})?")
@@ -43,14 +45,10 @@ async def authenticate(request: Request) -> Principal:
         Unauthenticated: a key is needed, and this is none that opens anything.
         QuotaExceeded: it has made as many requests in the last minute as it may.
     """
-    if not await asks_for_keys(request.app.state):
-        return LOCAL
-    keyring: Keyring = request.app.state.service.keyring
-    text = bearer(request.headers)
-    key = keyring.recall(text)
+    key = await _key_of(request)
     if key is None:
-        key = await run_in_threadpool(keyring.look_up, text)
-    keyring.count(key.id, key.limits)
+        return LOCAL
+    request.app.state.service.keyring.count(key.id, key.limits)
     return Principal(key.owner, frozenset(key.scopes), key.limits)
 
 
@@ -62,6 +60,30 @@ async def authorize(request: Request, caller: Caller) -> None:
     needed = scope_for(request.method, request.url.path)
     if needed not in caller.scopes:
         raise Forbidden(f"This key lacks the scope {needed!r}.")
+
+
+async def still_admitted(request: Request) -> bool:
+    """Whether the same request would be let in again now; as long as the database is away nobody can say otherwise.
+
+    One at a time asks the database: of all streams that come at once the others then find it answered.
+    """
+    try:
+        await _key_of(request, request.app.state.service.live.turn)
+    except Unauthenticated:
+        return False
+    except Exception as error:
+        if not is_transient(error):
+            raise
+    return True
+
+
+async def _key_of(request: Request, turn: CapacityLimiter | None = None) -> Key | None:
+    """The key that opens to this request; None when none is asked for."""
+    if not await asks_for_keys(request.app.state, turn):
+        return None
+    keyring: Keyring = request.app.state.service.keyring
+    text = bearer(request.headers)
+    return keyring.recall(text) or await to_thread.run_sync(keyring.look_up, text, limiter=turn)
 
 
 def scope_for(method: str, path: str) -> str:
@@ -78,14 +100,14 @@ def bearer(headers: Headers) -> str:
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
-async def asks_for_keys(state: Any) -> bool:
+async def asks_for_keys(state: Any, turn: CapacityLimiter | None = None) -> bool:
     """Whether only a key opens anything: it is so beyond loopback, and everywhere once there was a key."""
     settings: Settings = state.settings
     if not is_loopback(settings.host):
         return True
     keyring: Keyring = state.service.keyring
     known = keyring.recall_any_made()
-    return await run_in_threadpool(keyring.any_made) if known is None else known
+    return await to_thread.run_sync(keyring.any_made, limiter=turn) if known is None else known
 
 
 def is_loopback(host: str) -> bool:

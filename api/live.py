@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from anyio import CapacityLimiter
+
 from core.db.session import Database, is_transient
 from core.errors import QuotaExceeded
 from core.jobs.feed import Ask, Look, look, versions
@@ -72,6 +74,7 @@ class Live:
         self._hungry = asyncio.Event()  # and it should not wait for the next round
         self._closed = False
         self._reader = ThreadPoolExecutor(1, "live")
+        self.turn = CapacityLimiter(1)  # for what each reader has to ask, and one answer serves them all
 
     @property
     def held(self) -> int:

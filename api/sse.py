@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,10 +17,12 @@ from core.jobs.feed import Ask, Item, Look
 
 PING_SECONDS = 15.0
 SLOW_SECONDS = 20.0  # a reader that takes nothing for this long is dropped
-LONGEST_SECONDS = 3600.0  # then the reader comes again, and whether it may is looked at again
+CHECK_SECONDS = 5.0  # whether a reader may still listen is looked at again and again
+LONGEST_SECONDS = 3600.0  # then the reader comes again
 RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
+Admitted = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("basin.api")
 
 
@@ -54,11 +56,11 @@ def encode(found: Look) -> bytes:
 
 
 class Stream(EventSourceResponse):
-    """Sends what the poller finds for one reader, until the job has ended or the reader is gone."""
+    """Sends what the poller finds for one reader, until the job has ended or the reader is gone or let in no more."""
 
-    def __init__(self, live: Live, owner: str, ask: Ask) -> None:
+    def __init__(self, live: Live, owner: str, ask: Ask, admitted: Admitted) -> None:
         """The owner's place is taken when the response begins, and free again when it ends in whatever way."""
-        self._frames = _frames(live, ask)
+        self._frames = _frames(live, ask, admitted)
         super().__init__(self._frames, headers=HEADERS)
         self._live, self._owner = live, owner
 
@@ -79,21 +81,33 @@ class Stream(EventSourceResponse):
                 raise ClientDisconnect from None
 
 
-async def _frames(live: Live, ask: Ask) -> AsyncGenerator[bytes]:
+async def _frames(live: Live, ask: Ask, admitted: Admitted) -> AsyncGenerator[bytes]:
     clock = asyncio.get_running_loop().time
-    until = clock() + LONGEST_SECONDS
+    spoke = checked = clock()
+    until = spoke + LONGEST_SECONDS
+
+    async def over() -> bool:
+        nonlocal checked
+        if clock() < checked + CHECK_SECONDS:
+            return False
+        checked = clock()
+        return checked > until or not await admitted()
+
     version: int | None = None
     yield RETRY
-    while clock() < until:
+    while not await over():
         with live.asking(ask, version) as pending:
-            while not await pending.within(PING_SECONDS):
-                if clock() > until:
+            while not await pending.within(min(PING_SECONDS, CHECK_SECONDS)):
+                if await over():
                     return
-                yield KEEPALIVE_COMMENT
+                if clock() >= spoke + PING_SECONDS:
+                    spoke = clock()
+                    yield KEEPALIVE_COMMENT
         news = pending.done.result()
         if news is None:
             return
         if news.body:
+            spoke = clock()
             yield news.body
         if news.look.ended:
             return

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import typer
 
+from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from worker import runner
@@ -36,7 +37,8 @@ class Printer:
                 self._progress(fields)
             case "checkpoint":
                 weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
-                shutil.copyfile(weights, self._out / f"{fields['kind']}.safetensors")
+                name = f"{MEMBER}-{fields['step']}" if fields["kind"] == MEMBER else fields["kind"]
+                shutil.copyfile(weights, self._out / f"{name}.safetensors")
                 shutil.rmtree(fields["folder"])
             case "log":
                 typer.echo(f"{fields['level']}: {fields['message']}")
@@ -76,8 +78,9 @@ def progress_line(fields: dict[str, Any]) -> str:
 def _make_room(out: Path) -> None:
     """Files of an earlier run would look as if they were this one's."""
     out.mkdir(parents=True, exist_ok=True)
-    for old in (out / "results.json", *(out / f"{kind}.safetensors" for kind in ("last", "swa", "best"))):
-        old.unlink(missing_ok=True)
+    known = ("results.json", *(f"{kind}.safetensors" for kind in ("last", "swa", "ema", "best", f"{MEMBER}-[0-9]*")))
+    for old in [path for name in known for path in out.glob(name)]:
+        old.unlink()
 
 
 def train_here(spec: JobSpec, out: Path) -> int:

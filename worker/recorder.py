@@ -15,6 +15,7 @@ from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk, record_points
 from core.logs import carry
 from core.recipe.assignment import Resume
+from core.recipe.averaging.ensemble import MEMBER
 from core.redact import redact
 from core.store.base import Store, StoreTransient
 from core.store.keys import checkpoint_prefix
@@ -53,7 +54,7 @@ class Recorder:
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=carry(self._run), name=f"recorder-{heart.fence.job_id}", daemon=True)
         self.failure: str | None = None
-        self.missing: set[str] = set()  # kinds of checkpoints whose newest one could not be stored
+        self.missing: set[str] = set()  # checkpoints that count and could not be stored, see _counts_as
 
     def start(self) -> None:
         self._thread.start()
@@ -148,7 +149,7 @@ class Recorder:
             message = redact(f"the checkpoint at step {row.step} could not be stored: {error}")
             body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
             self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
-            self.missing.add(row.kind)
+            self.missing.add(_counts_as(row))
         else:
             chunks, resumable = self._book.pending(), bool(frame["resumable"])
             self._heart.persist(
@@ -157,7 +158,9 @@ class Recorder:
             self._book.written()
             if resumable:
                 self._book.turn(row.step)
-            self.missing.discard(row.kind)
+            self.missing.discard(_counts_as(row))
+            if resumable:  # who goes on from here writes again every member that then still counts
+                self.missing = {each for each in self.missing if not each.startswith(MEMBER)}
         shutil.rmtree(folder, ignore_errors=True)
         self._backlog.settle()
 
@@ -178,7 +181,7 @@ class Recorder:
 
     def _check_results(self, row: NewCheckpoint) -> None:
         """Who resumes from a checkpoint with results writes no other weights again, so these must be stored before."""
-        lacking = sorted(self.missing - {row.kind})
+        lacking = sorted(self.missing - {_counts_as(row)})
         if lacking and row.manifest.get("results") is not None:
             raise OSError(f"its {' and '.join(lacking)} weights could not be stored")
 
@@ -188,3 +191,8 @@ class Recorder:
             put = partial(self._store.put_file, folder / file["name"], f"{row.key}/{file['name']}")
             if self._heart.reach(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")
+
+
+def _counts_as(row: NewCheckpoint) -> str:
+    """Of most kinds the newest one counts, of an ensemble's members each."""
+    return f"{row.kind} {row.step}" if row.kind == MEMBER else row.kind

@@ -40,7 +40,7 @@ def edit(
         age_step=service.settings.age_step_seconds,
         fits=lambda version: if_match is None or unchanged(if_match, etag(version)),
     )
-    return answer(get_job(service.db, caller.owner, job_id), 200)
+    return answer(service, get_job(service.db, caller.owner, job_id), 200)
 
 
 @router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 413, 415))

@@ -23,7 +23,10 @@ router = APIRouter(tags=["checkpoints"])
 
 
 class Checkpoint(BaseModel):
-    """Weights of a job after `step` optimizer steps. `sha256` and `bytes` are those of the content."""
+    """Weights of a job after `step` optimizer steps. `sha256` and `bytes` are those of the content.
+
+    `kind` is last (where a run goes on), best, swa, ema, or snapshot: a member of an ensemble, one checkpoint for each.
+    """
 
     id: str
     object: Literal["checkpoint"]

@@ -1,6 +1,7 @@
 """What happens to a job: as a list, or as a stream while it happens."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -9,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import Caller
+from api.auth import Caller, still_admitted
 from api.deps import JobId, Running, Service
 from api.documents import Json
 from api.openapi import problems
@@ -88,7 +89,7 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
         return Response(status_code=204, headers={"Vary": "Accept"})
     if request.scope["basin.head"]:
         return Response(media_type=MEDIA_TYPE, headers=HEADERS)
-    return Stream(service.live, caller.owner, ask)
+    return Stream(service.live, caller.owner, ask, partial(still_admitted, request))
 
 
 def _wants_stream(request: Request) -> bool:

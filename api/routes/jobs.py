@@ -3,9 +3,10 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from fastapi import Query as InQuery
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
@@ -13,7 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import Caller
+from api.auth import Caller, still_admitted
 from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse, timestamp
 from api.live import wait_asked
@@ -21,10 +22,11 @@ from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.ranges import unchanged
 from api.search import BY_METADATA, JobsQuery, Status
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, Unauthenticated
 from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
 from core.jobs.submit import Idempotency, submit
 from core.jobs.verbs import cancel
+from core.jobs.waiting import Outlook, outlook
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
 
@@ -47,7 +49,10 @@ SMALLEST = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer"
 
 
 class Progress(BaseModel):
-    """Where the run stands; the engine adds the loss, the rate and the newest metrics."""
+    """Where the run stands; the engine adds the loss, the rate and the newest metrics.
+
+    `eta_seconds` until it ends: a guess, from its own pace, or from the last runs while it waits.
+    """
 
     step: int
     steps: int
@@ -61,10 +66,11 @@ class Progress(BaseModel):
 
 
 class Place(BaseModel):
-    """`ahead` jobs are served first; `position` counts from 1."""
+    """`ahead` jobs are served first; `position` counts from 1. `eta_seconds` until it starts, a guess."""
 
     position: int
     ahead: int
+    eta_seconds: float | None
 
 
 class Moment(BaseModel):
@@ -175,7 +181,7 @@ def submit_job(
         view = get_job(service.db, caller.owner, done.job_id)
     except NotFound:
         raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
-    made = answer(view, 201 if done.created else 200)
+    made = answer(service, view, 201 if done.created else 200)
     made.headers["Location"] = f"/v1/jobs/{done.job_id}"
     return made
 
@@ -192,7 +198,8 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     views, more = list_jobs(
         service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
     )
-    return Json(page([_shown(view) for view in views], has_more=more))
+    expected = _outlook(service, views)
+    return Json(page([_shown(view, expected) for view in views], has_more=more))
 
 
 @router.get(
@@ -201,10 +208,12 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     response_model=Job,
     responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
 )
-async def get_one(
+async def get_one(  # noqa: PLR0913 - what a request may bring
+    *,
     job_id: JobId,
     caller: Caller,
     service: Running,
+    request: Request,
     if_none_match: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job changes, or after 30 s")] = None,
 ) -> Response:
@@ -217,6 +226,8 @@ async def get_one(
         view = await run_in_threadpool(get_job, service.db, caller.owner, job_id)
         known = if_none_match is None or unchanged(if_none_match, etag(view.version))
         waited = is_over(view) or not known or await service.live.change(caller.owner, job_id, view.version, seconds)
+        if not await still_admitted(request):
+            raise Unauthenticated
     found = await run_in_threadpool(_one, service, caller.owner, job_id, if_none_match)
     if waited:
         found.headers["Preference-Applied"] = f"wait={seconds}"
@@ -228,7 +239,7 @@ def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -
         tag = etag(job_version(service.db, owner, job_id))
         if unchanged(if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})
-    return answer(get_job(service.db, owner, job_id), 200)
+    return answer(service, get_job(service.db, owner, job_id), 200)
 
 
 @router.post(
@@ -241,7 +252,7 @@ def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -
 def cancel_job(job_id: JobId, caller: Caller, service: Running) -> Json:
     """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
     cancel(service.db, caller.owner, job_id)
-    return answer(get_job(service.db, caller.owner, job_id), 202)
+    return answer(service, get_job(service.db, caller.owner, job_id), 202)
 
 
 def _digest(document: object) -> str:
@@ -253,8 +264,14 @@ def etag(version: int) -> str:
     return f'W/"{version}"'
 
 
-def answer(view: JobView, status: int) -> Json:
-    return Json(_shown(view), status, {"ETag": etag(view.version)})
+def answer(service: Service, view: JobView, status: int) -> Json:
+    return Json(_shown(view, _outlook(service, [view])), status, {"ETag": etag(view.version)})
+
+
+def _outlook(service: Service, views: Sequence[JobView]) -> Outlook | None:
+    """For those of these jobs of one owner that wait; None when none does, and nothing was asked."""
+    waiting = [view for view in views if view.queue]
+    return outlook(service.db, waiting[0].owner, service.settings.lease_seconds) if waiting else None
 
 
 def _dry(spec: JobSpec) -> dict[str, object]:
@@ -272,9 +289,10 @@ def _warnings(spec: JobSpec) -> list[dict[str, str]]:
     return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in spec.warnings()]
 
 
-def _shown(view: JobView) -> dict[str, object]:
+def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
     spec = JobSpec.model_validate_json(json.dumps(view.spec))
     own = f"/v1/jobs/{view.id}"
+    queue = _place(view, expected)
     return {
         "id": view.id,
         "object": "job",
@@ -282,8 +300,8 @@ def _shown(view: JobView) -> dict[str, object]:
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,
-        "progress": _progress(view, spec),
-        "queue": {"position": view.queue.position, "ahead": view.queue.ahead} if view.queue else None,
+        "progress": _progress(view, spec) | {"eta_seconds": _eta(view, spec, queue, expected)},
+        "queue": queue,
         "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "results": view.results or {},
         "stop_reason": view.stop_reason,
@@ -306,6 +324,14 @@ def _shown(view: JobView) -> dict[str, object]:
     }
 
 
+def _place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:
+    if view.queue is None or expected is None:
+        return None
+    ahead = view.queue.ahead
+    _, starts = expected.of(view.needs, ahead, desired=view.desired, most=view.most_running)
+    return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
+
+
 def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
     run = spec.run_length()
     known: dict[str, object] = {
@@ -315,18 +341,26 @@ def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
         "epochs": -(-run.total_steps // run.steps_per_epoch),
         "fraction": 0.0,
     }
-    return known | view.progress | {"eta_seconds": _eta(view, run.total_steps)}
+    return known | view.progress
 
 
-def _eta(view: JobView, steps: int) -> float | None:
-    """Seconds to go at the pace of this job so far, time in the queue not counted; None unless it runs and moved."""
-    done = int(view.progress.get("step", 0))
-    if view.status != "running" or not done:
-        return None
+def _eta(view: JobView, spec: JobSpec, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
+    """Seconds until it ends: what is left at the pace of this job so far, time in the queue not counted. Before it has
+    moved, what runs usually take; and first it has to start. None when that cannot be said.
+    """
+    done, steps = int(view.progress.get("step", 0)), spec.run_length().total_steps
+    left = (steps - done) * _spent(view) / done if done else None
+    if queue and expected:
+        starts, left = queue["eta_seconds"], expected.usual if left is None else left
+        return None if starts is None or left is None else round(starts + left, 1)
+    return round(left, 1) if view.status == "running" and left is not None else None
+
+
+def _spent(view: JobView) -> float:
+    """Seconds that the job has run, in all of its attempts."""
     running, began = 0.0, None
     for moment in view.timeline:
         if began is not None:
             running += moment.at - began
         began = moment.at if moment.status in {"running", "pausing", "cancelling"} else None
-    running += max(0.0, time.time() - began) if began is not None else 0.0
-    return round((steps - done) * running / done, 1)
+    return running + (max(0.0, time.time() - began) if began is not None else 0.0)

@@ -33,8 +33,8 @@ class SeriesPoints(BaseModel):
 
 
 class Metrics(BaseModel):
-    """Series by name. `train.*` and `lr` carry the number of the optimizer step, from 0; `val.*`, `test.*` and `swa.*`
-    the number of completed steps.
+    """Series by name. `train.*` and `lr` carry the number of the optimizer step, from 0; evaluations (`val.*`, `swa.*`,
+    `ema.*`, `ensemble.*` …) that of completed steps.
     """
 
     job: str

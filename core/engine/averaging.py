@@ -10,11 +10,11 @@ from core.engine.datasets.resident import Part
 from core.engine.evaluate import reestimate_batch_norm
 from core.engine.keeper import Keeper
 from core.engine.networks.network import Network
-from core.recipe.averaging import SwaPhase
+from core.recipe.averaging import EmaPhase, Occasions
 
 
-class Average(Keeper, Protocol):
-    """A network of its own, made from weights that the trained one visits. The trained one is never touched."""
+class Collector(Keeper, Protocol):
+    """Takes in weights that the trained network visits. The trained one is never touched."""
 
     def collects(self, completed: int) -> bool:
         """Whether the weights after `completed` optimizer steps come in."""
@@ -25,6 +25,10 @@ class Average(Keeper, Protocol):
     @property
     def ready(self) -> bool:
         """Whether there is something to judge yet."""
+
+
+class Average(Collector, Protocol):
+    """A network of its own, made from what was collected."""
 
     def network(self) -> Network:
         """What is judged and saved, its batch norm in order."""
@@ -38,24 +42,20 @@ class RunningMean:
 
     prefix = "swa."
 
-    def __init__(self, phase: SwaPhase, network: Network, train: Part, batch_size: int) -> None:
+    def __init__(self, occasions: Occasions, network: Network, train: Part, batch_size: int) -> None:
         """`network` is a second network of the same shape; its weights become the mean."""
-        self.phase = phase
+        self.collects = occasions.collects
         self.models = 0
+        self.weights = network.weights.detach()  # (P,), the mean
         self._network = network
         self._train = train
         self._batch_size = batch_size
         self._normalised = 0
 
-    def collects(self, completed: int) -> bool:
-        """As the phase has it."""
-        return self.phase.collects(completed)
-
     def collect(self, network: Network) -> None:
         """Mean <- mean + (weights - mean) / n for the n-th model: one lerp over the flat buffer."""
         self.models += 1
-        with torch.no_grad():
-            self._network.weights.lerp_(network.weights, 1 / self.models)
+        self.weights.lerp_(network.weights.detach(), 1 / self.models)
 
     @property
     def ready(self) -> bool:
@@ -75,13 +75,65 @@ class RunningMean:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resume needs: the mean (P,) and how many models are in it."""
-        return {"swa.mean": self._network.weights.detach(), "swa.models": torch.tensor(self.models)}
+        return {"swa.mean": self.weights, "swa.models": torch.tensor(self.models)}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        with torch.no_grad():
-            self._network.weights.copy_(found["swa.mean"])
+        self.weights.copy_(found["swa.mean"])
         self.models = int(found["swa.models"])
+
+
+class ExponentialMean:
+    """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights that come in."""
+
+    prefix = "ema."
+
+    def __init__(self, phase: EmaPhase, network: Network) -> None:
+        """`network` is a second network of the same shape; its weights become the average."""
+        self.collects = phase.occasions.collects
+        self.models = 0
+        self._phase = phase
+        self._network = network
+        self._weights = network.weights.detach()
+
+    def collect(self, network: Network) -> None:
+        """Average <- d average + (1 - d) weights: one lerp over the flat buffer, and one for each float buffer."""
+        rate = 1 - self._phase.decay_at(self._phase.occasions.first + self.models * self._phase.occasions.every)
+        self.models += 1
+        self._weights.lerp_(network.weights.detach(), rate)
+        for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
+            if own.is_floating_point():
+                own.lerp_(buffer, rate)
+            else:  # what counts batches has no average
+                own.copy_(buffer)
+
+    @property
+    def ready(self) -> bool:
+        """Once it has begun."""
+        return self.models > 0
+
+    def details(self) -> dict[str, Any]:
+        """How often weights came in, and the decay for each optimizer step."""
+        return {"models": self.models, "decay": self._phase.decay}
+
+    def network(self) -> Network:
+        """The averaged network; its batch norm has the averaged statistics."""
+        return self._network
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a resume needs: the average (P,), its buffers, and how often weights came in."""
+        buffers = {f"ema.buffers.{name}": each for name, each in self._network.module.named_buffers()}
+        return {"ema.mean": self._weights, "ema.models": torch.tensor(self.models), **buffers}
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return self.tensors()
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        self._weights.copy_(found["ema.mean"])
+        for name, buffer in self._network.module.named_buffers():
+            buffer.copy_(found[f"ema.buffers.{name}"])
+        self.models = int(found["ema.models"])

@@ -1,13 +1,16 @@
 """From an assignment to everything that the loop uses."""
 
+from collections.abc import Callable
 from functools import partial
 
-from core.engine.averaging import RunningMean
+from core.engine.averaging import Average, ExponentialMean, RunningMean
 from core.engine.best import Best
 from core.engine.clip import build_clip
-from core.engine.datasets.resident import load_resident
+from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import open_device, seed_device
+from core.engine.ensemble import Ensemble
 from core.engine.environment import describe
+from core.engine.events import Kind
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
@@ -18,6 +21,7 @@ from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
 from core.engine.steplog import Calendar, StepLog
+from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -33,7 +37,8 @@ def build(assignment: Assignment) -> Run:
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
-    phase, rate, stopping = spec.swa_phase(), Rate(spec.learning_rate()), spec.early_stopping
+    rate, stopping = Rate(spec.learning_rate()), spec.early_stopping
+    averages, swag = build_averages(spec, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
     environment, resume = describe(device, plan), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
@@ -51,7 +56,9 @@ def build(assignment: Assignment) -> Run:
         gradient=build_gradient(network, objective.loss, micro=micro),
         clip=build_clip(spec.clip_grad, network.gradient),
         stepper=build_stepper(spec.optimizer, network),
-        averages={"swa": RunningMean(phase, another(), data.train, spec.batch())} if phase else {},
+        averages=averages,
+        swag=swag,
+        ensemble=build_ensemble(spec, another),
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
         log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
@@ -69,6 +76,28 @@ def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network
     if names := spec.model.coordinates:
         return PointLog(spec.log_every, calendar, rate, first, network, names)
     return StepLog(spec.log_every, calendar, rate, first)
+
+
+def build_averages(
+    spec: JobSpec, another: Callable[[], Network], train: Part
+) -> tuple[dict[Kind, Average], Gaussian | None]:
+    """The averages that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
+    run, phase = spec.run_length(), spec.swa_phase()
+    averages: dict[Kind, Average] = {}
+    swag = None
+    if spec.swa and phase:
+        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch())
+        if spec.swa.swag:
+            swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
+    if spec.ema:
+        averages["ema"] = ExponentialMean(spec.ema.phase(run), another())
+    return averages, swag
+
+
+def build_ensemble(spec: JobSpec, another: Callable[[], Network]) -> Ensemble | None:
+    """Room for the members that there will be."""
+    run, ensemble = spec.run_length(), spec.ensemble
+    return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
 
 
 def check_plan(plan: ExecutionPlan) -> None:

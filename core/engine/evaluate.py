@@ -14,10 +14,19 @@ from core.engine.objective import Objective
 
 def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, float]:
     """Loss and metrics over a part, as means over its examples. One transfer from the device."""
+    return judged(predicted(network, part), part, objective)
+
+
+def predicted(network: Network, part: Part) -> Tensor:
+    """The outputs for a part (n, outputs)."""
     with inspecting(network.module):
-        pairs = zip(torch.split(part.inputs, MOST_AT_ONCE), torch.split(part.targets, MOST_AT_ONCE), strict=True)
-        tallies = [objective.tally(network.forward(inputs), targets) for inputs, targets in pairs]
-        return objective.report(torch.stack(tallies).sum(0).tolist(), part)
+        return torch.cat([network.forward(inputs) for inputs in torch.split(part.inputs, MOST_AT_ONCE)])
+
+
+def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
+    """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
+    with torch.no_grad():
+        return objective.report(objective.tally(outputs, part.targets).tolist(), part)
 
 
 @contextmanager

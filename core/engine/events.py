@@ -15,7 +15,7 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
 StopReason = Literal["completed", "early_stopping", "cancelled", "non_finite"]
-Kind = Literal["last", "swa", "best"]
+Kind = Literal["last", "swa", "ema", "best", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Points:
 class CheckpointWritten:
     """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume.
 
-    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past.
+    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past. Of kind `snapshot`, the
+    members of an ensemble, each step counts.
     """
 
     kind: Kind

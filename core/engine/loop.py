@@ -19,9 +19,10 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
         for t = first … total_steps - 1:
             lr           rate(t), a pure function
             step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
-            average      what averages weights takes them in when its policy says so
+            average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
-            evaluate     val, and those of the averages; leaves no trace. Patience at its end ends the run
+            evaluate     an ensemble when it grows; val, and those of the averages; leaves no trace. Patience at its
+                         end ends the run
             checkpoint   every `checkpoints.every` steps, and every minute
             stop?        asked once a step
         test, the averaged weights, the best ones, the last checkpoint, results
@@ -44,7 +45,7 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
 
 def _train(session: Session) -> Ended:
     run, clip, standing = session.run, session.run.clip, session.run.standing
-    averages = tuple(run.averages.values())
+    collectors, ensemble = run.collectors, run.ensemble
     session.begin()
     for t, (inputs, targets) in run.batches():
         lr = run.rate(t)  # lr
@@ -52,12 +53,14 @@ def _train(session: Session) -> Ended:
         norm = clip() if clip else None
         run.stepper.step(lr, partial(run.gradient, inputs, targets))
         standing.step = done = t + 1
-        for average in averages:  # average
-            if average.collects(done):
-                average.collect(run.network)
+        for collector in collectors:  # average
+            if collector.collects(done):
+                collector.collect(run.network)
         if run.log.note(loss, norm):  # events
             session.look()
-        if session.evaluates(done):  # evaluate
+        if ensemble and ensemble.collects(done):  # evaluate
+            session.grow(ensemble)
+        if session.evaluates(done):
             session.evaluate()
             if standing.stop_reason:
                 break

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.averaging import Average
+from core.engine.averaging import Average, Collector
 from core.engine.best import Best
 from core.engine.clip import Clip
 from core.engine.closedform import Gradient
 from core.engine.datasets.ordering import Batch, Cut, batches, epoch_draws, epoch_order
 from core.engine.datasets.resident import Resident
 from core.engine.determinism import random_state
+from core.engine.ensemble import Ensemble
 from core.engine.events import Kind, StopReason
 from core.engine.keeper import Keeper
 from core.engine.networks.network import Network
@@ -22,6 +23,7 @@ from core.engine.objective import Objective
 from core.engine.rate import Rate
 from core.engine.steplog import Calendar, StepLog
 from core.engine.stepper import Stepper
+from core.engine.swag import Gaussian
 from core.recipe.spec import JobSpec
 
 Results = dict[str, dict[str, dict[str, float]]]
@@ -64,6 +66,8 @@ class Run:
     clip: Clip | None
     stepper: Stepper
     averages: dict[Kind, Average]
+    swag: Gaussian | None
+    ensemble: Ensemble | None
     best: Best | None
     log: StepLog
     standing: Standing
@@ -90,10 +94,16 @@ class Run:
         return self.candidates() | restored | {"best": self.best.network}
 
     @property
+    def collectors(self) -> tuple[Collector, ...]:
+        """All that takes in weights as they are visited; SWAG after the mean that it looks at."""
+        others = (self.swag, self.ensemble)
+        return (*self.averages.values(), *(each for each in others if each))
+
+    @property
     def keepers(self) -> tuple[Keeper, ...]:
         """Every part with a state of its own."""
         best = (self.best,) if self.best else ()
-        return (self.stepper, self.rate, *self.averages.values(), *best, self.log)
+        return (self.stepper, self.rate, *self.collectors, *best, self.log)
 
     def state(self) -> dict[str, Tensor]:
         """What training needs besides the weights to go on as if nothing had happened."""

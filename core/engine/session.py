@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from core.engine import verdict
 from core.engine.best import Best
 from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
+from core.engine.ensemble import Ensemble
 from core.engine.evaluate import evaluate
 from core.engine.events import (
     CheckpointWritten,
@@ -50,6 +52,7 @@ class Session:
         self._keep_by = time.monotonic() + checkpoint_seconds
         self._kept: int | None = None
         self._best_kept = run.best.step if run.best else None
+        self._members_kept = set(run.ensemble.steps) if run.ensemble else set()
         self._last: tuple[float, float] | None = None
         self._pace = (run.standing.step, time.monotonic())
 
@@ -110,6 +113,13 @@ class Session:
             run.standing.stop_reason = "early_stopping"
         self._pace = (done, time.monotonic())
 
+    def grow(self, ensemble: Ensemble) -> None:
+        """The validation part, for the member that has just come in and for the ensemble as it now is."""
+        self.look()
+        found = verdict.at_collection(self.run, ensemble)
+        self._report(found)
+        self.run.standing.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
+
     def _measure(self, split: Split, networks: dict[str, Network], extra: dict[str, float]) -> None:
         run = self.run
         part = {"val": run.data.validation, "test": run.data.test, "function": run.data.train}[split]
@@ -117,14 +127,18 @@ class Session:
         for weights, network in networks.items() if len(part) else ():
             values = evaluate(network, part, run.objective)
             found |= {f"{prefix(weights)}{split}.{name}": value for name, value in values.items()}
-        now, done = time.time(), run.standing.step
-        series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in {**found, **extra}.items()}
+        self._report(found | extra)
+        run.standing.metrics |= found
+
+    def _report(self, found: dict[str, float]) -> None:
+        """Points at the present step. Raises DivergedError at what is no finite number, once it has been seen."""
+        now, done = time.time(), self.run.standing.step
+        series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in found.items()}
         if series:
             self.observer.emit(Points(series))
         for name, value in found.items():
             if not math.isfinite(value):
-                raise DivergedError(f"{name} became {value}", done, run.rate(done - 1))
-        run.standing.metrics |= found
+                raise DivergedError(f"{name} became {value}", done, self.run.rate(done - 1))
 
     # ---- checkpoint
 
@@ -144,7 +158,7 @@ class Session:
                 raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
             self.observer.emit(Log("warning", f"no checkpoint at step {done}: a weight is no longer a finite number"))
         elif self._kept != done:
-            self._keep_best()
+            self._keep_aside()
             self._write(mark=mark)
         self._kept = done
         self._keep_by = time.monotonic() + self._seconds
@@ -152,7 +166,7 @@ class Session:
     def _write(self, *, mark: bool) -> None:
         run, standing = self.run, self.run.standing
         tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
-        files = write_tensor_files(self._folder("last"), tensors)
+        files = write_tensor_files(self._folder("last", standing.step), tensors)
         if mark:
             standing.digest = chained(standing.digest, files)
         # With restore_best what was tested are not these weights.
@@ -166,28 +180,48 @@ class Session:
         }
         self._seal("last", standing.step, files, metrics, more)
 
-    def _keep_best(self) -> None:
-        """The best weights as a checkpoint of their own, unless they are one already."""
-        best = self.run.best
+    def _keep_aside(self) -> None:
+        """The best weights and the members of an ensemble as checkpoints of their own, unless they are that already."""
+        best, ensemble = self.run.best, self.run.ensemble
         if best and best.step is not None and best.step != self._best_kept:
             self._write_best(best, best.step)
+        for step in ensemble.steps if ensemble else ():
+            if ensemble and step not in self._members_kept:
+                self._write_member(ensemble, step, verdict.of_member(self.run, ensemble, step))
 
     def _write_best(self, best: Best, step: int) -> None:
-        self._write_weights("best", best.network, step, {"monitor": best.policy.monitor})
+        self._write_weights("best", best.network, step, self._metrics_of("best"), {"monitor": best.policy.monitor})
         self._best_kept = step
 
-    def _write_weights(self, kind: Kind, network: Network, step: int, more: dict[str, Any]) -> None:
-        run = self.run
-        files = write_tensor_files(self._folder(kind), {WEIGHTS: network.tensors() | run.data.tensors()})
-        named = {name: value for name, value in run.standing.metrics.items() if name.startswith(prefix(kind))}
-        metrics = {name.removeprefix(prefix(kind)): value for name, value in named.items()}
+    def _write_members(self, ensemble: Ensemble) -> None:
+        """Again, now that they have been tested too."""
+        for number, step in enumerate(ensemble.steps, 1):
+            self._write_member(ensemble, step, self._metrics_of(f"member_{number}"))
+
+    def _write_member(self, ensemble: Ensemble, step: int, metrics: dict[str, float]) -> None:
+        network = ensemble.network(step)
+        numbers = all(bool(each.isfinite().all()) for each in network.floats())
+        if numbers and all(map(math.isfinite, metrics.values())):  # a run that diverged may have kept others
+            self._write_weights("snapshot", network, step, metrics, {})
+            self._members_kept.add(step)
+
+    def _metrics_of(self, weights: str) -> dict[str, float]:
+        """What was last measured of some weights, without their name."""
+        named = {name: value for name, value in self.run.standing.metrics.items() if name.startswith(f"{weights}.")}
+        return {name.removeprefix(f"{weights}."): value for name, value in named.items()}
+
+    def _write_weights(
+        self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]
+    ) -> None:
+        tensors = network.tensors() | self.run.data.tensors()
+        files = write_tensor_files(self._folder(kind, step), {WEIGHTS: tensors})
         self._seal(kind, step, files, metrics, {**more, "metrics": metrics})
 
-    def _folder(self, kind: Kind) -> Path:
-        return self.run.scratch / f"{self.run.standing.step:09d}-{kind}"
+    def _folder(self, kind: Kind, step: int) -> Path:
+        return self.run.scratch / f"{self.run.standing.step:09d}-{kind}-{step:09d}"
 
     def _seal(self, kind: Kind, step: int, files: Files, metrics: dict[str, float], more: dict[str, Any]) -> None:
-        run, folder = self.run, self._folder(kind)
+        run, folder = self.run, self._folder(kind, step)
         epoch = step // run.calendar.steps_per_epoch
         manifest = {
             "format": FORMAT,
@@ -209,7 +243,7 @@ class Session:
         """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
         if request == "cancel":
             self._publish()
-            self._keep_best()
+            self._keep_aside()
             return self.ended("cancelled", "cancelled")
         self.keep()
         return self.ended("stopped", None)
@@ -220,14 +254,26 @@ class Session:
         if standing.results is None:
             self.look()
             self._measure("test", run.finalists(), {})
+            self._compare()
             for kind, average in run.averages.items():
                 if average.ready:
-                    self._write_weights(kind, average.network(), standing.step, average.details())
+                    metrics = self._metrics_of(kind)
+                    self._write_weights(kind, average.network(), standing.step, metrics, average.details())
             if run.best and run.best.step is not None:
                 self._write_best(run.best, run.best.step)
+            if run.ensemble:
+                self._write_members(run.ensemble)
             standing.results = self._results()
             self.keep()
         return self.ended("succeeded", standing.stop_reason or "completed")
+
+    def _compare(self) -> None:
+        """Ensembles and samples, on all that was held out. What an ensemble grew through has its series already."""
+        found = verdict.at_the_end(self.run)
+        self._report(
+            {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}
+        )
+        self.run.standing.metrics |= found
 
     def _restores(self) -> bool:
         best = self.run.best
@@ -235,13 +281,13 @@ class Session:
 
     def _results(self) -> Results:
         """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …} from the latest metrics."""
-        results: Results = {}
+        results: Results = {"base": {}}  # first, whatever was measured first
         for name, value in self.run.standing.metrics.items():
             *weights, split, metric = name.split(".")
             results.setdefault("".join(weights) or "base", {}).setdefault(RESULTS.get(split, split), {})[metric] = value
         if self._restores():
             results["base"] |= {split: dict(values) for split, values in results["best"].items()}
-        return results
+        return {weights: splits for weights, splits in results.items() if splits}
 
     def so_far(self) -> Results:
         """What a run that ends without a test can say: how its best weights did."""
@@ -261,6 +307,6 @@ class Session:
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
         if diverged:
-            self._keep_best()
+            self._keep_aside()
         results = self.so_far() if diverged else {}
         return Ended("failed", reason, results, failure.document(), asdict(self.progress(step)))

@@ -1,6 +1,7 @@
 """Checkpoints: a checkpoint exists through its row alone, and the row is written under the fence."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -14,6 +15,9 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
+from core.recipe.averaging.ensemble import MEMBER
+from core.recipe.spec import Checkpoints
+from core.recipe.stopping import way_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,9 @@ def record_checkpoint(
 ) -> CheckpointRow:
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, and of
-    kind `last` the newest `keep_last` stay. What must go is only marked here: the reconciler removes the objects, then
-    the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
+    kind `last` the newest `keep_last` and the best `keep_best` stay, of kind `snapshot` as many as the ensemble has
+    members. What must go is only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -91,7 +95,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _beyond_keep_last(connection, fence.job_id))
+        _doom(connection, _unkept(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -199,15 +203,36 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequ
     return connection.execute(query).scalars().all()
 
 
-def _beyond_keep_last(connection: Connection, job_id: str) -> Sequence[str]:
+def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+    """Those of a kind that are too many: of `last` neither among the newest nor the best, of members the oldest."""
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
+    policy = Checkpoints.model_validate(spec["checkpoints"])
+    most = {"last": policy.keep_last, MEMBER: (spec.get("ensemble") or {}).get("members")}.get(kind)
+    if most is None:
+        return ()
+    row = checkpoint.c
     query = (
-        select(checkpoint.c.id)
-        .where(checkpoint.c.job_id == job_id, checkpoint.c.kind == "last", checkpoint.c.status == "good")
-        .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
-        .offset(spec["checkpoints"]["keep_last"])
+        select(row.id, row.step, row.metrics)
+        .where(row.job_id == job_id, row.kind == kind, row.status == "good")
+        .order_by(row.step.desc(), row.id.desc())
     )
-    return connection.execute(query).scalars().all()
+    rows = connection.execute(query).all()
+    kept = {one.id for one in rows[:most]} | (set(_best(rows, policy)) if kind == "last" else set())
+    return [one.id for one in rows if one.id not in kept]
+
+
+def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
+    """The best `keep_best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
+
+    One without a finite value is no candidate.
+    """
+    sign = 1 if way_of(policy.monitor) == "min" else -1
+    judged = [
+        (sign * value, one.step, one.id)
+        for one in rows
+        if isinstance(value := one.metrics.get(policy.monitor), int | float) and math.isfinite(value)
+    ]
+    return [id_ for _, _, id_ in sorted(judged)[: policy.keep_best]]
 
 
 def _doom(connection: Connection, ids: Sequence[str]) -> None:

@@ -6,20 +6,22 @@ before there is any). Taking a job back to its checkpoint at step s is one DELET
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select, tuple_
 
 from core.db.session import Database
 from core.db.tables import metric_chunk
 from core.db.upsert import insert_or_replace
 from core.jobs.fence import Fence, fenced
 from core.jobs.state import touch
-from core.jobs.thinning import thinned
+from core.jobs.thinning import sieved
 
 CHUNK_POINTS: Final = 1000
+_AT_ONCE: Final = 64  # chunks in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +139,99 @@ def series(  # noqa: PLR0913 - one argument for each parameter of the query
 ) -> dict[str, Points]:
     """The named series (all when None) from step `from_` to step `to`, both included.
 
-    A series of more than `max_points` points is thinned; its extremes and any NaN stay. Unknown names are left out.
+    A series of more than `max_points` points is thinned while it is read, so that a long one needs no more memory than
+    a short one; its extremes and any NaN stay. Unknown names are left out.
     """
-    whole = columns(db, job_id, names, from_=from_, to=to)
-    return {name: _shown(name, one, from_, to, max_points) for name, one in whole.items()}
+    with db.snapshot() as connection:
+        found = _pieces(connection, job_id, names, from_, to)
+        return {name: _curve(_Source(connection, job_id, name), pieces, max_points) for name, pieces in found.items()}
 
 
-def _shown(name: str, whole: Columns, from_: int | None, to: int | None, max_points: int | None) -> Points:
-    steps, values, times = whole.steps, whole.values, whole.times
-    kept: Sequence[int] = range(len(steps))
-    if from_ is not None or to is not None:
-        low, high = (steps[0] if from_ is None else from_), (steps[-1] if to is None else to)
-        kept = [index for index, step in enumerate(steps) if low <= step <= high]
-    if max_points is not None and len(kept) > max_points:
-        inside = array("d", (values[index] for index in kept))
-        kept = [kept[place] for place in thinned(inside, max_points)]
-    return Points(
-        name,
-        [steps[index] for index in kept],
-        [values[index] for index in kept],
-        [times[index] for index in kept],
+Place = tuple[int, int]  # of a chunk in its series: after_step, number
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Points `start` … `end` - 1 of a chunk."""
+
+    place: Place
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the columns of one series are read."""
+
+    connection: Connection
+    job_id: str
+    name: str
+
+    def read(self, places: Sequence[Place], *columns: str) -> Iterator[Row[Any]]:
+        """The columns of these chunks, which are in order; a few chunks are in memory at a time."""
+        row = metric_chunk.c
+        key = tuple_(row.after_step, row.number)
+        query = select(*(row[name] for name in columns)).where(row.job_id == self.job_id, row.series == self.name)
+        for begin in range(0, len(places), _AT_ONCE):
+            some = places[begin : begin + _AT_ONCE]
+            between = (key >= some[0], key <= some[-1])  # lets the index narrow it down, as IN alone does not
+            yield from self.connection.execute(query.where(*between, key.in_(some)).order_by(*key)).all()
+
+
+def _pieces(
+    connection: Connection, job_id: str, names: Sequence[str] | None, from_: int | None, to: int | None
+) -> dict[str, list[_Piece]]:
+    """What lies from step `from_` to step `to`, by series."""
+    row = metric_chunk.c
+    query = (
+        select(row.series, row.after_step, row.number, row.points, row.first_step, row.last_step)
+        .where(row.job_id == job_id)
+        .order_by(row.series, row.after_step, row.number)
     )
+    query = query if names is None else query.where(row.series.in_(names))
+    query = query if from_ is None else query.where(row.last_step >= from_)
+    query = query if to is None else query.where(row.first_step <= to)
+    found: dict[str, list[_Piece]] = {}
+    for name, after_step, number, points, first, last in connection.execute(query).all():
+        start, end = 0, points
+        if (from_ is not None and first < from_) or (to is not None and last > to):
+            ((packed,),) = _Source(connection, job_id, name).read([(after_step, number)], "steps")
+            steps = unpack(packed, "q")
+            start = 0 if from_ is None else bisect_left(steps, from_)
+            end = points if to is None else bisect_right(steps, to)
+        found.setdefault(name, []).append(_Piece((after_step, number), start, end))
+    return found
+
+
+def _curve(source: _Source, pieces: Sequence[_Piece], most: int | None) -> Points:
+    """The points of these pieces, or of so many of them as stand for all."""
+    count, places = sum(piece.end - piece.start for piece in pieces), [piece.place for piece in pieces]
+
+    def values() -> Iterator["array[float]"]:
+        for piece, (packed,) in zip(pieces, source.read(places, "values"), strict=True):
+            yield unpack(packed, "d")[piece.start : piece.end]
+
+    kept = range(count) if most is None or count <= most else sieved(values, count, most)
+    wanted = _by_chunk(pieces, kept)
+    found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    rows = source.read([place for place, _ in wanted], "steps", "values", "times")
+    for (_, indices), columns in zip(wanted, rows, strict=True):
+        for into, packed, code in zip(found, columns, "qdd", strict=True):
+            column = unpack(packed, code)
+            into.extend(column[index] for index in indices)
+    return Points(source.name, *found)
+
+
+def _by_chunk(pieces: Sequence[_Piece], kept: Sequence[int]) -> list[tuple[Place, list[int]]]:
+    """The chunks in which the kept points lie, each with their indices in it."""
+    found, begin = [], 0
+    for piece in pieces:
+        end = begin + piece.end - piece.start
+        inside = kept[bisect_left(kept, begin) : bisect_left(kept, end)]
+        if inside:
+            found.append((piece.place, [index - begin + piece.start for index in inside]))
+        begin = end
+    return found
 
 
 def _row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:

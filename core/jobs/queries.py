@@ -45,6 +45,7 @@ class JobView:
     status_detail: str | None
     desired: str
     needs: str
+    most_running: int | None
     attempt: int
     losses: int
     failures: int
@@ -149,7 +150,8 @@ _JOB_COLUMNS = (
     *("results", "stop_reason", "error", "resume", "environment"),
 )
 _STATE_COLUMNS = (
-    *("status", "desired", "needs", "attempt", "losses", "failures", "version", "progress", "checkpoint_id"),
+    *("status", "desired", "needs", "most_running", "attempt", "losses", "failures", "version", "progress"),
+    "checkpoint_id",
 )
 
 

@@ -1,45 +1,84 @@
 """Fewer points of a curve, chosen so that nothing that an eye looks for is lost."""
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+Pieces = Iterable["array[float]"]
+
+_FEWEST: Final = 5  # the ends and one bucket with a NaN in it
 
 
-def thinned(values: Sequence[float], most: int) -> list[int]:
+def thinned(values: "array[float]", most: int) -> list[int]:
     """Indices, ascending, of at most `most` values: the ends, and of equal buckets the lowest, highest and first NaN.
 
-    Min-max thinning never hides a spike, unlike averages or every n-th point. `values` needs fast slices (an array).
+    Min-max thinning never hides a spike, unlike averages or every n-th point.
     """
-    if len(values) <= most:
-        return list(range(len(values)))
+    return sieved(lambda: (values,), len(values), most)
+
+
+def sieved(read: Callable[[], Pieces], count: int, most: int) -> list[int]:
+    """The same of `count` values that come in pieces and are never held all at once. A NaN is worth a second reading:
+    there have to be fewer buckets, each with room for one more value.
+    """
+    if count <= most:
+        return list(range(count))
+    picks = _sift(read(), count, max(1, (most - 2) // 2))
     if most < _FEWEST:
-        return sorted(_picks(values, 0, len(values), ends=True)[:most])
-    per_bucket = 3 if _has_nan(values) else 2
-    buckets = (most - 2) // per_bucket
-    kept = {0, len(values) - 1}
-    for bucket in range(buckets):
-        start, stop = bucket * len(values) // buckets, (bucket + 1) * len(values) // buckets
-        kept.update(_picks(values, start, stop))
-    return sorted(kept)
+        first = [place for place in (picks[0].nan, picks[0].high, picks[0].low, count - 1, 0) if place is not None]
+        return sorted(list(dict.fromkeys(first))[:most])
+    if any(pick.nan is not None for pick in picks):
+        picks = _sift(read(), count, (most - 2) // 3)
+    kept = {0, count - 1}.union(*((pick.nan, pick.high, pick.low) for pick in picks))
+    return sorted(place for place in kept if place is not None)
 
 
-_FEWEST = 5  # the ends and one bucket with a NaN in it
+@dataclass(slots=True)
+class _Pick:
+    """Of one bucket the places of the first NaN, the highest and the lowest value; of equal ones the first."""
+
+    nan: int | None = None
+    high: int | None = None
+    low: int | None = None
+    top: float = 0.0
+    bottom: float = 0.0
+
+    def look(self, values: "array[float]", offset: int) -> None:
+        """At the next values of the bucket, the first of which has the place `offset`."""
+        total = sum(values)
+        if total != total:  # a term is NaN, or they hold both infinities  # noqa: PLR0124 - that is what NaN is
+            places = [place for place, value in enumerate(values) if value == value]  # noqa: PLR0124 - as above
+            if len(places) < len(values) and self.nan is None:
+                self.nan = offset + next(place for place in range(len(values)) if values[place] != values[place])
+            if not places:
+                return
+            top, bottom = max(values[place] for place in places), min(values[place] for place in places)
+        else:
+            top, bottom = max(values), min(values)
+        if self.high is None or top > self.top:
+            self.top, self.high = top, offset + values.index(top)
+        if self.low is None or bottom < self.bottom:
+            self.bottom, self.low = bottom, offset + values.index(bottom)
 
 
-def _has_nan(values: Sequence[float]) -> bool:
-    # A sum is NaN when a term is, and also for inf - inf: only then look at each.
-    total = sum(values)
-    return total != total and any(value != value for value in values)  # noqa: PLR0124 - that is what NaN is
+def _sift(pieces: Pieces, count: int, buckets: int) -> list[_Pick]:
+    """What is picked from each of so many equal buckets."""
+    picks = [_Pick() for _ in range(buckets)]
+    for bucket, offset, values in _cut(pieces, count, buckets):
+        picks[bucket].look(values, offset)
+    return picks
 
 
-def _picks(values: Sequence[float], start: int, stop: int, *, ends: bool = False) -> list[int]:
-    """The places of the first NaN, the highest and the lowest value in values[start:stop], without repetition."""
-    bucket = values[start:stop]
-    if _has_nan(bucket):
-        finite = [place for place, value in enumerate(bucket) if value == value]  # noqa: PLR0124 - as above
-        first_nan = next(place for place, value in enumerate(bucket) if value != value)  # noqa: PLR0124 - as above
-        extremes = [max(finite, key=bucket.__getitem__), min(finite, key=bucket.__getitem__)] if finite else []
-        places = [first_nan, *extremes]
-    else:
-        places = [bucket.index(max(bucket)), bucket.index(min(bucket))]
-    if ends:
-        places += [len(bucket) - 1, 0]
-    return list(dict.fromkeys(start + place for place in places))
+def _cut(pieces: Pieces, count: int, buckets: int) -> Iterator[tuple[int, int, "array[float]"]]:
+    """The pieces, cut where a bucket ends: (bucket, place of the first value, values)."""
+    bucket, place, end = 0, 0, count // buckets
+    for piece in pieces:
+        start = 0
+        while start < len(piece):
+            values = piece[start : start + end - place]
+            yield bucket, place, values
+            start, place = start + len(values), place + len(values)
+            if place == end and place < count:
+                bucket += 1
+                end = (bucket + 1) * count // buckets

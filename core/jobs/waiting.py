@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from core.db.session import Database
 from core.db.tables import job, job_state
-from core.jobs.workers import Tally
+from core.jobs.workers import Tally, fleet, list_workers
 from core.lifecycle import Desired, Status
 
 LAST_RUNS: Final = 20  # jobs from which the usual length of a run is read
@@ -39,16 +39,40 @@ class Waiting:
     eta_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an owner's queued jobs can expect now: the fleet's slots, how many of the owner's jobs run, and how many
+    seconds a run usually takes (None: none has succeeded yet).
+    """
+
+    slots: Mapping[str, Tally]
+    running: int
+    usual: float | None
+
+    def of(self, needs: str, ahead: int, *, desired: str, most: int | None) -> tuple[Reason, float | None]:
+        """Why a job waits, and in how many seconds it starts; None when that cannot be said."""
+        if desired != Desired.RUN.value:
+            return Reason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
+        cause = reason(needs, ahead, self.slots, running=self.running, most=most)
+        return cause, eta(ahead, _for(needs, self.slots), self.usual, cause)
+
+
+def outlook(db: Database, owner: str, lost_after: float) -> Outlook:
+    """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
+    slots = fleet(list_workers(db, owner), lost_after)
+    with db.read() as connection:
+        return _outlook(connection, owner, slots)
+
+
 def list_waiting(db: Database, owner: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
     """The first `limit` queued jobs of an owner in the order of service, and how many there are. `slots`: the fleet."""
     with db.read() as connection:
         rows = connection.execute(_queued(owner).limit(limit)).all()
         if not rows:
             return [], 0
-        running = _count(connection, owner, Status.RUNNING)
         total = _count(connection, owner, Status.QUEUED) if len(rows) == limit else len(rows)
-        usual = _usual_run(connection)
-    return [_waiting(row, slots, running, usual) for row in rows], total
+        expected = _outlook(connection, owner, slots)
+    return [_waiting(row, expected) for row in rows], total
 
 
 def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int = 0, most: int | None = None) -> Reason:
@@ -77,14 +101,14 @@ def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | 
     return round(rounds * usual, 1)
 
 
-def _waiting(row: Row[Any], slots: Mapping[str, Tally], running: int, usual: float | None) -> Waiting:
+def _outlook(connection: Connection, owner: str, slots: Mapping[str, Tally]) -> Outlook:
+    return Outlook(slots, _count(connection, owner, Status.RUNNING), _usual_run(connection))
+
+
+def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
     spec = json.loads(row.spec) | (row.edits or {})
-    if row.desired != Desired.RUN.value:
-        cause = Reason("not_wanted", "Somebody asked for it to be paused or cancelled.")
-    else:
-        cause = reason(row.needs, row.ahead, slots, running=running, most=row.most_running)
-    guess = eta(row.ahead, _for(row.needs, slots), usual, cause)
-    return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, guess)
+    cause, starts = expected.of(row.needs, row.ahead, desired=row.desired, most=row.most_running)
+    return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
 def _queued(owner: str) -> Select[Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
+from core.recipe.averaging import rules
+from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
 from core.recipe.facts import Task
 
@@ -23,15 +24,6 @@ LOSSES: dict[Task, tuple[Loss, ...]] = {
 }
 METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
-
-
-@dataclass(frozen=True, slots=True)
-class SpecWarning:
-    """Something that is allowed and probably not meant."""
-
-    code: str
-    pointer: str
-    message: str
 
 
 def problems(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -62,18 +54,29 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
         yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
+    for pointer, asked in (("/ensemble", spec.ensemble), ("/swa/swag", spec.swa and spec.swa.swag)):
+        if asked and task == "function":
+            hint = "leave it out; swa and ema average the places themselves"
+            yield FieldProblem(pointer, "a point predicts nothing that could be averaged", hint)
 
 
 def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.early_stopping is None:
-        return
-    pointer, monitor = "/early_stopping/monitor", spec.early_stopping.monitor
+    stopping, kept = spec.early_stopping, spec.checkpoints
+    judges = ["/early_stopping/monitor"] if stopping else []
+    judges += ["/checkpoints/keep_best"] if kept.keep_best else []
+    if spec.data.judged_on == "val" and spec.split().validation < 1:
+        message, hint = "nothing is held out to judge the weights by", "set data.validation above 0"
+        yield from (FieldProblem(pointer, message, hint) for pointer in judges)
+    elif stopping:
+        yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
+    if kept.keep_best or spec.data.judged_on == "val":
+        yield from _series(spec, "/checkpoints/monitor", kept.monitor)
+
+
+def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    judged_on = spec.data.judged_on
-    series = [f"{judged_on}.{name}" for name in ("loss", *metrics)]
-    if judged_on == "val" and spec.split().validation < 1:
-        yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
-    elif monitor not in series:
+    series = [f"{spec.data.judged_on}.{name}" for name in ("loss", *metrics)]
+    if monitor not in series:
         close = difflib.get_close_matches(monitor, series, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
         yield FieldProblem(
@@ -119,16 +122,11 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     lengths = [
         ("/evaluate/every", spec.evaluate.every),
         ("/checkpoints/every", spec.checkpoints.every),
-        *([("/swa/every", spec.swa.every)] if spec.swa else []),
     ]
     for pointer, length in lengths:
         if length.steps(run) < 1:
             yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
-    if spec.swa and spec.swa.every.steps(run) >= 1:
-        phase = spec.swa_phase()
-        if phase and phase.models(run.total_steps) < 1:
-            message = f"SWA would start at step {phase.start:,}, but the run ends after {run.total_steps:,}"
-            yield FieldProblem("/swa/start", message, 'start earlier, for instance "0.75run"')
+    yield from rules.problems(spec, run)
     if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
         message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
         yield FieldProblem("/early_stopping/start_from", message, "start earlier")
@@ -148,24 +146,4 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
     if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
-    yield from _swa_warnings(spec)
-
-
-def _swa_warnings(spec: JobSpec) -> Iterator[SpecWarning]:
-    phase = spec.swa_phase()
-    if phase is None:
-        return
-    run = spec.run_length()
-    collected = phase.models(run.total_steps)
-    if collected < 2:
-        yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
-    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
-    if before < 0.01 * phase.lr:
-        message = (
-            f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
-            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
-        )
-        yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
-    if spec.early_stopping and spec.early_stopping.start_from.steps(run) < phase.start:
-        message = f"the run may stop before SWA starts at step {phase.start:,}; a later start_from lets it begin"
-        yield SpecWarning("may_stop_before_swa", "/early_stopping/start_from", message)
+    yield from rules.warnings(spec, run)

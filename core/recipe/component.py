@@ -1,5 +1,6 @@
 """The bases of everything that a user can write into a job."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,3 +42,19 @@ CROSS_FIELD = "cross_field"
 def refuse(*problems: FieldProblem) -> PydanticCustomError:
     """What a validator raises when fields do not fit together; pointers are relative to the object it validates."""
     return PydanticCustomError(CROSS_FIELD, "the fields do not fit together", {"problems": problems})
+
+
+@dataclass(frozen=True, slots=True)
+class SpecWarning:
+    """Something that is allowed and probably not meant."""
+
+    code: str
+    pointer: str
+    message: str
+
+
+def switch(value: object) -> object:
+    """For a field that is a spec or nothing: true means all defaults, false none."""
+    if value is True:
+        return {}
+    return None if value is False else value

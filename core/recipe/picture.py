@@ -1,4 +1,4 @@
-"""A schedule as a picture: the learning rate, and what warm-up and SWA have to do with it."""
+"""A schedule as a picture: the learning rate, and what warm-up and averaging have to do with it."""
 
 from bisect import bisect_right
 from typing import Literal
@@ -26,7 +26,7 @@ def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]
         y=y,
         spans=[Span(0, warm / unit, "warm-up")] if warm else [],
         rules=[Rule(mark.step / unit, RULES[mark.kind]) for mark in found.marks if mark.kind in RULES],
-        dots=[Dots("weights collected for SWA", [step / unit for step in collected], rates)] if collected else [],
+        dots=[Dots("weights collected", [step / unit for step in collected], rates)] if collected else [],
     )
     return Chart(
         summary=f"Learning rate of {request.optimizer.name} with the schedule {request.schedule.name}, "

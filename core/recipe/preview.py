@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
+from core.recipe.averaging import Ensemble, Occasions, rules
 from core.recipe.component import Spec, refuse
 from core.recipe.duration import RunLength, optimizer_steps
 from core.recipe.optimizers import Optimizer
@@ -19,6 +20,7 @@ class PreviewRequest(Spec):
     schedule: Schedule = Constant()
     optimizer: Optimizer
     swa: SwaSwitch = None
+    ensemble: Ensemble | None = None
     epochs: Count | None = None
     steps: Count | None = None
     batch_size: BatchSize = 32
@@ -35,8 +37,7 @@ class PreviewRequest(Spec):
         else:
             run = self.run_length()
             found += [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-            if self.swa and self.swa.every.steps(run) < 1:
-                found.append(FieldProblem("/swa/every", f"{self.swa.every} is less than one optimizer step here"))
+            found += rules.of_rate(self, run)
         if found:
             raise refuse(*found)
         return self
@@ -67,14 +68,18 @@ class Preview(Spec):
 
 def preview(request: PreviewRequest) -> Preview:
     run = request.run_length()
-    rate = request.schedule.compile(request.optimizer.lr, run)
+    lr, collected = request.optimizer.lr, set[int]()
+    rate = request.schedule.compile(lr, run)
     marks = [Mark(step=run.total_steps, kind="stop")]
+    if request.ensemble:
+        rate = request.ensemble.over(rate, run, lr)
+        collected |= _thinned(request.ensemble.occasions(run), request)
     if request.swa:
-        phase = request.swa.phase(run, request.optimizer.lr)
+        phase = request.swa.phase(run, lr)
         rate = phase.over(rate)
-        collected = range(phase.start or phase.every, run.total_steps + 1, phase.every)
-        thinned = [collected[i] for i in _evenly(len(collected), request.max_points)]
-        marks = [Mark(step=phase.start, kind="swa_start"), *(Mark(step=s, kind="collect") for s in thinned), *marks]
+        collected |= _thinned(phase.occasions, request)
+        marks.insert(0, Mark(step=phase.start, kind="swa_start"))
+    marks[-1:-1] = [Mark(step=step, kind="collect") for step in sorted(collected)]
     steps = list(_evenly(run.total_steps, request.max_points))
     return Preview(
         steps=steps,
@@ -83,6 +88,12 @@ def preview(request: PreviewRequest) -> Preview:
         total_steps=run.total_steps,
         steps_per_epoch=run.steps_per_epoch,
     )
+
+
+def _thinned(occasions: Occasions, request: PreviewRequest) -> set[int]:
+    """At most `max_points` of the occasions."""
+    steps = occasions.steps(request.run_length().total_steps)
+    return {steps[i] for i in _evenly(len(steps), request.max_points)}
 
 
 def _evenly(count: int, most: int) -> list[int]:

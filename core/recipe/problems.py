@@ -14,6 +14,7 @@ from core.errors import FieldProblem
 from core.recipe.component import CROSS_FIELD
 
 MOST = 50  # problems reported at once
+TAGS = ("name", "method")  # the fields that pick a member of a union
 
 
 def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
@@ -29,7 +30,7 @@ def _problems(error: ValidationError, document: object, model: type[BaseModel]) 
                 yield FieldProblem(_pointer(path) + problem.pointer, problem.message, problem.hint)
             continue
         if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-            path.append("name")
+            path.append(detail["ctx"]["discriminator"].strip("'"))
         yield FieldProblem(_pointer(path), _message(detail), _hint(detail, path, document, model))
 
 
@@ -60,9 +61,10 @@ def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return "required"
     if detail["type"] == "union_tag_invalid":
-        return f"unknown name {detail['ctx']['tag']!r}; there are {detail['ctx']['expected_tags'].replace(chr(39), '')}"
+        context = {key: str(value).replace("'", "") for key, value in detail["ctx"].items()}
+        return f"unknown {context['discriminator']} {context['tag']!r}; there are {context['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
-        return "required: the name picks the kind"
+        return f"required: the {detail['ctx']['discriminator'].strip(chr(39))} picks the kind"
     return detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ", 1)
 
 
@@ -92,8 +94,7 @@ def _fields(path: Sequence[int | str], document: object, model: type[BaseModel])
         document = document.get(part) if isinstance(document, dict) else None
         fields = [each.model_fields.get(str(part)) for each in here]
         here = [found for field in fields if field for found in _models(field)]
-        name = document.get("name") if isinstance(document, dict) else None
-        here = [each for each in here if not isinstance(name, str) or _tag(each) in {None, name}]
+        here = [each for each in here if _picked(each, document)]
     return [field for each in here for field in each.model_fields]
 
 
@@ -106,12 +107,17 @@ def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
         yield kind
 
 
-def _tags(field: int | str, model: type[BaseModel]) -> set[str | None]:
-    """The names from which a field picks its kind. One of them may be a field of that kind too, as in "function"."""
+def _tags(field: int | str, model: type[BaseModel]) -> set[object]:
+    """What picks the kind of a field. One of them may name a field of that kind too, as in "function"."""
     found = model.model_fields.get(str(field))
-    return {_tag(each) for each in _models(found)} if found else set()
+    fields = [each.model_fields.get(tag) for each in (_models(found) if found else ()) for tag in TAGS]
+    return {each.default for each in fields if each and get_origin(each.annotation) is Literal}
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("name")
-    return str(field.default) if field and get_origin(field.annotation) is Literal else None
+def _picked(model: type[BaseModel], document: object) -> bool:
+    """Whether the tag of `document`, if there is one, is that of this member of the union."""
+    for tag in TAGS:
+        field, value = model.model_fields.get(tag), document.get(tag) if isinstance(document, dict) else None
+        if field and get_origin(field.annotation) is Literal and isinstance(value, str) and value != field.default:
+            return False
+    return True

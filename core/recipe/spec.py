@@ -8,18 +8,18 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, mod
 from pydantic_core import PydanticCustomError
 
 from core.recipe import checks
-from core.recipe.averaging import SWA, SwaPhase
-from core.recipe.checks import LOSSES, METRICS, Loss, Metric, SpecWarning
+from core.recipe.averaging import EMA, SWA, Ensemble, SwaPhase
+from core.recipe.checks import LOSSES, METRICS, Loss, Metric
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import Fraction as Share
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Spec, SpecWarning, refuse, switch
 from core.recipe.data import Data, SplitSizes
 from core.recipe.duration import Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
-from core.recipe.stopping import EarlyStopping
+from core.recipe.stopping import EarlyStopping, Monitor
 from core.recipe.text import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -34,21 +34,15 @@ def _batch_size(value: object) -> int | Literal["full"]:
     raise PydanticCustomError("batch_size", 'a whole number from 1 to the size of the train set, or "full"')
 
 
-def _switch(value: object) -> object:
-    """True means all defaults, false none."""
-    if value is True:
-        return {}
-    return None if value is False else value
-
-
 BatchSize = Annotated[
     int | Literal["full"],
     PlainValidator(_batch_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
 ]
-SwaSwitch = Annotated[SWA | None, BeforeValidator(_switch, json_schema_input_type=bool | SWA | None)]
+SwaSwitch = Annotated[SWA | None, BeforeValidator(switch, json_schema_input_type=bool | SWA | None)]
+EmaSwitch = Annotated[EMA | None, BeforeValidator(switch, json_schema_input_type=bool | EMA | None)]
 StoppingSwitch = Annotated[
-    EarlyStopping | None, BeforeValidator(_switch, json_schema_input_type=bool | EarlyStopping | None)
+    EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
 Undecayed = Literal["bias", "norm"]
 
@@ -60,10 +54,15 @@ class Evaluate(Spec):
 
 
 class Checkpoints(Spec):
-    """A resumable checkpoint every `every`, once a minute, and at the end; the newest `keep_last` are kept."""
+    """A resumable checkpoint every `every`, once a minute, and at the end.
+
+    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`.
+    """
 
     every: Duration = Duration.of_steps(1000)
     keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep_best: Annotated[int, Field(ge=0, le=1000)] = 0
+    monitor: Monitor = "val.loss"
 
 
 class Resources(Spec):
@@ -87,6 +86,8 @@ class JobSpec(Spec):
     no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
     swa: SwaSwitch = None
+    ema: EmaSwitch = None
+    ensemble: Ensemble | None = None
     early_stopping: StoppingSwitch = None
     epochs: Count | None = None
     steps: Count | None = None
@@ -138,7 +139,10 @@ class JobSpec(Spec):
 
     def learning_rate(self) -> Callable[[int], float]:
         """T -> the learning rate of the t-th optimizer step, t = 0, 1, …; a pure function."""
-        rate = self.schedule.compile(self.optimizer.lr, self.run_length())
+        run, lr = self.run_length(), self.optimizer.lr
+        rate = self.schedule.compile(lr, run)
+        if self.ensemble:
+            rate = self.ensemble.over(rate, run, lr)
         phase = self.swa_phase()
         return phase.over(rate) if phase else rate
 
@@ -148,6 +152,8 @@ class JobSpec(Spec):
         filled: dict[str, Any] = {
             "schedule": self.schedule.resolved(self.run_length()),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
+            "ema": self.ema.resolved() if self.ema else None,
+            "ensemble": self.ensemble.resolved(self.run_length(), self.optimizer.lr) if self.ensemble else None,
             "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
             "loss": self.loss or LOSSES[task][0],
             "metrics": METRICS[task] if self.metrics is None else self.metrics,

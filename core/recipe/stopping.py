@@ -9,8 +9,14 @@ from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
 
 Mode = Literal["min", "max"]
+Monitor = Annotated[str, Field(min_length=1, max_length=64)]
 MODES: dict[str, Mode] = {"loss": "min", "mae": "min", "accuracy": "max", "r2": "max"}
 """Which way is better, by what is measured."""
+
+
+def way_of(monitor: str) -> Mode:
+    """Which way a series is better: val.accuracy -> max."""
+    return MODES.get(monitor.rpartition(".")[2], "min")
 
 
 class EarlyStopping(Spec):
@@ -21,7 +27,7 @@ class EarlyStopping(Spec):
     own are those of the best weights, however it ended.
     """
 
-    monitor: Annotated[str, Field(min_length=1, max_length=64)] = "val.loss"
+    monitor: Monitor = "val.loss"
     mode: Mode | None = None
     patience: Annotated[int, Field(ge=1, le=10**9)] = 10
     min_delta: NonNegative = 0.0
@@ -30,7 +36,7 @@ class EarlyStopping(Spec):
 
     def way(self) -> Mode:
         """Which way is better: as said, or as the metric has it."""
-        return self.mode or MODES.get(self.monitor.rpartition(".")[2], "min")
+        return self.mode or way_of(self.monitor)
 
     def resolved(self) -> Self:
         """With `mode` written out."""

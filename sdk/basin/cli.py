@@ -204,7 +204,7 @@ def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> Non
 def download(  # noqa: PLR0913 - as above
     *,
     job: JobId,
-    kind: Annotated[str | None, typer.Option(help="swa, last …; else the best there is.")] = None,
+    kind: Annotated[str | None, typer.Option(help="swa, ema, snapshot, last …; else the best there is.")] = None,
     to: Annotated[str | None, typer.Option(metavar="PATH", help="A file or a folder; else here.")] = None,
     url: Url = None,
     key: Key = None,

@@ -21,6 +21,8 @@ SHOWN_RECIPE = (
     "batch_size",
     "schedule",
     "swa",
+    "ema",
+    "ensemble",
     "early_stopping",
     "epochs",
     "steps",
@@ -172,7 +174,9 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
     detail = None if job.status_detail == job.stop_reason else job.status_detail
     lines = [("job", job.id), ("name", job.name), ("status", f"{job.status}{reason}"), ("detail", detail)]
     if job.queue and job.queue.ahead is not None and job.status == "queued":
-        lines.append(("queue", f"{job.queue.ahead} ahead of it"))
+        starts = job.queue.eta_seconds
+        soon = "" if starts is None else f"; starts in about {span(starts)}"
+        lines.append(("queue", f"{job.queue.ahead} ahead of it{soon}"))
     told = [f"step {job.progress.step}/{job.progress.steps}" if job.progress.steps else "", *facts(job.progress)]
     lines.append(("progress", "  ".join(word for word in told if word)))
     for label, at in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):

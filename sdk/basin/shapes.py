@@ -42,6 +42,7 @@ class Progress(Shape):
 class Queue(Shape):
     position: int | None = None
     ahead: int | None = None
+    eta_seconds: float | None = None
 
 
 class Failure(Shape):

@@ -224,6 +224,16 @@ def test_an_id_that_names_nothing_is_a_404(shared: TestClient, job_id: str) -> N
     assert shared.post(f"/v1/jobs/{job_id}/cancel").status_code in {404, 405}
 
 
+NO_FILES = [*NO_IDS, "../routes/docs.py", "favicon.png%00", "%2e%2e%2f__init__.py", "x/../a.css"]
+
+
+@pytest.mark.parametrize("name", [name for name in NO_FILES if name != ".."])  # which clients take to mean /
+def test_a_path_leads_out_of_no_folder(shared: TestClient, name: str) -> None:
+    """The one route that opens files by name opens those that it lists."""
+    answer = shared.get(f"/docs/{name}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
 WRONG_QUERIES = [
     *("limit=1000000000", "limit=10^9", "limit=0", "limit=-1", "limit=1.5", "limit=", "limit=" + "9" * 5_000),
     *("order=random", "order=spec", "status=done", "status=queued'--", "sort=owner", "owner=root", "limit=1&limit=x"),
@@ -265,7 +275,16 @@ def test_an_unknown_catalog_kind_is_a_404(shared: TestClient, kind: str) -> None
 
 def test_a_preview_is_as_strict_as_a_job(shared: TestClient) -> None:
     request = {"optimizer": SGD, "epochs": 2}
-    for changes, pointer in (({"epochs": None}, "/epochs"), ({"lr": 1}, "/lr"), ({"examples": 0}, "/examples")):
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"epochs": None}, "/epochs"),
+        ({"lr": 1}, "/lr"),
+        ({"examples": 0}, "/examples"),
+        ({"swa": {"every": 0}}, "/swa/every"),
+        ({"ensemble": {"method": "fge", "cycle": 3}}, "/ensemble/cycle"),
+        ({"ensemble": {"method": "snapshot"}, "schedule": {"name": "cosine"}}, "/schedule"),
+        ({"ensemble": {"method": "fge"}, "swa": True}, "/swa"),
+    )
+    for changes, pointer in refused:
         answer = shared.post("/v1/schedules/preview", json=request | changes)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
     for body in (b"", b"[" * 100_000, b'{"epochs": NaN}'):

@@ -1,4 +1,4 @@
-"""B36: secrets in the settings and in requests show up in no output, no log file and no error body."""
+"""Secrets in the settings and in requests show up in no output, no log file and no error body."""
 
 import json
 import re

@@ -1,6 +1,7 @@
 """What can be asked for: the catalog, previews of schedules, and the pages that describe them."""
 
 import re
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -51,6 +52,26 @@ def test_a_preview_agrees_with_the_job(shared: TestClient) -> None:
     rate = spec.learning_rate()
     assert preview["lr"] == [rate(step) for step in range(spec.run_length().total_steps)]
     assert preview["marks"][0]["kind"] == "swa_start"
+
+
+@pytest.mark.parametrize(
+    ("averaging", "collected"),
+    [
+        ({"ensemble": {"method": "snapshot", "cycles": 3}}, [16, 30, 44]),
+        ({"ensemble": {"method": "fge", "start": "20st", "cycle": 8}}, [24, 32, 40]),
+        ({"ensemble": {"method": "checkpoints", "every": 20}, "swa": {"start": "33st"}}, [20, 33, 40, 44]),
+        ({"swa": {"start": "33st", "cycle": 5}}, [38, 43]),
+    ],
+)
+def test_a_preview_shows_what_averaging_does(
+    shared: TestClient, averaging: dict[str, Any], collected: list[int]
+) -> None:
+    """44 steps in epochs of 11: what remains of 3 cycles goes to the first, the middles of cycles, ends of cycles."""
+    same = {"optimizer": {"name": "sgd", "lr": 0.1}, "epochs": 4, "batch_size": 10, **averaging}
+    spec = JobSpec.model_validate({"model": {"name": "logistic"}, "data": {"name": "iris"}, **same}).resolved()
+    preview = shared.post("/v1/schedules/preview", json=same | {"examples": 105}).json()
+    assert preview["lr"] == [spec.learning_rate()(step) for step in range(44)]
+    assert [mark["step"] for mark in preview["marks"] if mark["kind"] == "collect"] == collected
 
 
 def test_the_index_leads_everywhere(shared: TestClient) -> None:

@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from api.deps import Service
+from core.db.session import Database
+from core.db.tables import event, job
+from core.jobs.beat import beat
+from core.jobs.finish import Ending, finish, give_back
 from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.lifecycle import Status
 from tests.api.test_guard import JOB
-from tests.api.test_jobs import IRIS, posted
+from tests.api.test_jobs import IRIS, posted, taken
 
 
 def ids(client: TestClient, query: str) -> list[str]:
@@ -47,7 +53,7 @@ def test_a_job_is_changed(client: TestClient) -> None:
 
 
 def test_a_stale_or_strange_condition_is_refused(client: TestClient) -> None:
-    """B27."""
+    """Also on top of changes that somebody else made meanwhile; nothing is changed then."""
     own = posted(client, name="old")["links"]["self"]
     tag = client.get(own).headers["etag"]
     client.patch(own, json={"name": "newer"})
@@ -132,3 +138,37 @@ def test_the_queue_says_why_and_the_fleet_who(client: TestClient, service: Servi
     (worker,) = client.get("/v1/workers").json()["data"]
     assert (worker["id"], worker["status"], worker["slots"]) == ("host-1", "live", {"cpu": {"slots": 2, "free": 2}})
     assert client.get("/v1/queue?limit=101").status_code == 422
+
+
+def ran_for(db: Database, job_id: str, seconds: float) -> None:
+    """Let the one run of this job have begun so long before it ended."""
+    with db.write() as connection:
+        connection.execute(update(job).where(job.c.id == job_id).values(started_at=100.0, finished_at=100.0 + seconds))
+        at = update(event).where(event.c.job_id == job_id, event.c.type == "status")
+        ids = connection.execute(at.values(at=100.0 + seconds).returning(event.c.id)).scalars().all()
+        connection.execute(update(event).where(event.c.id == sorted(ids)[1]).values(at=100.0))
+
+
+def test_a_waiting_job_says_when_it_starts_and_ends(client: TestClient, service: Service) -> None:
+    """Runs take 30 s. The one slot is busy, half through its run: 15 s; then 30 s for each job before. One that was
+    given back halfway, after 8 s, needs only 8 s more when its turn comes.
+    """
+    done = posted(client)
+    finish(service.db, taken(service), Ending(Status.SUCCEEDED, "completed"), [])
+    ran_for(service.db, done["id"], 30.0)
+    back, fresh = posted(client, priority=5), posted(client)
+    beat(service.db, fence := taken(service), lease_seconds=60, progress={"step": 4, "steps": 8})
+    give_back(service.db, fence, cause="stop", lost=False, max_losses=3)
+    ran_for(service.db, back["id"], 8.0)
+    tags = [client.get(one["links"]["self"]).headers["etag"] for one in (back, fresh)]
+    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(1, 0)}))
+    told = [client.get(one["links"]["self"]).json() for one in (back, fresh)]
+    assert [one["queue"]["eta_seconds"] for one in told] == [15.0, 45.0]
+    assert [one["progress"]["eta_seconds"] for one in told] == [23.0, 75.0]
+    assert [one["eta_seconds"] for one in client.get("/v1/queue").json()["data"]] == [15.0, 45.0]
+    assert client.get("/v1/jobs").json()["data"] == [*told[::-1], client.get(done["links"]["self"]).json()]
+    for one, tag in zip(told, tags, strict=True):
+        answer = client.get(one["links"]["self"], headers={"If-None-Match": tag})
+        assert answer.status_code == 304, "the guess has changed, and the ETag does not cover it"
+    client.post(fresh["links"]["cancel"])
+    assert client.get(fresh["links"]["self"]).json()["progress"]["eta_seconds"] is None

@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.documents import DEEPEST, MOST_KEYS, MOST_VALUES, MalformedError, parse, render, timestamp
+from api.edge import MAX_BODY
 from api.probes import broker_answers
 from core.errors import InvalidRequest
 from tests.support.broker import Broker
@@ -54,6 +56,31 @@ def test_times_are_utc_to_the_millisecond() -> None:
     assert timestamp(1767225600.0) == "2026-01-01T00:00:00.000Z"
     assert timestamp(1767225600.0625) == "2026-01-01T00:00:00.062Z"
     assert timestamp(None) is None
+
+
+FULL = MAX_BODY // 3  # times three bytes are a body of the largest size
+GREEDY = {
+    "lists": b"[" + b"[]," * (FULL - 1) + b"0]",
+    "objects": b"[" + b"{}," * (FULL - 1) + b"0]",
+    "numbers": b"[" + b"1e5," * (MAX_BODY // 4 - 1) + b"0]",
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(MAX_BODY // 11)) + b"}",
+    "depth": b'{"":' * (MAX_BODY // 4),
+    "escapes": b'["' + b"\\u00e9" * (MAX_BODY // 6 - 2) + b'\\u0000"]',
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_no_body_takes_more_than_fifty_megabytes(name: str) -> None:
+    """However its megabyte is spent: it is refused, and what reading it took is given back."""
+    tracemalloc.start()
+    try:
+        with pytest.raises((MalformedError, InvalidRequest)):
+            parse(GREEDY[name])
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    assert left < 1e6
 
 
 def test_the_bounds_hold_exactly() -> None:

@@ -40,6 +40,12 @@ class House:
 
     url: str
     service: Service
+    server: uvicorn.Server
+
+    def unsent(self) -> int:
+        """Bytes that wait for readers to take them."""
+        held = (protocol.transport for protocol in tuple(self.server.server_state.connections))
+        return sum(transport.get_write_buffer_size() for transport in held)
 
     def job(self) -> Fence:
         """A running job of the owner whom the api serves."""
@@ -68,7 +74,7 @@ def serving(home: Path, url: str, most: int) -> Iterator[House]:
         thread.start()
         until("it serves", lambda: server.started)
         app.state.service = replace(app.state.service, hints=HeardHints())
-        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.service)
+        yield House(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.service, server)
         app.state.service.live.close()
         server.should_exit = True
         thread.join()
@@ -290,26 +296,47 @@ def test_an_idle_stream_is_pinged(light: House, monkeypatch: pytest.MonkeyPatch)
         assert answer.headers["cache-control"] == "no-store"
 
 
+@contextlib.contextmanager
+def deaf(light: House, fence: Fence) -> Iterator[None]:
+    """A reader that asks for a stream and takes nothing of it; its place is taken when the block begins."""
+    host, _, port = light.url.removeprefix("http://").partition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        request = f"GET /v1/jobs/{fence.job_id}/events HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"
+        connection.sendall(request.encode())
+        until("it is served", lambda: light.service.live.held == 1)
+        yield
+
+
 def test_a_reader_that_takes_nothing_is_dropped(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place is free again, and meanwhile nobody else is kept waiting."""
     monkeypatch.setattr(sse, "SLOW_SECONDS", 0.2)
     fence = light.job()
-    host, _, port = light.url.removeprefix("http://").partition(":")
-    with socket.socket() as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.connect((host, int(port)))
-        request = f"GET /v1/jobs/{fence.job_id}/events HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"
-        deaf.sendall(request.encode())
-        until("it is served", lambda: light.service.live.held == 1)
-        with stream(light.path(fence), types="log") as other:
-            for number in range(100):
-                light.say(fence, *(f"{number} {'x' * 40_000}" for _ in range(5)))
+    with deaf(light, fence), stream(light.path(fence), types="log") as other:
+        for number in range(100):
+            light.say(fence, *(f"{number} {'x' * 40_000}" for _ in range(25)))
+            assert next(other)["data"]["message"].startswith(f"{number} ")
+            if light.service.live.held == 1:
+                break
+            for _ in range(24):
+                next(other)
+        until("the deaf one is dropped", lambda: light.service.live.held == 1, 10)
+
+
+def test_a_reader_that_takes_nothing_fills_no_memory(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is dropped, one look at most is kept for it, however much is said: here ten looks of a megabyte."""
+    monkeypatch.setattr(sse, "SLOW_SECONDS", 120.0)
+    fence = light.job()
+    most = 0
+    with deaf(light, fence), stream(light.path(fence), types="log") as other:
+        for number in range(10):
+            light.say(fence, *(f"{number} {'x' * 40_000}" for _ in range(25)))
+            for _ in range(25):
                 assert next(other)["data"]["message"].startswith(f"{number} ")
-                if light.service.live.held == 1:
-                    break
-                for _ in range(4):
-                    next(other)
-            until("the deaf one is dropped", lambda: light.service.live.held == 1, 10)
+            most = max(most, light.unsent())
+        assert light.service.live.held == 2
+    assert 0 < most < 3_000_000
 
 
 def test_a_deleted_job_and_a_stop_end_its_streams(light: House) -> None:

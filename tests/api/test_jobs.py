@@ -52,7 +52,7 @@ def test_a_submitted_job_echoes_its_resolved_spec(client: TestClient, service: S
     assert job["progress"] == {
         "step": 0, "steps": 1200, "epoch": 0, "epochs": 30, "fraction": 0.0, "eta_seconds": None,
     }  # fmt: skip
-    assert job["queue"] == {"position": 1, "ahead": 0}
+    assert job["queue"] == {"position": 1, "ahead": 0, "eta_seconds": None}
     assert TIME.fullmatch(job["created_at"])
     assert (job["started_at"], job["finished_at"], job["error"], job["results"]) == (None, None, None, {})
     assert [moment["status"] for moment in job["timeline"]] == ["queued"]
@@ -117,7 +117,7 @@ def test_the_etag_holds_until_the_job_changes(client: TestClient, service: Servi
     ahead = taken(service)
     answer = client.get(path, headers={"If-None-Match": etag})
     assert answer.status_code == 304, "the queue moved, and the ETag does not cover it"
-    assert client.get(path).json()["queue"] == {"position": 1, "ahead": 0}
+    assert client.get(path).json()["queue"] == {"position": 1, "ahead": 0, "eta_seconds": None}
     ahead_path = f"/v1/jobs/{ahead.job_id}"
     seen = client.get(ahead_path).headers["etag"]
     beat(
@@ -157,6 +157,17 @@ def test_a_cancel_said_twice_is_the_same(client: TestClient, service: Service) -
     for _ in range(2):
         answer = client.post(running["links"]["cancel"], json={})
         assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
+
+
+def test_cancels_at_once_are_one(client: TestClient, service: Service) -> None:
+    """Of a job that waits and of one that runs: all are accepted, and the job's story tells of it once."""
+    running, waiting = posted(client, priority=9), posted(client)
+    assert taken(service).job_id == running["id"]
+    for job, story in ((running, ["queued", "running", "cancelling"]), (waiting, ["queued", "cancelled"])):
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(client.post, [job["links"]["cancel"]] * 16))
+        assert [answer.status_code for answer in answers] == [202] * 16
+        assert [moment["status"] for moment in client.get(job["links"]["self"]).json()["timeline"]] == story
 
 
 def test_lists_are_paged_both_ways(client: TestClient) -> None:

@@ -1,5 +1,7 @@
 """What the api remembers of keys: for how long, and how many requests a key may make."""
 
+import hmac
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from api import keyring
 from api.keyring import FRESH_SECONDS, MOST_KEPT, Keyring
 from core.db.session import Database, open_database
 from core.errors import QuotaExceeded, Unauthenticated
+from core.jobs import keys
 from core.jobs.keys import create_key, get_key, revoke_key
 from core.settings import Limits, Settings
 from tests.api.conftest import service_of
@@ -74,6 +77,28 @@ def test_a_remembered_key_is_still_compared(database: Database, clock: Clock) ->
         ring.look_up(forged)
 
 
+def test_every_guess_costs_the_same(database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question to the database and one comparison of equal length, whatever is wrong: time tells nothing."""
+    ring = Keyring(database, Settings())
+    revoked, gone = create_key(database, owner="alice")
+    revoke_key(database, "alice", revoked.id)
+    _, ended = create_key(database, owner="alice", lasts=1.0)
+    time.sleep(1.1)
+    _, good = create_key(database, owner="alice")
+    wrong = good[:-52] + gone[-52:]
+    unknown = f"bsn_{'0' * 26}_{good[-52:]}"
+    work: list[object] = []
+    compare, find = hmac.compare_digest, keys.find_key
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (work.append((len(a), len(b))), compare(a, b))[1])
+    monkeypatch.setattr(keyring, "find_key", lambda db, key_id: (work.append("question"), find(db, key_id))[1])
+    for text in (gone, ended, wrong, unknown):
+        work.clear()
+        assert ring.recall(text) is None
+        with pytest.raises(Unauthenticated):
+            ring.look_up(text)
+        assert work == ["question", (64, 64)]
+
+
 def test_guessing_does_not_fill_the_memory(database: Database, clock: Clock) -> None:
     ring = Keyring(database, Settings())
     secret = "0" * 52
@@ -98,7 +123,7 @@ def test_that_there_was_a_key_is_never_forgotten(database: Database, clock: Cloc
 
 
 def test_any_minute_holds_as_many_requests_as_allowed(database: Database, clock: Clock) -> None:
-    """B24. Five at 0 s, 12 s, …, 48 s; the sixth fits when the first is a minute old, not when the minute is full."""
+    """Five at 0 s, 12 s, …, 48 s; the sixth fits when the first is a minute old, not when the minute is full."""
     ring = Keyring(database, Settings())
     limits = Limits(requests_per_minute=5)
     for _ in range(5):
@@ -125,7 +150,7 @@ def test_defaults_hold_where_a_key_says_nothing(database: Database) -> None:
 
 
 def test_limits_are_answered_with_figures(light: TestClient) -> None:
-    """B25: 429, when to come back, and what was used up; what was accepted stays."""
+    """429, when to come back, and what was used up; what was accepted stays."""
     db = service_of(light).db
     limits = Limits(queued_jobs=2, requests_per_minute=4)
     _, text = create_key(db, owner="alice", limits=limits)

@@ -86,7 +86,7 @@ BAD = (
 
 @pytest.mark.parametrize("name", BAD)
 def test_no_route_opens_without_a_good_key(keyed: tuple[TestClient, dict[str, str]], name: str) -> None:
-    """B1 and B4: the same answer for all of them, on every route there is."""
+    """The same answer for all of them, on every route there is."""
     client, headers = keyed
     given = {"Authorization": headers[name]} if headers[name] else {}
     walked = [call for call in calls(app_of(client)) if call[1] not in OPEN]
@@ -139,7 +139,7 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 def test_a_key_does_what_its_scopes_say(light: TestClient) -> None:
-    """B3, on every route there is."""
+    """A read-only key changes nothing, on every route there is."""
     db = service_of(light).db
     can = {scope: key_for(db, scopes=(scope,)) for scope in ("read", "write", "admin")}
     for method, path in calls(app_of(light)):
@@ -160,7 +160,7 @@ def db_is_untouched(client: TestClient) -> bool:
 
 
 def test_what_belongs_to_others_is_not_there(client: TestClient) -> None:
-    """B2, on every route that takes an id: 404 as if there were none, and nothing has happened."""
+    """On every route that takes an id: 404 as if there were none, and nothing has happened."""
     service = service_of(client)
     job_id = submit(service.db, small_spec(), owner="alice").job_id
     fence = taken(service)
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_fields_that_cannot_be_accepted_change_nothing(shared: TestClient, name: str) -> None:
-    """B5, for keys and for jobs."""
+    """For keys and for jobs: what only the service may set is an unknown field."""
     body, pointer = REFUSED[name]
     service = service_of(shared)
     mine = bearing(key_for(service.db, scopes=("read", "write", "admin")))

@@ -151,10 +151,10 @@ def test_a_schedule_as_a_picture(light: TestClient) -> None:
     answer = light.post("/v1/schedules/preview", params={"format": "svg"}, json=EXAMPLE)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
     picture = Picture.of(answer.text)
-    assert {"warm-up", "SWA starts", "cosine", "weights collected for SWA"} <= set(picture.texts())
+    assert {"warm-up", "SWA starts", "cosine", "weights collected"} <= set(picture.texts())
     read = picture.reader()
     # 1257 examples in batches of 32 are 40 steps an epoch; SWA starts after 23 of 30 epochs and collects after each.
-    collected = [read(dot)[0] for dot in picture.dots("weights collected for SWA", "collected")]
+    collected = [read(dot)[0] for dot in picture.dots("weights collected", "collected")]
     assert collected == [pytest.approx(step, abs=1) for step in range(920, 1201, 40)]
     (shade,) = picture.all("rect", "shade")
     assert read((float(shade.get("x", "")) + float(shade.get("width", "")), 0))[0] == pytest.approx(40, abs=1)

@@ -29,7 +29,7 @@ def test_a_key_loses_its_secret_and_keeps_its_id() -> None:
 
 
 def test_no_secret_in_logs_and_answers(serve: Serve, sqlite_url: str, tmp_path: Path) -> None:
-    """B36: a real api beyond loopback, at its most talkative."""
+    """A real api beyond loopback, at its most talkative."""
     db = open_database(sqlite_url)
     _, good = create_key(db, owner="local", scopes=("read", "write", "admin"))
     db.close()

@@ -1,12 +1,15 @@
 """The process: it says what is wrong in one line, survives rude clients, and stops when told."""
 
 import contextlib
+import json
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import typer
@@ -104,6 +107,41 @@ def test_a_large_body_without_a_length_is_refused(running: Service) -> None:
 
     answer = running.http.post("/v1/jobs", content=chunks(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 99999999", b"Transfer-Encoding: chunked"])
+def test_a_large_body_is_refused_as_soon_as_it_is_known_to_be_one(running: Service, length: bytes) -> None:
+    """Nothing is read of one that says its size, 64 KiB too much of one that does not; then the connection ends."""
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    body = chunk * (MAX_BODY // 65_536 + 1) if b"chunked" in length else b""
+    with socket.create_connection(("127.0.0.1", port_of(running)), 10) as connection:
+        connection.sendall(POST + length + b"\r\n\r\n" + body)
+        answer = b""
+        while piece := connection.recv(65_536):  # until it is closed, though we never said that we were done
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close\r\n" in answer
+
+
+def test_nobody_forges_a_line_of_the_log(running: Service) -> None:
+    """Whatever stands in a request, each line of the log is one JSON object, in signs that a terminal can bear."""
+    http = running.http
+    nasty = '\r\n{"event": "forged"}\x1b[31m\u2028\u202e\x9b'
+    job = {"model": {"name": nasty}, "name": nasty, nasty: 1}
+    headers = {"Content-Type": "application/json"}
+    for answer in (
+        http.get(f"/v1/jobs/{quote(nasty)}"),
+        http.get("/v1/jobs", params={"q": nasty, nasty: nasty}),
+        http.post("/v1/jobs", json=job),
+        http.post("/v1/jobs", content=f"[{nasty}".encode(), headers=headers | {"X-Request-ID": quote(nasty)}),
+        http.put("/v1/jobs", headers={"X-Request-ID": "\x1b[31m"}),
+    ):
+        assert 400 <= answer.status_code < 500
+    assert running.api is not None
+    said = running.api.said
+    assert [line for line in said.splitlines() if not isinstance(json.loads(line), dict)] == []
+    assert said.isascii()
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f]", said)
 
 
 def test_a_client_that_asks_first_does_not_send_a_large_body(running: Service) -> None:

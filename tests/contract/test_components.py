@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from core.recipe.averaging import AVERAGING
 from core.recipe.catalog import Described, Kind, catalog, components
 from core.recipe.data import DataSpec
 from core.recipe.models import ModelSpec
@@ -29,19 +30,36 @@ BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"}
 """What those need that go with nothing else."""
 
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
-FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data", "averaging": "swa"}
+FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data"}
+FIELDS = {each.name: each.field for each in AVERAGING}
 
 
 def job(kind: str, name: str) -> dict[str, Any]:
     """A small valid job that uses the component."""
-    chosen = {} if kind == "averaging" else {"name": name, **REQUIRED.get(name, {})}
     base = {
         "model": {"name": "mlp", "hidden": [8]},
         "data": {"name": "digits"},
         "optimizer": {"name": "sgd"},
-        "epochs": 4,
+        "epochs": 20,
     }
-    return {**base, **BESIDES.get(name, {}), FIELD[kind]: chosen}
+    if kind == "averaging":
+        return base | switched_on(name)
+    return {**base, **BESIDES.get(name, {}), FIELD[kind]: {"name": name, **REQUIRED.get(name, {})}}
+
+
+def switched_on(name: str) -> dict[str, Any]:
+    """The field of a job that turns an averaging method on: swa.swag lies within swa, ensembles have a method."""
+    document: dict[str, Any] = {"method": name} if FIELDS[name] == "ensemble" else {}
+    for field in reversed(FIELDS[name].split(".")):
+        document = {field: document}
+    return document
+
+
+def chosen(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """The part of such a job that is the component's own."""
+    for field in FIELDS[name].split(".") if kind == "averaging" else [FIELD[kind]]:
+        document = document[field]
+    return document
 
 
 @pytest.mark.parametrize(("kind", "name", "component"), EVERY)
@@ -64,7 +82,7 @@ def test_resolves_once_and_for_all(kind: str, name: str, component: type[Describ
 @pytest.mark.parametrize(("kind", "name", "component"), EVERY)
 def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) -> None:
     document = job(kind, name)
-    document[FIELD[kind]]["no_such_field"] = 1
+    chosen(document, kind, name)["no_such_field"] = 1
     with pytest.raises(ValidationError, match="no_such_field"):
         JobSpec.model_validate_json(json.dumps(document))
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.numpy import load
 from sqlalchemy import select
 
 from core.db.tables import event
+from core.jobs.metrics import series
 from tests.faults.conftest import SHORT, Truth
 from tests.support.service import Service, gone, until
 
@@ -43,7 +45,7 @@ def test_out_of_patience(sqlite_service: Service) -> None:
             "data": {"name": "spirals", "examples": 600, "noise": 0.2},
             "swa": False,
             "evaluate": {"every": "1ep"},
-            "checkpoints": {"every": "30st"},
+            "checkpoints": {"every": "30st", "keep_best": 1},
             "early_stopping": {"patience": 4},
             "clip_grad": {"norm": 1.0},
         }
@@ -52,13 +54,27 @@ def test_out_of_patience(sqlite_service: Service) -> None:
     assert (job["status"], job["stop_reason"]) == ("succeeded", "early_stopping")
     assert job["progress"]["step"] < job["progress"]["steps"]
     assert job["results"]["base"] == job["results"]["best"]
-    (best,) = [each for each in sqlite_service.checkpoints(job_id) if each["kind"] == "best"]
+    checkpoints = sqlite_service.checkpoints(job_id)
+    (best,) = [each for each in checkpoints if each["kind"] == "best"]
     per_epoch = job["progress"]["step"] // job["progress"]["epoch"]
     assert best["step"] == job["progress"]["step"] - 4 * per_epoch
     assert best["metrics"]["test.loss"] == job["results"]["base"]["test"]["loss"]
     assert sqlite_service.http.get(best["links"]["content"]).status_code == 200
     names = sqlite_service.http.get(f"/v1/jobs/{job_id}/metrics/names").text
     assert all(name in names for name in ("grad_norm", "best.test.loss"))
+    kept = {each["step"]: each["metrics"].get("val.loss") for each in checkpoints if each["kind"] == "last"}
+    written = judged(sqlite_service, job_id)
+    stays = min(written, key=lambda step: (written[step], step))
+    assert kept == {step: written[step] for step in {*sorted(written)[-2:], stays}}
+
+
+def judged(service: Service, job_id: str) -> dict[int, float]:
+    """The step of each resumable checkpoint that was ever written, and the loss of the last evaluation before it."""
+    events = service.http.get(f"/v1/jobs/{job_id}/events?types=checkpoint&limit=1000").json()["data"]
+    with service.database() as db:
+        losses = series(db, job_id, ["val.loss"])["val.loss"]
+    steps = [event["data"]["step"] for event in events if event["data"]["kind"] == "last"]
+    return {step: losses.values[bisect_right(losses.steps, step) - 1] for step in steps if step >= losses.steps[0]}
 
 
 def test_a_point_that_has_arrived(sqlite_service: Service) -> None:

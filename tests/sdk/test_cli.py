@@ -91,6 +91,9 @@ def test_show_is_one_page(basin: Basin, stub: Stub) -> None:
     assert "sgd lr=0.1" in said.out
     assert ["swa", "0.9861", "0.0705"] in [line.split() for line in said.out.splitlines()]
     assert ["swa", "7", "0.1", "kB", "ckpt_1"] in [line.split() for line in said.out.splitlines()]
+    waiting = job("queued", queue={"position": 3, "ahead": 2, "eta_seconds": 150.0})
+    stub.on("GET", ONE, Answer(200, waiting))
+    assert "2 ahead of it; starts in about 2 min" in basin("show", JOB_ID).out
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])

@@ -117,7 +117,7 @@ def test_edits_are_refused_to_strangers_to_the_late_and_to_the_ended(db: Databas
 
 
 def test_a_deleted_job_is_gone_at_once_and_its_files_soon(db: Database, tmp_path: Path) -> None:
-    """B35. Two phases: a kill between them leaves rows that still say what is to be removed."""
+    """Two phases: a kill between them leaves rows that still say what is to be removed."""
     store = LocalStore(tmp_path / "store")
     fence, other = running(db, metadata={"a": "b"}), submitted(db, metadata={"a": "b"})
     with pytest.raises(Conflict) as refused:

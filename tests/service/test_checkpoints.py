@@ -1,12 +1,14 @@
 """Checkpoints exist through their rows; which rows stay is decided when a new one comes."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from core.db.session import Database
-from core.db.tables import checkpoint
+from core.db.tables import checkpoint, job
 from core.errors import NotFound
 from core.jobs.checkpoints import get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
 from core.jobs.events import list_events
@@ -60,6 +62,56 @@ def test_the_newest_keep_last_stay(db: Database) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("monitor", "values", "kept"),
+    [
+        # The two newest are 60 and 70 in any case.
+        ("val.loss", [0.5, 0.2, 0.9, 0.2, 0.3, 0.8, 0.7], {20, 40, 60, 70}),
+        ("val.accuracy", [0.5, 0.2, 0.9, 0.2, 0.3, 0.8, 0.7], {30, 60, 70}),  # 60 is both: among newest and best
+        ("val.loss", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], {10, 20, 60, 70}),
+        ("val.loss", [None, 0.9, math.nan, math.inf, -math.inf, 0.95, 0.1], {20, 60, 70}),
+        ("val.loss", [None] * 7, {60, 70}),
+    ],
+)
+def test_the_best_stay_besides_the_newest(
+    db: Database, monitor: str, values: list[float | None], kept: set[int]
+) -> None:
+    """Two of each. What has no finite value is never among the best, and of equal ones the oldest are."""
+    fence = running(db, checkpoints={"every": "10st", "keep_last": 2, "keep_best": 2, "monitor": monitor})
+    for step, value in zip(range(10, 80, 10), values, strict=True):
+        metrics = {"val.loss": 1.0, "val.accuracy": 0.0, monitor: value} if value is not None else {}
+        new = replace(new_checkpoint(fence, step), metrics=metrics)
+        record_checkpoint(db, fence, new, [], resumable=True)
+    record_checkpoint(db, fence, new_checkpoint(fence, 20, kind="best"), [], resumable=False)
+    assert {step for step, status in status_by_step(db).items() if status == "good"} == kept
+    listed = [row for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "last"]
+    assert {row.step: row.metrics.get(monitor) for row in listed} == {step: values[step // 10 - 1] for step in kept}
+
+
+def test_a_run_goes_on_from_the_newest_and_never_from_the_best(db: Database) -> None:
+    """And when the newest are damaged, the best are places to fall back to as well."""
+    fence = running(db, checkpoints={"every": "1st", "keep_last": 2, "keep_best": 1})
+    rows = []
+    for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.6), (5, 0.7)):
+        new = replace(new_checkpoint(fence, step), metrics={"val.loss": loss})
+        rows.append(record_checkpoint(db, fence, new, [], resumable=True))
+    assert state_of(db, fence.job_id)["checkpoint_id"] == rows[4].id
+    assert mark_corrupt(db, fence, rows[4].id) == rows[3]
+    assert mark_corrupt(db, fence, rows[3].id) == rows[1]
+
+
+def test_jobs_of_the_release_before_keep_the_newest(db: Database) -> None:
+    """Their specs say nothing of the best."""
+    fence = running(db)
+    with db.write() as connection:
+        spec = json.loads(connection.execute(select(job.c.spec)).scalar_one())
+        spec["checkpoints"] = {"every": "5st", "keep_last": 3}
+        connection.execute(update(job).values(spec=json.dumps(spec)))
+    for step in (5, 10, 15, 20):
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    assert status_by_step(db) == {5: "doomed", 10: "good", 15: "good", 20: "good"}
+
+
 def test_there_is_one_best(db: Database) -> None:
     """Whichever came last, also when an attempt goes on from before the best step of the one before it."""
     fence = running(db)
@@ -68,6 +120,16 @@ def test_there_is_one_best(db: Database) -> None:
     record_checkpoint(db, fence, new_checkpoint(fence, 9), [], resumable=True)
     assert status_by_step(db, "best") == {4: "doomed", 12: "doomed", 8: "good"}
     assert status_by_step(db) == {9: "good"}
+
+
+def test_members_stay_as_many_as_the_ensemble_has(db: Database) -> None:
+    """However many resumable checkpoints come and go; and a member that is written again is not counted twice."""
+    fence = running(db, ensemble={"method": "checkpoints", "every": 4, "members": 3})
+    for step in (4, 8, 12, 16, 12):
+        record_checkpoint(db, fence, new_checkpoint(fence, step, kind="snapshot"), [], resumable=False)
+        record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "snapshot"] == [8, 12, 16]
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "last"] == [12, 16]
 
 
 def test_weights_alone_are_no_place_to_go_on(db: Database) -> None:

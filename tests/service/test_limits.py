@@ -147,7 +147,7 @@ SELECT id, 'queued', 'run', 'any', 0, 0, 0, :rank, 1, '{}', 'bob', 5 FROM job WH
 
 
 def test_nobody_starves_behind_a_hundred_thousand_urgent_jobs(sqlite_url: str) -> None:
-    """P10. Between the priorities 100 and -100 lie 200 points of a minute each: 12 000 s, whatever arrives.
+    """Between the priorities 100 and -100 lie 200 points of a minute each: 12 000 s, whatever arrives.
 
     All hundred thousand are most urgent, and came a little more, then a little less than that after the patient one.
     """

@@ -1,12 +1,16 @@
 """Metrics: every point once, in order, and a chart of any size in a few hundred points."""
 
+import itertools
 import math
+import random
 import struct
+from array import array
 
 import pytest
 
 from core.db.session import Database
 from core.jobs.metrics import Chunk, Points, pack, record_points, series, series_names, unpack
+from core.jobs.thinning import thinned
 from tests.support.jobs import chunk, running
 
 
@@ -68,6 +72,35 @@ def test_a_thinned_series_keeps_its_spike(db: Database) -> None:
     kept = dict(zip(found.steps, found.values, strict=True))
     assert (kept[617], kept[618]) == (99.0, -99.0)
     assert all(time == step for time, step in zip(found.times, found.steps, strict=True))
+
+
+@pytest.mark.parametrize(("from_", "to"), [(None, None), (1500, None), (None, 6999), (777, 7777), (3100, 3250)])
+def test_a_long_series_is_thinned_as_if_it_were_read_whole(db: Database, from_: int | None, to: int | None) -> None:
+    """Over the borders of chunks and segments, and of the few chunks that are read at a time; with a NaN in it."""
+    fence = running(db)
+    chance = random.Random(8)
+    values = [chance.gauss(0.0, 1.0) for _ in range(8000)]
+    values[3210] = math.nan
+    for after, number in itertools.product((0, 4000), range(40)):
+        steps = list(range(after + 100 * number, after + 100 * number + 100))
+        points = Points("loss", steps, [values[step] for step in steps], [step / 8 for step in steps])
+        record_points(db, fence, [Chunk("loss", after, number, points)])
+    begin, end = from_ or 0, 8000 if to is None else to + 1
+    inside = array("d", values[begin:end])
+    for most in (3, 20, 500, 100_000):
+        found = series(db, fence.job_id, ["loss"], from_=from_, to=to, max_points=most)["loss"]
+        assert found.steps == [begin + place for place in thinned(inside, most)]
+        assert found.times == [step / 8 for step in found.steps]
+        told = [(step, value) for step, value in zip(found.steps, found.values, strict=True) if step != 3210]
+        assert told == [(step, values[step]) for step, _ in told]
+
+
+def test_a_window_between_two_points_is_empty(db: Database) -> None:
+    fence = running(db)
+    points = Points("x", [0, 10], [0.0, 1.0], [0.0, 1.0])
+    record_points(db, fence, [Chunk("x", 0, 0, points)])
+    assert series(db, fence.job_id, from_=3, to=7) == {"x": Points("x", [], [], [])}
+    assert series(db, fence.job_id, from_=11) == {}
 
 
 @pytest.mark.parametrize("columns", [([0], [0.0, 1.0], [0.0]), (list(range(1001)), [0.0] * 1001, [0.0] * 1001)])

@@ -171,6 +171,23 @@ def test_no_results_without_their_weights(
     assert recorder.missing == {"swa", "last"}
 
 
+def test_each_member_counts(db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
+    """A member that is lost is not made good by another; one that the run no longer has is not missed."""
+    backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
+    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder.start()
+    backlog.put(checkpoint(tmp_path, 2, "snapshot"))
+    until("the failure is noted", lambda: recorder.missing == {"snapshot 2"})
+    store.full = False
+    backlog.put(checkpoint(tmp_path, 4, "snapshot"))
+    backlog.put(checkpoint(tmp_path, 5, manifest={"results": {"base": {}}}))
+    until("the results are refused", lambda: recorder.missing == {"snapshot 2", "last"})
+    backlog.put(checkpoint(tmp_path, 6))
+    recorder.close()
+    assert recorder.missing == set()
+    assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [("snapshot", 4), ("last", 6)]
+
+
 class StuckStore(LocalStore):
     """A store that is away for ever, or hangs until it is let go."""
 

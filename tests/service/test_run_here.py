@@ -21,6 +21,7 @@ model: {name: mlp, hidden: [16]}
 data: {name: iris}
 optimizer: {name: sgd, lr: 0.1, weight_decay: 5e-4}   # a number, as YAML 1.2 reads it
 swa: true
+ensemble: {method: checkpoints, every: 5ep, members: 2}
 epochs: 20
 """
 COMMAND = [sys.executable, "-c", "import typer; from worker.commands import run; typer.run(run)"]
@@ -54,13 +55,14 @@ def start(tmp_path: Path, datasets: Callable[[str], Path]) -> Iterator[Callable[
 
 
 def test_it_trains_prints_and_leaves_the_weights(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    leftover = tmp_path / "job-weights" / "best.safetensors"  # of an earlier run that kept its best weights
-    leftover.parent.mkdir()
-    leftover.touch()
+    leftovers = [tmp_path / "job-weights" / f"{name}.safetensors" for name in ("best", "snapshot-7")]
+    leftovers[0].parent.mkdir()
+    for leftover in leftovers:  # of an earlier run that kept other weights
+        leftover.touch()
     process = start(JOB)
     out, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (0, "")
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
     lines = out.splitlines()
     assert any(line.startswith("step 80/80  epoch 20/20  loss ") for line in lines)
     assert lines[-1] == "weights: job-weights/"
@@ -69,7 +71,8 @@ def test_it_trains_prints_and_leaves_the_weights(start: Callable[..., subprocess
     assert table[0] == ["weights", "split", "loss", "accuracy"]
     results = json.loads((tmp_path / "job-weights" / "results.json").read_text())
     assert [f"{results['swa']['test']['accuracy']:.4f}"] == [row[3] for row in table if row[:2] == ["swa", "test"]]
-    for name in ("last", "swa"):
+    assert {"ensemble", "member_1", "member_2", "average"} <= set(results)
+    for name in ("last", "swa", "snapshot-60", "snapshot-80"):
         tensors = load_file(tmp_path / "job-weights" / f"{name}.safetensors")
         assert sum(tensor.size for key, tensor in tensors.items() if not key.startswith("standardize")) == 131
 

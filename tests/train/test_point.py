@@ -186,9 +186,13 @@ def test_losses_are_those_of_the_batch_and_of_the_function(run: Train) -> None:
 
 
 def test_an_average_is_judged_by_the_function_too(run: Train) -> None:
-    """SWA from step 6 of 8 on, every step: the mean of three places."""
-    swa = {"start": 6, "every": 1, "lr": 0.1}
-    ending, watcher = run(spec({"function": "square"}, [1.0], steps=8, swa=swa, optimizer={"name": "sgd", "lr": 0.1}))
+    """SWA from step 6 of 8 on, every step: the mean of three places. EMA: m ← (m + x) / 2."""
+    swa, ema = {"start": 6, "every": 1, "lr": 0.1}, {"decay": 0.5, "with_swa": True}
+    ending, watcher = run(spec({"function": "square"}, [1.0], steps=8, swa=swa, ema=ema))
+    follower = 0.8  # the first place that it sees
+    for t in range(2, 9):
+        follower = (follower + 0.8**t) / 2
+    assert ending.results["ema"]["train"]["loss"] == pytest.approx(follower**2, rel=1e-5)
     mean = (0.8**6 + 0.8**7 + 0.8**8) / 3
     assert ending.results["swa"]["train"]["loss"] == pytest.approx(mean**2, rel=1e-5)
     assert ending.results["base"]["train"]["loss"] == pytest.approx(0.8**16, rel=1e-5)

@@ -27,13 +27,12 @@ def bumpy(**fields: Any) -> Any:
         schedule={"name": "cosine", "warmup": "1ep"},
         evaluate={"every": "7st"},
         checkpoints={"every": "9st"},
-        swa={"start": "50st", "every": "4st", "anneal": "5st"},
-        **fields,
+        **{"swa": {"start": "50st", "every": "4st", "anneal": "5st"}, **fields},
     )
 
 
 def everything(**fields: Any) -> Any:
-    """The same 80 steps, each of two micro-batches, with all that a step can do, and the best weights kept."""
+    """The same 80 steps, each of two micro-batches, with all that a step can do and all that can be kept."""
     return bumpy(
         batch_size=12,
         accumulate=2,
@@ -41,6 +40,9 @@ def everything(**fields: Any) -> Any:
         label_smoothing=0.1,
         sampling="with_replacement",
         early_stopping={"monitor": "val.accuracy", "patience": 1000, "start_from": "20st"},
+        swa={"start": "50st", "cycle": "4st", "swag": {"samples": 2, "max_rank": 3}},
+        ema={"start": "11st", "every": "2st", "warmup": True, "with_swa": True},
+        ensemble={"method": "checkpoints", "every": "7st", "members": 3},
         **fields,
     )
 
@@ -82,15 +84,14 @@ def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) ->
     assert all(len({step for step, _ in points}) == len(points) for points in joined.values())
     final = pieces[-1]
     assert digests(final.checkpoints()[80]) == digests(every_step[80])
-    assert digests(final.checkpoints("swa")[80]) == digests(reference.checkpoints("swa")[80])
-    kept = [
-        {step: digests(each) for step, each in watcher.checkpoints("best").items()} for watcher in (final, reference)
-    ]
-    assert kept[0].items() <= kept[1].items()
+    for kind in ("swa", "ema", "best", "snapshot"):
+        kept = [{at: digests(each) for at, each in seen.checkpoints(kind).items()} for seen in (final, reference)]
+        assert kept[0].items() <= kept[1].items()
+        assert bool(kept[0]) == (kind == "swa" or bool(spec.early_stopping))
     assert final.checkpoints()[80].manifest["digest"] == every_step[80].manifest["digest"]
     assert (ended.outcome, ended.results) == ("succeeded", ending.results)
-    assert set(ended.results) == {"base", "swa"} | ({"best"} if spec.early_stopping else set())
-    assert bool(kept[0]) == bool(spec.early_stopping)
+    others = {"best", "ema", "swag", "ensemble", "average", "member_1", "member_2", "member_3"}
+    assert set(ended.results) == {"base", "swa"} | (others if spec.early_stopping else set())
 
 
 @pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"adam"}))

@@ -7,12 +7,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core.engine.averaging import RunningMean
-from core.engine.datasets.resident import Part
 from core.engine.evaluate import chunk_sizes, reestimate_batch_norm
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import Network, build_network
-from core.recipe.averaging import SwaPhase
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
 from core.recipe.models.mlp import MLP
@@ -72,18 +69,40 @@ def test_swa_series_start_with_the_first_model(run: Train) -> None:
     assert rates[31] == pytest.approx(0.05)  # half the optimizer's, unless said otherwise
 
 
-def test_a_linear_model_averages_its_outputs() -> None:
-    """Softmax regression is linear in its weights, so the mean's outputs are the mean of the outputs."""
-    networks = [build_network(MLP(hidden=(4,)), TABLE, seed, CPU) for seed in range(4)]
-    mean = RunningMean(SwaPhase(0, 0, 0.1, 1), networks[0], Part(torch.zeros(2, 6), torch.zeros(2)), 2)
-    flat = [torch.randn(networks[0].weights.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(7)]
-    visited = networks[1]
-    for each in flat:
-        with torch.no_grad():
-            visited.weights.copy_(each)
-        mean.collect(visited)
-    expected = torch.stack(flat).double().mean(0)
-    torch.testing.assert_close(mean.network().weights.detach().double(), expected, rtol=1e-5, atol=1e-6)
+def test_a_linear_model_averages_its_outputs(run: Train) -> None:
+    """Softmax regression is linear in its weights, so SWA's logits are the mean of the logits of its members.
+
+    They are the weights at the ends of the last three epochs, the very last one among them.
+    """
+    spec = job(model={"name": "logistic"}, epochs=5, swa={"start": "3ep"})
+    _, watcher = run(spec, checkpoint_seconds=0.0)
+    members = [weights(watcher.checkpoints()[step]) for step in (24, 32, 40)]
+    mean = weights(watcher.checkpoints("swa")[40])
+    inputs = np.random.default_rng(0).normal(size=(30, 64))
+    logits = [inputs @ each["output.weight"].astype(np.float64).T + each["output.bias"] for each in (*members, mean)]
+    np.testing.assert_allclose(logits[-1], np.mean(logits[:-1], axis=0), rtol=0, atol=1e-5)
+    assert np.abs(logits[0] - logits[1]).max() > 1e-2, "the members must differ, or this shows nothing"
+
+
+def test_a_cyclic_tail_is_averaged_at_its_minima(run: Train) -> None:
+    """40 steps, cycles of 8 from step 16 on: 24, 32 and 40, each after a step at the lowest rate."""
+    spec = job(epochs=5, swa={"start": "2ep", "cycle": "1ep", "lr": 0.08, "lr_min": 0.02})
+    _, watcher = run(spec, checkpoint_seconds=0.0)
+    rates = dict(watcher.series()["lr"])
+    assert [rates[step - 1] for step in (24, 32, 40)] == [0.02] * 3
+    assert [rates[t] for t in (15, 16, 17)] == pytest.approx([0.1, 0.0725, 0.065])
+    members = [weights(watcher.checkpoints()[step])["dense0.weight"].astype(np.float64) for step in (24, 32, 40)]
+    mean = weights(watcher.checkpoints("swa")[40])["dense0.weight"]
+    np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=1e-5, atol=1e-7)
+
+
+def test_an_accident_while_statistics_are_estimated_leaves_no_trace() -> None:
+    network = build_network(MLP(hidden=(4,), batch_norm=True), TABLE, 0, CPU)
+    network.module.train()
+    with pytest.raises(RuntimeError):
+        reestimate_batch_norm(network, torch.zeros(4, 7), 2)  # one feature too many
+    assert all(layer.training for layer in network.module.modules())
+    assert {layer.momentum for layer in network.module.modules() if hasattr(layer, "momentum")} == {0.1}
 
 
 def naive_statistics(network: Network, inputs: torch.Tensor, batch_size: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from core.recipe.averaging import SwaPhase
 from core.recipe.duration import RunLength
 from core.recipe.schedules import Schedule
 
@@ -195,29 +194,6 @@ def test_agrees_with_torch_where_torch_is_right(
 def test_cosine_stays_down_where_torch_rises_again() -> None:
     """Torch's recursive form gives 0.00955 at t = 12 for T_max = 10; ours stays at eta_min."""
     assert rate('{"name": "cosine", "T_max": "10st"}')(12) == 0.0
-
-
-def test_swa_owns_the_rate_from_its_start() -> None:
-    """A line from the schedule's rate at the start (0.1 there) to 0.05 over ten steps, then constant."""
-    phase = SwaPhase(start=50, anneal=10, lr=0.05, every=10)
-    curve = phase.over(lambda t: 0.1 if t <= 50 else math.nan)
-    assert [curve(t) for t in (0, 49, 50, 55, 60, 99)] == pytest.approx([0.1, 0.1, 0.1, 0.075, 0.05, 0.05])
-
-
-@pytest.mark.parametrize(
-    ("start", "every", "total"), [(0, 1, 7), (0, 3, 10), (5, 5, 30), (7, 3, 30), (161, 1, 300), (40, 7, 20)]
-)
-def test_swa_counts_what_it_collects(start: int, every: int, total: int) -> None:
-    phase = SwaPhase(start=start, anneal=0, lr=0.1, every=every)
-    collected = 0
-    for completed in range(total + 1):
-        collected += phase.collects(completed)
-        assert phase.models(completed) == collected
-
-
-def test_swa_counts_as_the_reference_code_does() -> None:
-    """Epochs 161 to 300, one model each: 140 models (Izmailov et al. 2018)."""
-    assert SwaPhase(start=161, anneal=0, lr=0.1, every=1).models(300) == 140
 
 
 def test_every_rate_is_a_function_of_the_step_alone() -> None:

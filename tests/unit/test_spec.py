@@ -46,6 +46,27 @@ def refused(**changes: Any) -> FieldProblem:
             'did you mean "momentum"?',
         ),
         ({"checkpoints": {"evry": 1}}, "/checkpoints/evry", "unknown field", 'did you mean "every"?'),
+        ({"checkpoints": {"keep_best": -1}}, "/checkpoints/keep_best", "greater than or equal to 0", None),
+        ({"checkpoints": {"keep_best": 1001}}, "/checkpoints/keep_best", "less than or equal to 1000", None),
+        ({"checkpoints": {"keep_best": True}}, "/checkpoints/keep_best", "a valid integer", None),
+        (
+            {"checkpoints": {"monitor": "val.acuracy"}},
+            "/checkpoints/monitor",
+            "no eval",
+            'did you mean "val.accuracy"?',
+        ),
+        (
+            {"checkpoints": {"keep_best": 1, "monitor": "lr"}},
+            "/checkpoints/monitor",
+            "there are val.loss",
+            "monitor val",
+        ),
+        (
+            {"checkpoints": {"keep_best": 1}, "data": {"name": "digits", "validation": 0.0}},
+            "/checkpoints/keep_best",
+            "nothing is held out",
+            "set data.validation above 0",
+        ),
         ({"optimizer": {"name": "sgd", "lr": 0}}, "/optimizer/lr", "greater than 0", None),
         ({"optimizer": {"name": "sgd", "lr": -1}}, "/optimizer/lr", "greater than 0", None),
         ({"optimizer": {"name": "sgd", "lr": "0.1"}}, "/optimizer/lr", "a valid number", None),
@@ -252,10 +273,11 @@ def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float]
 def test_swa_true_is_spelled_out() -> None:
     """0.75 of 1,200 steps is 900, which lies inside epoch 23; models are collected at the ends of epochs 23 to 30."""
     spec = parse(swa=True).resolved()
-    assert spec.dump()["swa"] == {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
+    assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "swag": None}
     phase = spec.swa_phase()
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
-    assert phase.models(1200) == 8
+    assert phase.occasions.count(1200) == 8
     assert parse(swa=False).resolved().swa is None
 
 
@@ -265,6 +287,7 @@ def test_defaults_are_written_out() -> None:
     assert written["loss"] == "cross_entropy"
     assert written["metrics"] == ["accuracy"]
     assert written["batch_size"] == 32
+    assert written["checkpoints"] == {"every": "1000st", "keep_last": 2, "keep_best": 0, "monitor": "val.loss"}
     assert parse(data={"name": "diabetes"}, model={"name": "logistic"}).resolved().metrics == ("mae", "r2")
 
 

@@ -23,13 +23,14 @@ class Network:
     """`module`'s parameters are views of `weights` (P,), their gradients views of `weights.grad` (P,).
 
     An optimizer then sees one tensor, clearing gradients is one call, and averaging is one lerp. The last `undecayed`
-    weights are those that weight decay leaves alone.
+    weights are those that weight decay leaves alone. `buffers` are the module's own, which only ever change in place.
     """
 
     module: nn.Sequential
     weights: nn.Parameter
     forward: Forward
     undecayed: int = 0
+    buffers: tuple[Tensor, ...] = ()
 
     @property
     def gradient(self) -> Tensor:
@@ -44,7 +45,7 @@ class Network:
 
     def floats(self) -> list[Tensor]:
         """Everything that must stay finite."""
-        return [self.weights.detach(), *(each for each in self.module.buffers() if each.is_floating_point())]
+        return [self.weights.detach(), *(each for each in self.buffers if each.is_floating_point())]
 
 
 def build_network(
@@ -73,7 +74,11 @@ def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Netw
         each.grad = weights.grad[start:end].view(each.shape)
         start = end
     return Network(
-        module, weights, direct_forward(module), sum(each.numel() for each in parameters if id(each) in exempt)
+        module,
+        weights,
+        direct_forward(module),
+        sum(each.numel() for each in parameters if id(each) in exempt),
+        tuple(module.buffers()),
     )
 
 

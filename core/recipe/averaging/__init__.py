@@ -1,8 +1,37 @@
 """The averaging methods: policies that say when to collect weights; the engine owns the one place that touches them."""
 
-from core.recipe.averaging.base import AveragingSpec
+from typing import Annotated
+
+from pydantic import Field
+
+from core.recipe.averaging.base import AveragingSpec, Occasions
+from core.recipe.averaging.checkpoints import CheckpointEnsemble
+from core.recipe.averaging.ema import EMA, EmaPhase
+from core.recipe.averaging.ensemble import EnsembleSpec
+from core.recipe.averaging.fge import FGE
+from core.recipe.averaging.snapshot import Snapshot
 from core.recipe.averaging.swa import SWA, SwaPhase
+from core.recipe.averaging.swag import SWAG
 
-AVERAGING: tuple[type[AveragingSpec], ...] = (SWA,)
+Ensemble = Annotated[
+    Snapshot
+    | FGE
+    | CheckpointEnsemble,
+    Field(discriminator="method"),
+]  # fmt: skip
+"""The ensembles, picked by their method."""
 
-__all__ = ["AVERAGING", "SWA", "AveragingSpec", "SwaPhase"]
+AVERAGING: tuple[type[AveragingSpec], ...] = (SWA, SWAG, EMA, Snapshot, FGE, CheckpointEnsemble)
+
+__all__ = [
+    "AVERAGING",
+    "EMA",
+    "SWA",
+    "SWAG",
+    "AveragingSpec",
+    "EmaPhase",
+    "Ensemble",
+    "EnsembleSpec",
+    "Occasions",
+    "SwaPhase",
+]

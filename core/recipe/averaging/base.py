@@ -1,13 +1,50 @@
-"""An averaging method says when weights are collected; it is a switch of the job, so its name is its field's."""
+"""An averaging method says when weights are collected and what becomes of them; it is a switch of the job."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from core.recipe.component import Spec
+from core.recipe.duration import Duration, RunLength
 
 
 class AveragingSpec(Spec):
-    """`name` is the field of the job that turns it on."""
+    """`name` is its name in the catalog, `field` the field of the job that turns it on ("swa.swag": a field of swa)."""
 
     name: ClassVar[str]
+    field: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str | None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occasions:
+    """When weights are collected: when `first`, `first + every`, … optimizer steps are complete. Both at least 1."""
+
+    first: int
+    every: int
+
+    @classmethod
+    def since(cls, start: int, every: int) -> "Occasions":
+        """From `start` on, the weights that stand there included; those of step 0 are nobody's yet."""
+        return cls(start or every, every)
+
+    def collects(self, completed: int) -> bool:
+        """Whether the weights after `completed` optimizer steps are collected."""
+        return completed >= self.first and (completed - self.first) % self.every == 0
+
+    def count(self, completed: int) -> int:
+        """How often weights were collected in the first `completed` steps."""
+        return 0 if completed < self.first else (completed - self.first) // self.every + 1
+
+    def steps(self, completed: int) -> range:
+        """Each occasion among the first `completed` steps."""
+        return range(self.first, completed + 1, self.every)
+
+
+def late_start(start: Duration, every: Duration, run: RunLength) -> int:
+    """`start` in steps; a share of the run moves up to the end of its epoch when `every` counts epochs."""
+    steps = start.steps(run)
+    if start.unit == "run" and every.unit == "ep":
+        epochs = -(-steps // run.steps_per_epoch)
+        return min(epochs * run.steps_per_epoch, run.total_steps)
+    return steps

@@ -1,40 +1,50 @@
 """Stochastic Weight Averaging: the running mean of weights that a run visits late, at a rate that keeps it moving."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from core.recipe.averaging.base import AveragingSpec
-from core.recipe.component import Positive
+from pydantic import BeforeValidator, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.averaging.base import AveragingSpec, Occasions, late_start
+from core.recipe.averaging.swag import SWAG
+from core.recipe.component import NonNegative, Positive, refuse, switch
 from core.recipe.duration import Duration, RunLength
+
+SwagSwitch = Annotated[SWAG | None, BeforeValidator(switch, json_schema_input_type=bool | SWAG | None)]
+EPOCH = Duration(Fraction(1), "ep")
+ANNEAL = Duration(Fraction(1, 20), "run")
 
 
 @dataclass(frozen=True, slots=True)
 class SwaPhase:
-    """SWA in a given run, in optimizer steps.
+    """SWA in a given run, in optimizer steps. From step `start` SWA owns the learning rate.
 
-    From step `start` SWA owns the learning rate: a straight line over `anneal` steps from what the schedule would give
-    at `start` to `lr`, then `lr`. Models are collected when `start`, `start + every`, … steps are complete.
+    A constant tail (`lr_min` is None): a straight line over `anneal` steps from what the schedule would give at `start`
+    to `lr`, then `lr`. A cyclic one: in the i-th step of each `every`, i = 1, 2, …, (1 - i / every) lr + i / every
+    lr_min, so that the last step of a cycle, whose weights are collected, is made at lr_min.
     """
 
     start: int
     anneal: int
     lr: float
     every: int
+    lr_min: float | None = None
 
-    def collects(self, completed: int) -> bool:
-        """Whether the weights after `completed` optimizer steps go into the average."""
-        return completed >= max(1, self.start) and (completed - self.start) % self.every == 0
-
-    def models(self, completed: int) -> int:
-        """How many models the average holds after `completed` steps."""
-        if completed < self.start:
-            return 0
-        return (completed - self.start) // self.every + (self.start > 0)
+    @property
+    def occasions(self) -> Occasions:
+        """The model at `start` is the first of a constant tail; a cyclic one takes the ends of its cycles only."""
+        if self.lr_min is None:
+            return Occasions.since(self.start, self.every)
+        return Occasions(self.start + self.every, self.every)
 
     def over(self, base: Callable[[int], float]) -> Callable[[int], float]:
         """The learning rate of a run whose schedule is `base`: `base` before `start`, SWA's own from there."""
+        return self._constant(base) if self.lr_min is None else self._cyclic(base, self.lr_min)
+
+    def _constant(self, base: Callable[[int], float]) -> Callable[[int], float]:
         at_start = base(self.start)
 
         def rate(t: int) -> float:
@@ -45,34 +55,105 @@ class SwaPhase:
 
         return rate
 
+    def _cyclic(self, base: Callable[[int], float], lr_min: float) -> Callable[[int], float]:
+        def rate(t: int) -> float:
+            done = t - self.start
+            if done < 0:
+                return base(t)
+            share = (done % self.every + 1) / self.every
+            return (1 - share) * self.lr + share * lr_min
+
+        return rate
+
 
 class SWA(AveragingSpec):
     """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on; batch-norm statistics are estimated again for w_swa.
 
-    A `start` given as a share of the run moves up to the end of its epoch when `every` counts epochs, so that models
-    are collected at the ends of epochs. The model that stands at `start` is the first (the reference code counts so:
-    140 models from epoch 161 to 300). What the essay calls SWA, averaging predictions, is a snapshot ensemble.
+    The tail is constant at `lr`, and collected from `every` so often (an epoch), or, with `cycle`, a sawtooth from `lr`
+    down to `lr_min` (a fifth of it), and collected at its minima: `every` is "cycle". A `start` given as a share of the
+    run moves up to the end of its epoch when `every` or `cycle` counts epochs. The model that stands at `start` is the
+    first of a constant tail (the reference code counts so: 140 models from epoch 161 to 300). What the essay calls SWA,
+    averaging predictions, is a snapshot ensemble.
     """
 
     name: ClassVar[str] = "swa"
+    field: ClassVar[str] = "swa"
     summary: ClassVar[str] = "Stochastic Weight Averaging: one model whose weights are the mean of many."
     paper: ClassVar[str | None] = "Izmailov et al. 2018, arXiv:1803.05407"
 
     start: Duration = Duration(Fraction(3, 4), "run")
     lr: Positive | None = None
-    anneal: Duration = Duration(Fraction(1, 20), "run")
-    every: Duration = Duration(Fraction(1), "ep")
+    anneal: Duration | None = None
+    every: Duration | Literal["cycle"] | None = None
+    cycle: Duration | None = None
+    lr_min: NonNegative | None = None
+    swag: SwagSwitch = None
+
+    @model_validator(mode="after")
+    def one_kind_of_tail(self) -> Self:
+        found = tuple(self._contradictions())
+        if found:
+            raise refuse(*found)
+        return self
+
+    def _contradictions(self) -> Iterator[FieldProblem]:
+        if self.cycle is None:
+            if self.every == "cycle":
+                yield FieldProblem("/cycle", "required: how long the cycles are", 'for instance "2ep"')
+            if self.lr_min is not None:
+                message = "lr_min is the lowest rate of a cyclic tail, and this one is constant"
+                yield FieldProblem("/lr_min", message, 'give "cycle" too, or leave lr_min out')
+            return
+        if self.every not in {None, "cycle"}:
+            message = "a cyclic tail is collected where its rate is lowest, at the end of each cycle"
+            yield FieldProblem("/every", message, 'leave "every" out, or "cycle" for a constant tail')
+        if self.anneal is not None and self.anneal.amount:
+            yield FieldProblem("/anneal", "a cyclic tail begins at lr at once", 'leave "anneal" out')
 
     def resolved(self, optimizer_lr: float) -> Self:
-        """With `lr` filled in: half the optimizer's."""
-        return self if self.lr is not None else self.model_copy(update={"lr": optimizer_lr / 2})
+        """With all that follows from the rest written out."""
+        lr = self.lr or optimizer_lr / 2
+        every = "cycle" if self.cycle else self.every or EPOCH
+        anneal = Duration.of_steps(0) if self.cycle else self.anneal or ANNEAL
+        return self.model_copy(update={"lr": lr, "every": every, "anneal": anneal, "lr_min": self._lowest(lr)})
+
+    def _lowest(self, lr: float) -> float | None:
+        """Where a cycle ends that begins at `lr`; None if the tail is constant. FGE's recipe goes from 0.05 to 0.01."""
+        if self.cycle is None:
+            return None
+        return lr / 5 if self.lr_min is None else self.lr_min
+
+    def interval(self) -> tuple[str, Duration]:
+        """How often weights are collected, and the field that says so."""
+        if self.cycle:
+            return "cycle", self.cycle
+        return "every", self.every if isinstance(self.every, Duration) else EPOCH
+
+    def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
+        """What makes no sense in a given run; pointers are relative to the spec."""
+        field, every = self.interval()
+        if every.steps(run) < 1:
+            yield FieldProblem(f"/{field}", f"{every} is less than one optimizer step here", "make it longer")
+            return
+        phase = self.phase(run, optimizer_lr)
+        if phase.lr_min is not None and phase.lr_min >= phase.lr:
+            message = f"a cycle falls from lr, {phase.lr:g}, to lr_min, which is not below it"
+            yield FieldProblem("/lr_min", message, "make lr_min smaller")
+        models = phase.occasions.count(run.total_steps)
+        if models < 1:
+            message = f"SWA would collect first at step {phase.occasions.first:,}, but the run ends after "
+            yield FieldProblem("/start", f"{message}{run.total_steps:,}", 'start earlier, for instance "0.75run"')
+        elif self.swag and models < 2:
+            message = "a single model has no variance: SWAG needs two at least"
+            yield FieldProblem("/swag", message, "collect more often, or start earlier")
 
     def phase(self, run: RunLength, optimizer_lr: float) -> SwaPhase:
         """The phase in optimizer steps of a given run."""
-        every = self.every.steps(run)
-        start = self.start.steps(run)
-        if self.start.unit == "run" and self.every.unit == "ep":
-            epochs = -(-start // run.steps_per_epoch)
-            start = min(epochs * run.steps_per_epoch, run.total_steps)
-        lr = self.lr if self.lr is not None else optimizer_lr / 2
-        return SwaPhase(start=start, anneal=self.anneal.steps(run), lr=lr, every=every)
+        lr, every = self.lr or optimizer_lr / 2, self.interval()[1]
+        return SwaPhase(
+            start=late_start(self.start, every, run),
+            anneal=0 if self.cycle else (self.anneal or ANNEAL).steps(run),
+            lr=lr,
+            every=every.steps(run),
+            lr_min=self._lowest(lr),
+        )

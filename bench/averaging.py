@@ -1,0 +1,114 @@
+"""What it costs to average weights after every single step, against torch's AveragedModel.
+
+    python -m bench.averaging [--rounds 300]
+
+One thread, the contenders taking turns in one process, each after a training step of its own, as in a run; medians of
+single updates, and their share of a step of the engine. torch averages batch norm's buffers too where there are any, as
+the engine's EMA does. Trust the ratios.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from core.engine.averaging import ExponentialMean, RunningMean
+from core.engine.datasets.resident import Part
+from core.engine.gradient import build_gradient
+from core.engine.networks.network import Network, build_network
+from core.engine.objective import build_objective
+from core.engine.optimizer import build_stepper
+from core.recipe.averaging import EmaPhase, Occasions
+from core.recipe.spec import JobSpec
+
+CPU = torch.device("cpu")
+ALWAYS = Occasions(1, 1)
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp 128-128, batch 32": {"model": {"name": "mlp", "hidden": [128, 128]}, "batch_size": 32},
+    "cnn 32-64 with batch norm, batch 128": {
+        "model": {"name": "cnn", "channels": [32, 64], "hidden": [128]},
+        "batch_size": 128,
+    },
+}
+Update = Callable[[], object]
+
+
+def spec_of(fields: dict[str, Any]) -> JobSpec:
+    job = {"data": {"name": "digits"}, "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}, "epochs": 1, **fields}
+    return JobSpec.model_validate_json(json.dumps(job)).resolved()
+
+
+def network_of(spec: JobSpec) -> Network:
+    return build_network(spec.model, spec.data.facts(), spec.seed, CPU)
+
+
+def step_of(spec: JobSpec, network: Network) -> Update:
+    """One training step of the engine on random digits."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(spec.batch(), *spec.data.facts().input_shape, generator=generator)
+    targets = torch.randint(10, (spec.batch(),), generator=generator)
+    gradient = build_gradient(network, build_objective(spec, None).loss)
+    stepper = build_stepper(spec.optimizer, network)
+    network.module.train()
+
+    def step() -> None:
+        gradient(inputs, targets)
+        stepper.step(0.01)
+
+    return step
+
+
+def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
+    """Each takes the network's weights into an average of its own."""
+    swa = RunningMean(ALWAYS, network_of(spec), Part(torch.zeros(0), torch.zeros(0)), 1)
+    ema = ExponentialMean(EmaPhase(ALWAYS, 0.999), network_of(spec))
+    plain: nn.Module = deepcopy(network.module)
+    torchs_swa = AveragedModel(plain, use_buffers=True)
+    torchs_ema = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    return {
+        "engine's SWA": lambda: swa.collect(network),
+        "engine's EMA": lambda: ema.collect(network),
+        "torch's AveragedModel": lambda: torchs_swa.update_parameters(plain),
+        "torch's EMA multi_avg": lambda: torchs_ema.update_parameters(plain),
+    }
+
+
+def measure(step: Update, updates: dict[str, Update], rounds: int) -> dict[str, float]:
+    """Name -> median seconds, of the step too; a tenth of the rounds goes before and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("step", *updates)}
+    for turn in range(rounds + rounds // 10):
+        for name, update in updates.items():
+            for what, call in (("step", step), (name, update)):
+                start = time.perf_counter()
+                call()
+                taken = time.perf_counter() - start
+                if turn >= rounds // 10:
+                    seconds[what].append(taken)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for title, fields in MODELS.items():
+        spec = spec_of(fields)
+        network = network_of(spec)
+        medians = measure(step_of(spec, network), contenders(spec, network), options.rounds)
+        step, best = medians.pop("step"), medians["engine's EMA"]
+        print(f"{title}: a step takes {step * 1e6:,.0f} us")
+        for name, each in medians.items():
+            share, ratio = each / step, each / best
+            print(f"  {name:24}{each * 1e6:9.1f} us{share:9.2%} of a step{ratio:8.1f} times the engine's EMA")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""An exponential moving average of the weights, kept while a run trains as it would without."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.averaging.base import AveragingSpec, Occasions
+from core.recipe.component import Positive, Spec, refuse, switch
+from core.recipe.duration import Duration, RunLength
+
+DECAY = 0.999
+
+
+class DecayWarmup(Spec):
+    """t optimizer steps after the average began it decays by min(decay, 1 - (1 + t / gamma)^-power), as timm's does."""
+
+    gamma: Positive = 1.0
+    power: Positive = 2 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class EmaPhase:
+    """EMA in a given run: `decay` is per optimizer step, whatever `occasions.every` is."""
+
+    occasions: Occasions
+    decay: float
+    warmup: DecayWarmup | None = None
+
+    def decay_at(self, completed: int) -> float:
+        """What is left of the average when the weights after `completed` steps come in; of the first one, nothing."""
+        done = completed - self.occasions.first
+        if done <= 0:
+            return 0.0
+        warm = 1 - (1 + done / self.warmup.gamma) ** -self.warmup.power if self.warmup else 1.0
+        return float(min(self.decay, warm) ** self.occasions.every)
+
+    def memory(self, completed: int) -> float:
+        """The share of the average after `completed` steps that is still its beginning; 0 if it warmed up."""
+        later = max(0, self.occasions.count(completed) - 1)
+        return 0.0 if self.warmup else float(self.decay ** (later * self.occasions.every))
+
+
+class EMA(AveragingSpec):
+    """ema <- d ema + (1 - d) w after every step; d = `decay` (0.999), or 2^(-1 / h) with a `half_life` of h steps.
+
+    It begins as a copy, so it needs no correction for a start at zero: of the weights at `start`, or of those after the
+    first collection when that is 0. Collected only `every` so often, it decays by d^every. Running mean and variance of
+    batch norm are averaged by the same d, whole numbers copied. `warmup` lets it forget its beginning: t steps later d
+    is at most 1 - (1 + t / gamma)^-power. The trained weights do not notice. `with_swa` allows both in one job.
+    """
+
+    name: ClassVar[str] = "ema"
+    field: ClassVar[str] = "ema"
+    summary: ClassVar[str] = "An exponential moving average of the weights."
+    paper: ClassVar[str | None] = "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging"
+
+    decay: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    half_life: Duration | None = None
+    warmup: Annotated[DecayWarmup | None, BeforeValidator(switch, json_schema_input_type=bool | DecayWarmup | None)] = (
+        None
+    )
+    start: Duration = Duration.of_steps(0)
+    every: Duration = Duration.of_steps(1)
+    with_swa: bool = False
+
+    @model_validator(mode="after")
+    def one_decay(self) -> Self:
+        if self.decay is not None and self.half_life is not None:
+            message = "decay and half_life say the same thing in two ways"
+            raise refuse(FieldProblem("/half_life", message, "give one of them"))
+        return self
+
+    def resolved(self) -> Self:
+        """With `decay` written out, unless there is a half-life."""
+        return self if self.decay or self.half_life else self.model_copy(update={"decay": DECAY})
+
+    def problems(self, run: RunLength) -> Iterator[FieldProblem]:
+        """What makes no sense in a given run; pointers are relative to the spec."""
+        lengths = [("every", self.every), *([("half_life", self.half_life)] if self.half_life else [])]
+        short = [(field, length) for field, length in lengths if length.steps(run) < 1]
+        for field, length in short:
+            yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
+        if not short and self.phase(run).occasions.first > run.total_steps:
+            first = self.phase(run).occasions.first
+            message = f"the average would begin at step {first:,}, but the run ends after {run.total_steps:,}"
+            yield FieldProblem("/start", message, "start earlier")
+
+    def phase(self, run: RunLength) -> EmaPhase:
+        """The average in optimizer steps of a given run."""
+        decay = 2 ** (-1 / self.half_life.steps(run)) if self.half_life else self.decay or DECAY
+        return EmaPhase(Occasions.since(self.start.steps(run), self.every.steps(run)), decay, self.warmup)

@@ -1,0 +1,60 @@
+"""An ensemble keeps networks that a run passes through, and averages what they predict, not their weights."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field
+
+from core.errors import FieldProblem
+from core.recipe.averaging.base import AveragingSpec, Occasions
+from core.recipe.duration import RunLength
+
+MEMBER = "snapshot"
+"""The kind of checkpoint that a member becomes; a job has one for each of them."""
+
+Members = Annotated[int, Field(ge=2, le=1000)]
+LearningRate = Callable[[int], float]
+
+
+class EnsembleSpec(AveragingSpec):
+    """`method` picks it from its union. Members keep weights and batch-norm statistics as they were trained.
+
+    Predictions are the mean of the members' probabilities, of a regression the mean of their outputs. Only the last
+    `members` count where more are collected.
+    """
+
+    field: ClassVar[str] = "ensemble"
+    owns_rate: ClassVar[bool] = True
+
+    members: Members | None = None
+
+    @abstractmethod
+    def occasions(self, run: RunLength) -> Occasions:
+        """When a member is collected."""
+
+    @abstractmethod
+    def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
+        """The learning rate of a run whose schedule is `base`."""
+
+    @abstractmethod
+    def lengths(self, run: RunLength) -> Iterator[FieldProblem]:
+        """Lengths that mean nothing in a given run, so that there are no occasions; pointers are relative."""
+
+    def kept(self, run: RunLength) -> int:
+        """How many members there are at the end."""
+        count = self.occasions(run).count(run.total_steps)
+        return count if self.members is None else min(count, self.members)
+
+    def resolved(self, run: RunLength, optimizer_lr: float) -> Self:
+        """With all that follows from the rest written out."""
+        return self.model_copy(update={"members": self.members or self.kept(run)})
+
+    def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
+        """What makes no sense in a given run; pointers are relative to the spec."""
+        lengths = list(self.lengths(run))
+        yield from lengths
+        if not lengths and (found := self.occasions(run)).count(run.total_steps) < 2:
+            message = "an ensemble has two members at least; the second would be collected at step "
+            message += f"{found.first + found.every:,}, but the run ends after {run.total_steps:,}"
+            yield FieldProblem("", message, "train longer, or collect more often")

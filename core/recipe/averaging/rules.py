@@ -1,0 +1,129 @@
+"""What averaging and the rest of a job have to do with each other: problems that refuse it, warnings that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from core.errors import FieldProblem
+from core.recipe.averaging.snapshot import Snapshot
+from core.recipe.component import SpecWarning
+
+if TYPE_CHECKING:
+    from core.recipe.averaging.ensemble import EnsembleSpec
+    from core.recipe.duration import RunLength
+    from core.recipe.preview import PreviewRequest
+    from core.recipe.spec import JobSpec
+
+MOST_KEPT = 250_000_000  # numbers: 1 GB of fp32 in memory, and in every resumable checkpoint
+MUCH = 0.1  # of an average
+
+
+def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+    """Every reason to refuse the job that has to do with averages."""
+    found = [*of_rate(spec, run), *_ema(spec, run)]
+    yield from found
+    if not found:
+        yield from _sizes(spec, run)
+
+
+def _within(field: str, found: Iterator[FieldProblem]) -> Iterator[FieldProblem]:
+    return (FieldProblem(f"/{field}{each.pointer}", each.message, each.hint) for each in found)
+
+
+def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+    """Those that have to do with what the learning rate does."""
+    if spec.swa:
+        yield from _within("swa", spec.swa.problems(run, spec.optimizer.lr))
+    yield from _ensemble(spec, run)
+
+
+def _ema(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+    if spec.ema is None:
+        return
+    if spec.swa and not spec.ema.with_swa:
+        message = "SWA averages the same weights already, at a rate that is its own"
+        yield FieldProblem(
+            "/ema", message, 'use one of them; to compare both in one job give "ema": {"with_swa": true}'
+        )
+    yield from _within("ema", spec.ema.problems(run))
+
+
+def _ensemble(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+    ensemble = spec.ensemble
+    if ensemble is None:
+        return
+    other = 'leave it out, or use "ensemble": {"method": "checkpoints"}, which goes with every rate'
+    if ensemble.owns_rate and spec.swa:
+        yield FieldProblem("/swa", f"SWA and {ensemble.name} would both own the learning rate", other)
+    if isinstance(ensemble, Snapshot) and spec.schedule != type(spec).model_fields["schedule"].default:
+        message = f"the cycles of a snapshot ensemble are its schedule, so {spec.schedule.name} would not be used"
+        yield FieldProblem("/schedule", message, other)
+    yield from _within("ensemble", ensemble.problems(run, spec.optimizer.lr))
+
+
+def _sizes(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+    """Whether all that is kept can be: in memory, and in every resumable checkpoint."""
+    parameters = spec.model.parameters(spec.data.facts())
+    kept = []
+    if spec.ensemble:
+        kept.append(("/ensemble/members", spec.ensemble.kept(run), "keep fewer members"))
+    phase = spec.swa_phase()
+    if phase and spec.swa and spec.swa.swag:
+        rank = min(spec.swa.swag.max_rank, phase.occasions.count(run.total_steps))
+        kept.append(("/swa/swag/max_rank", rank, "make it smaller"))
+    for pointer, count, hint in kept:
+        if count * parameters > MOST_KEPT:
+            message = f"{count} times {parameters:,} weights are {count * parameters * 4 / 1e9:.1f} GB, and at most "
+            message += f"{MOST_KEPT * 4 / 1e9:.1f} GB can be kept: {MOST_KEPT // parameters} of them"
+            yield FieldProblem(pointer, message, hint)
+
+
+def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
+    """What is allowed and probably not meant, or what a job gets that it did not ask for."""
+    yield from _swa_warnings(spec, run)
+    yield from _ema_warnings(spec, run)
+    yield from _ensemble_warnings(spec, run)
+
+
+def _swa_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
+    phase = spec.swa_phase()
+    if phase is None:
+        return
+    if phase.occasions.count(run.total_steps) < 2:
+        yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
+    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
+    if before < 0.01 * phase.lr:
+        message = (
+            f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
+            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
+        )
+        yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
+    yield from _stops_before(spec, run, "swa", phase.start, f"before SWA starts at step {phase.start:,}")
+
+
+def _stops_before(spec: JobSpec, run: RunLength, what: str, step: int, when: str) -> Iterator[SpecWarning]:
+    if spec.early_stopping and spec.early_stopping.start_from.steps(run) < step:
+        message = f"the run may stop {when}; a later start_from lets it begin"
+        yield SpecWarning(f"may_stop_before_{what}", "/early_stopping/start_from", message)
+
+
+def _ema_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
+    if spec.ema and (share := spec.ema.phase(run).memory(run.total_steps)) > MUCH:
+        message = f"at the end {share:.0%} of the average are still the weights it began with"
+        yield SpecWarning(
+            "ema_remembers_start", "/ema", f"{message}: give it a warmup, a later start or a faster decay"
+        )
+
+
+def _ensemble_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
+    ensemble: EnsembleSpec | None = spec.ensemble
+    if ensemble is None:
+        return
+    first = ensemble.occasions(run).first
+    if isinstance(ensemble, Snapshot) and first != ensemble.cycle(run):
+        message = f"{run.total_steps:,} steps are no multiple of {ensemble.cycles} cycles: the first has {first:,} of "
+        message += f"them, the others have {ensemble.cycle(run):,}"
+        yield SpecWarning("snapshot_remainder", "/ensemble/cycles", message)
+    when = f"before the first member of the ensemble is collected at step {first:,}"
+    yield from _stops_before(spec, run, "ensemble", first, when)

@@ -1,0 +1,27 @@
+"""SWA-Gaussian: a normal distribution around the SWA solution, from what the weights did on the way."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from core.recipe.averaging.base import AveragingSpec
+from core.recipe.component import Positive
+
+
+class SWAG(AveragingSpec):
+    """Predictions averaged over networks that are drawn from N(mean, scale (diag(variance) + D Dᵀ / (K - 1))).
+
+    Mean and variance are those of the models that SWA collects. D holds the last `max_rank` of them as deviations from
+    the running mean; K is how many there really are, where the reference code divides by max_rank - 1 even when fewer
+    were collected. `scale` 0.5 is the paper's. Each of the `samples` has its batch norm estimated again; they are drawn
+    once, at the end, from a generator of their own.
+    """
+
+    name: ClassVar[str] = "swag"
+    field: ClassVar[str] = "swa.swag"
+    summary: ClassVar[str] = "SWA-Gaussian: predictions averaged over samples around the SWA solution."
+    paper: ClassVar[str | None] = "Maddox et al. 2019, arXiv:1902.02476"
+
+    samples: Annotated[int, Field(ge=1, le=1000)] = 30
+    max_rank: Annotated[int, Field(ge=2, le=1000)] = 20
+    scale: Positive = 0.5

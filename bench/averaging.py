@@ -16,6 +16,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from core.engine.optimizer import build_stepper
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -24,7 +25,6 @@ from core.engine.datasets.resident import Part
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
-from core.engine.optimizer import build_stepper
 from core.recipe.averaging import EmaPhase, Occasions
 from core.recipe.spec import JobSpec
 

@@ -15,12 +15,14 @@ from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
-from core.engine.optimizer import build_stepper
 from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, put_back, read_standing
 from core.engine.run import Run, Standing
+from core.engine.sharpness import sharpness_aware
 from core.engine.steplog import Calendar, StepLog
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.stepper import build_stepper
 from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
@@ -40,8 +42,13 @@ def build(assignment: Assignment) -> Run:
     rate, stopping = Rate(spec.learning_rate()), spec.early_stopping
     averages, swag = build_averages(spec, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
-    environment, resume = describe(device, plan), assignment.resume
+    elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
+    stepper = build_stepper(spec.optimizer, network, elsewhere)
+    environment, resume = describe(device, plan, spec.optimizer, stepper.roles()), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
+    gradient = build_gradient(network, objective.loss, micro=micro)
+    if spec.sam:
+        gradient = sharpness_aware(gradient, network, spec.sam, lambda: standing.step)
     run = Run(
         job=assignment.job,
         spec=spec,
@@ -53,9 +60,9 @@ def build(assignment: Assignment) -> Run:
         rate=rate,
         objective=objective,
         network=network,
-        gradient=build_gradient(network, objective.loss, micro=micro),
+        gradient=gradient,
         clip=build_clip(spec.clip_grad, network.gradient),
-        stepper=build_stepper(spec.optimizer, network),
+        stepper=stepper,
         averages=averages,
         swag=swag,
         ensemble=build_ensemble(spec, another),
@@ -69,13 +76,6 @@ def build(assignment: Assignment) -> Run:
     if resume:
         put_back(run, resume)
     return run
-
-
-def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
-    """One that also keeps where the weights were, when they are coordinates with names."""
-    if names := spec.model.coordinates:
-        return PointLog(spec.log_every, calendar, rate, first, network, names)
-    return StepLog(spec.log_every, calendar, rate, first)
 
 
 def build_averages(
@@ -98,6 +98,13 @@ def build_ensemble(spec: JobSpec, another: Callable[[], Network]) -> Ensemble | 
     """Room for the members that there will be."""
     run, ensemble = spec.run_length(), spec.ensemble
     return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
+
+
+def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
+    """One that also keeps where the weights were, when they are coordinates with names."""
+    if names := spec.model.coordinates:
+        return PointLog(spec.log_every, calendar, rate, first, network, names)
+    return StepLog(spec.log_every, calendar, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:

@@ -1,20 +1,29 @@
 """What an attempt computes on, as far as it can change bits."""
 
 import platform
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 import safetensors
 import torch
 
+from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.plan import ExecutionPlan
 
 
-def describe(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
-    """Libraries, device and switches; equal descriptions compute equal bits."""
+def describe(
+    device: torch.device, plan: ExecutionPlan, optimizer: OptimizerSpec, roles: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Libraries, device and switches; equal descriptions compute equal bits.
+
+    `roles` say which weights go by which rule of the optimizer, where not all go by one.
+    """
+    package = optimizer.target().partition(":")[0].partition(".")[0]
     on_gpu = device.type == "cuda"
     versions = {
         "python": platform.python_version(),
+        package: metadata.version(package),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "safetensors": safetensors.__version__,
@@ -31,6 +40,7 @@ def describe(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
         "kernel": plan.kernel,
         "deterministic": plan.deterministic,
         "versions": versions,
+        **({"optimizer": roles} if roles else {}),
     }
 
 

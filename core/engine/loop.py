@@ -55,7 +55,7 @@ def _train(session: Session) -> Ended:
         standing.step = done = t + 1
         for collector in collectors:  # average
             if collector.collects(done):
-                collector.collect(run.network)
+                collector.collect(run.stepper.presented())
         if run.log.note(loss, norm):  # events
             session.look()
         if ensemble and ensemble.collects(done):  # evaluate

@@ -22,7 +22,7 @@ from core.engine.networks.network import Network
 from core.engine.objective import Objective
 from core.engine.rate import Rate
 from core.engine.steplog import Calendar, StepLog
-from core.engine.stepper import Stepper
+from core.engine.steppers.stepper import Stepper
 from core.engine.swag import Gaussian
 from core.recipe.spec import JobSpec
 

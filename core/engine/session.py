@@ -61,6 +61,8 @@ class Session:
         run = self.run
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
         self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))
+        for rule, weights in run.stepper.roles().items():
+            self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
             self.observer.emit(Log("warning", f"this resume is approximate: {reason}"))
 
@@ -106,7 +108,7 @@ class Session:
         pace = (calendar.seen(done) - calendar.seen(before)) / max(time.monotonic() - since, 1e-9)
         judged_on = run.spec.data.judged_on
         self._measure(judged_on, run.candidates(), {"throughput": pace})
-        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.network):
+        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.stepper.presented()):
             seen = run.standing.metrics.items()
             run.standing.metrics |= {f"best.{name}": value for name, value in seen if name.startswith(f"{judged_on}.")}
         if run.best and run.best.exhausted and done < calendar.total_steps:

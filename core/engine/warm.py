@@ -1,22 +1,28 @@
 """What a zygote does once so that its children need not: everything that torch imports or sets up at first use."""
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import get_args
 
 import torch
 from safetensors.torch import load, save
 
 import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
+from core.engine.datasets.resident import Part
 from core.engine.determinism import private_randomness
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import build_network
 from core.engine.objective import Classification
-from core.engine.optimizer import build_stepper
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.stepper import build_stepper
 from core.recipe.facts import DataFacts
 from core.recipe.models import Model
 from core.recipe.models.mlp import MLP
 from core.recipe.optimizers import Optimizer
+from core.recipe.optimizers.base import OptimizerSpec
 
 TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
 
@@ -34,10 +40,20 @@ def warm() -> None:
     for model in get_args(get_args(Model)[0]):
         import_module(model.implementation.split(":")[0])
     with private_randomness(0, "warm"):
-        network = build_network(MLP(hidden=(4,), dropout=0.5), TINY, 0, torch.device("cpu"))
+        inputs, targets = torch.ones(4, 4), torch.tensor([0, 1, 0, 1])
+        another = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
+        network = another()
         gradient = build_gradient(network, Classification(()).loss)
-        for kind in get_args(get_args(Optimizer)[0]):
-            stepper = build_stepper(kind(), network)
+        elsewhere = partial(Elsewhere, network, another, Part(inputs, targets), 4)
+        for spec in present():
+            stepper = build_stepper(spec, network, elsewhere)
             if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-                gradient(torch.ones(4, 4), torch.tensor([0, 1, 0, 1]))
-                stepper.step(1e-3)
+                gradient(inputs, targets)
+                stepper.step(1e-3, partial(gradient, inputs, targets))
+
+
+def present() -> Iterator[OptimizerSpec]:
+    """The optimizers whose packages are here, but for those of an extra: they take a second to import."""
+    for kind in get_args(get_args(Optimizer)[0]):
+        if kind.extra is None and find_spec(kind.implementation.partition(":")[0].partition(".")[0]):
+            yield kind()

@@ -46,7 +46,8 @@ def entry(name: str, component: type[Described]) -> CatalogEntry:
 
 def _defaults(component: type[Described]) -> Iterator[tuple[str, Any]]:
     optional = {name: field for name, field in component.model_fields.items() if not field.is_required()}
-    blank = component.model_construct(**{name: field.get_default() for name, field in optional.items()})
+    values = {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
+    blank = component.model_construct(**values)
     dumped = blank.model_dump(mode="json", include=set(optional), warnings=False)
     yield from dumped.items()
 

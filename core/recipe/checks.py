@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
+from core.recipe import updates
 from core.recipe.averaging import rules
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
@@ -35,6 +36,7 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
+        yield from updates.problems(spec)
 
 
 def _split(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -69,13 +71,14 @@ def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
         yield from (FieldProblem(pointer, message, hint) for pointer in judges)
     elif stopping:
         yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
-    if kept.keep_best or spec.data.judged_on == "val":
+    if kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default:
         yield from _series(spec, "/checkpoints/monitor", kept.monitor)
 
 
 def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    series = [f"{spec.data.judged_on}.{name}" for name in ("loss", *metrics)]
+    judged_on = spec.data.judged_on
+    series = [f"{judged_on}.{name}" for name in ("loss", *metrics)]
     if monitor not in series:
         close = difflib.get_close_matches(monitor, series, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
@@ -144,6 +147,7 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
-    if spec.no_decay and not getattr(spec.optimizer, "weight_decay", 0):
+    if spec.no_decay and not spec.optimizer.decays:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
+    yield from updates.warnings(spec)
     yield from rules.warnings(spec, run)

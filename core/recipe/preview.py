@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
+from core.recipe import updates
 from core.recipe.averaging import Ensemble, Occasions, rules
 from core.recipe.component import Spec, refuse
 from core.recipe.duration import RunLength, optimizer_steps
@@ -37,7 +38,7 @@ class PreviewRequest(Spec):
         else:
             run = self.run_length()
             found += [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-            found += rules.of_rate(self, run)
+            found += [*rules.of_rate(self, run), *updates.of_rate(self, run)]
         if found:
             raise refuse(*found)
         return self
@@ -69,7 +70,7 @@ class Preview(Spec):
 def preview(request: PreviewRequest) -> Preview:
     run = request.run_length()
     lr, collected = request.optimizer.lr, set[int]()
-    rate = request.schedule.compile(lr, run)
+    rate = request.optimizer.rate(request.schedule.compile(lr, run))
     marks = [Mark(step=run.total_steps, kind="stop")]
     if request.ensemble:
         rate = request.ensemble.over(rate, run, lr)

@@ -107,13 +107,6 @@ def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
         yield kind
 
 
-def _tags(field: int | str, model: type[BaseModel]) -> set[object]:
-    """What picks the kind of a field. One of them may name a field of that kind too, as in "function"."""
-    found = model.model_fields.get(str(field))
-    fields = [each.model_fields.get(tag) for each in (_models(found) if found else ()) for tag in TAGS]
-    return {each.default for each in fields if each and get_origin(each.annotation) is Literal}
-
-
 def _picked(model: type[BaseModel], document: object) -> bool:
     """Whether the tag of `document`, if there is one, is that of this member of the union."""
     for tag in TAGS:
@@ -121,3 +114,10 @@ def _picked(model: type[BaseModel], document: object) -> bool:
         if field and get_origin(field.annotation) is Literal and isinstance(value, str) and value != field.default:
             return False
     return True
+
+
+def _tags(field: int | str, model: type[BaseModel]) -> set[str]:
+    """The names from which a field picks its kind. One of them may be a field of that kind too, as in "function"."""
+    found = model.model_fields.get(str(field))
+    kinds = [each.model_fields.get("name") for each in _models(found)] if found else []
+    return {str(tag.default) for tag in kinds if tag and get_origin(tag.annotation) is Literal}

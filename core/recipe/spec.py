@@ -17,6 +17,7 @@ from core.recipe.data import Data, SplitSizes
 from core.recipe.duration import Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
+from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
 from core.recipe.stopping import EarlyStopping, Monitor
@@ -44,6 +45,7 @@ EmaSwitch = Annotated[EMA | None, BeforeValidator(switch, json_schema_input_type
 StoppingSwitch = Annotated[
     EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
+SamSwitch = Annotated[SAM | None, BeforeValidator(switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
 
 
@@ -83,6 +85,7 @@ class JobSpec(Spec):
     drop_last: bool = False
     sampling: Literal["without_replacement", "with_replacement"] = "without_replacement"
     clip_grad: ClipGrad | None = None
+    sam: SamSwitch = None
     no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
     swa: SwaSwitch = None
@@ -140,7 +143,7 @@ class JobSpec(Spec):
     def learning_rate(self) -> Callable[[int], float]:
         """T -> the learning rate of the t-th optimizer step, t = 0, 1, …; a pure function."""
         run, lr = self.run_length(), self.optimizer.lr
-        rate = self.schedule.compile(lr, run)
+        rate = self.optimizer.rate(self.schedule.compile(lr, run))
         if self.ensemble:
             rate = self.ensemble.over(rate, run, lr)
         phase = self.swa_phase()
@@ -150,6 +153,7 @@ class JobSpec(Spec):
         """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
         task = self.data.facts().task
         filled: dict[str, Any] = {
+            "optimizer": self.optimizer.resolved(),
             "schedule": self.schedule.resolved(self.run_length()),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
             "ema": self.ema.resolved() if self.ema else None,

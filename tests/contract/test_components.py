@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from core.engine.steppers.hidden import hidden_matrices
 from core.recipe.averaging import AVERAGING
 from core.recipe.catalog import Described, Kind, catalog, components
 from core.recipe.data import DataSpec
@@ -21,6 +22,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "step": {"step_size": "1ep"},
     "exponential": {"gamma": 0.9},
     "multistep": {"milestones": ["1ep", "100st"]},
+    "pytorch_optimizer": {"optimizer": "lion", "lr": 1e-3},
     "sequence": {"schedules": [{"name": "linear"}, {"name": "cosine"}], "milestones": ["1ep"]},
     "function": {"function": "square"},
     "point": {"start": [1.0]},
@@ -36,9 +38,11 @@ FIELDS = {each.name: each.field for each in AVERAGING}
 
 def job(kind: str, name: str) -> dict[str, Any]:
     """A small valid job that uses the component."""
+    full = getattr(components(kind)[name], "full_batch", False)  # type: ignore[index]
     base = {
-        "model": {"name": "mlp", "hidden": [8]},
+        "model": {"name": "mlp", "hidden": [8, 8]},
         "data": {"name": "digits"},
+        "batch_size": "full" if full else 32,
         "optimizer": {"name": "sgd"},
         "epochs": 20,
     }
@@ -92,10 +96,13 @@ def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) 
 
 @pytest.mark.parametrize(("name", "component"), components("optimizers").items())
 def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerSpec]) -> None:
-    module, attribute = component.implementation.split(":")
+    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
+    module, attribute = spec.target().split(":")
     torchs = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    for option, value in component().kwargs().items():
-        assert torchs[option].default == value, option
+    assert set(spec.kwargs()) <= set(torchs)
+    for option, value in spec.kwargs().items():
+        if option not in REQUIRED.get(name, {}):
+            assert torchs[option].default == value, option
 
 
 def test_a_sequence_may_hold_every_schedule_but_itself() -> None:
@@ -118,6 +125,14 @@ def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> N
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
     built = getattr(importlib.import_module(module), attribute)(spec, facts)
     assert sum(each.numel() for each in built.parameters()) == spec.parameters(facts)
+
+
+@pytest.mark.parametrize(("name", "component"), components("models").items())
+def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec]) -> None:
+    spec = JobSpec.model_validate_json(json.dumps(job("models", name)))
+    module, attribute = component.implementation.split(":")
+    built = getattr(importlib.import_module(module), attribute)(spec.model, spec.data.facts())
+    assert len(hidden_matrices(built)) == spec.model.hidden_matrices
 
 
 @pytest.mark.parametrize(("name", "component"), components("datasets").items())

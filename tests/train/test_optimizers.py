@@ -1,17 +1,16 @@
 """torch's fused updates on one flat tensor against the update rules written in plain Python."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from core.engine.networks.network import Network, flatten
-from core.engine.optimizer import build_stepper, expected_state
+from core.engine.steppers.flat import build as build_stepper
+from core.engine.steppers.flat import expected_state
 from core.recipe.optimizers.adadelta import Adadelta
 from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam
@@ -21,11 +20,11 @@ from core.recipe.optimizers.nadam import NAdam
 from core.recipe.optimizers.radam import RAdam
 from core.recipe.optimizers.rmsprop import RMSprop
 from core.recipe.optimizers.sgd import SGD
+from tests.train.rules import Rule, adadelta, adagrad, adam, adamax, nadam, radam, rmsprop, sgd
 
 START = [0.5, -1.25, 3.0, 0.0]
 GRADIENTS = [[0.1, -0.2, 0.3, 1.0], [0.4, 0.0, -0.7, -2.0], [-0.3, 0.9, 0.05, 0.5], [0.2, 0.2, -0.1, 1e-3]]
 RATES = [0.1, 0.07, 0.2, 0.01]
-Rule = Callable[[float, float, float], float]  # weight, gradient, rate -> weight
 
 
 def point(values: list[float], dtype: torch.dtype = torch.float32, undecayed: int = 0) -> Network:
@@ -34,135 +33,6 @@ def point(values: list[float], dtype: torch.dtype = torch.float32, undecayed: in
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([values], dtype=dtype))
     return replace(flatten(nn.Sequential(layer)), undecayed=undecayed)
-
-
-def sgd(momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, *, nesterov: bool = False) -> Rule:
-    velocity: list[float] = []
-
-    def update(w: float, g: float, lr: float) -> float:
-        g += weight_decay * w
-        if momentum:
-            velocity[:] = [momentum * velocity[0] + (1 - dampening) * g if velocity else g]
-            g = g + momentum * velocity[0] if nesterov else velocity[0]
-        return w - lr * g
-
-    return update
-
-
-def adam(beta1: float, beta2: float, eps: float, coupled: float, decoupled: float, *, amsgrad: bool = False) -> Rule:
-    state = {"m": 0.0, "v": 0.0, "t": 0.0, "most": 0.0}
-
-    def update(w: float, g: float, lr: float) -> float:
-        w *= 1 - lr * decoupled
-        g += coupled * w
-        state["t"] += 1
-        state["m"] = beta1 * state["m"] + (1 - beta1) * g
-        state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
-        state["most"] = max(state["most"], state["v"])
-        v = (state["most"] if amsgrad else state["v"]) / (1 - math.pow(beta2, state["t"]))
-        return w - lr * state["m"] / (1 - math.pow(beta1, state["t"])) / (math.sqrt(v) + eps)
-
-    return update
-
-
-def rmsprop(
-    alpha: float, eps: float, weight_decay: float = 0.0, momentum: float = 0.0, *, centered: bool = False
-) -> Rule:
-    state = {"v": 0.0, "mean": 0.0, "b": 0.0}
-
-    def update(w: float, g: float, lr: float) -> float:
-        g += weight_decay * w
-        state["v"] = alpha * state["v"] + (1 - alpha) * g * g
-        state["mean"] = alpha * state["mean"] + (1 - alpha) * g
-        root = math.sqrt(state["v"] - (state["mean"] ** 2 if centered else 0.0)) + eps
-        if not momentum:
-            return w - lr * g / root
-        state["b"] = momentum * state["b"] + g / root
-        return w - lr * state["b"]
-
-    return update
-
-
-def adagrad(lr_decay: float, eps: float, weight_decay: float = 0.0, start: float = 0.0) -> Rule:
-    state = {"s": start, "t": 0.0}
-
-    def update(w: float, g: float, lr: float) -> float:
-        g += weight_decay * w
-        state["s"] += g * g
-        rate = lr / (1 + state["t"] * lr_decay)
-        state["t"] += 1
-        return w - rate * g / (math.sqrt(state["s"]) + eps)
-
-    return update
-
-
-def adamax(beta1: float, beta2: float, eps: float, weight_decay: float = 0.0) -> Rule:
-    state = {"m": 0.0, "u": 0.0, "t": 0.0}
-
-    def update(w: float, g: float, lr: float) -> float:
-        g += weight_decay * w
-        state["t"] += 1
-        state["m"] = beta1 * state["m"] + (1 - beta1) * g
-        state["u"] = max(beta2 * state["u"], abs(g) + eps)
-        return w - lr / (1 - math.pow(beta1, state["t"])) * state["m"] / state["u"]
-
-    return update
-
-
-def nadam(  # noqa: PLR0917 - the symbols of the paper
-    beta1: float, beta2: float, eps: float, decay: float, coupled: float = 0.0, decoupled: float = 0.0
-) -> Rule:
-    """The product of the momenta is kept in single precision, as torch keeps it."""
-    state = {"m": 0.0, "v": 0.0, "t": 0.0}
-    product = [np.float32(1)]
-
-    def update(w: float, g: float, lr: float) -> float:
-        w *= 1 - lr * decoupled
-        g += coupled * w
-        state["t"] += 1
-        now, soon = (beta1 * (1 - 0.5 * math.pow(0.96, t * decay)) for t in (state["t"], state["t"] + 1))
-        product[0] *= np.float32(now)
-        state["m"] = beta1 * state["m"] + (1 - beta1) * g
-        state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
-        done = float(product[0])
-        direction = (1 - now) * g / (1 - done) + soon * state["m"] / (1 - done * soon)
-        return w - lr * direction / (math.sqrt(state["v"] / (1 - math.pow(beta2, state["t"]))) + eps)
-
-    return update
-
-
-def radam(beta1: float, beta2: float, eps: float, coupled: float = 0.0, decoupled: float = 0.0) -> Rule:
-    state = {"m": 0.0, "v": 0.0, "t": 0.0}
-    most = 2 / (1 - beta2) - 1
-
-    def update(w: float, g: float, lr: float) -> float:
-        w *= 1 - lr * decoupled
-        g += coupled * w
-        state["t"] += 1
-        state["m"] = beta1 * state["m"] + (1 - beta1) * g
-        state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
-        left = 1 - math.pow(beta2, state["t"])
-        n = most - 2 * state["t"] * (1 - left) / left
-        mean = state["m"] / (1 - math.pow(beta1, state["t"]))
-        if n <= 5:
-            return w - lr * mean
-        trust = math.sqrt((n - 4) * (n - 2) * most / ((most - 4) * (most - 2) * n))
-        return w - lr * mean * trust * math.sqrt(left) / (math.sqrt(state["v"]) + eps)
-
-    return update
-
-
-def adadelta(rho: float, eps: float, weight_decay: float = 0.0) -> Rule:
-    state = {"v": 0.0, "u": 0.0}
-
-    def update(w: float, g: float, lr: float) -> float:
-        g += weight_decay * w
-        state["v"] = rho * state["v"] + (1 - rho) * g * g
-        d = math.sqrt(state["u"] + eps) / math.sqrt(state["v"] + eps) * g
-        state["u"] = rho * state["u"] + (1 - rho) * d * d
-        return w - lr * d
-
-    return update
 
 
 def cases() -> Iterator[Any]:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.engine.events import CheckpointWritten, Ended
+from core.recipe.catalog import components
 from tests.train.runs import Train, Watcher, digests, job
 
 Place = tuple[float, ...]
@@ -102,6 +103,20 @@ def test_momentum_accelerates_a_narrow_valley(run: Train, kappa: int, plain: int
         places = descended(run, data, [1.0, 1.0], steps=steps + 1, optimizer={"name": "sgd", **options})
         first = next(t for t, place in enumerate(places) if math.hypot(*place) < 1e-6)
         assert abs(first - steps) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"muon"}))
+def test_every_optimizer_moves_a_point(run: Train, name: str) -> None:
+    """But Muon, which wants matrices. Where the point ends is what the checkpoint holds, or an average of the way."""
+    extra = {"optimizer": "lion"} if name == "pytorch_optimizer" else {}
+    one = spec({"function": "himmelblau"}, [1.0, 1.0], steps=3, optimizer={"name": name, "lr": 1e-3, **extra})
+    ending, watcher = run(one)
+    places = way(watcher)
+    assert len(set(places)) == 4
+    kept = place_of(watcher.checkpoints()[3])
+    assert tuple(kept) == places[-1] or one.optimizer.averages
+    assert all(min(axis) <= each <= max(axis) for each, axis in zip(kept, zip(*places, strict=True), strict=True))
+    assert ending.results["base"]["train"]["loss"] < 106.0  # as at the start: (1 + 1 - 11)² + (1 + 1 - 7)²
 
 
 SADDLE = {"function": "saddle", "noise": [[0, 0.1], [0, -0.1], [0, 0.05], [0, -0.05]]}

@@ -15,7 +15,14 @@ CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "d
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 ADAM = {"name": "adam", "lr": 3e-3}
 NADAM = {"name": "nadam", "lr": 3e-3, "weight_decay": 0.1, "decoupled_weight_decay": True}
-OPTIONS: dict[str, dict[str, Any]] = {"rmsprop": {"momentum": 0.5, "centered": True}, "adamw": {"amsgrad": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rmsprop": {"momentum": 0.5, "centered": True},
+    "adamw": {"amsgrad": True},
+    "asgd": {"t0": 5.0},
+    "schedule_free_sgd": {"warmup_steps": 8},
+    "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
+}
+FULL = {"batch_size": "full", "epochs": 24}
 STOPS = 50
 
 
@@ -96,12 +103,22 @@ def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) ->
 
 @pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"adam"}))
 def test_every_optimizer_resumes(run: Train, name: str) -> None:
-    options = OPTIONS.get(name, {})
-    spec = job(optimizer={"name": name, "lr": 0.01, **options})
-    _, whole = run(spec)
-    _, first = run(spec, Watcher(stop_after=11))
-    _, second = run(spec, resume=first.checkpoints()[11])
+    """At any step, with weights that know no decay, batch norm, dropout and SAM where it may be."""
+    kind: Any = components("optimizers")[name]
+    spec = job(
+        model=MLP,
+        optimizer={"name": name, "lr": 0.01, **OPTIONS.get(name, {})},
+        no_decay=["bias"],
+        sam=None if kind.closure else {"interval": 2},
+        **(FULL if kind.full_batch else {}),
+    )
+    stop = random.Random(name).randrange(1, 24)
+    ending, whole = run(spec)
+    _, first = run(spec, Watcher(stop_after=stop))
+    again, second = run(spec, resume=first.checkpoints()[stop])
     assert digests(second.checkpoints()[24]) == digests(whole.checkpoints()[24])
+    assert first.series()["train.loss"] + second.series()["train.loss"] == whole.series()["train.loss"]
+    assert again.results == ending.results
 
 
 def test_full_batch_and_regression_resume(run: Train) -> None:

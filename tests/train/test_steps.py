@@ -16,7 +16,7 @@ from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import seed_device
 from core.engine.networks.network import build_network
 from core.engine.objective import Classification, build_objective
-from core.engine.optimizer import build_stepper
+from core.engine.steppers.flat import build as build_stepper
 from core.recipe.clipping import ClipGrad
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN

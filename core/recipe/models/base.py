@@ -48,6 +48,11 @@ class ModelSpec(Component):
         """Names of the weights whose way is a series each; none for a network."""
         return ()
 
+    @property
+    def hidden_matrices(self) -> int:
+        """How many hidden layers have a matrix of weights: linear ones, neither the first nor the last with weights."""
+        return 0
+
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         """What does not fit together; pointers are relative to the model."""
         return iter(())

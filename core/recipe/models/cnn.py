@@ -49,6 +49,10 @@ class CNN(ModelSpec):
     def normalises_batches(self) -> bool:
         return self.batch_norm
 
+    @property
+    def hidden_matrices(self) -> int:
+        return len(self.hidden)
+
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         if len(facts.input_shape) != 3:
             yield FieldProblem("/name", "cnn needs images (channels, height, width)", 'use "mlp" for tables of numbers')

@@ -29,3 +29,7 @@ class MLP(ModelSpec):
     @property
     def normalises_batches(self) -> bool:
         return self.batch_norm
+
+    @property
+    def hidden_matrices(self) -> int:
+        return len(self.hidden) - 1

@@ -1,16 +1,59 @@
-"""An optimizer is a spec and an import string. Names and defaults are torch's own; the plan adds how it is executed."""
+"""An optimizer is a spec and two import strings: what steps, and how the engine drives it.
 
-from typing import Any, ClassVar
+Names and defaults are the implementation's own; the plan adds how it is executed.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 from core.recipe.component import Component, Positive
 
 
 class OptimizerSpec(Component):
-    """Options are passed to `implementation` verbatim."""
+    """Options are passed to `implementation` verbatim.
+
+    `stepper` builds what drives it in the engine: the default gives it all weights as one flat tensor, which is right
+    (and fastest) wherever each weight is updated by itself. The other class variables say what it cannot live with.
+    """
 
     implementation: ClassVar[str]
+    stepper: ClassVar[str] = "core.engine.steppers.flat:build"
+    full_batch: ClassVar[bool] = False
+    """It compares the gradients of successive steps, so each must be that of all examples."""
+    closure: ClassVar[bool] = False
+    """It evaluates loss and gradient several times in one step."""
+    steady: ClassVar[str | None] = None
+    """Why the learning rate must not move from step to step, if it must not."""
+    averages: ClassVar[bool] = False
+    """It averages by itself, and is judged at that average."""
+    hidden_matrices: ClassVar[bool] = False
+    """It is made for the matrices of hidden layers, of which there must be one."""
+    extra: ClassVar[str | None] = None
+    """The optional part of the installation that brings `implementation`."""
     lr: Positive = 1e-3
 
     def kwargs(self) -> dict[str, Any]:
         """Keyword arguments for `implementation`, `lr` among them."""
         return self.model_dump(exclude={"name"})
+
+    def target(self) -> str:
+        """The import string of what steps."""
+        return self.implementation
+
+    @property
+    def others(self) -> "OptimizerSpec":
+        """What steps the weights that this one is not made for; where it is made for all, itself."""
+        return self
+
+    def rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
+        """T -> the learning rate of step t, from what the schedule gives."""
+        return scheduled
+
+    def resolved(self) -> Self:
+        """With every option that follows from the others written out."""
+        return self
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay does anything."""
+        return getattr(self, "weight_decay", 0.0) > 0

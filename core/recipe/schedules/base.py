@@ -6,7 +6,7 @@ It has no state, so a preview shows what a training does, and a resumed training
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import ClassVar, Self
 
 from core.errors import FieldProblem
 from core.recipe.component import Component
@@ -18,6 +18,8 @@ LearningRate = Callable[[int], float]
 class ScheduleSpec(Component):
     """Linear warm-up over `warmup`, lr (t + 1) / W for t < W; then the schedule's own clock starts at 0."""
 
+    steady: ClassVar[bool] = False
+    """Whether the rate is the same at every step once warm-up is over."""
     warmup: Duration = Duration.of_steps(0)
 
     @abstractmethod

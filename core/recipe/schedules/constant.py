@@ -8,6 +8,7 @@ class Constant(ScheduleSpec):
     """lr(u) = lr."""
 
     summary: ClassVar[str] = "The optimizer's learning rate throughout."
+    steady: ClassVar[bool] = True
     name: Literal["constant"] = "constant"
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:

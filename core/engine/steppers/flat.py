@@ -1,26 +1,23 @@
-"""torch's optimizers on one flat tensor (or its two halves), in their fused form where they have one."""
+"""Optimizers that update each weight by itself, on one flat tensor (or its two halves)."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.engine.networks.network import Network, flatten
-from core.engine.stepper import Again
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.kinds import Update, halves, make, steer, update
+from core.engine.steppers.stepper import PREFIX, Again
 from core.recipe.optimizers.base import OptimizerSpec
-
-PREFIX = "optimizer."
-FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # for one tensor; the first it offers
 
 
 @dataclass(frozen=True, slots=True)
 class FlatStepper:
-    """One optimizer on one flat tensor. `update` is its step minus torch's profiler hook (a sixth of a small one).
+    """One optimizer on one flat tensor.
 
     `parts` are views that together are the flat tensor, each a parameter group: one, or those that decay and those that
     do not. The state is the same either way.
@@ -32,12 +29,11 @@ class FlatStepper:
     network: Network
     optimizer: Optimizer
     parts: tuple[nn.Parameter, ...]
-    update: Callable[[Optimizer], object]
+    update: Update
 
-    def step(self, lr: float, again: Again | None = None) -> None:
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        steer(self.optimizer, lr, momentum)
         with torch.no_grad():
             self.update(self.optimizer)
 
@@ -50,6 +46,10 @@ class FlatStepper:
     def presented(self) -> Network:
         """The trained network itself."""
         return self.network
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """Before the first step torch has no state at all."""
@@ -73,42 +73,16 @@ def _joined(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 or values[0].ndim == 0 else torch.cat(values)
 
 
-def build_stepper(spec: OptimizerSpec, network: Network) -> FlatStepper:
-    """The spec's torch class with the spec's options, and the fastest exact execution that it offers.
-
-    The last `undecayed` weights of the network know no weight decay.
-    """
-    module, name = spec.implementation.split(":")
-    kind: type[Optimizer] = getattr(import_module(module), name)
-    accepted = inspect.signature(kind).parameters
-    execution = dict([option for option in FASTEST if option[0] in accepted][:1])
-    parts = parameter_groups(network.weights, network.undecayed)
-    groups = [{"params": [part], **options} for part, options in parts]
-    optimizer = kind(groups, **spec.kwargs(), **execution)
-    return FlatStepper(spec, network, optimizer, tuple(part for part, _ in parts), inspect.unwrap(kind.step))
-
-
-def parameter_groups(weights: nn.Parameter, undecayed: int) -> list[tuple[nn.Parameter, dict[str, Any]]]:
-    """Views of the weights and of their gradient, with the options of each; none that is empty."""
-    if not undecayed:
-        return [(weights, {})]
-    if weights.grad is None:
-        raise ValueError("the gradient buffer of a flattened network was taken away")
-    found: list[tuple[nn.Parameter, dict[str, Any]]] = []
-    sizes = [len(weights) - undecayed, undecayed]
-    options: tuple[dict[str, Any], ...] = ({}, {"weight_decay": 0.0})
-    pairs = zip(torch.split(weights.detach(), sizes), torch.split(weights.grad, sizes), strict=True)
-    for (values, gradient), each in zip(pairs, options, strict=True):
-        if len(values):
-            part = nn.Parameter(values)
-            part.grad = gradient
-            found.append((part, each))
-    return found
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere] | None = None) -> FlatStepper:
+    """The last `undecayed` weights of the network know no weight decay."""
+    groups = halves(network.weights, network.undecayed)
+    optimizer = make(spec, groups)
+    parts = tuple(part for group in groups for part in group["params"])
+    return FlatStepper(spec, network, optimizer, parts, update(optimizer))
 
 
 def expected_state(spec: OptimizerSpec) -> set[str]:
     """Names of the state tensors after a step, found by taking one with a single weight."""
-    network = flatten(nn.Sequential(nn.Linear(1, 1, bias=False)))
-    stepper = build_stepper(spec, network)
+    stepper = build(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
     stepper.step(spec.lr)
     return set(stepper.tensors())

@@ -1,0 +1,67 @@
+"""Optimizers that keep a mean of the weights they visit, under the name `ax`, and are judged by it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from core.engine.networks.network import Network
+from core.engine.steppers import flat
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.flat import FlatStepper
+from core.engine.steppers.stepper import PREFIX, Again
+from core.recipe.optimizers.base import OptimizerSpec
+
+TRAINED = f"{PREFIX}trained."
+
+
+@dataclass(frozen=True, slots=True)
+class AveragedStepper:
+    """`flat` trains. Until its mean differs from the trained weights, they are what is judged, as they are."""
+
+    prefix: ClassVar[str] = PREFIX
+
+    flat: FlatStepper
+    elsewhere: Elsewhere
+
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
+        """One update at η = lr / (1 + lambd lr t)^alpha.
+
+        torch works η out at the end of a step, for the next one, from the rate of the step that is over: with a
+        schedule every step would use the rate of the one before.
+        """
+        for group, part in zip(self.flat.optimizer.param_groups, self.flat.parts, strict=True):
+            if state := self.flat.optimizer.state[part]:
+                done = float(state["step"])
+                state["eta"].fill_(lr / (1 + group["lambd"] * lr * done) ** group["alpha"])
+        self.flat.step(lr, again, momentum)
+
+    def presented(self) -> Network:
+        """The mean, once there is one."""
+        mean = self.flat.tensors().get(f"{PREFIX}ax")
+        if mean is None or torch.equal(mean, self.flat.network.weights):
+            return self.flat.network
+        return self.elsewhere.at(mean)
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state, and the trained weights and buffers: the checkpoint's own weights may be the mean."""
+        return self.flat.tensors() | self.elsewhere.tensors(TRAINED)
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return {**self.flat.expected(found, step), **self.elsewhere.tensors(TRAINED)}
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        self.elsewhere.restore(TRAINED, found)
+        self.flat.restore({name: each for name, each in found.items() if not name.startswith(TRAINED)})
+
+
+def build(spec: OptimizerSpec, network: Network, elsewhere: Callable[[], Elsewhere]) -> AveragedStepper:
+    """On one flat tensor, as averages are taken weight by weight."""
+    return AveragedStepper(flat.build(spec, network), elsewhere())

@@ -1,0 +1,90 @@
+"""From a spec to the torch optimizer that it names."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from core.engine.failure import EngineError
+from core.recipe.optimizers.base import OptimizerSpec
+
+FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # for one tensor; the first it offers
+SAFE = FASTEST[1:]  # what others than torch call fused may need a compiler
+
+Update = Callable[..., object]
+Group = dict[str, Any]
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """An optimizer that trains at other weights than it is judged at: it stays in its train mode for good."""
+
+    def train(self) -> None: ...
+
+
+def load(spec: OptimizerSpec) -> type[Optimizer]:
+    """The class. Raises EngineError when the worker has no such package."""
+    module, name = spec.target().split(":")
+    try:
+        kind: type[Optimizer] = getattr(import_module(module), name)
+    except ImportError as error:
+        extra = spec.extra or "worker"
+        message = f"this worker has no {module}, which the optimizer {spec.name} needs: {error}"
+        remedy = f"Install it where workers run (pip install 'basin-server[{extra}]'), or use another optimizer."
+        raise EngineError("engine_error", message, remedy) from error
+    return kind
+
+
+def make(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
+    """The optimizer on parameter groups, in the fastest exact execution that it offers."""
+    kind = load(spec)
+    accepted = inspect.signature(kind).parameters
+    offers = FASTEST if kind.__module__.startswith("torch.") else SAFE
+    execution = dict([option for option in offers if option[0] in accepted][:1])
+    try:
+        optimizer = kind(list(groups), **spec.kwargs(), **execution)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
+        message = f"the optimizer {spec.name} refuses its options: {error}"
+        raise EngineError("engine_error", message, "Change the options that it names.") from error
+    if isinstance(optimizer, HasModes):
+        optimizer.train()
+    return optimizer
+
+
+def update(optimizer: Optimizer) -> Update:
+    """Its step minus torch's profiler hook (a sixth of a small one); needs torch.no_grad() around it."""
+    step: Update = inspect.unwrap(type(optimizer).step)
+    return step
+
+
+def steer(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
+    """Rate and momentum of the coming step; the momentum of an optimizer with betas is the first of them."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if momentum is not None:
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = momentum
+
+
+def halves(weights: nn.Parameter, undecayed: int) -> list[Group]:
+    """Flat weights as parameter groups: views of values and gradient, the last `undecayed` without weight decay."""
+    if not undecayed:
+        return [{"params": [weights]}]
+    if weights.grad is None:
+        raise ValueError("the gradient buffer of a flattened network was taken away")
+    found: list[Group] = []
+    sizes = [len(weights) - undecayed, undecayed]
+    options: tuple[Group, ...] = ({}, {"weight_decay": 0.0})
+    pairs = zip(torch.split(weights.detach(), sizes), torch.split(weights.grad, sizes), strict=True)
+    for (values, gradient), each in zip(pairs, options, strict=True):
+        if len(values):
+            part = nn.Parameter(values)
+            part.grad = gradient
+            found.append({"params": [part], **each})
+    return found

@@ -1,0 +1,115 @@
+"""The whole state of any torch optimizer, lists, counters and all, as tensors; and back, bit for bit.
+
+Tensors go by their path ("state.0.exp_avg"). Everything else stands as JSON in one tensor of bytes, `tree`, which also
+says how each tensor lies in memory: a matrix product over transposed memory adds up in another order.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+PLAIN = (bool, int, float, str, type(None))
+DTYPES = {str(each): each for each in (torch.float32, torch.float64, torch.bfloat16, torch.float16)} | {
+    str(each): each for each in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+}
+
+
+def pack(optimizers: Mapping[str, Optimizer], prefix: str) -> dict[str, Tensor]:
+    """The state of optimizers, by name, as tensors whose names begin with `prefix`."""
+    leaves: dict[str, Tensor] = {}
+    tree = {name: _encode(_content(each), f"{prefix}{name}", leaves) for name, each in optimizers.items()}
+    text = json.dumps(tree).encode()
+    return {f"{prefix}tree": torch.frombuffer(bytearray(text), dtype=torch.uint8), **leaves}
+
+
+def expected(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[str]) -> dict[str, Tensor]:
+    """What pack() of these optimizers wrote beside the tree that is found: names, shapes, types."""
+    text = found.get(f"{prefix}tree", torch.tensor(list(b"{}"), dtype=torch.uint8))
+    tree, leaves = _read(text), {f"{prefix}tree": text}
+    for name in optimizers:
+        if name in tree:
+            _outline(tree[name], f"{prefix}{name}", leaves)
+        else:
+            leaves[f"{prefix}{name}"] = torch.zeros(())
+    return leaves
+
+
+def unpack(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
+    """The inverse of pack(), into fresh optimizers of the same kinds on the same parameters."""
+    tree = _read(found[f"{prefix}tree"])
+    for name, optimizer in optimizers.items():
+        parameters = _parameters(optimizer)
+        content = _decode(tree[name], f"{prefix}{name}", found, parameters[0].device)
+        for key, value in content["state"].items():
+            optimizer.state[parameters[key] if isinstance(key, int) else key] = value
+        for group, values in zip(optimizer.param_groups, content["groups"], strict=True):
+            group.update(values)
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def _content(optimizer: Optimizer) -> dict[str, Any]:
+    """State by the parameter's number (or whatever else it is filed under), and what groups count as they go.
+
+    Options that JSON cannot write, such as functions and types, are the constructor's and never change.
+    """
+    numbers = {id(each): number for number, each in enumerate(_parameters(optimizer))}
+    kinds = (*PLAIN, Tensor, list, tuple, dict)
+    groups = [
+        {name: value for name, value in group.items() if name != "params" and type(value) in kinds}
+        for group in optimizer.param_groups
+    ]
+    return {"state": {numbers.get(id(key), key): value for key, value in optimizer.state.items()}, "groups": groups}
+
+
+def _encode(value: Any, path: str, leaves: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        leaves[path] = value.detach().contiguous()
+        strides = None if value.is_contiguous() or 0 in value.stride() else list(value.stride())
+        return {"tensor": [list(value.shape), str(value.dtype), value.device.type, strides]}
+    if isinstance(value, dict):
+        return {"dict": [[key, _encode(each, f"{path}.{key}", leaves)] for key, each in value.items()]}
+    if type(value) in {list, tuple}:
+        return {type(value).__name__: [_encode(each, f"{path}.{i}", leaves) for i, each in enumerate(value)]}
+    if type(value) in PLAIN:
+        return value
+    raise TypeError(f"{path} is a {type(value).__name__}, which no checkpoint can hold")
+
+
+def _outline(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
+    if not isinstance(node, dict):
+        return
+    ((kind, content),) = node.items()
+    if kind == "tensor":
+        leaves[path] = torch.empty(content[0], dtype=DTYPES[content[1]])
+    else:
+        for key, each in content if kind == "dict" else enumerate(content):
+            _outline(each, f"{path}.{key}", leaves)
+
+
+def _decode(node: Any, path: str, found: Mapping[str, Tensor], device: torch.device) -> Any:
+    if not isinstance(node, dict):
+        return node
+    ((kind, content),) = node.items()
+    if kind == "dict":
+        return {key: _decode(each, f"{path}.{key}", found, device) for key, each in content}
+    if kind in {"list", "tuple"}:
+        values = [_decode(each, f"{path}.{i}", found, device) for i, each in enumerate(content)]
+        return values if kind == "list" else tuple(values)
+    shape, dtype, place, strides = content
+    target = torch.device("cpu") if place == "cpu" else device
+    own = torch.empty(shape, dtype=DTYPES[dtype], device=target)
+    if strides:
+        own = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=target)
+    return own.copy_(found[path])
+
+
+def _read(tree: Tensor) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(bytes(tree.cpu().tolist()))
+    return content

@@ -1,0 +1,124 @@
+import difflib
+import json
+import math
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import LARGEST, Positive, refuse
+from core.recipe.optimizers.base import OptimizerSpec
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "number": (float, int),
+    "integer": (int,),
+    "boolean": (bool,),
+    "string": (str,),
+    "null": (type(None),),
+}
+Options = Annotated[dict[str, JsonValue], Field(max_length=32)]
+
+
+class PytorchOptimizer(OptimizerSpec):
+    """One of the optimizers of the package pytorch-optimizer 4.1, by its name there, with its options there.
+
+    Names and options are checked when the job is submitted. The worker needs the extra `optim`. Every tensor of the
+    network is stepped as a whole, with its shape. Those that need a closure, second derivatives or the whole model are
+    refused by name.
+    """
+
+    summary: ClassVar[str] = "One of a hundred optimizers of the package pytorch-optimizer, by name."
+    implementation: ClassVar[str] = "pytorch_optimizer"
+    stepper: ClassVar[str] = "core.engine.steppers.shaped:build"
+    extra: ClassVar[str | None] = "optim"
+    name: Literal["pytorch_optimizer"] = "pytorch_optimizer"
+    optimizer: Annotated[str, Field(max_length=64)]
+    lr: Positive
+    options: Options = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def is_offered(self) -> Self:
+        if found := tuple(self._problems()):
+            raise refuse(*found)
+        return self
+
+    def _problems(self) -> Iterator[FieldProblem]:
+        known = offered()
+        if self.optimizer in known["refused"]:
+            message = f'"{self.optimizer}" cannot be used here: it {known["refused"][self.optimizer]}'
+            yield FieldProblem("/optimizer", message, "docs/recipe.md lists those that can")
+        elif self.optimizer not in known["accepted"]:
+            hint = nearest(self.optimizer, list(known["accepted"])) or "docs/recipe.md lists them"
+            yield FieldProblem("/optimizer", f'pytorch-optimizer has no "{self.optimizer}"', hint)
+        else:
+            options = known["accepted"][self.optimizer]["options"]
+            for name, value in self.options.items():
+                pointer = "/options/" + name.replace("~", "~0").replace("/", "~1")
+                if name not in options:
+                    hint = nearest(name, list(options)) or f"it has {', '.join(options)}"
+                    yield FieldProblem(pointer, f'"{self.optimizer}" has no option "{name}"', hint)
+                elif not any(fits(value, kind) for kind in options[name]["kinds"]):
+                    forms = " or ".join(dict.fromkeys(spoken(kind) for kind in options[name]["kinds"]))
+                    yield FieldProblem(
+                        pointer, f"must be {forms}", f"its default is {json.dumps(options[name]['default'])}"
+                    )
+
+    def kwargs(self) -> dict[str, Any]:
+        return {**{name: tupled(value) for name, value in self.options.items()}, "lr": self.lr}
+
+    def target(self) -> str:
+        return f"{self.implementation}:{offered()['accepted'][self.optimizer]['class']}"
+
+    def resolved(self) -> Self:
+        """With the defaults of all its options written out; an infinite one, which JSON cannot write, stays unsaid."""
+        options = offered()["accepted"][self.optimizer]["options"]
+        defaults = {name: each["default"] for name, each in options.items() if each["default"] != math.inf}
+        return self.model_copy(update={"options": {**defaults, **self.options}})
+
+    @property
+    def decays(self) -> bool:
+        decay = self.resolved().options.get("weight_decay", 0.0)
+        return isinstance(decay, float | int) and decay > 0
+
+
+@cache
+def offered() -> dict[str, Any]:
+    """{"accepted": {name: {"class", "options"}}, "refused": {name: why}}; a test holds it equal to the package."""
+    text = (resources.files("core.recipe.optimizers") / "pytorch_optimizer.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f'did you mean "{close[0]}"?' if close else None
+
+
+def fits(value: JsonValue, kind: Any) -> bool:
+    """Whether an option's value has one of the forms of the table."""
+    if isinstance(kind, list):
+        return (
+            isinstance(value, list)
+            and len(value) == len(kind)
+            and all(any(fits(each, form) for form in forms) for each, forms in zip(value, kind, strict=True))
+        )
+    if isinstance(kind, dict):
+        return value in kind["one of"]
+    return type(value) in TYPES[kind] and (not isinstance(value, float | int) or abs(value) <= LARGEST)
+
+
+def spoken(kind: Any) -> str:
+    """A form in words."""
+    if isinstance(kind, list):
+        return f"{len(kind)} numbers"
+    if isinstance(kind, dict):
+        return " or ".join(json.dumps(each) for each in kind["one of"])
+    return {"null": "null", "integer": "a whole number", "boolean": "true or false"}.get(kind, f"a {kind}")
+
+
+def tupled(value: JsonValue) -> Any:
+    """Arrays as the tuples that Python code expects."""
+    return tuple(tupled(each) for each in value) if isinstance(value, list) else value

@@ -1,0 +1,68 @@
+"""What an optimizer cannot live with elsewhere in the job, and what SAM cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from core.errors import FieldProblem
+from core.recipe.component import SpecWarning
+
+if TYPE_CHECKING:
+    from core.recipe.duration import RunLength
+    from core.recipe.preview import PreviewRequest
+    from core.recipe.spec import JobSpec
+
+
+def problems(spec: JobSpec) -> Iterator[FieldProblem]:
+    """Every reason to refuse the job on account of its optimizer."""
+    name, optimizer = spec.optimizer.name, spec.optimizer
+    if optimizer.full_batch and spec.batch_size != "full":
+        message = f"{name} compares gradients from step to step, so each must be that of all examples"
+        yield FieldProblem("/batch_size", message, 'set "full", or use "adam"')
+    if optimizer.closure:
+        yield from _with_closure(spec)
+    if optimizer.averages and spec.ema:
+        message = f"{name} averages its weights by itself, and is judged at that average"
+        yield FieldProblem("/ema", message, "leave it out: the base weights are the average")
+    if optimizer.hidden_matrices and spec.model.hidden_matrices < 1:
+        message = f"{name} steps the matrices of hidden layers, and here is none between the first and the last layer"
+        yield FieldProblem("/optimizer/name", message, 'use "adamw", or give the model another entry in "hidden"')
+    yield from of_rate(spec, spec.run_length())
+
+
+def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
+    name = spec.optimizer.name
+    if spec.clip_grad:
+        message = f"{name} takes many gradients in a step and needs each as it is"
+        yield FieldProblem("/clip_grad", message, "leave it out, or use another optimizer")
+    if spec.sam:
+        message = f"{name} searches along the loss, and SAM's gradient is not that of the loss"
+        yield FieldProblem("/sam", message, "leave it out, or use another optimizer")
+
+
+def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+    """Those that have to do with what the learning rate does."""
+    name, why = spec.optimizer.name, spec.optimizer.steady
+    if not why:
+        return
+    another = 'leave it out, or use another optimizer, for instance "sgd"'
+    if not spec.schedule.steady:
+        yield FieldProblem("/schedule", f"{name} takes no schedule: {why}", another)
+    elif spec.schedule.warmup.steps(run):
+        own_warmup = "warmup_steps" in type(spec.optimizer).model_fields
+        hint = "set optimizer.warmup_steps instead" if own_warmup else "leave it out"
+        yield FieldProblem("/schedule/warmup", f"{name} takes no warm-up from a schedule: {why}", hint)
+    if spec.swa:
+        yield FieldProblem("/swa", f"SWA moves the learning rate, and {name} takes none that moves: {why}", another)
+    if spec.ensemble and spec.ensemble.owns_rate:
+        message = f"{spec.ensemble.name} moves the learning rate, and {name} takes none that moves: {why}"
+        hint = 'use "ensemble": {"method": "checkpoints"}, or another optimizer'
+        yield FieldProblem("/ensemble/method", message, hint)
+
+
+def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
+    """What is allowed and probably not meant."""
+    if spec.optimizer.full_batch and getattr(spec.model, "dropout", 0.0) > 0:
+        message = f"dropout makes the loss another one at every step, and {spec.optimizer.name} compares them"
+        yield SpecWarning("compares_noise", "/model/dropout", message)

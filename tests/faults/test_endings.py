@@ -133,7 +133,9 @@ def test_cancel_while_it_waits(sqlite_service: Service, truth: Truth) -> None:
 def test_divergence(sqlite_service: Service, truth: Truth) -> None:
     """A loss that is no number ends the job; the last finite checkpoint stays, and no retry is wasted on it."""
     explosion = {"name": "exponential", "gamma": 1e12, "every": 350, "staircase": True}
-    job_id = sqlite_service.submit(truth.spec | {"schedule": explosion, "swa": False, "max_retries": 2})
+    job_id = sqlite_service.submit(
+        truth.spec | {"schedule": explosion, "swa": False, "ensemble": None, "max_retries": 2}
+    )
     job = sqlite_service.ended(job_id)
     assert (job["status"], job["stop_reason"], job["error"]["code"]) == ("failed", "non_finite", "diverged")
     assert job["attempt"] == 1

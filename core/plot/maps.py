@@ -134,7 +134,7 @@ def _ways(found: Map, frame: Frame) -> Iterator[str]:
         yield _way(way, list(_apart(points)), box, flat=len(found.window) == 1)
     for way, points in ways:
         marks = (_end(points[0], "hollow", box), _end(points[-1], "collected", box))
-        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=_colour(way))
+        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=colour(way))
 
 
 def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
@@ -147,12 +147,8 @@ def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> s
         tag("title", words(way.label)),
         tag("path", class_="way", d=line) if line else "",
         tag("path", class_="places", d=places),
-        class_=f"{_colour(way)}{' many' if many else ''}",
+        class_=f"{colour(way)}{' many' if many else ''}",
     )
-
-
-def _colour(way: Way) -> str:
-    return colour(Curve(way.label, (), (), way.colour))
 
 
 def _point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:

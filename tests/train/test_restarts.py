@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from core.engine.optimizer import build_stepper
 from torch import nn
 
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import flatten
-from core.engine.optimizer import build_stepper
 from core.recipe.optimizers.adam import Adam
 from core.recipe.optimizers.sgd import SGD
 from core.recipe.spec import JobSpec

@@ -84,6 +84,7 @@ class RunningMean:
         """The inverse of tensors()."""
         self.weights.copy_(found["swa.mean"])
         self.models = int(found["swa.models"])
+        self._normalised = 0
 
 
 class ExponentialMean:

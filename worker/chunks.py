@@ -29,6 +29,7 @@ class ChunkBook:
 
     def __init__(self, after_step: int) -> None:
         self._after_step = after_step
+        self._rollbacks = 0
         self._open: dict[str, _Open] = {}
         self._closed: list[Chunk] = []
 
@@ -61,6 +62,13 @@ class ChunkBook:
         self._after_step = after_step
         self._open.clear()
 
+    def go_back(self, after_step: int) -> None:
+        """The run is back at this step: whatever is not written yet is void, and so is what is."""
+        self._after_step = after_step
+        self._rollbacks += 1
+        self._closed.clear()
+        self._open.clear()
+
     def _dirty(self) -> Iterator[Chunk]:
         for series, chunk in self._open.items():
             if chunk.dirty:
@@ -68,4 +76,4 @@ class ChunkBook:
 
     def _frozen(self, series: str, chunk: _Open) -> Chunk:
         points = Points(series, chunk.steps[:], chunk.values[:], chunk.times[:])
-        return Chunk(series, self._after_step, chunk.number, points)
+        return Chunk(series, self._after_step, chunk.number, points, self._rollbacks)

@@ -20,6 +20,7 @@ from worker.slots import visible_gpus
 
 LINE_SECONDS: Final = 1.0
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
+MANY: Final = (MEMBER, "cycle_end")  # kinds of weights of which each step counts
 
 
 class Printer:
@@ -37,9 +38,11 @@ class Printer:
                 self._progress(fields)
             case "checkpoint":
                 weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
-                name = f"{MEMBER}-{fields['step']}" if fields["kind"] == MEMBER else fields["kind"]
+                name = f"{fields['kind']}-{fields['step']}" if fields["kind"] in MANY else fields["kind"]
                 shutil.copyfile(weights, self._out / f"{name}.safetensors")
                 shutil.rmtree(fields["folder"])
+            case "rollback":
+                typer.echo(f"warning: {fields['message']}")
             case "log":
                 typer.echo(f"{fields['level']}: {fields['message']}")
 
@@ -61,7 +64,7 @@ class Printer:
 
     def _progress(self, fields: dict[str, Any]) -> None:
         now = time.monotonic()
-        if now - self._printed_at < LINE_SECONDS and fields["step"] < fields["steps"]:
+        if now - self._printed_at < LINE_SECONDS and fields["fraction"] < 1:
             return
         self._printed_at = now
         typer.echo(progress_line(fields))
@@ -69,7 +72,8 @@ class Printer:
 
 def progress_line(fields: dict[str, Any]) -> str:
     """`step 400/1200  epoch 10/30  loss 0.1234  lr 0.1  val.accuracy 0.97`"""
-    parts = [f"step {fields['step']}/{fields['steps']}", f"epoch {fields['epoch']}/{fields['epochs']}"]
+    counted = ((name, fields[name], fields[f"{name}s"]) for name in ("step", "epoch"))
+    parts = [f"{name} {done}/{total}" if total is not None else f"{name} {done}" for name, done, total in counted]
     numbers = {"loss": fields["loss"], "lr": fields["lr"], **fields["metrics"]}
     parts += [f"{name} {value:.4g}" for name, value in numbers.items() if value is not None]
     return "  ".join(parts)
@@ -78,7 +82,10 @@ def progress_line(fields: dict[str, Any]) -> str:
 def _make_room(out: Path) -> None:
     """Files of an earlier run would look as if they were this one's."""
     out.mkdir(parents=True, exist_ok=True)
-    known = ("results.json", *(f"{kind}.safetensors" for kind in ("last", "swa", "ema", "best", f"{MEMBER}-[0-9]*")))
+    known = (
+        "results.json",
+        *(f"{kind}.safetensors" for kind in ("last", "swa", "ema", "best", *(f"{kind}-[0-9]*" for kind in MANY))),
+    )
     for old in [path for name in known for path in out.glob(name)]:
         old.unlink()
 
@@ -102,7 +109,8 @@ def train_here(spec: JobSpec, out: Path) -> int:
         typer.echo(f"failed ({error.get('code')}): {error.get('message')}\n{error.get('remedy') or ''}", err=True)
         return FAILED
     if ended.outcome != "succeeded":
-        where = f"step {ended.progress['step']} of {ended.progress['steps']}"
+        of = f" of {ended.progress['steps']}" if ended.progress["steps"] is not None else ""
+        where = f"step {ended.progress['step']}{of}"
         typer.echo(f"stopped by Ctrl-C at {where}; the weights of that step are in {out}/", err=True)
         return INTERRUPTED
     (out / "results.json").write_text(json.dumps(ended.results, indent=1) + "\n")

@@ -12,7 +12,7 @@ from core.jobs.beat import report_start
 from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
 from core.jobs.fence import Fenced
 from core.jobs.journal import record_events
-from core.jobs.metrics import Chunk, record_points
+from core.jobs.metrics import Chunk, record_points, roll_back
 from core.logs import carry
 from core.recipe.assignment import Resume
 from core.recipe.averaging.ensemble import MEMBER
@@ -103,6 +103,8 @@ class Recorder:
                     self._book.add(series, steps, values, times)
             case "checkpoint":
                 self._checkpoint(frame)
+            case "rollback":
+                self._roll_back(int(frame["step"]), str(frame["message"]))
             case "log":
                 self._log(frame["level"], str(frame["message"]))
 
@@ -137,6 +139,11 @@ class Recorder:
             self._heart.persist(lambda: record_events(self._db, self._fence, "log", self._logs))
             self._logs.clear()
 
+    def _roll_back(self, step: int, message: str) -> None:
+        """Take back what was measured behind `step`, which began a segment: each mark does, stored or not."""
+        self._book.go_back(step)
+        self._heart.persist(lambda: roll_back(self._db, self._fence, step, message))
+
     def _checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
         folder = Path(frame["folder"])
@@ -150,6 +157,8 @@ class Recorder:
             body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
             self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
             self.missing.add(_counts_as(row))
+            if frame["resumable"]:
+                self._turn(row.step)
         else:
             chunks, resumable = self._book.pending(), bool(frame["resumable"])
             self._heart.persist(
@@ -163,6 +172,13 @@ class Recorder:
                 self.missing = {each for each in self.missing if not each.startswith(MEMBER)}
         shutil.rmtree(folder, ignore_errors=True)
         self._backlog.settle()
+
+    def _turn(self, step: int) -> None:
+        """Begin a segment at a checkpoint that is not there: the run may still come back to its step."""
+        chunks = self._book.pending()
+        self._heart.persist(lambda: record_points(self._db, self._fence, chunks))
+        self._book.written()
+        self._book.turn(step)
 
     def _row(self, frame: dict[str, Any]) -> NewCheckpoint:
         job, attempt, step = self._fence.job_id, self._fence.attempt, int(frame["step"])

@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, Started
+from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
 from core.engine.loop import train
 from core.engine.warm import warm
 from core.recipe.assignment import Assignment
@@ -33,6 +33,7 @@ _KINDS: Final[dict[type, str]] = {
     Progress: "progress",
     Points: "points",
     CheckpointWritten: "checkpoint",
+    RolledBack: "rollback",
     Log: "log",
     Ended: "ended",
 }

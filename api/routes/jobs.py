@@ -29,6 +29,7 @@ from core.jobs.verbs import cancel
 from core.jobs.waiting import Outlook, outlook
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
+from core.recipe.stopping import StopReason
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -51,13 +52,14 @@ SMALLEST = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer"
 class Progress(BaseModel):
     """Where the run stands; the engine adds the loss, the rate and the newest metrics.
 
+    `steps` and `epochs` are null where only `seconds` end the run; `fraction` is then the share of the time.
     `eta_seconds` until it ends: a guess, from its own pace, or from the last runs while it waits.
     """
 
     step: int
-    steps: int
+    steps: int | None
     epoch: int
-    epochs: int
+    epochs: int | None
     fraction: float
     eta_seconds: float | None
     loss: Number = None
@@ -109,7 +111,7 @@ class Job(BaseModel):
     queue: Place | None
     timeline: list[Moment]
     results: dict[str, dict[str, dict[str, Number]]]
-    stop_reason: str | None
+    stop_reason: StopReason | None
     error: Failure | None
     resume: dict[str, Any] | None
     environment: dict[str, Any] | None
@@ -132,7 +134,7 @@ class DryRun(BaseModel):
 
     object: Literal["dry_run"]
     spec: JobSpec
-    total_steps: int
+    total_steps: int | None
     steps_per_epoch: int
     warnings: list[Advice]
 
@@ -279,7 +281,7 @@ def _dry(spec: JobSpec) -> dict[str, object]:
     return {
         "object": "dry_run",
         "spec": spec.dump(),
-        "total_steps": run.total_steps,
+        "total_steps": run.total_steps if run.bounded else None,
         "steps_per_epoch": run.steps_per_epoch,
         "warnings": _warnings(spec),
     }
@@ -300,7 +302,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,
-        "progress": _progress(view, spec) | {"eta_seconds": _eta(view, spec, queue, expected)},
+        "progress": _progress(view, spec) | {"eta_seconds": _eta(view, queue, expected)},
         "queue": queue,
         "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "results": view.results or {},
@@ -336,20 +338,20 @@ def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
     run = spec.run_length()
     known: dict[str, object] = {
         "step": 0,
-        "steps": run.total_steps,
+        "steps": run.total_steps if run.bounded else None,
         "epoch": 0,
-        "epochs": -(-run.total_steps // run.steps_per_epoch),
+        "epochs": -(-run.total_steps // run.steps_per_epoch) if run.bounded else None,
         "fraction": 0.0,
     }
     return known | view.progress
 
 
-def _eta(view: JobView, spec: JobSpec, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
+def _eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
     """Seconds until it ends: what is left at the pace of this job so far, time in the queue not counted. Before it has
     moved, what runs usually take; and first it has to start. None when that cannot be said.
     """
-    done, steps = int(view.progress.get("step", 0)), spec.run_length().total_steps
-    left = (steps - done) * _spent(view) / done if done else None
+    done = float(view.progress.get("fraction", 0.0))
+    left = (1 - done) * _spent(view) / done if done else None
     if queue and expected:
         starts, left = queue["eta_seconds"], expected.usual if left is None else left
         return None if starts is None or left is None else round(starts + left, 1)

@@ -13,6 +13,8 @@ from core.engine.environment import describe
 from core.engine.events import Kind
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
+from core.engine.kept import Incumbent
+from core.engine.mark import Mark
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.pointlog import PointLog
@@ -25,6 +27,7 @@ from core.engine.steppers.elsewhere import Elsewhere
 from core.engine.steppers.stepper import build_stepper
 from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
+from core.recipe.course import course_of
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
@@ -39,7 +42,8 @@ def build(assignment: Assignment) -> Run:
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
-    rate, stopping = Rate(spec.learning_rate()), spec.early_stopping
+    course, stopping, rollback = course_of(spec), spec.early_stopping, spec.rollback
+    rate = Rate(course, rollback.factor if rollback else 1.0)
     averages, swag = build_averages(spec, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
     elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
@@ -67,9 +71,11 @@ def build(assignment: Assignment) -> Run:
         swag=swag,
         ensemble=build_ensemble(spec, another),
         best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
+        incumbent=Incumbent(another(), course.cycles) if next(course.cycles(), None) else None,
+        mark=Mark(rollback) if rollback else None,
         log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
-        resume=fidelity(resume, environment) if resume else None,
+        resume=fidelity(spec, resume, environment),
     )
     network.module.train()
     seed_device(device, spec.seed)

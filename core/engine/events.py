@@ -10,12 +10,13 @@ part of what a resume repeats exactly.
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from core.recipe.stopping import StopReason
+
 Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-StopReason = Literal["completed", "early_stopping", "cancelled", "non_finite"]
-Kind = Literal["last", "swa", "ema", "best", "snapshot"]
+Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step."""
+    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step.
+
+    `steps` and `epochs` are None where only a clock ends the run; `fraction` is then the share of the time.
+    """
 
     step: int
-    steps: int
+    steps: int | None
     epoch: int
-    epochs: int
+    epochs: int | None
     fraction: float
     loss: float | None
     lr: float | None
@@ -67,6 +71,17 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The run is back where `step` steps were complete: points and checkpoints behind that are void.
+
+    The mark at `step` was a resumable checkpoint, or the start; it comes again right after this, with what has changed.
+    """
+
+    step: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """One line for people."""
 
@@ -89,7 +104,7 @@ class Ended:
     progress: dict[str, Any]
 
 
-Event = Started | Progress | Points | CheckpointWritten | Log
+Event = Started | Progress | Points | CheckpointWritten | RolledBack | Log
 
 
 class Observer(Protocol):

@@ -17,7 +17,7 @@ class Keeper(Protocol):
         """The state as it stands; may be views of what training goes on to change."""
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Names, shapes and types that a checkpoint of `step` must hold for this keeper, which has not been run yet.
+        """Names, shapes and types that a checkpoint of `step` must hold for this keeper, whatever it holds now.
 
         `found` is what the checkpoint has under its prefix: where the size of the state depends on the past, it tells.
         """

@@ -1,31 +1,40 @@
 """The training loop, readable from top to bottom."""
 
+import time
+from collections.abc import Callable
 from functools import partial
 
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
-from core.engine.failure import EngineError, out_of_memory
+from core.engine.failure import DivergedError, EngineError, out_of_memory
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
 
 MINUTE = 60.0
 
 
-def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: float = MINUTE) -> Ended:
+def train(
+    assignment: Assignment,
+    observer: Observer,
+    *,
+    checkpoint_seconds: float = MINUTE,
+    clock: Callable[[], float] = time.monotonic,
+) -> Ended:
     """Train one assignment and say how it ended.
 
         build, or put back where a checkpoint stood
         for t = first … total_steps - 1:
-            lr           rate(t), a pure function
+            lr           rate(t), a pure function of t and of what was heard at evaluations
             step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
             average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
-            evaluate     an ensemble when it grows; val, and those of the averages; leaves no trace. Patience at its
-                         end ends the run
+            evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace
+            over?        a target is reached, patience, the learning rate or the time is at its end
             checkpoint   every `checkpoints.every` steps, and every minute
             stop?        asked once a step
         test, the averaged weights, the best ones, the last checkpoint, results
+        where a number is no longer finite: back to the last mark, if the job says so, and on from there
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
     Expected failures end it with an error; a bug raises.
@@ -33,8 +42,13 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
     session: Session | None = None
     try:
         with switched(assignment.plan):
-            session = Session(build(assignment), observer, checkpoint_seconds)
-            return _train(session)
+            session = Session(build(assignment), observer, checkpoint_seconds, clock)
+            session.begin()
+            while True:
+                try:
+                    return _train(session)
+                except DivergedError as failure:
+                    session.roll_back(failure)
     except EngineError as failure:
         return _failed(session, failure)
     except (MemoryError, RuntimeError) as error:
@@ -45,25 +59,21 @@ def train(assignment: Assignment, observer: Observer, *, checkpoint_seconds: flo
 
 def _train(session: Session) -> Ended:
     run, clip, standing = session.run, session.run.clip, session.run.standing
-    collectors, ensemble = run.collectors, run.ensemble
-    session.begin()
+    collectors = run.collectors
     for t, (inputs, targets) in run.batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
         norm = clip() if clip else None
-        run.stepper.step(lr, partial(run.gradient, inputs, targets))
+        run.stepper.step(lr, partial(run.gradient, inputs, targets), run.rate.momentum(t))
         standing.step = done = t + 1
         for collector in collectors:  # average
             if collector.collects(done):
                 collector.collect(run.stepper.presented())
         if run.log.note(loss, norm):  # events
             session.look()
-        if ensemble and ensemble.collects(done):  # evaluate
-            session.grow(ensemble)
-        if session.evaluates(done):
-            session.evaluate()
-            if standing.stop_reason:
-                break
+        session.judge(done)  # evaluate
+        if session.over(done):  # over?
+            break
         if session.keeps(done):  # checkpoint
             session.keep()
         if request := session.observer.stop_request():  # stop?

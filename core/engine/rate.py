@@ -1,28 +1,73 @@
-"""The learning rate of every step, and what it remembers of a run."""
+"""The learning rate of every step, and what it remembers of a run: evaluations it heard, and rollbacks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from core.recipe.course import Course
+from core.recipe.schedules.base import Heard
 
 
 class Rate:
-    """t -> the rate of the t-th optimizer step, t = 0, 1, …"""
+    """t -> the rate of the t-th optimizer step, t = 0, 1, …; a pure function of t and of what the run did before t."""
 
     prefix = "rate."
 
-    def __init__(self, schedule: Callable[[int], float]) -> None:
-        """`schedule` is the job's own function, phases of averaging included."""
-        self._schedule = schedule
+    def __init__(self, course: Course, slower: float = 1.0) -> None:
+        """All rates are multiplied by `slower` at every rollback."""
+        self._course = course
+        self._slower = slower
+        self._heard = Heard()
+        self.rollbacks, self._since = 0, 0
+        self._cycled = course.momentum()
+        self._renew()
 
     def __call__(self, t: int) -> float:
-        return self._schedule(t)
+        return self._rate(t)
+
+    def momentum(self, t: int) -> float | None:
+        """The momentum of step t, where the schedule cycles it."""
+        return self._cycled(t) if self._cycled else None
+
+    def judge(self, metrics: Mapping[str, float], done: int) -> None:
+        """Take in the evaluation after `done` steps."""
+        before, self._heard = self._heard, self._course.hears(self._heard, metrics, done)
+        if self._heard.reductions > before.reductions:
+            self._since = done
+            self._renew()
+
+    def too_low(self, done: int) -> bool:
+        """Whether the rate that would come next, after `done` steps, is below the job's stop_lr."""
+        return self._end is not None and done >= self._end
+
+    def roll_back(self, rollbacks: int, step: int) -> None:
+        """From `step` on the rates are those of so many rollbacks."""
+        self.rollbacks, self._since = rollbacks, step
+        self._renew()
+
+    def _renew(self) -> None:
+        self._rate = self._course.rate(self._heard.reductions, self._slower**self.rollbacks)
+        self._end = self._course.stop(self._rate, self._since)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing: a pure function of the step has no past."""
-        return {}
+        """Nothing where rates are a pure function of the step; else its past, int64 (6,), and the best value."""
+        if self._course.schedule.watches() is None and self._slower == 1:
+            return {}
+        heard = self._heard
+        past = (heard.best is not None, heard.wait, heard.cooldown, heard.reductions, self.rollbacks, self._since)
+        return {
+            "rate.past": torch.tensor(past, dtype=torch.int64),
+            "rate.best": torch.tensor(0.0 if heard.best is None else heard.best, dtype=torch.float64),
+        }
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
+        if not found:
+            return
+        known, wait, cooldown, reductions, self.rollbacks, self._since = found["rate.past"].tolist()
+        self._heard = Heard(float(found["rate.best"]) if known else None, wait, cooldown, reductions)
+        self._renew()

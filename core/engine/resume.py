@@ -1,5 +1,6 @@
 """Back to where a checkpoint stood."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -8,10 +9,12 @@ from core.engine.checkpoint import REMEDY, check_tensors, read_resume
 from core.engine.determinism import random_state, restore_random_state
 from core.engine.environment import differences
 from core.engine.failure import EngineError
-from core.engine.keeper import owned
+from core.engine.keeper import Keeper, owned
+from core.engine.mark import Mark
 from core.engine.run import Run, Standing
 from core.engine.steplog import Calendar
 from core.recipe.assignment import Resume
+from core.recipe.spec import JobSpec
 
 
 def read_standing(resume: Resume, calendar: Calendar) -> Standing:
@@ -24,6 +27,7 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
             metrics=dict(manifest["metrics"]),
             results=manifest["results"],
             stop_reason=manifest["stop_reason"],
+            seconds=manifest["seconds"],
         )
         fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
     except (KeyError, TypeError, ValueError) as error:
@@ -35,21 +39,43 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
     return standing
 
 
-def fidelity(resume: Resume, environment: dict[str, Any]) -> dict[str, Any]:
-    """Whether going on here computes the bits that the checkpoint's own machine would have."""
-    reasons = differences(resume.manifest.get("environment", {}), environment)
+def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
+    """Whether going on here computes the bits that the checkpoint's own machine would have; None: there is none yet.
+
+    A run that a clock ends is approximate from its start.
+    """
+    reasons = differences(resume.manifest.get("environment", {}), environment) if resume else []
+    if spec.seconds is not None:
+        reasons.append(f"seconds: {spec.seconds:g} on another machine, or at another time, are another number of steps")
+    if not resume and not reasons:
+        return None
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
 def put_back(run: Run, resume: Resume) -> None:
-    """Load a checkpoint's tensors into the parts of a fresh run, in place; the random state last of all."""
+    """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume)
     check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
+    _load(run, run.keepers, {name: weights[name] for name in run.network.tensors()}, state)
+
+
+def go_back(run: Run, mark: Mark) -> None:
+    """Put everything but the mark itself where the mark stands, one rollback more behind it, rates lower."""
+    rollbacks, there = run.rate.rollbacks + 1, mark.standing
+    run.standing.step, run.standing.digest, run.standing.metrics = there["step"], there["digest"], there["metrics"]
+    run.standing.results = run.standing.stop_reason = None
+    _load(run, tuple(keeper for keeper in run.keepers if keeper is not mark), mark.weights, mark.state)
+    run.rate.roll_back(rollbacks, run.standing.step)
+    run.log.restart(run.standing.step)
+
+
+def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """The random state comes last of all."""
     expected: dict[str, Tensor] = dict(random_state(run.device))
-    for keeper in run.keepers:
+    for keeper in keepers:
         expected |= keeper.expected(owned(keeper, state), run.standing.step)
     check_tensors("state", state, expected)
-    run.network.module.load_state_dict({name: weights[name] for name in run.network.tensors()})
-    for keeper in run.keepers:
+    run.network.module.load_state_dict(weights)
+    for keeper in keepers:
         keeper.restore(owned(keeper, state))
-    restore_random_state(run.device, state)
+    restore_random_state(run.device, dict(state))

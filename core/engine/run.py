@@ -16,8 +16,10 @@ from core.engine.datasets.ordering import Batch, Cut, batches, epoch_draws, epoc
 from core.engine.datasets.resident import Resident
 from core.engine.determinism import random_state
 from core.engine.ensemble import Ensemble
-from core.engine.events import Kind, StopReason
+from core.engine.events import Kind
 from core.engine.keeper import Keeper
+from core.engine.kept import Incumbent
+from core.engine.mark import Mark
 from core.engine.networks.network import Network
 from core.engine.objective import Objective
 from core.engine.rate import Rate
@@ -25,6 +27,7 @@ from core.engine.steplog import Calendar, StepLog
 from core.engine.steppers.stepper import Stepper
 from core.engine.swag import Gaussian
 from core.recipe.spec import JobSpec
+from core.recipe.stopping import StopReason
 
 Results = dict[str, dict[str, dict[str, float]]]
 
@@ -34,7 +37,8 @@ class Standing:
     """Where the run is: the only thing besides the tensors that a step changes.
 
     `digest` chains the deterministic checkpoints, `metrics` are the latest evaluation's, `results` a finished
-    run's. `stop_reason` is set once something ends the run before its budget.
+    run's. `stop_reason` is set once something ends the run before its budget. `seconds` is how long it had been trained
+    when this attempt began.
     """
 
     step: int = 0
@@ -42,13 +46,15 @@ class Standing:
     metrics: dict[str, float] = field(default_factory=dict)
     results: Results | None = None
     stop_reason: StopReason | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """All parts of one training, made and put where a checkpoint left them.
 
-    `averages` go by the name that they have in series and results. `resume` says how faithful it is: {"fidelity":
+    `averages` go by the name that they have in series and results; `incumbent` is there if the schedule has cycles,
+    `mark` if the job rolls back. `resume` says how faithful it is: {"fidelity":
     "exact" | "approximate", "reasons": […]}.
     """
 
@@ -69,6 +75,8 @@ class Run:
     swag: Gaussian | None
     ensemble: Ensemble | None
     best: Best | None
+    incumbent: Incumbent | None
+    mark: Mark | None
     log: StepLog
     standing: Standing
     resume: dict[str, Any] | None = None
@@ -88,10 +96,14 @@ class Run:
 
     def finalists(self) -> dict[str, Network]:
         """The networks that are tested: the best weights stand in for the last ones when the job restores them."""
-        if self.best is None or self.best.step is None:
-            return self.candidates()
-        restored = {"base": self.best.network} if self.best.policy.restore_best else {}
-        return self.candidates() | restored | {"best": self.best.network}
+        found, best, incumbent = self.candidates(), self.best, self.incumbent
+        if incumbent and incumbent.step is not None:
+            found["incumbent"] = incumbent.network
+        if best and best.step is not None:
+            found["best"] = best.network
+        if best and best.restores:
+            found[best.weights] = best.network
+        return found
 
     @property
     def collectors(self) -> tuple[Collector, ...]:
@@ -102,8 +114,8 @@ class Run:
     @property
     def keepers(self) -> tuple[Keeper, ...]:
         """Every part with a state of its own."""
-        best = (self.best,) if self.best else ()
-        return (self.stepper, self.rate, *self.collectors, *best, self.log)
+        optional: tuple[Keeper | None, ...] = (self.best, self.incumbent, self.mark)
+        return (self.stepper, self.rate, *self.collectors, *(each for each in optional if each), self.log)
 
     def state(self) -> dict[str, Tensor]:
         """What training needs besides the weights to go on as if nothing had happened."""

@@ -2,36 +2,37 @@
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from core.engine import verdict
+from core.engine import endings, verdict
 from core.engine.best import Best
-from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
 from core.engine.ensemble import Ensemble
 from core.engine.evaluate import evaluate
 from core.engine.events import (
-    CheckpointWritten,
     Ended,
-    Kind,
     Log,
     Observer,
     Outcome,
     Points,
     Progress,
+    RolledBack,
     Series,
     Started,
-    StopReason,
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
+from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
-from core.engine.run import Results, Run
+from core.engine.results import metrics_of, results, so_far
+from core.engine.resume import go_back
+from core.engine.run import Run
+from core.engine.shelf import Shelf
+from core.recipe.stopping import StopReason
 
-FORMAT = 1  # of manifest.json
 Split = Literal["val", "test", "function"]
-RESULTS = {"function": "train"}  # a function is the mean over the train part
 
 
 def prefix(weights: str) -> str:
@@ -42,29 +43,32 @@ def prefix(weights: str) -> str:
 class Session:
     """One attempt at one run: knows who watches, and when a minute has passed. Every decision but that is the run's."""
 
-    def __init__(self, run: Run, observer: Observer, checkpoint_seconds: float) -> None:
-        """A resumable checkpoint is written at least every `checkpoint_seconds`, whatever the job says."""
+    def __init__(self, run: Run, observer: Observer, checkpoint_seconds: float, clock: Callable[[], float]) -> None:
+        """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, whatever the job says."""
         self.run = run
         self.observer = observer
-        self._seconds = checkpoint_seconds
+        self._shelf = Shelf(run, observer.emit)
+        self._clock = clock
+        self._began = clock()
+        self._checkpoint_seconds = checkpoint_seconds
         self._evaluate_every = run.spec.evaluate.every.steps(run.spec.run_length())
         self._keep_every = run.spec.checkpoints.every.steps(run.spec.run_length())
-        self._keep_by = time.monotonic() + checkpoint_seconds
+        self._keep_by = self._began + checkpoint_seconds
         self._kept: int | None = None
-        self._best_kept = run.best.step if run.best else None
-        self._members_kept = set(run.ensemble.steps) if run.ensemble else set()
         self._last: tuple[float, float] | None = None
-        self._pace = (run.standing.step, time.monotonic())
+        self._pace = (run.standing.step, self._began)
 
     def begin(self) -> None:
-        """Say what runs, and whether it can be exact."""
+        """Say what runs, and whether it can be exact. The start is the first place to go back to."""
         run = self.run
+        if run.standing.step == 0:
+            self._set_mark()
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
         self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))
         for rule, weights in run.stepper.roles().items():
             self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
-            self.observer.emit(Log("warning", f"this resume is approximate: {reason}"))
+            self.observer.emit(Log("warning", f"this run is approximate: {reason}"))
 
     # ---- events
 
@@ -86,13 +90,18 @@ class Session:
 
     def progress(self, step: int) -> Progress:
         """Where the run stands after `step` complete steps."""
-        calendar, standing = self.run.calendar, self.run.standing
-        total, per_epoch = calendar.total_steps, calendar.steps_per_epoch
+        calendar, standing, limit = self.run.calendar, self.run.standing, self.run.spec.seconds
+        bounded, per_epoch = self.run.spec.run_length().bounded, calendar.steps_per_epoch
+        total = calendar.total_steps if bounded else None
+        shares = (step / total if total else 0.0, min(1.0, self.seconds() / limit) if limit else 0.0)
         loss, lr = self._last or (None, None)
         finite = loss if loss is not None and math.isfinite(loss) else None
-        return Progress(
-            step, total, step // per_epoch, -(-total // per_epoch), step / total, finite, lr, dict(standing.metrics)
-        )
+        epochs = -(-total // per_epoch) if total else None
+        return Progress(step, total, step // per_epoch, epochs, max(shares), finite, lr, dict(standing.metrics))
+
+    def seconds(self) -> float:
+        """How long this run has been trained, earlier attempts up to their checkpoint included."""
+        return self.run.standing.seconds + self._clock() - self._began
 
     # ---- evaluate
 
@@ -100,20 +109,54 @@ class Session:
         """Every `evaluate.every` steps, and after the last."""
         return done % self._evaluate_every == 0 or done == self.run.calendar.total_steps
 
+    def judge(self, done: int) -> None:
+        """Whatever is to be judged after `done` steps."""
+        ensemble, incumbent = self.run.ensemble, self.run.incumbent
+        if ensemble and ensemble.collects(done):
+            self.grow(ensemble)
+        if self.evaluates(done):
+            self.evaluate()
+        if incumbent and incumbent.completes(done):
+            self.end_cycle(incumbent)
+
     def evaluate(self) -> None:
         """The validation part, for the job's weights and for every average; and how fast the steps before were."""
         self.look()
         run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
-        pace = (calendar.seen(done) - calendar.seen(before)) / max(time.monotonic() - since, 1e-9)
-        judged_on = run.spec.data.judged_on
-        self._measure(judged_on, run.candidates(), {"throughput": pace})
-        if run.best and run.best.judge(done, run.standing.metrics[run.best.policy.monitor], run.stepper.presented()):
-            seen = run.standing.metrics.items()
-            run.standing.metrics |= {f"best.{name}": value for name, value in seen if name.startswith(f"{judged_on}.")}
-        if run.best and run.best.exhausted and done < calendar.total_steps:
-            run.standing.stop_reason = "early_stopping"
-        self._pace = (done, time.monotonic())
+        pace = (calendar.seen(done) - calendar.seen(before)) / max(self._clock() - since, 1e-9)
+        networks = run.candidates()
+        self._measure(run.spec.data.judged_on, networks, {"throughput": pace})
+        run.rate.judge(run.standing.metrics, done)
+        if run.best and run.best.weights in networks:  # an average may not have begun yet
+            self._judge(run.best, networks[run.best.weights])
+        if done < calendar.total_steps:
+            run.standing.stop_reason = run.standing.stop_reason or endings.by_evaluation(run)
+        self._pace = (done, self._clock())
+
+    def _judge(self, best: Best, network: Network) -> None:
+        metrics, split = self.run.standing.metrics, self.run.spec.data.judged_on
+        if best.judge(self.run.standing.step, metrics[best.policy.monitor], network):
+            own = f"{prefix(best.weights)}{split}."
+            seen = {name.removeprefix(own): value for name, value in metrics.items() if name.startswith(own)}
+            metrics |= {f"best.{split}.{name}": value for name, value in seen.items()}
+
+    def over(self, done: int) -> bool:
+        """Whether something ends the run here, before its budget."""
+        standing = self.run.standing
+        if standing.stop_reason is None and done < self.run.calendar.total_steps:
+            standing.stop_reason = endings.by_step(self.run, self.seconds)
+        return standing.stop_reason is not None
+
+    def end_cycle(self, incumbent: Incumbent) -> None:
+        """Judge and keep the weights at the end of a cycle."""
+        self.look()
+        done, network = self.run.standing.step, self.run.stepper.presented()
+        if not network.finite():
+            raise self._not_finite()
+        incumbent.take(done, network)
+        self._measure(self.run.spec.data.judged_on, {"incumbent": incumbent.network}, {})
+        self._shelf.put_incumbent(incumbent)
 
     def grow(self, ensemble: Ensemble) -> None:
         """The validation part, for the member that has just come in and for the ensemble as it now is."""
@@ -148,7 +191,7 @@ class Session:
         """Every `checkpoints.every` steps, and when the last checkpoint is a minute old."""
         if done == self.run.calendar.total_steps:
             return False
-        return done % self._keep_every == 0 or time.monotonic() >= self._keep_by
+        return done % self._keep_every == 0 or self._clock() >= self._keep_by
 
     def keep(self) -> None:
         """Write a resumable checkpoint. The digest chain runs over the marks that do not depend on a clock."""
@@ -157,87 +200,45 @@ class Session:
         mark = self.run.standing.results is not None if done == last else done % self._keep_every == 0
         if not self.run.finite():
             if mark:
-                raise DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
+                raise self._not_finite()
             self.observer.emit(Log("warning", f"no checkpoint at step {done}: a weight is no longer a finite number"))
         elif self._kept != done:
-            self._keep_aside()
-            self._write(mark=mark)
+            self._shelf.put_aside()
+            if mark:
+                self._set_mark()
+            self._shelf.put_last(mark=mark, seconds=self.seconds())
         self._kept = done
-        self._keep_by = time.monotonic() + self._seconds
+        self._keep_by = self._clock() + self._checkpoint_seconds
 
-    def _write(self, *, mark: bool) -> None:
+    def _not_finite(self) -> DivergedError:
+        done = self.run.standing.step
+        return DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
+
+    # ---- back
+
+    def _set_mark(self) -> None:
+        """Everything is finite here, and would be at the same step in any other attempt."""
         run, standing = self.run, self.run.standing
-        tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
-        files = write_tensor_files(self._folder("last", standing.step), tensors)
-        if mark:
-            standing.digest = chained(standing.digest, files)
-        # With restore_best what was tested are not these weights.
-        own = ("val.", "function.", *(() if self._restores() else ("test.",)))
-        metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
-        more = {
-            "digest": standing.digest,
-            "metrics": standing.metrics,
-            "results": standing.results,
-            "stop_reason": standing.stop_reason,
-        }
-        self._seal("last", standing.step, files, metrics, more)
+        if run.mark:
+            there = {"step": standing.step, "digest": standing.digest, "metrics": standing.metrics}
+            run.mark.set(run.stepper.presented().tensors(), run.state(), there)
 
-    def _keep_aside(self) -> None:
-        """The best weights and the members of an ensemble as checkpoints of their own, unless they are that already."""
-        best, ensemble = self.run.best, self.run.ensemble
-        if best and best.step is not None and best.step != self._best_kept:
-            self._write_best(best, best.step)
-        for step in ensemble.steps if ensemble else ():
-            if ensemble and step not in self._members_kept:
-                self._write_member(ensemble, step, verdict.of_member(self.run, ensemble, step))
-
-    def _write_best(self, best: Best, step: int) -> None:
-        self._write_weights("best", best.network, step, self._metrics_of("best"), {"monitor": best.policy.monitor})
-        self._best_kept = step
-
-    def _write_members(self, ensemble: Ensemble) -> None:
-        """Again, now that they have been tested too."""
-        for number, step in enumerate(ensemble.steps, 1):
-            self._write_member(ensemble, step, self._metrics_of(f"member_{number}"))
-
-    def _write_member(self, ensemble: Ensemble, step: int, metrics: dict[str, float]) -> None:
-        network = ensemble.network(step)
-        numbers = all(bool(each.isfinite().all()) for each in network.floats())
-        if numbers and all(map(math.isfinite, metrics.values())):  # a run that diverged may have kept others
-            self._write_weights("snapshot", network, step, metrics, {})
-            self._members_kept.add(step)
-
-    def _metrics_of(self, weights: str) -> dict[str, float]:
-        """What was last measured of some weights, without their name."""
-        named = {name: value for name, value in self.run.standing.metrics.items() if name.startswith(f"{weights}.")}
-        return {name.removeprefix(f"{weights}."): value for name, value in named.items()}
-
-    def _write_weights(
-        self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]
-    ) -> None:
-        tensors = network.tensors() | self.run.data.tensors()
-        files = write_tensor_files(self._folder(kind, step), {WEIGHTS: tensors})
-        self._seal(kind, step, files, metrics, {**more, "metrics": metrics})
-
-    def _folder(self, kind: Kind, step: int) -> Path:
-        return self.run.scratch / f"{self.run.standing.step:09d}-{kind}-{step:09d}"
-
-    def _seal(self, kind: Kind, step: int, files: Files, metrics: dict[str, float], more: dict[str, Any]) -> None:
-        run, folder = self.run, self._folder(kind, step)
-        epoch = step // run.calendar.steps_per_epoch
-        manifest = {
-            "format": FORMAT,
-            "kind": kind,
-            "job": run.job,
-            "step": step,
-            "epoch": epoch,
-            "environment": run.environment,
-            "files": files,
-            **more,
-        }
-        sealed = seal(folder, files, manifest)
-        resumable = kind == "last"
-        self.observer.emit(CheckpointWritten(kind, step, epoch, str(folder), sealed, metrics, manifest, resumable))
+    def roll_back(self, failure: DivergedError) -> None:
+        """Go back to the last mark, from where rates are lower; raises `failure` where that is not wanted any more."""
+        run = self.run
+        if run.mark is None or run.rate.rollbacks >= run.mark.policy.times:
+            raise failure
+        go_back(run, run.mark)
+        policy, count = run.mark.policy, run.rate.rollbacks
+        message = (
+            f"{failure}: back to step {run.standing.step}, from where learning rates are multiplied by "
+            f"{policy.factor**count:g} (rollback {count} of {policy.times})"
+        )
+        self.observer.emit(RolledBack(run.standing.step, message))
+        self._shelf.forget()
+        self._kept = self._last = None
+        self._pace = (run.standing.step, self._clock())
+        self.keep()
 
     # ---- the end
 
@@ -245,7 +246,7 @@ class Session:
         """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
         if request == "cancel":
             self._publish()
-            self._keep_aside()
+            self._shelf.put_aside()
             return self.ended("cancelled", "cancelled")
         self.keep()
         return self.ended("stopped", None)
@@ -254,18 +255,22 @@ class Session:
         """Test once, write averages and the best, then the last checkpoint: whoever resumes from it has the results."""
         run, standing = self.run, self.run.standing
         if standing.results is None:
+            if not self.evaluates(standing.step):
+                self.evaluate()
             self.look()
-            self._measure("test", run.finalists(), {})
+            finalists = run.finalists()
+            self._measure("test", finalists, {})
             self._compare()
             for kind, average in run.averages.items():
                 if average.ready:
-                    metrics = self._metrics_of(kind)
-                    self._write_weights(kind, average.network(), standing.step, metrics, average.details())
-            if run.best and run.best.step is not None:
-                self._write_best(run.best, run.best.step)
+                    self._shelf.put(kind, finalists[kind], standing.step, metrics_of(run, kind), average.details())
+            if run.best:
+                self._shelf.put_best(run.best)
+            if run.incumbent:
+                self._shelf.put_incumbent(run.incumbent)
             if run.ensemble:
-                self._write_members(run.ensemble)
-            standing.results = self._results()
+                self._shelf.put_members(run.ensemble)
+            standing.results = results(run)
             self.keep()
         return self.ended("succeeded", standing.stop_reason or "completed")
 
@@ -277,38 +282,17 @@ class Session:
         )
         self.run.standing.metrics |= found
 
-    def _restores(self) -> bool:
-        best = self.run.best
-        return best is not None and best.step is not None and best.policy.restore_best
-
-    def _results(self) -> Results:
-        """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …} from the latest metrics."""
-        results: Results = {"base": {}}  # first, whatever was measured first
-        for name, value in self.run.standing.metrics.items():
-            *weights, split, metric = name.split(".")
-            results.setdefault("".join(weights) or "base", {}).setdefault(RESULTS.get(split, split), {})[metric] = value
-        if self._restores():
-            results["base"] |= {split: dict(values) for split, values in results["best"].items()}
-        return {weights: splits for weights, splits in results.items() if splits}
-
-    def so_far(self) -> Results:
-        """What a run that ends without a test can say: how its best weights did."""
-        found = self._results()
-        told = ("base", "best") if self._restores() else ("best",)
-        return {weights: found[weights] for weights in told if weights in found}
-
     def ended(self, outcome: Outcome, reason: StopReason | None) -> Ended:
         """The ending of a run that did not fail."""
         standing = self.run.standing
-        results = self.so_far() if reason == "cancelled" else standing.results or {}
-        return Ended(outcome, reason, results, None, asdict(self.progress(standing.step)))
+        found = so_far(self.run) if reason == "cancelled" else standing.results or {}
+        return Ended(outcome, reason, found, None, asdict(self.progress(standing.step)))
 
     def failed(self, failure: EngineError) -> Ended:
         """The ending of a run that did."""
         diverged = isinstance(failure, DivergedError)
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
-        if diverged:
-            self._keep_aside()
-        results = self.so_far() if diverged else {}
-        return Ended("failed", reason, results, failure.document(), asdict(self.progress(step)))
+        with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
+            self._shelf.put_aside()
+        return Ended("failed", reason, so_far(self.run), failure.document(), asdict(self.progress(step)))

@@ -110,6 +110,13 @@ class StepLog:
             series["grad_norm"] = (list(steps), [norms[t - begin] for t in steps], list(times))
         return Drained(series, (means[-1], rates[-1]) if steps else None, bad)
 
+    def restart(self, first: int) -> None:
+        """Forget what waits; `first` is the next step to come."""
+        self._first = first
+        self._losses.clear()
+        self._norms.clear()
+        self._times.clear()
+
     def tensors(self) -> dict[str, Tensor]:
         """The open window: loss sum and examples, float64 (2,). Drain first."""
         return {"log.window": torch.tensor(self._window, dtype=torch.float64)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, job, job_state
@@ -16,8 +16,8 @@ from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
 from core.recipe.averaging.ensemble import MEMBER
+from core.recipe.monitor import way_of
 from core.recipe.spec import Checkpoints
-from core.recipe.stopping import way_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,9 @@ def record_checkpoint(
     """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
 
     A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
-    kind `last` the newest `keep_last` and the best `keep_best` stay, of kind `snapshot` as many as the ensemble has
-    members. What must go is only marked here: the reconciler removes the objects, then the rows.
+    kind `last` the newest `keep_last` and the best `keep_best` stay, of `cycle_end` the newest `keep_cycles`, of kind
+    `snapshot` as many as the ensemble has members. Behind a resumable one there is nothing: who goes back takes back
+    what came later. What must go is only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -81,7 +82,7 @@ def record_checkpoint(
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _doom(connection, _superseded(connection, fence.job_id, row))
+        _doom(connection, _superseded(connection, fence.job_id, row, resumable=resumable))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
@@ -196,18 +197,20 @@ def _newest_resumable(connection: Connection, job_id: str) -> CheckpointRow | No
     return None if found is None else _as_row(found)
 
 
-def _superseded(connection: Connection, job_id: str, row: NewCheckpoint) -> Sequence[str]:
-    query = select(checkpoint.c.id).where(checkpoint.c.job_id == job_id, checkpoint.c.kind == row.kind)
-    if row.kind != "best":
-        query = query.where(checkpoint.c.step == row.step)
+def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
+    known = checkpoint.c
+    same = known.kind == row.kind if row.kind == "best" else and_(known.kind == row.kind, known.step == row.step)
+    void = or_(same, and_(known.step > row.step, known.status == "good")) if resumable else same
+    query = select(known.id).where(known.job_id == job_id, void)
     return connection.execute(query).scalars().all()
 
 
 def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
-    """Those of a kind that are too many: of `last` neither among the newest nor the best, of members the oldest."""
+    """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest."""
     spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
     policy = Checkpoints.model_validate(spec["checkpoints"])
-    most = {"last": policy.keep_last, MEMBER: (spec.get("ensemble") or {}).get("members")}.get(kind)
+    members = (spec.get("ensemble") or {}).get("members")
+    most = {"last": policy.keep_last, "cycle_end": policy.keep_cycles, MEMBER: members}.get(kind)
     if most is None:
         return ()
     row = checkpoint.c

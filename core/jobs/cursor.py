@@ -15,9 +15,10 @@ _TEXT: Final = re.compile(r"(\d{1,18})(?:;([0-9a-f]{8})?;(\d{1,9});((?:[\w.~%-]+
 class Cursor:
     """`event` is the last event's id, `progress` a digest of the last progress.
 
-    `counts` says how many points of each series were seen, and `attempt` which attempt had written the last of them.
-    Rows of metrics are only ever added at the end by the living attempt, or taken away from the end by the next one:
-    what is left of the rows up to `attempt` is therefore either what the reader knows and more, or the beginning of it.
+    `counts` says how many points of each series were seen, and `attempt` which writing (of an attempt, between two of
+    its rollbacks) had made the last of them. Rows of metrics are only ever added at the end by the present writing, or
+    taken away from the end by the next one: what is left of the rows up to `attempt` is therefore either what the
+    reader knows and more, or the beginning of it.
     """
 
     event: int = 0

@@ -91,7 +91,7 @@ def _look(connection: Connection, state: Row[Any], ask: Ask) -> Look:
         items.append(_told(cursor, found))
     if "metrics" in ask.types:
         cursor, points, behind = _points(connection, ask.job_id, cursor)
-        items += [Item(cursor, None, "metrics", cursor.attempt, state.at, {"series": points})] if points else []
+        items += [Item(cursor, None, "metrics", state.attempt, state.at, {"series": points})] if points else []
         more = more or behind
     if not more and "progress" in ask.types and state.progress:
         digest = f"{zlib.crc32(json.dumps(state.progress).encode()):08x}"

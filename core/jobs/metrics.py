@@ -16,11 +16,13 @@ from sqlalchemy import Connection, Row, delete, select, tuple_
 from core.db.session import Database
 from core.db.tables import metric_chunk
 from core.db.upsert import insert_or_replace
+from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced
 from core.jobs.state import touch
 from core.jobs.thinning import sieved
 
 CHUNK_POINTS: Final = 1000
+MOST_ROLLBACKS: Final = 1024  # of one attempt; a job asks for a hundred at most
 _AT_ONCE: Final = 64  # chunks in memory
 
 
@@ -36,12 +38,16 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The `number`-th chunk (from 0) of a series in its segment; the last one may be written again as it grows."""
+    """The `number`-th chunk (from 0) of a series in its segment; the last one may be written again as it grows.
+
+    `rollbacks` is how often its attempt had gone back before it.
+    """
 
     series: str
     after_step: int
     number: int
     points: Points
+    rollbacks: int = 0
 
 
 def pack(values: Iterable[float], code: str) -> bytes:
@@ -75,6 +81,24 @@ def record_points(db: Database, fence: Fence, chunks: Iterable[Chunk]) -> None:
     """
     with fenced(db, fence, exclusive=True) as connection:
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
+        touch(connection, fence.job_id)
+
+
+def writing(attempt: int, rollbacks: int) -> int:
+    """A number that grows whenever points are taken back: readers know by it what of theirs is still true."""
+    return attempt * MOST_ROLLBACKS + rollbacks
+
+
+def roll_back(db: Database, fence: Fence, step: int, message: str) -> None:
+    """The run is back at `step` and goes on from there: what came behind is taken back, with a warning that says why.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with fenced(db, fence, exclusive=True) as connection:
+        drop_after(connection, fence.job_id, step)
+        data = {"code": "rolled_back", "message": message, "step": step}
+        add_event(connection, fence.job_id, fence.attempt, "warning", data)
         touch(connection, fence.job_id)
 
 
@@ -243,7 +267,7 @@ def _row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:
         "series": chunk.series,
         "after_step": chunk.after_step,
         "number": chunk.number,
-        "attempt": attempt,
+        "attempt": writing(attempt, chunk.rollbacks),
         "first_step": min(points.steps),
         "last_step": max(points.steps),
         "points": len(points.steps),

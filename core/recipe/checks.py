@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
-from core.recipe import updates
+from core.recipe import endings, updates
 from core.recipe.averaging import rules
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
@@ -29,10 +28,10 @@ MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimi
 
 def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     """Every reason to refuse the job; later checks run only where the earlier ones make them meaningful."""
-    basic = [*_split(spec), *_task(spec), *_model(spec), *_monitor(spec)]
+    basic = [*_split(spec), *_task(spec), *_model(spec), *endings.monitors(spec, series(spec))]
     yield from basic
-    if spec.epochs is None and spec.steps is None:
-        yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or both')
+    if spec.epochs is None and spec.steps is None and spec.seconds is None:
+        yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or "seconds"')
     elif not basic:
         yield from _batch(spec)
         yield from _lengths(spec)
@@ -58,29 +57,10 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
 
 
-def _monitor(spec: JobSpec) -> Iterator[FieldProblem]:
-    stopping, kept = spec.early_stopping, spec.checkpoints
-    judges = ["/early_stopping/monitor"] if stopping else []
-    judges += ["/checkpoints/keep_best"] if kept.keep_best else []
-    if spec.data.judged_on == "val" and spec.split().validation < 1:
-        message, hint = "nothing is held out to judge the weights by", "set data.validation above 0"
-        yield from (FieldProblem(pointer, message, hint) for pointer in judges)
-    elif stopping:
-        yield from _series(spec, "/early_stopping/monitor", stopping.monitor)
-    if kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default:
-        yield from _series(spec, "/checkpoints/monitor", kept.monitor)
-
-
-def _series(spec: JobSpec, pointer: str, monitor: str) -> Iterator[FieldProblem]:
+def series(spec: JobSpec) -> tuple[str, ...]:
+    """What evaluations measure of the job's own weights: val.loss, val.accuracy …"""
     metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    judged_on = spec.data.judged_on
-    series = [f"{judged_on}.{name}" for name in ("loss", *metrics)]
-    if monitor not in series:
-        close = difflib.get_close_matches(monitor, series, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(series)}"
-        yield FieldProblem(
-            pointer, f"this job has no evaluation series {monitor!r}; there are {', '.join(series)}", hint
-        )
+    return tuple(f"{spec.data.judged_on}.{name}" for name in ("loss", *metrics))
 
 
 def _model(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -116,7 +96,9 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     run = spec.run_length()
     if run.total_steps > LONGEST:
         yield FieldProblem("/epochs", f"{run.total_steps:,} optimizer steps; at most {LONGEST:,} are allowed")
-    for problem in spec.schedule.problems(run):
+    yield from endings.endless(spec, run)
+    misfits = list(spec.schedule.problems(run))
+    for problem in misfits:
         yield FieldProblem(f"/schedule{problem.pointer}", problem.message, problem.hint)
     lengths = [
         ("/evaluate/every", spec.evaluate.every),
@@ -125,10 +107,10 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     for pointer, length in lengths:
         if length.steps(run) < 1:
             yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
-    yield from rules.problems(spec, run)
-    if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
-        message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
-        yield FieldProblem("/early_stopping/start_from", message, "start earlier")
+    averages = list(rules.problems(spec, run))
+    yield from averages
+    if not misfits and not averages:
+        yield from endings.problems(spec, run)
 
 
 def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
@@ -147,3 +129,4 @@ def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
     yield from updates.warnings(spec)
     yield from rules.warnings(spec, run)
+    yield from endings.warnings(spec, run)

@@ -20,10 +20,14 @@ LONGEST = 10**12  # optimizer steps; far beyond any run, small enough for every 
 
 @dataclass(frozen=True, slots=True)
 class RunLength:
-    """The length of a run: optimizer steps in one epoch, and in all. Both at least 1."""
+    """The length of a run: optimizer steps in one epoch, and in all. Both at least 1.
+
+    Where only a clock ends the run it is not `bounded`, and `total_steps` is more than any run takes.
+    """
 
     steps_per_epoch: int
     total_steps: int
+    bounded: bool = True
 
     @property
     def epochs(self) -> float:

@@ -1,37 +1,63 @@
-"""A schedule as a picture: the learning rate, and what warm-up and averaging have to do with it."""
+"""A schedule as a picture: the learning rate, and what warm-up, restarts, plateaus and averaging have to do with it."""
 
 from bisect import bisect_right
 from typing import Literal
 
 from core.plot.chart import AxisKind, Chart, Curve, Dots, Panel, Rule, Span
-from core.recipe.preview import PreviewRequest, preview
+from core.recipe.preview import MarkKind, Preview, PreviewRequest, preview
 
-RULES = {"swa_start": "SWA starts", "restart": "restart"}
+RULES: dict[MarkKind, str] = {"swa_start": "SWA starts", "restart": "restart"}
 """Marks that get a line of their own, and its name."""
+DOTS: dict[MarkKind, str] = {"collect": "weights collected", "reduction": "reduced after a plateau"}
+"""Marks that are dots on the curve, at the rate of the step before them."""
 
 
 def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]) -> Chart:
-    """The learning rate of every optimizer step; warm-up is shaded, SWA's start a line, collections are dots."""
+    """The learning rate of every optimizer step, and below it the momentum if that is cycled.
+
+    Warm-up is shaded, restarts, SWA's start and an end by stop_lr are lines, collections and reductions are dots.
+    """
     found = preview(request)
     unit = found.steps_per_epoch if x == "epoch" else 1
-    warm = min(request.schedule.warmup.steps(request.run_length()), found.total_steps)
-    collected = [mark.step for mark in found.marks if mark.kind == "collect"]
-    # A model is collected after its step; the rate that made it is the one before.
-    rates = [found.lr[max(0, bisect_right(found.steps, step - 1) - 1)] for step in collected]
     # The rate of the last step holds until that step is complete.
-    steps, lr = [*found.steps, found.total_steps], [*found.lr, found.lr[-1]]
-    panel = Panel(
+    steps = [step / unit for step in (*found.steps, found.marks[-1].step)]
+    rate = Panel(
         title="learning rate",
-        curves=[Curve(request.schedule.name, [step / unit for step in steps], lr)],
+        curves=[Curve(request.schedule.name, steps, [*found.lr, found.lr[-1]])],
         y=y,
-        spans=[Span(0, warm / unit, "warm-up")] if warm else [],
-        rules=[Rule(mark.step / unit, RULES[mark.kind]) for mark in found.marks if mark.kind in RULES],
-        dots=[Dots("weights collected", [step / unit for step in collected], rates)] if collected else [],
+        spans=_warm_up(request, found, unit),
+        rules=_rules(found, unit),
+        dots=[_dots(found, kind, unit, colour) for colour, kind in enumerate(DOTS, 1) if _at(found, kind)],
     )
+    panels = [rate]
+    if found.momentum:
+        curve = Curve("momentum", steps, [*found.momentum, found.momentum[-1]])
+        panels.append(Panel(title="momentum", curves=[curve], y="linear"))
     return Chart(
         summary=f"Learning rate of {request.optimizer.name} with the schedule {request.schedule.name}, "
-        f"{found.total_steps} steps",
-        panels=[panel],
+        f"{found.marks[-1].step} steps",
+        panels=panels,
         x_label="epoch" if x == "epoch" else "optimizer step",
         x_whole=x == "step",
     )
+
+
+def _warm_up(request: PreviewRequest, found: Preview, unit: int) -> list[Span]:
+    warm = min(request.schedule.warmup.steps(request.run_length()), found.marks[-1].step)
+    return [Span(0, warm / unit, "warm-up")] if warm else []
+
+
+def _rules(found: Preview, unit: int) -> list[Rule]:
+    rules = [Rule(mark.step / unit, RULES[mark.kind]) for mark in found.marks if mark.kind in RULES]
+    stopped = [Rule(found.marks[-1].step / unit, "below stop_lr")] if found.stop_reason == "stop_lr" else []
+    return [*rules, *stopped]
+
+
+def _at(found: Preview, kind: MarkKind) -> list[int]:
+    return [mark.step for mark in found.marks if mark.kind == kind]
+
+
+def _dots(found: Preview, kind: MarkKind, unit: int, colour: int) -> Dots:
+    steps = _at(found, kind)
+    rates = [found.lr[max(0, bisect_right(found.steps, step - 1) - 1)] for step in steps]
+    return Dots(DOTS[kind], [step / unit for step in steps], rates, colour)

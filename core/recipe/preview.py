@@ -1,5 +1,8 @@
 """The learning rate of every step before anything is trained, from the very functions that train."""
 
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,21 +10,32 @@ from pydantic import Field, model_validator
 from core.errors import FieldProblem
 from core.recipe import updates
 from core.recipe.averaging import Ensemble, Occasions, rules
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Positive, Spec, refuse
+from core.recipe.course import Course, course_of
 from core.recipe.duration import RunLength, optimizer_steps
+from core.recipe.endings import unreachable
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
+from core.recipe.schedules.base import Heard, LearningRate
 from core.recipe.schedules.constant import Constant
-from core.recipe.spec import BatchSize, Count, SwaSwitch
+from core.recipe.spec import BatchSize, Count, Evaluate, SwaSwitch, run_length
+
+MarkKind = Literal["restart", "reduction", "swa_start", "collect", "stop"]
 
 
 class PreviewRequest(Spec):
-    """A schedule in a run of `epochs` over `examples` in batches of `batch_size`, or of `steps`."""
+    """A schedule in a run of `epochs` over `examples` in batches of `batch_size`, or of `steps`.
+
+    `metrics` are what a schedule that listens to evaluations hears: one value for each, every `evaluate.every`.
+    """
 
     schedule: Schedule = Constant()
     optimizer: Optimizer
+    stop_lr: Positive | None = None
     swa: SwaSwitch = None
     ensemble: Ensemble | None = None
+    evaluate: Evaluate = Evaluate()
+    metrics: Annotated[tuple[float, ...], Field(max_length=100_000)] = ()
     epochs: Count | None = None
     steps: Count | None = None
     batch_size: BatchSize = 32
@@ -31,69 +45,110 @@ class PreviewRequest(Spec):
     max_points: Annotated[int, Field(ge=2, le=100_000)] = 2000
 
     @model_validator(mode="after")
-    def has_a_length(self) -> Self:
-        found: list[FieldProblem] = []
-        if self.epochs is None and self.steps is None:
-            found.append(FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"'))
-        else:
-            run = self.run_length()
-            found += [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-            found += [*rules.of_rate(self, run), *updates.of_rate(self, run)]
-        if found:
+    def makes_sense(self) -> Self:
+        if found := tuple(self._problems()):
             raise refuse(*found)
         return self
+
+    def _problems(self) -> Iterator[FieldProblem]:
+        if self.epochs is None and self.steps is None:
+            yield FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"')
+            return
+        run = self.run_length()
+        if self.metrics and self.schedule.watches() is None:
+            message = f"{self.schedule.name} does not listen to evaluations"
+            yield FieldProblem("/metrics", message, "leave them out, or use a schedule that does, such as plateau")
+        misfits = [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
+        misfits += [*rules.of_rate(self, run), *updates.of_rate(self, run)]
+        every = self.evaluate.every.steps(run)
+        if every < 1:
+            message = f"{self.evaluate.every} is less than one optimizer step here"
+            misfits.append(FieldProblem("/evaluate/every", message, "make it longer"))
+        yield from misfits or unreachable(course_of(self), every)
 
     def run_length(self) -> RunLength:
         batch = self.examples if self.batch_size == "full" else min(self.batch_size, self.examples)
         per_epoch = optimizer_steps(self.examples, batch, self.accumulate, drop_last=self.drop_last)
-        budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
-        return RunLength(per_epoch, min(budget for budget in budgets if budget))
+        return run_length(per_epoch, self.epochs, self.steps)
 
 
 class Mark(Spec):
     """Something that happens when `step` optimizer steps are complete."""
 
     step: int
-    kind: Literal["swa_start", "collect", "stop"]
+    kind: MarkKind
 
 
 class Preview(Spec):
-    """`lr[i]` is the rate of optimizer step `steps[i]`; thinned evenly past `max_points`, first and last step kept."""
+    """`lr[i]` is the rate of optimizer step `steps[i]`; thinned evenly past `max_points`, first and last step kept.
+
+    `momentum` is there if the schedule cycles it. `steps` end where the run does, which may be before `total_steps`.
+    """
 
     steps: list[int]
     lr: list[float]
+    momentum: list[float] | None
     marks: list[Mark]
     total_steps: int
     steps_per_epoch: int
+    stop_reason: Literal["completed", "stop_lr"]
+
+
+@dataclass(slots=True)
+class _Rehearsal:
+    """A run without training: the rates that hold from some step on, until the run ends."""
+
+    starts: list[int] = field(default_factory=lambda: [0])
+    rates: list[LearningRate] = field(default_factory=list)
+    end: int = 0
+
+    def rate(self, t: int) -> float:
+        return self.rates[bisect_right(self.starts, t) - 1](t)
+
+
+def rehearse(course: Course, every: int, metrics: Sequence[float]) -> _Rehearsal:
+    """What the rate of a run does whose evaluations, one each `every` steps, come out like `metrics`."""
+    heard, watched = Heard(), course.schedule.watches() or ""
+    found = _Rehearsal(rates=[course.rate()], end=course.run.total_steps)
+    stop = course.stop(found.rates[0])
+    for done, value in zip(range(every, course.run.total_steps, every), metrics, strict=False):
+        before, heard = heard, course.hears(heard, {watched: value}, done)
+        if heard.reductions > before.reductions and stop is None:
+            found.starts.append(done)
+            found.rates.append(course.rate(heard.reductions))
+            stop = course.stop(found.rates[-1], done)
+    found.end = found.end if stop is None else stop
+    return found
 
 
 def preview(request: PreviewRequest) -> Preview:
-    run = request.run_length()
-    lr, collected = request.optimizer.lr, set[int]()
-    rate = request.optimizer.rate(request.schedule.compile(lr, run))
-    marks = [Mark(step=run.total_steps, kind="stop")]
+    run, course = request.run_length(), course_of(request)
+    shown = rehearse(course, request.evaluate.every.steps(run), request.metrics)
+    marks = [Mark(step=step, kind="restart") for step in course.cycles() if step < shown.end]
+    marks = [marks[i] for i in _evenly(len(marks), request.max_points)]
+    marks += [Mark(step=step, kind="reduction") for step in shown.starts[1:]]
+    collected = set[int]()
     if request.ensemble:
-        rate = request.ensemble.over(rate, run, lr)
-        collected |= _thinned(request.ensemble.occasions(run), request)
-    if request.swa:
-        phase = request.swa.phase(run, lr)
-        rate = phase.over(rate)
-        collected |= _thinned(phase.occasions, request)
-        marks.insert(0, Mark(step=phase.start, kind="swa_start"))
-    marks[-1:-1] = [Mark(step=step, kind="collect") for step in sorted(collected)]
-    steps = list(_evenly(run.total_steps, request.max_points))
+        collected |= _thinned(request.ensemble.occasions(run), shown.end, request)
+    if course.swa and course.swa.start < shown.end:
+        collected |= _thinned(course.swa.occasions, shown.end, request)
+        marks.append(Mark(step=course.swa.start, kind="swa_start"))
+    marks += [Mark(step=step, kind="collect") for step in sorted(collected)]
+    steps, momentum = _evenly(shown.end, request.max_points), course.momentum()
     return Preview(
         steps=steps,
-        lr=[rate(t) for t in steps],
-        marks=marks,
+        lr=[shown.rate(t) for t in steps],
+        momentum=[momentum(t) for t in steps] if momentum else None,
+        marks=[*marks, Mark(step=shown.end, kind="stop")],
         total_steps=run.total_steps,
         steps_per_epoch=run.steps_per_epoch,
+        stop_reason="stop_lr" if shown.end < run.total_steps else "completed",
     )
 
 
-def _thinned(occasions: Occasions, request: PreviewRequest) -> set[int]:
-    """At most `max_points` of the occasions."""
-    steps = occasions.steps(request.run_length().total_steps)
+def _thinned(occasions: Occasions, end: int, request: PreviewRequest) -> set[int]:
+    """At most `max_points` of the occasions in a run of `end` steps."""
+    steps = occasions.steps(end)
     return {steps[i] for i in _evenly(len(steps), request.max_points)}
 
 

@@ -1,6 +1,5 @@
 """JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file."""
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -12,19 +11,23 @@ from core.recipe.averaging import EMA, SWA, Ensemble, SwaPhase
 from core.recipe.checks import LOSSES, METRICS, Loss, Metric
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import Fraction as Share
-from core.recipe.component import Spec, SpecWarning, refuse, switch
+from core.recipe.component import Positive, Spec, SpecWarning, refuse, switch
+from core.recipe.course import course_of
 from core.recipe.data import Data, SplitSizes
-from core.recipe.duration import Duration, RunLength, examples_used, optimizer_steps
+from core.recipe.duration import LONGEST, Duration, RunLength, examples_used, optimizer_steps
 from core.recipe.models import Model
+from core.recipe.monitor import Monitor
 from core.recipe.optimizers import Optimizer
 from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
+from core.recipe.schedules.base import LearningRate
 from core.recipe.schedules.constant import Constant
-from core.recipe.stopping import EarlyStopping, Monitor
+from core.recipe.stopping import EarlyStopping, Rollback, Target
 from core.recipe.text import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 def _batch_size(value: object) -> int | Literal["full"]:
@@ -45,6 +48,7 @@ EmaSwitch = Annotated[EMA | None, BeforeValidator(switch, json_schema_input_type
 StoppingSwitch = Annotated[
     EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
+RollbackSwitch = Annotated[Rollback | None, BeforeValidator(switch, json_schema_input_type=bool | Rollback | None)]
 SamSwitch = Annotated[SAM | None, BeforeValidator(switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
 
@@ -58,11 +62,13 @@ class Evaluate(Spec):
 class Checkpoints(Spec):
     """A resumable checkpoint every `every`, once a minute, and at the end.
 
-    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`.
+    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`. Of the weights at the ends of
+    cycles the newest `keep_cycles` are kept.
     """
 
     every: Duration = Duration.of_steps(1000)
     keep_last: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep_cycles: Annotated[int, Field(ge=1, le=1000)] = 20
     keep_best: Annotated[int, Field(ge=0, le=1000)] = 0
     monitor: Monitor = "val.loss"
 
@@ -71,6 +77,12 @@ class Resources(Spec):
     """Where the job may run. `auto` takes whatever slot is free."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+def run_length(steps_per_epoch: int, epochs: int | None, steps: int | None) -> RunLength:
+    """The first budget reached ends the run; without any it is not bounded."""
+    budgets = [budget for budget in (epochs and epochs * steps_per_epoch, steps) if budget]
+    return RunLength(steps_per_epoch, min(budgets, default=LONGEST), bounded=bool(budgets))
 
 
 class JobSpec(Spec):
@@ -88,12 +100,16 @@ class JobSpec(Spec):
     sam: SamSwitch = None
     no_decay: Annotated[tuple[Undecayed, ...], Field(max_length=2)] = ()
     schedule: Schedule = Constant()
+    stop_lr: Positive | None = None
     swa: SwaSwitch = None
     ema: EmaSwitch = None
     ensemble: Ensemble | None = None
     early_stopping: StoppingSwitch = None
+    target: Target | None = None
+    rollback: RollbackSwitch = None
     epochs: Count | None = None
     steps: Count | None = None
+    seconds: Seconds | None = None
     seed: Seed = 0
     loss: Loss | None = None
     label_smoothing: Share = 0.0
@@ -133,28 +149,21 @@ class JobSpec(Spec):
 
     def run_length(self) -> RunLength:
         """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run."""
-        per_epoch = self.steps_per_epoch()
-        budgets = [self.epochs * per_epoch if self.epochs else None, self.steps]
-        return RunLength(per_epoch, min(budget for budget in budgets if budget))
+        return run_length(self.steps_per_epoch(), self.epochs, self.steps)
 
     def swa_phase(self) -> SwaPhase | None:
         return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
 
-    def learning_rate(self) -> Callable[[int], float]:
-        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …; a pure function."""
-        run, lr = self.run_length(), self.optimizer.lr
-        rate = self.optimizer.rate(self.schedule.compile(lr, run))
-        if self.ensemble:
-            rate = self.ensemble.over(rate, run, lr)
-        phase = self.swa_phase()
-        return phase.over(rate) if phase else rate
+    def learning_rate(self) -> LearningRate:
+        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …, while the schedule has heard nothing."""
+        return course_of(self).rate()
 
     def resolved(self) -> Self:
         """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
         task = self.data.facts().task
         filled: dict[str, Any] = {
             "optimizer": self.optimizer.resolved(),
-            "schedule": self.schedule.resolved(self.run_length()),
+            "schedule": self.schedule.resolved(self.run_length(), self.optimizer.lr),
             "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
             "ema": self.ema.resolved() if self.ema else None,
             "ensemble": self.ensemble.resolved(self.run_length(), self.optimizer.lr) if self.ensemble else None,

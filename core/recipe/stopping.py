@@ -1,4 +1,4 @@
-"""When a run ends before its budget, and which of its weights it is judged by."""
+"""When a run ends before its budget, which of its weights it is judged by, and what it does instead of failing."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -7,24 +7,21 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
+from core.recipe.monitor import Mode, Monitor, way_of
 
-Mode = Literal["min", "max"]
-Monitor = Annotated[str, Field(min_length=1, max_length=64)]
-MODES: dict[str, Mode] = {"loss": "min", "mae": "min", "accuracy": "max", "r2": "max"}
-"""Which way is better, by what is measured."""
-
-
-def way_of(monitor: str) -> Mode:
-    """Which way a series is better: val.accuracy -> max."""
-    return MODES.get(monitor.rpartition(".")[2], "min")
+StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
+"""Why a run ended; a run has one. Of two that come together the budget counts first, then the order that evaluations,
+rates and the clock are looked at in: target, early_stopping, stop_lr, time_limit.
+"""
 
 
 class EarlyStopping(Spec):
     """Ends the run after exactly `patience` evaluations in a row without improvement, and keeps the best weights.
 
     A value improves on the best if it is smaller (or, for `max`, larger) by more than `min_delta`; what is no number
-    never does. Evaluations before `start_from` do not count. With `restore_best` the results that a run reports as its
-    own are those of the best weights, however it ended.
+    never does. Evaluations before `start_from` do not count. The weights that are monitored are those that are kept:
+    `swa.val.loss` keeps the best average. With `restore_best` the results that a run reports for those weights are
+    those of the best ones, however it ended.
     """
 
     monitor: Monitor = "val.loss"
@@ -38,6 +35,11 @@ class EarlyStopping(Spec):
         """Which way is better: as said, or as the metric has it."""
         return self.mode or way_of(self.monitor)
 
+    def weights(self) -> str:
+        """The weights that are judged and kept, by their name in results."""
+        *weights, _split, _metric = self.monitor.split(".")
+        return ".".join(weights) or "base"
+
     def resolved(self) -> Self:
         """With `mode` written out."""
         return self.model_copy(update={"mode": self.way()})
@@ -49,3 +51,26 @@ class EarlyStopping(Spec):
         if best is None:
             return True
         return value < best - self.min_delta if self.way() == "min" else value > best + self.min_delta
+
+
+class Target(Spec):
+    """Ends the run at the first evaluation that is at least as good as `value`; which way is good follows from the
+    metric (`loss` and `mae` down, `accuracy` and `r2` up).
+    """
+
+    metric: Monitor
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+    def reached(self, value: float) -> bool:
+        """Whether an evaluation is good enough."""
+        return value <= self.value if way_of(self.metric) == "min" else value >= self.value
+
+
+class Rollback(Spec):
+    """What a run does when its loss or its weights are no longer finite numbers, at most `times` times: it goes back to
+    its last good mark (every `checkpoints.every` steps there is one, and one at the start), takes back what it has
+    reported since, and multiplies every learning rate from there on by `factor`.
+    """
+
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    times: Annotated[int, Field(ge=1, le=100)] = 3

@@ -57,7 +57,7 @@ def check(session: Session, path: str, changes: Sequence[str]) -> int:
     spec = answer.get("spec") or {}
     lines = [(name, screen.component(value)) for name, value in spec.items() if value not in (None, {}, [])]
     screen.say("This job is valid.")
-    screen.pairs([*lines, ("total steps", str(answer.get("total_steps")))])
+    screen.pairs([*lines, ("total steps", str(answer.get("total_steps") or "as many as the time allows"))])
     screen.warnings(Warned.read(one) for one in answer.get("warnings") or ())
     return 0
 

@@ -24,8 +24,11 @@ SHOWN_RECIPE = (
     "ema",
     "ensemble",
     "early_stopping",
+    "target",
+    "stop_lr",
     "epochs",
     "steps",
+    "seconds",
     "seed",
 )
 
@@ -177,7 +180,8 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
         starts = job.queue.eta_seconds
         soon = "" if starts is None else f"; starts in about {span(starts)}"
         lines.append(("queue", f"{job.queue.ahead} ahead of it{soon}"))
-    told = [f"step {job.progress.step}/{job.progress.steps}" if job.progress.steps else "", *facts(job.progress)]
+    whole = f"/{job.progress.steps}" if job.progress.steps else ""
+    told = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *facts(job.progress)]
     lines.append(("progress", "  ".join(word for word in told if word)))
     for label, at in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
         lines.append((label, at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else None))

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, Started, StopRequest
+from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, RolledBack, Started, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 
+OF_STEPS = ("train.loss", "lr", "grad_norm")  # series whose points stand at the step that they are of
 SMALL_DIGITS = {"name": "digits", "validation": 0.1, "test": 0.8}  # 179 train, 180 validation, 1438 test
 
 
@@ -50,9 +51,16 @@ class Watcher:
         return self.request if self.steps == self.stop_after else None
 
     def series(self) -> dict[str, list[tuple[int, float]]]:
-        """Every point of every series that a resume repeats exactly, as (step, value) in the order of arrival."""
+        """Every point of every series that a resume repeats exactly, as (step, value) in the order of arrival.
+
+        What a rollback takes back is not among them.
+        """
         found: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for event in self.events:
+            if isinstance(event, RolledBack):
+                for name, points in found.items():
+                    last = event.step - 1 if name in OF_STEPS else event.step
+                    found[name] = [point for point in points if point[0] <= last]
             if isinstance(event, Points):
                 for name, (steps, values, times) in event.series.items():
                     assert len(steps) == len(values) == len(times)

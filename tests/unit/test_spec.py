@@ -83,7 +83,7 @@ def refused(**changes: Any) -> FieldProblem:
         ({"batch_size": True}, "/batch_size", "a whole number from 1", None),
         ({"batch_size": "ful"}, "/batch_size", "a whole number from 1", 'did you mean "full"?'),
         ({"batch_size": 1259}, "/batch_size", "larger than the train set of 1258", 'use "full" or at most 1258'),
-        ({"epochs": None}, "/epochs", "no budget", 'give "epochs", "steps" or both'),
+        ({"epochs": None}, "/epochs", "no budget", 'give "epochs", "steps" or "seconds"'),
         ({"epochs": 0}, "/epochs", "greater than or equal to 1", None),
         ({"epochs": True}, "/epochs", "a valid integer", None),
         ({"schedule": {"name": "cosine", "warmup": "1 epoch"}}, "/schedule/warmup", "is no duration", None),

@@ -43,9 +43,20 @@ class Network:
         """Parameters and buffers under their state_dict names."""
         return dict(self.module.state_dict())
 
+    def copy(self, other: "Network") -> None:
+        """Take over the weights and the buffers of a network of the same shape."""
+        with torch.no_grad():
+            self.weights.copy_(other.weights)
+            for own, buffer in zip(self.buffers, other.buffers, strict=True):
+                own.copy_(buffer)
+
     def floats(self) -> list[Tensor]:
         """Everything that must stay finite."""
         return [self.weights.detach(), *(each for each in self.buffers if each.is_floating_point())]
+
+    def finite(self) -> bool:
+        """Whether they are."""
+        return all(bool(each.isfinite().all()) for each in self.floats())
 
 
 def build_network(

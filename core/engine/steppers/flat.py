@@ -52,13 +52,14 @@ class FlatStepper:
         return {}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Before the first step torch has no state at all."""
+        """Before the first step torch has hardly any state."""
         flat, scalar = self.network.weights.detach(), torch.zeros(())
-        names = expected_state(self.spec) if step else set(self.tensors())
+        names = expected_state(self.spec, stepped=step > 0)
         return {name: scalar if name in found and found[name].ndim == 0 else flat for name in names}
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors(). Step counters stay where torch keeps them: on the CPU unless fused."""
+        self.optimizer.state.clear()
         fused = bool(self.optimizer.param_groups[0].get("fused"))
         for name, value in found.items():
             sizes = [len(part) for part in self.parts]
@@ -81,8 +82,9 @@ def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewh
     return FlatStepper(spec, network, optimizer, parts, update(optimizer))
 
 
-def expected_state(spec: OptimizerSpec) -> set[str]:
-    """Names of the state tensors after a step, found by taking one with a single weight."""
+def expected_state(spec: OptimizerSpec, *, stepped: bool = True) -> set[str]:
+    """Names of the state tensors, before or after the first step, found with a single weight."""
     stepper = build(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
-    stepper.step(spec.lr)
+    if stepped:
+        stepper.step(spec.lr)
     return set(stepper.tensors())

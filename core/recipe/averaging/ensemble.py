@@ -26,12 +26,18 @@ class EnsembleSpec(AveragingSpec):
 
     field: ClassVar[str] = "ensemble"
     owns_rate: ClassVar[bool] = True
+    divides_run: ClassVar[bool] = False
+    """Whether nothing can be said of it before the length of the run is known."""
 
     members: Members | None = None
 
     @abstractmethod
     def occasions(self, run: RunLength) -> Occasions:
         """When a member is collected."""
+
+    def owned_from(self, run: RunLength) -> int | None:
+        """The step from which on it says the rate, if it does."""
+        return None
 
     @abstractmethod
     def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:

@@ -40,6 +40,9 @@ class FGE(EnsembleSpec):
         cycle = self.cycle.steps(run)
         return Occasions(late_start(self.start, self.cycle, run) + cycle // 2, cycle)
 
+    def owned_from(self, run: RunLength) -> int | None:
+        return late_start(self.start, self.cycle, run)
+
     def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         start, cycle = late_start(self.start, self.cycle, run), self.cycle.steps(run)
         highest, lowest = self.rates(optimizer_lr)

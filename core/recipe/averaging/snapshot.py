@@ -28,6 +28,7 @@ class Snapshot(EnsembleSpec):
     )
     paper: ClassVar[str | None] = "Huang et al. 2017, arXiv:1704.00109"
 
+    divides_run: ClassVar[bool] = True
     method: Literal["snapshot"] = "snapshot"
     cycles: Annotated[int, Field(ge=2, le=1000)] = 5
     lr: Positive | None = None
@@ -46,6 +47,9 @@ class Snapshot(EnsembleSpec):
     def occasions(self, run: RunLength) -> Occasions:
         length = self.cycle(run)
         return Occasions(run.total_steps - (self.cycles - 1) * length, length)
+
+    def owned_from(self, run: RunLength) -> int | None:
+        return 0
 
     def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         half = (self.lr or optimizer_lr) / 2

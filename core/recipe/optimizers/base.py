@@ -36,6 +36,11 @@ class OptimizerSpec(Component):
         """Keyword arguments for `implementation`, `lr` among them."""
         return self.model_dump(exclude={"name"})
 
+    def own_momentum(self) -> float | None:
+        """Momentum, or Adam's first beta: what a schedule may cycle. None where there is none."""
+        betas: tuple[float, ...] = getattr(self, "betas", ())
+        return getattr(self, "momentum", None) or next(iter(betas), None)
+
     def target(self) -> str:
         """The import string of what steps."""
         return self.implementation

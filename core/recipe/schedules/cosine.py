@@ -1,6 +1,5 @@
 import math
-from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from core.recipe.component import NonNegative
 from core.recipe.duration import Duration, RunLength
@@ -16,18 +15,12 @@ class Cosine(ScheduleSpec):
 
     summary: ClassVar[str] = "Half a cosine from the rate down to eta_min, without restarts."
     paper: ClassVar[str | None] = "Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5 with a single cycle"
+    fills: ClassVar[str | None] = "T_max"
     name: Literal["cosine"] = "cosine"
     T_max: Duration | None = None
     eta_min: NonNegative = 0.0
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.T_max.steps(run) if self.T_max else rest
+        length = self.length(run, rest)
         half = (lr - self.eta_min) / 2
         return lambda u: self.eta_min + half * (1 + math.cos(math.pi * min(u, length) / length))
-
-    def resolved(self, run: RunLength) -> Self:
-        return self if self.T_max else self.model_copy(update={"T_max": self.after_warmup(run)})
-
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
-        if self.T_max:
-            yield "T_max", self.T_max

@@ -1,5 +1,4 @@
-from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from core.recipe.component import NonNegative
 from core.recipe.duration import Duration, RunLength
@@ -10,19 +9,13 @@ class Linear(ScheduleSpec):
     """lr(u) = lr (start_factor + (end_factor - start_factor) min(u, total_iters) / total_iters)."""
 
     summary: ClassVar[str] = "A straight line from start_factor to end_factor times the rate."
+    fills: ClassVar[str | None] = "total_iters"
     name: Literal["linear"] = "linear"
     start_factor: NonNegative = 1.0
     end_factor: NonNegative = 0.0
     total_iters: Duration | None = None
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.total_iters.steps(run) if self.total_iters else rest
+        length = self.length(run, rest)
         slope = self.end_factor - self.start_factor
         return lambda u: lr * (self.start_factor + slope * min(u, length) / length)
-
-    def resolved(self, run: RunLength) -> Self:
-        return self if self.total_iters else self.model_copy(update={"total_iters": self.after_warmup(run)})
-
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
-        if self.total_iters:
-            yield "total_iters", self.total_iters

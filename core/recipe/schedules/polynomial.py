@@ -1,5 +1,4 @@
-from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from core.recipe.component import NonNegative, Positive
 from core.recipe.duration import Duration, RunLength
@@ -11,18 +10,12 @@ class Polynomial(ScheduleSpec):
 
     summary: ClassVar[str] = "The rate falls to eta_min by a power of what is left of the run."
     paper: ClassVar[str | None] = "Chen et al. 2016, arXiv:1606.00915 (the poly rule, power 0.9)"
+    fills: ClassVar[str | None] = "total_iters"
     name: Literal["polynomial"] = "polynomial"
     power: Positive = 1.0
     total_iters: Duration | None = None
     eta_min: NonNegative = 0.0
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.total_iters.steps(run) if self.total_iters else rest
+        length = self.length(run, rest)
         return lambda u: self.eta_min + (lr - self.eta_min) * (1 - min(u, length) / length) ** self.power
-
-    def resolved(self, run: RunLength) -> Self:
-        return self if self.total_iters else self.model_copy(update={"total_iters": self.after_warmup(run)})
-
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
-        if self.total_iters:
-            yield "total_iters", self.total_iters

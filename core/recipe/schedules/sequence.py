@@ -8,13 +8,16 @@ from pydantic import Field, model_validator
 from core.errors import FieldProblem
 from core.recipe.component import refuse
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec, rising
+from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, rising
 from core.recipe.schedules.constant import Constant
 from core.recipe.schedules.cosine import Cosine
+from core.recipe.schedules.cosine_restarts import CosineRestarts
+from core.recipe.schedules.cyclic import Cyclic
 from core.recipe.schedules.exponential import Exponential
 from core.recipe.schedules.inverse_sqrt import InverseSqrt
 from core.recipe.schedules.linear import Linear
 from core.recipe.schedules.multistep import MultiStep
+from core.recipe.schedules.one_cycle import OneCycle
 from core.recipe.schedules.polynomial import Polynomial
 from core.recipe.schedules.step import Step
 from core.recipe.schedules.wsd import WSD
@@ -25,13 +28,18 @@ Member = Annotated[
     | MultiStep
     | Exponential
     | Cosine
+    | CosineRestarts
+    | Cyclic
+    | OneCycle
     | Linear
     | Polynomial
     | InverseSqrt
     | WSD,
     Field(discriminator="name"),
 ]  # fmt: skip
-"""Every schedule but the sequence: a list of lists would say nothing more, and its JSON Schema would be endless."""
+"""Every schedule that depends on the step alone, but the sequence: a list of lists would say nothing more, and its JSON
+Schema would be endless.
+"""
 
 
 class Sequence(ScheduleSpec):
@@ -57,16 +65,22 @@ class Sequence(ScheduleSpec):
         """When each schedule begins, on the sequence's clock."""
         return [0, *(milestone.steps(run) for milestone in self.milestones)]
 
-    def stretches(self, run: RunLength) -> list[RunLength]:
+    def parts(self, run: RunLength) -> list[RunLength]:
         """The part of the run that each schedule owns; at least one step."""
-        end = run.total_steps - self.warmup.steps(run)
-        return [
-            RunLength(run.steps_per_epoch, max(1, after - start)) for start, after in pairwise([*self.starts(run), end])
-        ]
+        starts = self.starts(run)
+        known = [RunLength(run.steps_per_epoch, max(1, after - start)) for start, after in pairwise(starts)]
+        left = run.total_steps - self.warmup.steps(run) - starts[-1]
+        return [*known, RunLength(run.steps_per_epoch, max(1, left), run.bounded)]
+
+    def members(self, run: RunLength) -> Iterator[tuple[int, ScheduleSpec, RunLength]]:
+        """Each schedule with the step of the run at which it begins, and its part of the run."""
+        warm = self.warmup.steps(run)
+        for start, each, part in zip(self.starts(run), self.schedules, self.parts(run), strict=True):
+            yield warm + start, each, part
 
     def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         starts = self.starts(run)
-        curves = [each.compile(lr, part) for each, part in zip(self.schedules, self.stretches(run), strict=True)]
+        curves = [each.compile(lr, part) for each, part in zip(self.schedules, self.parts(run), strict=True)]
 
         def rate(u: int) -> float:
             at = bisect_right(starts, u) - 1
@@ -74,9 +88,39 @@ class Sequence(ScheduleSpec):
 
         return rate
 
-    def resolved(self, run: RunLength) -> Self:
-        parts = zip(self.schedules, self.stretches(run), strict=True)
-        return self.model_copy(update={"schedules": tuple(each.resolved(part) for each, part in parts)})
+    def begins(self, lr: float) -> float:
+        return self.schedules[0].begins(lr)
+
+    def momentum(self, own: float, run: RunLength) -> Momentum | None:
+        starts, cycled = [], []
+        for start, each, part in self.members(run):
+            starts.append(start)
+            cycled.append(each.momentum(own, part))
+        if not any(cycled):
+            return None
+
+        def momentum(t: int) -> float:
+            at = max(0, bisect_right(starts, t) - 1)
+            found = cycled[at]
+            return found(max(0, t - starts[at])) if found else own
+
+        return momentum
+
+    def cycles(self, run: RunLength) -> Iterator[int]:
+        for start, each, part in self.members(run):
+            yield from (start + end for end in each.cycles(part))
+
+    def stretches(self, run: RunLength) -> Iterator[tuple[int, int]]:
+        for start, each, part in self.members(run):
+            yield from ((start + first, start + last) for first, last in each.stretches(part))
+
+    def open_lengths(self) -> Iterator[str]:
+        last = len(self.schedules) - 1
+        yield from (f"/schedules/{last}{pointer}" for pointer in self.schedules[last].open_lengths())
+
+    def resolved(self, run: RunLength, lr: float) -> Self:
+        parts = zip(self.schedules, self.parts(run), strict=True)
+        return self.model_copy(update={"schedules": tuple(each.resolved(part, lr) for each, part in parts)})
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         late = list(rising("milestones", self.milestones, run))
@@ -85,6 +129,6 @@ class Sequence(ScheduleSpec):
             message = f"the last schedule would begin at step {self.starts(run)[-1]:,} of {end:,}: it never does"
             late.append(FieldProblem(f"/milestones/{len(self.milestones) - 1}", message, "begin it earlier"))
         yield from late
-        for index, (each, part) in enumerate(zip(self.schedules, self.stretches(run), strict=True)):
+        for index, (each, part) in enumerate(zip(self.schedules, self.parts(run), strict=True)):
             for problem in () if late else each.problems(part):
                 yield FieldProblem(f"/schedules/{index}{problem.pointer}", problem.message, problem.hint)

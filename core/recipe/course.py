@@ -1,0 +1,87 @@
+"""How the learning rate goes through one run: the schedule, what owns the rate after it, and where it gets too low."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from core.recipe.averaging import Ensemble, SwaPhase
+from core.recipe.duration import RunLength
+from core.recipe.optimizers.base import OptimizerSpec
+from core.recipe.schedules.base import Heard, LearningRate, Momentum, ScheduleSpec, first_below
+
+if TYPE_CHECKING:
+    from core.recipe.preview import PreviewRequest
+    from core.recipe.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a training, a preview and the checks of a job ask alike; all of it pure.
+
+    A method of averaging may own the rate from some step on; the schedule is out of it then.
+    """
+
+    schedule: ScheduleSpec
+    optimizer: OptimizerSpec
+    run: RunLength
+    stop_lr: float | None = None
+    swa: SwaPhase | None = None
+    ensemble: Ensemble | None = None
+
+    @property
+    def scheduled(self) -> int:
+        """Steps of the run in which the schedule says the rate."""
+        owners = [self.swa.start] if self.swa else []
+        if self.ensemble and (start := self.ensemble.owned_from(self.run)) is not None:
+            owners.append(start)
+        return min([self.run.total_steps, *owners])
+
+    def rate(self, reductions: int = 0, factor: float = 1.0) -> LearningRate:
+        """T -> learning rate, after so many reductions by what the schedule heard, all of it times `factor`."""
+        schedule, lr = self.schedule, self.optimizer.lr
+        base = self.optimizer.rate(schedule.compile(lr, self.run))
+        whole = (lambda t: schedule.reduced(base(t), reductions)) if reductions else base
+        if self.ensemble:
+            whole = self.ensemble.over(whole, self.run, lr)
+        if self.swa:
+            whole = self.swa.over(whole)
+        return whole if factor == 1 else lambda t: factor * whole(t)
+
+    def momentum(self) -> Momentum | None:
+        """T -> momentum if the schedule cycles it; the optimizer's own once averaging owns the rate."""
+        own = self.optimizer.own_momentum() or 0.0
+        cycled, end = self.schedule.momentum(own, self.run), self.scheduled
+        return (lambda t: cycled(t) if t < end else own) if cycled else None
+
+    def hears(self, heard: Heard, metrics: Mapping[str, float], done: int) -> Heard:
+        """What the schedule knows after an evaluation when `done` steps are complete, while it says the rate."""
+        value = metrics.get(self.schedule.watches() or "")
+        if value is None or not self.schedule.warmup.steps(self.run) <= done <= self.scheduled:
+            return heard
+        return self.schedule.hears(heard, value)
+
+    def evaluations(self, every: int) -> int:
+        """How many evaluations, one each `every` steps, the schedule hears in time to change another step's rate."""
+        deaf = max(0, self.schedule.warmup.steps(self.run) - 1)
+        return max(0, self.scheduled - 1) // every - deaf // every
+
+    def cycles(self) -> Iterator[int]:
+        """How many steps are complete at the end of each of its cycles, rising."""
+        return takewhile(lambda end: end <= self.scheduled, self.schedule.cycles(self.run))
+
+    def stop(self, rate: LearningRate, after: int = 0) -> int | None:
+        """The first step from `after` on, warm-up apart, whose rate is below `stop_lr`: the run ends before it."""
+        if self.stop_lr is None:
+            return None
+        stretches = ((max(start, after), min(end, self.scheduled)) for start, end in self.schedule.stretches(self.run))
+        return first_below(self.stop_lr, rate, (each for each in stretches if each[0] < each[1]))
+
+
+def course_of(spec: JobSpec | PreviewRequest) -> Course:
+    """The learning rate of a job, or of a run that is only looked at."""
+    run, lr = spec.run_length(), spec.optimizer.lr
+    phase = spec.swa.phase(run, lr) if spec.swa else None
+    return Course(spec.schedule, spec.optimizer, run, spec.stop_lr, phase, spec.ensemble)

@@ -1,0 +1,125 @@
+"""What ends a run and what is watched for it: problems that refuse the job, warnings that do not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from core.errors import FieldProblem
+from core.recipe.component import SpecWarning
+from core.recipe.course import Course, course_of
+from core.recipe.duration import LONGEST, Duration, RunLength
+from core.recipe.schedules.base import MOST_CYCLES
+
+if TYPE_CHECKING:
+    from core.recipe.spec import JobSpec
+
+CLOCK = "seconds alone do not say how many steps the run will have"
+BOUND_IT = 'give "steps" or "epochs" too, or a length in steps or epochs'
+
+
+def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
+    """Whatever listens to an evaluation listens to one that there is; `series` are those of the job's own weights."""
+    averages = [name for name, on in (("swa", spec.swa), ("ema", spec.ema)) if on]
+    all_series = (*series, *(f"{weights}.{name}" for weights in averages for name in series))
+    asked = {
+        "/early_stopping/monitor": spec.early_stopping.monitor if spec.early_stopping else None,
+        "/schedule/monitor": spec.schedule.watches(),
+        "/target/metric": spec.target.metric if spec.target else None,
+    }
+    watched = {pointer: name for pointer, name in asked.items() if name is not None}
+    kept = spec.checkpoints
+    if spec.data.judged_on == "val" and spec.split().validation < 1:
+        for pointer in [*watched, *(["/checkpoints/keep_best"] if kept.keep_best else [])]:
+            yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
+    else:
+        yield from (_unknown(*each, all_series) for each in watched.items() if each[1] not in all_series)
+    wanted = kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default
+    if wanted and kept.monitor not in series:
+        yield _unknown("/checkpoints/monitor", kept.monitor, series)
+
+
+def _unknown(pointer: str, name: str, known: tuple[str, ...]) -> FieldProblem:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(known)}"
+    return FieldProblem(pointer, f"this job has no evaluation series {name!r}; there are {', '.join(known)}", hint)
+
+
+def endless(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+    """What is counted from the end of a run that only a clock ends."""
+    if run.bounded:
+        return
+    for pointer in spec.schedule.open_lengths():
+        yield FieldProblem(f"/schedule{pointer}", f"it fills the run by default, but {CLOCK}", BOUND_IT)
+    if spec.ensemble and spec.ensemble.divides_run:
+        message = f"the cycles of {spec.ensemble.name} are equal parts of the run, but {CLOCK}"
+        yield FieldProblem("/ensemble/method", message, 'give "steps" or "epochs" too')
+    for pointer, length in _durations(spec, ""):
+        if length.unit == "run":
+            yield FieldProblem(pointer, f"{length} is a share of the run, but {CLOCK}", BOUND_IT)
+
+
+def _durations(value: object, pointer: str) -> Iterator[tuple[str, Duration]]:
+    """Every duration in a spec, wherever it stands."""
+    if isinstance(value, Duration):
+        yield pointer, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _durations(getattr(value, name), f"{pointer}/{name}")
+    elif isinstance(value, tuple):
+        for index, each in enumerate(value):
+            yield from _durations(each, f"{pointer}/{index}")
+
+
+def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+    """Endings that this run cannot have; its schedule is known to make sense."""
+    if spec.early_stopping and (start := spec.early_stopping.start_from.steps(run)) > run.total_steps:
+        message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
+        yield FieldProblem("/early_stopping/start_from", message, "start earlier")
+    own = spec.optimizer.own_momentum()
+    if own is None and spec.schedule.momentum(0.0, run):
+        message = f"{spec.optimizer.name} has no momentum here that could be cycled"
+        yield FieldProblem("/schedule", message, "set optimizer.momentum, or leave cycle_momentum out")
+    if (every := spec.evaluate.every.steps(run)) >= 1:
+        yield from unreachable(course_of(spec), every)
+
+
+def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
+    """A stop_lr that this run cannot fall below; `every` is how many steps lie between two evaluations."""
+    bound, schedule = course.stop_lr, course.schedule
+    if bound is None:
+        return
+    stretches = list(islice(schedule.stretches(course.run), MOST_CYCLES))
+    begins = course.rate()(stretches[0][0]) if stretches else bound
+    rate = course.rate(schedule.most_reductions(course.evaluations(every)))
+    if begins < bound:
+        message = f"the rate begins at {begins:.3g}, below {bound:.3g}: the run would end before it starts"
+        yield FieldProblem("/stop_lr", message, "make it smaller than the rate at the start, or leave it out")
+    elif course.stop(rate) is None:
+        low = min((rate(min(end, course.scheduled) - 1) for _, end in stretches), default=begins)
+        message = f"{schedule.name} does not fall below {bound:.3g} within this run; the lowest rate is {low:.3g}"
+        yield FieldProblem("/stop_lr", message, f"choose it above {low:.3g}, or leave it out")
+
+
+def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
+    """Endings that are probably not meant."""
+    schedule, stopping = spec.schedule, spec.early_stopping
+    if stopping and stopping.patience <= schedule.between_reductions():
+        message = (
+            f"patience {stopping.patience} ends the run before {schedule.name} has reduced the rate and seen what that "
+            f"does, which takes more than {schedule.between_reductions()} evaluations: make it larger"
+        )
+        yield SpecWarning("stops_before_reduction", "/early_stopping/patience", message)
+    if run.bounded and next(schedule.cycles(replace(run, total_steps=LONGEST)), None):
+        ends = list(course_of(spec).cycles())
+        if not ends:
+            message = f"no cycle of {schedule.name} is complete when the run ends: there will be no incumbent"
+            yield SpecWarning("no_cycle_completes", "/schedule", message)
+        elif ends[-1] < course_of(spec).scheduled:
+            message = f"the last cycle is cut short: the incumbent is that of step {ends[-1]:,}, not of the end"
+            yield SpecWarning("last_cycle_cut_short", "/schedule", message)

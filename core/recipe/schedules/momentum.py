@@ -1,0 +1,30 @@
+"""Momentum that moves against the learning rate."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import Spec, refuse
+
+Momentum = Annotated[float, Field(gt=0, lt=1)]  # at 0 torch drops the buffer for a step
+
+
+class CycleMomentum(Spec):
+    """Momentum (Adam's first beta) between `base`, where the rate peaks, and `max`, where it is lowest.
+
+    torch does so unless told not to; here it is asked for.
+    """
+
+    base: Momentum
+    max: Momentum
+
+    @model_validator(mode="after")
+    def base_is_below(self) -> Self:
+        if self.base > self.max:
+            raise refuse(FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "exchange the two"))
+        return self
+
+    def at(self, share: float) -> float:
+        """The momentum at a share of the way from the lowest rate to the peak."""
+        return self.max - (self.max - self.base) * share

@@ -1,0 +1,74 @@
+import math
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from core.recipe.component import NonNegative
+from core.recipe.duration import RunLength
+from core.recipe.monitor import Mode, Monitor, way_of
+from core.recipe.schedules.base import Heard, LearningRate, ScheduleSpec
+
+ThresholdMode = Literal["rel", "abs"]
+
+
+class Plateau(ScheduleSpec):
+    """max(min_lr, lr factor^k) after k reductions: one after exactly `patience` evaluations of `monitor` in a row that
+    were no better than the best by more than the threshold. `cooldown` evaluations after a reduction do not count, nor
+    do those during warm-up.
+
+    torch reduces after patience + 1 of them; Keras after patience, as here. `rel` means threshold |best|, so that it
+    has the right sign for negative values too, where torch's never sees an improvement. There is no eps: torch leaves a
+    rate alone that would change by less than 1e-8.
+    """
+
+    summary: ClassVar[str] = "The rate times factor whenever a validation metric has stopped to improve."
+    paper: ClassVar[str | None] = "torch.optim.lr_scheduler.ReduceLROnPlateau; Keras' ReduceLROnPlateau"
+    name: Literal["plateau"] = "plateau"
+    monitor: Monitor = "val.loss"
+    mode: Mode | None = None
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=1, le=10**9)] = 10
+    threshold: NonNegative = 1e-4
+    threshold_mode: ThresholdMode = "rel"
+    cooldown: Annotated[int, Field(ge=0, le=10**9)] = 0
+    min_lr: NonNegative = 0.0
+
+    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        return lambda _: lr
+
+    def resolved(self, run: RunLength, lr: float) -> Self:
+        return self.model_copy(update={"mode": self.way()})
+
+    def watches(self) -> str | None:
+        return self.monitor
+
+    def way(self) -> Mode:
+        """Which way is better: as said, or as the metric has it."""
+        return self.mode or way_of(self.monitor)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the `best` so far (None: there is none yet); what is no number never is."""
+        if best is None or not math.isfinite(value):
+            return math.isfinite(value)
+        margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+        return value < best - margin if self.way() == "min" else value > best + margin
+
+    def hears(self, heard: Heard, value: float) -> Heard:
+        better = self.improves(value, heard.best)
+        best = value if better else heard.best
+        if heard.cooldown:
+            return replace(heard, best=best, wait=0, cooldown=heard.cooldown - 1)
+        wait = 0 if better else heard.wait + 1
+        if wait < self.patience:
+            return replace(heard, best=best, wait=wait)
+        return Heard(best=best, cooldown=self.cooldown, reductions=heard.reductions + 1)
+
+    def most_reductions(self, evaluations: int) -> int:
+        return max(0, (evaluations - 1 + self.cooldown) // self.between_reductions())  # the first is the best so far
+
+    def between_reductions(self) -> int:
+        return self.patience + self.cooldown
+
+    def reduced(self, rate: float, reductions: int) -> float:
+        return max(self.min_lr, rate * self.factor**reductions) if reductions else rate

@@ -21,7 +21,6 @@ class Trained:
 
     job: str
     seed: int
-    steps_per_epoch: float
     stop_reason: str
     results: Mapping[str, Mapping[str, Mapping[str, float]]]
     source: Source = field(repr=False)

@@ -72,8 +72,7 @@ def collect(client: Client, submitted: dict[str, list[tuple[int, str]]]) -> Runs
 def trained(job: Job, seed: int, source: Service) -> Trained:
     if job.status != "succeeded":
         raise RuntimeError(f"{job.name or job.id} ended as {job.status}: {job.error}")
-    per_epoch = (job.progress.steps or 1) / (job.progress.epochs or 1)
-    return Trained(job.id, seed, per_epoch, job.stop_reason or "", job.results or {}, source)
+    return Trained(job.id, seed, job.stop_reason or "", job.results or {}, source)
 
 
 def draw(client: Client, claim: Claim, runs: Runs, folder: Path) -> None:

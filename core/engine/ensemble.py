@@ -147,3 +147,4 @@ class Ensemble:
         for name, kept in self._kept.items():
             kept.copy_(found[name])
         self._collected = int(found["ensemble.collected"])
+        self._outputs = {}

@@ -1,6 +1,6 @@
 """The ways of jobs that train a point, over the function that they descend."""
 
-import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from core.db.session import Database
@@ -10,12 +10,14 @@ from core.jobs.comparison import Subject
 from core.jobs.metrics import columns
 from core.plot.chart import Map, Way
 from core.recipe.data import Function
+from core.recipe.models.point import Point
 
 MOST_PLACES = 4000  # of all ways together; of more, every so many-th is drawn
 MARGIN = 0.04  # of what is shown, on either side
 FARTHEST = 4.0  # times what is shown anyway: how far a way that flies off is followed
 Place = tuple[float, ...]
 Window = list[tuple[float, float]]
+Steps = tuple[int | None, int | None]  # the first and the last one, both included
 
 
 def path_map(db: Database, subjects: Sequence[Subject], *, from_: int | None = None, to: int | None = None) -> Map:
@@ -26,15 +28,15 @@ def path_map(db: Database, subjects: Sequence[Subject], *, from_: int | None = N
     """
     function = _common(subjects)
     names = told_apart(subjects)
-    most = MOST_PLACES // len(subjects)
-    visited = [_thinned(_places(db, one, from_, to), most) for one in subjects]
+    visited = [_places(db, one, (from_, to), MOST_PLACES // len(subjects)) for one in subjects]
+    starts = [one.spec.model.start for one in subjects if isinstance(one.spec.model, Point)]
     given = f", h = {', '.join(f'{each:g}' for each in function.h)}" if function.h else ""
     what = f"{function.function}: f = {function.formula.text}{given}"
     return Map(
         summary=f"{', '.join(names.values())}: the way over {what}",
         heading=what,
         surface=function.value,
-        window=_window(function, visited),
+        window=_window(function, starts, visited),
         ways=[Way(names[one.id], visited[place], place) for place, one in enumerate(subjects)],
         title=names[subjects[0].id] if len(subjects) == 1 else None,
     )
@@ -61,32 +63,28 @@ def _refused(pointer: str, message: str, hint: str) -> InvalidRequest:
     return InvalidRequest(errors=(FieldProblem(pointer, message, hint),))
 
 
-def _places(db: Database, one: Subject, from_: int | None, to: int | None) -> list[Place]:
-    """Of the steps of which all coordinates are known."""
+def _places(db: Database, one: Subject, cut: Steps, most: int) -> list[Place]:
+    """At most so many, evenly spread, both ends among them."""
     names = [f"point.{name}" for name in one.spec.model.coordinates]
-    found = columns(db, one.id, names, from_=from_, to=to)
+    found = columns(db, one.id, names, from_=cut[0], to=cut[1])
     if len(found) < len(names):
         return []
-    known = [dict(zip(found[name].steps, found[name].values, strict=True)) for name in names]
-    first, last = -math.inf if from_ is None else from_, math.inf if to is None else to
-    steps = sorted(step for step in set.intersection(*map(set, known)) if first <= step <= last)
-    return [tuple(each[step] for each in known) for step in steps]
+    axes = [found[name].values for name in names]  # the coordinates of a step are always written together
+    steps = found[names[0]].steps
+    first = 0 if cut[0] is None else bisect_left(steps, cut[0])
+    count = (len(steps) if cut[1] is None else bisect_right(steps, cut[1])) - first
+    kept = range(count) if count <= most else [number * (count - 1) // (most - 1) for number in range(most)]
+    return [tuple(axis[first + index] for axis in axes) for index in kept]
 
 
-def _thinned(places: list[Place], most: int) -> list[Place]:
-    """Evenly, both ends kept."""
-    last = len(places) - 1
-    return places if last < most else [places[number * last // (most - 1)] for number in range(most)]
-
-
-def _window(function: Function, ways: Sequence[list[Place]]) -> Window:
-    """What the function's own window shows, where every way begins, and the ways as far as they do not fly off."""
+def _window(function: Function, starts: Sequence[Place], ways: Sequence[list[Place]]) -> Window:
+    """What the function's own window shows, where the jobs start, and the ways as far as they do not fly off."""
     formula = function.formula
     own = formula.window * (function.dimension if formula.takes_h else 1)
-    starts = [list(stretch) + [way[0][axis] for way in ways if way] for axis, stretch in enumerate(own)]
+    seen = [[*stretch, *(start[axis] for start in starts)] for axis, stretch in enumerate(own)]
     return [
-        _wide_enough(min(seen), max(seen), [place[axis] for way in ways for place in way])
-        for axis, seen in enumerate(starts)
+        _wide_enough(min(each), max(each), [place[axis] for way in ways for place in way])
+        for axis, each in enumerate(seen)
     ]
 
 

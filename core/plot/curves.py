@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 
-from core.plot.chart import Curve, Dots
+from core.plot.chart import Curve, Dots, Way
 from core.plot.frame import Frame
 from core.plot.style import DASHES, PALETTE
 from core.plot.svg import number, tag, words
@@ -97,7 +97,7 @@ def dashes(one: Curve) -> str | None:
     return DASHES[one.colour // PALETTE % len(DASHES)]
 
 
-def colour(one: Curve | Dots) -> str:
+def colour(one: Curve | Dots | Way) -> str:
     """The class that colours it."""
     return "plain" if one.colour is None else f"c{one.colour % PALETTE}"
 

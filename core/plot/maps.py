@@ -33,10 +33,9 @@ def draw_map(found: Map, look: Look) -> str:
     Raises:
         TooLowError: the height leaves no room.
     """
-    first = EDGE + lettering.width(found.heading, HEADING * 1.05) + legend.APART
-    entries = legend.placed(_entries(found), EDGE, first, look.width - EDGE)
     head = EDGE + (TITLE_ROW if found.title else 0)
-    top = head + legend.ROW * max(1, legend.rows(entries)) + ABOVE + AXIS_ROW
+    above, rows = _legend(found, look.width, head + LABEL)
+    top = head + legend.ROW * rows + ABOVE + AXIS_ROW
     around = top + BELOW + EDGE
     height = around + _natural(found, look.width) if look.height is None else look.height
     if height < around + LOWEST:
@@ -46,7 +45,7 @@ def draw_map(found: Map, look: Look) -> str:
     name = "f(x)" if len(found.window) == 1 else "y"
     parts = [
         tag("text", words(heading), class_="heading", x=EDGE, y=head + LABEL),
-        *(legend.shown(one, head + LABEL) for one in entries),
+        *above,
         *_ground(found, frame),
         *axes.axes(frame, "x"),
         tag("text", words(name), class_="label muted", text_anchor="end", x=frame.left - 8, y=top - AXIS_ROW / 2),
@@ -55,11 +54,17 @@ def draw_map(found: Map, look: Look) -> str:
     return document(found.summary, found.title, look, height, parts)
 
 
-def _entries(found: Map) -> list[Curve | Dots]:
-    """A line for each way if there are several, and what the marks at their ends mean."""
+def _legend(found: Map, width: int, baseline: float) -> tuple[list[str], int]:
+    """What the marks mean, beside the heading; below it each way, if there are several. And the rows that it takes."""
+    first = EDGE + lettering.width(found.heading, HEADING * 1.05) + legend.APART
     several = [Curve(way.label, (), (), way.colour) for way in found.ways] if len(found.ways) > 1 else []
     shade = None if several or not found.ways else found.ways[0].colour
-    return [*several, Dots("start", (), (), shade, hollow=True), Dots("end", (), (), shade)]
+    ends = [Dots("start", (), (), shade, hollow=True), Dots("end", (), (), shade)]
+    marks = legend.placed(ends, EDGE, first, width - EDGE)
+    ways = legend.placed(several, EDGE, EDGE, width - EDGE) if several else []
+    below = baseline + legend.ROW * legend.rows(marks)
+    shown = [legend.shown(one, baseline) for one in marks] + [legend.shown(one, below) for one in ways]
+    return shown, legend.rows(marks) + legend.rows(ways)
 
 
 def _natural(found: Map, width: int) -> int:
@@ -129,7 +134,7 @@ def _ways(found: Map, frame: Frame) -> Iterator[str]:
         yield _way(way, list(_apart(points)), box, flat=len(found.window) == 1)
     for way, points in ways:
         marks = (_end(points[0], "hollow", box), _end(points[-1], "collected", box))
-        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=_colour(way))
+        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=colour(way))
 
 
 def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
@@ -142,12 +147,8 @@ def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> s
         tag("title", words(way.label)),
         tag("path", class_="way", d=line) if line else "",
         tag("path", class_="places", d=places),
-        class_=f"{_colour(way)}{' many' if many else ''}",
+        class_=f"{colour(way)}{' many' if many else ''}",
     )
-
-
-def _colour(way: Way) -> str:
-    return colour(Curve(way.label, (), (), way.colour))
 
 
 def _point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:

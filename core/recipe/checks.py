@@ -55,6 +55,10 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
         yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
+    for pointer, asked in (("/ensemble", spec.ensemble), ("/swa/swag", spec.swa and spec.swa.swag)):
+        if asked and task == "function":
+            hint = "leave it out; swa and ema average the places themselves"
+            yield FieldProblem(pointer, "a point predicts nothing that could be averaged", hint)
 
 
 def series(spec: JobSpec) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Paths of points over their functions, as pictures over HTTP."""
 
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
 from tests.api.test_metrics import put
 from tests.support.jobs import small_spec
-from tests.support.pictures import Picture, points
+from tests.support.pictures import SVG, Picture, points
 
 
 def point(service: Service, function: str, places: list[tuple[float, ...]], **data: Any) -> Fence:
@@ -82,6 +83,24 @@ def test_a_job_that_waits_shows_its_function(light: TestClient) -> None:
     job_id = submit(service_of(light).db, spec, owner="local").job_id
     picture = pictured(light, f"/v1/jobs/{job_id}/plot.svg")
     assert (len(picture.all("path", "ground")), ways(picture)) == (1, [])
+
+
+def test_of_a_long_path_every_so_many_th_place_is_drawn(light: TestClient) -> None:
+    service = service_of(light)
+    fence = point(service, "saddle", [(step / 10_000, -step / 10_000) for step in range(10_001)])
+    picture = pictured(light, f"/v1/jobs/{fence.job_id}/plot.svg")
+    assert "saddle, 4000 places" in [one.text for one in picture.root.iter(f"{SVG}title")]
+    (way,) = ways(picture)
+    assert (way[0], way[-1]) == (pytest.approx((0, 0), abs=0.01), pytest.approx((1, -1), abs=0.01))
+
+
+def test_a_path_that_flew_off_and_ground_that_is_flat(light: TestClient) -> None:
+    service = service_of(light)
+    gone = point(service, "beale", [(1.0, 1.0), (-3e38, 3e38), (math.inf, math.nan)])
+    flat = point(service, "quadratic", [(1.0, 1.0), (2.0, 3.0)], h=[0, 0])
+    assert [len(way) for way in ways(pictured(light, f"/v1/jobs/{gone.job_id}/plot.svg"))] == [2]
+    assert pictured(light, f"/v1/jobs/{gone.job_id}/plot.svg", **{"from": 1}).all("path", "way") == []
+    assert [len(way) for way in ways(pictured(light, f"/v1/jobs/{flat.job_id}/plot.svg"))] == [2]
 
 
 def test_what_has_no_path_is_refused(shared: TestClient) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.architecture import tree
+from worker.slots import plan_slots
 
 DOCKERFILE = (tree.ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (tree.ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -35,7 +36,36 @@ def test_every_service_is_walled_in(service: str) -> None:
     assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(found)
     assert found["restart"] == ("no" if service == "migrate" else "unless-stopped")
     assert "healthcheck" in found or service == "migrate"
-    assert all(not str(volume).startswith((".", "/", "~")) or ":" not in volume for volume in found.get("volumes", ()))
+
+
+def test_everything_waits_for_what_it_needs() -> None:
+    """A schema that is not there yet, or a server that is still filling its volume, is an error that nobody made."""
+    healthy = {"postgres": {"condition": "service_healthy"}}
+    ready = healthy | {
+        "migrate": {"condition": "service_completed_successfully"},
+        "redis": {"condition": "service_healthy"},
+        "objects": {"condition": "service_healthy"},
+    }
+    expected = {"migrate": healthy, "api": ready, "worker": ready, "worker-gpu": ready}
+    assert {name: found["depends_on"] for name, found in SERVICES.items() if "depends_on" in found} == expected
+
+
+def test_what_must_last_is_on_a_named_volume() -> None:
+    """What is written on a volume without a name is lost to the next container, and stays on the disk for good."""
+    assert {name: found["volumes"] for name, found in SERVICES.items() if "volumes" in found} == {
+        "worker": ["work:/var/lib/basin"],
+        "worker-gpu": ["work:/var/lib/basin"],
+        "postgres": ["database:/var/lib/postgresql/data", "socket:/var/run/postgresql"],
+        "objects": ["objects:/data"],
+    }
+    assert STACK["volumes"] == {"database": {}, "objects": {}, "socket": {}, "work": {}}
+
+
+def test_nobody_stands_between_a_stop_and_whom_it_is_for() -> None:
+    """PostgreSQL once was killed at every stop: its init was root without the right to signal the user postgres."""
+    changes_user = {name for name, found in SERVICES.items() if "SETUID" in found.get("cap_add", ())}
+    assert changes_user == {"postgres"}
+    assert {name for name, found in SERVICES.items() if not found["init"]} == changes_user
 
 
 def test_only_the_api_is_published_and_only_here() -> None:
@@ -62,6 +92,16 @@ def test_one_pytorch_for_each_kind_of_worker() -> None:
     (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"]) == ("nvidia", "all")
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_one_slot_for_each_gpu(gpus: int) -> None:
+    """A slot too many and two jobs share a GPU's memory; one too few and a GPU idles."""
+    _, *arguments = SERVICES["worker-gpu"]["command"]
+    said = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    devices = [str(index) for index in range(gpus)]
+    slots = plan_slots(int(said["--slots"]), said["--queues"].split(","), devices)
+    assert [(slot.kind, slot.devices) for slot in slots] == [("gpu", device) for device in devices]
 
 
 def test_images_run_as_nobody_in_particular() -> None:

@@ -72,9 +72,20 @@ class Stack:
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def users(self, container: dict[str, Any]) -> set[str]:
-        """Who runs what in there, without Docker's own init, which only passes signals on."""
-        lines = run("docker", "top", container["Id"], "-eo", "uid,pid,comm").splitlines()[1:]
-        return {line.split()[0] for line in lines if line.split()[2] not in {"docker-init", "tini"}}
+        """Who runs what the container was started for, without Docker's own init, which only passes signals on.
+
+        Health checks come and go beside it, started from outside by the engine: they are nobody's descendants here.
+        """
+        lines = run("docker", "top", container["Id"], "-eo", "uid,pid,ppid,comm").splitlines()[1:]
+        rows = {pid: (uid, parent, name) for uid, pid, parent, name in (line.split(None, 3) for line in lines)}
+        main = str(container["State"]["Pid"])
+
+        def descends(pid: str) -> bool:
+            return pid == main or (pid in rows and descends(rows[pid][1]))
+
+        ours = [(uid, name) for pid, (uid, _, name) in rows.items() if descends(pid)]
+        assert ours, f"nothing runs in {container['Name']}"
+        return {uid for uid, name in ours if name not in {"docker-init", "tini"}}
 
     def present(self, key: str) -> None:
         """Send this key with every request from now on."""

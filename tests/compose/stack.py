@@ -15,9 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.compose.docker import Stack, run, tell, until
+from tests.compose.docker import PROJECT, Stack, run, tell, until
 
 API_MEGABYTES = 300
+IMAGES = ("api", "worker")
 JOB = {
     "name": "digits-swa",
     "model": {"name": "mlp", "hidden": [128, 128]},
@@ -37,8 +38,13 @@ OVER = {"succeeded", "failed", "cancelled"}
 
 def build(stack: Stack) -> None:
     stack.compose("build")
-    api, worker = (own_megabytes(image) for image in ("basin-api", "basin-worker"))
+    api, worker = (own_megabytes(f"basin-{one}") for one in IMAGES)
     assert api < API_MEGABYTES, f"the api is {api:.0f} MB above its base"
+    look = 'from importlib.util import find_spec; print(find_spec("torch") is not None)'
+    has_torch = [
+        run("docker", "run", "--rm", "--entrypoint", "python", f"basin-{one}", "-Ic", look).strip() for one in IMAGES
+    ]
+    assert has_torch == ["False", "True"], f"PyTorch in {IMAGES}: {has_torch}"
     tell(f"built: the api is {api:.0f} MB above its base image, the worker {worker:.0f} MB")
 
 
@@ -71,7 +77,9 @@ def check_walls(stack: Stack) -> None:
         assert host["ReadonlyRootfs"], f"{service}: its root file system can be written"
         assert host["CapDrop"] == ["ALL"], f"{service}: has capabilities"
         assert "no-new-privileges:true" in host["SecurityOpt"], f"{service}: may gain privileges"
-        assert 0 not in (host["Memory"], host["NanoCpus"]), f"{service}: has no limits"
+        assert all(host[limit] > 0 for limit in ("Memory", "NanoCpus", "PidsLimit")), f"{service}: has no limits"
+        volumes = [one["Name"] for one in container["Mounts"] if one["Type"] == "volume"]
+        assert all(name.startswith(f"{PROJECT}_") for name in volumes), f"{service}: writes on {volumes}"
         ports = {name: list(bound) for name, bound in (host["PortBindings"] or {}).items()}
         expected = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}]} if service == "api" else {}
         assert ports == expected, f"{service}: publishes {ports}"
@@ -221,6 +229,21 @@ def restart_servers(stack: Stack, digest: str) -> None:
     )
 
 
+def stop_and_return(stack: Stack) -> None:
+    """Everything ends when it is asked to, not because it is killed; what the volumes hold is there afterwards."""
+    job = submit(stack, SMALL)
+    finished(stack, job, 60)
+    stack.compose("stop")
+    codes = {name: found["State"]["ExitCode"] for name, found in stack.containers().items()}
+    assert {name for name, code in codes.items() if code} <= {"objects"}, f"ended with {codes}"
+    assert codes["objects"] in {0, 143}, "the store was killed"
+    stack.compose("down")
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+    assert finished(stack, job)["id"] == job
+    finished(stack, submit(stack, SMALL), 60)
+    tell("stopped: every container ended by itself; down and up again: key and jobs are there, and it works")
+
+
 def one_round(folder: Path) -> None:
     stack = Stack(folder)
     stack.down()
@@ -232,6 +255,7 @@ def one_round(folder: Path) -> None:
         kill_worker(stack, digest)
         crash_worker(stack)
         restart_servers(stack, digest)
+        stop_and_return(stack)
     except BaseException:
         tell(stack.logs())
         raise

@@ -16,13 +16,15 @@ from core.recipe.parse import parse_job
 from tests.support.service import Service
 from worker import runner
 
-# With what a resume can get wrong: momentum, dropout, a mean of weights, open metric chunks.
+# With what a resume can get wrong: momentum, dropout, means of weights, members of an ensemble, open metric chunks.
 SPEC: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [384, 384], "dropout": 0.1},
     "data": {"name": "digits"},
     "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
     "schedule": {"name": "cosine", "warmup": "1ep"},
     "swa": {"start": "0.5run", "every": "5ep"},
+    "ema": {"every": "5st", "warmup": True, "with_swa": True},
+    "ensemble": {"method": "checkpoints", "every": "1ep", "members": 2},
     "evaluate": {"every": "5ep"},
     "checkpoints": {"every": "300st"},
     "batch_size": 32,

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from safetensors.numpy import load
 from sqlalchemy import select
 
@@ -76,6 +77,28 @@ def judged(service: Service, job_id: str) -> dict[int, float]:
     return {step: losses.values[bisect_right(losses.steps, step) - 1] for step in steps if step >= losses.steps[0]}
 
 
+def test_a_point_that_has_arrived(sqlite_service: Service) -> None:
+    """x(t) = 0.8^t; its function is data that the worker makes, its way a picture, its end the checkpoint."""
+    body = {
+        "model": {"name": "point", "start": [1.0]},
+        "data": {"name": "function", "function": "square", "noise": {"scale": 2.0, "examples": 4}},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "batch_size": "full",
+        "steps": 30,
+    }
+    job_id = sqlite_service.submit(body)
+    job = sqlite_service.ended(job_id)
+    assert job["results"] == {"base": {"train": {"loss": pytest.approx(0.8**60, rel=1e-4)}}}
+    found = sqlite_service.http.get(f"/v1/jobs/{job_id}/metrics", params={"series": "point.x"}).json()["series"]
+    assert found["point.x"]["steps"] == list(range(31))
+    assert found["point.x"]["values"] == pytest.approx([0.8**t for t in range(31)], rel=1e-4)
+    picture = sqlite_service.http.get(f"/v1/jobs/{job_id}/plot.svg", params={"kind": "path"})
+    assert (picture.status_code, "square: f = x²" in picture.text) == (200, True)
+    (last,) = [each for each in sqlite_service.checkpoints(job_id) if each["kind"] == "last"][-1:]
+    tensors = load(sqlite_service.http.get(last["links"]["content"]).content)
+    assert tensors["point.weight"].tolist() == found["point.x"]["values"][-1:]
+
+
 def test_cancel_keeps_the_best_weights(sqlite_service: Service, truth: Truth) -> None:
     job_id = sqlite_service.submit(truth.spec | {"early_stopping": {"patience": 1000}})
     sqlite_service.when_at(job_id, truth.steps // 5)
@@ -110,7 +133,9 @@ def test_cancel_while_it_waits(sqlite_service: Service, truth: Truth) -> None:
 def test_divergence(sqlite_service: Service, truth: Truth) -> None:
     """A loss that is no number ends the job; the last finite checkpoint stays, and no retry is wasted on it."""
     explosion = {"name": "exponential", "gamma": 1e12, "every": 350, "staircase": True}
-    job_id = sqlite_service.submit(truth.spec | {"schedule": explosion, "swa": False, "max_retries": 2})
+    job_id = sqlite_service.submit(
+        truth.spec | {"schedule": explosion, "swa": False, "ensemble": None, "max_retries": 2}
+    )
     job = sqlite_service.ended(job_id)
     assert (job["status"], job["stop_reason"], job["error"]["code"]) == ("failed", "non_finite", "diverged")
     assert job["attempt"] == 1

@@ -1,4 +1,4 @@
-"""Workers are listed while they live, and marked when they vanish."""
+"""Workers are listed while they live, and marked when they vanish; what waits is served by priority, then by age."""
 
 from typing import Any
 
@@ -18,12 +18,15 @@ def test_workers_come_and_go(sqlite_service: Service) -> None:
     service.when(job_id, lambda job: job["status"] == "running")
     mine = until("it says that its slot is taken", lambda: busy(workers().get(first.pid)), 10)
     assert (mine["status"], mine["jobs"]) == ("live", [job_id])
-    waiting = service.submit(SHORT)
-    (queued,) = service.http.get("/v1/queue").json()["data"]
-    assert (queued["id"], queued["reason"]["code"]) == (waiting, "slots_busy")
-    for each in (job_id, waiting):
-        service.http.post(f"/v1/jobs/{each}/cancel")
-        service.ended(each)
+    waiting = [service.submit(SHORT | {"priority": priority}) for priority in (-3, 0, 0, 7)]
+    served = [waiting[3], waiting[1], waiting[2], waiting[0]]
+    queued = service.http.get("/v1/queue").json()["data"]
+    assert [(one["id"], one["reason"]["code"]) for one in queued] == [(each, "slots_busy") for each in served]
+    service.http.post(f"/v1/jobs/{job_id}/cancel")
+    ended = [service.ended(each) for each in served]
+    assert [job["status"] for job in ended] == ["succeeded"] * 4
+    started = [job["started_at"] for job in ended]
+    assert started == sorted(started)
     second = service.start_worker()
     until("the second one reports", lambda: second.pid in workers(), 10)
     assert second.stop() == 0

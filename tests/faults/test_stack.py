@@ -1,6 +1,8 @@
 """The parts that a team runs: PostgreSQL, an S3 store, Valkey over TCP, two workers. The same job, the same oracle."""
 
 import secrets
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,8 @@ from core.db.tables import checkpoint
 from core.store.place import Bucket, Place
 from core.store.s3 import S3Store
 from tests.faults.conftest import SHORT, Truth
-from tests.support.broker import PASSWORD, running_broker
+from tests.faults.test_zombies import LEASE_SECONDS, newest_event, signal_all, written_by
+from tests.support.broker import PASSWORD, Broker, running_broker
 from tests.support.databases import Server
 from tests.support.proxy import Proxy
 from tests.support.s3 import BUCKET, SECRET, in_bucket, unreliable
@@ -31,14 +34,15 @@ class Stack:
     service: Service
     proxy: Proxy
     store: S3Store
+    broker: Broker
 
     def owner_of(self, job_id: str) -> Part:
-        """The worker that trains the job: the one of the two that has a runner."""
+        """The worker that trains the only job: the one of the two that has a runner."""
+        return until(f"a runner of {job_id}", lambda: next(iter(self.busy()), None))
 
-        def look() -> Part | None:
-            return next((worker for worker in self.service.workers if worker.runners()), None)
-
-        return until(f"a runner of {job_id}", look)
+    def busy(self) -> list[Part]:
+        """The workers that train."""
+        return [worker for worker in self.service.workers if worker.runners()]
 
     def objects(self) -> list[str]:
         return [stored.key for stored in self.store.list("")]
@@ -57,8 +61,9 @@ def lasting_stack(
     home = make_home(tmp_path_factory.mktemp("stack") / "home", datasets)
     with running_broker(tcp=True) as broker, unreliable(place) as (proxy, behind):
         service = Service(home, url, broker.url)
+        service.environment["BASIN_CARE_SECONDS"] = "1"
         service.environment |= {SETTINGS.get(key, key.upper()): value for key, value in in_bucket(behind).items()}
-        yield Stack(service, proxy, S3Store(place))
+        yield Stack(service, proxy, S3Store(place), broker)
         service.stop()
     postgresql_server.drop(name)
 
@@ -89,18 +94,24 @@ def test_the_whole_path(stack: Stack, same_as_undisturbed: Check, truth: Truth, 
     """Two jobs at once, one on each worker; then the client is sent to the store for the weights, without its key."""
     service = stack.service
     first, second = service.submit(truth.spec), service.submit(truth.spec)
-    until("both workers train", lambda: all(worker.runners() for worker in service.workers))
+    until("both workers train", lambda: len(stack.busy()) == 2)
     secretless(service)
     for job_id in (first, second):
         same_as_undisturbed(service, job_id)
         assert service.job(job_id)["attempt"] == 1
         ledger(stack, job_id)
+    asked = service.http.get(f"/v1/jobs/{first}/metrics", params={"series": "val.loss", "max_points": 100_000}).json()
+    told = asked["series"]["val.loss"]
+    assert list(zip(told["steps"], told["values"], strict=True)) == truth.series["val.loss"]
     with Client(str(service.http.base_url), "bsn_x_k3y-c4n4ry") as client:
         (swa,) = [one for one in client.checkpoints(first) if one.kind == "swa"]
-        asked = len(stack.proxy.passed)
+        before = len(stack.proxy.passed)
         client.download(swa, tmp_path / "weights")  # verifies the digest
-    (there,) = stack.proxy.passed[asked:]
-    assert (there.method, "X-Amz-Signature" in there.target) == ("GET", True)
+    (there,) = [one for one in stack.proxy.passed[before:] if "X-Amz-Signature" in one.target]
+    assert there.method == "GET"
+    assert service.http.delete(f"/v1/jobs/{first}").status_code == 204
+    until("its objects are gone", lambda: not any(first in key for key in stack.objects()))
+    assert any(second in key for key in stack.objects())
     said = "".join(part.said for part in service.parts)
     assert [secret for secret in (SECRET, PASSWORD, "X-Amz-Signature", "k3y-c4n4ry") if secret in said] == []
 
@@ -117,15 +128,65 @@ def secretless(service: Service) -> None:
         assert SECRET in psutil.Process(worker.pid).environ().values()
 
 
-def test_runner(stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth) -> None:
-    """SIGKILL to the runner: its worker sees it at once, and either worker goes on, from a checkpoint in the store."""
-    job_id = stack.service.submit(truth.spec)
-    at_a_random_moment(stack.service, job_id)
-    (runner,) = stack.owner_of(job_id).runners()
+def test_runner_and_zygote(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
+    """Two jobs; SIGKILL to the runner of one and to the zygote of the other: their workers see it at once, without a
+    lease that has to end, and both jobs go on from checkpoints in the store.
+    """
+    service = stack.service
+    jobs = [service.submit(truth.spec) for _ in range(2)]
+    until("both workers train", lambda: len(stack.busy()) == 2)
+    for job_id in jobs:
+        service.when_at(job_id, truth.steps // 5)
+    one, other = service.workers
+    (runner,), (below,), zygote = one.runners(), other.runners(), other.zygote()
+    assert zygote is not None
     runner.kill()
-    stack.service.when(job_id, lambda job: job["attempt"] == 2, seconds=5)
-    same_as_undisturbed(stack.service, job_id)
+    zygote.kill()
+    assert gone(below, 2.0)
+    for job_id in jobs:
+        same_as_undisturbed(service, job_id)
+        job = service.job(job_id)
+        assert job["attempt"] == 2
+        assert any("SIGKILL" in (entry["detail"] or "") for entry in job["timeline"])
+        ledger(stack, job_id)
+
+
+def test_api_and_broker(stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth) -> None:
+    """SIGKILL to both at once: who trains does not notice, and a job that comes while there is no broker is found."""
+    service, api = stack.service, stack.service.api
+    job_id = service.submit(truth.spec)
+    at_a_random_moment(service, job_id)
+    assert api is not None
+    stack.broker.kill()
+    api.kill()
+    service.start_api()
+    assert service.ended(service.submit(SHORT))["status"] == "succeeded"
+    stack.broker.start()
+    same_as_undisturbed(service, job_id)
+    assert service.job(job_id)["attempt"] == 1
     ledger(stack, job_id)
+    assert service.ended(service.submit(SHORT))["status"] == "succeeded"
+
+
+def test_a_zombie_writes_nothing(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
+    """SIGSTOP of worker, zygote and runner for three leases; the other worker ends the job; SIGCONT."""
+    service = stack.service
+    job_id = service.submit(truth.spec)
+    service.when_at(job_id, truth.steps // 3)
+    zombie = stack.owner_of(job_id)
+    stopped, (runner,) = zombie.tree(), zombie.runners()
+    signal_all(stopped, signal.SIGSTOP)
+    asleep = time.monotonic()
+    service.when(job_id, lambda job: job["attempt"] == 2)
+    mark = newest_event(service)
+    time.sleep(max(0.0, asleep + 3 * LEASE_SECONDS - time.monotonic()))
+    signal_all(stopped, signal.SIGCONT)
+    assert gone(runner, 5.0)
+    same_as_undisturbed(service, job_id)
+    assert service.job(job_id)["attempt"] == 2
+    assert written_by(service, job_id, attempt=1, after=mark) == []
+    ledger(stack, job_id)
+    assert zombie.exit_code is None
 
 
 def test_worker_while_the_store_fails(

@@ -8,8 +8,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core.engine.datasets.resident import load_resident
+from core.engine.datasets.resident import Part, load_resident
+from core.engine.ensemble import Ensemble
 from core.engine.events import CheckpointWritten, Ended
+from core.engine.networks.network import build_network
+from core.recipe.averaging import Occasions
+from core.recipe.facts import DataFacts
+from core.recipe.models.mlp import MLP
 from core.recipe.spec import JobSpec
 from tests.train.runs import Train, Watcher, digests, job
 
@@ -149,6 +154,28 @@ def test_a_resume_is_bit_exact(run: Train, ensemble: dict[str, Any]) -> None:
         assert [point for piece in pieces for point in piece.series().get(name, [])] == whole.series()[name]
     for step, kept in pieces[-1].checkpoints("snapshot").items():
         assert digests(kept) == digests(whole.checkpoints("snapshot")[step])
+
+
+def test_what_is_restored_forgets_what_came_after() -> None:
+    """Taken back to its first member, an ensemble asks the next one anew, also when it has the step of another."""
+    facts = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
+    visited, own = (build_network(MLP(hidden=(4,), batch_norm=True), facts, 0, torch.device("cpu")) for _ in range(2))
+    part = Part(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, dtype=torch.int64))
+    ensemble = Ensemble(Occasions(2, 2), 3, own)
+    ensemble.collect(visited)
+    first = {name: each.clone() for name, each in ensemble.tensors().items()}
+    seen = []
+    for factor in (2.0, -3.0):
+        with torch.no_grad():
+            visited.weights.mul_(factor)
+        ensemble.collect(visited)
+        seen.append([each.clone() for each in ensemble.outputs(part)])
+        assert ensemble.steps == range(2, 6, 2)
+        ensemble.restore(first)
+        assert ensemble.steps == range(2, 4, 2)
+    (before, other), (again, another) = seen
+    assert torch.equal(before, again)
+    assert not torch.equal(other, another)
 
 
 def test_members_go_out_with_each_resumable_checkpoint_once(run: Train) -> None:

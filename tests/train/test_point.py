@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.engine.events import CheckpointWritten, Ended
+from core.recipe.catalog import components
 from tests.train.runs import Train, Watcher, digests, job
 
 Place = tuple[float, ...]
@@ -104,6 +105,20 @@ def test_momentum_accelerates_a_narrow_valley(run: Train, kappa: int, plain: int
         assert abs(first - steps) <= 1
 
 
+@pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"muon"}))
+def test_every_optimizer_moves_a_point(run: Train, name: str) -> None:
+    """But Muon, which wants matrices. Where the point ends is what the checkpoint holds, or an average of the way."""
+    extra = {"optimizer": "lion"} if name == "pytorch_optimizer" else {}
+    one = spec({"function": "himmelblau"}, [1.0, 1.0], steps=3, optimizer={"name": name, "lr": 1e-3, **extra})
+    ending, watcher = run(one)
+    places = way(watcher)
+    assert len(set(places)) == 4
+    kept = place_of(watcher.checkpoints()[3])
+    assert tuple(kept) == places[-1] or one.optimizer.averages
+    assert all(min(axis) <= each <= max(axis) for each, axis in zip(kept, zip(*places, strict=True), strict=True))
+    assert ending.results["base"]["train"]["loss"] < 106.0  # as at the start: (1 + 1 - 11)² + (1 + 1 - 7)²
+
+
 SADDLE = {"function": "saddle", "noise": [[0, 0.1], [0, -0.1], [0, 0.05], [0, -0.05]]}
 
 
@@ -186,9 +201,13 @@ def test_losses_are_those_of_the_batch_and_of_the_function(run: Train) -> None:
 
 
 def test_an_average_is_judged_by_the_function_too(run: Train) -> None:
-    """SWA from step 6 of 8 on, every step: the mean of three places."""
-    swa = {"start": 6, "every": 1, "lr": 0.1}
-    ending, watcher = run(spec({"function": "square"}, [1.0], steps=8, swa=swa, optimizer={"name": "sgd", "lr": 0.1}))
+    """SWA from step 6 of 8 on, every step: the mean of three places. EMA: m ← (m + x) / 2."""
+    swa, ema = {"start": 6, "every": 1, "lr": 0.1}, {"decay": 0.5, "with_swa": True}
+    ending, watcher = run(spec({"function": "square"}, [1.0], steps=8, swa=swa, ema=ema))
+    follower = 0.8  # the first place that it sees
+    for t in range(2, 9):
+        follower = (follower + 0.8**t) / 2
+    assert ending.results["ema"]["train"]["loss"] == pytest.approx(follower**2, rel=1e-5)
     mean = (0.8**6 + 0.8**7 + 0.8**8) / 3
     assert ending.results["swa"]["train"]["loss"] == pytest.approx(mean**2, rel=1e-5)
     assert ending.results["base"]["train"]["loss"] == pytest.approx(0.8**16, rel=1e-5)

@@ -150,6 +150,20 @@ SQUARE = {"function": "square"}
         (SQUARE, [1.0], {"metrics": ["r2"]}, ("/metrics/0", "does not fit function", "leave it out")),
         (SQUARE, [1.0], {"label_smoothing": 0.1}, ("/label_smoothing", "no labels to smooth in a function", None)),
         (SQUARE, [1.0], {"early_stopping": True}, ("/early_stopping/monitor", "there are function.loss", None)),
+        (
+            SQUARE,
+            [1.0],
+            {"checkpoints": {"keep_best": 1}},
+            ("/checkpoints/monitor", "there are function.loss", "monitor function.loss"),
+        ),
+        (
+            SQUARE,
+            [1.0],
+            {"ensemble": {"method": "checkpoints", "every": 1}},
+            ("/ensemble", "predicts nothing", "average the places"),
+        ),
+        (SQUARE, [1.0], {"swa": {"swag": True}}, ("/swa/swag", "predicts nothing", "average the places")),
+        ({**SQUARE, "label_noise": 0.1}, [1.0], {}, ("/data/label_noise", "in a function", "leave it out")),
         (SQUARE, [1.0], {"metadata": {"function": 1}}, ("/metadata/function", "valid string", None)),
     ],
 )

@@ -142,7 +142,7 @@ def test_several_ways_share_a_map() -> None:
     ways = [Way("one", [(0, 0), (1, 1)]), Way("two", [(0, 0), (-1, 1), (1, 0.5)], 1)]
     picture = drawn(Map("s", "oval", OVAL.surface, OVAL.window, ways))
     assert {"one", "two", "start", "end"} <= set(picture.texts())
-    assert [one.get("class") for one in picture.root.iter(f"{SVG}g")][:4] == ["c0", "c1", "plain", "plain"]
+    assert [one.get("class") for one in picture.root.iter(f"{SVG}g")][:4] == ["plain", "plain", "c0", "c1"]
     assert sorted(len(line) for line in paths(picture, "way")) == [2, 3]
 
 

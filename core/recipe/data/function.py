@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from pydantic_core import PydanticKnownError
 
 from core.errors import FieldProblem
-from core.recipe.component import Fraction, Positive, Spec, refuse
+from core.recipe.component import Fraction, Spec, refuse
 from core.recipe.data.base import MadeSpec
 from core.recipe.data.formulas import FORMULAS, Formula, Number
 from core.recipe.facts import DataFacts
@@ -23,8 +23,10 @@ DIGITS = 23  # binary ones of the largest a_i, on whose grid all lie: float32 ho
 SPARE: dict[str, Any] = {"validation": 0.0, "test": 0.0, "standardize": False}
 """What splits and scales examples, at the one value that makes sense here."""
 
-Bounded = Annotated[float, Field(ge=-1e6, le=1e6)]
-Vector = Annotated[tuple[Bounded, ...], Field(min_length=1, max_length=MOST_DIMENSIONS)]
+LARGEST = 1e6
+Vector = Annotated[
+    tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...], Field(min_length=1, max_length=MOST_DIMENSIONS)
+]
 
 
 def _known(name: str) -> str:
@@ -39,10 +41,11 @@ FunctionName = Annotated[
     AfterValidator(_known),
     WithJsonSchema(
         {
+            "type": "string",
             "oneOf": [
                 {"const": name, "title": f"f = {each.text}", "description": each.about}
                 for name, each in FORMULAS.items()
-            ]
+            ],
         }
     ),
 ]
@@ -51,7 +54,7 @@ FunctionName = Annotated[
 class PairedNoise(Spec):
     """Examples 2k and 2k + 1 are + and - `scale` along one axis; the pairs take the axes in turn."""
 
-    scale: Positive
+    scale: Annotated[float, Field(gt=0, le=LARGEST)]
     examples: Annotated[int, Field(ge=2, le=MOST_EXAMPLES, multiple_of=2)]
 
     def vectors(self, dimension: int) -> list[list[float]]:
@@ -120,15 +123,15 @@ class Function(MadeSpec):
 
     @model_validator(mode="after")
     def is_a_mean(self) -> Self:
-        found = [*self._curvatures()] or [*self._sizes()] or [*self._sums()]
-        for field, value in SPARE.items():
-            if getattr(self, field) != value:
-                found.append(
-                    FieldProblem(f"/{field}", "a function has nothing to hold out or to scale", "leave it out")
-                )
+        found = [*self._spare(), *([*self._curvatures()] or [*self._sizes()] or [*self._sums()])]
         if found:
             raise refuse(*found)
         return self
+
+    def _spare(self) -> Iterator[FieldProblem]:
+        for field, value in SPARE.items():
+            if getattr(self, field) != value:
+                yield FieldProblem(f"/{field}", "a function has nothing to hold out or to scale", "leave it out")
 
     def _curvatures(self) -> Iterator[FieldProblem]:
         if self.formula.takes_h and self.h is None:
@@ -151,6 +154,8 @@ class Function(MadeSpec):
                 yield FieldProblem(f"/noise/{index}", message, "give one for each dimension")
 
     def _sums(self) -> Iterator[FieldProblem]:
+        if isinstance(self.noise, PairedNoise):
+            return
         columns = list(zip(*self.vectors(), strict=True))
         sums = [math.fsum(column) for column in columns]
         if any(abs(total) > SLACK * math.fsum(map(abs, column)) for total, column in zip(sums, columns, strict=True)):

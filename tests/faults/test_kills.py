@@ -1,5 +1,6 @@
 """kill -9 of each process at a random moment: the job ends as if nothing had happened."""
 
+import random
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,19 @@ def test_runner(either_service: Service, same_as_undisturbed: Check, at_a_random
     either_service.when(job_id, lambda job: job["attempt"] == 2, seconds=5)
     same_as_undisturbed(either_service, job_id)
     assert any("SIGKILL" in (entry["detail"] or "") for entry in either_service.job(job_id)["timeline"])
+
+
+def test_runner_of_a_job_that_rolls_back(
+    sqlite_service: Service, same_as_undisturbed: Callable[..., None], rolling: Truth
+) -> None:
+    """Before, while or after it goes back: it ends with the same bits, one point for each step, and says what it did."""
+    job_id = sqlite_service.submit(rolling.spec)
+    sqlite_service.when_at(job_id, random.randrange(rolling.steps * 4 // 10, rolling.steps * 6 // 10))
+    (runner,) = sqlite_service.worker.runners()
+    runner.kill()
+    same_as_undisturbed(sqlite_service, job_id, rolling)
+    events = sqlite_service.http.get(f"/v1/jobs/{job_id}/events?types=warning").json()["data"]
+    assert "rolled_back" in {each["data"]["code"] for each in events}
 
 
 def test_runner_that_crashes(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:

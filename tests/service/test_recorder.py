@@ -18,7 +18,7 @@ from core.jobs.checkpoints import list_checkpoints
 from core.jobs.events import list_events
 from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import give_back
-from core.jobs.metrics import series
+from core.jobs.metrics import record_points, series
 from core.jobs.queries import get_job
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired
@@ -118,6 +118,37 @@ def test_what_was_said_is_written_in_its_order(
     assert not (tmp_path / "2-last").exists()  # uploaded, and no longer needed here
     assert found(db, fence)[:3] == [(0, 0.1), (1, 0.2), (2, 0.3)]
     assert [(chunk.after_step, list(chunk.points.steps)) for chunk in rest] == [(2, [2, 3])]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_rollback_takes_back_what_came_behind_the_mark(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, full: bool
+) -> None:
+    """Points that are written and points that wait, behind a mark that was stored or not; later checkpoints go too."""
+    backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
+    store.full = full
+    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder.start()
+    backlog.put(points(lr=[(0, 0.1), (1, 0.1)], val_loss=[(2, 5.0)]))
+    backlog.put(checkpoint(tmp_path / "a", 2))
+    backlog.put(points(lr=[(2, 0.2)], val_loss=[(3, 6.0)]))
+    backlog.put(checkpoint(tmp_path / "a", 3))
+    backlog.put(points(lr=[(3, 0.3)]))
+    until("the later points are written", lambda: len(found(db, fence)) == 4)
+    backlog.put(points(lr=[(4, 0.4)]))
+    backlog.put(wire.pack("rollback", "j", {"step": 2, "message": "the loss became NaN"})[4:])
+    until("the run is back", lambda: "rolled_back" in warnings(db, fence))
+    store.full = False
+    backlog.put(checkpoint(tmp_path / "b", 2))
+    backlog.put(points(lr=[(2, 0.5), (3, 0.5)], val_loss=[(3, 1.0)]))
+    rest = recorder.close()
+    record_points(db, fence, rest)
+    assert recorder.failure is None
+    assert found(db, fence) == [(0, 0.1), (1, 0.1), (2, 0.5), (3, 0.5)]
+    assert found(db, fence, "val.loss") == [(2, 5.0), (3, 1.0)]
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [2]
+    said = [each.data for each in list_events(db, OWNER, fence.job_id) if each.data.get("code") == "rolled_back"]
+    assert said == [{"code": "rolled_back", "message": "the loss became NaN", "step": 2}]
 
 
 def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(

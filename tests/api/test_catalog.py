@@ -74,6 +74,39 @@ def test_a_preview_shows_what_averaging_does(
     assert [mark["step"] for mark in preview["marks"] if mark["kind"] == "collect"] == collected
 
 
+def test_a_preview_ends_where_the_run_does(shared: TestClient) -> None:
+    """Ten steps an epoch; at 0.1, 0.01 and 0.001 for two epochs each, the third of them is below 0.005."""
+    request = {
+        "schedule": {"name": "step", "step_size": "2ep"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "stop_lr": 0.005,
+        "epochs": 9,
+        "batch_size": 10,
+        "examples": 100,
+    }
+    preview = shared.post("/v1/schedules/preview", json=request).json()
+    assert (preview["total_steps"], preview["stop_reason"], len(preview["lr"])) == (90, "stop_lr", 40)
+    assert preview["marks"] == [{"step": 40, "kind": "stop"}]
+    answer = shared.post("/v1/schedules/preview", json=request | {"stop_lr": 1e-9})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/stop_lr")
+
+
+def test_a_preview_of_plateau_takes_the_metrics_that_it_shall_hear(shared: TestClient) -> None:
+    """One step an epoch: the second and the third evaluation are no better than the first."""
+    request = {
+        "schedule": {"name": "plateau", "patience": 2, "factor": 0.5},
+        "optimizer": {"name": "sgd", "lr": 0.5},
+        "metrics": [1.0, 1.0, 2.0],
+        "epochs": 5,
+        "batch_size": "full",
+    }
+    preview = shared.post("/v1/schedules/preview", json=request).json()
+    assert preview["lr"] == [0.5, 0.5, 0.5, 0.25, 0.25]
+    assert preview["marks"] == [{"step": 3, "kind": "reduction"}, {"step": 5, "kind": "stop"}]
+    deaf = shared.post("/v1/schedules/preview", json=request | {"schedule": {"name": "cosine"}})
+    assert (deaf.status_code, deaf.json()["errors"][0]["pointer"]) == (422, "/metrics")
+
+
 def test_the_index_leads_everywhere(shared: TestClient) -> None:
     links = shared.get("/").json()["links"]
     assert {name: shared.get(path).status_code for name, path in links.items()} == dict.fromkeys(links, 200)

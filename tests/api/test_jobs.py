@@ -74,6 +74,21 @@ def test_a_dry_run_stores_nothing(client: TestClient, service: Service) -> None:
     assert client.post("/v1/jobs", json=IRIS, headers={"Idempotency-Key": "k"}).status_code == 201
 
 
+def test_a_run_that_only_a_clock_ends(client: TestClient, service: Service) -> None:
+    """No number of steps anywhere; what is left is told from the share of the time."""
+    spec = IRIS | {"epochs": None, "seconds": 60}
+    assert client.post("/v1/jobs?dry_run=true", json=spec).json()["total_steps"] is None
+    job = client.post("/v1/jobs", json=spec).json()
+    assert (job["progress"]["steps"], job["progress"]["epochs"], job["seconds"]) == (None, None, 60)
+    progress = {"step": 99, "steps": None, "epoch": 9, "epochs": None, "fraction": 0.25}
+    beat(service.db, taken(service), lease_seconds=60, progress=progress)
+    shown = client.get(job["links"]["self"]).json()["progress"]
+    assert shown["fraction"] == 0.25
+    assert shown["eta_seconds"] >= 0
+    refused = client.post("/v1/jobs", json=spec | {"schedule": {"name": "cosine"}}).json()
+    assert [each["pointer"] for each in refused["errors"]] == ["/schedule/T_max"]
+
+
 def test_warnings_come_with_the_job(client: TestClient) -> None:
     spec = EXAMPLE | {"schedule": {"name": "cosine", "T_max": "0.7run"}}
     for answer in (client.post("/v1/jobs?dry_run=true", json=spec), client.post("/v1/jobs", json=spec)):

@@ -165,6 +165,28 @@ def test_a_schedule_as_a_picture(light: TestClient) -> None:
     assert light.post("/v1/schedules/preview", params={"format": "json"}, json=EXAMPLE).json()["total_steps"] == 1200
 
 
+def test_restarts_momentum_and_an_early_end_as_a_picture(light: TestClient) -> None:
+    """Ten steps an epoch: cycles of 10 and 20 steps; the rate is below 0.001 near the end of the second."""
+    run = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}, "epochs": 7, "batch_size": 10, "examples": 100}
+    schedule = {"name": "cosine_restarts", "T_0": "1ep", "T_mult": 2}
+
+    def drawn(**fields: Any) -> Picture:
+        answer = light.post("/v1/schedules/preview", params={"format": "svg"}, json=run | fields)
+        assert answer.status_code == 200, answer.text
+        return Picture.of(answer.text)
+
+    restarts = drawn(schedule=schedule)
+    assert "restart" in restarts.texts()
+    assert len(restarts.all("path", "rule")) == 2  # at 10 and at 30; at 70 the run is over
+    ended = drawn(schedule=schedule, stop_lr=0.001)
+    assert len(ended.all("path", "rule")) == 2  # a restart, and the end in the second cycle
+    assert "below stop_lr" in ended.texts()
+    cycled = {"name": "cyclic", "step_size_up": 5, "cycle_momentum": {"base": 0.8, "max": 0.9}}
+    assert "momentum" in drawn(schedule=cycled).texts()
+    plateau = {"name": "plateau", "patience": 1}
+    assert "reduced after a plateau" in drawn(schedule=plateau, metrics=[1.0, 1.0]).texts()
+
+
 @pytest.mark.parametrize("theme", ["auto", "light", "dark"])
 def test_a_picture_may_do_nothing_but_wear_its_own_style(light: TestClient, here: Service, theme: str) -> None:
     answer = light.get(f"/v1/jobs/{started(here).job_id}/plot.svg", params={"theme": theme})

@@ -34,6 +34,7 @@ SHORT = SPEC | {"epochs": 2}
 STEPS_PER_EPOCH = 40  # ceil(1258 / 32)
 SECONDS = 3.0  # a fault has to find the job at work, on a fast machine too
 MEASURED = {"throughput"}  # a measurement of time, not a result
+OF_STEPS = ("train.loss", "lr", "grad_norm")  # series whose points stand at the step that they are of
 
 
 @dataclass
@@ -56,9 +57,23 @@ class Truth:
                 self.series.setdefault(name, []).extend(zip(steps, values, strict=True))
         if kind == "checkpoint":
             self.digests[fields["kind"]] = fields["files"]["weights"]["sha256"]
+        if kind == "rollback":
+            for name, points in self.series.items():
+                last = fields["step"] - (name in OF_STEPS)
+                self.series[name] = [point for point in points if point[0] <= last]
 
     def stop_request(self) -> None:
         """Nobody stops it."""
+
+
+def undisturbed(spec: dict[str, Any], datasets: Path, scratch: Path) -> Truth:
+    """The job with no service around it."""
+    found = Truth(spec)
+    parsed = parse_job(json.dumps(spec).encode())
+    ended = runner.train_local(parsed, found, datasets=datasets, scratch=scratch)
+    assert (ended.outcome, ended.progress["step"]) == ("succeeded", found.steps)
+    found.results = ended.results
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -66,19 +81,23 @@ def truth(datasets: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     """The undisturbed run, with no service around it."""
 
     def run(epochs: int) -> Truth:
-        found = Truth(SPEC | {"epochs": epochs})
-        spec = parse_job(json.dumps(found.spec).encode())
         scratch = tmp_path_factory.mktemp("undisturbed")
-        ended = runner.train_local(spec, found, datasets=datasets("digits").parent, scratch=scratch)
-        assert (ended.outcome, ended.progress["step"]) == ("succeeded", found.steps)
-        found.results = ended.results
-        return found
+        return undisturbed(SPEC | {"epochs": epochs}, datasets("digits").parent, scratch)
 
     run(2)  # whatever torch does at its first steps
     begun = time.monotonic()
     run(10)
     epochs = 5 * math.ceil(2 * SECONDS / (time.monotonic() - begun))
     return run(min(max(epochs, 90), 900))
+
+
+@pytest.fixture(scope="session")
+def rolling(truth: Truth, datasets: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    """A job as long, whose rate is ruinous from its middle on until it has been rolled back."""
+    ruinous = {"name": "multistep", "milestones": ["0.5run"], "gamma": 2.0**60}
+    fields = {"schedule": ruinous, "rollback": {"factor": 2.0**-60}, "swa": None, "ema": None, "ensemble": None}
+    spec = SPEC | fields | {"epochs": truth.spec["epochs"]}
+    return undisturbed(spec, datasets("digits").parent, tmp_path_factory.mktemp("rolling"))
 
 
 @pytest.fixture
@@ -92,10 +111,10 @@ def at_a_random_moment(truth: Truth) -> Callable[[Service, str], None]:
 
 
 @pytest.fixture
-def same_as_undisturbed(truth: Truth) -> Callable[[Service, str], None]:
+def same_as_undisturbed(truth: Truth) -> Callable[..., None]:
     """The oracle: the job succeeded with the very bits of the undisturbed run, and no step was recorded twice."""
 
-    def check(service: Service, job_id: str) -> None:
+    def check(service: Service, job_id: str, truth: Truth = truth) -> None:
         job = service.ended(job_id)
         assert (job["status"], job["stop_reason"], job["error"]) == ("succeeded", "completed", None), job
         assert job["results"] == truth.results

@@ -112,6 +112,26 @@ def test_jobs_of_the_release_before_keep_the_newest(db: Database) -> None:
     assert status_by_step(db) == {5: "doomed", 10: "good", 15: "good", 20: "good"}
 
 
+def test_the_newest_ends_of_cycles_stay(db: Database) -> None:
+    fence = running(db, checkpoints={"keep_cycles": 2})
+    for step in (5, 10, 20):
+        record_checkpoint(db, fence, new_checkpoint(fence, step, kind="cycle_end"), [], resumable=False)
+    assert status_by_step(db, "cycle_end") == {5: "doomed", 10: "good", 20: "good"}
+
+
+def test_who_goes_back_takes_back_what_came_later(db: Database) -> None:
+    """Weights of any kind behind a new place to go on are of a past that is no more; what is damaged stays known."""
+    fence = running(db)
+    corrupt = record_checkpoint(db, fence, new_checkpoint(fence, 25), [], resumable=True)
+    mark_corrupt(db, fence, corrupt.id)
+    for step, kind in ((10, "last"), (15, "cycle_end"), (20, "last"), (20, "snapshot")):
+        record_checkpoint(db, fence, new_checkpoint(fence, step, kind=kind), [], resumable=kind == "last")
+    again = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
+    assert list_checkpoints(db, OWNER, fence.job_id) == [again]
+    assert status_by_step(db) == {10: "good", 20: "doomed", 25: "corrupt"}
+    assert state_of(db, fence.job_id)["checkpoint_id"] == again.id
+
+
 def test_there_is_one_best(db: Database) -> None:
     """Whichever came last, also when an attempt goes on from before the best step of the one before it."""
     fence = running(db)
@@ -125,7 +145,7 @@ def test_there_is_one_best(db: Database) -> None:
 def test_members_stay_as_many_as_the_ensemble_has(db: Database) -> None:
     """However many resumable checkpoints come and go; and a member that is written again is not counted twice."""
     fence = running(db, ensemble={"method": "checkpoints", "every": 4, "members": 3})
-    for step in (4, 8, 12, 16, 12):
+    for step in (4, 8, 12, 16, 16):
         record_checkpoint(db, fence, new_checkpoint(fence, step, kind="snapshot"), [], resumable=False)
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
     assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "snapshot"] == [8, 12, 16]

@@ -17,7 +17,7 @@ from core.jobs.feed import TYPES, Ask, Look, look, versions
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
-from core.jobs.metrics import Chunk, Points, record_points, series
+from core.jobs.metrics import Chunk, Points, record_points, roll_back, series
 from core.jobs.submit import submit
 from core.lifecycle import Status
 from tests.support.jobs import LEASE, OWNER, chunk, new_checkpoint, running, small_spec, taken
@@ -99,6 +99,14 @@ class Worker:
             self.book.turn(self.step)
             self.places.append(self.step)
 
+    def go_back(self) -> None:
+        """To one of its marks, in the same attempt; the mark is written again."""
+        self.step = self.random.choice(self.places)
+        self.book.go_back(self.step)
+        roll_back(self.db, self.fence, self.step, "diverged")
+        record_checkpoint(self.db, self.fence, new_checkpoint(self.fence, self.step), [], resumable=True)
+        self.places = [place for place in self.places if place <= self.step]
+
     def die(self) -> None:
         """And come back at the last checkpoint, which may prove to be damaged."""
         give_back(self.db, self.fence, cause="lost", lost=False, max_losses=3)
@@ -121,7 +129,8 @@ def test_nothing_is_lost_or_doubled(db: Database, seed: int, monkeypatch: pytest
     job_id = worker.fence.job_id
     readers = [Reader(db, job_id) for _ in range(3)]
     for _ in range(40):
-        worker.random.choice([worker.compute, worker.compute, worker.say, worker.report, worker.save, worker.die])()
+        deeds = [worker.compute, worker.compute, worker.say, worker.report, worker.save, worker.die, worker.go_back]
+        worker.random.choice(deeds)()
         for reader in readers:
             if worker.random.random() < 0.4:
                 reader.look(worker.random.choice([0, 1, 2, None]))

@@ -89,6 +89,16 @@ def test_every_interruption_leaves_the_same_end(
         assert kept == {step: digests(ends[step])["weights"] for step in due}
 
 
+def test_looking_leaves_no_trace(run: Train) -> None:
+    """However often it is evaluated and kept, a run with cycles goes the same way."""
+    quiet = cycling(evaluate={"every": "1run"}, target={"metric": "val.loss", "value": 0.0})
+    busy = cycling(evaluate={"every": "1st"}, checkpoints={"every": "1st"}, target={"metric": "val.loss", "value": 0.0})
+    (_, one), (_, other) = run(quiet), run(busy)
+    assert one.series()["train.loss"] == other.series()["train.loss"]
+    assert one.series()["incumbent.val.loss"] == other.series()["incumbent.val.loss"]
+    assert digests(one.checkpoints()[24]) == digests(other.checkpoints()[24])
+
+
 def test_who_cancels_has_the_incumbent(run: Train) -> None:
     ending, watcher = run(cycling(), Watcher(stop_after=5, request="cancel"))
     (point,) = watcher.series()["incumbent.val.loss"]

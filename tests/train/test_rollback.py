@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from core.engine.events import CheckpointWritten, RolledBack
+from core.engine.failure import DivergedError
 from core.engine.rate import Rate
+from core.engine.session import Session
+from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
 from tests.train.runs import Train, Watcher, as_resume, digests, job
+from tests.train.test_resume import FULL, OPTIONS
 
 NORMED = {"name": "mlp", "hidden": [12], "batch_norm": True, "dropout": 0.1}
 MOMENTUM = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
@@ -80,6 +84,38 @@ def test_it_is_as_if_rates_had_been_lower_from_the_mark_on(
         known, found = undisturbed.checkpoints(kind), watcher.checkpoints(kind)
         assert known.keys() <= found.keys()
         assert all(digests(found[step])["weights"] == digests(known[step])["weights"] for step in known), kind
+
+
+@pytest.mark.parametrize("name", sorted(components("optimizers")))
+def test_every_optimizer_goes_back(run: Train, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Ruined after step 21 in any case, whatever the optimizer would make of a rate; what it keeps is that of 16."""
+    kind: Any = components("optimizers")[name]
+    fields: dict[str, Any] = {
+        "model": NORMED | {"hidden": [16, 12]},
+        "optimizer": {"name": name, "lr": 0.01, **OPTIONS.get(name, {})},
+        "no_decay": ["bias"],
+        "sam": None if kind.closure else {"interval": 2},
+        "checkpoints": MARKS,
+        **(FULL if kind.full_batch else {}),
+    }
+    with monkeypatch.context() as patch:
+        rate = Rate.__call__
+        patch.setattr(Rate, "__call__", lambda self, t: rate(self, t) * (0.5 if t >= 16 else 1.0))
+        _, undisturbed = run(job(**fields))
+    judge = Session.judge
+
+    def ruined(self: Session, done: int) -> None:
+        judge(self, done)
+        if done == AT and not self.run.rate.rollbacks:
+            for each in self.run.network.floats():
+                each.fill_(math.nan)
+            raise DivergedError("nothing", done, 0.0)
+
+    monkeypatch.setattr(Session, "judge", ruined)
+    _, watcher = run(job(**fields, rollback=True))
+    assert [back.step for back in told(watcher)] == [16]
+    assert watcher.series() == undisturbed.series()
+    assert digests(watcher.checkpoints()[24])["weights"] == digests(undisturbed.checkpoints()[24])["weights"]
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bits(run: Train, ruin: Callable[[set[int]], None]) -> None:

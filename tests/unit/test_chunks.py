@@ -42,6 +42,16 @@ def test_what_was_handed_out_does_not_change_later() -> None:
     assert summary(before) == [("lr", 0, 0, 0, 3)]
 
 
+def test_going_back_forgets_what_was_not_written() -> None:
+    book = ChunkBook(0)
+    fill(book, "lr", 0, 1200)
+    book.go_back(500)
+    assert book.pending() == ()
+    fill(book, "lr", 500, 3)
+    assert summary(book.pending()) == [("lr", 500, 0, 500, 3)]
+    assert [chunk.rollbacks for chunk in book.pending()] == [1]
+
+
 def test_exactly_a_thousand_leaves_nothing_open() -> None:
     book = ChunkBook(0)
     fill(book, "lr", 0, 1000)

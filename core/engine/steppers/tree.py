@@ -39,11 +39,12 @@ def expected(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[st
 
 
 def unpack(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
-    """The inverse of pack(), into fresh optimizers of the same kinds on the same parameters."""
+    """The inverse of pack(), into optimizers of the same kinds on the same parameters."""
     tree = _read(found[f"{prefix}tree"])
     for name, optimizer in optimizers.items():
         parameters = _parameters(optimizer)
         content = _decode(tree[name], f"{prefix}{name}", found, parameters[0].device)
+        optimizer.state.clear()
         for key, value in content["state"].items():
             optimizer.state[parameters[key] if isinstance(key, int) else key] = value
         for group, values in zip(optimizer.param_groups, content["groups"], strict=True):

@@ -157,7 +157,7 @@ def test_a_waiting_job_says_when_it_starts_and_ends(client: TestClient, service:
     finish(service.db, taken(service), Ending(Status.SUCCEEDED, "completed"), [])
     ran_for(service.db, done["id"], 30.0)
     back, fresh = posted(client, priority=5), posted(client)
-    beat(service.db, fence := taken(service), lease_seconds=60, progress={"step": 4, "steps": 8})
+    beat(service.db, fence := taken(service), lease_seconds=60, progress={"step": 4, "steps": 8, "fraction": 0.5})
     give_back(service.db, fence, cause="stop", lost=False, max_losses=3)
     ran_for(service.db, back["id"], 8.0)
     tags = [client.get(one["links"]["self"]).headers["etag"] for one in (back, fresh)]

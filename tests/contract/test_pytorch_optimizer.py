@@ -17,6 +17,7 @@ from core.recipe.models.cnn import CNN
 from core.recipe.optimizers.pytorch_optimizer import PytorchOptimizer, offered
 from tests.support import offered as package
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = DataFacts(examples=16, input_shape=(1, 4, 4), task="classification", outputs=3)
 MODEL = CNN(channels=(3,), hidden=(6, 5))
 ACCEPTED = sorted(offered()["accepted"])

@@ -22,6 +22,7 @@ from core.recipe.optimizers.rmsprop import RMSprop
 from core.recipe.optimizers.sgd import SGD
 from tests.train.rules import Rule, adadelta, adagrad, adam, adamax, nadam, radam, rmsprop, sgd
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 START = [0.5, -1.25, 3.0, 0.0]
 GRADIENTS = [[0.1, -0.2, 0.3, 1.0], [0.4, 0.0, -0.7, -2.0], [-0.3, 0.9, 0.05, 0.5], [0.2, 0.2, -0.1, 1e-3]]
 RATES = [0.1, 0.07, 0.2, 0.01]

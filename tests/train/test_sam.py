@@ -19,6 +19,7 @@ from core.recipe.sam import SAM
 from tests.train.runs import Train, job
 from tests.train.test_optimizers import point
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TABLE = DataFacts(examples=50, input_shape=(6,), task="classification", outputs=3)
 CURVATURES = [1.0, 10.0]

@@ -35,6 +35,7 @@ from core.recipe.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from core.recipe.optimizers.sgd import SGD
 from tests.train.runs import Train, Watcher, digests, job
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TABLE = DataFacts(examples=40, input_shape=(6,), task="classification", outputs=3)
 PICTURES = DataFacts(examples=40, input_shape=(1, 8, 8), task="classification", outputs=3)

@@ -63,13 +63,16 @@ def update(optimizer: Optimizer) -> Update:
 
 def steer(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
     """Rate and momentum of the coming step; the momentum of an optimizer with betas is the first of them."""
-    for group in optimizer.param_groups:
+    groups = optimizer.param_groups
+    for group in groups:
         group["lr"] = lr
-        if momentum is not None:
-            if "betas" in group:
-                group["betas"] = (momentum, *group["betas"][1:])
-            elif "momentum" in group:
-                group["momentum"] = momentum
+    if momentum is None:
+        return
+    for group in groups:
+        if "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        elif "momentum" in group:
+            group["momentum"] = momentum
 
 
 def halves(weights: nn.Parameter, undecayed: int) -> list[Group]:

@@ -19,7 +19,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "null": (type(None),),
 }
-Options = Annotated[dict[str, JsonValue], Field(max_length=32)]
+Options = Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field(max_length=32)]
 
 
 class PytorchOptimizer(OptimizerSpec):

@@ -134,7 +134,7 @@ def test_a_rollback_takes_back_what_came_behind_the_mark(
     backlog.put(points(lr=[(2, 0.2)], val_loss=[(3, 6.0)]))
     backlog.put(checkpoint(tmp_path / "a", 3))
     backlog.put(points(lr=[(3, 0.3)]))
-    until("the later points are written", lambda: len(found(db, fence)) == 4)
+    until("the later points are written", lambda: series(db, fence.job_id).get("lr") and len(found(db, fence)) == 4)
     backlog.put(points(lr=[(4, 0.4)]))
     backlog.put(wire.pack("rollback", "j", {"step": 2, "message": "the loss became NaN"})[4:])
     until("the run is back", lambda: "rolled_back" in warnings(db, fence))

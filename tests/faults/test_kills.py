@@ -37,7 +37,7 @@ def test_runner(either_service: Service, same_as_undisturbed: Check, at_a_random
 def test_runner_of_a_job_that_rolls_back(
     sqlite_service: Service, same_as_undisturbed: Callable[..., None], rolling: Truth
 ) -> None:
-    """Before, while or after it goes back: it ends with the same bits, one point for each step, and says what it did."""
+    """Before, while or after it goes back: the same bits, one point for each step, and it says what it did."""
     job_id = sqlite_service.submit(rolling.spec)
     sqlite_service.when_at(job_id, random.randrange(rolling.steps * 4 // 10, rolling.steps * 6 // 10))
     (runner,) = sqlite_service.worker.runners()

@@ -1,15 +1,34 @@
 """Fixtures of the training tests."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from core.engine import session
 from core.recipe.data import DataSpec
-from tests.train.runs import Train, trainer
+from tests.train.runs import Script, Train, trainer
 
 
 @pytest.fixture
 def run(tmp_path: Path, datasets: Callable[[str | DataSpec], Path]) -> Train:
     """Train in this process; see tests.train.runs.trainer."""
     return trainer(tmp_path, datasets)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Make the losses of evaluations come out as written, in their order, then stay at the last value."""
+
+    def write(values: list[float]) -> None:
+        losses: Iterator[float] = iter(values)
+        seen = [math.nan]
+
+        def evaluate(*_: object) -> dict[str, float]:
+            seen[0] = next(losses, seen[0])
+            return {"loss": seen[0], "accuracy": 0.5}
+
+        monkeypatch.setattr(session, "evaluate", evaluate)
+
+    return write

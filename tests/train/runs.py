@@ -80,6 +80,7 @@ class Watcher:
 
 
 Train = Callable[..., tuple[Ended, Watcher]]
+Script = Callable[[list[float]], None]
 
 
 def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:

@@ -1,41 +1,22 @@
 """Patience counts evaluations, exactly; the best weights are what a run reports, however it ended."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from core.engine import session
 from core.engine.best import Best
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import build_network
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.stopping import EarlyStopping
-from tests.train.runs import Train, Watcher, digests, job
+from tests.train.runs import Script, Train, Watcher, digests, job
 
 NORMED = {"name": "mlp", "hidden": [12], "batch_norm": True, "dropout": 0.1}
 NOISY = {"name": "sgd", "lr": 0.5, "momentum": 0.9}
 FACTS = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make the evaluations of the trained weights come out as written, then stay at the last value."""
-
-    def write(values: list[float]) -> None:
-        losses: Iterator[float] = iter(values)
-        seen = [math.nan]
-
-        def evaluate(*_: object) -> dict[str, float]:
-            seen[0] = next(losses, seen[0])
-            return {"loss": seen[0], "accuracy": 0.5}
-
-        monkeypatch.setattr(session, "evaluate", evaluate)
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -54,7 +35,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_it_stops_after_exactly_so_many(
-    run: Train, script: Any, policy: dict[str, Any], losses: list[float], expected: tuple[int, int]
+    run: Train, script: Script, policy: dict[str, Any], losses: list[float], expected: tuple[int, int]
 ) -> None:
     stops, best = expected
     script(losses)
@@ -69,7 +50,7 @@ def test_it_stops_after_exactly_so_many(
     assert ending.results["best"]["val"]["loss"] == losses[best // 2 - 1]
 
 
-def test_a_budget_that_is_spent_first_is_completed(run: Train, script: Any) -> None:
+def test_a_budget_that_is_spent_first_is_completed(run: Train, script: Script) -> None:
     """Three epochs of eight steps: the evaluation that ends patience is the run's last one."""
     script([1.0, 2.0, 2.0])
     ending, _ = run(job(early_stopping={"patience": 2}))
@@ -127,7 +108,7 @@ def test_every_interruption_leaves_the_same_end(run: Train) -> None:
         assert joined == whole.series()["val.loss"]
 
 
-def test_a_run_that_stopped_early_ends_at_once_when_resumed(run: Train, script: Any) -> None:
+def test_a_run_that_stopped_early_ends_at_once_when_resumed(run: Train, script: Script) -> None:
     spec = job(evaluate={"every": "2st"}, early_stopping={"patience": 1})
     script([1.0, 2.0])
     ending, watcher = run(spec)
@@ -137,7 +118,7 @@ def test_a_run_that_stopped_early_ends_at_once_when_resumed(run: Train, script: 
     assert second.checkpoints() == second.checkpoints("best") == {}
 
 
-def test_best_goes_out_with_each_resumable_checkpoint_once(run: Train, script: Any) -> None:
+def test_best_goes_out_with_each_resumable_checkpoint_once(run: Train, script: Script) -> None:
     """Improvements at 2 and 6, checkpoints every 4 steps; those at 12, 16 and 20 have nothing new to say."""
     script([3.0, 3.0, 2.0, 2.5])
     spec = job(evaluate={"every": "2st"}, checkpoints={"every": "4st"}, early_stopping={"patience": 99})
@@ -147,7 +128,7 @@ def test_best_goes_out_with_each_resumable_checkpoint_once(run: Train, script: A
     assert order == [*expected, ("best", 6), ("last", 24)]
 
 
-def test_who_cancels_keeps_the_best(run: Train, script: Any) -> None:
+def test_who_cancels_keeps_the_best(run: Train, script: Script) -> None:
     script([1.0, 2.0])
     spec = job(evaluate={"every": "2st"}, early_stopping={"patience": 9})
     ending, watcher = run(spec, Watcher(stop_after=5, request="cancel"))

@@ -1,33 +1,12 @@
 """What ends a run before its budget, at exactly the step at which it should; and what plateau hears until then."""
 
-import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from core.engine import session
-from tests.train.runs import Train, Watcher, digests, job
+from tests.train.runs import Script, Train, Watcher, digests, job
 
 NORMED = {"name": "mlp", "hidden": [12], "batch_norm": True, "dropout": 0.1}
-Script = Callable[[list[float]], None]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Make losses of evaluations come out as written, in their order, then stay at the last value."""
-
-    def write(values: list[float]) -> None:
-        losses: Iterator[float] = iter(values)
-        seen = [math.nan]
-
-        def evaluate(*_: object) -> dict[str, float]:
-            seen[0] = next(losses, seen[0])
-            return {"loss": seen[0], "accuracy": 0.5}
-
-        monkeypatch.setattr(session, "evaluate", evaluate)
-
-    return write
 
 
 class Timed(Watcher):

@@ -72,9 +72,9 @@ class CheckpointWritten:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """The run is back where `step` steps were complete: points and checkpoints behind that are void.
+    """The run is back at its mark, where `step` steps were complete: what was told since is void.
 
-    The mark at `step` was a resumable checkpoint, or the start; it comes again right after this, with what has changed.
+    The mark was a resumable checkpoint, or the start (0: everything is void); it comes again right after this.
     """
 
     step: int

@@ -32,6 +32,11 @@ class Mark:
         self._copies[STANDING] = torch.frombuffer(bytearray(text), dtype=torch.uint8).clone()
 
     @property
+    def known(self) -> bool:
+        """Whether there is a place to go back to."""
+        return bool(self._copies)
+
+    @property
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors at the mark."""
         return self._part(WEIGHTS)

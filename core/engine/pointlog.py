@@ -30,8 +30,14 @@ class PointLog(StepLog):
         super().__init__(every, calendar, rate, first)
         self._weights = network.weights.detach()
         self._names = names
-        self._start = [] if first else [(0, self._weights.tolist(), time.time())]
         self._places: list[Tensor] = []
+        self.restart(first)
+
+    def restart(self, first: int) -> None:
+        """A run that begins, again or not, begins where the weights are."""
+        super().restart(first)
+        self._places.clear()
+        self._start = [] if first else [(0, self._weights.tolist(), time.time())]
 
     def note(self, loss: Tensor, norm: Tensor | None = None) -> bool:
         """Keep the weights too, as they are after the step."""

@@ -61,7 +61,7 @@ class Session:
     def begin(self) -> None:
         """Say what runs, and whether it can be exact. The start is the first place to go back to."""
         run = self.run
-        if run.standing.step == 0:
+        if run.mark and not run.mark.known:
             self._set_mark()
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
         self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))

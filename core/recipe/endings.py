@@ -25,20 +25,20 @@ BOUND_IT = 'give "steps" or "epochs" too, or a length in steps or epochs'
 
 def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
     """Whatever listens to an evaluation listens to one that there is; `series` are those of the job's own weights."""
-    averages = [name for name, on in (("swa", spec.swa), ("ema", spec.ema)) if on]
-    all_series = (*series, *(f"{weights}.{name}" for weights in averages for name in series))
+    scheduled = (*series, *(f"ema.{name}" for name in series if spec.ema))
+    all_series = (*scheduled, *(f"swa.{name}" for name in series if spec.swa))  # once SWA begins, no schedule listens
     asked = {
-        "/early_stopping/monitor": spec.early_stopping.monitor if spec.early_stopping else None,
-        "/schedule/monitor": spec.schedule.watches(),
-        "/target/metric": spec.target.metric if spec.target else None,
+        "/early_stopping/monitor": (spec.early_stopping.monitor if spec.early_stopping else None, all_series),
+        "/schedule/monitor": (spec.schedule.watches(), scheduled),
+        "/target/metric": (spec.target.metric if spec.target else None, all_series),
     }
-    watched = {pointer: name for pointer, name in asked.items() if name is not None}
+    watched = {pointer: (name, known) for pointer, (name, known) in asked.items() if name is not None}
     kept = spec.checkpoints
     if spec.data.judged_on == "val" and spec.split().validation < 1:
         for pointer in [*watched, *(["/checkpoints/keep_best"] if kept.keep_best else [])]:
             yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
     else:
-        yield from (_unknown(*each, all_series) for each in watched.items() if each[1] not in all_series)
+        yield from (_unknown(at, name, known) for at, (name, known) in watched.items() if name not in known)
     wanted = kept.keep_best or kept.monitor != type(kept).model_fields["monitor"].default
     if wanted and kept.monitor not in series:
         yield _unknown("/checkpoints/monitor", kept.monitor, series)
@@ -102,7 +102,8 @@ def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
         message = f"the rate begins at {begins:.3g}, below {bound:.3g}: the run would end before it starts"
         yield FieldProblem("/stop_lr", message, "make it smaller than the rate at the start, or leave it out")
     elif course.stop(rate) is None:
-        low = min((rate(min(end, course.scheduled) - 1) for _, end in stretches), default=begins)
+        ends = (min(end, course.scheduled) for start, end in stretches if start < course.scheduled)
+        low = min((rate(end - 1) for end in ends), default=begins)
         message = f"{schedule.name} does not fall below {bound:.3g} within this run; the lowest rate is {low:.3g}"
         yield FieldProblem("/stop_lr", message, f"choose it above {low:.3g}, or leave it out")
 

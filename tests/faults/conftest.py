@@ -59,7 +59,7 @@ class Truth:
             self.digests[fields["kind"]] = fields["files"]["weights"]["sha256"]
         if kind == "rollback":
             for name, points in self.series.items():
-                last = fields["step"] - (name in OF_STEPS)
+                last = fields["step"] - (name in OF_STEPS or fields["step"] == 0)
                 self.series[name] = [point for point in points if point[0] <= last]
 
     def stop_request(self) -> None:

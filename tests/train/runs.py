@@ -59,7 +59,7 @@ class Watcher:
         for event in self.events:
             if isinstance(event, RolledBack):
                 for name, points in found.items():
-                    last = event.step - 1 if name in OF_STEPS else event.step
+                    last = event.step - (name in OF_STEPS or event.step == 0)
                     found[name] = [point for point in points if point[0] <= last]
             if isinstance(event, Points):
                 for name, (steps, values, times) in event.series.items():

@@ -12,7 +12,7 @@ from core.engine.rate import Rate
 from core.engine.session import Session
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
-from tests.train.runs import Train, Watcher, as_resume, digests, job
+from tests.train.runs import Train, Watcher, digests, job
 from tests.train.test_resume import FULL, OPTIONS
 
 NORMED = {"name": "mlp", "hidden": [12], "batch_norm": True, "dropout": 0.1}
@@ -170,8 +170,28 @@ def test_the_start_is_a_mark_too(run: Train) -> None:
     assert ending.outcome == "succeeded"
     _, gentle = run(job(**fields, optimizer=steep | {"lr": 0.001}))
     assert watcher.series() == gentle.series()
-    manifest = as_resume(watcher.checkpoints()[0]).manifest
-    assert (manifest["step"], manifest["results"]) == (0, None)
+    again, second = run(job(**fields, optimizer=steep, rollback={"factor": 0.001}), resume=watcher.checkpoints()[0])
+    assert (told(second), again.results, second.series()) == ([], ending.results, watcher.series())
+    (last,) = {max(each.checkpoints()) for each in (watcher, second)}
+    assert digests(second.checkpoints()[last]) == digests(watcher.checkpoints()[last])
+    assert second.checkpoints()[last].manifest["digest"] == watcher.checkpoints()[last].manifest["digest"]
+
+
+def test_a_point_begins_again_where_it_began(run: Train) -> None:
+    """X <- x - 2 · 2 x triples the distance at each step until no float holds it; a quarter of the rate ends at 0."""
+    data = {"name": "function", "function": "square"}
+    fields: dict[str, Any] = {
+        "data": data,
+        "model": {"name": "point", "start": [1.0]},
+        "batch_size": "full",
+        "epochs": None,
+        "steps": 200,
+    }
+    _, watcher = run(job(**fields, optimizer={"name": "sgd", "lr": 2.0}, rollback={"factor": 0.25}))
+    _, gentle = run(job(**fields, optimizer={"name": "sgd", "lr": 0.5}))
+    assert [back.step for back in told(watcher)] == [0]
+    assert watcher.series() == gentle.series()
+    assert watcher.series()["point.x"][:3] == [(0, 1.0), (1, 0.0), (2, 0.0)]
 
 
 def test_stop_lr_counts_what_rollbacks_do(run: Train, ruin: Callable[[set[int]], None]) -> None:

@@ -82,6 +82,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"stop_lr": 0.01, "schedule": {"name": "cosine"}, "swa": True}, "/stop_lr", "the lowest rate is 0.0129"),
     ({"schedule": {"name": "plateau", "monitor": "val.los"}}, "/schedule/monitor", 'mean "val.loss"?'),
     ({"schedule": {"name": "plateau", "monitor": "swa.val.loss"}}, "/schedule/monitor", "there are val.loss"),
+    (
+        {"schedule": {"name": "plateau", "monitor": "swa.val.loss"}, "swa": True, "ema": {"with_swa": True}},
+        "/schedule/monitor",
+        "there are val.loss, val.accuracy, ema.val.loss, ema.val.accuracy",
+    ),
+    ({"stop_lr": 0.01, "ensemble": {"method": "snapshot"}}, "/stop_lr", "the lowest rate is 0.1"),
     ({"schedule": {"name": "plateau", "threshold_mode": "relative"}}, "/schedule/threshold_mode", "'rel' or 'abs'"),
     ({"target": {"metric": "val.acuracy", "value": 0.9}}, "/target/metric", 'mean "val.accuracy"?'),
     ({"target": {"metric": "val.loss"}}, "/target/value", "required"),

@@ -16,7 +16,6 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from core.engine.optimizer import build_stepper
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -25,6 +24,7 @@ from core.engine.datasets.resident import Part
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
+from core.engine.steppers.flat import build as build_stepper
 from core.recipe.averaging import EmaPhase, Occasions
 from core.recipe.spec import JobSpec
 
@@ -71,7 +71,8 @@ def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
     ema = ExponentialMean(EmaPhase(ALWAYS, 0.999), network_of(spec))
     plain: nn.Module = deepcopy(network.module)
     torchs_swa = AveragedModel(plain, use_buffers=True)
-    torchs_ema = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    multi_avg = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
+    torchs_ema = AveragedModel(plain, multi_avg_fn=multi_avg, use_buffers=True)
     return {
         "engine's SWA": lambda: swa.collect(network),
         "engine's EMA": lambda: ema.collect(network),

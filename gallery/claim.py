@@ -67,7 +67,8 @@ class Picture:
 class Claim:
     """`slug` names the folder of its job files, one for each variant. A robust claim that fails is a bug.
 
-    `text` has three plain sentences; `seeds` of each variant are trained, paired by seed.
+    `text` has three plain sentences; `seeds` of each variant are trained, paired by seed. `also_tried` says what other
+    settings showed before these were chosen: a claim that was looked for until it held is worth less, and says so.
     """
 
     slug: str
@@ -78,6 +79,7 @@ class Claim:
     robust: bool
     judge: Callable[[Runs], Seen]
     picture: Picture
+    also_tried: str = ""
 
 
 def share(wins: Sequence[bool]) -> str:

@@ -122,7 +122,7 @@ CLAIMS = (
         "The minimum at 1.5 is sharp, the one at -2 is wide. Gradient descent holds a minimum of curvature h while "
         "its rate is below 2/h, here 0.0450. Restarts of a high rate therefore leave the sharp one and end in the "
         "wide one.",
-        "lr 0.044 stays at 1.4998, lr 0.046 does not; SGDR from 0.2 ends at -2",
+        "lr 0.044 ends at 1.4998, lr 0.046 cannot settle there; SGDR from 0.2 ends at -2",
         seeds=1,
         robust=True,
         judge=sharp_and_flat,

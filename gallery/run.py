@@ -115,9 +115,9 @@ def report(parts: list[str], jobs: int, seconds: float) -> str:
     head = f"""# The gallery
 
 What is said about gradient descent, checked by jobs that anybody can post. Each entry has its job files, what they
-were expected to show and what they showed, over all the seeds that were tried. Some claims are asserted at the settings
-of their job files: `make gallery` fails when one does not hold. The others are shown as they came out. Where the settings
-were chosen after other ones had been tried, the entry says what those showed.
+were expected to show and what they showed, over all the seeds that were tried. Some claims are asserted at the
+settings of their job files: `make gallery` fails when one does not hold. The others are shown as they came out. Where
+settings were chosen after other ones had been tried, the entry says what those showed.
 
 This page was written by `make gallery`: {jobs} jobs in {seconds / 60:.0f} minutes on {os.cpu_count()} cores.
 """

@@ -1,11 +1,13 @@
 """The same bits every time: where randomness comes from, and the switches that make torch repeat itself."""
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 
 from core.engine.failure import EngineError
@@ -32,6 +34,20 @@ def private_randomness(seed: int, *purpose: str | int) -> Iterator[None]:
         yield
     finally:
         torch.default_generator.set_state(before)
+
+
+@contextmanager
+def foreign_randomness() -> Iterator[None]:
+    """Inside, the global generators of Python and NumPy are seeded by a draw from torch's, which checkpoints hold."""
+    python, foreign = random.getstate(), np.random.get_state()  # noqa: NPY002 - this one is what packages draw from
+    seed = int(torch.randint(2**32, (), generator=torch.default_generator))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(foreign)  # noqa: NPY002
 
 
 def seed_device(device: torch.device, seed: int) -> None:

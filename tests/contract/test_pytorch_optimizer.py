@@ -1,8 +1,13 @@
 """The table of pytorch-optimizer's optimizers against the package, and every one of them at work."""
 
+import inspect
 import json
+import random
+import re
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -13,8 +18,10 @@ from core.engine.networks.network import Network, build_network
 from core.engine.steppers.shaped import build
 from core.engine.steppers.stepper import Stepper
 from core.recipe.facts import DataFacts
+from core.recipe.models.base import ModelSpec
 from core.recipe.models.cnn import CNN
-from core.recipe.optimizers.pytorch_optimizer import PytorchOptimizer, offered
+from core.recipe.models.mlp import MLP
+from core.recipe.optimizers.pytorch_optimizer import DRAWING_ELSEWHERE, PytorchOptimizer, offered
 from tests.support import offered as package
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,9 +38,9 @@ def test_the_table_is_what_the_package_says() -> None:
     assert not table["accepted"].keys() & table["refused"].keys()
 
 
-def driver(name: str) -> tuple[Network, Stepper]:
-    network = build_network(MODEL, PICTURES, 0, torch.device("cpu"))
-    spec = PytorchOptimizer(optimizer=name, lr=0.01).resolved()
+def driver(name: str, model: ModelSpec = MODEL, **options: Any) -> tuple[Network, Stepper]:
+    network = build_network(model, PICTURES, 0, torch.device("cpu"))
+    spec = PytorchOptimizer(optimizer=name, lr=0.01, options=options).resolved()
     return network, build(spec, network, lambda: pytest.fail("nothing is judged elsewhere"))
 
 
@@ -67,6 +74,42 @@ def test_it_trains_and_goes_on_where_it_was_interrupted(name: str) -> None:
         stepper.restore(state)
         steps(second, stepper, 2, 6)
     assert torch.equal(second.weights, network.weights)
+
+
+SQUARE = MLP(hidden=(70, 70, 70))  # two matrices that sara can choose between
+DRAWN: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
+    "kron": (MODEL, {"balance_prob": 0.5}),
+    "sara": (SQUARE, {"lambda_rank": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_draws_outside_of_torch_draws_the_same_again(name: str) -> None:
+    """As above, where each step draws; and whoever else draws there is not disturbed."""
+    model, options = DRAWN[name]
+    ends = []
+    for disturbance in range(3):
+        random.seed(disturbance)
+        np.random.seed(disturbance)  # noqa: NPY002 - what packages draw from
+        expected = random.Random(disturbance).random(), np.random.RandomState(disturbance).random()
+        with private_randomness(1, name):
+            network, stepper = driver(name, model, **options)
+            steps(network, stepper, 0, 12)
+        assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+        ends.append(network.weights.detach())
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
+def test_those_that_draw_elsewhere_are_known() -> None:
+    """Whose source names Python's or NumPy's generator."""
+    kinds = {name: package.classes()[name] for name in ACCEPTED}
+    drawing = {
+        name
+        for name, kind in kinds.items()
+        if re.search(r"^import random$|\bnp\.random\b", inspect.getsource(inspect.getmodule(kind)), re.MULTILINE)
+    }
+    assert drawing == DRAWING_ELSEWHERE == DRAWN.keys()
 
 
 HOPELESS = {

@@ -1,6 +1,7 @@
 """Optimizers that ask for the shape of a weight: on the network's own parameters, views of the flat buffer."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.engine.determinism import foreign_randomness
 from core.engine.networks.network import Network
 from core.engine.steppers import tree
 from core.engine.steppers.elsewhere import Elsewhere
@@ -18,11 +20,15 @@ from core.recipe.optimizers.base import OptimizerSpec
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One optimizer on some of the parameters; it goes `pace` times as fast as the schedule says."""
+    """One optimizer on some of the parameters; it goes `pace` times as fast as the schedule says.
+
+    A `foreign` one draws from generators that are not torch's.
+    """
 
     optimizer: Optimizer
     names: tuple[str, ...]
     pace: float = 1.0
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ class ShapedStepper:
         with torch.no_grad():
             for part in self.parts.values():
                 steer(part.optimizer, lr * part.pace, momentum)
-                update(part.optimizer)(part.optimizer)
+                with foreign_randomness() if part.foreign else nullcontext():
+                    update(part.optimizer)(part.optimizer)
 
     def presented(self) -> Network:
         """The trained network itself."""
@@ -72,7 +79,7 @@ def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewh
 
 def part(spec: OptimizerSpec, network: Network, chosen: Mapping[str, nn.Parameter], pace: float = 1.0) -> Part:
     """The spec's optimizer on the chosen parameters."""
-    return Part(make(spec, groups(network, chosen.values())), tuple(chosen), pace)
+    return Part(make(spec, groups(network, chosen.values())), tuple(chosen), pace, spec.draws_elsewhere)
 
 
 def groups(network: Network, parameters: Iterable[nn.Parameter]) -> list[Group]:

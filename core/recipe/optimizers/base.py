@@ -46,6 +46,11 @@ class OptimizerSpec(Component):
         return self.implementation
 
     @property
+    def draws_elsewhere(self) -> bool:
+        """Whether it draws random numbers from generators that are not torch's."""
+        return False
+
+    @property
     def others(self) -> "OptimizerSpec":
         """What steps the weights that this one is not made for; where it is made for all, itself."""
         return self

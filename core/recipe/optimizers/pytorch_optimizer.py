@@ -19,6 +19,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "null": (type(None),),
 }
+DRAWING_ELSEWHERE = frozenset({"kron", "sara"})  # from NumPy's generator, and from Python's
 Options = Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field(max_length=32)]
 
 
@@ -71,6 +72,10 @@ class PytorchOptimizer(OptimizerSpec):
 
     def target(self) -> str:
         return f"{self.implementation}:{offered()['accepted'][self.optimizer]['class']}"
+
+    @property
+    def draws_elsewhere(self) -> bool:
+        return self.optimizer in DRAWING_ELSEWHERE
 
     def resolved(self) -> Self:
         """With the defaults of all its options written out; an infinite one, which JSON cannot write, stays unsaid."""

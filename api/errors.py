@@ -27,6 +27,7 @@ STATUS: Mapping[Kind, int] = {
     "too_large": 413,
     "unsupported": 415,
     "quota": 429,
+    "storage": 507,
     "unavailable": 503,
 }
 RETRY_AFTER_SECONDS = 2  # the reconciler's rhythm: what was away is usually back by then

@@ -15,6 +15,7 @@ Kind = Literal[
     "too_large",
     "unsupported",
     "quota",
+    "storage",
     "unavailable",
 ]
 
@@ -123,6 +124,13 @@ class QuotaExceeded(BasinError):
 
     code = "quota_exceeded"
     kind = "quota"
+
+
+class StorageFull(BasinError):
+    """As much is stored as this key allows."""
+
+    code = "storage_full"
+    kind = "storage"
 
 
 class Unavailable(BasinError):

@@ -21,12 +21,16 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Limits(BaseModel):
-    """How much a key may ask for; None is no limit. Jobs are counted by owner, requests by key and api process."""
+    """How much a key may ask for; None is no limit.
+
+    Jobs and what they store are counted by owner, requests by key and api process.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     queued_jobs: int | None = Field(default=None, ge=1, le=10**9)
     running_jobs: int | None = Field(default=None, ge=1, le=10**6)
+    stored_bytes: int | None = Field(default=None, ge=1, le=10**18)
     requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
 
     def filled(self, defaults: "Limits | None") -> "Limits":

@@ -124,7 +124,8 @@ def _of_exit(seen: Observed) -> Decision:
     if seen.asked is Asked.CANCEL:
         return Finish(Status.CANCELLED, "cancelled", None, {}, seen.progress)
     if seen.asked in {Asked.PAUSE, Asked.STOP}:
-        return GiveBack(f"{seen.asked}: no checkpoint in time, the last one counts")
+        late = "" if seen.exit is None else ": no checkpoint in time, the last one counts"  # None: it never began
+        return GiveBack(f"{seen.asked}{late}")
     return _of_death(seen)
 
 

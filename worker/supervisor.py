@@ -228,7 +228,7 @@ def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:
 def _interrupted(attempt: Attempt) -> bool:
     """Whether to provide for a runner no longer."""
     heart = attempt.heart
-    unwanted = heart.desired is Desired.CANCEL or attempt.shop.stopping.is_set()
+    unwanted = heart.desired is not Desired.RUN or attempt.shop.stopping.is_set()
     return unwanted or heart.fenced or heart.given_up
 
 
@@ -237,7 +237,8 @@ def _unstarted(attempt: Attempt) -> Observed:
     heart = attempt.heart
     if heart.fenced or heart.given_up:
         return Observed(cut=Cut.FENCED if heart.fenced else Cut.OUT_OF_TOUCH)
-    return Observed(asked=Asked.CANCEL if heart.desired is Desired.CANCEL else Asked.STOP)
+    asked = {Desired.CANCEL: Asked.CANCEL, Desired.PAUSE: Asked.PAUSE}.get(heart.desired, Asked.STOP)
+    return Observed(asked=asked)
 
 
 def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tuple[Observed, tuple[Chunk, ...]]:

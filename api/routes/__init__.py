@@ -20,10 +20,12 @@ from api.routes import (
     plots,
     schedules,
     telemetry,
+    verbs,
 )
 
 NOUNS = (
     jobs.router,
+    verbs.router,
     changes.router,
     events.router,
     metrics.router,

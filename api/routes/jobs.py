@@ -1,4 +1,4 @@
-"""Jobs: submit, read, list, cancel."""
+"""Jobs: submit, read, list."""
 
 import hashlib
 import json
@@ -25,7 +25,6 @@ from api.search import BY_METADATA, JobsQuery, Status
 from core.errors import Conflict, NotFound, Unauthenticated
 from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
 from core.jobs.submit import Idempotency, submit
-from core.jobs.verbs import cancel
 from core.jobs.waiting import Outlook, outlook
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
@@ -152,7 +151,7 @@ class SubmitQuery(Query):
     response_model=Job,
     responses={
         200: {"model": Job | DryRun, "description": "The first job of this Idempotency-Key, or the dry run"},
-        **problems(400, 408, 409, 413, 415, 422),
+        **problems(400, 408, 409, 413, 415, 422, 507),
     },
     openapi_extra=reads("JobSpec", digits_with_swa=EXAMPLE, smallest=SMALLEST),
 )
@@ -244,19 +243,6 @@ def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -
     return answer(service, get_job(service.db, owner, job_id), 200)
 
 
-@router.post(
-    "/{job_id}/cancel",
-    operation_id="cancel_job",
-    status_code=202,
-    response_model=Job,
-    responses=problems(404, 409, 413, 415),
-)
-def cancel_job(job_id: JobId, caller: Caller, service: Running) -> Json:
-    """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
-    cancel(service.db, caller.owner, job_id)
-    return answer(service, get_job(service.db, caller.owner, job_id), 202)
-
-
 def _digest(document: object) -> str:
     """Equal for equal documents, whatever their spaces and the order of their keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -317,6 +303,8 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "links": {
             "self": own,
             "cancel": f"{own}/cancel",
+            "pause": f"{own}/pause",
+            "resume": f"{own}/resume",
             "events": f"{own}/events",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",

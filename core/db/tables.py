@@ -162,6 +162,7 @@ checkpoint = Table(
     Column("manifest", Json, nullable=False),
     Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
     Column("created_at", Number, nullable=False),
+    Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
     CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
     Index("ix_checkpoint_job_id_step", "job_id", "step"),
     Index("ix_checkpoint_status", "status"),

@@ -30,6 +30,7 @@ def create(  # noqa: PLR0913 - the fields of a key
     days: Annotated[float | None, typer.Option(min=0.0, help="It ends by itself after so long.")] = None,
     queued_jobs: Count = None,
     running_jobs: Count = None,
+    stored_bytes: Count = None,
     requests_per_minute: Count = None,
 ) -> None:
     """Make a key and print it: on standard output, once, and nowhere else.
@@ -39,7 +40,12 @@ def create(  # noqa: PLR0913 - the fields of a key
     from core.jobs.keys import create_key
     from core.settings import Limits
 
-    limits = Limits(queued_jobs=queued_jobs, running_jobs=running_jobs, requests_per_minute=requests_per_minute)
+    limits = Limits(
+        queued_jobs=queued_jobs,
+        running_jobs=running_jobs,
+        stored_bytes=stored_bytes,
+        requests_per_minute=requests_per_minute,
+    )
     with explained("key create"), _database() as db:
         lasts = None if days is None else days * DAY
         made, text = create_key(

@@ -90,6 +90,7 @@ def record_checkpoint(
                 resumable=int(resumable),
                 status="good",
                 created_at=now(),
+                stored=sum(int(file["bytes"]) for file in row.files.values()),
                 **asdict(row),
             ),
         )

@@ -1,4 +1,5 @@
-"""How many jobs of one owner may wait and run. Counted where it is decided, in the very transaction.
+"""How many jobs of one owner may wait and run, and how much they may store. Counted where it is decided, in the very
+transaction.
 
 On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one owner take turns. SQLite
 has one writer anyway.
@@ -8,21 +9,39 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, func, not_, select
 
-from core.db.tables import job_state
-from core.errors import QuotaExceeded
+from core.db.tables import checkpoint, job, job_state
+from core.errors import QuotaExceeded, StorageFull
 from core.lifecycle import Status
 
 _SPACE: Final = 0x6261_736E  # of our advisory locks; any fixed number that nobody else uses
 
 
 def check_queue(connection: Connection, owner: str, most: int | None) -> None:
-    """Raise QuotaExceeded when `most` jobs of this owner wait already; otherwise there is room for one more."""
+    """Raise QuotaExceeded when `most` jobs of this owner wait already; otherwise there is room for one more.
+
+    Paused ones wait too: they come back whenever their owner says so.
+    """
     if most is None:
         return
     _take_turn(connection, owner)
-    if _count(connection, owner, Status.QUEUED) >= most:
-        message = f"{most} jobs wait in the queue already, which is as many as this key may have there."
+    if _count(connection, owner, Status.QUEUED, Status.PAUSED) >= most:
+        message = f"{most} jobs are queued or paused already, which is as many as this key may have."
         raise QuotaExceeded(message, extra={"limit": "queued_jobs", "allowed": most})
+
+
+def check_storage(connection: Connection, owner: str, most: int | None) -> None:
+    """Raise StorageFull when the checkpoints of this owner's jobs take `most` bytes or more."""
+    if most is None:
+        return
+    query = (
+        select(func.coalesce(func.sum(func.coalesce(checkpoint.c.stored, checkpoint.c.bytes)), 0))
+        .join(job, job.c.id == checkpoint.c.job_id)
+        .where(job.c.owner == owner)
+    )
+    stored = int(connection.execute(query).scalar_one())
+    if stored >= most:
+        message = f"The checkpoints of your jobs take {stored:,} of {most:,} bytes; delete jobs that you do not need."
+        raise StorageFull(message, extra={"limit": "stored_bytes", "allowed": most, "used": stored})
 
 
 def below_limit() -> ColumnElement[bool]:
@@ -50,9 +69,9 @@ def overtaken(connection: Connection, owner: str | None, most: int | None) -> bo
     return _count(connection, owner, Status.RUNNING) > most
 
 
-def _count(connection: Connection, owner: str, status: Status) -> int:
+def _count(connection: Connection, owner: str, *statuses: Status) -> int:
     row = job_state.c
-    query = select(func.count()).where(row.owner == owner, row.status == status.value)
+    query = select(func.count()).where(row.owner == owner, row.status.in_([status.value for status in statuses]))
     return int(connection.execute(query).scalar_one())
 
 

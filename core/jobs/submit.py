@@ -12,7 +12,7 @@ from core.db.upsert import insert_if_absent
 from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
-from core.jobs.limits import check_queue
+from core.jobs.limits import check_queue, check_storage
 from core.lifecycle import Desired, Status
 from core.recipe.spec import JobSpec
 from core.settings import Limits
@@ -58,6 +58,7 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     Raises:
         IdempotencyMismatch: the key was used before with another body.
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
+        StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
     limits = limits or Limits()
     with db.write() as connection:
@@ -67,6 +68,7 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
             if first != job_id:
                 return Submitted(first, created=False, needs=needs(spec))
         check_queue(connection, owner, limits.queued_jobs)
+        check_storage(connection, owner, limits.stored_bytes)
         rank = now() - spec.priority * age_step
         _insert(connection, job_id, spec, {"owner": owner, "most_running": limits.running_jobs, "rank": rank})
     return Submitted(job_id, created=True, needs=needs(spec))

@@ -1,6 +1,7 @@
 """What an owner can ask of a job. A wish is stored; whoever runs the job, or the reconciler, carries it out."""
 
 from dataclasses import replace
+from typing import Final
 
 from sqlalchemy import Connection, update
 
@@ -11,20 +12,46 @@ from core.jobs.events import add_event
 from core.jobs.state import Change, State, as_state, move, select_state
 from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, wanted
 
+_DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}
+
 
 def cancel(db: Database, owner: str, job_id: str) -> None:
-    """Stop the job and keep its last checkpoint. Saying it twice is the same.
+    """Stop the job for good and keep its last checkpoint. Saying it twice is the same.
 
     Raises:
         NotFound: there is no such job of this owner.
         Conflict: it has ended otherwise; `extra` holds the current_status.
     """
+    _ask(db, owner, job_id, Verb.CANCEL)
+
+
+def pause(db: Database, owner: str, job_id: str) -> None:
+    """Have the job write a checkpoint, leave its slot and wait. Saying it twice is the same.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
+    """
+    _ask(db, owner, job_id, Verb.PAUSE)
+
+
+def resume(db: Database, owner: str, job_id: str) -> None:
+    """Let a paused job go on from its last checkpoint, at the place in the queue that it had. Twice is the same.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
+    """
+    _ask(db, owner, job_id, Verb.RESUME)
+
+
+def _ask(db: Database, owner: str, job_id: str, verb: Verb) -> None:
     with db.write() as connection:
         state = owned(connection, owner, job_id)
-        desired = wanted(state.status, state.desired, Verb.CANCEL)
+        desired = wanted(state.status, state.desired, verb)
         if desired is None:
             status = shown(state.status, state.desired)
-            raise Conflict(f"The job is {status}; it cannot be cancelled.", extra={"current_status": status})
+            raise Conflict(f"The job is {status}; it cannot be {_DONE[verb]}.", extra={"current_status": status})
         if desired is not state.desired and state.status not in TERMINAL:
             _wish(connection, state, desired)
 

@@ -148,7 +148,35 @@ def cancel(
     """Cancel jobs; their last checkpoints stay."""
     from basin import deeds
 
-    raise typer.Exit(deeds.cancel(deeds.Session(url, output is Output.JSON, key), jobs))
+    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "cancel", jobs))
+
+
+@app.command()
+def pause(
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Pause jobs: each writes a checkpoint and frees its slot."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "pause", jobs))
+
+
+@app.command()
+def resume(
+    *,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...")],
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Let paused jobs go on, bit for bit as if nothing had been."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "resume", jobs))
 
 
 @app.command()

@@ -91,6 +91,14 @@ class Client:
         """Asks for the job to be cancelled. Twice is the same; a job that ended otherwise raises Problem (409)."""
         return shaped(Job, self._transport.post(job_path(job_id, "cancel")))
 
+    def pause(self, job_id: str) -> Job:
+        """Asks for a checkpoint and a pause. Twice is the same; a job that ended raises Problem (409)."""
+        return shaped(Job, self._transport.post(job_path(job_id, "pause")))
+
+    def resume(self, job_id: str) -> Job:
+        """Lets a paused job go on from there. Twice is the same; a job that ended raises Problem (409)."""
+        return shaped(Job, self._transport.post(job_path(job_id, "resume")))
+
     def edit(self, job_id: str, changes: Mapping[str, Any], *, if_match: str | None = None) -> Job:
         """Changes name, priority or metadata (None removes a pair). `if_match` is an ETag: Problem (412) when stale."""
         headers = {"If-Match": if_match} if if_match else None

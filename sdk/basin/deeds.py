@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
@@ -137,14 +137,17 @@ def show(session: Session, job_id: str) -> int:
     return 0
 
 
-def cancel(session: Session, job_ids: Sequence[str]) -> int:
-    """Asks for jobs to be cancelled; each that cannot be is an error, the others are cancelled all the same."""
+Verb = Literal["cancel", "pause", "resume"]
+
+
+def tell(session: Session, verb: Verb, job_ids: Sequence[str]) -> int:
+    """Asks the same of several jobs; each that refuses is an error, the others are asked all the same."""
     failed = 0
     answers: list[dict[str, Any]] = []
     with session.client() as client:
         for job_id in job_ids:
             try:
-                job = client.cancel(job_id)
+                job = getattr(client, verb)(job_id)
             except BasinError as error:
                 screen.say(f"{job_id}:", stderr=True)
                 screen.failure(error)

@@ -197,7 +197,12 @@ def test_a_key_is_made_shown_once_and_revoked(client: TestClient) -> None:
     body = {"scopes": ["read"], "expires_at": "2999-01-01T00:00:00Z", "limits": {"queued_jobs": 7}}
     second = client.post("/v1/keys", json=body, headers=mine).json()
     assert (second["scopes"], second["expires_at"]) == (["read"], "2999-01-01T00:00:00.000Z")
-    assert second["limits"] == {"queued_jobs": 7, "running_jobs": None, "requests_per_minute": None}
+    assert second["limits"] == {
+        "queued_jobs": 7,
+        "running_jobs": None,
+        "stored_bytes": None,
+        "requests_per_minute": None,
+    }
     listed = client.get("/v1/keys", headers=mine)
     assert [key["id"] for key in listed.json()["data"]] == [made["id"], second["id"]]
     assert listed.json()["data"][0]["last_used_at"] is not None

@@ -36,6 +36,29 @@ def test_cancel(sqlite_service: Service, truth: Truth) -> None:
     assert sqlite_service.ended(sqlite_service.submit(SHORT))["status"] == "succeeded"
 
 
+def test_pause_and_resume(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
+    """Twice: at most one step is done again, the slot is free for others meanwhile, and the bits are the same."""
+    job_id = either_service.submit(truth.spec)
+    for attempt in (1, 2):
+        before = either_service.when_at(job_id, attempt * truth.steps // 4)["progress"]["step"]
+        (runner,) = either_service.worker.runners()
+        answer = either_service.http.post(f"/v1/jobs/{job_id}/pause")
+        assert (answer.status_code, answer.json()["status"]) == (202, "pausing")
+        paused = either_service.when(job_id, lambda job: job["status"] == "paused", seconds=10)
+        assert gone(runner, 5.0)
+        (*_, newest) = either_service.checkpoints(job_id)
+        assert newest["step"] >= max(before, paused["progress"]["step"] - 1)
+        assert either_service.ended(either_service.submit(SHORT))["status"] == "succeeded"
+        assert either_service.job(job_id)["status"] == "paused"
+        assert either_service.http.post(f"/v1/jobs/{job_id}/resume").status_code == 202
+        either_service.when(job_id, lambda job, last=attempt: job["attempt"] == last + 1, seconds=5)
+    same_as_undisturbed(either_service, job_id)
+    assert [entry["status"] for entry in either_service.job(job_id)["timeline"]] == [
+        *("queued", "running", "pausing", "paused") * 2,
+        *("queued", "running", "succeeded"),
+    ]
+
+
 def test_out_of_patience(sqlite_service: Service) -> None:
     """On data that this worker has to make first; the best weights are the job's result, and one checkpoint."""
     job_id = sqlite_service.submit(

@@ -4,6 +4,7 @@ Nothing of the protocol is modelled: claim, beat, fenced writes, checkpoints, fi
 product's, on a real SQLite database whose clock is the world's. What is modelled is everything that can go wrong.
 """
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from sqlalchemy import Engine, event, select
 
 from core.db.session import open_database
 from core.db.tables import job_state
+from core.errors import Conflict
 from core.jobs.beat import beat
 from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
 from core.jobs.fence import Fence, Fenced
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.metrics import Chunk, Points, record_points, series
 from core.jobs.reconcile import Reconciler
-from core.jobs.verbs import cancel
+from core.jobs.verbs import cancel, pause, resume
 from core.lifecycle import TERMINAL, Desired, Status
 from core.settings import Settings
 from core.store.local import LocalStore
@@ -250,10 +252,9 @@ class World:
         job = self.chance.choice(list(self.turns))
         if job in self.ended:
             return
-        if self.chance.random() < 0.1:
-            cancel(self.db, OWNER, job)
-        elif state_of(self.db, job)["desired"] != "cancel":
-            set_state(self.db, job, desired=self.chance.choice(["pause", "run", "run"]))
+        verb = cancel if self.chance.random() < 0.1 else self.chance.choice([pause, resume, resume])
+        with contextlib.suppress(Conflict):  # it ended, or is about to be cancelled
+            verb(self.db, OWNER, job)
 
     def reconcile(self) -> None:
         if self.control != "no reconciler":

@@ -137,13 +137,14 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(stub: Stub) -> None:
     assert {asked.method for asked in stub.asked} == {"GET"}
 
 
-def test_cancel_takes_many_and_reports_each(basin: Basin, stub: Stub) -> None:
+@pytest.mark.parametrize(("verb", "status"), [("cancel", "cancelling"), ("pause", "pausing"), ("resume", "queued")])
+def test_verbs_take_many_and_report_each(basin: Basin, stub: Stub, verb: str, status: str) -> None:
     conflict = {"title": "Conflict", "code": "conflict", "detail": "It has ended."}
-    stub.on("POST", f"{ONE}/cancel", Answer(202, job("cancelling")))
-    stub.on("POST", "/v1/jobs/job_2/cancel", Answer(409, conflict))
-    said = basin("cancel", "job_2", JOB_ID)
+    stub.on("POST", f"{ONE}/{verb}", Answer(202, job(status)))
+    stub.on("POST", f"/v1/jobs/job_2/{verb}", Answer(409, conflict))
+    said = basin(verb, "job_2", JOB_ID)
     assert said.code == 1
-    assert said.out == f"{JOB_ID}  cancelling\n"
+    assert said.out == f"{JOB_ID}  {status}\n"
     assert said.err.splitlines() == ["job_2:", "error: It has ended. (409 conflict)"]
 
 

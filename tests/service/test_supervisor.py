@@ -18,7 +18,7 @@ from core.db.tables import event
 from core.jobs.checkpoints import record_checkpoint
 from core.jobs.fence import Fence
 from core.jobs.finish import give_back
-from core.jobs.verbs import cancel
+from core.jobs.verbs import cancel, pause
 from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
 from core.store.base import Digest, StoreTransient
@@ -153,7 +153,9 @@ def test_a_killed_writer_of_a_dataset_is_no_fault_of_the_job(
     assert (state["status"], state["losses"]) == ("queued", 1)
 
 
-@pytest.mark.parametrize(("wish", "status"), [("stop", "queued"), ("cancel", "cancelled"), ("fence", "queued")])
+@pytest.mark.parametrize(
+    ("wish", "status"), [("stop", "queued"), ("cancel", "cancelled"), ("pause", "paused"), ("fence", "queued")]
+)
 def test_the_writing_of_a_dataset_hears_wishes(
     shop: Shop, db: Database, unwritten: list["subprocess.Popen[bytes]"], wish: str, status: str
 ) -> None:
@@ -163,6 +165,7 @@ def test_the_writing_of_a_dataset_hears_wishes(
     wishes: dict[str, Callable[[], object]] = {
         "stop": shop.stopping.set,
         "cancel": lambda: cancel(db, OWNER, job_id),
+        "pause": lambda: pause(db, OWNER, job_id),
         "fence": lambda: give_back(db, Fence(job_id, 1), cause="taken away", lost=False, max_losses=3),
     }
     wishes[wish]()

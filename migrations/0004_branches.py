@@ -10,7 +10,7 @@ down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-COLUMNS = ("parent_id", "parent_verb", "parent_step", "anew")
+COLUMNS = ("parent_id", "parent_verb", "parent_step", "initial_id", "anew")
 
 
 def upgrade() -> None:

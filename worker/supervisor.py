@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from core.db.session import Database, is_transient
@@ -182,7 +183,7 @@ def _serve(attempt: Attempt) -> None:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
         _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
     except provision.NoWayOn as error:
-        lost = {"code": "engine_error", "message": str(error), "remedy": "Fork from another checkpoint."}
+        lost = {"code": "engine_error", "message": str(error), "remedy": "Take another checkpoint."}
         _conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
     except (provision.Interrupted, Unwanted):
         seen = _unstarted(attempt)
@@ -207,6 +208,7 @@ def _provision(attempt: Attempt) -> Assignment:
         dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets, partial(_interrupted, attempt)),
         scratch=folder.out,
         resume=_resume(attempt),
+        initial=_initial(attempt),
     )
 
 
@@ -222,6 +224,18 @@ def _resume(attempt: Attempt) -> Resume | None:
     if attempt.claim.is_fork:
         raise provision.NoWayOn("the checkpoint that this fork goes on from is damaged, and there is no other")
     return None
+
+
+def _initial(attempt: Attempt) -> Path | None:
+    """The weights that the job begins with, if they are not those of its seed and it has no checkpoint yet."""
+    row = attempt.claim.initial
+    if row is None:
+        return None
+    fetch = partial(provision.fetch_weights, attempt.shop.store, row, attempt.folder.resume)
+    try:
+        return attempt.heart.reach(fetch, FETCH_SECONDS)
+    except provision.BadCheckpoint as error:
+        raise provision.NoWayOn(f"the weights to begin with cannot be read: {error}") from error
 
 
 def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:

@@ -123,6 +123,7 @@ class Job(BaseModel):
     environment: dict[str, Any] | None
     retried_from: Parent | None
     forked_from: Parent | None
+    started_from: Parent | None
     children: list[str]
     warnings: list[Advice]
     created_at: str
@@ -313,6 +314,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "environment": view.environment,
         "retried_from": _parent(view, "retry"),
         "forked_from": _parent(view, "fork"),
+        "started_from": _parent(view, "from"),
         "children": list(view.children),
         "warnings": _warnings(spec),
         "created_at": timestamp(view.created_at),

@@ -1,11 +1,12 @@
 """Back to where a checkpoint stood."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from core.engine.checkpoint import REMEDY, check_tensors, read_resume
+from core.engine.checkpoint import REMEDY, check_tensors, read_resume, read_tensors
 from core.engine.determinism import random_state, restore_random_state
 from core.engine.environment import differences
 from core.engine.failure import EngineError
@@ -63,6 +64,13 @@ def put_back(run: Run, resume: Resume) -> None:
         run.ensemble.begin_after(run.standing.step)
     keepers = tuple(each for each in run.keepers if each.prefix.removesuffix(".") not in (resume.anew or ()))
     _load(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
+
+
+def begin_with(run: Run, weights: Path) -> None:
+    """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
+    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.tensors()}
+    check_tensors("weights", found, run.network.tensors())
+    run.network.module.load_state_dict(found)
 
 
 def go_back(run: Run, mark: Mark) -> None:

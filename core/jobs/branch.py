@@ -139,9 +139,10 @@ def _chosen(connection: Connection, parent: State, at: int | str | None) -> Chec
 def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origin: Origin) -> str:
     """Write the child; the kind of slot that it needs."""
     kept, parent = origin.checkpoint, origin.parent.job_id
-    columns = select(job.c.plan, job_state.c.needs).join(job_state, job_state.c.job_id == job.c.id)
+    columns = select(job.c.plan, job.c.initial_id, job_state.c.needs).join(job_state, job_state.c.job_id == job.c.id)
     before = connection.execute(columns.where(job.c.id == parent)).one()
     facts = {"parent_id": parent, "parent_verb": origin.verb, "parent_step": origin.step, "anew": origin.anew}
+    facts["initial_id"] = before.initial_id  # for a retry that has to begin at the start
     state: dict[str, Any] = {"checkpoint_id": kept.id if kept else None, "needs": needs(spec)}
     if kept:
         run = spec.run_length()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, literal, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, job, job_state
@@ -183,16 +183,17 @@ def in_use(connection: Connection, job_id: str) -> str | None:
 
 
 def _lent(job_id: str) -> Select[Any]:
-    return _borrowers(job_id).with_only_columns(job_state.c.checkpoint_id)
+    return _borrowers(job_id).with_only_columns(checkpoint.c.id)
 
 
 def _borrowers(job_id: str) -> Select[Any]:
     """Rows of job_state of its children that have not ended and stand at one of its checkpoints."""
     row = job_state.c
+    stands_at = func.coalesce(row.checkpoint_id, job.c.initial_id)
     return (
         select(row.job_id)
         .join(job, job.c.id == row.job_id)
-        .join(checkpoint, checkpoint.c.id == row.checkpoint_id)
+        .join(checkpoint, checkpoint.c.id == stands_at)
         .where(
             job.c.parent_id == job_id,
             checkpoint.c.job_id == job_id,

@@ -28,7 +28,7 @@ class Claim:
     """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start.
 
     It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork has to go on
-    from somewhere.
+    from somewhere. `initial` is the checkpoint whose weights a job begins with, where it does not begin with its seed.
     """
 
     job_id: str
@@ -39,6 +39,7 @@ class Claim:
     checkpoint: CheckpointRow | None
     losses: int
     failures: int
+    initial: CheckpointRow | None = None
     anew: tuple[str, ...] = ()
     is_fork: bool = False
 
@@ -112,7 +113,7 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
 
 
 def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
-    columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb)
+    columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
     row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
     spec, plan_json = JobSpec.model_validate_json(row.spec), row.plan
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
@@ -142,6 +143,7 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         checkpoint,
         taken.losses,
         taken.failures,
+        None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork",
     )

@@ -14,6 +14,7 @@ from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.limits import check_queue, check_storage
+from core.jobs.warmstart import origin
 from core.lifecycle import Desired, Status
 from core.recipe.spec import JobSpec
 from core.settings import Limits
@@ -115,9 +116,11 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     Raises:
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
         StorageFull: the checkpoints of this owner take as much as the limits allow.
+        InvalidSpec: the checkpoint that it should begin with is not there, or does not fit.
     """
     check_queue(connection, entry.owner, entry.limits.queued_jobs)
     check_storage(connection, entry.owner, entry.limits.stored_bytes)
+    begins = {} if facts else origin(connection, entry.owner, spec)
     connection.execute(
         insert(job).values(
             id=job_id,
@@ -126,7 +129,7 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
             name=spec.name,
             spec=spec.model_dump_json(),
             created_at=now(),
-            **(facts or {}),
+            **(facts or begins),
         ),
     )
     own = {"needs": needs(spec), "progress": {}, **(state or {})}

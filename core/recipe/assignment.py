@@ -22,7 +22,9 @@ class Resume(Spec):
 
 
 class Assignment(Spec):
-    """One attempt of one job. `scratch` is an empty folder of its own for checkpoints."""
+    """One attempt of one job. `scratch` is an empty folder of its own for checkpoints, `initial` a verified file of the
+    weights that it begins with.
+    """
 
     job: str
     attempt: int
@@ -32,3 +34,4 @@ class Assignment(Spec):
     dataset: Path
     scratch: Path
     resume: Resume | None = None
+    initial: Path | None = None

@@ -93,6 +93,11 @@ def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
         assert list(future.steps) == list(range(6 * STEPS_PER_EPOCH))
         assert list(future.values)[: len(past.steps)] == list(past.values)
     assert sqlite_service.job(parent)["children"] == children
+    begun = sqlite_service.submit(SHORT | {"from": {"job": children[1]}})
+    assert sqlite_service.ended(begun)["started_from"] == {"job": children[1], "step": 6 * STEPS_PER_EPOCH}
+    with sqlite_service.database() as db:
+        losses = series(db, begun)["train.loss"].values
+    assert losses[0] < past.values[0] / 4, "the first batch meets weights that have learned"
     assert sqlite_service.http.delete(f"/v1/jobs/{parent}").status_code == 204
 
 

@@ -100,6 +100,7 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
             dataset=options.pop("dataset", None) or dataset(spec.data),
             scratch=folder / str(attempt),
             resume=as_resume(resume, options.pop("anew", None)) if resume else None,
+            initial=options.pop("initial", None),
         )
         travelled = Assignment.model_validate_json(assignment.model_dump_json())
         return train(travelled, watcher, **options), watcher

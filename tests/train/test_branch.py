@@ -1,8 +1,11 @@
 """A job that goes on from another one's checkpoint ends with the bits of one that had its recipe from the start."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from core.engine.events import CheckpointWritten
 from core.errors import InvalidSpec
@@ -120,3 +123,40 @@ def test_what_would_change_the_past_is_refused(changes: dict[str, Any], pointer:
     with pytest.raises(InvalidSpec) as refused:
         branched(job(**PARENT), changes, FORK_AT)
     assert [problem.pointer for problem in refused.value.errors] == [pointer]
+
+
+def test_a_job_begins_with_the_weights_of_another(run: Train) -> None:
+    """Weights and batch norm's statistics as they stood; optimizer, averages and the data's own scale are new."""
+    _, checkpoints = parent_with(run, data={"name": "digits", "validation": 0.1, "test": 0.7})
+    weights = Path(checkpoints[max(checkpoints)].folder) / "weights.safetensors"
+    spec = job(**PARENT, ema={"decay": 0.9}, optimizer={"name": "adam", "lr": 1e-30}, no_decay=["bias"])
+    ending, watcher = run(spec, initial=weights, checkpoint_seconds=0.0)
+    found, kept = (load_file(path) for path in (first_weights(watcher), weights))
+    statistics = {name for name in kept if "norm" in name and ("running" in name or "batches" in name)}
+    assert statistics
+    assert found.keys() == kept.keys()
+    for name in found.keys() - statistics:
+        same = np.array_equal(found[name], kept[name])
+        assert same != name.startswith("standardize"), name
+    for name in statistics:
+        assert not np.array_equal(found[name], kept[name]), "they go on from where they stood"
+    assert int(found["dense_norm0.num_batches_tracked"]) == int(kept["dense_norm0.num_batches_tracked"]) + 1
+    again, second = run(spec, Watcher(stop_after=5), initial=weights)
+    resumed, _ = run(spec, resume=second.checkpoints()[5])
+    assert (again.outcome, resumed.results) == ("stopped", ending.results)
+
+
+def first_weights(watcher: Watcher) -> Path:
+    return Path(watcher.checkpoints()[1].folder) / "weights.safetensors"
+
+
+def test_weights_of_another_shape_are_no_start(run: Train, tmp_path: Path) -> None:
+    _, checkpoints = parent_with(run)
+    weights = Path(checkpoints[24].folder) / "weights.safetensors"
+    ending, _ = run(job(model={"name": "mlp", "hidden": [12]}), initial=weights)
+    assert ending.error is not None
+    assert "weights do not fit this job" in ending.error["message"]
+    (tmp_path / "cut").write_bytes(weights.read_bytes()[:100])
+    ending, _ = run(job(**PARENT), initial=tmp_path / "cut")
+    assert ending.error is not None
+    assert "cannot read the weights to begin with" in ending.error["message"]

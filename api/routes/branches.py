@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header
 
 from api.auth import Caller, Principal
 from api.bodies import ForkRequest, RetryRequest, read_body
-from api.deps import Body, JobId, MaybeBody, Running, Service
+from api.deps import JobId, MaybeBody, Running, Service
 from api.documents import Json, parse
 from api.openapi import problems, reads
 from api.routes.jobs import Job, digest, made
@@ -50,14 +50,14 @@ def retry_job(
     status_code=201,
     response_model=Job,
     responses=ANSWERS,
-    openapi_extra=reads("ForkRequest", another_ending=EXAMPLE),
+    openapi_extra=reads("ForkRequest", required=False, another_ending=EXAMPLE),
 )
-def fork_job(job_id: JobId, body: Body, caller: Caller, service: Running, idempotency_key: Promise = None) -> Json:
+def fork_job(job_id: JobId, body: MaybeBody, caller: Caller, service: Running, idempotency_key: Promise = None) -> Json:
     """A new job (`forked_from`) that shares this one's past up to a checkpoint, its metrics included, and goes on with
     some fields changed: another schedule or rate, SWA, more epochs, another order of the data.
     """
-    wanted = read_body(body, ForkRequest)
-    promise = _promise(idempotency_key, "fork", job_id, body)
+    wanted = read_body(body or b"{}", ForkRequest)
+    promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
     entry = _entry(caller, service)
     done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise)
     return made(service, caller.owner, done)

@@ -19,7 +19,7 @@ from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
-from core.engine.resume import begin_with, fidelity, put_back, read_standing
+from core.engine.resume import fidelity, place, read_standing
 from core.engine.run import Run, Standing
 from core.engine.sharpness import sharpness_aware
 from core.engine.steplog import Calendar, StepLog
@@ -79,10 +79,7 @@ def build(assignment: Assignment) -> Run:
     )
     network.module.train()
     seed_device(device, spec.seed)
-    if resume:
-        put_back(run, resume)
-    elif assignment.initial:
-        begin_with(run, assignment.initial)
+    place(run, resume, assignment.initial)
     return run
 
 

@@ -53,6 +53,14 @@ def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) 
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
+def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
+    """Put a fresh run where it has to begin; its seed's own weights are there already."""
+    if resume:
+        put_back(run, resume)
+    elif initial:
+        begin_with(run, initial)
+
+
 def put_back(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume)

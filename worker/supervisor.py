@@ -21,7 +21,7 @@ from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
 from core.recipe.assignment import Assignment, Resume
-from core.recipe.plan import SlotKind, resolve_plan
+from core.recipe.plan import SlotKind, resolve_plan, smaller
 from core.redact import redact
 from core.settings import Settings
 from core.store.base import Store, StoreTransient
@@ -285,6 +285,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tup
         stderr=lifeline.tail(attempt.folder.stderr),
         out_of_memory=lifeline.oom_kills() > kills,
         retries_left=claimed.failures < claimed.spec.max_retries,
+        smaller=smaller(claimed.spec, claimed.plan),
     )
     return seen, chunks
 
@@ -326,7 +327,7 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
             if decision.error:
                 log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
-            if decision.lost or decision.failed:
+            if decision.lost or decision.failed or decision.plan:
                 persist(lambda: _note_death(attempt, decision, seen))
             _return(shop, attempt.heart, decision)
         case _:
@@ -337,14 +338,17 @@ def _return(shop: Shop, heart: Heart, back: GiveBack) -> None:
     """Give the job back."""
     fence, limit = heart.fence, shop.settings.max_losses
     status = heart.persist(
-        lambda: give_back(shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit)
+        lambda: give_back(
+            shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit, plan=back.plan
+        )
     )
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
 def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     """What killed an attempt stays readable in the job's events."""
-    death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
+    code = "remedy" if decision.plan else "attempt_lost"
+    death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
     record_events(attempt.shop.db, attempt.fence, "warning", [death])

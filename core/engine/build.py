@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from core.engine.averaging import Average, ExponentialMean, RunningMean
 from core.engine.best import Best
 from core.engine.clip import build_clip
@@ -28,7 +30,7 @@ from core.engine.steppers.stepper import build_stepper
 from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
 from core.recipe.course import course_of
-from core.recipe.plan import ExecutionPlan
+from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.spec import JobSpec
 
 
@@ -36,9 +38,9 @@ def build(assignment: Assignment) -> Run:
     """Every part by its own pure function; a resume comes last, and its random state last of all."""
     spec, plan = assignment.spec.resolved(), assignment.plan
     check_plan(plan)
-    device, facts = open_device(plan), spec.data.facts()
+    device = open_device(plan)
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256)
-    another = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    another = networks(spec, plan, device)
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
@@ -81,6 +83,12 @@ def build(assignment: Assignment) -> Run:
     seed_device(device, spec.seed)
     place(run, resume, assignment.initial)
     return run
+
+
+def networks(spec: JobSpec, plan: ExecutionPlan, device: torch.device) -> Callable[[], Network]:
+    """Makes the job's network, with the weights of its seed, as often as one asks."""
+    most, facts = plan.micro_batch or MOST_AT_ONCE, spec.data.facts()
+    return partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay, most_at_once=most)
 
 
 def build_averages(

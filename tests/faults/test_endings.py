@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import load
 from sqlalchemy import select
@@ -99,6 +100,35 @@ def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
         losses = series(db, begun)["train.loss"].values
     assert losses[0] < past.values[0] / 4, "the first batch meets weights that have learned"
     assert sqlite_service.http.delete(f"/v1/jobs/{parent}").status_code == 204
+
+
+def test_a_machine_with_too_little_memory(sqlite_service: Service) -> None:
+    """The zygote may take 500 MB more, and its runners inherit that: a forward pass of 8,000 examples needs 1 GB. Each
+    attempt says what is done about it, and the job ends as it would elsewhere, but for rounding.
+    """
+    spec = {
+        "model": {"name": "mlp", "hidden": [8192, 64]},
+        "data": {"name": "blobs", "examples": 8000, "features": 4, "classes": 3, "validation": 0.1, "test": 0},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "batch_size": "full",
+        "steps": 2,
+    }
+    plenty = sqlite_service.ended(sqlite_service.submit(spec))
+    assert plenty["status"] == "succeeded"
+    zygote = sqlite_service.worker.zygote()
+    assert zygote is not None
+    most = zygote.memory_info().vms + (500 << 20)
+    zygote.rlimit(psutil.RLIMIT_AS, (most, most))
+    job = sqlite_service.ended(sqlite_service.submit(spec))
+    zygote.kill()
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    said = [entry["detail"] or "" for entry in job["timeline"]]
+    sizes = [int(word.split()[8]) for word in said if word.startswith("out of memory: from now on at most")]
+    assert sizes == [3600 // 2**halved for halved in range(len(sizes))]
+    assert len(sizes) == job["attempt"] - 1 >= 1
+    events = sqlite_service.http.get(f"/v1/jobs/{job['id']}/events?types=warning").json()["data"]
+    assert [each["data"]["code"] for each in events].count("remedy") == len(sizes)
+    assert job["results"]["base"]["val"]["loss"] == pytest.approx(plenty["results"]["base"]["val"]["loss"], rel=1e-4)
 
 
 def test_out_of_patience(sqlite_service: Service) -> None:

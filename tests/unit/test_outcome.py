@@ -94,7 +94,7 @@ def test_a_failure_is_tried_again_only_within_max_retries(code: str) -> None:
 
 
 def test_out_of_memory_is_remedied_before_it_is_a_failure() -> None:
-    """Half as many examples at once, half of that, … and no retry is spent on it; batch norm would see other batches."""
+    """Half as many examples at once, half of that, … and no retry is spent; batch norm would see other batches."""
     spec = small_spec(batch_size=6)
     plan, sizes = plan_of(spec), []
     while (less := smaller(spec, plan)) is not None:

@@ -42,14 +42,20 @@ class RunningMean:
 
     prefix = "swa."
 
-    def __init__(self, occasions: Occasions, network: Network, train: Part, batch_size: int) -> None:
-        """`network` is a second network of the same shape; its weights become the mean."""
+    def __init__(
+        self, occasions: Occasions, network: Network, train: Part, batch_size: int, lender: Network | None = None
+    ) -> None:
+        """`network` is a second network of the same shape; its weights become the mean.
+
+        With a `lender`, the trained network, the mean borrows that one's running statistics as they stand.
+        """
         self.collects = occasions.collects
         self.models = 0
         self.weights = network.weights.detach()  # (P,), the mean
         self._network = network
         self._train = train
         self._batch_size = batch_size
+        self._lender = lender
         self._normalised = 0
 
     def collect(self, network: Network) -> None:
@@ -68,7 +74,9 @@ class RunningMean:
 
     def network(self) -> Network:
         """The averaged network, its batch norm estimated again on the train part if models came in since."""
-        if self._normalised != self.models:
+        if self._lender:
+            borrow_buffers(self._network, self._lender)
+        elif self._normalised != self.models:
             reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
             self._normalised = self.models
         return self._network
@@ -87,16 +95,26 @@ class RunningMean:
         self._normalised = 0
 
 
+def borrow_buffers(network: Network, lender: Network) -> None:
+    """Copy all that is no weight: what an average has that nobody gave statistics of its own."""
+    for own, buffer in zip(network.buffers, lender.buffers, strict=True):
+        own.copy_(buffer)
+
+
 class ExponentialMean:
     """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights that come in."""
 
     prefix = "ema."
 
-    def __init__(self, phase: EmaPhase, network: Network) -> None:
-        """`network` is a second network of the same shape; its weights become the average."""
+    def __init__(self, phase: EmaPhase, network: Network, lender: Network | None = None) -> None:
+        """`network` is a second network of the same shape; its weights become the average.
+
+        With a `lender`, the trained network, the average borrows that one's running statistics as they stand.
+        """
         self.collects = phase.occasions.collects
         self.models = 0
         self._phase = phase
+        self._lender = lender
         self._network = network
         self._weights = network.weights.detach()
 
@@ -105,7 +123,7 @@ class ExponentialMean:
         rate = 1 - self._phase.decay_at(self._phase.occasions.first + self.models * self._phase.occasions.every)
         self.models += 1
         self._weights.lerp_(network.weights.detach(), rate)
-        for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
+        for own, buffer in () if self._lender else zip(self._network.buffers, network.buffers, strict=True):
             if own.is_floating_point():
                 own.lerp_(buffer, rate)
             else:  # what counts batches has no average
@@ -121,13 +139,19 @@ class ExponentialMean:
         return {"models": self.models, "decay": self._phase.decay}
 
     def network(self) -> Network:
-        """The averaged network; its batch norm has the averaged statistics."""
+        """The averaged network; its batch norm has the averaged statistics, unless they are borrowed."""
+        if self._lender:
+            borrow_buffers(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the average (P,), its buffers, and how often weights came in."""
-        buffers = {f"ema.buffers.{name}": each for name, each in self._network.module.named_buffers()}
-        return {"ema.mean": self._weights, "ema.models": torch.tensor(self.models), **buffers}
+        """What a resume needs: the average (P,), how often weights came in, and the buffers that are its own."""
+        return {"ema.mean": self._weights, "ema.models": torch.tensor(self.models), **self._buffers()}
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """None where they are borrowed: the trained network's are kept as its own."""
+        named = () if self._lender else self._network.module.named_buffers()
+        return {f"ema.buffers.{name}": each for name, each in named}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
@@ -135,6 +159,6 @@ class ExponentialMean:
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
         self._weights.copy_(found["ema.mean"])
-        for name, buffer in self._network.module.named_buffers():
-            buffer.copy_(found[f"ema.buffers.{name}"])
+        for name, buffer in self._buffers().items():
+            buffer.copy_(found[name])
         self.models = int(found["ema.models"])

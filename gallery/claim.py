@@ -117,12 +117,12 @@ def share(wins: Sequence[bool]) -> str:
 
 def by_chance(wins: int, of: int) -> float:
     """The probability of at least so many wins where each is as likely as a loss: a one-sided sign test."""
-    return sum(math.comb(of, count) for count in range(wins, of + 1)) / 2**of
+    return float(sum(math.comb(of, count) for count in range(wins, of + 1)) / 2**of)
 
 
 def mean(jobs: Sequence[Trained], value: Callable[[Trained], float] = Trained.test_loss) -> float:
     """Over the seeds."""
-    return fmean(map(value, jobs))
+    return fmean([value(run) for run in jobs])
 
 
 def pairs(runs: Runs, *variants: str) -> Iterator[tuple[Trained, ...]]:

@@ -66,8 +66,8 @@ def same_classes(runs: Runs) -> Seen:
     apart = [a.test_loss() > 3 * b.test_loss() for a, b in both]
     accuracies = [run.test_accuracy() for run in runs["long"]]
     words = (
-        f"the same accuracy in {share(equal)}, {span(accuracies, '.3f')}; test loss {mean(runs['short']):.3f} after 2 epochs, "
-        f"{mean(runs['long']):.3f} after 60 (means)"
+        f"the same accuracy in {share(equal)}, {span(accuracies, '.3f')}; test loss {mean(runs['short']):.3f} after 2 "
+        f"epochs, {mean(runs['long']):.3f} after 60 (means)"
     )
     return Seen(words, all(equal) and all(apart))
 
@@ -108,7 +108,8 @@ CLAIMS = (
         "Two hundred digits, three in ten of them with a wrong label: a network can learn them by heart, and does. "
         "The validation loss falls first and then rises for the rest of the run. Early stopping ends ten "
         "evaluations after the best one, and returns the best weights. With right labels there is less to save from.",
-        "perceptron, 128 hidden units, on 200 digits; SGD at rate 0.1, momentum 0.9, batch 32, at most 150 epochs; patience 10",
+        "perceptron, 128 hidden units, on 200 digits; SGD at rate 0.1, momentum 0.9, batch 32, at most 150 epochs; "
+        "patience 10",
         "with wrong labels a lower test loss than the full run's, and an end exactly 10 evaluations after the best",
         seeds=range(5),
         robust=True,
@@ -120,8 +121,8 @@ CLAIMS = (
     Claim(
         "many-minima",
         "Many minima, all about equally good",
-        "Other seeds start elsewhere, see the data in another order and end elsewhere. Whether one of these ends is the "
-        "global minimum nobody knows. They are about equally good.",
+        "Other seeds start elsewhere, see the data in another order and end elsewhere. Whether one of these ends is "
+        "the global minimum nobody knows. They are about equally good.",
         "perceptron, 64 hidden units, on digits; SGD at rate 0.1 with a cosine to 0, momentum 0.9, batch 32, 20 epochs",
         "test accuracies of 10 seeds within 3 points, all above 0.9",
         seeds=range(10),
@@ -134,8 +135,8 @@ CLAIMS = (
         "same-classes-other-loss",
         "The same classes, another loss",
         "A score of 0.7 and one of 0.95 choose the same class; the loss tells them apart, the accuracy does not. "
-        "Blobs that are easy to separate are all classified alike after two epochs and after sixty. What the model gains "
-        "in between is conviction.",
+        "Blobs that are easy to separate are all classified alike after two epochs and after sixty. What the model "
+        "gains in between is conviction.",
         "softmax regression on three well separated blobs, one draw of them for all seeds; SGD at rate 0.1, batch 32",
         "equal test accuracy, a loss at least three times as high",
         seeds=range(5),

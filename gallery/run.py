@@ -19,7 +19,7 @@ from basin.client import Client
 from basin.shapes import Job
 from core.plot.chart import Look
 from core.plot.draw import draw
-from gallery import averages, batches, playground, rates, generalisation
+from gallery import averages, batches, generalisation, playground, rates
 from gallery.claim import Claim, Curve, PathOf, Runs, Seen, Table, Trained
 
 HERE = Path(__file__).parent

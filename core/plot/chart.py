@@ -51,7 +51,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A dashed line across the panel at y, which the axis reaches, with its name above its right end."""
+    """A dashed line across the panel at y, which the axis reaches, with its name, if it has one, at its right end."""
 
     y: float
     label: str

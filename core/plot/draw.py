@@ -15,6 +15,7 @@ from core.plot.svg import tag, words
 from core.plot.ticks import linear_ticks
 
 ANNOTATIONS, BETWEEN = 18, 14  # pixels
+ASIDE = 0.04  # of the x axis
 ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
 
 
@@ -70,6 +71,8 @@ def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: 
         heights.append((float(top), top + each))
         top += round(each) + BETWEEN
     low, high = x_range([x for stage in stages for x in _xs(stage.panel)])
+    if not any(stage.panel.curves for stage in stages):  # dots alone stand clear of the edges
+        low, high = low - (high - low) * ASIDE, high + (high - low) * ASIDE
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
     ticks = [y_ticks(scale) for scale in scales]
     widest = max((lettering.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)

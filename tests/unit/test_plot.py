@@ -199,7 +199,7 @@ def test_marks_of_a_schedule() -> None:
 
 
 def test_a_level_is_reached_by_the_axis_and_named() -> None:
-    """Curves from 1 to 3 and a level at 5: the axis ends 5 % of the whole above it, and the line is across the panel."""
+    """Curves from 1 to 3, a level at 5: the axis reaches it, and the line goes across the panel."""
     picture = drawn(chart(Curve("a", [0, 10], [1.0, 3.0]), levels=[Level(5.0, "the bound")], y="linear"))
     (line,) = [one.get("d", "") for one in picture.all("path", "rule")]
     assert line.endswith("H736")
@@ -209,8 +209,12 @@ def test_a_level_is_reached_by_the_axis_and_named() -> None:
 
 
 def test_dots_need_no_curve() -> None:
-    picture = drawn(chart(dots=[Dots("mean", [0, 1, 2], [0.5, 2.0, 1.0])], y="linear"))
+    dots = [Dots("mean", [0, 1, 2], [0.5, 2.0, 1.0]), Dots("last", [0, 2], [0.7, 0.9], 2, hollow=True)]
+    picture = drawn(chart(dots=dots, y="linear"))
     read = picture.reader()
+    assert [read(each)[1] for each in picture.dots("last", "hollow")] == pytest.approx([0.7, 0.9], abs=0.01)
+    (left, _), *_, (right, _) = picture.dots("mean", "collected")
+    assert right == pytest.approx(736 - (right - left) / 25, abs=0.1)  # 4 % of air beside the last
     assert [read(each)[1] for each in picture.dots("mean", "collected")] == pytest.approx([0.5, 2.0, 1.0], abs=0.01)
     assert "no points yet" not in picture.texts()
 

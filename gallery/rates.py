@@ -69,7 +69,7 @@ def restarts_picture(runs: Runs) -> Chart:
     labels = {"restarts": "restarts", "cosine": "one cosine", "fixed": "fixed rate"}
     return chart([
         panel("train loss", variants(runs, "train.loss", labels)),
-        panel("rate", variants(runs, "lr", labels), "linear"),
+        panel("rate at the end of each epoch", variants(runs, "lr", labels), "linear"),
     ])  # fmt: skip
 
 
@@ -107,7 +107,12 @@ def plateau_decay(runs: Runs) -> Seen:
 def plateau_picture(runs: Runs) -> Chart:
     run = runs["plateau"][0]
     losses = [by_epoch(run, "val.loss", "validation", 1), by_epoch(run, "train.loss", "train", 0)]
-    rate = panel("rate; dashed: the threshold", [by_epoch(run, "lr", "rate", 2)], "linear", levels=[Level(STOP_LR, "")])
+    rate = panel(
+        "rate at the end of each epoch, and the threshold",
+        [by_epoch(run, "lr", "rate", 2)],
+        "linear",
+        levels=[Level(STOP_LR, "")],
+    )
     return chart([panel("loss", losses), rate])
 
 
@@ -193,9 +198,10 @@ CLAIMS = (
     Claim(
         "warm-restarts",
         "Warm restarts: good at the end of each cycle, with a bump after it",
-        "A restart throws the weights out of the minimum that they have found, so the train loss rises. At the end of "
-        "every cycle there is a settled model, long before the run is over. In between it is the worst of the three. "
-        "One long cosine ends lower all the same: the restarts buy being good early, not being better at the end.",
+        "A restart throws the weights out of where they had settled, so the train loss rises, and for some epochs it "
+        "is the highest of the three. At the end of a cycle it is well below that of a fixed rate, long before the "
+        "run is over. One long cosine is still behind after the first cycle, but ahead after the second, and mostly "
+        "at the end: the restarts buy being good early, not being better at the end.",
         f"{NOISY_DIGITS}; 30 epochs, restarts after 10 and 20",
         "a higher train loss in the epoch after each restart; after the first cycle a lower one than with the fixed "
         "rate",

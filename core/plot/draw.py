@@ -129,6 +129,6 @@ def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:
             yield tag("g", tag("title", words(curve.label)), *drawn, class_=curves.colour(curve))
     for dots in panel.dots:
         yield tag("g", tag("title", words(dots.label)), *curves.collected(frame, dots), class_=curves.colour(dots))
-    if not any(each.xs for each in (*panel.curves, *panel.dots)):
+    if not any(curve.xs for curve in panel.curves) and not any(dots.xs for dots in panel.dots):
         middle = {"x": (frame.left + frame.right) / 2, "y": (frame.top + frame.bottom) / 2}
         yield tag("text", words("no points yet"), class_="label muted", text_anchor="middle", **middle)

@@ -1,24 +1,28 @@
-"""What it costs to average weights after every single step, against torch's AveragedModel.
+"""What it costs to average weights after every single step: of a whole job, and against torch's AveragedModel.
 
     python -m bench.averaging [--rounds 300]
 
-One thread, the contenders taking turns in one process, each after a training step of its own, as in a run; medians of
-single updates, and their share of a step of the engine. torch averages batch norm's buffers too where there are any, as
-the engine's EMA does. Trust the ratios.
+One thread, the contenders taking turns in one process. First whole jobs (mlp 128-128, batch 32): how much longer one
+takes that averages after every step than the same one that does so once. Then single updates, each after a training
+step of its own, as in a job: what was in the cache is there again. A step is here gradient and optimizer alone. torch
+averages batch norm's buffers too where there are any, as the engine's EMA does. Trust the ratios.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bench.engine import Fit, engine
 from core.engine.averaging import ExponentialMean, RunningMean
 from core.engine.datasets.resident import Part
 from core.engine.gradient import build_gradient
@@ -26,6 +30,7 @@ from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.steppers.flat import build as build_stepper
 from core.recipe.averaging import EmaPhase, Occasions
+from core.recipe.data.materialise import materialise, read_data
 from core.recipe.spec import JobSpec
 
 CPU = torch.device("cpu")
@@ -36,6 +41,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "model": {"name": "cnn", "channels": [32, 64], "hidden": [128]},
         "batch_size": 128,
     },
+}
+WARMING, COUNTED = 5, 20  # steps of a contender's turn
+EPOCHS, JOBS = 20, 41
+JOB: dict[str, dict[str, Any]] = {
+    "SWA": {"swa": {"start": "1st", "lr": 0.1, "anneal": "1st"}},
+    "EMA": {"ema": {"start": "1st", "decay": 0.999}},
 }
 Update = Callable[[], object]
 
@@ -82,17 +93,41 @@ def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
 
 
 def measure(step: Update, updates: dict[str, Update], rounds: int) -> dict[str, float]:
-    """Name -> median seconds, of the step too; a tenth of the rounds goes before and does not count."""
+    """Name -> median seconds, of the step too. Each turn's first steps, and all of the first turn, do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ("step", *updates)}
-    for turn in range(rounds + rounds // 10):
+    for turn in range(1 + -(-rounds // COUNTED)):
         for name, update in updates.items():
-            for what, call in (("step", step), (name, update)):
-                start = time.perf_counter()
-                call()
-                taken = time.perf_counter() - start
-                if turn >= rounds // 10:
-                    seconds[what].append(taken)
+            for each in range(-WARMING, COUNTED):
+                for what, call in (("step", step), (name, update)):
+                    start = time.perf_counter()
+                    call()
+                    taken = time.perf_counter() - start
+                    if turn and each >= 0:
+                        seconds[what].append(taken)
     return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def whole_jobs(folder: Path) -> dict[str, float]:
+    """Name -> the share of its time that a job spends with averaging after every step."""
+    dataset = materialise(read_data("digits"), folder)
+    late = {"evaluate": {"every": f"{EPOCHS}ep"}}
+    found = {}
+    for name, fields in JOB.items():
+        ((field, average),) = fields.items()
+        often, once = (
+            engine("sgd", EPOCHS, dataset, **late, **{field: {**average, "every": every}}) for every in ("1st", "1run")
+        )
+        _seconds(often), _seconds(once)
+        ratios = [_seconds(once) / _seconds(often) for _ in range(JOBS)]
+        found[name] = 1 - statistics.median(ratios)
+    return found
+
+
+def _seconds(fit: Fit) -> float:
+    """Of this process alone: shares of a few percent drown in what else the machine does."""
+    start = time.process_time()
+    fit()
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -100,6 +135,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, share in whole_jobs(Path(folder)).items():
+            print(f"a job with {name} after every step spends {share:.1%} of its time on it")
     for title, fields in MODELS.items():
         spec = spec_of(fields)
         network = network_of(spec)

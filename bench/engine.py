@@ -75,7 +75,7 @@ class Silent:
         return None
 
 
-def engine(optimizer: str, epochs: int, dataset: Path) -> Fit:
+def engine(optimizer: str, epochs: int, dataset: Path, **fields: Any) -> Fit:
     job = {
         "model": {"name": "mlp"},
         "data": {"name": "digits"},
@@ -83,6 +83,7 @@ def engine(optimizer: str, epochs: int, dataset: Path) -> Fit:
         "schedule": {"name": "cosine"},
         "batch_size": BATCH,
         "epochs": epochs,
+        **fields,
     }
     spec = JobSpec.model_validate_json(json.dumps(job)).resolved()
 

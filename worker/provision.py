@@ -43,6 +43,10 @@ class Interrupted(Exception):
     """Somebody wants the attempt to end before its runner has started."""
 
 
+class NoWayOn(Exception):
+    """A job that can only go on from a checkpoint has none that can be read."""
+
+
 class BadCheckpoint(Exception):
     """A checkpoint's files are missing or are not what was recorded."""
 

@@ -181,6 +181,9 @@ def _serve(attempt: Attempt) -> None:
     except provision.BadDataset as error:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
         _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+    except provision.NoWayOn as error:
+        lost = {"code": "engine_error", "message": str(error), "remedy": "Fork from another checkpoint."}
+        _conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
     except (provision.Interrupted, Unwanted):
         seen = _unstarted(attempt)
         _conclude(attempt, decide(seen), seen, ())
@@ -216,13 +219,17 @@ def _resume(attempt: Attempt) -> Resume | None:
         except provision.BadCheckpoint as error:
             log.warning("job %s: %s", row.job_id, error)
             row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id))
+    if attempt.claim.is_fork:
+        raise provision.NoWayOn("the checkpoint that this fork goes on from is damaged, and there is no other")
     return None
 
 
 def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:
     if _interrupted(attempt):
         raise provision.Interrupted
-    return provision.fetch_checkpoint(attempt.shop.store, row, attempt.folder.resume)
+    resume = provision.fetch_checkpoint(attempt.shop.store, row, attempt.folder.resume)
+    own = row.job_id == attempt.claim.job_id
+    return resume if own else resume.model_copy(update={"anew": attempt.claim.anew})
 
 
 def _interrupted(attempt: Attempt) -> bool:

@@ -1,7 +1,7 @@
 """Averaged weights: what every average can do, and the one place where they are made."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -38,7 +38,11 @@ class Average(Collector, Protocol):
 
 
 class RunningMean:
-    """Stochastic weight averaging: the mean of the weights collected so far."""
+    """Stochastic weight averaging: the mean of the weights collected so far.
+
+    Their sum is kept: an addition costs half of what moving a mean does, and rounds no more. After n models the error
+    is of the order √n ε of the mean either way, as each addition rounds relative to what is there by then.
+    """
 
     prefix = "swa."
 
@@ -51,7 +55,7 @@ class RunningMean:
         """
         self.collects = occasions.collects
         self.models = 0
-        self.weights = network.weights.detach()  # (P,), the mean
+        self._sum = torch.zeros_like(network.values)  # (P,)
         self._network = network
         self._train = train
         self._batch_size = batch_size
@@ -59,9 +63,13 @@ class RunningMean:
         self._normalised = 0
 
     def collect(self, network: Network) -> None:
-        """Mean <- mean + (weights - mean) / n for the n-th model: one lerp over the flat buffer."""
+        """Sum <- sum + weights: one addition over the flat buffer."""
         self.models += 1
-        self.weights.lerp_(network.weights.detach(), 1 / self.models)
+        self._sum.add_(network.values)
+
+    def mean(self) -> Tensor:
+        """The averaged weights (P,)."""
+        return self._sum / self.models
 
     @property
     def ready(self) -> bool:
@@ -74,23 +82,25 @@ class RunningMean:
 
     def network(self) -> Network:
         """The averaged network, its batch norm estimated again on the train part if models came in since."""
+        if self._normalised != self.models:
+            self._network.values.copy_(self.mean())
+            if self._lender is None:
+                reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
+            self._normalised = self.models
         if self._lender:
             borrow_buffers(self._network, self._lender)
-        elif self._normalised != self.models:
-            reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
-            self._normalised = self.models
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the mean (P,) and how many models are in it."""
-        return {"swa.mean": self.weights, "swa.models": torch.tensor(self.models)}
+        """What a resume needs: the sum (P,) and how many models are in it."""
+        return {"swa.sum": self._sum, "swa.models": torch.tensor(self.models)}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        self.weights.copy_(found["swa.mean"])
+        self._sum.copy_(found["swa.sum"])
         self.models = int(found["swa.models"])
         self._normalised = 0
 
@@ -101,8 +111,15 @@ def borrow_buffers(network: Network, lender: Network) -> None:
         own.copy_(buffer)
 
 
+SMALLEST: Final = 2.0**-20
+
+
 class ExponentialMean:
-    """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights that come in."""
+    """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights that come in.
+
+    The average is kept as `scale` times a sum, so that decaying all of it is one multiplication of numbers, and taking
+    weights in one addition over the buffer. Before `scale` becomes tiny it is multiplied in.
+    """
 
     prefix = "ema."
 
@@ -115,15 +132,31 @@ class ExponentialMean:
         self.models = 0
         self._phase = phase
         self._lender = lender
+        # What each but the first decays by, worked out once: a small step has no microsecond to lose.
+        self._steady = None if phase.warmup else phase.decay_at(phase.occasions.first + phase.occasions.every)
         self._network = network
-        self._weights = network.weights.detach()
+        self._sum = torch.zeros_like(network.values)  # (P,)
+        self._scale = 1.0
 
     def collect(self, network: Network) -> None:
-        """Average <- d average + (1 - d) weights: one lerp over the flat buffer, and one for each float buffer."""
-        rate = 1 - self._phase.decay_at(self._phase.occasions.first + self.models * self._phase.occasions.every)
+        """Average <- d average + (1 - d) weights; one addition over the flat buffer, one lerp for each float buffer."""
+        decay = self._steady if self.models and self._steady else self._decay()
         self.models += 1
-        self._weights.lerp_(network.weights.detach(), rate)
-        for own, buffer in () if self._lender else zip(self._network.buffers, network.buffers, strict=True):
+        scale = self._scale * decay
+        if scale < SMALLEST:
+            self._sum.mul_(scale)
+            scale = 1.0
+        self._sum.add_(network.values, alpha=(1 - decay) / scale)
+        self._scale = scale
+        if network.buffers and self._lender is None:
+            self._collect_buffers(network, 1 - decay)
+
+    def _decay(self) -> float:
+        occasions = self._phase.occasions
+        return self._phase.decay_at(occasions.first + self.models * occasions.every)
+
+    def _collect_buffers(self, network: Network, rate: float) -> None:
+        for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
             if own.is_floating_point():
                 own.lerp_(buffer, rate)
             else:  # what counts batches has no average
@@ -140,13 +173,16 @@ class ExponentialMean:
 
     def network(self) -> Network:
         """The averaged network; its batch norm has the averaged statistics, unless they are borrowed."""
+        torch.mul(self._sum, self._scale, out=self._network.values)
         if self._lender:
             borrow_buffers(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the average (P,), how often weights came in, and the buffers that are its own."""
-        return {"ema.mean": self._weights, "ema.models": torch.tensor(self.models), **self._buffers()}
+        """What a resume needs: the sum (P,) and its scale, averaged buffers, and how often weights came in."""
+        scale = torch.tensor(self._scale, dtype=torch.float64)
+        counted = torch.tensor(self.models)
+        return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": counted, **self._buffers()}
 
     def _buffers(self) -> dict[str, Tensor]:
         """None where they are borrowed: the trained network's are kept as its own."""
@@ -158,7 +194,8 @@ class ExponentialMean:
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        self._weights.copy_(found["ema.mean"])
+        self._sum.copy_(found["ema.sum"])
+        self._scale = float(found["ema.scale"])
         for name, buffer in self._buffers().items():
             buffer.copy_(found[name])
         self.models = int(found["ema.models"])

@@ -25,8 +25,8 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
             step=manifest["step"],
             digest=manifest["digest"],
             metrics=dict(manifest["metrics"]),
-            results=manifest["results"],
-            stop_reason=manifest["stop_reason"],
+            results=manifest["results"] if resume.anew is None else None,
+            stop_reason=manifest["stop_reason"] if resume.anew is None else None,
             seconds=manifest["seconds"],
         )
         fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
@@ -56,7 +56,13 @@ def put_back(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume)
     check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
-    _load(run, run.keepers, {name: weights[name] for name in run.network.tensors()}, state)
+    if resume.anew:
+        prefixes = tuple(f"{name}." for name in resume.anew)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+    if run.ensemble and "ensemble" in (resume.anew or ()):
+        run.ensemble.begin_after(run.standing.step)
+    keepers = tuple(each for each in run.keepers if each.prefix.removesuffix(".") not in (resume.anew or ()))
+    _load(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
 
 
 def go_back(run: Run, mark: Mark) -> None:

@@ -37,7 +37,7 @@ class Gaussian:
         """
         models = self._mean.models
         with torch.no_grad():
-            deviation = network.weights - self._mean.weights
+            deviation = network.weights - self._mean.mean()
             if models > 1:
                 self._squares.addcmul_(deviation, deviation, value=models / (models - 1))
             self._deviations[(models - 1) % len(self._deviations)] = deviation
@@ -58,7 +58,7 @@ class Gaussian:
         f = torch.randn(rank, generator=generator).to(self._squares.device)
         spread = (self._squares / self._mean.models).sqrt() * e
         spread += self._deviations[:rank].T @ f / (rank - 1) ** 0.5
-        return torch.add(self._mean.weights, spread, alpha=self._spec.scale**0.5)
+        return torch.add(self._mean.mean(), spread, alpha=self._spec.scale**0.5)
 
     def networks(self, train: Part, batch_size: int) -> Iterator[Network]:
         """The samples one after the other, each with its own batch-norm statistics, in one and the same network."""

@@ -9,11 +9,16 @@ from core.recipe.spec import JobSpec
 
 
 class Resume(Spec):
-    """A verified checkpoint on local disk; `manifest` is the JSON that stood beside its tensors."""
+    """A verified checkpoint on local disk; `manifest` is the JSON that stood beside its tensors.
+
+    `anew` is None where the job goes on from a checkpoint of its own. From another job's one it goes on as if the run
+    had not ended there, and the parts of these names begin with nothing: see core.recipe.branch.
+    """
 
     weights: Path
     state: Path
     manifest: dict[str, Any]
+    anew: tuple[str, ...] | None = None
 
 
 class Assignment(Spec):

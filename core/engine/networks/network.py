@@ -22,12 +22,14 @@ Forward = Callable[[Tensor], Tensor]
 class Network:
     """`module`'s parameters are views of `weights` (P,), their gradients views of `weights.grad` (P,).
 
-    An optimizer then sees one tensor, clearing gradients is one call, and averaging is one lerp. The last `undecayed`
-    weights are those that weight decay leaves alone. `buffers` are the module's own, which only ever change in place.
+    An optimizer then sees one tensor, clearing gradients is one call, and averaging is one addition. `values` are the
+    same weights to autograd's eyes a constant. The last `undecayed` weights are those that weight decay leaves alone.
+    `buffers` are the module's own. All of these only ever change in place.
     """
 
     module: nn.Sequential
     weights: nn.Parameter
+    values: Tensor
     forward: Forward
     undecayed: int = 0
     buffers: tuple[Tensor, ...] = ()
@@ -52,7 +54,7 @@ class Network:
 
     def floats(self) -> list[Tensor]:
         """Everything that must stay finite."""
-        return [self.weights.detach(), *(each for each in self.buffers if each.is_floating_point())]
+        return [self.values, *(each for each in self.buffers if each.is_floating_point())]
 
     def finite(self) -> bool:
         """Whether they are."""
@@ -87,6 +89,7 @@ def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Netw
     return Network(
         module,
         weights,
+        weights.detach(),
         direct_forward(module),
         sum(each.numel() for each in parameters if id(each) in exempt),
         tuple(module.buffers()),

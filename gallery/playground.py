@@ -28,9 +28,9 @@ def exact_gradient(runs: Runs) -> Seen:
         max(abs(x - y) for x, y in zip(a.values("point.x"), b.values("point.x"), strict=True))
         for a, b in pairs(runs, "one-example", "noiseless")
     ]
-    strays = f"{max(gaps):.0e}" if max(gaps) else "exactly 0"
+    strays = f"at most {max(gaps):.0e}" if max(gaps) else "exactly 0"
     words = (
-        f"the full batch strays by {strays} at most from the path without noise; one example by "
+        f"the full batch strays by {strays} from the path without noise; one example by "
         f"{span(apart, '.2f')} where it strays most, depending on the seed"
     )
     return Seen(words, max(gaps) < 1e-5 and min(apart) > 0.1)

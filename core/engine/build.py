@@ -46,7 +46,7 @@ def build(assignment: Assignment) -> Run:
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
     course, stopping, rollback = course_of(spec), spec.early_stopping, spec.rollback
     rate = Rate(course, rollback.factor if rollback else 1.0)
-    averages, swag = build_averages(spec, another, data.train)
+    averages, swag = build_averages(spec, network, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
     elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
     stepper = build_stepper(spec.optimizer, network, elsewhere)
@@ -92,18 +92,20 @@ def networks(spec: JobSpec, plan: ExecutionPlan, device: torch.device) -> Callab
 
 
 def build_averages(
-    spec: JobSpec, another: Callable[[], Network], train: Part
+    spec: JobSpec, network: Network, another: Callable[[], Network], train: Part
 ) -> tuple[dict[Kind, Average], Gaussian | None]:
-    """The averages that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
+    """The averages of `network` that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
     run, phase = spec.run_length(), spec.swa_phase()
     averages: dict[Kind, Average] = {}
     swag = None
     if spec.swa and phase:
-        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch())
+        lender = None if spec.swa.update_bn else network
+        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch(), lender)
         if spec.swa.swag:
             swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
     if spec.ema:
-        averages["ema"] = ExponentialMean(spec.ema.phase(run), another())
+        lender = None if spec.ema.update_bn else network
+        averages["ema"] = ExponentialMean(spec.ema.phase(run), another(), lender)
     return averages, swag
 
 

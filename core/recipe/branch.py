@@ -52,7 +52,7 @@ def _parts(spec: JobSpec) -> dict[str, object]:
         "rate": (spec.schedule, spec.rollback),
         "swa": swa,
         "swag": swa,
-        "ema": ema and ema.phase(run),
+        "ema": ema and (ema.phase(run), ema.update_bn),
         "ensemble": ensemble and (ensemble, ensemble.occasions(run), ensemble.kept(run)),
         "best": stopping and (stopping, stopping.start_from.steps(run)),
         "incumbent": (spec.schedule, run),

@@ -83,6 +83,19 @@ def test_members_of_another_run_are_missing_and_nobody_counts_them(run: Train) -
     assert again.results == found.results
 
 
+@pytest.mark.parametrize(("kind", "begins"), [("swa", ()), ("ema", ("ema",))])
+def test_a_fork_may_change_whose_statistics_an_average_has(run: Train, kind: str, begins: tuple[str, ...]) -> None:
+    """SWA's weights go on. EMA's statistics are part of its state, so it begins again."""
+    fields = {"swa": {"start": "6st", "every": "2st"}, "ema": {"decay": 0.9, "start": "12st"}}[kind]
+    parent, checkpoints = parent_with(run, **{kind: fields})
+    child = branched(parent, {kind: {**fields, "update_bn": False}}, FORK_AT)
+    parts = anew(parent, child)
+    assert parts == (*begins, "mark")
+    expected, _ = run(child)
+    found, _ = run(child, resume=checkpoints[FORK_AT], anew=parts)
+    assert found.results == expected.results
+
+
 def faster() -> dict[str, Any]:
     return {"name": "sgd", "lr": 0.2, "momentum": 0.9}
 

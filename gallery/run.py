@@ -130,6 +130,16 @@ def entry(claim: Claim, seen: Seen, jobs: int) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+ABSENT = """## What is not here
+
+Claims about the shape of the landscape around the weights of a network need its curvature, its slices and its
+paths, which no job computes yet: that small batches, SWA and SAM find flatter minima, and that flat ones generalise
+better; that a large rate finds them too; that minima of different seeds are joined by a curve of low loss; that
+pictures of the landscape need filter normalization. Above, "sharp" and "flat" are therefore shown on functions of
+one or two variables only.
+"""
+
+
 def report(parts: list[str], jobs: int, seconds: float) -> str:
     """RESULTS.md."""
     robust = sum(claim.robust for claim in CLAIMS)
@@ -146,7 +156,7 @@ nats. "Train loss" is the mean over an epoch, measured while the weights change.
 
 This page was written by `make gallery`: {jobs} jobs in {seconds / 60:.0f} minutes on {os.cpu_count()} cores.
 """
-    return "\n".join([head, *parts])
+    return "\n".join([head, *parts, ABSENT])
 
 
 def main(slugs: list[str]) -> int:

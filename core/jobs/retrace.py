@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import job
-from core.errors import NotFound
+from core.errors import InvalidSpec, NotFound
 from core.jobs.checkpoints import CheckpointRow, good_resumable
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -41,6 +41,7 @@ def read_past(db: Database, job_id: str) -> Past:
 
     Raises:
         NotFound: there is no such job, it never ran, or it has no checkpoint.
+        InvalidSpec: it is of a release that this one cannot read.
     """
     query = select(job.c.spec, job.c.plan, job.c.resume).where(job.c.id == job_id)
     with db.snapshot() as connection:
@@ -50,7 +51,10 @@ def read_past(db: Database, job_id: str) -> Past:
         raise NotFound("There is no job with this id.")
     if row.plan is None or not checkpoints:
         raise NotFound("The job has no checkpoint that one could train to.")
-    spec, plan = JobSpec.model_validate_json(row.spec), ExecutionPlan.model_validate_json(row.plan)
+    try:
+        spec, plan = JobSpec.model_validate_json(row.spec), ExecutionPlan.model_validate_json(row.plan)
+    except ValueError as error:
+        raise InvalidSpec("This release cannot read the job; use the one that took it.") from error
     return Past(job_id, spec.resolved(), plan, row.resume, checkpoints)
 
 

@@ -199,7 +199,11 @@ def test_what_cannot_be_trained_here_is_no_difference(
         connection.execute(CHANGED["plan"], {"old": '"compile":false', "new": '"compile":true'})
     said = basin(job_id, "--from", "0")
     assert (said.exit_code, "asks for compiled code" in said.stderr) == (2, True)
+    unread = trained(checkpoints={"every": "5ep"})
+    with db.write() as connection:
+        connection.execute(text("UPDATE job SET spec = '{}' WHERE id = :job"), {"job": unread})
     for arguments, words in (
+        ([unread], "This release cannot read the job"),
         (["job_x"], "There is no job with this id."),
         ([running(db).job_id], "has no checkpoint"),
         (["--from", "3"], "--from is about a job"),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from api.documents import parse
 from core.errors import InvalidSpec
@@ -34,6 +34,28 @@ class JobChanges(BaseModel):
     name: Name | None = None
     priority: Priority = 0
     metadata: Annotated[dict[Label, Note | None], Field(max_length=32)] = Field(default_factory=dict)
+
+
+class RetryRequest(BaseModel):
+    """`again`: also when the job was tried again before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    again: bool = False
+
+
+class ForkRequest(BaseModel):
+    """Where the new job leaves the old one, and which fields of the spec are others from there on, each as a whole.
+
+    `at` is the step or the id of a checkpoint that one can go on from; without it, the newest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    at: Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern=r"^ckpt_[0-9a-z]{26}$")] | None = None
+    changes: Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
 
 
 def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:

@@ -53,6 +53,13 @@ async def json_only(request: Request) -> None:
 
 
 async def _body(request: Request) -> bytes:
+    body = await _maybe_body(request)
+    if not body:
+        raise MalformedError("The body is empty; it must be a JSON object.")
+    return body
+
+
+async def _maybe_body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.body()
@@ -60,12 +67,11 @@ async def _body(request: Request) -> bytes:
         raise TooLarge if error.status_code == 413 else error from None
     except TimeoutError as error:
         raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
-    if not body:
-        raise MalformedError("The body is empty; it must be a JSON object.")
     return body
 
 
 Body = Annotated[bytes, Depends(_body)]
+MaybeBody = Annotated[bytes, Depends(_maybe_body)]
 
 
 def _named(prefix: str, noun: str, text: str) -> str:

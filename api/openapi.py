@@ -8,11 +8,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.bodies import JobChanges, KeyRequest
+from api.bodies import ForkRequest, JobChanges, KeyRequest, RetryRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
+BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest)
 REF = "#/components/schemas/{model}"
 ALWAYS = (401, 403, 429, 503)  # no key; a scope that is missing, a foreign Host; a limit; a database that is away
 KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}
@@ -33,12 +34,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def reads(schema: str, **examples: object) -> dict[str, Any]:
+def reads(schema: str, *, required: bool = True, **examples: object) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads a JSON body itself, strictly."""
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=schema)}}
     if examples:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
 def describe(app: FastAPI) -> Mapping[str, Any]:
@@ -50,9 +51,7 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
         routes=app.routes,
         separate_input_output_schemas=False,
     )
-    _, bodies = models_json_schema(
-        [(body, "validation") for body in (JobSpec, PreviewRequest, JobChanges, KeyRequest, Problem)], ref_template=REF
-    )
+    _, bodies = models_json_schema([(body, "validation") for body in (*BODIES, Problem)], ref_template=REF)
     document["components"]["schemas"] |= bodies["$defs"]
     _drop_foreign_errors(document)
     _ask_for_keys(document)

@@ -119,6 +119,11 @@ def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, 
         dataset = provision.dataset_file(past.spec.data, settings.datasets)
         begin = stretch.begin
         resume = provision.fetch_checkpoint(store, begin, aside / "resume") if begin else None
+        if begin and resume and begin.job_id != past.job_id:
+            resume = resume.model_copy(update={"anew": past.anew})
+        initial = None
+        if past.initial and not begin:
+            initial = provision.fetch_weights(store, past.initial, aside / "initial")
     except (provision.BadDataset, provision.BadCheckpoint) as error:
         raise Unavailable(f"it cannot be trained here: {error}") from error
     except provision.DatasetTrouble as error:
@@ -131,6 +136,7 @@ def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, 
         dataset=dataset,
         scratch=scratch,
         resume=resume,
+        initial=initial,
     )
 
 

@@ -92,6 +92,9 @@ def _make_room(out: Path) -> None:
 
 def train_here(spec: JobSpec, out: Path) -> int:
     """Train, print, leave the weights in `out`; the exit status."""
+    if spec.start:
+        typer.echo('"from" names a checkpoint of a service; submit this job there', err=True)
+        return FAILED
     _make_room(out)
     printer = Printer(out)
     for warning in spec.warnings():

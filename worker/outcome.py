@@ -1,7 +1,8 @@
 """How an attempt ended -> what becomes of the job. One pure table.
 
 A *loss* (a process that was killed) says nothing about the job: it is queued again within the budget of losses without
-a checkpoint. A *failure* (out of memory, an error in the engine) is the job's own: it is final unless `max_retries`
+a checkpoint. Out of memory, it is tried again with half as many examples at once, as long as that changes nothing
+else. A *failure* (out of memory for good, an error in the engine) is the job's own: it is final unless `max_retries`
 allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
 """
 
@@ -11,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from core.lifecycle import Status
+from core.recipe.plan import ExecutionPlan
 from worker.launcher import Exit
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
@@ -59,6 +61,7 @@ class Observed:
     stderr: str = ""
     out_of_memory: bool = False  # the kernel killed something of ours for memory
     retries_left: bool = False
+    smaller: ExecutionPlan | None = None  # the plan for less memory, if there is one
     progress: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,11 +81,13 @@ class GiveBack:
     """The job goes back to the queue, or where its owner wants it.
 
     `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
+    `plan` is how it is computed from now on, where that is a remedy.
     """
 
     cause: str
     lost: bool = False
     failed: bool = False
+    plan: ExecutionPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,11 @@ def _failed(
     progress: dict[str, Any],
 ) -> Decision:
     code = error.get("code") or "engine_error"
+    if code == "out_of_memory" and seen.smaller is not None:
+        size = seen.smaller.micro_batch
+        return GiveBack(
+            f"out of memory: from now on at most {size} examples at once, batches as before", plan=seen.smaller
+        )
     if code in RETRYABLE and seen.retries_left:
         return GiveBack(f"retry after {code}", failed=True)
     whole = {

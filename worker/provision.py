@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,10 @@ class DatasetTrouble(Exception):
 
 class Interrupted(Exception):
     """Somebody wants the attempt to end before its runner has started."""
+
+
+class NoWayOn(Exception):
+    """A job that can only go on from a checkpoint has none that can be read."""
 
 
 class BadCheckpoint(Exception):
@@ -126,10 +130,22 @@ def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
         StoreTransient: the store is away.
         OSError: this machine's disk does not take it.
     """
+    paths = _fetched(store, row, row.files, folder)
+    manifest = json.loads(paths["manifest"].read_bytes())
+    return Resume(weights=paths["weights"], state=paths["state"], manifest=manifest)
+
+
+def fetch_weights(store: Store, row: CheckpointRow, folder: Path) -> Path:
+    """The weights alone of a checkpoint of any kind, in a fresh `folder`; raises as fetch_checkpoint does."""
+    return _fetched(store, row, ("weights",), folder)["weights"]
+
+
+def _fetched(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Path) -> dict[str, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths: dict[str, Path] = {}
-    for role, file in row.files.items():
+    for role in roles:
+        file = row.files[role]
         paths[role] = folder / f"{role}{Path(file['name']).suffix}"
         try:
             store.fetch(f"{row.key}/{file['name']}", paths[role])
@@ -139,8 +155,7 @@ def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
         if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is not what was recorded")
-    manifest = json.loads(paths["manifest"].read_bytes())
-    return Resume(weights=paths["weights"], state=paths["state"], manifest=manifest)
+    return paths
 
 
 def _sha256(path: Path) -> str:

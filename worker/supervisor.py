@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from core.db.session import Database, is_transient
@@ -20,7 +21,7 @@ from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
 from core.recipe.assignment import Assignment, Resume
-from core.recipe.plan import SlotKind, resolve_plan
+from core.recipe.plan import SlotKind, resolve_plan, smaller
 from core.redact import redact
 from core.settings import Settings
 from core.store.base import Store, StoreTransient
@@ -181,6 +182,9 @@ def _serve(attempt: Attempt) -> None:
     except provision.BadDataset as error:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
         _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+    except provision.NoWayOn as error:
+        lost = {"code": "engine_error", "message": str(error), "remedy": "Take another checkpoint."}
+        _conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
     except (provision.Interrupted, Unwanted):
         seen = _unstarted(attempt)
         _conclude(attempt, decide(seen), seen, ())
@@ -204,6 +208,7 @@ def _provision(attempt: Attempt) -> Assignment:
         dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets, partial(_interrupted, attempt)),
         scratch=folder.out,
         resume=_resume(attempt),
+        initial=_initial(attempt),
     )
 
 
@@ -216,13 +221,29 @@ def _resume(attempt: Attempt) -> Resume | None:
         except provision.BadCheckpoint as error:
             log.warning("job %s: %s", row.job_id, error)
             row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id))
+    if attempt.claim.is_fork:
+        raise provision.NoWayOn("the checkpoint that this fork goes on from is damaged, and there is no other")
     return None
+
+
+def _initial(attempt: Attempt) -> Path | None:
+    """The weights that the job begins with, if they are not those of its seed and it has no checkpoint yet."""
+    row = attempt.claim.initial
+    if row is None:
+        return None
+    fetch = partial(provision.fetch_weights, attempt.shop.store, row, attempt.folder.resume)
+    try:
+        return attempt.heart.reach(fetch, FETCH_SECONDS)
+    except provision.BadCheckpoint as error:
+        raise provision.NoWayOn(f"the weights to begin with cannot be read: {error}") from error
 
 
 def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:
     if _interrupted(attempt):
         raise provision.Interrupted
-    return provision.fetch_checkpoint(attempt.shop.store, row, attempt.folder.resume)
+    resume = provision.fetch_checkpoint(attempt.shop.store, row, attempt.folder.resume)
+    own = row.job_id == attempt.claim.job_id
+    return resume if own else resume.model_copy(update={"anew": attempt.claim.anew})
 
 
 def _interrupted(attempt: Attempt) -> bool:
@@ -264,6 +285,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tup
         stderr=lifeline.tail(attempt.folder.stderr),
         out_of_memory=lifeline.oom_kills() > kills,
         retries_left=claimed.failures < claimed.spec.max_retries,
+        smaller=smaller(claimed.spec, claimed.plan),
     )
     return seen, chunks
 
@@ -305,7 +327,7 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
             if decision.error:
                 log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
-            if decision.lost or decision.failed:
+            if decision.lost or decision.failed or decision.plan:
                 persist(lambda: _note_death(attempt, decision, seen))
             _return(shop, attempt.heart, decision)
         case _:
@@ -316,14 +338,17 @@ def _return(shop: Shop, heart: Heart, back: GiveBack) -> None:
     """Give the job back."""
     fence, limit = heart.fence, shop.settings.max_losses
     status = heart.persist(
-        lambda: give_back(shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit)
+        lambda: give_back(
+            shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit, plan=back.plan
+        )
     )
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
 def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     """What killed an attempt stays readable in the job's events."""
-    death: dict[str, Any] = {"code": "attempt_lost", "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
+    code = "remedy" if decision.plan else "attempt_lost"
+    death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
     record_events(attempt.shop.db, attempt.fence, "warning", [death])

@@ -6,6 +6,7 @@ from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
 from api.routes import (
+    branches,
     catalog,
     changes,
     checkpoints,
@@ -26,6 +27,7 @@ from api.routes import (
 NOUNS = (
     jobs.router,
     verbs.router,
+    branches.router,
     changes.router,
     events.router,
     metrics.router,

@@ -24,7 +24,7 @@ from api.ranges import unchanged
 from api.search import BY_METADATA, JobsQuery, Status
 from core.errors import Conflict, NotFound, Unauthenticated
 from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
-from core.jobs.submit import Idempotency, submit
+from core.jobs.submit import Idempotency, Submitted, submit
 from core.jobs.waiting import Outlook, outlook
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
@@ -98,6 +98,13 @@ class Advice(BaseModel):
     message: str
 
 
+class Parent(BaseModel):
+    """The job that this one goes on from, and the step of the checkpoint where it does."""
+
+    job: str
+    step: int
+
+
 class Job(BaseModel):
     """A job: its resolved spec, every default filled in, and what became of it."""
 
@@ -114,6 +121,10 @@ class Job(BaseModel):
     error: Failure | None
     resume: dict[str, Any] | None
     environment: dict[str, Any] | None
+    retried_from: Parent | None
+    forked_from: Parent | None
+    started_from: Parent | None
+    children: list[str]
     warnings: list[Advice]
     created_at: str
     started_at: str | None
@@ -167,7 +178,7 @@ def submit_job(
     spec = parse_job(body).resolved()
     if query.dry_run:
         return Json(_dry(spec))
-    promise = Idempotency(idempotency_key, _digest(document)) if idempotency_key is not None else None
+    promise = Idempotency(idempotency_key, digest(document)) if idempotency_key is not None else None
     done = submit(
         service.db,
         spec,
@@ -176,15 +187,20 @@ def submit_job(
         age_step=service.settings.age_step_seconds,
         limits=caller.limits,
     )
+    return made(service, caller.owner, done)
+
+
+def made(service: Service, owner: str, done: Submitted) -> Json:
+    """The answer to who wanted a new job: it, or the one that an Idempotency-Key has made before."""
     if done.created:
         service.hints.send(done.needs)
     try:
-        view = get_job(service.db, caller.owner, done.job_id)
+        view = get_job(service.db, owner, done.job_id)
     except NotFound:
         raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
-    made = answer(service, view, 201 if done.created else 200)
-    made.headers["Location"] = f"/v1/jobs/{done.job_id}"
-    return made
+    found = answer(service, view, 201 if done.created else 200)
+    found.headers["Location"] = f"/v1/jobs/{done.job_id}"
+    return found
 
 
 @router.get(
@@ -243,7 +259,7 @@ def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -
     return answer(service, get_job(service.db, owner, job_id), 200)
 
 
-def _digest(document: object) -> str:
+def digest(document: object) -> str:
     """Equal for equal documents, whatever their spaces and the order of their keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -296,6 +312,10 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "error": view.error,
         "resume": view.resume,
         "environment": view.environment,
+        "retried_from": _parent(view, "retry"),
+        "forked_from": _parent(view, "fork"),
+        "started_from": _parent(view, "from"),
+        "children": list(view.children),
         "warnings": _warnings(spec),
         "created_at": timestamp(view.created_at),
         "started_at": timestamp(view.started_at),
@@ -305,6 +325,8 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
             "cancel": f"{own}/cancel",
             "pause": f"{own}/pause",
             "resume": f"{own}/resume",
+            "retry": f"{own}/retry",
+            "fork": f"{own}/fork",
             "events": f"{own}/events",
             "metrics": f"{own}/metrics",
             "metric_names": f"{own}/metrics/names",
@@ -312,6 +334,10 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
             "checkpoints": f"{own}/checkpoints",
         },
     }
+
+
+def _parent(view: JobView, verb: str) -> dict[str, object] | None:
+    return {"job": view.parent_id, "step": view.parent_step} if view.parent_verb == verb else None
 
 
 def _place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:

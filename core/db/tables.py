@@ -94,7 +94,13 @@ job = Table(
     Column("results", Json),
     Column("environment", Json),
     Column("resume", Json),
+    Column("parent_id", Text),  # the job that it goes on from; no foreign key: the child outlives it
+    Column("parent_verb", Text),  # retry | fork | from
+    Column("parent_step", Long),  # of the checkpoint where it branched off
+    Column("initial_id", Text),  # the checkpoint whose weights it begins with
+    Column("anew", Json),  # parts of the run that do not go on from there, see core.recipe.branch
     Index("ix_job_owner_id", "owner", "id"),
+    Index("ix_job_parent_id", "parent_id"),
     sqlite_strict=True,
 )
 

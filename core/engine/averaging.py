@@ -46,14 +46,20 @@ class RunningMean:
 
     prefix = "swa."
 
-    def __init__(self, occasions: Occasions, network: Network, train: Part, batch_size: int) -> None:
-        """`network` is a second network of the same shape; its weights become the mean."""
+    def __init__(
+        self, occasions: Occasions, network: Network, train: Part, batch_size: int, lender: Network | None = None
+    ) -> None:
+        """`network` is a second network of the same shape; its weights become the mean.
+
+        With a `lender`, the trained network, the mean borrows that one's running statistics as they stand.
+        """
         self.collects = occasions.collects
         self.models = 0
         self._sum = torch.zeros_like(network.values)  # (P,)
         self._network = network
         self._train = train
         self._batch_size = batch_size
+        self._lender = lender
         self._normalised = 0
 
     def collect(self, network: Network) -> None:
@@ -78,8 +84,11 @@ class RunningMean:
         """The averaged network, its batch norm estimated again on the train part if models came in since."""
         if self._normalised != self.models:
             self._network.values.copy_(self.mean())
-            reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
+            if self._lender is None:
+                reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
             self._normalised = self.models
+        if self._lender:
+            borrow_buffers(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
@@ -96,6 +105,12 @@ class RunningMean:
         self._normalised = 0
 
 
+def borrow_buffers(network: Network, lender: Network) -> None:
+    """Copy all that is no weight: what an average has that nobody gave statistics of its own."""
+    for own, buffer in zip(network.buffers, lender.buffers, strict=True):
+        own.copy_(buffer)
+
+
 SMALLEST: Final = 2.0**-20
 
 
@@ -108,11 +123,15 @@ class ExponentialMean:
 
     prefix = "ema."
 
-    def __init__(self, phase: EmaPhase, network: Network) -> None:
-        """`network` is a second network of the same shape; its weights become the average."""
+    def __init__(self, phase: EmaPhase, network: Network, lender: Network | None = None) -> None:
+        """`network` is a second network of the same shape; its weights become the average.
+
+        With a `lender`, the trained network, the average borrows that one's running statistics as they stand.
+        """
         self.collects = phase.occasions.collects
         self.models = 0
         self._phase = phase
+        self._lender = lender
         # What each but the first decays by, worked out once: a small step has no microsecond to lose.
         self._steady = None if phase.warmup else phase.decay_at(phase.occasions.first + phase.occasions.every)
         self._network = network
@@ -129,7 +148,7 @@ class ExponentialMean:
             scale = 1.0
         self._sum.add_(network.values, alpha=(1 - decay) / scale)
         self._scale = scale
-        if network.buffers:
+        if network.buffers and self._lender is None:
             self._collect_buffers(network, 1 - decay)
 
     def _decay(self) -> float:
@@ -153,15 +172,22 @@ class ExponentialMean:
         return {"models": self.models, "decay": self._phase.decay}
 
     def network(self) -> Network:
-        """The averaged network; its batch norm has the averaged statistics."""
+        """The averaged network; its batch norm has the averaged statistics, unless they are borrowed."""
         torch.mul(self._sum, self._scale, out=self._network.values)
+        if self._lender:
+            borrow_buffers(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resume needs: the sum (P,) and its scale, averaged buffers, and how often weights came in."""
-        buffers = {f"ema.buffers.{name}": each for name, each in self._network.module.named_buffers()}
         scale = torch.tensor(self._scale, dtype=torch.float64)
-        return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": torch.tensor(self.models), **buffers}
+        counted = torch.tensor(self.models)
+        return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": counted, **self._buffers()}
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """None where they are borrowed: the trained network's are kept as its own."""
+        named = () if self._lender else self._network.module.named_buffers()
+        return {f"ema.buffers.{name}": each for name, each in named}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
@@ -170,6 +196,6 @@ class ExponentialMean:
         """The inverse of tensors()."""
         self._sum.copy_(found["ema.sum"])
         self._scale = float(found["ema.scale"])
-        for name, buffer in self._network.module.named_buffers():
-            buffer.copy_(found[f"ema.buffers.{name}"])
+        for name, buffer in self._buffers().items():
+            buffer.copy_(found[name])
         self.models = int(found["ema.models"])

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from core.engine.averaging import Average, ExponentialMean, RunningMean
 from core.engine.best import Best
 from core.engine.clip import build_clip
@@ -19,7 +21,7 @@ from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
 from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
-from core.engine.resume import fidelity, put_back, read_standing
+from core.engine.resume import fidelity, place, read_standing
 from core.engine.run import Run, Standing
 from core.engine.sharpness import sharpness_aware
 from core.engine.steplog import Calendar, StepLog
@@ -28,7 +30,7 @@ from core.engine.steppers.stepper import build_stepper
 from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
 from core.recipe.course import course_of
-from core.recipe.plan import ExecutionPlan
+from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.spec import JobSpec
 
 
@@ -36,15 +38,15 @@ def build(assignment: Assignment) -> Run:
     """Every part by its own pure function; a resume comes last, and its random state last of all."""
     spec, plan = assignment.spec.resolved(), assignment.plan
     check_plan(plan)
-    device, facts = open_device(plan), spec.data.facts()
+    device = open_device(plan)
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256)
-    another = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    another = networks(spec, plan, device)
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
     course, stopping, rollback = course_of(spec), spec.early_stopping, spec.rollback
     rate = Rate(course, rollback.factor if rollback else 1.0)
-    averages, swag = build_averages(spec, another, data.train)
+    averages, swag = build_averages(spec, network, another, data.train)
     micro = spec.batch() if spec.accumulate > 1 else None
     elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
     stepper = build_stepper(spec.optimizer, network, elsewhere)
@@ -79,24 +81,31 @@ def build(assignment: Assignment) -> Run:
     )
     network.module.train()
     seed_device(device, spec.seed)
-    if resume:
-        put_back(run, resume)
+    place(run, resume, assignment.initial)
     return run
 
 
+def networks(spec: JobSpec, plan: ExecutionPlan, device: torch.device) -> Callable[[], Network]:
+    """Makes the job's network, with the weights of its seed, as often as one asks."""
+    most, facts = plan.micro_batch or MOST_AT_ONCE, spec.data.facts()
+    return partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay, most_at_once=most)
+
+
 def build_averages(
-    spec: JobSpec, another: Callable[[], Network], train: Part
+    spec: JobSpec, network: Network, another: Callable[[], Network], train: Part
 ) -> tuple[dict[Kind, Average], Gaussian | None]:
-    """The averages that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
+    """The averages of `network` that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
     run, phase = spec.run_length(), spec.swa_phase()
     averages: dict[Kind, Average] = {}
     swag = None
     if spec.swa and phase:
-        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch())
+        lender = None if spec.swa.update_bn else network
+        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch(), lender)
         if spec.swa.swag:
             swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
     if spec.ema:
-        averages["ema"] = ExponentialMean(spec.ema.phase(run), another())
+        lender = None if spec.ema.update_bn else network
+        averages["ema"] = ExponentialMean(spec.ema.phase(run), another(), lender)
     return averages, swag
 
 

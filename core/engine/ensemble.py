@@ -73,7 +73,8 @@ class Ensemble:
         self.collects = occasions.collects
         self._occasions = occasions
         self._network = network
-        self._collected = 0
+        self._collected = 0  # occasions so far, those that were missed among them
+        self._missed = 0
         self._kept = {name: each.new_zeros(size, *each.shape) for name, each in self._parts(network).items()}
         self._outputs: dict[int, Tensor] = {}
 
@@ -86,6 +87,10 @@ class Ensemble:
     def _size(self) -> int:
         return len(self._kept["ensemble.weights"])
 
+    def begin_after(self, step: int) -> None:
+        """Members up to that step are missing: the run was another one, which kept none."""
+        self._collected = self._missed = self._occasions.count(step)
+
     def collect(self, network: Network) -> None:
         """Keep a copy; the oldest member makes room once there are too many."""
         row = self._collected % self._size
@@ -96,13 +101,13 @@ class Ensemble:
     @property
     def ready(self) -> bool:
         """Once it has a member."""
-        return self._collected > 0
+        return self._collected > self._missed
 
     @property
     def steps(self) -> range:
         """Completed steps of each member, oldest first."""
         first, every = self._occasions.first, self._occasions.every
-        kept = range(max(0, self._collected - self._size), self._collected)
+        kept = range(max(self._missed, self._collected - self._size), self._collected)
         return range(first + kept.start * every, first + kept.stop * every, every)
 
     def networks(self) -> Iterator[Network]:
@@ -136,8 +141,9 @@ class Ensemble:
         return list(self._outputs.values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: all that is kept, a row for each member, and how many were ever collected."""
-        return {**self._kept, "ensemble.collected": torch.tensor(self._collected)}
+        """What a resume needs: a row for each member, and how many occasions there were and were missed."""
+        counts = torch.tensor((self._collected, self._missed))
+        return {**self._kept, "ensemble.counts": counts}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         return self.tensors()
@@ -146,5 +152,5 @@ class Ensemble:
         """The inverse of tensors()."""
         for name, kept in self._kept.items():
             kept.copy_(found[name])
-        self._collected = int(found["ensemble.collected"])
+        self._collected, self._missed = found["ensemble.counts"].tolist()
         self._outputs = {}

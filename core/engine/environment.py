@@ -40,6 +40,7 @@ def describe(
         "kernel": plan.kernel,
         "deterministic": plan.deterministic,
         "versions": versions,
+        **({"micro_batch": plan.micro_batch} if plan.micro_batch else {}),
         **({"optimizer": roles} if roles else {}),
     }
 

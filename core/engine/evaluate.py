@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.datasets.resident import Part
-from core.engine.gradient import MOST_AT_ONCE, batch_norms
+from core.engine.gradient import batch_norms
 from core.engine.networks.network import Network
 from core.engine.objective import Objective
 
@@ -20,7 +20,7 @@ def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, fl
 def predicted(network: Network, part: Part) -> Tensor:
     """The outputs for a part (n, outputs)."""
     with inspecting(network.module):
-        return torch.cat([network.forward(inputs) for inputs in torch.split(part.inputs, MOST_AT_ONCE)])
+        return torch.cat([network.forward(inputs) for inputs in torch.split(part.inputs, network.most_at_once)])
 
 
 def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:

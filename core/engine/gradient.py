@@ -7,17 +7,13 @@ from core.engine.closedform import Gradient, closed_form
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
 
-MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 
-
-def build_gradient(
-    network: Network, mean_loss: Loss, most_at_once: int = MOST_AT_ONCE, micro: int | None = None
-) -> Gradient:
+def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) -> Gradient:
     """(inputs, targets) -> mean loss of the batch; its gradient is then in `network.weights.grad`.
 
-    A batch of more than `most_at_once` examples is accumulated over chunks, each with its share of the examples, so the
-    gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics of a
-    chunk would be others: unless the job asks for micro-batches of `micro` examples.
+    A batch of more than `network.most_at_once` examples is accumulated over chunks, each with its share of them,
+    so the gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics
+    of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
     at_once = closed_form(network.module, mean_loss) or autograd(network, mean_loss)
     if batch_norms(network.module):
@@ -25,7 +21,7 @@ def build_gradient(
             return at_once
         size = micro
     else:
-        size = min(most_at_once, micro or most_at_once)
+        size = min(network.most_at_once, micro or network.most_at_once)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
         if len(inputs) <= size:

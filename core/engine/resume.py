@@ -1,11 +1,12 @@
 """Back to where a checkpoint stood."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from core.engine.checkpoint import REMEDY, check_tensors, read_resume
+from core.engine.checkpoint import REMEDY, check_tensors, read_resume, read_tensors
 from core.engine.determinism import random_state, restore_random_state
 from core.engine.environment import differences
 from core.engine.failure import EngineError
@@ -25,8 +26,8 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
             step=manifest["step"],
             digest=manifest["digest"],
             metrics=dict(manifest["metrics"]),
-            results=manifest["results"],
-            stop_reason=manifest["stop_reason"],
+            results=manifest["results"] if resume.anew is None else None,
+            stop_reason=manifest["stop_reason"] if resume.anew is None else None,
             seconds=manifest["seconds"],
         )
         fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
@@ -52,11 +53,32 @@ def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) 
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
+def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
+    """Put a fresh run where it has to begin; its seed's own weights are there already."""
+    if resume:
+        put_back(run, resume)
+    elif initial:
+        begin_with(run, initial)
+
+
 def put_back(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume)
     check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
-    _load(run, run.keepers, {name: weights[name] for name in run.network.tensors()}, state)
+    if resume.anew:
+        prefixes = tuple(f"{name}." for name in resume.anew)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+    if run.ensemble and "ensemble" in (resume.anew or ()):
+        run.ensemble.begin_after(run.standing.step)
+    keepers = tuple(each for each in run.keepers if each.prefix.removesuffix(".") not in (resume.anew or ()))
+    _load(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
+
+
+def begin_with(run: Run, weights: Path) -> None:
+    """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
+    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.tensors()}
+    check_tensors("weights", found, run.network.tensors())
+    run.network.module.load_state_dict(found)
 
 
 def go_back(run: Run, mark: Mark) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
 from core.errors import Conflict, FieldProblem, InvalidSpec, PreconditionFailed
+from core.jobs.checkpoints import in_use
 from core.jobs.state import State
 from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
@@ -62,7 +63,7 @@ def delete_job(db: Database, owner: str, job_id: str) -> None:
 
     Raises:
         NotFound: there is no such job of this owner.
-        Conflict: it has not ended; `extra` holds the current_status.
+        Conflict: it has not ended, or a child needs its checkpoint; `extra` holds the current_status.
     """
     with db.write() as connection:
         state = owned(connection, owner, job_id)
@@ -70,6 +71,9 @@ def delete_job(db: Database, owner: str, job_id: str) -> None:
             status = shown(state.status, state.desired)
             message = f"The job is {status}; cancel it, and delete it when it has ended."
             raise Conflict(message, extra={"current_status": status})
+        if child := in_use(connection, job_id):
+            message = f"{child} still goes on from one of its checkpoints; delete it when that one has ended."
+            raise Conflict(message, extra={"current_status": state.status.value, "needed_by": child})
         connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY))
         connection.execute(update(job).where(job.c.id == job_id).values(owner=NOBODY))

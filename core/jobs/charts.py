@@ -1,5 +1,6 @@
 """The curves of jobs as charts: one job with its series in panels by what they measure, or several jobs at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ MOST_POINTS = 100_000  # of all curves together: a picture of some megabytes, dr
 SHOWN_PANELS = 3  # when nobody says which series
 COLOURS: Mapping[str, int] = {"train": 0, "val": 1, "swa.val": 2, "ema.val": 3, "test": 4, "swa.test": 5, "": 0}
 """What is measured on keeps its colour from picture to picture; others get the next one that is free."""
+
+MOST: Mapping[str, float] = {"accuracy": 1.0, "r2": 1.0}
+"""What a measure cannot exceed."""
 
 _FIRST, _LAST = ("loss",), ("lr", "grad_norm", "throughput")
 _UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (300.0, 60.0, "minutes"))
@@ -44,7 +48,7 @@ def job_chart(db: Database, subject: Subject, names: Sequence[str] | None, cut: 
     drawn = {name: _curve(subject, name, found.get(name), cut.x, colours[name]) for name in chosen}
     unit, label = _unit(cut.x, list(drawn.values()))
     panels = [
-        Panel(measure, [_scaled(drawn[name], unit) for name in chosen if _measure(name) == measure], cut.y)
+        _panel(measure, [_scaled(drawn[name], unit) for name in chosen if _measure(name) == measure], cut)
         for measure in measures
     ]
     title = subject.name or subject.id
@@ -71,7 +75,7 @@ def jobs_chart(db: Database, subjects: Sequence[Subject], names: Sequence[str], 
         for name in chosen:
             drawn[name].append(_mean(compare(db, subjects, name, x=cut.x, max_points=cut.max_points), len(subjects)))
     unit, label = _unit(cut.x, [curve for curves in drawn.values() for curve in curves])
-    panels = [Panel(name, [_scaled(curve, unit) for curve in drawn[name]], cut.y) for name in chosen]
+    panels = [_panel(name, [_scaled(curve, unit) for curve in drawn[name]], cut) for name in chosen]
     summary = f"{', '.join(chosen)} of {', '.join(labels.values())}"
     return Chart(summary, panels, label, x_whole=cut.x == "step", one_legend=True)
 
@@ -85,6 +89,10 @@ def _bound(panels: int) -> None:
     if panels > MOST_PANELS:
         problem = FieldProblem("/query/series", f"these need {panels} panels; a picture has at most {MOST_PANELS}")
         raise InvalidRequest(errors=(problem,))
+
+
+def _panel(title: str, curves: Sequence[Curve], cut: Cut) -> Panel:
+    return Panel(title, curves, cut.y, most=MOST.get(_measure(title), math.inf))
 
 
 def _measure(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, literal, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, job, job_state
@@ -15,6 +15,7 @@ from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
 from core.jobs.metrics import Chunk, drop_after, put_chunks
+from core.lifecycle import TERMINAL
 from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.monitor import way_of
 from core.recipe.spec import Checkpoints
@@ -82,7 +83,7 @@ def record_checkpoint(
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _doom(connection, _superseded(connection, fence.job_id, row, resumable=resumable))
+        _doom(connection, fence.job_id, _superseded(connection, fence.job_id, row, resumable=resumable))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
@@ -97,7 +98,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, _unkept(connection, fence.job_id, row.kind))
+        _doom(connection, fence.job_id, _unkept(connection, fence.job_id, row.kind))
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -114,14 +115,15 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRo
     """
     with db.write() as connection:
         state = hold(connection, fence, exclusive=True)
+        mine = literal(state.checkpoint_id == checkpoint_id)  # or its parent's, as long as it goes on from there
         connection.execute(
             update(checkpoint)
-            .where(checkpoint.c.id == checkpoint_id, checkpoint.c.job_id == fence.job_id)
+            .where(checkpoint.c.id == checkpoint_id, or_(checkpoint.c.job_id == fence.job_id, mine))
             .values(status="corrupt"),
         )
         if state.checkpoint_id != checkpoint_id:
             return None if state.checkpoint_id is None else find_checkpoint(connection, state.checkpoint_id)
-        older = next(reversed(good_resumable(connection, fence.job_id)), None)
+        older = next(reversed(good_resumable(connection, fence.job_id)), None) or origin_of(connection, fence.job_id)
         connection.execute(
             update(job_state)
             .where(job_state.c.job_id == fence.job_id)
@@ -173,6 +175,33 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
     return _as_row(found)
 
 
+def in_use(connection: Connection, job_id: str) -> str | None:
+    """A job that has not ended and may still need a checkpoint of this one."""
+    row = job_state.c
+    query = _borrowers(job_id).with_only_columns(row.job_id).limit(1)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _lent(job_id: str) -> Select[Any]:
+    return _borrowers(job_id).with_only_columns(checkpoint.c.id)
+
+
+def _borrowers(job_id: str) -> Select[Any]:
+    """Rows of job_state of its children that have not ended and stand at one of its checkpoints."""
+    row = job_state.c
+    stands_at = func.coalesce(row.checkpoint_id, job.c.initial_id)
+    return (
+        select(row.job_id)
+        .join(job, job.c.id == row.job_id)
+        .join(checkpoint, checkpoint.c.id == stands_at)
+        .where(
+            job.c.parent_id == job_id,
+            checkpoint.c.job_id == job_id,
+            row.status.not_in([status.value for status in TERMINAL]),
+        )
+    )
+
+
 def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow | None:
     """The row with this id, whatever its status."""
     found = connection.execute(_select().where(checkpoint.c.id == checkpoint_id)).one_or_none()
@@ -192,6 +221,21 @@ def _select() -> Select[Any]:
 
 def _as_row(row: Row[Any]) -> CheckpointRow:
     return CheckpointRow(**row._asdict())
+
+
+def origin_of(connection: Connection, job_id: str) -> CheckpointRow | None:
+    """The checkpoint of its parent that a job went on from, if it is still there; of a retry, the newest before it."""
+    child, row = job.alias("child").c, checkpoint.c
+    query = (
+        _select()
+        .join(child.id.table, row.job_id == child.parent_id)
+        .where(child.id == job_id, row.status == "good", row.resumable == 1)
+        .where(or_(row.step == child.parent_step, and_(child.parent_verb == "retry", row.step < child.parent_step)))
+        .order_by(row.step.desc(), row.id.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None else _as_row(found)
 
 
 def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
@@ -235,6 +279,10 @@ def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
     return [id_ for _, _, id_ in sorted(judged)[: policy.keep_best]]
 
 
-def _doom(connection: Connection, ids: Sequence[str]) -> None:
+def _doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
+    """Mark them for removal, but those that another job still goes on from."""
     if ids:
-        connection.execute(update(checkpoint).where(checkpoint.c.id.in_(ids)).values(status="doomed"))
+        mine = checkpoint.c.id
+        connection.execute(
+            update(checkpoint).where(mine.in_(ids), mine.not_in(_lent(job_id))).values(status="doomed"),
+        )

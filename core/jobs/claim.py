@@ -25,7 +25,11 @@ PlanFor = Callable[[JobSpec], ExecutionPlan]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start."""
+    """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start.
+
+    It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork has to go on
+    from somewhere. `initial` is the checkpoint whose weights a job begins with, where it does not begin with its seed.
+    """
 
     job_id: str
     attempt: int
@@ -35,6 +39,9 @@ class Claim:
     checkpoint: CheckpointRow | None
     losses: int
     failures: int
+    initial: CheckpointRow | None = None
+    anew: tuple[str, ...] = ()
+    is_fork: bool = False
 
 
 def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
@@ -106,9 +113,9 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
 
 
 def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
-    columns = select(job.c.kind, job.c.spec, job.c.plan).where(job.c.id == taken.job_id)
-    kind, spec_json, plan_json = connection.execute(columns).one()
-    spec = JobSpec.model_validate_json(spec_json)
+    columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
+    row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
+    spec, plan_json = JobSpec.model_validate_json(row.spec), row.plan
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
     if plan_json is None:
         plan = plan_for(spec)
@@ -127,7 +134,19 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         "status",
         {"status": Status.RUNNING.value, "detail": detail},
     )
-    return Claim(taken.job_id, taken.attempt, kind, spec, plan, checkpoint, taken.losses, taken.failures)
+    return Claim(
+        taken.job_id,
+        taken.attempt,
+        row.kind,
+        spec,
+        plan,
+        checkpoint,
+        taken.losses,
+        taken.failures,
+        None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
+        tuple(row.anew or ()),
+        row.parent_verb == "fork",
+    )
 
 
 def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:

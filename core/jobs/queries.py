@@ -63,6 +63,10 @@ class JobView:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    parent_id: str | None
+    parent_verb: str | None
+    parent_step: int | None
+    children: tuple[str, ...]
 
 
 def get_job(db: Database, owner: str, job_id: str) -> JobView:
@@ -147,7 +151,7 @@ def _rows() -> Select[Any]:
 
 _JOB_COLUMNS = (
     *("id", "owner", "kind", "name", "spec", "edits", "plan", "created_at", "started_at", "finished_at"),
-    *("results", "stop_reason", "error", "resume", "environment"),
+    *("results", "stop_reason", "error", "resume", "environment", "parent_id", "parent_verb", "parent_step"),
 )
 _STATE_COLUMNS = (
     *("status", "desired", "needs", "most_running", "attempt", "losses", "failures", "version", "progress"),
@@ -157,8 +161,26 @@ _STATE_COLUMNS = (
 
 def _views(connection: Connection, query: Select[Any]) -> list[JobView]:
     rows = connection.execute(query).all()
-    timelines = _timelines(connection, [row.id for row in rows])
-    return [_view(row, timelines.get(row.id, ())) for row in rows]
+    ids = [row.id for row in rows]
+    timelines, children = _timelines(connection, ids), _children(connection, ids)
+    return [_view(row, timelines.get(row.id, ()), children.get(row.id, ())) for row in rows]
+
+
+def _children(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Parent -> the jobs of the same owner that go on from it, oldest first."""
+    if not ids:
+        return {}
+    child, parent = job.alias("child").c, job.alias("parent").c
+    query = (
+        select(child.parent_id, child.id)
+        .join(parent.id.table, parent.id == child.parent_id)
+        .where(child.parent_id.in_(ids), child.owner == parent.owner)
+        .order_by(child.id)
+    )
+    found: dict[str, tuple[str, ...]] = {}
+    for parent_id, job_id in connection.execute(query):
+        found[parent_id] = (*found.get(parent_id, ()), job_id)
+    return found
 
 
 def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:
@@ -175,7 +197,7 @@ def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Mo
     return found
 
 
-def _view(row: Row[Any], timeline: tuple[Moment, ...]) -> JobView:
+def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...]) -> JobView:
     columns = row._asdict()
     ahead = columns.pop("ahead")
     status, desired = Status(columns.pop("status")), Desired(row.desired)
@@ -188,6 +210,7 @@ def _view(row: Row[Any], timeline: tuple[Moment, ...]) -> JobView:
         status_detail=timeline[-1].detail if timeline else None,
         queue=QueuePlace(position=ahead + 1, ahead=ahead) if queued else None,
         timeline=timeline,
+        children=children,
     )
 
 

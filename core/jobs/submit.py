@@ -1,5 +1,6 @@
 """Take a job in: one transaction, and it is there for good."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.limits import check_queue, check_storage
+from core.jobs.warmstart import origin
 from core.lifecycle import Desired, Status
 from core.recipe.spec import JobSpec
 from core.settings import Limits
@@ -35,6 +37,15 @@ class Submitted:
     job_id: str
     created: bool
     needs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Whose a new job is, how much its owner may have, and how many seconds of waiting a point of priority is worth."""
+
+    owner: str
+    limits: Limits
+    age_step: float
 
 
 def needs(spec: JobSpec) -> str:
@@ -60,21 +71,18 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
         StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
-    limits = limits or Limits()
+    entry = Entry(owner, limits or Limits(), age_step)
     with db.write() as connection:
         job_id = new_id("job")
         if idempotency is not None:
-            first = _promised(connection, owner, idempotency, job_id)
+            first = promised(connection, owner, idempotency, job_id)
             if first != job_id:
                 return Submitted(first, created=False, needs=needs(spec))
-        check_queue(connection, owner, limits.queued_jobs)
-        check_storage(connection, owner, limits.stored_bytes)
-        rank = now() - spec.priority * age_step
-        _insert(connection, job_id, spec, {"owner": owner, "most_running": limits.running_jobs, "rank": rank})
+        enter(connection, job_id, spec, entry)
     return Submitted(job_id, created=True, needs=needs(spec))
 
 
-def _promised(connection: Connection, owner: str, given: Idempotency, job_id: str) -> str:
+def promised(connection: Connection, owner: str, given: Idempotency, job_id: str) -> str:
     """The job that owns the key: ours, or the one that came first. A rival's insert waits here for our commit."""
     promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
     if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
@@ -93,32 +101,54 @@ def _promised(connection: Connection, owner: str, given: Idempotency, job_id: st
     return str(found.job_id)
 
 
-def _insert(connection: Connection, job_id: str, spec: JobSpec, place: dict[str, Any]) -> None:
+def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
+    connection: Connection,
+    job_id: str,
+    spec: JobSpec,
+    entry: Entry,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+    detail: str | None = None,
+) -> None:
+    """Write a queued job's rows, limits checked, in the caller's transaction. `facts` and `state` are further columns.
+
+    Raises:
+        QuotaExceeded: as many jobs of this owner wait as the limits allow.
+        StorageFull: the checkpoints of this owner take as much as the limits allow.
+        InvalidSpec: the checkpoint that it should begin with is not there, or does not fit.
+    """
+    check_queue(connection, entry.owner, entry.limits.queued_jobs)
+    check_storage(connection, entry.owner, entry.limits.stored_bytes)
+    begins = {} if facts else origin(connection, entry.owner, spec)
     connection.execute(
         insert(job).values(
             id=job_id,
-            owner=place["owner"],
+            owner=entry.owner,
             kind="train",
             name=spec.name,
             spec=spec.model_dump_json(),
             created_at=now(),
+            **(facts or begins),
         ),
     )
+    own = {"needs": needs(spec), "progress": {}, **(state or {})}
     connection.execute(
         insert(job_state).values(
             job_id=job_id,
+            owner=entry.owner,
             status=Status.QUEUED.value,
             desired=Desired.RUN.value,
-            needs=needs(spec),
             attempt=0,
             losses=0,
             failures=0,
+            rank=now() - spec.priority * entry.age_step,
+            most_running=entry.limits.running_jobs,
             version=1,
-            progress={},
-            **place,
+            **own,
         ),
     )
     if spec.metadata:
         pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]
         connection.execute(insert(job_label), pairs)
-    add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": None})
+    add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})

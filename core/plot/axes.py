@@ -65,5 +65,18 @@ def rules(frame: Frame, panel: Panel) -> Iterator[str]:
         free = start + wide + 8
 
 
+def levels(frame: Frame, panel: Panel) -> Iterator[str]:
+    """Dashed lines at y, each with its name, if it has one; below the line where there is no room above it."""
+    for level in panel.levels:
+        if not frame.y.shows(level.y):
+            continue
+        y = frame.y(level.y)
+        yield tag("path", class_="rule", d=f"M{number(frame.left)} {number(sharp(y))}H{number(frame.right)}")
+        if not level.label:
+            continue
+        baseline = y - 5 if y - LABEL - 5 > frame.top else y + LABEL + 3
+        yield tag("text", words(level.label), class_="label muted", text_anchor="end", x=frame.right - 4, y=baseline)
+
+
 def sharp(pixel: float) -> float:
     return int(pixel) + 0.5

@@ -1,5 +1,6 @@
 """What to draw, before anybody thinks of pixels."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -49,6 +50,14 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """A dashed line across the panel at y, which the axis reaches, with its name, if it has one, at its right end."""
+
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dots:
     """Places on the curves at which something happened; the label stands in the legend."""
 
@@ -61,7 +70,10 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Curves that share a y axis, with a title and a legend above them."""
+    """Curves that share a y axis, with a title and a legend above them.
+
+    `most` is what no value can exceed, an accuracy of 1 for instance: the axis does not go on above it.
+    """
 
     title: str
     curves: Sequence[Curve]
@@ -69,6 +81,8 @@ class Panel:
     spans: Sequence[Span] = ()
     rules: Sequence[Rule] = ()
     dots: Sequence[Dots] = ()
+    levels: Sequence[Level] = ()
+    most: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def collected(frame: Frame, one: Dots) -> Iterator[str]:
     free = frame.left
     for x, y in zip(one.xs, one.ys, strict=True):
         if frame.y.shows(y) and frame.x(x) >= free:
-            yield tag("circle", class_="collected", cx=frame.x(x), cy=frame.y(y), r=4)
+            yield tag("circle", class_="hollow" if one.hollow else "collected", cx=frame.x(x), cy=frame.y(y), r=4)
             free = frame.x(x) + DOTS_APART
 
 

@@ -15,6 +15,7 @@ from core.plot.svg import tag, words
 from core.plot.ticks import linear_ticks
 
 ANNOTATIONS, BETWEEN = 18, 14  # pixels
+ASIDE = 0.04  # of the x axis
 ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
 
 
@@ -70,6 +71,8 @@ def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: 
         heights.append((float(top), top + each))
         top += round(each) + BETWEEN
     low, high = x_range([x for stage in stages for x in _xs(stage.panel)])
+    if not any(stage.panel.curves for stage in stages):  # dots alone stand clear of the edges
+        low, high = low - (high - low) * ASIDE, high + (high - low) * ASIDE
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
     ticks = [y_ticks(scale) for scale in scales]
     widest = max((lettering.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
@@ -94,7 +97,8 @@ def _xs(panel: Panel) -> Iterator[float]:
 
 def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
     limits = Scale(0, 1, 0, 1)  # a linear axis, to ask what has a place on one
-    values = [y for curve in panel.curves for y in curve.ys if limits.shows(y)]
+    told = [*(curve.ys for curve in panel.curves), *(dots.ys for dots in panel.dots), [one.y for one in panel.levels]]
+    values = [y for ys in told for y in ys if limits.shows(y)]
     log = is_log(values, panel.y)
     if values:
         low, high = min(values), max(values)
@@ -102,7 +106,7 @@ def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
         bands = [curve.band for curve in panel.curves if curve.band]
         edges = [y for band in bands for y in (*(() if log else band.low), *band.high) if limits.shows(y)]
         values += [min(max(y, low - air), high + air) for y in edges]
-    low, high = y_range(values, log=log)
+    low, high = y_range(values, log=log, most=panel.most)
     return Scale(low, high, bottom, top, log)
 
 
@@ -118,12 +122,13 @@ def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:
     yield from axes.grid(frame)
     yield from axes.axes(frame, x_label)
     yield from axes.rules(frame, panel)
+    yield from axes.levels(frame, panel)
     for curve in sorted(panel.curves, key=lambda one: (not one.faint, -len(one.xs))):
         if curve.xs:
             drawn = chain(curves.band(frame, curve), curves.curve(frame, curve))
             yield tag("g", tag("title", words(curve.label)), *drawn, class_=curves.colour(curve))
     for dots in panel.dots:
         yield tag("g", tag("title", words(dots.label)), *curves.collected(frame, dots), class_=curves.colour(dots))
-    if not any(curve.xs for curve in panel.curves):
+    if not any(curve.xs for curve in panel.curves) and not any(dots.xs for dots in panel.dots):
         middle = {"x": (frame.left + frame.right) / 2, "y": (frame.top + frame.bottom) / 2}
         yield tag("text", words("no points yet"), class_="label muted", text_anchor="middle", **middle)

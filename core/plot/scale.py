@@ -52,8 +52,13 @@ def is_log(values: Sequence[float], kind: AxisKind) -> bool:
     return math.log(middle / lowest) <= MIDDLE * math.log(highest / lowest)
 
 
-def y_range(values: Sequence[float], *, log: bool) -> tuple[float, float]:
-    """What a y axis shows: all of the finite `values`, a little air, and zero when it is near."""
+def y_range(values: Sequence[float], *, log: bool, most: float = math.inf) -> tuple[float, float]:
+    """What a y axis shows: all of the finite `values`, a little air, and zero when it is near; nothing above `most`."""
+    low, high = _aired(values, log=log)
+    return low, min(high, most) if all(value <= most for value in values) and low < most else high
+
+
+def _aired(values: Sequence[float], *, log: bool) -> tuple[float, float]:
     shown = [value for value in values if value > 1 / BEYOND] if log else values
     if not shown:
         return (0.1, 1.0) if log else (0.0, 1.0)

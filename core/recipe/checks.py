@@ -91,7 +91,7 @@ def _batch(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/sampling", "the full batch is not sampled", f"batch_size {train} draws as many at random")
     elif spec.model.normalises_batches and 1 in (spec.examples_per_epoch() % spec.batch(), spec.batch()):
         message = f"{train} train examples leave a batch of a single one, which batch norm cannot normalise"
-        yield FieldProblem("/batch_size", message, "choose another batch size, or batch_norm false")
+        yield FieldProblem("/batch_size", message, "choose another batch size, drop_last true, or batch_norm false")
 
 
 def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:

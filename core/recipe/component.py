@@ -17,11 +17,18 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 class Spec(BaseModel):
     """Frozen data that says what to do. Strict types ("0.1" is no number, true is no 1); unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="strings",
+        serialize_by_alias=True,
+    )
 
     def dump(self) -> dict[str, Any]:
         """This spec as JSON values, every field written out."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json")
 
 
 class Component(Spec):

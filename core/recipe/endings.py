@@ -105,7 +105,7 @@ def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
         ends = (min(end, course.scheduled) for start, end in stretches if start < course.scheduled)
         low = min((rate(end - 1) for end in ends), default=begins)
         message = f"{schedule.name} does not fall below {bound:.3g} within this run; the lowest rate is {low:.3g}"
-        yield FieldProblem("/stop_lr", message, f"choose it above {low:.3g}, or leave it out")
+        yield FieldProblem("/stop_lr", message, f"choose it above {low:.3g}, make a min_lr smaller, or leave it out")
 
 
 def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:

@@ -13,6 +13,7 @@ from core.recipe.spec import JobSpec
 
 Device = Literal["cpu", "cuda"]
 SlotKind = Literal["cpu", "gpu"]
+MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 PACKAGES = ("torch", "numpy", "safetensors")
 
 
@@ -27,6 +28,19 @@ class ExecutionPlan(Spec):
     deterministic: bool
     versions: dict[str, str]
     dataset_sha256: str | None = None
+    micro_batch: int | None = None
+    """Examples in one forward pass at most, once a worker's memory has been too small for more."""
+
+
+def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
+    """The plan with half as many examples in one forward pass: the batch is the same, its gradient to rounding too.
+
+    None where there is nothing to halve, or where batch norm would see other batches.
+    """
+    now = plan.micro_batch or min(spec.batch(), MOST_AT_ONCE)
+    if now == 1 or spec.model.normalises_batches:
+        return None
+    return plan.model_copy(update={"micro_batch": -(-now // 2)})
 
 
 def installed_versions() -> dict[str, str]:

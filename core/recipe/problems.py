@@ -95,7 +95,7 @@ def _fields(path: Sequence[int | str], document: object, model: type[BaseModel])
         fields = [each.model_fields.get(str(part)) for each in here]
         here = [found for field in fields if field for found in _models(field)]
         here = [each for each in here if _picked(each, document)]
-    return [field for each in here for field in each.model_fields]
+    return [field.alias or name for each in here for name, field in each.model_fields.items()]
 
 
 def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:

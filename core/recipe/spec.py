@@ -22,6 +22,7 @@ from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.base import LearningRate
 from core.recipe.schedules.constant import Constant
+from core.recipe.start import Start
 from core.recipe.stopping import EarlyStopping, Rollback, Target
 from core.recipe.text import Label, Name, Note
 
@@ -111,6 +112,7 @@ class JobSpec(Spec):
     steps: Count | None = None
     seconds: Seconds | None = None
     seed: Seed = 0
+    start: Annotated[Start | None, Field(alias="from")] = None
     loss: Loss | None = None
     label_smoothing: Share = 0.0
     metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] | None = None

@@ -180,6 +180,42 @@ def resume(
 
 
 @app.command()
+def retry(  # noqa: PLR0913 - a command's options
+    *,
+    job: JobId,
+    again: Annotated[bool, typer.Option("--again", help="Also if it was tried again before.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Try a job again that failed or was cancelled: a new one, from its last checkpoint."""
+    from basin import deeds
+
+    raise typer.Exit(deeds.retry(deeds.Session(url, output is Output.JSON, key), job, again=again, watch=follow))
+
+
+@app.command()
+def fork(  # noqa: PLR0913 - as above
+    *,
+    job: JobId,
+    at: Annotated[
+        str | None, typer.Option(metavar="STEP|CHECKPOINT", help="Where it branches off; else the newest checkpoint.")
+    ] = None,
+    changes: Changes = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Give a job another ending: a new one with the same past, and what --set changes from there on."""
+    from basin import deeds
+
+    session = deeds.Session(url, output is Output.JSON, key)
+    raise typer.Exit(deeds.fork(session, job, changes or (), at, watch=follow))
+
+
+@app.command()
 def edit(  # noqa: PLR0913 - as above
     *,
     job: JobId,

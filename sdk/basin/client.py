@@ -99,6 +99,24 @@ class Client:
         """Lets a paused job go on from there. Twice is the same; a job that ended raises Problem (409)."""
         return shaped(Job, self._transport.post(job_path(job_id, "resume")))
 
+    def retry(self, job_id: str, *, again: bool = False, idempotency_key: str | None = None) -> Job:
+        """A new job as one that failed or was cancelled, from its last checkpoint; Problem (409) the second time."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return shaped(Job, self._transport.post(job_path(job_id, "retry"), body={"again": again}, headers=headers))
+
+    def fork(
+        self,
+        job_id: str,
+        changes: Mapping[str, Any],
+        *,
+        at: int | str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """A new job with the same past up to a checkpoint (its step or id; else the newest) and some fields changed."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        body = {"at": at, "changes": dict(changes)}
+        return shaped(Job, self._transport.post(job_path(job_id, "fork"), body=body, headers=headers))
+
     def edit(self, job_id: str, changes: Mapping[str, Any], *, if_match: str | None = None) -> Job:
         """Changes name, priority or metadata (None removes a pair). `if_match` is an ETag: Problem (412) when stale."""
         headers = {"If-Match": if_match} if if_match else None

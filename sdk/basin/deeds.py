@@ -36,10 +36,14 @@ def submit(session: Session, path: str, changes: Sequence[str], *, watch: bool) 
     """Posts a job file; the exit code is the job's when it is watched."""
     spec = jobfile.with_changes(jobfile.read(path), changes)
     with session.client() as client:
-        job = client.submit(spec)
-        screen.warnings(job.warnings)
-        if watch:
-            return attend(session, client, job)
+        return begun(session, client, client.submit(spec), watch=watch)
+
+
+def begun(session: Session, client: Client, job: Job, *, watch: bool) -> int:
+    """Says what one wants to know about a new job, or follows it; the exit code is the job's when it is watched."""
+    screen.warnings(job.warnings)
+    if watch:
+        return attend(session, client, job)
     if session.json:
         screen.as_json(job.raw())
     else:
@@ -159,6 +163,23 @@ def tell(session: Session, verb: Verb, job_ids: Sequence[str]) -> int:
     if session.json:
         screen.as_json(answers)
     return failed
+
+
+def retry(session: Session, job_id: str, *, again: bool, watch: bool) -> int:
+    """Tries a job again that failed or was cancelled."""
+    with session.client() as client:
+        return begun(session, client, client.retry(job_id, again=again), watch=watch)
+
+
+def fork(session: Session, job_id: str, changes: Sequence[str], at: str | None, *, watch: bool) -> int:
+    """Gives a job another ending. A change of a part of a field, as in optimizer.lr=0.01, keeps the field's rest."""
+    with session.client() as client:
+        recipe = client.get(job_id).raw()
+        parts = {change.partition("=")[0].partition(".")[0] for change in changes if "." in change.partition("=")[0]}
+        base = {name: recipe[name] for name in parts if isinstance(recipe.get(name), dict)}
+        where = int(at) if at and at.isdecimal() else at
+        child = client.fork(job_id, jobfile.with_changes(base, changes), at=where)
+        return begun(session, client, child, watch=watch)
 
 
 def edit(session: Session, job_id: str, changes: dict[str, Any], metadata: Sequence[str]) -> int:

@@ -192,6 +192,8 @@ def test_a_strange_text_is_pointed_at(shared: TestClient) -> None:
 def test_a_body_past_the_limit_is_refused(shared: TestClient, stored_nothing: None) -> None:
     assert refused(shared, b" " * (MAX_BODY + 1), 413)["code"] == "too_large"
     assert refused(shared, b" " * 12_000_000, 413)["code"] == "too_large"
+    a_million_keys = b"{%s}" % b",".join(b'"%06d":0' % number for number in range(1_000_000))
+    assert refused(shared, a_million_keys, 413)["code"] == "too_large"
     assert refused(shared, b" " * MAX_BODY, 400)["code"] == "malformed_json"
 
 

@@ -122,6 +122,21 @@ def test_fifty_equal_posts_at_once_make_one_job(client: TestClient) -> None:
     assert len(client.get("/v1/jobs").json()["data"]) == 1
 
 
+def test_one_key_for_two_bodies_at_once_makes_one_job(client: TestClient) -> None:
+    """Whoever comes first; all the others of its kind get its job, and those of the other kind a refusal."""
+
+    def post(number: int) -> tuple[int, int, str]:
+        body = IRIS | {"seed": number % 2}
+        answer = client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "two bodies"})
+        return number % 2, answer.status_code, answer.json().get("id") or answer.json()["code"]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(post, range(16)))
+    ((winner, _, job_id),) = [each for each in answers if each[1] == 201]
+    assert {each[1:] for each in answers if each[0] == winner} == {(201, job_id), (200, job_id)}
+    assert {each[1:] for each in answers if each[0] != winner} == {(422, "idempotency_mismatch")}
+
+
 def test_the_etag_holds_until_the_job_changes(client: TestClient, service: Service) -> None:
     posted(client, priority=5)  # stands ahead
     path = posted(client)["links"]["self"]

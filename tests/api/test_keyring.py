@@ -177,4 +177,9 @@ def test_nobody_hands_out_more_than_they_have(light: TestClient) -> None:
     answer = light.post("/v1/keys", json={"limits": {"queued_jobs": 3}}, headers=headers)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/limits/queued_jobs")
     made = light.post("/v1/keys", json={"limits": {"queued_jobs": 1, "requests_per_minute": 9}}, headers=headers)
-    assert made.json()["limits"] == {"queued_jobs": 1, "running_jobs": 1, "requests_per_minute": 9}
+    assert made.json()["limits"] == {
+        "queued_jobs": 1,
+        "running_jobs": 1,
+        "stored_bytes": None,
+        "requests_per_minute": 9,
+    }

@@ -99,7 +99,7 @@ def test_jobs_are_compared(client: TestClient, service: Service) -> None:
 def test_a_picture_of_a_job(client: TestClient, service: Service) -> None:
     fence = started(service, name=UNREADABLE)
     put(service, fence, "train.loss", [2.0, 1.0, math.nan, 0.5, 0.25])
-    put(service, fence, "val.accuracy", [0.1, 0.5])
+    put(service, fence, "val.accuracy", [0.1, 0.99])
     picture = pictured(client, f"/v1/jobs/{fence.job_id}/plot.svg")
     assert {UNREADABLE, "loss", "accuracy", "train.loss", "val.accuracy", "optimizer step"} <= set(picture.texts())
     assert [len(line) for line in picture.lines("train.loss")] == [2, 2]
@@ -114,6 +114,9 @@ def test_a_picture_of_a_job(client: TestClient, service: Service) -> None:
         (pytest.approx(1.0, abs=0.01), pytest.approx(0.25, rel=0.01)),
     ]
     assert alone.root.find(f"{SVG}title") is not None
+    shares = pictured(client, f"/v1/jobs/{fence.job_id}/plot.svg", series="val.accuracy")
+    (((_, low), (_, high)),) = shares.lines("val.accuracy")
+    assert low - high == pytest.approx(260 * 0.89, abs=0.02)  # the axis, 260 pixels, goes from 0 to 1 and no further
 
 
 def test_a_spike_among_many_points_stays_visible(light: TestClient, here: Service) -> None:

@@ -243,6 +243,26 @@ def test_nobody_there(tmp_path: Path, bucket: Place, monkeypatch: pytest.MonkeyP
             call()
 
 
+def test_pauses_between_tries_grow_and_are_random(
+    bucket: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The k-th between half and all of 2^k times the first: many workers do not come back in step."""
+    slept: list[float] = []
+    monkeypatch.setattr(module, "_INNER_TRIES", 0)
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"))
+    rounds = []
+    for _ in range(2):
+        with pytest.raises(StoreTransient):
+            store.size(KEY)
+        rounds.append([seconds / module._PAUSE_SECONDS for seconds in slept])
+        slept.clear()
+    assert len(rounds[0]) == len(rounds[1]) == module._TRIES - 1
+    for pauses in rounds:
+        assert all(0.5 * 2**k <= pause <= 2**k for k, pause in enumerate(pauses))
+    assert rounds[0] != rounds[1]
+
+
 def test_a_bucket_that_is_not_there_has_no_missing_objects(bucket: Place, tmp_path: Path) -> None:
     """Or every checkpoint would be taken for lost, for a typing error in a setting."""
     store = S3Store(replace(bucket, bucket=Bucket("no-such-bucket", "")))

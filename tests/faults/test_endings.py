@@ -6,13 +6,14 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import load
 from sqlalchemy import select
 
 from core.db.tables import event
 from core.jobs.metrics import series
-from tests.faults.conftest import SHORT, Truth
+from tests.faults.conftest import SHORT, STEPS_PER_EPOCH, Truth
 from tests.support.service import Service, gone, until
 
 Check = Callable[[Service, str], None]
@@ -57,6 +58,77 @@ def test_pause_and_resume(either_service: Service, same_as_undisturbed: Check, t
         *("queued", "running", "pausing", "paused") * 2,
         *("queued", "running", "succeeded"),
     ]
+
+
+def test_retry_of_a_cancelled_job(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
+    """From its last checkpoint, with the points before it: what comes out is what it would have been."""
+    job_id = either_service.submit(truth.spec)
+    either_service.when_at(job_id, truth.steps // 3)
+    cancel(either_service, job_id)
+    either_service.ended(job_id, seconds=15)
+    (*_, newest) = [each for each in either_service.checkpoints(job_id) if each["kind"] == "last"]
+    retried = either_service.http.post(f"/v1/jobs/{job_id}/retry").json()
+    assert retried["retried_from"] == {"job": job_id, "step": newest["step"]}
+    same_as_undisturbed(either_service, retried["id"])
+    assert either_service.job(retried["id"])["resume"]["fidelity"] == "exact"
+    assert either_service.job(job_id)["status"] == "cancelled"
+
+
+def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
+    """Two endings of one past: a decayed one and SWA; each has its points, and its parent may go before it."""
+    parent = sqlite_service.submit(SHORT | {"epochs": 4, "swa": None, "ema": None, "ensemble": None})
+    assert sqlite_service.ended(parent)["status"] == "succeeded"
+    fork = f"/v1/jobs/{parent}/fork"
+    endings = (
+        {"epochs": 6, "schedule": {"name": "linear", "end_factor": 0.0}},
+        {"epochs": 6, "schedule": {"name": "constant"}, "swa": {"start": "4ep", "every": "1ep"}},
+    )
+    children = [sqlite_service.http.post(fork, json={"changes": changes}).json()["id"] for changes in endings]
+    decayed, averaged = (sqlite_service.ended(child) for child in children)
+    assert (decayed["status"], decayed["progress"]["step"]) == ("succeeded", 6 * STEPS_PER_EPOCH)
+    assert decayed["forked_from"] == averaged["forked_from"] == {"job": parent, "step": 4 * STEPS_PER_EPOCH}
+    assert "swa" in averaged["results"]
+    with sqlite_service.database() as db:
+        past, *futures = (series(db, job_id)["train.loss"] for job_id in (parent, *children))
+    for future in futures:
+        assert list(future.steps) == list(range(6 * STEPS_PER_EPOCH))
+        assert list(future.values)[: len(past.steps)] == list(past.values)
+    assert sqlite_service.job(parent)["children"] == children
+    begun = sqlite_service.submit(SHORT | {"from": {"job": children[1]}})
+    assert sqlite_service.ended(begun)["started_from"] == {"job": children[1], "step": 6 * STEPS_PER_EPOCH}
+    with sqlite_service.database() as db:
+        losses = series(db, begun)["train.loss"].values
+    assert losses[0] < past.values[0] / 4, "the first batch meets weights that have learned"
+    assert sqlite_service.http.delete(f"/v1/jobs/{parent}").status_code == 204
+
+
+def test_a_machine_with_too_little_memory(sqlite_service: Service) -> None:
+    """The zygote may take 500 MB more, and its runners inherit that: a forward pass of 8,000 examples needs 1 GB. Each
+    attempt says what is done about it, and the job ends as it would elsewhere, but for rounding.
+    """
+    spec = {
+        "model": {"name": "mlp", "hidden": [8192, 64]},
+        "data": {"name": "blobs", "examples": 8000, "features": 4, "classes": 3, "validation": 0.1, "test": 0},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "batch_size": "full",
+        "steps": 2,
+    }
+    plenty = sqlite_service.ended(sqlite_service.submit(spec))
+    assert plenty["status"] == "succeeded"
+    zygote = sqlite_service.worker.zygote()
+    assert zygote is not None
+    most = zygote.memory_info().vms + (500 << 20)
+    zygote.rlimit(psutil.RLIMIT_AS, (most, most))
+    job = sqlite_service.ended(sqlite_service.submit(spec))
+    zygote.kill()
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    said = [entry["detail"] or "" for entry in job["timeline"]]
+    sizes = [int(word.split()[8]) for word in said if word.startswith("out of memory: from now on at most")]
+    assert sizes == [3600 // 2**halved for halved in range(len(sizes))]
+    assert len(sizes) == job["attempt"] - 1 >= 1
+    events = sqlite_service.http.get(f"/v1/jobs/{job['id']}/events?types=warning").json()["data"]
+    assert [each["data"]["code"] for each in events].count("remedy") == len(sizes)
+    assert job["results"]["base"]["val"]["loss"] == pytest.approx(plenty["results"]["base"]["val"]["loss"], rel=1e-4)
 
 
 def test_out_of_patience(sqlite_service: Service) -> None:

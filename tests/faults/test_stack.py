@@ -189,6 +189,39 @@ def test_a_zombie_writes_nothing(stack: Stack, same_as_undisturbed: Check, truth
     assert zombie.exit_code is None
 
 
+def test_sigterm_and_a_crash(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
+    """A worker is stopped, the other goes on with its job; there the runner crashes, and it goes on once more."""
+    service = stack.service
+    job_id = service.submit(truth.spec)
+    before = service.when_at(job_id, truth.steps // 4)["progress"]["step"]
+    assert stack.owner_of(job_id).stop(30.0) == 0
+    service.when_at(job_id, truth.steps // 2)
+    (*_, newest) = [each for each in service.checkpoints(job_id) if each["kind"] == "last"]
+    assert newest["step"] >= before
+    (runner,) = stack.owner_of(job_id).runners()
+    runner.send_signal(signal.SIGSEGV)
+    same_as_undisturbed(service, job_id)
+    job = service.job(job_id)
+    assert job["attempt"] == 3
+    assert any("SIGSEGV" in (entry["detail"] or "") for entry in job["timeline"])
+    ledger(stack, job_id)
+
+
+def test_no_hint_and_a_poison(stack: Stack, truth: Truth) -> None:
+    """Of an api that dies as soon as it has answered; the job kills its workers' runners until it is given up."""
+    service, api = stack.service, stack.service.api
+    assert api is not None
+    job_id = service.submit(truth.spec | {"checkpoints": {"every": truth.steps}})
+    api.kill()
+    service.start_api()
+    for attempt in (1, 2, 3):
+        service.when(job_id, lambda job, now=attempt: job["attempt"] == now and bool(job["progress"].get("step")))
+        (runner,) = until("a runner", stack.owner_of(job_id).runners)
+        runner.kill()
+    assert service.ended(job_id)["error"]["code"] == "worker_lost"
+    assert service.ended(service.submit(SHORT))["status"] == "succeeded"
+
+
 def test_worker_while_the_store_fails(
     stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth
 ) -> None:

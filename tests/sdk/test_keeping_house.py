@@ -57,6 +57,27 @@ def test_a_stale_edit_is_a_problem(client: Client, stub: Stub) -> None:
     assert stub.asked[0].headers["if-match"] == 'W/"3"'
 
 
+def test_a_retry_is_another_job(basin: Basin, stub: Stub) -> None:
+    stub.on("POST", f"{ONE}/retry", Answer(201, job("queued", id="job_2")))
+    said = basin("retry", JOB_ID, "--again")
+    assert (said.code, said.out.splitlines()[0]) == (0, "job_2  queued")
+    assert stub.asked[0].body == {"again": True}
+    assert len(stub.asked[0].headers["idempotency-key"]) == 36
+
+
+def test_a_fork_changes_options_and_whole_fields(basin: Basin, stub: Stub) -> None:
+    """Of a field that is changed in part the parent's rest is sent along; the others are as they were given."""
+    parent = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}, "schedule": {"name": "cosine"}}
+    stub.on("GET", ONE, Answer(200, job("succeeded", **parent)))
+    stub.on("POST", f"{ONE}/fork", Answer(201, job("queued", id="job_2")))
+    said = basin("fork", JOB_ID, "--at", "40", "--set", "optimizer.lr=0.01", "--set", "schedule={name: constant}")
+    assert (said.code, said.out.splitlines()[0]) == (0, "job_2  queued")
+    changes = {"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}, "schedule": {"name": "constant"}}
+    assert stub.asked[1].body == {"at": 40, "changes": changes}
+    basin("fork", JOB_ID, "--at", "ckpt_1")
+    assert stub.asked[3].body == {"at": "ckpt_1", "changes": {}}
+
+
 def test_jobs_are_deleted_one_by_one(basin: Basin, stub: Stub) -> None:
     refusal = {"status": 409, "title": "Conflict", "code": "conflict", "detail": "The job is running."}
     stub.on("DELETE", ONE, Answer(409, refusal))

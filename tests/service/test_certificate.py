@@ -14,17 +14,21 @@ from typer.testing import CliRunner
 
 from core.db.session import Database, open_database
 from core.engine.loop import train
+from core.jobs.branch import fork
 from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish
 from core.jobs.metrics import roll_back
+from core.jobs.submit import Entry, submit
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment
 from core.recipe.plan import resolve_plan
+from core.settings import Limits
 from core.store.keys import checkpoint_prefix
 from core.store.local import LocalStore
-from tests.support.jobs import running, small_spec
+from tests.support.jobs import OWNER, running, small_spec, taken
 from worker import runner
+from worker.provision import fetch_checkpoint, fetch_weights
 from worker.verify import verify
 
 Job = Callable[..., str]
@@ -172,6 +176,43 @@ def test_a_job_that_rolled_back_comes_to_its_checkpoint_with_lower_rates(
     for begin, end in zip([0, *marks], marks, strict=False):
         found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
         assert (steps(found), found["verdict"]) == ((begin, end), "exact")
+
+
+def test_a_child_is_trained_from_what_it_began_with(
+    basin: Verify, trained: Job, db: Database, tmp_path: Path, datasets: Callable[[str], Path]
+) -> None:
+    """A fork from its parent's checkpoint, without what begins anew; a warm start from another job's weights."""
+    parent = trained(schedule={"name": "cosine"}, ema=True)
+    first = steps(certified(basin(parent, "--from", "0", "-o", "json")))[1]
+    store, entry = LocalStore(tmp_path / "store"), Entry(OWNER, Limits(), 60.0)
+    changes = {"schedule": {"name": "linear"}, "ema": {"decay": 0.9}}
+    forked = fork(db, parent, entry, changes=changes, at=first).job_id
+    warm = submit(db, small_spec(**(SPEC | {"from": {"job": parent}})), owner=OWNER).job_id
+    for number, (job_id, begin) in enumerate(((forked, first), (warm, 0))):
+        claim = taken(db)
+        assert claim is not None
+        assert claim.job_id == job_id
+        resume = fetch_checkpoint(store, claim.checkpoint, tmp_path / "resume") if claim.checkpoint else None
+        scratch = tmp_path / f"child-{number}"
+        scratch.mkdir()
+        assignment = Assignment(
+            job=job_id,
+            attempt=1,
+            spec=claim.spec,
+            plan=claim.plan,
+            dataset=datasets("iris"),
+            scratch=scratch,
+            resume=resume.model_copy(update={"anew": claim.anew}) if resume else None,
+            initial=fetch_weights(store, claim.initial, tmp_path / "initial") if claim.initial else None,
+        )
+        observer = Recording(db, store, Fence(job_id, 1), done=begin)
+        assert train(assignment, observer).outcome == "succeeded"
+        found = certified(basin(job_id, "--from", "0", "-o", "json"))
+        assert (steps(found)[0], found["verdict"]) == (begin, "exact")
+    with db.write() as connection:
+        connection.execute(text("UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job"), {"job": parent})
+    said = basin(forked, "--from", "0")
+    assert (said.exit_code, "The checkpoint that this job began with is gone" in said.stderr) == (2, True)
 
 
 def test_a_changed_past_is_told_and_so_is_what_could_explain_it(basin: Verify, trained: Job, db: Database) -> None:

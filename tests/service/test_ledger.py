@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from core.db.session import Database, open_database
+from core.jobs.branch import fork, retry
 from core.jobs.changes import delete_job
 from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
 from core.jobs.fence import Fence
@@ -21,9 +22,10 @@ from core.jobs.ledger.check import Ledger
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.timeline import Step, timeline_problems
 from core.jobs.metrics import record_points, roll_back
-from core.jobs.submit import Idempotency, submit
+from core.jobs.submit import Entry, Idempotency, submit
 from core.jobs.verbs import cancel, pause, resume
 from core.lifecycle import Status
+from core.settings import Limits
 from core.store.base import StoreUnreadable
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, chunk, new_checkpoint, running, small_spec, submitted, taken
@@ -111,18 +113,39 @@ def test_lives_by_the_rules_raise_nothing(
     assert taken(db) is None
     running(db)
     submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("key", "digest"))
+    with db.write() as connection:
+        connection.execute(text("UPDATE job_state SET rank = rank + 1e9 WHERE status = 'queued'"))
+    family(db, keeping, lost.job_id)
     ledger = Ledger(db, store, digests=True)
     assert list(ledger.findings()) == []
     counts = dict(ledger.counts)
     assert counts.pop("events") > 20
     assert counts == {
-        "jobs": 9,
-        "checkpoints": 8,
-        "objects": 12,
+        "jobs": 9 + 3,
+        "checkpoints": 8 + 1,
+        "objects": 12 + 3,
         "idempotency keys": 1,
-        "metric chunks": 3 + 3 + 1,
-        "metric points": 8 + 8 + 4,
+        "metric chunks": 3 + 3 + 1 + 3,
+        "metric points": 8 + 8 + 4 + 12,
     }
+
+
+def family(db: Database, keeping: Keeping, parent: str) -> None:
+    """Children of a cancelled job: one that ended, one that has not begun, one that outlived what it began with."""
+    entry = Entry(OWNER, Limits(), 60.0)
+    retry(db, parent, entry)
+    child = taken(db)
+    assert child is not None
+    assert child.checkpoint is not None
+    fence = Fence(child.job_id, child.attempt)
+    keeping.keep(fence, 12)
+    finish(db, fence, DONE)
+    fork(db, parent, entry, changes={"epochs": 9}, at=4)
+    gone = fork(db, parent, entry, changes={"epochs": 9}, at=4).job_id
+    cancel(db, OWNER, gone)
+    with db.write() as connection:
+        statement = text("UPDATE job_state SET checkpoint_id = 'ckpt_removed' WHERE job_id = :job")
+        connection.execute(statement, {"job": gone})
 
 
 BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
@@ -198,11 +221,11 @@ BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
     ),
     (
         "UPDATE job_state SET checkpoint_id = 'ckpt_other' WHERE job_id = :job",
-        {("checkpoint", "the job is to go on from it, and it is no good resumable checkpoint of this job")},
+        {("checkpoint", "the job is to go on from it, and it is neither this job's nor its parent's")},
     ),
     (
-        "UPDATE checkpoint SET status = 'corrupt' WHERE job_id = :job AND kind = 'last' AND step = 8",
-        {("checkpoint", "the job is to go on from it, and it is no good resumable checkpoint of this job")},
+        "UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job AND kind = 'last' AND step = 8",
+        {("checkpoint", "the job is to go on from it, and it is doomed")},
     ),
     (
         "UPDATE job_state SET checkpoint_id = (SELECT min(id) FROM checkpoint WHERE job_id = :job) WHERE job_id = :job",

@@ -99,7 +99,8 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
             plan=resolve_plan(spec, "cpu").model_copy(update=options.pop("plan", {})),
             dataset=options.pop("dataset", None) or dataset(spec.data),
             scratch=folder / str(attempt),
-            resume=as_resume(resume) if resume else None,
+            resume=as_resume(resume, options.pop("anew", None)) if resume else None,
+            initial=options.pop("initial", None),
         )
         travelled = Assignment.model_validate_json(assignment.model_dump_json())
         return train(travelled, watcher, **options), watcher
@@ -107,12 +108,14 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
     return run
 
 
-def as_resume(checkpoint: CheckpointWritten) -> Resume:
+def as_resume(checkpoint: CheckpointWritten, anew: tuple[str, ...] | None = None) -> Resume:
+    """What a runner is given; `anew` makes it another job's checkpoint."""
     folder = Path(checkpoint.folder)
     return Resume(
         weights=folder / "weights.safetensors",
         state=folder / "state.safetensors",
         manifest=json.loads((folder / "manifest.json").read_text()),
+        anew=anew,
     )
 
 

@@ -84,6 +84,30 @@ def test_a_target_ends_the_run_where_it_is_reached(
     assert steps(watcher, "test.loss") == [step]
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "completed"),
+        ({"schedule": {"name": "step", "step_size": 11}, "stop_lr": 0.02}, "stop_lr"),
+        ({"target": {"metric": "val.accuracy", "value": 0.0}, "evaluate": {"every": "9st"}}, "target"),
+        ({"epochs": None, "seconds": 13}, "time_limit"),
+    ],
+)
+def test_the_best_weights_are_returned_however_a_run_ends(
+    run: Train, script: Script, fields: dict[str, Any], reason: str
+) -> None:
+    """The first evaluation is the best one, and the run goes on for a while."""
+    script([1.0, 2.0, 2.0, 2.0, 2.0])
+    watcher = Timed()
+    ending, _ = run(job(**{"early_stopping": True} | fields), watcher, clock=watcher.clock)
+    (best,) = watcher.checkpoints("best").values()
+    assert (ending.stop_reason, best.step) == (reason, 9 if reason == "target" else 8)
+    assert ending.results["base"] == ending.results["best"]
+    assert ending.results["base"]["val"]["loss"] == 1.0
+    assert watcher.series()["test.loss"] == [(ending.progress["step"], ending.results["best"]["test"]["loss"])]
+    assert ending.progress["step"] > best.step or reason == "target"
+
+
 @pytest.mark.parametrize("value", [0.5, 1.0])
 def test_a_target_out_of_reach_and_one_at_the_very_end(run: Train, script: Script, value: float) -> None:
     script([3.0, 3.0, 1.0])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,9 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
         parts = (found.train, found.validation, found.test)
         return Resident(*(Part(each.inputs.double(), each.targets) for each in parts), found.input_scale, None)
 
-    def network(*arguments: Any) -> Network:
-        return flatten(build_network(*arguments).module.double())
+    def network(*arguments: Any, most_at_once: int) -> Network:
+        made = build_network(*arguments, most_at_once=most_at_once)
+        return replace(flatten(made.module.double()), most_at_once=most_at_once)
 
     monkeypatch.setattr(engine, "load_resident", data)
     monkeypatch.setattr(engine, "build_network", network)

@@ -13,7 +13,7 @@ from core.engine.networks.network import Network, build_network
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
 from core.recipe.models.mlp import MLP
-from tests.train.runs import Train, digests, job
+from tests.train.runs import Train, Watcher, digests, job
 
 CPU = torch.device("cpu")
 PICTURES = DataFacts(examples=50, input_shape=(1, 8, 8), task="classification", outputs=10)
@@ -94,6 +94,42 @@ def test_a_cyclic_tail_is_averaged_at_its_minima(run: Train) -> None:
     members = [weights(watcher.checkpoints()[step])["dense0.weight"].astype(np.float64) for step in (24, 32, 40)]
     mean = weights(watcher.checkpoints("swa")[40])["dense0.weight"]
     np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=1e-5, atol=1e-7)
+
+
+NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
+
+
+@pytest.mark.parametrize("kind", ["swa", "ema"])
+def test_without_update_bn_the_average_has_the_trained_networks_statistics(run: Train, kind: str) -> None:
+    """Those of the end, although the last weights came in at step 21 of 24. Its weights are what they were."""
+    fields: dict[str, Any] = {"start": "9st", "every": "6st"}
+    its_own, own = run(job(model=NORMED, **{kind: fields}))
+    ending, borrowed = run(job(model=NORMED, **{kind: {**fields, "update_bn": False}}))
+    trained = weights(borrowed.checkpoints()[24])
+    mean, updated = (weights(each.checkpoints(kind)[24]) for each in (borrowed, own))
+    statistics = [name for name in mean if "running_" in name or name.endswith("batches_tracked")]
+    assert len(statistics) == 3
+    for name, value in mean.items():
+        np.testing.assert_array_equal(value, trained[name] if name in statistics else updated[name], err_msg=name)
+    assert np.abs(mean["dense_norm0.running_mean"] - updated["dense_norm0.running_mean"]).max() > 1e-3
+    assert digests(own.checkpoints()[24])["weights"] == digests(borrowed.checkpoints()[24])["weights"]
+    assert ending.results[kind] != its_own.results[kind]
+    assert ending.results["base"] == its_own.results["base"]
+
+
+@pytest.mark.parametrize("stop", [8, 9, 11, 17])
+def test_borrowed_statistics_survive_a_resume(run: Train, stop: int) -> None:
+    """An interruption, and evaluations that the other run does not make, change no bit of either average."""
+    averages: dict[str, Any] = {
+        "swa": {"start": "9st", "every": "4st", "update_bn": False},
+        "ema": {"decay": 0.9, "start": "5st", "every": "3st", "update_bn": False, "with_swa": True},
+    }
+    ending, whole = run(job(model=NORMED, evaluate={"every": "1run"}, **averages))
+    _, first = run(job(model=NORMED, evaluate={"every": "1st"}, **averages), Watcher(stop_after=stop))
+    again, second = run(job(model=NORMED, evaluate={"every": "1st"}, **averages), resume=first.checkpoints()[stop])
+    assert again.results == ending.results
+    for kind in ("last", "swa", "ema"):
+        assert digests(second.checkpoints(kind)[24]) == digests(whole.checkpoints(kind)[24])
 
 
 def test_an_accident_while_statistics_are_estimated_leaves_no_trace() -> None:

@@ -60,7 +60,7 @@ def test_a_cyclic_tail_is_collected_at_its_minima() -> None:
 def test_a_cyclic_tail_is_spelled_out() -> None:
     spec = parse(swa={"cycle": "2ep"}).resolved()
     cyclic = {"start": "0.75run", "lr": 0.05, "anneal": "0st", "every": "cycle", "cycle": "2ep", "lr_min": 0.01}
-    assert spec.dump()["swa"] == {**cyclic, "swag": None}
+    assert spec.dump()["swa"] == {**cyclic, "update_bn": True, "swag": None}
     assert spec.swa_phase() == SwaPhase(start=920, anneal=0, lr=0.05, every=80, lr_min=0.01)
     assert parse(swa=spec.dump()["swa"]).resolved() == spec
 
@@ -99,7 +99,7 @@ def test_warmup_is_timms() -> None:
 
 def test_ema_true_is_spelled_out() -> None:
     spelled = {"decay": 0.999, "half_life": None, "warmup": None, "start": "0st", "every": "1st", "with_swa": False}
-    assert parse(ema=True).resolved().dump()["ema"] == spelled
+    assert parse(ema=True).resolved().dump()["ema"] == {**spelled, "update_bn": True}
     assert parse(ema={"warmup": True}).resolved().dump()["ema"]["warmup"] == {"gamma": 1.0, "power": 2 / 3}
 
 

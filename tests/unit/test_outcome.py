@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from core.lifecycle import Status
+from core.recipe.plan import smaller
+from tests.support.jobs import plan_of, small_spec
 from worker.launcher import Exit
 from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide
 
@@ -89,6 +91,26 @@ def test_a_failure_is_tried_again_only_within_max_retries(code: str) -> None:
     assert isinstance(final, Finish)
     assert final.error is not None
     assert final.error["code"] == code
+
+
+def test_out_of_memory_is_remedied_before_it_is_a_failure() -> None:
+    """Half as many examples at once, half of that, … and no retry is spent; batch norm would see other batches."""
+    spec = small_spec(batch_size=6)
+    plan, sizes = plan_of(spec), []
+    while (less := smaller(spec, plan)) is not None:
+        decision = decide(Observed(ended=failed("out_of_memory"), retries_left=True, smaller=less))
+        assert isinstance(decision, GiveBack)
+        assert (decision.plan, decision.failed, decision.lost) == (less, False, False)
+        assert (
+            decision.cause
+            == f"out of memory: from now on at most {less.micro_batch} examples at once, batches as before"
+        )
+        plan = less
+        sizes.append(less.micro_batch)
+    assert sizes == [3, 2, 1]
+    normed = small_spec(model={"name": "mlp", "hidden": [8], "batch_norm": True})
+    assert smaller(normed, plan_of(normed)) is None
+    assert isinstance(decide(Observed(ended=failed("engine_error"), smaller=plan)), Finish)
 
 
 @pytest.mark.parametrize(

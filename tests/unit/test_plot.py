@@ -6,12 +6,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from core.plot.chart import Band, Chart, Curve, Dots, Look, Panel, Rule, Span
+from core.plot.chart import Band, Chart, Curve, Dots, Level, Look, Panel, Rule, Span
 from core.plot.draw import draw
 from core.plot.page import TooLowError
 from core.plot.scale import Scale, is_log, x_range, y_range
 from core.plot.style import COLOURS, style
-from tests.support.pictures import SVG, Picture
+from tests.support.pictures import SVG, Picture, points
 
 
 def chart(*curves: Curve, **changes: object) -> Chart:
@@ -196,6 +196,35 @@ def test_marks_of_a_schedule() -> None:
     assert {"warm-up", "SWA starts"} <= set(picture.texts())
     found = [read(dot) for dot in picture.dots("collected", "collected")]
     assert found == [pytest.approx((80, 0.2), abs=0.01), pytest.approx((90, 0.1), abs=0.01)]  # 90.1 would touch 90
+
+
+def test_a_level_is_reached_by_the_axis_and_named() -> None:
+    """Curves from 1 to 3, a level at 5: the axis reaches it, and the line goes across the panel."""
+    picture = drawn(chart(Curve("a", [0, 10], [1.0, 3.0]), levels=[Level(5.0, "the bound")], y="linear"))
+    (line,) = [one.get("d", "") for one in picture.all("path", "rule")]
+    assert line.endswith("H736")
+    ((_, height),) = points(line.partition("H")[0])
+    assert picture.reader()((0, height))[1] == pytest.approx(5, abs=0.02)
+    assert "the bound" in picture.texts()
+
+
+def test_dots_need_no_curve() -> None:
+    dots = [Dots("mean", [0, 1, 2], [0.5, 2.0, 1.0]), Dots("last", [0, 2], [0.7, 0.9], 2, hollow=True)]
+    picture = drawn(chart(dots=dots, y="linear"))
+    read = picture.reader()
+    assert [read(each)[1] for each in picture.dots("last", "hollow")] == pytest.approx([0.7, 0.9], abs=0.01)
+    (left, _), *_, (right, _) = picture.dots("mean", "collected")
+    assert right == pytest.approx(736 - (right - left) / 25, abs=0.1)  # 4 % of air beside the last
+    assert [read(each)[1] for each in picture.dots("mean", "collected")] == pytest.approx([0.5, 2.0, 1.0], abs=0.01)
+    assert "no points yet" not in picture.texts()
+
+
+@pytest.mark.parametrize(("values", "top"), [([0.2, 0.99], 1.0), ([0.2, 0.9], 0.945), ([0.2, 2.0], 2.1)])
+def test_an_axis_ends_at_the_most_that_there_can_be(values: list[float], top: float) -> None:
+    """5 % of air, but not above 1; values that lie there all the same are shown."""
+    assert y_range(values, log=False, most=1.0)[1] == pytest.approx(top)
+    picture = drawn(chart(Curve("a", [0, 1], values), most=1.0))
+    assert picture.lines("a")[0][1][1] == pytest.approx(306 - 260 * values[1] / top, abs=0.01)
 
 
 def test_a_band_is_drawn_where_it_is_known_and_ends_at_the_axis() -> None:

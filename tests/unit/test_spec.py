@@ -274,7 +274,7 @@ def test_swa_true_is_spelled_out() -> None:
     """0.75 of 1,200 steps is 900, which lies inside epoch 23; models are collected at the ends of epochs 23 to 30."""
     spec = parse(swa=True).resolved()
     constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
-    assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "swag": None}
+    assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "update_bn": True, "swag": None}
     phase = spec.swa_phase()
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
     assert phase.occasions.count(1200) == 8
@@ -310,6 +310,16 @@ def test_warnings() -> None:
     assert [each.code for each in parse(no_decay=["bias"]).warnings()] == ["no_decay_without_decay"]
     assert [each.code for each in parse(swa=True, early_stopping=True).warnings()] == ["may_stop_before_swa"]
     assert parse(swa=True, early_stopping={"start_from": "23ep"}).warnings() == ()
+
+
+@pytest.mark.parametrize("kind", ["swa", "ema"])
+def test_an_average_with_the_statistics_of_other_weights_is_warned_of(kind: str) -> None:
+    """Only where there is a batch norm that could have any."""
+    fields: dict[str, Any] = {kind: {"update_bn": False}, "epochs": 200}
+    (found,) = parse(model={"name": "mlp", "batch_norm": True}, **fields).warnings()
+    assert (found.code, found.pointer) == ("statistics_not_updated", f"/{kind}/update_bn")
+    assert parse(model={"name": "mlp", "batch_norm": False}, **fields).warnings() == ()
+    assert parse(model={"name": "mlp", "batch_norm": True}, **{**fields, kind: True}).warnings() == ()
 
 
 def test_the_plan_comes_from_tables() -> None:

@@ -21,6 +21,7 @@ FULL = {"batch_size": "full"}
 RPROP = {"optimizer": {"name": "rprop"}, **FULL}
 LBFGS = {"optimizer": {"name": "lbfgs"}, **FULL}
 FREE = {"optimizer": {"name": "schedule_free_sgd"}}
+FREE_ADAMW = {"optimizer": {"name": "schedule_free_adamw"}}
 MUON = {"optimizer": {"name": "muon"}}
 
 
@@ -45,6 +46,8 @@ def parse(**fields: Any) -> JobSpec:
         ({**FREE, "schedule": {"name": "cosine"}}, "/schedule", "leave it out"),
         ({**FREE, "schedule": {"name": "constant", "warmup": "1ep"}}, "/schedule/warmup", "optimizer.warmup_steps"),
         ({**FREE, "swa": True}, "/swa", "leave it out"),
+        ({**FREE_ADAMW, "schedule": {"name": "cosine"}}, "/schedule", "leave it out"),
+        ({**FREE_ADAMW, "swa": True}, "/swa", "leave it out"),
         ({**FREE, "ema": True}, "/ema", "base weights"),
         ({**FREE, "ensemble": {"method": "snapshot"}}, "/ensemble/method", '"checkpoints"'),
         ({"optimizer": {"name": "asgd"}, "ema": True}, "/ema", "base weights"),

@@ -1,7 +1,7 @@
 """A network ready to train: its weights in one flat buffer, its gradients in another, its layers called directly."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 
@@ -13,6 +13,7 @@ from core.engine.determinism import private_randomness
 from core.engine.networks.layers import initialise
 from core.recipe.facts import DataFacts
 from core.recipe.models import ModelSpec
+from core.recipe.plan import MOST_AT_ONCE
 from core.recipe.spec import Undecayed
 
 Forward = Callable[[Tensor], Tensor]
@@ -33,6 +34,7 @@ class Network:
     forward: Forward
     undecayed: int = 0
     buffers: tuple[Tensor, ...] = ()
+    most_at_once: int = MOST_AT_ONCE  # examples in one forward pass
 
     @property
     def gradient(self) -> Tensor:
@@ -61,8 +63,14 @@ class Network:
         return all(bool(each.isfinite().all()) for each in self.floats())
 
 
-def build_network(
-    spec: ModelSpec, facts: DataFacts, seed: int, device: torch.device, no_decay: Collection[Undecayed] = ()
+def build_network(  # noqa: PLR0913 - what a network is made of, and how it is used
+    spec: ModelSpec,
+    facts: DataFacts,
+    seed: int,
+    device: torch.device,
+    no_decay: Collection[Undecayed] = (),
+    *,
+    most_at_once: int = MOST_AT_ONCE,
 ) -> Network:
     """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
     module_name, function = spec.implementation.split(":")
@@ -70,7 +78,7 @@ def build_network(
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):
         module: nn.Sequential = build(spec, facts)
         initialise(module, spec.init)
-    return flatten(module.to(device), no_decay)
+    return replace(flatten(module.to(device), no_decay), most_at_once=most_at_once)
 
 
 def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Network:

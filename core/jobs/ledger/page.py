@@ -62,20 +62,22 @@ def read_page(connection: Connection, after: str, size: int) -> Page:
 
 
 def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
-    row, state = job.c, job_state.c
+    row, state, known = job.c, job_state.c, checkpoint.c
     query = (
         select(
             *(row.id, row.owner, row.plan.is_not(None), row.started_at, row.finished_at, row.stop_reason, row.error),
             *(state.status, state.desired, state.attempt, state.lease_until, state.worker, state.checkpoint_id),
-            state.owner,
+            *(state.owner, row.parent_id, known.job_id, known.status, known.resumable),
         )
         .join_from(job, job_state, row.id == state.job_id, isouter=True)
+        .join(checkpoint, known.id == state.checkpoint_id, isouter=True)
         .where(row.id > after)
         .order_by(row.id)
         .limit(size)
     )
     for found in connection.execute(query):
-        yield JobLine(*found)
+        whose, status, resumable = found[-3:]
+        yield JobLine(*found[:-3], None if whose is None else (whose, status, bool(resumable)))
 
 
 def _columns(line: type[CheckpointLine], table: Any) -> Any:

@@ -29,6 +29,8 @@ class JobLine:
     worker: str | None
     checkpoint_id: str | None
     state_owner: str | None
+    parent_id: str | None
+    pointed: tuple[str, str, bool] | None  # of checkpoint_id, whose ever it is: its job, its status, resumable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +93,29 @@ def ending_problems(line: JobLine) -> Iterator[str]:
 
 
 def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterator[tuple[str, str]]:
-    """(id, problem): the job goes on from its newest good one; rows agree with their files.
+    """(id, problem): the job goes on from its newest good one, or from its parent's; rows agree with their files.
 
-    Of a deleted job everything is on its way out.
+    Of a deleted job everything is on its way out. One that turned out corrupt may still be pointed at by a job that did
+    not look itself. A child that has ended outlives what it once began with.
     """
     if line.owner == NOBODY or line.status is None:
         return
     good = [row for row in rows if row.status == "good"]
     usable = [row for row in good if row.resumable]
-    pointed = [row for row in usable if row.id == line.checkpoint_id]
-    if line.checkpoint_id is not None and not pointed:
-        yield line.checkpoint_id, "the job is to go on from it, and it is no good resumable checkpoint of this job"
-    last = max((row.step for row in pointed), default=-1)
+    own = [row for row in rows if row.id == line.checkpoint_id]
+    stray = line.checkpoint_id if not own and not _is_parents(line) else None
+    if stray is not None:
+        yield stray, "the job is to go on from it, and it is neither this job's nor its parent's"
+    yield from (
+        (row.id, f"the job is to go on from it, and it is {row.status if row.resumable else 'not resumable'}")
+        for row in own
+        if not row.resumable or row.status == "doomed"
+    )
+    last = max((row.step for row in own), default=-1)
     yield from (
         (row.id, f"it is good and resumable at step {row.step}, and the job would not go on from there")
         for row in usable
-        if row.step > last and (pointed or line.checkpoint_id is None)
+        if row.step > last and stray is None
     )
     for row in good:
         weights = row.files.get("weights") or {}
@@ -114,3 +123,10 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
             yield row.id, "its row and its list of files disagree about the weights"
         if row.stored not in {None, sum(int(file["bytes"]) for file in row.files.values())}:
             yield row.id, f"its files do not add up to {row.stored} bytes"
+
+
+def _is_parents(line: JobLine) -> bool:
+    if line.pointed is None:
+        return line.parent_id is not None and line.status in TERMINAL
+    whose, status, resumable = line.pointed
+    return whose == line.parent_id and resumable and (status != "doomed" or line.status in TERMINAL)

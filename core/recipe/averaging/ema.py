@@ -48,7 +48,8 @@ class EMA(AveragingSpec):
 
     It begins as a copy, so it needs no correction for a start at zero: of the weights at `start`, or of those after the
     first collection when that is 0. Collected only `every` so often, it decays by d^every. Running mean and variance of
-    batch norm are averaged by the same d, whole numbers copied. `warmup` lets it forget its beginning: t steps later d
+    batch norm are averaged by the same d, whole numbers copied, or, with `update_bn` false, all borrowed from the
+    trained network as they stand when the average is judged. `warmup` lets it forget its beginning: t steps later d
     is at most 1 - (1 + t / gamma)^-power. The trained weights do not notice. `with_swa` allows both in one job.
     """
 
@@ -64,6 +65,7 @@ class EMA(AveragingSpec):
     )
     start: Duration = Duration.of_steps(0)
     every: Duration = Duration.of_steps(1)
+    update_bn: bool = True
     with_swa: bool = False
 
     @model_validator(mode="after")

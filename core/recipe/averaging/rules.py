@@ -81,9 +81,17 @@ def _sizes(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
 
 def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
     """What is allowed and probably not meant, or what a job gets that it did not ask for."""
+    yield from _borrowed_statistics(spec)
     yield from _swa_warnings(spec, run)
     yield from _ema_warnings(spec, run)
     yield from _ensemble_warnings(spec, run)
+
+
+def _borrowed_statistics(spec: JobSpec) -> Iterator[SpecWarning]:
+    for kind, average in (("swa", spec.swa), ("ema", spec.ema)):
+        if average and not average.update_bn and spec.model.normalises_batches:
+            message = "the average's batch norm has statistics of other weights than its own, which usually harms it"
+            yield SpecWarning("statistics_not_updated", f"/{kind}/update_bn", message)
 
 
 def _swa_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:

@@ -67,7 +67,8 @@ class SwaPhase:
 
 
 class SWA(AveragingSpec):
-    """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on; batch-norm statistics are estimated again for w_swa.
+    """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on; batch-norm statistics are estimated again for w_swa,
+    or, with `update_bn` false, borrowed from the trained network as they stand when w_swa is judged.
 
     The tail is constant at `lr`, and collected from `every` so often (an epoch), or, with `cycle`, a sawtooth from `lr`
     down to `lr_min` (a fifth of it), and collected at its minima: `every` is "cycle". A `start` given as a share of the
@@ -87,6 +88,7 @@ class SWA(AveragingSpec):
     every: Duration | Literal["cycle"] | None = None
     cycle: Duration | None = None
     lr_min: NonNegative | None = None
+    update_bn: bool = True
     swag: SwagSwitch = None
 
     @model_validator(mode="after")

@@ -1,0 +1,71 @@
+"""Jobs that go on from another one's checkpoint: retry and fork."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+
+from api.auth import Caller, Principal
+from api.bodies import ForkRequest, RetryRequest, read_body
+from api.deps import JobId, MaybeBody, Running, Service
+from api.documents import Json, parse
+from api.openapi import problems, reads
+from api.routes.jobs import Job, digest, made
+from core.jobs.branch import fork, retry
+from core.jobs.submit import Entry, Idempotency
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+EXAMPLE = {"at": None, "changes": {"schedule": {"name": "linear", "end_factor": 0.0}, "swa": True}}
+ANSWERS = {
+    200: {"model": Job, "description": "The first job of this Idempotency-Key"},
+    **problems(400, 404, 408, 409, 413, 415, 422, 507),
+}
+Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
+
+
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    status_code=201,
+    response_model=Job,
+    responses=ANSWERS,
+    openapi_extra=reads("RetryRequest", required=False, once_more={"again": True}),
+)
+def retry_job(
+    job_id: JobId, body: MaybeBody, caller: Caller, service: Running, idempotency_key: Promise = None
+) -> Json:
+    """A new job (`retried_from`) as this one that failed or was cancelled, from its last good checkpoint.
+
+    One for each job, unless `again` is true; the second answers 409 with `retried_as`.
+    """
+    wanted = read_body(body or b"{}", RetryRequest)
+    promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
+    done = retry(service.db, job_id, _entry(caller, service), again=wanted.again, idempotency=promise)
+    return made(service, caller.owner, done)
+
+
+@router.post(
+    "/{job_id}/fork",
+    operation_id="fork_job",
+    status_code=201,
+    response_model=Job,
+    responses=ANSWERS,
+    openapi_extra=reads("ForkRequest", required=False, another_ending=EXAMPLE),
+)
+def fork_job(job_id: JobId, body: MaybeBody, caller: Caller, service: Running, idempotency_key: Promise = None) -> Json:
+    """A new job (`forked_from`) that shares this one's past up to a checkpoint, its metrics included, and goes on with
+    some fields changed: another schedule or rate, SWA, more epochs, another order of the data.
+    """
+    wanted = read_body(body or b"{}", ForkRequest)
+    promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
+    entry = _entry(caller, service)
+    done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise)
+    return made(service, caller.owner, done)
+
+
+def _entry(caller: Principal, service: Service) -> Entry:
+    return Entry(caller.owner, caller.limits, service.settings.age_step_seconds)
+
+
+def _promise(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:
+    return None if key is None else Idempotency(key, digest([verb, job_id, parse(body)]))

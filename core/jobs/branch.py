@@ -1,0 +1,177 @@
+"""Jobs that go on from another one's checkpoint: a retry as it was, a fork with another ending.
+
+The child gets its own copy of the metrics up to there, and begins at its parent's checkpoint, which is not removed
+while the child may need it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Select, insert, literal, select
+
+from core.db.session import Database
+from core.db.tables import checkpoint, job, job_state, metric_chunk
+from core.errors import Conflict, FieldProblem, InvalidSpec
+from core.ids import new_id
+from core.jobs.checkpoints import CheckpointRow, find_checkpoint
+from core.jobs.state import State
+from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
+from core.jobs.verbs import owned
+from core.lifecycle import Status, shown
+from core.recipe.branch import anew, branched
+from core.recipe.spec import JobSpec
+
+MOST_STEPS_TOLD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a child branches off; without a checkpoint it begins at the start."""
+
+    verb: Literal["retry", "fork"]
+    parent: State
+    checkpoint: CheckpointRow | None
+    anew: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def retry(
+    db: Database, job_id: str, entry: Entry, *, again: bool = False, idempotency: Idempotency | None = None
+) -> Submitted:
+    """A new job as the one that failed or was cancelled, from its last good checkpoint. The old one stays as it ended.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
+        QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
+    """
+    with db.write() as connection:
+        parent = owned(connection, entry.owner, job_id)
+        new = new_id("job")
+        spec = _spec(connection, job_id)
+        if (first := _first(connection, entry.owner, idempotency, new)) != new:
+            return Submitted(first, created=False, needs=needs(spec))
+        _may_retry(connection, parent, again=again)
+        kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
+        slot = _branch(connection, new, spec, entry, Origin("retry", parent, kept))
+    return Submitted(new, created=True, needs=slot)
+
+
+def fork(  # noqa: PLR0913 - where, what, who, and under which promise
+    db: Database,
+    job_id: str,
+    entry: Entry,
+    *,
+    changes: Mapping[str, Any],
+    at: int | str | None = None,
+    idempotency: Idempotency | None = None,
+) -> Submitted:
+    """A new job that shares the past of another one up to a checkpoint, and goes on with some fields changed.
+
+    `at` is the step or the id of a checkpoint that one can go on from; else it is the newest one.
+
+    Raises:
+        NotFound: there is no such job of this owner.
+        Conflict: it has no checkpoint to go on from yet.
+        InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
+        QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
+    """
+    with db.write() as connection:
+        parent = owned(connection, entry.owner, job_id)
+        new = new_id("job")
+        if (first := _first(connection, entry.owner, idempotency, new)) != new:
+            return Submitted(first, created=False, needs=needs(_spec(connection, first)))
+        before = _spec(connection, job_id)
+        kept = _chosen(connection, parent, at)
+        child = branched(before, changes, kept.step)
+        slot = _branch(connection, new, child, entry, Origin("fork", parent, kept, anew(before, child)))
+    return Submitted(new, created=True, needs=slot)
+
+
+def _first(connection: Connection, owner: str, given: Idempotency | None, new: str) -> str:
+    return new if given is None else promised(connection, owner, given, new)
+
+
+def _spec(connection: Connection, job_id: str) -> JobSpec:
+    """As it runs, with what its owner has edited since."""
+    row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
+    return JobSpec.model_validate_json(json.dumps(json.loads(row.spec) | (row.edits or {})))
+
+
+def _may_retry(connection: Connection, parent: State, *, again: bool) -> None:
+    if parent.status not in {Status.FAILED, Status.CANCELLED}:
+        status = shown(parent.status, parent.desired)
+        message = f"The job is {status}; only what failed or was cancelled is tried again."
+        raise Conflict(message, extra={"current_status": status})
+    query = select(job.c.id).where(job.c.parent_id == parent.job_id, job.c.parent_verb == "retry").limit(1)
+    earlier = connection.execute(query).scalar_one_or_none()
+    if earlier and not again:
+        message = f'The job was tried again already, as {earlier}; say "again": true for one more.'
+        raise Conflict(message, extra={"current_status": parent.status.value, "retried_as": earlier})
+
+
+def _chosen(connection: Connection, parent: State, at: int | str | None) -> CheckpointRow:
+    row = checkpoint.c
+    query: Select[Any] = (
+        select(row.id, row.step)
+        .where(row.job_id == parent.job_id, row.status == "good", row.resumable == 1)
+        .order_by(row.step.desc(), row.id.desc())
+        .with_for_update(read=True)
+    )
+    found = connection.execute(query).all()
+    chosen = next((one.id for one in found if at is None or at in {one.id, one.step}), None)
+    kept = find_checkpoint(connection, chosen) if chosen else None
+    if kept is None:
+        if not found and at is None:
+            status = shown(parent.status, parent.desired)
+            raise Conflict("The job has no checkpoint to go on from yet.", extra={"current_status": status})
+        steps = ", ".join(str(one.step) for one in found[:MOST_STEPS_TOLD]) or "none"
+        hint = f"steps that are kept: {steps}"
+        raise InvalidSpec(errors=(FieldProblem("/at", "the job has no checkpoint there to go on from", hint),))
+    return kept
+
+
+def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origin: Origin) -> str:
+    """Write the child; the kind of slot that it needs."""
+    kept, parent = origin.checkpoint, origin.parent.job_id
+    columns = select(job.c.plan, job.c.initial_id, job_state.c.needs).join(job_state, job_state.c.job_id == job.c.id)
+    before = connection.execute(columns.where(job.c.id == parent)).one()
+    facts = {"parent_id": parent, "parent_verb": origin.verb, "parent_step": origin.step, "anew": origin.anew}
+    facts["initial_id"] = before.initial_id  # for a retry that has to begin at the start
+    state: dict[str, Any] = {"checkpoint_id": kept.id if kept else None, "needs": needs(spec)}
+    if kept:
+        run = spec.run_length()
+        state["progress"] = {"step": kept.step, "epoch": kept.epoch, "steps": run.total_steps if run.bounded else None}
+        state["progress"]["fraction"] = kept.step / run.total_steps if run.bounded else 0.0
+        if origin.verb == "retry":
+            facts["plan"] = before.plan  # the same bits need the same execution
+        if spec.deterministic and spec.resources.device == "auto":
+            state["needs"] = before.needs
+    enter(
+        connection,
+        new,
+        spec,
+        entry,
+        facts=facts,
+        state=state,
+        detail=f"{origin.verb} of {parent}, from step {origin.step}",
+    )
+    if kept:
+        _share_past(connection, parent, new, kept.step)
+    return str(state["needs"])
+
+
+def _share_past(connection: Connection, parent: str, child: str, step: int) -> None:
+    """The points before `step`, as if the child had written them before its first attempt."""
+    row = metric_chunk.c
+    names = [column.name for column in metric_chunk.columns]
+    own: dict[str, Any] = {"job_id": literal(child), "attempt": literal(0)}
+    copied = select(*(own.get(name, row[name]).label(name) for name in names)).where(
+        row.job_id == parent, row.after_step < step
+    )
+    connection.execute(insert(metric_chunk).from_select(names, copied))

@@ -1,0 +1,48 @@
+"""Which checkpoint a job begins with, chosen when it is submitted."""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from core.db.tables import checkpoint, job
+from core.errors import FieldProblem, InvalidSpec
+from core.recipe.spec import JobSpec
+from core.recipe.start import same_shape
+
+
+def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
+    """The columns of `job` that say what it begins with; none if it begins with its seed. The checkpoint is locked.
+
+    Raises:
+        InvalidSpec: there is no such checkpoint of this owner, or it is of another architecture.
+    """
+    if spec.start is None:
+        return {}
+    row, start = checkpoint.c, spec.start
+    query = (
+        select(row.id, row.job_id, row.step, row.kind, job.c.spec)
+        .join(job, job.c.id == row.job_id)
+        .where(job.c.owner == owner, row.status == "good")
+        .where(row.id == start.checkpoint if start.checkpoint else row.job_id == start.job)
+        .order_by(row.step.desc(), row.id.desc())
+        .with_for_update(read=True, of=checkpoint)
+    )
+    found = connection.execute(query).all()
+    wanted = found if start.checkpoint else [one for kind in start.kinds() for one in found if one.kind == kind]
+    if not wanted:
+        field = "checkpoint" if start.checkpoint else "job"
+        what = f"no checkpoint of kind {start.weights}" if start.weights and found else "no checkpoint"
+        hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
+        raise InvalidSpec(errors=(FieldProblem(f"/from/{field}", f"there is {what} of yours with this id", hint),))
+    chosen = wanted[0]
+    theirs = JobSpec.model_validate_json(json.dumps(json.loads(chosen.spec)))
+    if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
+        message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
+        raise InvalidSpec(errors=(FieldProblem("/from", message, "take its model, and data of the same shape"),))
+    return {
+        "initial_id": chosen.id,
+        "parent_id": chosen.job_id,
+        "parent_verb": "from",
+        "parent_step": chosen.step,
+    }

@@ -1,0 +1,76 @@
+"""A job that shares another one's past up to a checkpoint: what may differ from there on, and what begins anew."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from core.errors import FieldProblem, InvalidSpec
+from core.recipe.parse import parse_job
+from core.recipe.spec import JobSpec
+
+FREE: Final = frozenset(
+    {
+        *("name", "priority", "metadata", "max_retries", "resources"),
+        *("schedule", "stop_lr", "swa", "ema", "ensemble", "early_stopping", "target", "rollback"),
+        *("epochs", "steps", "seconds", "seed", "sampling", "clip_grad", "label_smoothing"),
+        *("evaluate", "metrics", "checkpoints", "log_every"),
+    }
+)
+"""Fields that say nothing about the tensors that a checkpoint holds, but for parts that can begin anew."""
+FREE_OF_OPTIMIZER: Final = frozenset({"lr", "weight_decay"})
+WAY_OUT: Final = 'the past would be another one; "from" takes its weights alone into a new job'
+
+
+def branched(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
+    """The parent's resolved spec with some fields replaced, as whole ones; what is not named stays as it is.
+
+    Raises:
+        InvalidSpec: a field cannot be changed, or what comes out is no job that goes on after `step`.
+    """
+    document = {**json.loads(parent.model_dump_json()), **changes}
+    try:
+        child = parse_job(json.dumps(document).encode()).resolved()
+    except InvalidSpec as error:
+        moved = (replace(each, pointer=f"/changes{each.pointer}") for each in error.errors)
+        raise InvalidSpec(error.message, errors=tuple(moved)) from None
+    if problems := tuple(_problems(parent, child, step)):
+        raise InvalidSpec(errors=problems)
+    return child
+
+
+def anew(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:
+    """The parts of a run, by the prefix of their state, that the child does not take over: it wants others there."""
+    return tuple(name for name, its in _parts(child).items() if _parts(parent)[name] != its)
+
+
+def _parts(spec: JobSpec) -> dict[str, object]:
+    run = spec.run_length()
+    phase, ema, ensemble, stopping = spec.swa_phase(), spec.ema, spec.ensemble, spec.early_stopping
+    swa = (phase, spec.swa and spec.swa.swag)
+    return {
+        "rate": (spec.schedule, spec.rollback),
+        "swa": swa,
+        "swag": swa,
+        "ema": ema and (ema.phase(run), ema.update_bn),
+        "ensemble": ensemble and (ensemble, ensemble.occasions(run), ensemble.kept(run)),
+        "best": stopping and (stopping, stopping.start_from.steps(run)),
+        "incumbent": (spec.schedule, run),
+        "log": spec.log_every,
+        "mark": spec.model_dump(exclude={"name", "priority", "metadata"}),  # it holds all the others
+    }
+
+
+def _problems(parent: JobSpec, child: JobSpec, step: int) -> Iterator[FieldProblem]:
+    before, after = (json.loads(spec.model_dump_json()) for spec in (parent, child))
+    for name, value in after.items():
+        if name == "optimizer" and before[name]["name"] == value["name"]:
+            for option in sorted((before[name].keys() | value.keys()) - FREE_OF_OPTIMIZER):
+                if before[name].get(option) != value.get(option):
+                    yield FieldProblem(f"/changes/optimizer/{option}", "cannot change in a fork", WAY_OUT)
+        elif name not in FREE and before[name] != value:
+            yield FieldProblem(f"/changes/{name}", "cannot change in a fork", WAY_OUT)
+    run = child.run_length()
+    if run.bounded and run.total_steps <= step:
+        message = f"the job would end after {run.total_steps:,} steps, and the checkpoint stands at {step:,}"
+        yield FieldProblem("/changes/epochs", message, "give more epochs or steps, or an earlier checkpoint")

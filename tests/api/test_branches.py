@@ -1,0 +1,83 @@
+"""Retry and fork over HTTP."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.deps import Service
+from core.jobs.checkpoints import record_checkpoint
+from core.jobs.finish import Ending, finish
+from core.jobs.keys import create_key
+from core.lifecycle import Status
+from tests.support.jobs import OWNER, new_checkpoint, running
+
+
+@pytest.fixture
+def headers(service: Service) -> dict[str, str]:
+    _, text = create_key(service.db, owner=OWNER)
+    return {"Authorization": f"Bearer {text}"}
+
+
+def failed(service: Service) -> str:
+    fence = running(service.db)
+    for step in (4, 8):
+        record_checkpoint(service.db, fence, new_checkpoint(fence, step), (), resumable=True)
+    finish(service.db, fence, Ending(Status.FAILED))
+    return f"/v1/jobs/{fence.job_id}"
+
+
+def test_a_retry_is_a_new_job(client: TestClient, service: Service, headers: dict[str, str]) -> None:
+    path = failed(service)
+    parent = client.get(path, headers=headers).json()
+    answer = client.post(parent["links"]["retry"], headers=headers)
+    child = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/jobs/{child['id']}")
+    assert (child["status"], child["retried_from"]) == ("queued", {"job": parent["id"], "step": 8})
+    assert (child["forked_from"], child["children"], child["progress"]["step"]) == (None, [], 8)
+    assert client.get(path, headers=headers).json()["children"] == [child["id"]]
+    assert service.hints.heard == ["cpu"]  # type: ignore[attr-defined]
+    refused = client.post(f"{path}/retry", headers=headers, json={})
+    assert (refused.status_code, refused.json()["retried_as"]) == (409, child["id"])
+    key = headers | {"Idempotency-Key": "one more"}
+    more = [client.post(f"{path}/retry", headers=key, json={"again": True}) for _ in range(2)]
+    assert [one.status_code for one in more] == [201, 200]
+    assert more[0].json()["id"] == more[1].json()["id"]
+    other = client.post(f"{path}/fork", headers=key, json={})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_a_fork_is_a_new_job_with_changes(client: TestClient, service: Service, headers: dict[str, str]) -> None:
+    path = failed(service)
+    changes = {"optimizer": {"name": "sgd", "lr": 0.01}, "epochs": 9, "name": "slow end"}
+    answer = client.post(f"{path}/fork", headers=headers, json={"at": 4, "changes": changes})
+    child = answer.json()
+    assert (answer.status_code, child["forked_from"]["step"], child["retried_from"]) == (201, 4, None)
+    assert (child["optimizer"]["lr"], child["epochs"], child["name"]) == (0.01, 9, "slow end")
+    wrong = {"at": 4, "changes": {"model": {"name": "logistic"}, "schedule": {"name": "cosin"}}}
+    refused = client.post(f"{path}/fork", headers=headers, json=wrong).json()
+    assert [(one["pointer"], one["hint"]) for one in refused["errors"]] == [
+        ("/changes/schedule/name", 'did you mean "cosine"?')
+    ]
+    del wrong["changes"]["schedule"]  # type: ignore[attr-defined]
+    refused = client.post(f"{path}/fork", headers=headers, json=wrong).json()
+    assert [one["pointer"] for one in refused["errors"]] == ["/changes/model"]
+    refused = client.post(f"{path}/fork", headers=headers, json={"at": 5}).json()
+    assert [(one["pointer"], one["hint"]) for one in refused["errors"]] == [("/at", "steps that are kept: 8, 4")]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"again": 1}, "/again"),
+        ({"agian": True}, "/agian"),
+        ({"at": -1}, "/at"),
+        ({"at": "last"}, "/at"),
+        ({"changes": []}, "/changes"),
+    ],
+)
+def test_wrong_bodies_are_refused(
+    client: TestClient, service: Service, headers: dict[str, str], body: dict[str, object], pointer: str
+) -> None:
+    verb = "retry" if pointer.startswith("/ag") else "fork"
+    answer = client.post(f"{failed(service)}/{verb}", headers=headers, json=body)
+    assert answer.status_code == 422
+    assert {one["pointer"].removesuffix("/int") for one in answer.json()["errors"]} == {pointer}

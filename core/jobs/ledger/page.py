@@ -76,8 +76,9 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
         .limit(size)
     )
     for found in connection.execute(query):
-        whose, status, resumable = found[-3:]
-        yield JobLine(*found[:-3], None if whose is None else (whose, status, bool(resumable)))
+        *facts, whose, status, resumable = found
+        facts.append(None if whose is None else (whose, status, bool(resumable)))
+        yield JobLine(*facts)
 
 
 def _columns(line: type[CheckpointLine], table: Any) -> Any:

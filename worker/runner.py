@@ -5,6 +5,7 @@ python -m worker.runner FD PARENT      where fork is no option; the zygote's chi
 
 import dataclasses
 import json
+import math
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from core.engine.environment import differences
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
 from core.engine.loop import train
 from core.engine.warm import warm
@@ -25,7 +27,7 @@ from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from worker import lifeline, wire
 
-__all__ = ["Event", "StopMode", "described", "run", "train_local", "warm"]
+__all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
 FLUSH_SECONDS: Final = 0.1
 _KINDS: Final[dict[type, str]] = {
@@ -133,6 +135,11 @@ def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: P
         scratch=scratch,
     )
     return train(assignment, observer)
+
+
+def retrain(assignment: Assignment, observer: Observer) -> Ended:
+    """Train in this process while time stands still: no clock asks for a checkpoint, and none ends the run."""
+    return train(assignment, observer, checkpoint_seconds=math.inf, clock=lambda: 0.0)
 
 
 def main() -> None:

@@ -1,10 +1,17 @@
-"""`basin up` and `basin migrate`. The server's weight is imported inside, so that `basin --help` stays fast."""
+"""`basin up` and `basin migrate`, and what the server's commands share.
+
+The server's weight is imported inside, so that `basin --help` stays fast.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from core.db.session import Database
+    from core.settings import Settings
 
 
 def up(
@@ -48,8 +55,34 @@ def migrate() -> None:
 
 
 @contextmanager
-def explained(command: str) -> Iterator[None]:
-    """What an operator can do something about, in one line instead of a traceback."""
+def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
+    """The database of these settings, else of those around us, for a command that works on it directly.
+
+    Raises:
+        Misconfigured: it has the schema of an earlier release.
+        Unavailable: it is away; its own message may name hosts and users.
+    """
+    from core.db.migrate import is_behind
+    from core.db.session import is_transient, open_database
+    from core.errors import BasinError, Misconfigured, Unavailable
+    from core.settings import Settings
+
+    with closing(open_database((settings or Settings()).resolved_database_url(), pool_size=1)) as db:
+        try:
+            behind = is_behind(db)
+            if not behind:
+                yield db
+        except Exception as error:
+            if isinstance(error, BasinError) or not is_transient(error):
+                raise
+            raise Unavailable("the database is away") from error
+    if behind:
+        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+
+
+@contextmanager
+def explained(command: str, status: int = 1) -> Iterator[None]:
+    """What an operator can do something about, in one line instead of a traceback, with this exit status."""
     from pydantic import ValidationError
 
     from core.errors import BasinError
@@ -67,4 +100,4 @@ def explained(command: str) -> Iterator[None]:
     else:
         return
     typer.echo(redact(f"basin {command}: {message}"), err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

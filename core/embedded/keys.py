@@ -1,16 +1,13 @@
 """`basin key create|list|revoke`: works on the database itself, so that whoever has its password needs no key."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.embedded.commands import explained
+from core.embedded.commands import database_of, explained
 
 if TYPE_CHECKING:
-    from core.db.session import Database
     from core.jobs.keys import Key
 
 key = typer.Typer(
@@ -46,7 +43,7 @@ def create(  # noqa: PLR0913 - the fields of a key
         stored_bytes=stored_bytes,
         requests_per_minute=requests_per_minute,
     )
-    with explained("key create"), _database() as db:
+    with explained("key create"), database_of() as db:
         lasts = None if days is None else days * DAY
         made, text = create_key(
             db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts
@@ -60,7 +57,7 @@ def list_all(*, owner: Annotated[str | None, typer.Option(help="Only the keys of
     """List all keys, revoked ones too; their secrets are nowhere."""
     from core.jobs.keys import list_keys
 
-    with explained("key list"), _database() as db:
+    with explained("key list"), database_of() as db:
         keys = list_keys(db, owner)
     for one in keys:
         used = f"used {_time(one.last_used_at)}" if one.last_used_at else "never used"
@@ -76,29 +73,9 @@ def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="
     """End keys; they open nothing any more after five seconds at most."""
     from core.jobs.keys import revoke_key
 
-    with explained("key revoke"), _database() as db:
+    with explained("key revoke"), database_of() as db:
         for key_id in keys:
             typer.echo(f"{revoke_key(db, None, key_id).id}  revoked")
-
-
-@contextmanager
-def _database() -> Iterator["Database"]:
-    from core.db.migrate import is_behind
-    from core.db.session import is_transient, open_database
-    from core.errors import BasinError, Misconfigured, Unavailable
-    from core.settings import Settings
-
-    with closing(open_database(Settings().resolved_database_url(), pool_size=1)) as db:
-        try:
-            behind = is_behind(db)
-            if not behind:
-                yield db
-        except Exception as error:
-            if isinstance(error, BasinError) or not is_transient(error):
-                raise
-            raise Unavailable("the database is away") from error  # its own message may name hosts and users
-    if behind:
-        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
 
 
 def _until(one: "Key") -> str:

@@ -123,7 +123,7 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRo
         )
         if state.checkpoint_id != checkpoint_id:
             return None if state.checkpoint_id is None else find_checkpoint(connection, state.checkpoint_id)
-        older = _newest_resumable(connection, fence.job_id) or _origin(connection, fence.job_id)
+        older = next(reversed(good_resumable(connection, fence.job_id)), None) or origin_of(connection, fence.job_id)
         connection.execute(
             update(job_state)
             .where(job_state.c.job_id == fence.job_id)
@@ -208,6 +208,13 @@ def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow
     return None if found is None else _as_row(found)
 
 
+def good_resumable(connection: Connection, job_id: str) -> list[CheckpointRow]:
+    """The checkpoints that a job can go on from, by step."""
+    known = checkpoint.c
+    query = _select().where(known.job_id == job_id, known.status == "good", known.resumable == 1)
+    return [_as_row(row) for row in connection.execute(query.order_by(known.step, known.id))]
+
+
 def _select() -> Select[Any]:
     return select(*(checkpoint.c[column.name] for column in fields(CheckpointRow)))
 
@@ -216,18 +223,7 @@ def _as_row(row: Row[Any]) -> CheckpointRow:
     return CheckpointRow(**row._asdict())
 
 
-def _newest_resumable(connection: Connection, job_id: str) -> CheckpointRow | None:
-    query = (
-        _select()
-        .where(checkpoint.c.job_id == job_id, checkpoint.c.status == "good", checkpoint.c.resumable == 1)
-        .order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())
-        .limit(1)
-    )
-    found = connection.execute(query).one_or_none()
-    return None if found is None else _as_row(found)
-
-
-def _origin(connection: Connection, job_id: str) -> CheckpointRow | None:
+def origin_of(connection: Connection, job_id: str) -> CheckpointRow | None:
     """The checkpoint of its parent that a job went on from, if it is still there; of a retry, the newest before it."""
     child, row = job.alias("child").c, checkpoint.c
     query = (

@@ -1,4 +1,4 @@
-"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, migrate, key, run."""
+"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, run and more."""
 
 import sys
 from enum import StrEnum

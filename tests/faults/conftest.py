@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.jobs.ledger.check import Ledger
 from core.jobs.metrics import series
 from core.recipe.parse import parse_job
 from tests.support.service import Service
@@ -112,7 +113,7 @@ def at_a_random_moment(truth: Truth) -> Callable[[Service, str], None]:
 
 @pytest.fixture
 def same_as_undisturbed(truth: Truth) -> Callable[..., None]:
-    """The oracle: the job succeeded with the very bits of the undisturbed run, and no step was recorded twice."""
+    """The oracle: the job succeeded with the very bits of the undisturbed run, and all that is written down fits."""
 
     def check(service: Service, job_id: str, truth: Truth = truth) -> None:
         job = service.ended(job_id)
@@ -122,6 +123,7 @@ def same_as_undisturbed(truth: Truth) -> Callable[..., None]:
         newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
         assert newest == truth.digests
         with service.database() as db:
+            assert list(Ledger(db, None).findings()) == []
             found = series(db, job_id)
         assert found.keys() == truth.series.keys()
         for name, points in found.items():

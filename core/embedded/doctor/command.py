@@ -1,0 +1,73 @@
+"""The command `basin doctor`. The server's weight is imported inside, so that `basin --help` stays fast."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from basin.cli import As, Output
+
+if TYPE_CHECKING:
+    from core.embedded.doctor.report import Check, Look
+    from core.settings import Settings
+
+
+def doctor(*, output: As = Output.TABLE) -> None:
+    """Look at settings, database, broker, store, devices and disk from here, and say what to do.
+
+    Nothing is changed, and nothing that is away is waited for. Exit status: 0 nothing failed, 1 something did.
+    """
+    import json
+    from dataclasses import asdict, replace
+
+    from core.embedded.doctor.report import Verdict, worst
+    from core.redact import redact
+
+    checks: list[Check] = []
+    for seen in _checks():
+        check = replace(seen, found=redact(seen.found))
+        checks.append(check)
+        if output is Output.TABLE:
+            typer.echo(line(check))
+    verdict = worst(checks)
+    if output is Output.JSON:
+        typer.echo(json.dumps({"verdict": verdict, "checks": [asdict(check) for check in checks]}, indent=2))
+    raise typer.Exit(1 if verdict is Verdict.FAIL else 0)
+
+
+def line(check: "Check") -> str:
+    """`warning  broker      no message through …`, and below it what to do."""
+    advice = f"\n{'':21}{check.do}" if check.do else ""
+    return f"{check.verdict:<9}{check.name:<12}{check.found}{advice}"
+
+
+def _checks() -> "Iterator[Check]":
+    from core.embedded.doctor.configured import read_settings, settings_checks
+    from core.embedded.doctor.machine import TORCH_SECONDS, device_checks
+    from core.embedded.doctor.report import Look, examined
+    from core.redact import hide
+
+    devices = Look("devices", device_checks, "see whether `python -c 'import torch'` comes back", TORCH_SECONDS)
+    settings, problems = read_settings()
+    yield from problems
+    if settings is None:
+        yield from examined([devices])
+        return
+    hide(settings)
+    yield from settings_checks(settings, os.environ)
+    yield from examined([*_looks(settings), devices])
+
+
+def _looks(settings: "Settings") -> "Iterator[Look]":
+    from core.embedded.doctor.broker import broker_checks
+    from core.embedded.doctor.database import database_checks
+    from core.embedded.doctor.machine import home_checks
+    from core.embedded.doctor.report import Look
+    from core.embedded.doctor.store import store_checks
+
+    yield Look("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
+    yield Look("database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says")
+    yield Look("broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says")
+    yield Look("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")

@@ -1,0 +1,115 @@
+"""All pages, one after the other."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import select, tuple_
+
+from core.db.session import Database
+from core.db.tables import idempotency, job
+from core.ids import is_id
+from core.jobs.changes import NOBODY
+from core.jobs.ledger.finding import Finding
+from core.jobs.ledger.objects import Listing, object_problems
+from core.jobs.ledger.page import Page, read_page
+from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems, state_problems
+from core.jobs.ledger.timeline import timeline_problems
+from core.store.base import Store
+
+PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the check reads, and how much it has read so far: `counts` by what was counted.
+
+    Without a store no objects are looked for; with `digests` all of their bytes are read.
+    """
+
+    db: Database
+    store: Store | None
+    digests: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that does not fit, job by job."""
+        listing = Listing(self.store) if self.store else None
+        after: str | None = ""
+        while after is not None:
+            with self.db.snapshot() as connection:
+                page = read_page(connection, after, PAGE)
+            yield from _page_findings(page)
+            self._count(page)
+            for line in page.jobs:
+                yield from self._objects(page, line, listing)
+            after = page.last
+        yield from self._promises()
+
+    def _count(self, page: Page) -> None:
+        self.counts["jobs"] += len(page.jobs)
+        self.counts["events"] += sum(count for count, _ in page.events.values())
+        self.counts["metric chunks"] += sum(each.chunks for each in page.chunks.values())
+        self.counts["metric points"] += sum(each.points for each in page.chunks.values())
+        self.counts["checkpoints"] += sum(len(rows) for rows in page.checkpoints.values())
+
+    def _objects(self, page: Page, line: JobLine, listing: Listing | None) -> Iterator[Finding]:
+        good = [row for row in page.checkpoints.get(line.id, ()) if row.status == "good"]
+        if self.store is None or listing is None or not good:
+            return
+        listed = listing.of(line.id)
+        for row in good:
+            self.counts["objects"] += len(row.files)
+            for key, problem in object_problems(self.db, self.store, row, listed, digests=self.digests):
+                yield Finding("object", line.id, key, f"of checkpoint {row.id}: {problem}")
+
+    def _promises(self) -> Iterator[Finding]:
+        """Idempotency keys name a job of their owner; one that is gone was deleted, and the promise outlives it."""
+        row, place = idempotency.c, tuple_(idempotency.c.owner, idempotency.c.key)
+        query = (
+            select(row.owner, row.key, row.job_id, job.c.owner.label("whose"))
+            .join_from(idempotency, job, job.c.id == row.job_id, isouter=True)
+            .order_by(row.owner, row.key)
+            .limit(PAGE)
+        )
+        last: tuple[str, str] | None = None
+        while True:
+            with self.db.read() as connection:
+                found = connection.execute(query if last is None else query.where(place > last)).all()
+            for owner, key, job_id, whose in found:
+                self.counts["idempotency keys"] += 1
+                if not is_id(job_id, "job"):
+                    yield Finding("promise", "", key, f"{owner}'s key promises {job_id!r}, which is no job")
+                elif whose not in {None, NOBODY, owner}:
+                    yield Finding("promise", job_id, key, f"{owner}'s key promises a job of {whose}")
+            if len(found) < PAGE:
+                return
+            last = (found[-1].owner, found[-1].key)
+
+
+def _page_findings(page: Page) -> Iterator[Finding]:
+    for line in page.jobs:
+        yield from _job_findings(page, line)
+    for chunk in page.broken:
+        about = f"{chunk.series}, chunk {chunk.number} after step {chunk.after_step}"
+        yield Finding("metrics", chunk.job_id, about, chunk.problem)
+    for table, job_id in page.strays:
+        yield Finding("orphan", job_id, table, f"there are {table} rows of this job, and no job")
+
+
+def _job_findings(page: Page, line: JobLine) -> Iterator[Finding]:
+    yield from (Finding("state", line.id, "", problem) for problem in state_problems(line))
+    if line.status is None:
+        return
+    yield from (Finding("ending", line.id, "", problem) for problem in ending_problems(line))
+    steps, rows = page.timelines.get(line.id, []), page.checkpoints.get(line.id, [])
+    yield from (Finding("timeline", line.id, "", each) for each in timeline_problems(steps, line.status, line.attempt))
+    yield from (Finding("checkpoint", line.id, about, each) for about, each in checkpoint_problems(line, rows))
+    told, chunks = page.events.get(line.id), page.chunks.get(line.id)
+    attempts = [(row.id, row.attempt) for row in rows]
+    attempts += [("events", told[1])] if told else []
+    attempts += [("metrics", chunks.attempt)] if chunks else []
+    for about, attempt in attempts:
+        if attempt > (line.attempt or 0):
+            yield Finding("attempt", line.id, about, f"of attempt {attempt}, and the job is at {line.attempt}")

@@ -1,0 +1,80 @@
+"""The objects of good checkpoints: there, of the recorded sizes, and where it is asked for of the recorded bytes."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import groupby
+
+from sqlalchemy import select
+
+from core.db.session import Database
+from core.db.tables import checkpoint
+from core.jobs.ledger.rules import CheckpointLine
+from core.store.base import Digest, Store, StoredObject, StoreMissing, StoreUnreadable
+from core.store.keys import JOBS
+
+
+class Listing:
+    """Sizes of the objects of one job after the other, from one listing: a question for each would take hours."""
+
+    def __init__(self, store: Store) -> None:
+        self._jobs = groupby(store.list(JOBS), key=_job_of)
+        self._next: tuple[str, Iterator[StoredObject]] | None = None
+        self._begun = False
+
+    def of(self, job_id: str) -> dict[str, int]:
+        """By key. Ask in the order of ids; what was passed by is not found again."""
+        if not self._begun:
+            self._begun, self._next = True, next(self._jobs, None)
+        while self._next is not None and self._next[0] < job_id:
+            self._next = next(self._jobs, None)
+        if self._next is None or self._next[0] != job_id:
+            return {}
+        sizes = {stored.key: stored.bytes for stored in self._next[1]}
+        self._next = next(self._jobs, None)
+        return sizes
+
+
+def object_problems(
+    db: Database, store: Store, row: CheckpointLine, listed: dict[str, int], *, digests: bool
+) -> Iterator[tuple[str, str]]:
+    """(key, problem). Where the listing does not say so, object and row are asked once more: the service goes on."""
+    for file in row.files.values():
+        key = f"{row.key}/{file['name']}"
+        wanted = Digest(file["sha256"], file["bytes"])
+        if listed.get(key) == wanted.bytes and not digests:
+            continue
+        problem = _problem(store, key, wanted, digests=digests)
+        if problem is not None and _still_good(db, row.id):
+            yield key, problem
+
+
+def _problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | None:
+    try:
+        size = store.size(key)
+        if size != wanted.bytes:
+            return f"it has {size} bytes instead of {wanted.bytes}"
+        if digests and (found := _digest(store, key)) != wanted:
+            return f"its SHA-256 is {found.sha256} instead of {wanted.sha256}"
+    except StoreMissing:
+        return "it is missing"
+    except StoreUnreadable:
+        return "it cannot be read"
+    return None
+
+
+def _digest(store: Store, key: str) -> Digest:
+    digest, count = hashlib.sha256(), 0
+    for piece in store.open_range(key):
+        digest.update(piece)
+        count += len(piece)
+    return Digest(digest.hexdigest(), count)
+
+
+def _still_good(db: Database, checkpoint_id: str) -> bool:
+    with db.read() as connection:
+        query = select(checkpoint.c.status).where(checkpoint.c.id == checkpoint_id)
+        return connection.execute(query).scalar_one_or_none() == "good"
+
+
+def _job_of(stored: StoredObject) -> str:
+    return stored.key.removeprefix(JOBS).partition("/")[0]

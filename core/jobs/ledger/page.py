@@ -1,0 +1,85 @@
+"""A page of jobs with all that belongs to them, read in one snapshot: what was written together is seen together."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select, true
+
+from core.db.tables import checkpoint, event, job, job_label, job_state
+from core.jobs.ledger.chunks import BrokenChunk, ChunkSum, read_chunks
+from core.jobs.ledger.rules import CheckpointLine, JobLine
+from core.jobs.ledger.timeline import Step
+
+_TABLES = {
+    "state": job_state,
+    "label": job_label,
+}  # whose rows are read here for nothing but to find those without a job
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`last` is the id of its last job; None: there are no more. `strays` are rows of jobs that are not there."""
+
+    jobs: list[JobLine]
+    last: str | None
+    checkpoints: dict[str, list[CheckpointLine]]
+    timelines: dict[str, list[Step]]
+    events: dict[str, tuple[int, int]]  # count, highest attempt
+    chunks: dict[str, ChunkSum]
+    broken: list[BrokenChunk]
+    strays: list[tuple[str, str]]  # table, job
+
+
+def read_page(connection: Connection, after: str, size: int) -> Page:
+    """The jobs whose ids follow `after`, and every row between them."""
+    jobs = list(_jobs(connection, after, size))
+    last = jobs[-1].id if len(jobs) == size else None
+
+    def within(column: ColumnElement[Any]) -> ColumnElement[bool]:
+        return (column > after) & (true() if last is None else column <= last)
+
+    checkpoints: dict[str, list[CheckpointLine]] = defaultdict(list)
+    for row in connection.execute(_columns(CheckpointLine, checkpoint).where(within(checkpoint.c.job_id))):
+        checkpoints[row.job_id].append(CheckpointLine(*row))
+    timelines: dict[str, list[Step]] = defaultdict(list)
+    told = select(event.c.job_id, event.c.attempt, event.c.data).where(event.c.type == "status")
+    for job_id, attempt, data in connection.execute(
+        told.where(within(event.c.job_id)).order_by(event.c.job_id, event.c.id)
+    ):
+        timelines[job_id].append((attempt, str(data.get("status"))))
+    grouped = select(event.c.job_id, func.count(), func.max(event.c.attempt)).group_by(event.c.job_id)
+    events = {row[0]: (row[1], row[2]) for row in connection.execute(grouped.where(within(event.c.job_id)))}
+    chunks, broken = read_chunks(connection, within)
+    found = {"checkpoint": set(checkpoints), "event": set(events), "metric": set(chunks)}
+    for name, table in _TABLES.items():
+        rows = connection.execute(select(table.c.job_id).where(within(table.c.job_id)).distinct())
+        found[name] = set(rows.scalars())
+    known = {line.id for line in jobs}
+    strays = [(name, job_id) for name, ids in found.items() for job_id in sorted(ids - known)]
+    return Page(jobs, last, checkpoints, timelines, events, chunks, broken, strays)
+
+
+def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
+    row, state, known = job.c, job_state.c, checkpoint.c
+    query = (
+        select(
+            *(row.id, row.owner, row.plan.is_not(None), row.started_at, row.finished_at, row.stop_reason, row.error),
+            *(state.status, state.desired, state.attempt, state.lease_until, state.worker, state.checkpoint_id),
+            *(state.owner, row.parent_id, known.job_id, known.status, known.resumable),
+        )
+        .join_from(job, job_state, row.id == state.job_id, isouter=True)
+        .join(checkpoint, known.id == state.checkpoint_id, isouter=True)
+        .where(row.id > after)
+        .order_by(row.id)
+        .limit(size)
+    )
+    for found in connection.execute(query):
+        *facts, whose, status, resumable = found
+        facts.append(None if whose is None else (whose, status, bool(resumable)))
+        yield JobLine(*facts)
+
+
+def _columns(line: type[CheckpointLine], table: Any) -> Any:
+    return select(*(table.c[column.name] for column in fields(line)))

@@ -1,0 +1,274 @@
+"""`basin verify`: what training wrote is trained again and found equal, what somebody changed is not."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from core.db.session import Database, open_database
+from core.engine.loop import train
+from core.jobs.branch import fork
+from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
+from core.jobs.fence import Fence
+from core.jobs.finish import Ending, finish
+from core.jobs.metrics import roll_back
+from core.jobs.submit import Entry, submit
+from core.lifecycle import Status
+from core.recipe.assignment import Assignment
+from core.recipe.plan import resolve_plan
+from core.settings import Limits
+from core.store.keys import checkpoint_prefix
+from core.store.local import LocalStore
+from tests.support.jobs import OWNER, running, small_spec, taken
+from worker import runner
+from worker.provision import fetch_checkpoint, fetch_weights
+from worker.verify import verify
+
+Job = Callable[..., str]
+Verify = Callable[..., Result]
+SPEC = {"data": {"name": "iris"}, "batch_size": 16, "epochs": 6, "checkpoints": {"every": "2ep", "keep_last": 9}}
+CHANGED = {
+    "spec": text("UPDATE job SET spec = replace(spec, :old, :new)"),
+    "plan": text("UPDATE job SET plan = replace(plan, :old, :new)"),
+    "manifest": text("UPDATE checkpoint SET manifest = replace(manifest, :old, :new)"),
+}
+
+
+@dataclass
+class Recording:
+    """An observer that does what the recorder does: objects, then rows."""
+
+    db: Database
+    store: LocalStore
+    fence: Fence
+    stop_at: int | None = None
+    done: int = 0
+
+    def emit(self, event: runner.Event) -> None:
+        kind, fields = runner.described(event)
+        if kind == "rollback":
+            self.done = fields["step"]
+            roll_back(self.db, self.fence, fields["step"], fields["message"])
+        if kind != "checkpoint":
+            return
+        key = checkpoint_prefix(self.fence.job_id, 1, fields["step"])
+        for file in fields["files"].values():
+            self.store.put_file(Path(fields["folder"]) / file["name"], f"{key}/{file['name']}")
+        weights = fields["files"]["weights"]
+        names = ("step", "epoch", "kind", "files", "metrics", "manifest")
+        row = NewCheckpoint(
+            **{name: fields[name] for name in names}, key=key, sha256=weights["sha256"], bytes=weights["bytes"]
+        )
+        record_checkpoint(self.db, self.fence, row, (), resumable=fields["resumable"])
+
+    def stop_request(self) -> runner.StopMode | None:
+        self.done += 1
+        return "checkpoint" if self.done == self.stop_at else None
+
+
+@pytest.fixture
+def db(sqlite_url: str) -> Iterator[Database]:
+    database = open_database(sqlite_url, pool_size=4)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def trained(db: Database, tmp_path: Path, datasets: Callable[[str], Path], one_thread: None) -> Job:
+    """Train a job in this process, recorded as a worker would have; `how` are options of the engine."""
+
+    def go(how: dict[str, Any] | None = None, stop_at: int | None = None, **changes: Any) -> str:
+        fence = running(db, **(SPEC | changes))
+        spec = small_spec(**(SPEC | changes))
+        plan = resolve_plan(spec, "cpu")
+        scratch = tmp_path / f"scratch-{fence.job_id}"
+        scratch.mkdir()
+        assignment = Assignment(
+            job=fence.job_id, attempt=1, spec=spec, plan=plan, dataset=datasets("iris"), scratch=scratch
+        )
+        ended = train(assignment, Recording(db, LocalStore(tmp_path / "store"), fence, stop_at), **(how or {}))
+        with db.write() as connection:
+            stored = {"job": fence.job_id, "plan": plan.model_dump_json()}
+            connection.execute(text("UPDATE job SET plan = :plan WHERE id = :job"), stored)
+        if ended.outcome == "succeeded":
+            finish(db, fence, Ending(Status.SUCCEEDED, ended.stop_reason, None, ended.results))
+        return fence.job_id
+
+    return go
+
+
+@pytest.fixture
+def basin(sqlite_url: str, tmp_path: Path, datasets: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Verify:
+    """The command, in this process."""
+    (tmp_path / "datasets").symlink_to(datasets("iris").parent)
+    monkeypatch.setenv("BASIN_HOME", str(tmp_path))
+    monkeypatch.setenv("BASIN_DATABASE_URL", sqlite_url)
+    app = typer.Typer()
+    app.command()(verify)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def certified(said: Result) -> dict[str, Any]:
+    assert said.exit_code in {0, 1}, said.output
+    found: dict[str, Any] = json.loads(said.stdout)
+    assert found["verdict"] == ("differs" if said.exit_code else "exact")
+    return found
+
+
+def steps(found: dict[str, Any]) -> tuple[int, int]:
+    return found["from"]["step"], found["to"]["step"]
+
+
+def test_every_stretch_of_a_job_gives_the_same_bits(basin: Verify, trained: Job) -> None:
+    job_id = trained(swa=True, schedule={"name": "cosine"}, model={"name": "mlp", "hidden": [8], "dropout": 0.2})
+    whole = certified(basin(job_id, "--from", "0", "-o", "json"))
+    assert [each["what"] for each in whole["compared"]] == ["digest", "weights", "state"]
+    assert all(each["recorded"] == each["found"] for each in whole["compared"])
+    first = whole["to"]["step"]
+    found = [whole] + [certified(basin(job_id, "--from", str(step), "-o", "json")) for step in (first, 2 * first)]
+    assert [steps(each) for each in found] == [(0, first), (first, 2 * first), (2 * first, 3 * first)]
+    assert certified(basin(job_id, "-o", "json")) == found[1]
+    said = basin(job_id)
+    assert said.exit_code == 0
+    assert said.stdout.startswith(f"trained from step {first} (ckpt_")
+    assert said.stdout.endswith("exact: training again gives the same bits\n")
+    behind = basin(job_id, "--from", str(3 * first))
+    assert (behind.exit_code, f"Behind step {3 * first} there is no" in behind.stderr) == (2, True)
+    missing = basin(job_id, "--from", "1")
+    assert (missing.exit_code, f"there are 0 (the start), {first}, {2 * first}, {3 * first}." in missing.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_checkpoints_of_a_clock_of_a_stop_and_of_an_early_end(basin: Verify, trained: Job) -> None:
+    """None of them is a link of the chain of digests, and the links between them are made again."""
+    each_step = trained({"checkpoint_seconds": 0.0}, checkpoints={"every": "5st", "keep_last": 3}, epochs=2)
+    begin, end = steps(certified(basin(each_step, "-o", "json")))
+    assert end == begin + 1
+    stopped = trained(stop_at=17)
+    assert steps(certified(basin(stopped, "--from", "0", "-o", "json")))[0] == 0
+    early = trained(early_stopping={"patience": 1, "min_delta": 100.0}, checkpoints={"every": "100ep"})
+    found = certified(basin(early, "-o", "json"))
+    assert found["from"] == {"checkpoint": None, "step": 0}
+    assert found["verdict"] == "exact"
+
+
+def test_a_job_that_rolled_back_comes_to_its_checkpoint_with_lower_rates(
+    basin: Verify, trained: Job, db: Database
+) -> None:
+    """At first it passes the place with the weights that it then gives up."""
+    ruinous = {"name": "multistep", "milestones": ["3ep"], "gamma": 2.0**60}
+    job_id = trained(schedule=ruinous, rollback={"factor": 2.0**-60}, checkpoints={"every": "1ep", "keep_last": 9})
+    with db.read() as connection:
+        query = text("SELECT step FROM checkpoint WHERE kind = 'last' AND status = 'good' ORDER BY step")
+        marks = list(connection.execute(query).scalars())
+        warned = connection.execute(text("SELECT count(*) FROM event WHERE type = 'warning'")).scalar_one()
+    assert warned == 1
+    assert len(marks) == 6
+    for begin, end in zip([0, *marks], marks, strict=False):
+        found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
+        assert (steps(found), found["verdict"]) == ((begin, end), "exact")
+
+
+def test_a_child_is_trained_from_what_it_began_with(
+    basin: Verify, trained: Job, db: Database, tmp_path: Path, datasets: Callable[[str], Path]
+) -> None:
+    """A fork from its parent's checkpoint, without what begins anew; a warm start from another job's weights."""
+    parent = trained(schedule={"name": "cosine"}, ema=True)
+    first = steps(certified(basin(parent, "--from", "0", "-o", "json")))[1]
+    store, entry = LocalStore(tmp_path / "store"), Entry(OWNER, Limits(), 60.0)
+    changes = {"schedule": {"name": "linear"}, "ema": {"decay": 0.9}}
+    forked = fork(db, parent, entry, changes=changes, at=first).job_id
+    warm = submit(db, small_spec(**(SPEC | {"from": {"job": parent}})), owner=OWNER).job_id
+    for number, (job_id, begin) in enumerate(((forked, first), (warm, 0))):
+        claim = taken(db)
+        assert claim is not None
+        assert claim.job_id == job_id
+        resume = fetch_checkpoint(store, claim.checkpoint, tmp_path / "resume") if claim.checkpoint else None
+        scratch = tmp_path / f"child-{number}"
+        scratch.mkdir()
+        assignment = Assignment(
+            job=job_id,
+            attempt=1,
+            spec=claim.spec,
+            plan=claim.plan,
+            dataset=datasets("iris"),
+            scratch=scratch,
+            resume=resume.model_copy(update={"anew": claim.anew}) if resume else None,
+            initial=fetch_weights(store, claim.initial, tmp_path / "initial") if claim.initial else None,
+        )
+        observer = Recording(db, store, Fence(job_id, 1), done=begin)
+        assert train(assignment, observer).outcome == "succeeded"
+        found = certified(basin(job_id, "--from", "0", "-o", "json"))
+        assert (steps(found)[0], found["verdict"]) == (begin, "exact")
+    with db.write() as connection:
+        connection.execute(text("UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job"), {"job": parent})
+    said = basin(forked, "--from", "0")
+    assert (said.exit_code, "The checkpoint that this job began with is gone" in said.stderr) == (2, True)
+
+
+def test_a_changed_past_is_told_and_so_is_what_could_explain_it(basin: Verify, trained: Job, db: Database) -> None:
+    job_id = trained()
+    with db.write() as connection:
+        connection.execute(CHANGED["spec"], {"old": '"lr":0.1', "new": '"lr":0.2'})
+    said = basin(job_id)
+    assert said.exit_code == 1
+    assert "differs: training again gives other bits\n  nothing that is known explains it" in said.stdout
+    assert certified(basin(job_id, "-o", "json"))["reasons"] == []
+    with db.write() as connection:
+        assert connection.execute(CHANGED["manifest"], {"old": '"threads":1', "new": '"threads":2'}).rowcount
+    assert certified(basin(job_id, "-o", "json"))["reasons"] == ["threads: 2 before, 1 now"]
+
+
+def test_what_cannot_be_trained_here_is_no_difference(
+    basin: Verify, trained: Job, db: Database, tmp_path: Path
+) -> None:
+    job_id = trained()
+    for path in (tmp_path / "store").rglob("state.safetensors"):
+        path.write_bytes(b"?")
+    said = basin(job_id)
+    assert (said.exit_code, "state.safetensors is not what was recorded" in said.stderr) == (2, True)
+    with db.write() as connection:
+        connection.execute(CHANGED["plan"], {"old": '"compile":false', "new": '"compile":true'})
+    said = basin(job_id, "--from", "0")
+    assert (said.exit_code, "asks for compiled code" in said.stderr) == (2, True)
+    unread = trained(checkpoints={"every": "5ep"})
+    with db.write() as connection:
+        connection.execute(text("UPDATE job SET spec = '{}' WHERE id = :job"), {"job": unread})
+    for arguments, words in (
+        ([unread], "This release cannot read the job"),
+        (["job_x"], "There is no job with this id."),
+        ([running(db).job_id], "has no checkpoint"),
+        (["--from", "3"], "--from is about a job"),
+        ([job_id, "--digests"], "--digests is about all jobs"),
+    ):
+        said = basin(*arguments)
+        assert (said.exit_code, words in said.stderr) == (2, True), said.stderr
+
+
+def test_all_jobs_together(basin: Verify, trained: Job, tmp_path: Path) -> None:
+    job_id = trained()
+    said = basin("--digests")
+    assert (said.exit_code, said.stderr) == (0, "")
+    assert said.stdout.startswith("read 1 jobs, ")
+    assert said.stdout.endswith(": everything fits\n")
+    path = max((tmp_path / "store").rglob("weights.safetensors"))
+    path.write_bytes(b"?")
+    said = basin("-o", "json")
+    assert said.exit_code == 1
+    (finding,) = json.loads(said.stdout)["findings"]
+    assert (finding["rule"], finding["job_id"]) == ("object", job_id)
+    said = basin()
+    assert said.exit_code == 1
+    head, advice, last = said.stdout.splitlines()
+    assert head.startswith(f"object      {job_id}  jobs/{job_id}/1-")
+    assert advice.strip() == finding["do"]
+    assert last.endswith(": 1 findings")

@@ -1,0 +1,259 @@
+"""`basin doctor`: what works is called so, what does not is named with a way out, and nothing keeps it waiting."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from core.db.session import Database, open_database
+from core.embedded.doctor import store as store_look
+from core.embedded.doctor.command import doctor
+from core.embedded.doctor.configured import read_settings, settings_checks
+from core.embedded.doctor.database import database_checks
+from core.embedded.doctor.machine import devices_check, home_checks
+from core.embedded.doctor.report import Check, Look, Verdict, examined, fail, ok, space, worst
+from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.settings import Settings
+from core.store.base import Digest
+from core.store.local import LocalStore
+from tests.support.broker import Broker
+from tests.support.jobs import last_tick, run_out, running, submitted
+from tests.support.service import ROOT
+
+SECRET = "c4n4ry-passphrase"  # noqa: S105 - must not show up anywhere
+
+
+def verdicts(checks: list[Check]) -> dict[str, Verdict]:
+    """The worst of each name."""
+    return {check.name: worst([each for each in checks if each.name == check.name]) for check in checks}
+
+
+def settings_for(url: str, home: Path) -> Settings:
+    return Settings.model_validate({"home": home, "database_url": url})
+
+
+def looked(db: Database, url: str, home: Path) -> dict[str, Verdict]:
+    found = list(database_checks(settings_for(url, home)))
+    assert all(check.do for check in found if check.verdict is not Verdict.OK)
+    return verdicts(found)
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """The port of a server that takes every connection and never says a word."""
+    server = socket.create_server(("127.0.0.1", 0))
+    held: list[socket.socket] = []
+
+    def hold() -> None:
+        try:
+            while True:
+                held.append(server.accept()[0])
+        except OSError:
+            return
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    yield server.getsockname()[1]
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for one in (*held, server):
+        one.close()
+
+
+def environment(**settings: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BASIN_", "AWS_"))}
+    return kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}"} | settings
+
+
+def test_what_works_is_called_so(
+    sqlite_url: str, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "DATABASE_URL": sqlite_url, "BROKER_URL": broker.url}.items():
+        monkeypatch.setenv(f"BASIN_{name}", value)
+    (tmp_path / "store").mkdir()
+    app = typer.Typer()
+    app.command()(doctor)
+    said = CliRunner().invoke(app, ["-o", "json"])
+    assert said.exit_code == 0, said.output
+    report = json.loads(said.stdout)
+    found = {check["name"]: check for check in report["checks"]}
+    assert {name for name, check in found.items() if check["verdict"] == "ok"} == {
+        *("settings", "home", "disk", "database", "writes", "clock", "schema", "leases"),
+        *("broker", "store", "store disk", "devices"),
+    }
+    assert found["workers"]["verdict"] == report["verdict"] == "warning"
+    assert "basin worker" in found["workers"]["do"]
+    assert f"home={tmp_path} (BASIN_HOME)" in found["settings"]["found"]
+    assert list((tmp_path / "store").rglob("probe")) == []
+    assert list(tmp_path.glob(".doctor*")) == []
+
+
+def test_what_is_deaf_keeps_nobody_waiting(deaf: int, tmp_path: Path) -> None:
+    """A process of its own: threads that hang in a driver must not keep it from ending either."""
+    done = subprocess.run(
+        [sys.executable, "-m", "basin", "doctor"],
+        cwd=tmp_path,
+        env=environment(
+            BASIN_DATABASE_URL=f"postgresql://basin:{SECRET}@127.0.0.1:{deaf}/basin",
+            BASIN_BROKER_URL=f"redis://:{SECRET}@127.0.0.1:{deaf}/0",
+            BASIN_STORE_URL="s3://bucket",
+            BASIN_S3_ENDPOINT=f"http://127.0.0.1:{deaf}",
+            AWS_ACCESS_KEY_ID="somebody",
+            AWS_SECRET_ACCESS_KEY=SECRET,
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    failed = [row.split()[1] for row in done.stdout.splitlines() if row.startswith("fail ")]
+    assert failed == ["database", "broker", "store"]
+    assert SECRET not in done.stdout
+    assert f"database_url=postgresql://127.0.0.1:{deaf}/basin (BASIN_DATABASE_URL)" in done.stdout
+    assert not (tmp_path / ".basin").exists()
+
+
+def test_a_database_without_jobs_needs_nobody(db: Database, database_url: str, tmp_path: Path) -> None:
+    found = looked(db, database_url, tmp_path)
+    assert {name for name, verdict in found.items() if verdict is Verdict.OK} == {
+        *("database", "writes", "clock", "schema", "leases"),
+    }
+    assert found["reconciler"] is found["workers"] is Verdict.WARNING
+
+
+def test_jobs_that_nobody_looks_after_are_a_failure(db: Database, database_url: str, tmp_path: Path) -> None:
+    run_out(db, running(db).job_id)
+    submitted(db)
+    report_worker(db, WorkerReport("host:1", {"cpu": Tally(2, 1)}))
+    found = {check.name: check for check in database_checks(settings_for(database_url, tmp_path))}
+    assert found["reconciler"].verdict is Verdict.FAIL
+    assert "2 jobs are open" in found["reconciler"].found
+    assert found["leases"].verdict is Verdict.OK  # over for a second; a reconciler may take eight
+    assert found["workers"].verdict is Verdict.OK
+    assert "1 alive, 1 of 2 slots free, 1 jobs wait, the oldest for 0 s" in found["workers"].found
+    with db.write() as connection:
+        connection.execute(text("UPDATE job_state SET lease_until = lease_until - 100 WHERE status = 'running'"))
+        connection.execute(text("UPDATE worker SET seen_at = seen_at - 100, release = '0.0.1'"))
+        connection.execute(text("INSERT INTO service_state (name, at) VALUES ('tick', 0)"))
+    last_tick(db, 1.0)
+    found = {check.name: check for check in database_checks(settings_for(database_url, tmp_path))}
+    assert found["reconciler"].verdict is Verdict.OK
+    assert found["leases"].verdict is Verdict.FAIL
+    assert found["workers"].verdict is Verdict.WARNING
+    assert "last heard of 10" in found["workers"].found
+
+
+def test_a_schema_that_is_old_new_or_missing(db: Database, database_url: str, tmp_path: Path) -> None:
+    for number, verdict in (("0001", Verdict.FAIL), ("9999", Verdict.WARNING)):
+        with db.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :number"), {"number": number})
+        assert looked(db, database_url, tmp_path)["schema"] is verdict
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    assert looked(db, url, tmp_path) == {"database": Verdict.FAIL}
+    assert not (tmp_path / "empty.db").exists()
+    empty = open_database(url, pool_size=1)
+    with empty.read() as connection:
+        connection.execute(text("SELECT 1"))
+    empty.close()
+    found = looked(db, url, tmp_path)
+    assert (found["schema"], found["writes"]) == (Verdict.FAIL, Verdict.WARNING)
+    (tmp_path / "other.db").write_bytes(b"no database at all" * 100)
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    (check,) = examined([Look("database", lambda: database_checks(settings_for(url, tmp_path)), "do")])
+    assert (check.verdict, check.found) == (Verdict.FAIL, "file is not a database")
+
+
+def test_settings_say_where_they_come_from_and_what_looks_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "basin.toml").write_text(f'broker_url = "redis://:{SECRET}@h:1/0"\nlease_seconds = 10.0\n')
+    monkeypatch.setenv("BASIN_LEASE_SECONDS", "11")
+    settings, problems = read_settings()
+    assert settings is not None
+    assert problems == []
+    given, typo, short = settings_checks(settings, {"BASIN_LEASE_SECONDS": "11", "BASIN_HOEM": "x", "BASIN_URL": "y"})
+    assert given.found == (
+        "broker_url=redis://h:1/0 (basin.toml), lease_seconds=11.0 (BASIN_LEASE_SECONDS); all else at its default"
+    )
+    assert (typo.found, typo.do) == ("BASIN_HOEM is no setting", "did you mean BASIN_HOME?")
+    assert "less than 4 beats" in short.found
+    monkeypatch.setenv("BASIN_PORT", SECRET)
+    settings, (problem,) = read_settings()
+    assert settings is None
+    assert problem.found.startswith("port: Input should be a valid integer")
+    (tmp_path / "basin.toml").write_text("port = ")
+    assert [check.verdict for check in read_settings()[1]] == [Verdict.FAIL]
+
+
+class Forgetful(LocalStore):
+    """Gives other bytes than it took."""
+
+    def fetch(self, key: str, path: Path) -> Digest:
+        super().fetch(key, path)
+        return Digest("00" * 32, 4096)
+
+
+def test_a_store_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, folder = Settings(home=tmp_path), tmp_path / "store"
+    assert verdicts(list(store_look.store_checks(settings))) == {"store": Verdict.WARNING}
+    assert not folder.exists()
+    folder.mkdir()
+    assert verdicts(list(store_look.store_checks(settings)))["store"] is Verdict.OK
+    monkeypatch.setattr(store_look, "open_store", lambda _: Forgetful(folder))
+    check = next(store_look.store_checks(settings))
+    assert (check.verdict, "other bytes" in check.found) == (Verdict.FAIL, True)
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_home_that_is_none(tmp_path: Path) -> None:
+    assert verdicts(list(home_checks(Settings(home=tmp_path / "new")))) == {"home": Verdict.WARNING}
+    (tmp_path / "file").touch()
+    assert verdicts(list(home_checks(Settings(home=tmp_path / "file")))) == {"home": Verdict.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict"), [(2 << 30, Verdict.OK), (500 << 20, Verdict.WARNING), (50 << 20, Verdict.FAIL)]
+)
+def test_room_on_a_disk(free: int, verdict: Verdict) -> None:
+    assert space("disk", free).verdict is verdict
+
+
+def test_a_gpu_that_torch_does_not_see_is_told() -> None:
+    blind = {"torch": "2.13.0+cpu", "built": None, "devices": []}
+    assert devices_check(blind, []).verdict is Verdict.OK
+    check = devices_check(blind, [Path("/dev/nvidia0"), Path("/dev/nvidia1")])
+    assert (check.verdict, "2 GPUs" in check.found, "without CUDA" in check.found) == (Verdict.WARNING, True, True)
+    assert (
+        devices_check(blind | {"built": "13.0", "devices": ["H (80 GB)"]}, [Path("/dev/nvidia0")]).verdict is Verdict.OK
+    )
+
+
+def test_looks_stand_in_their_order_and_none_holds_up_another() -> None:
+    never = threading.Event()
+
+    def stuck() -> Iterator[Check]:
+        yield ok("stuck", "first")
+        never.wait(60)
+
+    def broken() -> Iterator[Check]:
+        raise OSError("no such thing\nand more")
+        yield ok("broken", "never")
+
+    found = list(examined([Look("stuck", stuck, "kick it", 0.2), Look("broken", broken, "mend it")]))
+    never.set()
+    assert found == [
+        ok("stuck", "first"),
+        fail("stuck", "no answer within 0.2 s", "kick it"),
+        fail("broken", "no such thing", "mend it"),
+    ]

@@ -1,0 +1,103 @@
+"""The command `basin verify`. The server's weight is imported inside, so that `basin --help` stays fast."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from basin.cli import As, Output
+from core.embedded.commands import database_of, explained
+
+if TYPE_CHECKING:
+    from worker.certificate import Certificate
+
+CANNOT_TELL, INTERRUPTED = 2, 130
+UNEXPLAINED = (
+    "nothing that is known explains it: the libraries, the device and the threads are the same",
+    "run it once more: if both runs agree, suspect memory or disk of the machine that trained the job",
+)
+
+
+def verify(
+    *,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Train this job again; else check them all.")] = None,
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, metavar="STEP", help="The checkpoint to begin at; 0 is the start.")
+    ] = None,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Read all objects too, and compare their digests.")
+    ] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """Check what is written down about all jobs; or train a part of one job again and compare the bits.
+
+    Without a job: a read-only check of database and store, while the service goes on. With one: from one of its
+    checkpoints (else the oldest) to the next. Needs the database and the store, not the api.
+
+    Exit status: 0 all is as it should be, 1 it is not, 2 that cannot be told, 130 Ctrl-C.
+    """
+    if job is None and start is not None:
+        raise typer.BadParameter("--from is about a job", param_hint="--from")
+    if job is not None and digests:
+        raise typer.BadParameter("--digests is about all jobs", param_hint="--digests")
+    with explained("verify", CANNOT_TELL):
+        try:
+            code = _ledger(digests, output) if job is None else _job(job, start, output)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(code)
+
+
+def _ledger(digests: bool, output: Output) -> int:  # noqa: FBT001 - the options as they were given
+    from core.embedded.ledger import check_ledger
+
+    return check_ledger(digests=digests, as_json=output is Output.JSON)
+
+
+def _job(job_id: str, start: int | None, output: Output) -> int:
+    import json
+
+    from core.jobs.retrace import read_past, stretch
+    from core.settings import Settings
+    from core.store import open_store
+
+    settings = Settings()
+    with database_of(settings) as db:
+        past = read_past(db, job_id)
+    part = stretch(past, start)
+    from worker.certificate import certify  # torch: not for somebody who has mistyped an id
+
+    certificate = certify(past, part, open_store(settings), settings)
+    if output is Output.JSON:
+        typer.echo(json.dumps(document(job_id, certificate), indent=2))
+    else:
+        typer.echo("\n".join(lines(certificate)))
+    return 0 if certificate.exact else 1
+
+
+def document(job_id: str, certificate: "Certificate") -> dict[str, object]:
+    """The certificate for programs."""
+    begin, end = certificate.stretch.begin, certificate.stretch.end
+    return {
+        "job": job_id,
+        "from": {"checkpoint": begin.id if begin else None, "step": begin.step if begin else 0},
+        "to": {"checkpoint": end.id, "step": end.step},
+        "verdict": "exact" if certificate.exact else "differs",
+        "compared": [
+            {"what": each.what, "recorded": each.recorded, "found": each.found} for each in certificate.compared
+        ],
+        "reasons": list(certificate.reasons),
+    }
+
+
+def lines(certificate: "Certificate") -> list[str]:
+    """The certificate for people."""
+    begin, end = certificate.stretch.begin, certificate.stretch.end
+    where = f"step {begin.step} ({begin.id})" if begin else "the start"
+    found = [f"trained from {where} to step {end.step} ({end.id})"]
+    for each in certificate.compared:
+        same = "equal" if each.equal else f"here {each.found or 'none: the run did not come to this checkpoint'}"
+        found.append(f"{each.what:<9}{each.recorded or '(no link yet)'}  {same}")
+    if certificate.exact:
+        return [*found, "exact: training again gives the same bits"]
+    reasons = certificate.reasons or UNEXPLAINED
+    return [*found, "differs: training again gives other bits", *(f"  {reason}" for reason in reasons)]

@@ -46,7 +46,7 @@ def test_a_submitted_job_echoes_its_resolved_spec(client: TestClient, service: S
     assert answer.headers["etag"].startswith('W/"')
     assert (job["object"], job["status"], job["attempt"]) == ("job", "queued", 0)
     assert job["optimizer"] == EXAMPLE["optimizer"] | {"dampening": 0.0}  # type: ignore[operator]
-    unset = {"cycle": None, "lr_min": None, "swag": None}
+    unset = {"cycle": None, "lr_min": None, "swag": None, "update_bn": True}
     assert job["swa"] == {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"} | unset
     assert (job["loss"], job["metrics"], job["steps"], job["priority"]) == ("cross_entropy", ["accuracy"], None, 0)
     # 1797 digits, 20 % test and 10 % validation: 1257 or 1258 to train on, 40 batches of 32; 30 epochs.

@@ -105,7 +105,7 @@ def test_a_robust_claim_fails_aloud_and_a_fragile_one_in_its_own_words() -> None
     robust, fragile = named("local-minimum"), named("swa-against-decay")
     no = Seen("words", holds=False)
     assert (verdict(robust, no), verdict(fragile, no)) == ("**fails**", "undecided at this scale")
-    assert "not asserted; 8 seeds, 0 to 7; 2 jobs" in entry(fragile, no, 2)
+    assert "not asserted; 16 seeds, 0 to 15; 2 jobs" in entry(fragile, no, 2)
     assert "(asserted; no randomness; 2 jobs)" in entry(named("momentum"), no, 2)
     assert share([True, False]) == "1/2"
 

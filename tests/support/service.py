@@ -150,6 +150,7 @@ class Service:
             "BASIN_BROKER_URL": broker_url or f"redis+socket://{home / 'nobody.sock'}",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}",
         }
+        self.slots = 1  # of each worker that is started
         self.parts: list[Part] = []
         self.api: Part | None = None
         self.http = httpx2.Client(timeout=20.0)
@@ -169,7 +170,7 @@ class Service:
         """Bring the service to one api and so many workers, all ready."""
         for part in self.workers[workers:]:
             part.stop()
-        started = [self._start("worker", []) for _ in range(workers - len(self.workers))]
+        started = [self._start("worker", ["--slots", str(self.slots)]) for _ in range(workers - len(self.workers))]
         if self.api is None or self.api.exit_code is not None:
             self.start_api()
         for worker in started:
@@ -183,9 +184,9 @@ class Service:
         until("the api answers", self._ready)
         return part
 
-    def start_worker(self, slots: int = 1) -> Part:
+    def start_worker(self, slots: int | None = None) -> Part:
         """One more worker, ready to fork."""
-        return self.await_worker(self._start("worker", ["--slots", str(slots)]))
+        return self.await_worker(self._start("worker", ["--slots", str(slots or self.slots)]))
 
     def await_worker(self, part: Part) -> Part:
         until("the worker is ready", lambda: self._says(part, "(worker is ready)"))

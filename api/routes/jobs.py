@@ -365,11 +365,18 @@ def _eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) 
     moved, what runs usually take; and first it has to start. None when that cannot be said.
     """
     done = float(view.progress.get("fraction", 0.0))
-    left = (1 - done) * _spent(view) / done if done else None
+    own = done - _shared(view)
+    left = (1 - done) * _spent(view) / own if own > 0 else None
     if queue and expected:
         starts, left = queue["eta_seconds"], expected.usual if left is None else left
         return None if starts is None or left is None else round(starts + left, 1)
     return round(left, 1) if view.status == "running" and left is not None else None
+
+
+def _shared(view: JobView) -> float:
+    """The share of the run that another job has done before this one."""
+    steps = view.progress.get("steps")
+    return (view.parent_step or 0) / steps if steps and view.parent_verb in {"retry", "fork"} else 0.0
 
 
 def _spent(view: JobView) -> float:

@@ -56,7 +56,7 @@ def retry(
         spec = _spec(connection, job_id)
         if (first := _first(connection, entry.owner, idempotency, new)) != new:
             return Submitted(first, created=False, needs=needs(spec))
-        _may_retry(connection, parent, again=again)
+        _may_retry(connection, entry.owner, parent, again=again)
         kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
         slot = _branch(connection, new, spec, entry, Origin("retry", parent, kept))
     return Submitted(new, created=True, needs=slot)
@@ -103,13 +103,13 @@ def _spec(connection: Connection, job_id: str) -> JobSpec:
     return JobSpec.model_validate_json(json.dumps(json.loads(row.spec) | (row.edits or {})))
 
 
-def _may_retry(connection: Connection, parent: State, *, again: bool) -> None:
+def _may_retry(connection: Connection, owner: str, parent: State, *, again: bool) -> None:
     if parent.status not in {Status.FAILED, Status.CANCELLED}:
         status = shown(parent.status, parent.desired)
         message = f"The job is {status}; only what failed or was cancelled is tried again."
         raise Conflict(message, extra={"current_status": status})
-    query = select(job.c.id).where(job.c.parent_id == parent.job_id, job.c.parent_verb == "retry").limit(1)
-    earlier = connection.execute(query).scalar_one_or_none()
+    tries = select(job.c.id).where(job.c.parent_id == parent.job_id, job.c.parent_verb == "retry", job.c.owner == owner)
+    earlier = connection.execute(tries.limit(1)).scalar_one_or_none()
     if earlier and not again:
         message = f'The job was tried again already, as {earlier}; say "again": true for one more.'
         raise Conflict(message, extra={"current_status": parent.status.value, "retried_as": earlier})

@@ -1,14 +1,18 @@
 """Retry and fork over HTTP."""
 
+import time
+
 import pytest
 from fastapi.testclient import TestClient
 
 from api.deps import Service
+from core.jobs.beat import beat
 from core.jobs.checkpoints import record_checkpoint
+from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish
 from core.jobs.keys import create_key
 from core.lifecycle import Status
-from tests.support.jobs import OWNER, new_checkpoint, running
+from tests.support.jobs import OWNER, new_checkpoint, running, taken
 
 
 @pytest.fixture
@@ -43,6 +47,22 @@ def test_a_retry_is_a_new_job(client: TestClient, service: Service, headers: dic
     assert more[0].json()["id"] == more[1].json()["id"]
     other = client.post(f"{path}/fork", headers=key, json={})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_the_rest_is_guessed_by_the_childs_own_pace(
+    client: TestClient, service: Service, headers: dict[str, str]
+) -> None:
+    """A parent made 8 of 12 steps; its child needed half a second or more for the 9th, so the other 3 take three times
+    as long. By the share of the whole it would be a third of that half a second.
+    """
+    child = client.post(f"{failed(service)}/retry", headers=headers).json()
+    claim = taken(service.db)
+    assert claim is not None
+    time.sleep(0.5)
+    progress = {"step": 9, "steps": 12, "fraction": 9 / 12}
+    beat(service.db, Fence(child["id"], claim.attempt), lease_seconds=60, progress=progress)
+    found = client.get(child["links"]["self"], headers=headers).json()
+    assert found["progress"]["eta_seconds"] >= 1.5
 
 
 def test_a_fork_is_a_new_job_with_changes(client: TestClient, service: Service, headers: dict[str, str]) -> None:

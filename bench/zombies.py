@@ -1,0 +1,81 @@
+"""How many writes of a superseded attempt get in, and what a refusal costs.
+
+python -m bench.zombies [--writes 1000000]
+
+The product's own writes, in turn: points, checkpoint, log line, beat, give-back, end. Attempt 1 of a job lost its
+lease, attempt 2 runs and trains; everything is written as attempt 1, on SQLite. Afterwards the job has to be as it
+was; and the same log line and beat of attempt 2 have to get in.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+
+from core.db.migrate import upgrade
+from core.db.session import Database, open_database
+from core.jobs.beat import beat
+from core.jobs.checkpoints import record_checkpoint
+from core.jobs.fence import Fence, Fenced
+from core.jobs.finish import Ending, finish, give_back
+from core.jobs.journal import record_events
+from core.jobs.metrics import record_points, series
+from core.lifecycle import Status
+from tests.support.jobs import chunk, new_checkpoint, running, state_of, taken
+
+Write = Callable[[], object]
+
+
+def writes(db: Database, zombie: Fence) -> dict[str, Write]:
+    """Each does its best to change the job; a beat that is refused says so by None."""
+    return {
+        "points": lambda: record_points(db, zombie, [chunk("train.loss", 0, 100)]),
+        "checkpoint": lambda: record_checkpoint(db, zombie, new_checkpoint(zombie, 4), (), resumable=True),
+        "log": lambda: record_events(db, zombie, "log", [{"level": "info", "message": "I live"}]),
+        "beat": lambda: beat(db, zombie, lease_seconds=12.0, progress={"step": 99}),
+        "give back": lambda: give_back(db, zombie, cause="stop", lost=True, max_losses=3),
+        "end": lambda: finish(db, zombie, Ending(Status.SUCCEEDED, "completed")),
+    }
+
+
+def accepted(name: str, write: Write) -> bool:
+    """Whether it got in: refusals raise, but for the beat's."""
+    try:
+        answer = write()
+    except Fenced:
+        return False
+    return name != "beat" or answer is not None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--writes", type=int, default=60_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/basin.db"
+        upgrade(url)
+        db = open_database(url)
+        zombie = running(db)
+        give_back(db, zombie, cause="worker lost", lost=True, max_losses=3)
+        claim = taken(db)
+        rightful = Fence(zombie.job_id, claim.attempt if claim else 0)
+        record_points(db, rightful, [chunk("train.loss", 0, 8)])
+        before = state_of(db, zombie.job_id)
+        began, got_in = time.perf_counter(), 0
+        for name, write in islice(cycle(writes(db, zombie).items()), options.writes):
+            got_in += accepted(name, write)
+        seconds = time.perf_counter() - began
+        same = state_of(db, zombie.job_id) == before and len(series(db, zombie.job_id)["train.loss"].steps) == 8
+        controls = writes(db, rightful)
+        works = all(accepted(name, controls[name]) for name in ("log", "beat"))
+        db.close()
+    each = 1e6 * seconds / options.writes
+    print(f"{got_in} of {options.writes:,} writes accepted, {each:.0f} us each")
+    print(f"the job is {'as it was' if same else 'CHANGED'}; its rightful attempt {'can' if works else 'CANNOT'} write")
+    sys.exit(int(got_in > 0 or not same or not works))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _LONGEST_SOCKET_PATH = 100
+_BROKERS = ("redis", "rediss", "redis+socket")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -106,6 +107,14 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         # Parts of the service run with other working directories; they must all mean the same folder.
         return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        """A worker would end at every start, and only its log would say why."""
+        if url is not None and url.get_secret_value().partition("://")[0] not in _BROKERS:
+            raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _BROKERS)}")
+        return url
 
     @model_validator(mode="after")
     def _lease_outlives_beats(self) -> Self:

@@ -168,6 +168,7 @@ def test_a_port_that_is_taken_is_said(home: Path) -> None:
         ("BASIN_HOST", "0.0.0.0", "not a loopback address"),  # noqa: S104 - that is the point
         ("BASIN_PORT", "many", "port"),
         ("BASIN_DATABASE_URL", "sqlite:////proc/basin/basin.db", "/proc/basin"),
+        ("BASIN_BROKER_URL", "redi://nobody:1", "must begin with one of redis://"),
         ("BASIN_HOME", "/proc/basin", "BASIN_HOME names another folder"),
     ],
 )

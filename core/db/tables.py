@@ -101,6 +101,7 @@ job = Table(
     Column("anew", Json),  # parts of the run that do not go on from there, see core.recipe.branch
     Index("ix_job_owner_id", "owner", "id"),
     Index("ix_job_parent_id", "parent_id"),
+    Index("ix_job_initial_id", "initial_id"),
     sqlite_strict=True,
 )
 
@@ -128,6 +129,7 @@ job_state = Table(
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
     Index("ix_job_state_queue", "status", "rank", "job_id"),
     Index("ix_job_state_owner_status", "owner", "status"),
+    Index("ix_job_state_checkpoint_id", "checkpoint_id"),
     sqlite_strict=True,
     # Beats touch no indexed column: with room on the page PostgreSQL updates in place.
     postgresql_with={"fillfactor": 70},

@@ -57,8 +57,7 @@ def retry(
         if (first := _first(connection, entry.owner, idempotency, new)) != new:
             return Submitted(first, created=False, needs=needs(spec))
         _may_retry(connection, entry.owner, parent, again=again)
-        kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
-        slot = _branch(connection, new, spec, entry, Origin("retry", parent, kept))
+        slot = _branch(connection, new, spec, entry, _standing(connection, parent))
     return Submitted(new, created=True, needs=slot)
 
 
@@ -113,6 +112,18 @@ def _may_retry(connection: Connection, owner: str, parent: State, *, again: bool
     if earlier and not again:
         message = f'The job was tried again already, as {earlier}; say "again": true for one more.'
         raise Conflict(message, extra={"current_status": parent.status.value, "retried_as": earlier})
+
+
+def _standing(connection: Connection, parent: State) -> Origin:
+    """Where a job stood that ended. A child without a checkpoint of its own stood at its parent's."""
+    kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
+    row = connection.execute(select(job.c.parent_verb, job.c.anew).where(job.c.id == parent.job_id)).one()
+    if kept is not None and kept.status == "good":
+        return Origin("retry", parent, kept, () if kept.job_id == parent.job_id else tuple(row.anew or ()))
+    if row.parent_verb == "fork" or row.anew:
+        message = "The checkpoint that it went on from is gone; fork another one."
+        raise Conflict(message, extra={"current_status": parent.status.value})
+    return Origin("retry", parent, None)
 
 
 def _chosen(connection: Connection, parent: State, at: int | str | None) -> CheckpointRow:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, Subquery, and_, insert, literal, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, job, job_state
@@ -177,29 +177,24 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
 
 def in_use(connection: Connection, job_id: str) -> str | None:
     """A job that has not ended and may still need a checkpoint of this one."""
-    row = job_state.c
-    query = _borrowers(job_id).with_only_columns(row.job_id).limit(1)
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(select(_loans(job_id).c.borrower).limit(1)).scalar_one_or_none()
 
 
-def _lent(job_id: str) -> Select[Any]:
-    return _borrowers(job_id).with_only_columns(checkpoint.c.id)
+def _loans(job_id: str) -> Subquery:
+    """(borrower, checkpoint_id): other jobs that have not ended and stand at, or begin with, one of its checkpoints.
 
-
-def _borrowers(job_id: str) -> Select[Any]:
-    """Rows of job_state of its children that have not ended and stand at one of its checkpoints."""
-    row = job_state.c
-    stands_at = func.coalesce(row.checkpoint_id, job.c.initial_id)
-    return (
-        select(row.job_id)
-        .join(job, job.c.id == row.job_id)
-        .join(checkpoint, checkpoint.c.id == stands_at)
-        .where(
-            job.c.parent_id == job_id,
-            checkpoint.c.job_id == job_id,
-            row.status.not_in([status.value for status in TERMINAL]),
-        )
+    A borrower need not be its child: the retry of a child without a checkpoint of its own stands where that one stood.
+    """
+    row, kept = job_state.c, checkpoint.c
+    alive = and_(kept.job_id == job_id, row.job_id != job_id, row.status.not_in([status.value for status in TERMINAL]))
+    columns = select(row.job_id.label("borrower"), kept.id.label("checkpoint_id"))
+    stands = columns.join(kept.id.table, kept.id == row.checkpoint_id).where(alive)
+    begins = (
+        columns.join(job, job.c.id == row.job_id)
+        .join(kept.id.table, kept.id == job.c.initial_id)
+        .where(alive, row.checkpoint_id.is_(None))
     )
+    return stands.union_all(begins).subquery("loans")
 
 
 def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow | None:
@@ -284,5 +279,7 @@ def _doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
     if ids:
         mine = checkpoint.c.id
         connection.execute(
-            update(checkpoint).where(mine.in_(ids), mine.not_in(_lent(job_id))).values(status="doomed"),
+            update(checkpoint)
+            .where(mine.in_(ids), mine.not_in(select(_loans(job_id).c.checkpoint_id)))
+            .values(status="doomed"),
         )

@@ -27,8 +27,9 @@ PlanFor = Callable[[JobSpec], ExecutionPlan]
 class Claim:
     """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start.
 
-    It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork has to go on
-    from somewhere. `initial` is the checkpoint whose weights a job begins with, where it does not begin with its seed.
+    It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork, and the
+    retry of one, has to go on from somewhere. `initial` is the checkpoint whose weights a job begins with, where it
+    does not begin with its seed.
     """
 
     job_id: str
@@ -145,7 +146,7 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         taken.failures,
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
-        row.parent_verb == "fork",
+        row.parent_verb == "fork" or bool(row.anew),
     )
 
 

@@ -1,6 +1,5 @@
 """Which checkpoint a job begins with, chosen when it is submitted."""
 
-import json
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -36,7 +35,7 @@ def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
         hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
         raise InvalidSpec(errors=(FieldProblem(f"/from/{field}", f"there is {what} of yours with this id", hint),))
     chosen = wanted[0]
-    theirs = JobSpec.model_validate_json(json.dumps(json.loads(chosen.spec)))
+    theirs = JobSpec.model_validate_json(chosen.spec)
     if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
         message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
         raise InvalidSpec(errors=(FieldProblem("/from", message, "take its model, and data of the same shape"),))

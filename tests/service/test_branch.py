@@ -150,6 +150,33 @@ def test_a_checkpoint_that_a_child_needs_outlives_retention_and_its_parent(db: D
     assert view(db, made.job_id).parent_id == parent.job_id
 
 
+def test_the_retry_of_a_fork_that_never_got_far_is_that_fork(db: Database) -> None:
+    """It stands where the fork stood, with the same parts anew, and what it needs is kept all the same."""
+    grandparent = ended(db, Status.SUCCEEDED)
+    changes = {"epochs": 5, "swa": {"start": "10st", "every": "1st"}}
+    parent = fork(db, grandparent.job_id, ME, changes=changes, at=4)
+    cancel(db, OWNER, parent.job_id)
+    made = retry(db, parent.job_id, ME)
+    with pytest.raises(Conflict) as refused:
+        delete_job(db, OWNER, grandparent.job_id)
+    assert refused.value.extra["needed_by"] == made.job_id
+    claim = taken(db)
+    assert claim is not None
+    assert claim.checkpoint is not None
+    assert (claim.job_id, claim.checkpoint.job_id, claim.checkpoint.step) == (made.job_id, grandparent.job_id, 4)
+    assert (claim.anew, claim.is_fork) == (("swa", "swag", "incumbent", "mark"), True)
+    assert list(series(db, made.job_id)["train.loss"].steps) == list(range(4))
+
+
+def test_a_fork_whose_past_is_gone_is_not_tried_again(db: Database) -> None:
+    grandparent = ended(db, Status.SUCCEEDED)
+    parent = fork(db, grandparent.job_id, ME, changes={"epochs": 5})
+    cancel(db, OWNER, parent.job_id)
+    delete_job(db, OWNER, grandparent.job_id)
+    with pytest.raises(Conflict, match="gone"):
+        retry(db, parent.job_id, ME)
+
+
 def test_a_damaged_origin_is_replaced_for_a_retry_and_not_for_a_fork(db: Database) -> None:
     parent = ended(db)
     (older, newest) = list_checkpoints(db, OWNER, parent.job_id)

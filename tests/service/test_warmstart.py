@@ -126,5 +126,8 @@ def test_a_retry_begins_where_the_first_try_began(db: Database, parent: str) -> 
     child = begun(db, job=parent)
     cancel(db, OWNER, child)
     submitted(db, priority=-50)
-    retry(db, child, Entry(OWNER, Limits(), 60.0))
+    again = retry(db, child, Entry(OWNER, Limits(), 60.0))
+    with pytest.raises(Conflict) as refused:
+        delete_job(db, OWNER, parent)
+    assert refused.value.extra["needed_by"] == again.job_id
     assert initial(db) == ("swa", 8)

@@ -20,10 +20,16 @@ def describe(
     `roles` say which weights go by which rule of the optimizer, where not all go by one.
     """
     package = optimizer.target().partition(":")[0].partition(".")[0]
+    found = about(device, plan)
+    versions = {package: metadata.version(package), **found["versions"]}
+    return {**found, "versions": versions, **({"optimizer": roles} if roles else {})}
+
+
+def about(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
+    """The same where no optimizer takes part."""
     on_gpu = device.type == "cuda"
     versions = {
         "python": platform.python_version(),
-        package: metadata.version(package),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "safetensors": safetensors.__version__,
@@ -41,7 +47,6 @@ def describe(
         "deterministic": plan.deterministic,
         "versions": versions,
         **({"micro_batch": plan.micro_batch} if plan.micro_batch else {}),
-        **({"optimizer": roles} if roles else {}),
     }
 
 

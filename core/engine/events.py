@@ -16,7 +16,7 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot"]
+Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot", "result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it ended. `results[weights][split][metric]`; `error` has code, message and remedy.
+    """How it ended. `results[weights][split][metric]`, or the numbers of an analysis; `error` has code, message and
+    remedy.
 
     "stopped" means that the run can go on from its last checkpoint, written at that very step unless weights had
     already ceased to be finite numbers.
@@ -99,7 +100,7 @@ class Ended:
 
     outcome: Outcome
     stop_reason: StopReason | None
-    results: dict[str, dict[str, dict[str, float]]]
+    results: dict[str, Any]
     error: dict[str, str] | None
     progress: dict[str, Any]
 

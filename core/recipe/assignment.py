@@ -1,8 +1,11 @@
 """What a runner is told: everything it needs, and no secret."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, TypeAdapter
+
+from core.recipe.analyses import Analysis
 from core.recipe.component import Spec
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -35,3 +38,40 @@ class Assignment(Spec):
     scratch: Path
     resume: Resume | None = None
     initial: Path | None = None
+
+
+class Source(Spec):
+    """Weights that an analysis looks at: a verified file, or none where a recipe begins with its seed.
+
+    `label` is what people call them, `spec` the job that they are of.
+    """
+
+    label: str
+    job: str
+    checkpoint: str | None = None
+    step: int = 0
+    kind: str | None = None
+    spec: JobSpec
+    dataset: Path
+    weights: Path | None = None
+
+
+class AnalysisAssignment(Spec):
+    """One attempt of one analysis; `resume` holds the tiles that an earlier one has done."""
+
+    job: str
+    attempt: int
+    kind: Literal["analysis"] = "analysis"
+    spec: Analysis
+    plan: ExecutionPlan
+    sources: tuple[Source, ...]
+    scratch: Path
+    resume: Resume | None = None
+
+
+Order = Annotated[Assignment | AnalysisAssignment, Field(discriminator="kind")]
+
+
+def read_order(text: str | bytes) -> Assignment | AnalysisAssignment:
+    """What a runner is told, from its JSON."""
+    return TypeAdapter[Assignment | AnalysisAssignment](Order).validate_json(text)

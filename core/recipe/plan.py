@@ -6,15 +6,25 @@ different bits.
 
 import platform
 from importlib import metadata
-from typing import Literal
+from typing import Literal, Protocol
 
 from core.recipe.component import Spec
-from core.recipe.spec import JobSpec
+from core.recipe.spec import JobSpec, Resources
 
 Device = Literal["cpu", "cuda"]
 SlotKind = Literal["cpu", "gpu"]
 MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 PACKAGES = ("torch", "numpy", "safetensors")
+
+
+class Planned(Protocol):
+    """What a plan is made for: a job, or an analysis."""
+
+    @property
+    def resources(self) -> Resources: ...
+
+    @property
+    def deterministic(self) -> bool: ...
 
 
 class ExecutionPlan(Spec):
@@ -54,7 +64,7 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def resolve_plan(spec: JobSpec, slot: SlotKind, dataset_sha256: str | None = None) -> ExecutionPlan:
+def resolve_plan(spec: Planned, slot: SlotKind, dataset_sha256: str | None = None) -> ExecutionPlan:
     """One thread per job on a CPU: as many jobs as cores beat one job on all cores, and neighbours cost nothing."""
     return ExecutionPlan(
         device="cuda" if slot == "gpu" and spec.resources.device != "cpu" else "cpu",

@@ -8,6 +8,7 @@ import pytest
 
 from core.engine import session
 from core.recipe.data import DataSpec
+from tests.train.looks import Look, looker
 from tests.train.runs import Script, Train, trainer
 
 
@@ -32,3 +33,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         monkeypatch.setattr(session, "evaluate", evaluate)
 
     return write
+
+
+@pytest.fixture
+def look(tmp_path: Path, datasets: Callable[[str | DataSpec], Path]) -> Look:
+    """Analyse in this process; see tests.train.looks.looker."""
+    return looker(tmp_path, datasets)

@@ -32,11 +32,17 @@ class ModelSpec(Component):
 
     implementation: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    filters: ClassVar[bool] = True
+    """Whether each weight with two or more axes has its outputs along the first: then its slices there are filters."""
     init: Init = Init()
 
     @abstractmethod
     def parameters(self, facts: DataFacts) -> int:
         """How many weights it has on such data."""
+
+    def multiply_adds(self, facts: DataFacts) -> int:
+        """What one example costs on its way forward, about."""
+        return self.parameters(facts)
 
     @property
     def normalises_batches(self) -> bool:

@@ -45,6 +45,14 @@ class CNN(ModelSpec):
         linear = sum((before + 1) * after for before, after in pairwise(widths))
         return convolutions + linear + (2 * sum(self.channels) if self.batch_norm else 0)
 
+    def multiply_adds(self, facts: DataFacts) -> int:
+        planes = pairwise((facts.input_shape[0], *self.channels))
+        sizes = [facts.input_shape[-2:], *self.pooled(facts)]
+        kernels = [before * self.kernel_size**2 * after for before, after in planes]
+        pixels = [height * width for height, width in sizes]
+        convolutions = sum(kernel * places for kernel, places in zip(kernels, pixels, strict=False))
+        return convolutions + self.parameters(facts) - sum(kernels)
+
     @property
     def normalises_batches(self) -> bool:
         return self.batch_norm

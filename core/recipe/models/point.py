@@ -21,6 +21,7 @@ class Point(ModelSpec):
     summary: ClassVar[str] = "A point that descends a function, from where you put it."
     implementation: ClassVar[str] = "core.engine.networks.point:build"
     tasks: ClassVar[tuple[Task, ...]] = ("function",)
+    filters: ClassVar[bool] = False
     name: Literal["point"] = "point"
     start: Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=64)]
 

@@ -1,0 +1,119 @@
+"""One analysis from its assignment to its result."""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.engine.analysis.desk import FORMAT, Desk, Interrupted, Tensors
+from core.engine.analysis.subject import open_subjects
+from core.engine.checkpoint import WEIGHTS, seal, write_bytes
+from core.engine.determinism import open_device, switched
+from core.engine.environment import about, differences
+from core.engine.events import CheckpointWritten, Ended, Observer, Started
+from core.engine.failure import EngineError, out_of_memory
+from core.recipe.assignment import AnalysisAssignment
+
+Arrays = dict[str, NDArray[Any]]
+Draw = Callable[[str, Mapping[str, Any], Arrays], Mapping[str, bytes]]
+"""(kind, numbers, arrays) -> pictures by file name."""
+
+DATA = "result.npz"
+
+
+def analyse(
+    assignment: AnalysisAssignment,
+    observer: Observer,
+    draw: Draw | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Ended:
+    """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
+    resumed between tiles.
+
+    The result is a folder with the arrays (npz), a manifest, and the pictures that `draw` makes. One that is cancelled
+    leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises.
+    """
+    try:
+        with switched(assignment.plan):
+            return _analyse(assignment, observer, draw, clock)
+    except EngineError as failure:
+        return Ended("failed", None, {}, failure.document(), {})
+    except (MemoryError, RuntimeError) as error:
+        if (exhausted := out_of_memory(error)) is None:
+            raise
+        return Ended("failed", None, {}, exhausted.document(), {})
+
+
+def _analyse(
+    assignment: AnalysisAssignment, observer: Observer, draw: Draw | None, clock: Callable[[], float]
+) -> Ended:
+    spec, device = assignment.spec, open_device(assignment.plan)
+    subjects = open_subjects(assignment.sources, assignment.plan, device, spec.examples)
+    environment = about(device, assignment.plan)
+    desk = Desk(assignment, observer, environment, clock)
+    kind = import_module(spec.implementation)
+    faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
+    observer.emit(Started(desk.done, subjects[0].network.weights.numel(), {**environment, **faithful}))
+    request = None
+    try:
+        tensors: Tensors = kind.explore(spec, subjects, desk)
+    except Interrupted as interrupted:
+        request, tensors = interrupted.request, desk.tensors
+    progress = asdict(desk.progress())
+    if request == "checkpoint":
+        return Ended("stopped", None, {}, None, progress)
+    if request == "cancel" and not tensors:
+        return Ended("cancelled", "cancelled", {}, None, progress)
+    numbers = {"partial": request == "cancel", **kind.report(spec, subjects, tensors)}
+    observer.emit(_result(assignment, environment, numbers, tensors, draw, desk))
+    if request == "cancel":
+        return Ended("cancelled", "cancelled", numbers, None, progress)
+    return Ended("succeeded", "completed", numbers, None, progress)
+
+
+def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> dict[str, Any]:
+    there = assignment.resume.manifest.get("environment", {}) if assignment.resume else {}
+    reasons = differences(there, environment)
+    return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
+
+
+def _result(  # noqa: PLR0913, PLR0917 - what the result is made of
+    assignment: AnalysisAssignment,
+    environment: dict[str, Any],
+    numbers: dict[str, Any],
+    tensors: Tensors,
+    draw: Draw | None,
+    desk: Desk,
+) -> CheckpointWritten:
+    """A folder on disk for good: the data under the role of weights, each picture under its own name."""
+    arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
+    folder = assignment.scratch / "result"
+    folder.mkdir(parents=True)
+    files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays))}
+    pictures = draw(assignment.spec.kind, numbers, arrays) if draw else {}
+    files |= {name: write_bytes(folder / name, content) for name, content in pictures.items()}
+    manifest = {
+        "format": FORMAT,
+        "kind": "result",
+        "job": assignment.job,
+        "step": desk.done,
+        "epoch": 0,
+        "environment": environment,
+        "files": files,
+        "analysis": assignment.spec.dump(),
+    }
+    sealed = seal(folder, files, manifest)
+    return CheckpointWritten("result", desk.done, 0, str(folder), sealed, {}, manifest, resumable=False)
+
+
+def npz(arrays: Arrays) -> bytes:
+    """The arrays as one npz file, the same bytes for the same arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: arrays[name] for name in sorted(arrays)})  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,113 @@
+"""What an analysis looks at: a network with its weights, and the data that it was trained and judged on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.engine.checkpoint import check_tensors, read_tensors
+from core.engine.datasets.resident import Part, Resident, load_resident
+from core.engine.determinism import stream
+from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.networks.network import Network, build_network
+from core.engine.objective import Objective, build_objective
+from core.recipe.analyses import Split
+from core.recipe.assignment import Source
+from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
+from core.recipe.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One network in evaluation mode. `parts` are those that are looked at, `source` says where its weights are from.
+
+    A part of no examples is there too. Nobody else has this network, but an analysis still leaves its weights as they
+    were.
+    """
+
+    source: Source
+    spec: JobSpec
+    network: Network
+    parts: dict[Split, Part]
+    objective: Objective
+
+    @property
+    def label(self) -> str:
+        """What it is called in captions."""
+        return self.source.label
+
+
+def open_subjects(
+    sources: Sequence[Source], plan: ExecutionPlan, device: torch.device, examples: int | None
+) -> tuple[Subject, ...]:
+    """All of them, equal data loaded once. Raises EngineError where weights or data are not what they should be."""
+    loaded: dict[str, Resident] = {}
+    found = []
+    for source in sources:
+        spec = source.spec.resolved()
+        key = spec.data.model_dump_json()
+        if key not in loaded:
+            loaded[key] = load_resident(spec.data, source.dataset, device, plan.dataset_sha256)
+        found.append(_open(source, spec, loaded[key], plan, device, examples))
+    return tuple(found)
+
+
+def _open(  # noqa: PLR0913, PLR0917 - where from, what, and how much of it
+    source: Source,
+    spec: JobSpec,
+    data: Resident,
+    plan: ExecutionPlan,
+    device: torch.device,
+    examples: int | None,
+) -> Subject:
+    most = plan.micro_batch or MOST_AT_ONCE
+    network = build_network(spec.model, spec.data.facts(), spec.seed, device, most_at_once=most)
+    if source.weights:
+        tensors = {name: each for name, each in read_tensors(source.weights).items() if name not in data.tensors()}
+        check_tensors("weights", tensors, network.tensors())
+        network.module.load_state_dict(tensors)
+    network.module.eval()
+    parts: dict[Split, Part] = {
+        "train": some(data.train, examples, spec.data.split_seed),
+        "val": some(data.validation, examples, spec.data.split_seed),
+        "test": some(data.test, examples, spec.data.split_seed),
+    }
+    return Subject(source, spec, network, parts, build_objective(spec, data.target_scale))
+
+
+def some(part: Part, examples: int | None, seed: int) -> Part:
+    """So many examples of a part, drawn once for all, in their order; all of them when there are no more."""
+    if examples is None or examples >= len(part):
+        return part
+    chosen = torch.randperm(len(part), generator=stream(seed, "some"))[:examples].sort().values
+    chosen = chosen.to(part.inputs.device)
+    return Part(part.inputs[chosen], part.targets[chosen])
+
+
+def held(subject: Subject) -> list[Split]:
+    """The parts that hold an example."""
+    return [split for split, part in subject.parts.items() if len(part)]
+
+
+def measured(subject: Subject) -> list[str]:
+    """What is reported of a part: the loss first, then the metrics of the job."""
+    split = held(subject)[0]
+    few = Part(subject.parts[split].inputs[:1], subject.parts[split].targets[:1])
+    return list(evaluate(subject.network, few, subject.objective))
+
+
+@contextmanager
+def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
+    """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
+    network = subject.network
+    before = network.values.clone(), [each.clone() for each in network.buffers]
+    try:
+        network.values.copy_(weights)
+        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.spec.batch())
+        yield network
+    finally:
+        network.values.copy_(before[0])
+        for own, was in zip(network.buffers, before[1], strict=True):
+            own.copy_(was)

@@ -1,0 +1,21 @@
+"""The analyses. A new one: its file, its line in the union, and its module in core/engine/analysis."""
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from core.recipe.analyses.average import Average
+from core.recipe.analyses.base import AnalysisSpec, Split
+
+Analysis = Annotated[
+    Average,
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+
+def read_analysis(text: str | bytes) -> AnalysisSpec:
+    """An analysis from its JSON, strictly. Raises pydantic's ValidationError with every problem found."""
+    return TypeAdapter(Analysis).validate_json(text)
+
+
+__all__ = ["Analysis", "AnalysisSpec", "Split", "read_analysis"]

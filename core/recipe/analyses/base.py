@@ -1,0 +1,108 @@
+"""An analysis looks at weights that are there, or at what a recipe would do; it trains nothing that is kept."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.component import Spec, refuse
+from core.recipe.spec import JobSpec, Resources
+from core.recipe.start import Start, Weights, same_shape
+from core.recipe.text import Label, Name, Note
+
+Split = Literal["train", "val", "test"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Examples = Annotated[int, Field(ge=1, le=10**9)]
+
+MOST_WORK = 1e15  # multiply-adds: a day of one CPU core, and minutes of a GPU
+MOST_MEMORY = 8 * 2**30  # bytes
+
+
+class AnalysisSpec(Spec):
+    """What is looked at: one `job` (its averaged weights if it has some, else the best, else the last; or the `weights`
+    named), one `checkpoint`, or several `checkpoints`. `kind` picks the analysis.
+
+    A new one is a file beside its siblings, a line in their `__init__`, and the module that does it.
+    """
+
+    summary: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    implementation: ClassVar[str]
+    """The module of the engine with `explore` and `report`."""
+    takes: ClassVar[Literal["weights", "run", "recipe"]] = "weights"
+    """Single weights; all that a run has kept on its way, in order; or how a job trains, from its start."""
+    fewest: ClassVar[int] = 1
+    most: ClassVar[int] = 1
+    alike: ClassVar[bool] = True
+    """Whether all the weights have to be of one architecture."""
+    deterministic: ClassVar[bool] = True
+    max_retries: ClassVar[int] = 0
+
+    kind: str
+    name: Name | None = None
+    job: Annotated[str, Field(pattern=r"^job_[0-9a-z]{26}$")] | None = None
+    weights: Weights | None = None
+    checkpoint: Annotated[str, Field(pattern=r"^ckpt_[0-9a-z]{26}$")] | None = None
+    checkpoints: Annotated[tuple[Start, ...], Field(min_length=1, max_length=64)] | None = None
+    examples: Examples | None = None
+    seed: Seed = 0
+    resources: Resources = Resources()
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def one_origin(self) -> Self:
+        """Raises with a pointer when it is not said, or said twice, what to look at."""
+        given = [name for name in ("job", "checkpoint", "checkpoints") if getattr(self, name) is not None]
+        if len(given) != 1:
+            hint = 'as in "job": "job_…"' if self.fewest == 1 else 'as in "checkpoints": [{"job": "job_…"}, …]'
+            raise refuse(FieldProblem("", "say what to look at: a job, a checkpoint, or checkpoints", hint))
+        if self.weights and self.job is None:
+            raise refuse(FieldProblem("/weights", "they are those of a job", 'leave it out, or give "job"'))
+        if self.weights and self.takes != "weights":
+            raise refuse(FieldProblem("/weights", f"{self.kind} looks at more of a job than that", "leave it out"))
+        if self.takes == "recipe" and self.job is None:
+            raise refuse(FieldProblem(f"/{given[0]}", f"{self.kind} trains as a job does", 'give "job"'))
+        count = len(self.wanted())
+        if self.takes == "weights" and not self.fewest <= count <= self.most:
+            many = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+            raise refuse(FieldProblem(f"/{given[0]}", f"{self.kind} looks at {many} of them, not {count}", None))
+        return self
+
+    def wanted(self) -> tuple[Start, ...]:
+        """Whose weights, as they were asked for."""
+        if self.checkpoints is not None:
+            return self.checkpoints
+        return (Start(job=self.job, weights=self.weights) if self.job else Start(checkpoint=self.checkpoint),)
+
+    def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
+        """What makes no sense for the jobs whose weights these are. Subclasses add to it."""
+        first = subjects[0]
+        where = "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
+        for number, other in enumerate(subjects[1:] if self.alike else (), 1):
+            if not same_shape((first.model, first.data.facts()), (other.model, other.data.facts())):
+                message = f"is of another architecture than the first: {other.model.name} on {other.data.name}"
+                yield FieldProblem(f"{where}/{number}" if self.checkpoints else where, message, "take alike ones")
+        work, memory = self.passes(first) * first.model.multiply_adds(first.data.facts()), self.memory(first)
+        if work > MOST_WORK:
+            message = f"about {work:.1e} multiply-adds, {work / 1e10 / 3600:,.0f} hours of a CPU core"
+            yield FieldProblem("", f"this is too much: {message}", "take fewer steps, or fewer `examples`")
+        if memory > MOST_MEMORY:
+            message = f"this needs about {memory / 2**30:,.1f} GiB of memory, more than {MOST_MEMORY / 2**30:g}"
+            yield FieldProblem("", message, "take fewer directions or steps, or a smaller model")
+
+    @abstractmethod
+    def passes(self, subject: JobSpec) -> float:
+        """How many examples go through the network, a backward pass counted as two."""
+
+    def memory(self, subject: JobSpec) -> float:
+        """Bytes that it needs at once besides the network and the data."""
+        return 8 * subject.model.parameters(subject.data.facts())
+
+    def examples_of(self, subject: JobSpec, split: Split = "train") -> int:
+        """How many examples of a part are looked at."""
+        sizes = subject.split()
+        there = {"train": sizes.train, "val": sizes.validation, "test": sizes.test}[split]
+        return there if self.examples is None else min(there, self.examples)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
@@ -114,7 +114,21 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     Raises:
         InvalidRequest: there is no such status.
     """
-    query = _rows().where(job.c.owner == owner, *(search or Search()).conditions())
+    conditions = [job.c.kind == "train", *(search or Search()).conditions()]
+    return list_views(db, owner, conditions, after=after, limit=limit, order=order)
+
+
+def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    owner: str,
+    conditions: Sequence[ColumnElement[bool]],
+    *,
+    after: str | None,
+    limit: int,
+    order: Literal["asc", "desc"],
+) -> tuple[list[JobView], bool]:
+    """The same, of the owner's jobs and analyses for which the conditions hold."""
+    query = _rows().where(job.c.owner == owner, *conditions)
     if after is not None:
         query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
     query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)

@@ -1,6 +1,6 @@
 """The analyses. A new one: its file, its line in the union, and its module in core/engine/analysis."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -13,9 +13,15 @@ Analysis = Annotated[
 ]  # fmt: skip
 
 
-def read_analysis(text: str | bytes) -> AnalysisSpec:
+def kinds() -> dict[str, type[AnalysisSpec]]:
+    """Kind -> class."""
+    members = get_args(get_args(Analysis)[0]) or (get_args(Analysis)[0],)
+    return {str(each.model_fields["kind"].default): each for each in members}
+
+
+def read_analysis(text: str | bytes) -> Analysis:
     """An analysis from its JSON, strictly. Raises pydantic's ValidationError with every problem found."""
-    return TypeAdapter(Analysis).validate_json(text)
+    return TypeAdapter[Analysis](Analysis).validate_json(text)
 
 
-__all__ = ["Analysis", "AnalysisSpec", "Split", "read_analysis"]
+__all__ = ["Analysis", "AnalysisSpec", "Split", "kinds", "read_analysis"]

@@ -65,9 +65,10 @@ class Subject(BaseModel):
 
 
 class Analysis(BaseModel):
-    """An analysis: what was asked for, beside what became of it. `results` are the numbers, null in lists.
+    """An analysis: what was asked for, beside what became of it.
 
-    `pictures` are their URLs by name. The raw arrays are an npz file behind links.content.
+    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file behind
+    links.content.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -67,7 +67,7 @@ class Subject(BaseModel):
 class Analysis(BaseModel):
     """An analysis: what was asked for, beside what became of it.
 
-    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file behind
+    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file at
     links.content.
     """
 

@@ -6,9 +6,11 @@ from pydantic import Field, TypeAdapter
 
 from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.sharpness import Sharpness
 
 Analysis = Annotated[
-    Average,
+    Average
+    | Sharpness,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

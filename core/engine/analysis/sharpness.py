@@ -1,6 +1,5 @@
 """Several measures of sharpness, side by side; see core.recipe.analyses.sharpness."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from core.engine.analysis.desk import Desk, Tensors
 from core.engine.analysis.gauges import GAUGES, Ground, unknown
+from core.engine.analysis.number import number
 from core.engine.analysis.subject import Subject
 from core.recipe.analyses.sharpness import Sharpness
 from core.recipe.optimizers.sgd import SGD
@@ -131,7 +131,7 @@ def columns(spec: Sharpness) -> list[str]:
 
 def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
     """`measures` by name, each with a row for each subject, and what to know before comparing them."""
-    losses = [number(each) for each in tensors["loss"]]
+    losses = [number(each) for each in tensors["loss"].tolist()]
     measures = {
         name: {**asdict(ABOUT[name]), "rows": _rows(subjects, losses, tensors["readings"][:, column])}
         for column, name in enumerate(columns(spec))
@@ -160,7 +160,7 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
 
 def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings: Tensor) -> list[dict[str, Any]]:
     rows = []
-    for subject, loss, (value, error, forward, backward) in zip(subjects, losses, readings, strict=True):
+    for subject, loss, (value, error, forward, backward) in zip(subjects, losses, readings.tolist(), strict=True):
         passes = {"forward": number(forward), "backward": number(backward)}
         rows.append(
             {
@@ -172,12 +172,6 @@ def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings:
             }
         )
     return rows
-
-
-def number(value: Tensor) -> float | None:
-    """A plain number; None where there is none, or none that is finite."""
-    plain = float(value)
-    return plain if math.isfinite(plain) else None
 
 
 def edge(spec: JobSpec) -> float | None:

@@ -7,8 +7,8 @@ import torch
 
 from core.engine.analysis.curvature import Lanczos
 from core.engine.analysis.desk import Desk, Tensors
-from core.engine.analysis.gauges import Eigenvalues, Ground, unknown
-from core.engine.analysis.number import number
+from core.engine.analysis.figures import number, placed, unknown
+from core.engine.analysis.gauges import Eigenvalues, Ground
 from core.engine.analysis.subject import Subject
 from core.recipe.analyses.critical_point import CriticalPoint
 
@@ -29,7 +29,7 @@ def explore(spec: CriticalPoint, subjects: Sequence[Subject], desk: Desk) -> Ten
     `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it.
     """
     ground, gauge = Ground(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
-    kept = desk.found or _begin(spec, ground, gauge)
+    kept = placed(desk.found, ground.weights) or _begin(spec, ground, gauge)
     total = gauge.units + spec.points
     for tile in range(desk.done, total):
         place = tile - gauge.units

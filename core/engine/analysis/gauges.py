@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.engine.analysis.curvature import Curvature, Lanczos
 from core.engine.analysis.desk import Tensors
+from core.engine.analysis.figures import unknown
 from core.engine.analysis.filters import filter_normalised
 from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
@@ -70,11 +71,6 @@ class Gauge(Protocol):
 
     def finish(self, ground: Ground, state: Tensors) -> list[Reading]:
         """One for each column."""
-
-
-def unknown(*shape: int) -> Tensor:
-    """Float64 numbers that have not been computed."""
-    return torch.full(shape, math.nan, dtype=torch.float64)
 
 
 def mean(raw: Tensor) -> tuple[float, float]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.desk import Desk, Tensors
-from core.engine.analysis.gauges import GAUGES, Ground, unknown
-from core.engine.analysis.number import number
+from core.engine.analysis.figures import number, placed, unknown
+from core.engine.analysis.gauges import GAUGES, Ground
 from core.engine.analysis.subject import Subject
 from core.recipe.analyses.sharpness import Sharpness
 from core.recipe.optimizers.sgd import SGD
@@ -95,7 +95,7 @@ def explore(spec: Sharpness, subjects: Sequence[Subject], desk: Desk) -> Tensors
     gauges = {name: GAUGES[name](spec) for name in spec.measures}
     rows = range(len(subjects))
     tiles = [(row, name, unit) for row in rows for name, each in gauges.items() for unit in range(each.units)]
-    kept = {**_blank(spec, subjects), **desk.found}
+    kept = {**_blank(spec, subjects), **placed(desk.found, subjects[0].network.values)}
     state = {name.removeprefix(NOW): kept.pop(name) for name in list(kept) if name.startswith(NOW)}
     ground = Ground(subjects[0], spec.seed)
     for done, (row, name, unit) in enumerate(tiles[desk.done :], desk.done + 1):

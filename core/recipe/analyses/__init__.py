@@ -6,9 +6,15 @@ from pydantic import Field, TypeAdapter
 
 from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.connect import Connect
+from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.sharpness import Sharpness
 
 Analysis = Annotated[
-    Average,
+    Average
+    | Sharpness
+    | CriticalPoint
+    | Connect,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

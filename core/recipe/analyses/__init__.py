@@ -8,13 +8,15 @@ from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.lr_range import LrRange
 from core.recipe.analyses.sharpness import Sharpness
 
 Analysis = Annotated[
     Average
     | Sharpness
     | CriticalPoint
-    | Connect,
+    | Connect
+    | LrRange,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

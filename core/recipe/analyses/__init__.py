@@ -8,15 +8,21 @@ from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.interpolation import Interpolation
+from core.recipe.analyses.landscape import Landscape
 from core.recipe.analyses.lr_range import LrRange
 from core.recipe.analyses.sharpness import Sharpness
+from core.recipe.analyses.trajectory import Trajectory
 
 Analysis = Annotated[
     Average
-    | Sharpness
-    | CriticalPoint
     | Connect
-    | LrRange,
+    | CriticalPoint
+    | Interpolation
+    | Landscape
+    | LrRange
+    | Sharpness
+    | Trajectory,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

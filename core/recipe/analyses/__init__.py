@@ -8,6 +8,7 @@ from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.analyses.lr_range import LrRange
 from core.recipe.analyses.sharpness import Sharpness
 
@@ -16,7 +17,8 @@ Analysis = Annotated[
     | Sharpness
     | CriticalPoint
     | Connect
-    | LrRange,
+    | LrRange
+    | GradientNoise,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

@@ -50,7 +50,7 @@ def test_three_seeds_and_the_lowest_of_each_reading(look: Look) -> None:
         assert summary["values"] == [each["candidates"][name] for each in numbers["runs"]]
         assert summary["lowest"] == min(summary["values"])
     assert 1e-3 < numbers["candidates"]["tenth"]["lowest"] < 1.0
-    assert numbers["lr_of_job"] == 0.1
+    assert numbers["advice"][1].startswith("The job's own rate of 0.1 is ")
 
 
 def test_readings_of_a_curve_that_is_known() -> None:

@@ -1,7 +1,7 @@
 """At which learning rates a recipe trains; see core.recipe.analyses.lr_range."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -120,6 +120,7 @@ def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict
         for seed, losses in zip(seeds(spec, job), tensors["losses"], strict=True)
     ]
     read = [run["candidates"] for run in runs if run["candidates"]]
+    across = {name: _across([each[name] for each in read]) for name in CANDIDATES}
     return {
         "label": subjects[0].label,
         "optimizer": job.optimizer.name,
@@ -128,9 +129,27 @@ def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict
         "options": spec.model_dump(mode="json", include={"low", "high", "steps", "runs", "smoothing", "stop_at"}),
         "loss": "of each batch, in train mode, before the step at that rate",
         "runs": runs,
-        "candidates": {name: _across([each[name] for each in read]) for name in CANDIDATES},
+        "candidates": across,
+        "advice": list(_advice(job, spec.batch(job), across, len(read))),
         "caveats": list(CAVEATS),
     }
+
+
+def _advice(job: JobSpec, batch: int, across: Mapping[str, dict[str, Any]], count: int) -> Iterator[str]:
+    if not count:
+        yield "The loss fell in none of the runs, so nothing can be said: look at the curves, or take other rates."
+        return
+    low, high = across["base"]["lowest"], across["top"]["lowest"]
+    yield (
+        f"With {job.optimizer.name} and batches of {batch} the loss begins to fall at {low:.2g} and has ceased to at "
+        f"{high:.2g}, the lowest of {count} seeds each: search between, and first at {across['tenth']['lowest']:.2g}."
+    )
+    lr = job.optimizer.lr
+    where = "below both" if lr < low else "above both" if lr > high else "between them"
+    yield f"The job's own rate of {lr:.3g} is {where}."
+    furthest = max(CANDIDATES, key=lambda name: float(across[name]["ratio"]))
+    yield f"The seeds differ most about the reading `{furthest}`: by a factor of {across[furthest]['ratio']:.2g}."
+    yield "Another batch size wants another rate: gradient_noise says how much may be gained by one."
 
 
 def _across(values: Sequence[float]) -> dict[str, Any]:

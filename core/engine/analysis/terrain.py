@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
@@ -51,11 +51,19 @@ class Terrain:
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
             yield float(loss.detach()), slope
 
-    def _share(self, chunk: Part, weights: Tensor) -> Tensor:
+    def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
+        with inspecting(self._module), torch.enable_grad():
+            gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
+        return gradients
+
+    def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         cut = torch.split(weights, [shape.numel() for shape in self._cut.values()])
         named = {name: each.view(shape) for (name, shape), each in zip(self._cut.items(), cut, strict=True)}
-        outputs = functional_call(self._module, named | self._buffers, (chunk.inputs,))
-        return self._loss(outputs, chunk.targets) * (len(chunk) / self.examples)
+        return self._loss(functional_call(self._module, named | self._buffers, (inputs,)), targets)
+
+    def _share(self, chunk: Part, weights: Tensor) -> Tensor:
+        return self._mean(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
 
     def slope(self, weights: Tensor) -> tuple[float, Tensor]:
         """The mean loss at weights (P,), and its gradient (P,)."""

@@ -8,6 +8,7 @@ from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.analyses.interpolation import Interpolation
 from core.recipe.analyses.landscape import Landscape
 from core.recipe.analyses.lr_range import LrRange
@@ -18,6 +19,7 @@ Analysis = Annotated[
     Average
     | Connect
     | CriticalPoint
+    | GradientNoise
     | Interpolation
     | Landscape
     | LrRange

@@ -51,5 +51,5 @@ def of_kind(kind: str) -> Json:
 
 
 def _dumped() -> dict[str, list[dict[str, Any]]]:
-    sections: dict[str, list[CatalogEntry]] = {**catalog(), "analyses": analyses()}
+    sections = {str(kind): entries for kind, entries in catalog().items()} | {"analyses": analyses()}
     return {kind: [each.dump() for each in entries] for kind, entries in sections.items()}

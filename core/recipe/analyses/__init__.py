@@ -6,9 +6,15 @@ from pydantic import Field, TypeAdapter
 
 from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.interpolation import Interpolation
+from core.recipe.analyses.landscape import Landscape
+from core.recipe.analyses.trajectory import Trajectory
 
 Analysis = Annotated[
-    Average,
+    Average
+    | Interpolation
+    | Landscape
+    | Trajectory,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

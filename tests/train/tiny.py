@@ -1,0 +1,74 @@
+"""Subjects of a few weights in float64, whose derivatives are known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.analysis.subject import Subject
+from core.engine.datasets.resident import Part
+from core.engine.networks.network import flatten
+from core.engine.objective import Classification, Loss, Objective
+from core.recipe.assignment import Source
+from core.recipe.spec import JobSpec
+from tests.train.looks import JOB
+from tests.train.runs import job
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An objective that is nothing but its loss."""
+
+    loss: Loss
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (self.loss(outputs, targets).double() * len(targets)).reshape(1)
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        return {"loss": sums[0] / len(part)}
+
+
+class Place(nn.Module):
+    """Answers every input with the same place (b, P)."""
+
+    def __init__(self, start: list[float]) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.place.expand(len(inputs), -1)
+
+
+def subject(
+    module: nn.Sequential, train: Part, objective: Objective, spec: JobSpec | None = None, label: str = "tiny"
+) -> Subject:
+    """One in evaluation mode, with a train part only."""
+    spec = spec or job()
+    module.eval()
+    nothing = Part(train.inputs[:0], train.targets[:0])
+    source = Source(label=label, job=JOB, spec=spec, dataset=Path())
+    return Subject(source, spec, flatten(module), {"train": train, "val": nothing, "test": nothing}, objective)
+
+
+def at(start: list[float], value: Any, examples: int = 7) -> Subject:
+    """A place in the domain of `value`, a function of a tensor (P,)."""
+    train = Part(torch.zeros(examples, 0, dtype=torch.float64), torch.zeros(examples, 1, dtype=torch.float64))
+    return subject(nn.Sequential(Place(start)), train, Plain(lambda outputs, _: value(outputs[0])))
+
+
+def classifier(*, batch_norm: bool = False, convolution: bool = False, examples: int = 50, seed: int = 0) -> Subject:
+    """A small network with random weights on random data, three classes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first: list[nn.Module] = [nn.Linear(16, 5)]
+        if convolution:
+            first = [nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(2), nn.Flatten()]
+        width = 12 if convolution else 5
+        norm = [nn.BatchNorm1d(width)] if batch_norm else []
+        module = nn.Sequential(*first, *norm, nn.Tanh(), nn.Dropout(0.5), nn.Linear(width, 3)).double()
+        inputs, targets = torch.randn(examples, 16, dtype=torch.float64), torch.randint(0, 3, (examples,))
+        if batch_norm:
+            module.train()(3 * inputs + 1)  # running statistics that are not those of the start
+    return subject(module, Part(inputs, targets), Classification(("accuracy",)))

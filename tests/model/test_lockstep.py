@@ -129,8 +129,11 @@ class Unruly:
             self.books.give_back(job, attempt, lost=lost, failed=failed)
 
     def ask(self) -> None:
-        verbs = (Verb.CANCEL, *[Verb.PAUSE, Verb.RESUME] * 6)
-        self.books.ask(self._who()[0], self.chance.choice(verbs))
+        """Seldom to cancel what goes on: it would be over."""
+        job, _ = self._who()
+        over = self.books.rows[job].status in TERMINAL
+        verbs = tuple(Verb) if over else (Verb.CANCEL, *[Verb.PAUSE, Verb.RESUME] * 6)
+        self.books.ask(job, self.chance.choice(verbs))
 
 
 def unruly(opened: Open, protocol: type[Protocol], seeds: int) -> None:

@@ -10,7 +10,7 @@ from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
 from core.errors import Conflict, FieldProblem, InvalidSpec, PreconditionFailed
 from core.jobs.checkpoints import in_use
-from core.jobs.state import State
+from core.jobs.state import State, touch
 from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
 
@@ -76,7 +76,9 @@ def delete_job(db: Database, owner: str, job_id: str) -> None:
             raise Conflict(message, extra={"current_status": state.status.value, "needed_by": child})
         connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY))
-        connection.execute(update(job).where(job.c.id == job_id).values(owner=NOBODY))
+        gone = update(job).where(job.c.id == job_id).values(owner=NOBODY).returning(job.c.parent_id)
+        if parent := connection.execute(gone).scalar_one():
+            touch(connection, parent)  # it shows its children
 
 
 def _merged(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

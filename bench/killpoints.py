@@ -17,7 +17,7 @@ import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from worker.launcher import Launcher, best_launcher
 FOREVER = 120.0
 STARTING = 0.15  # share of the kills that may hit a runner before it has begun
 EPOCHS = 120  # of a job that is killed in a service
+PARTS = ("runner", "zygote", "worker")
 Frame = dict[str, Any]
 Points = dict[str, list[tuple[int, float]]]
 
@@ -207,12 +208,11 @@ def victim(worker: Part, part: str) -> psutil.Process:
     return until(f"a {part}", lambda: worker.zygote() if part == "zygote" else next(iter(worker.runners()), None))
 
 
-def killed_job(service: Service, truth: Truth, chance: random.Random, found: Counter[str], kills: int) -> None:
-    """One job, killed at random moments until it ends or there were enough."""
-    job_id = service.submit(truth.spec)
-    while found.total() < kills:
-        job = service.when(job_id, lambda job: job["status"] in {"running", "succeeded", "failed"})
-        part = chance.choice(("runner", "zygote", "worker"))
+def killed_job(service: Service, truth: Truth, chance: random.Random, parts: Sequence[str]) -> list[str]:
+    """One job, at random moments robbed of these parts, one after the other; those that came before its end."""
+    job_id, killed = service.submit(truth.spec), []
+    for part in parts:
+        service.when(job_id, lambda job: job["status"] in {"running", "succeeded", "failed"})
         time.sleep(chance.uniform(0.0, 4.0))
         job = service.job(job_id)
         if job["status"] != "running":
@@ -223,8 +223,9 @@ def killed_job(service: Service, truth: Truth, chance: random.Random, found: Cou
             worker.wait(10.0)
         service.heal()
         service.when(job_id, lambda job, attempt=attempt: job["attempt"] > attempt or job["finished_at"])
-        found[part] += 1
+        killed.append(part)
     assert_same(service, job_id, truth)
+    return killed
 
 
 def whole_service(kills: int, seed: int) -> None:
@@ -241,7 +242,8 @@ def whole_service(kills: int, seed: int) -> None:
         service.heal()
         try:
             while found.total() < kills:
-                killed_job(service, truth, chance, found, kills)
+                parts = chance.sample(PARTS + PARTS[:1], len(PARTS) + 1)[: kills - found.total()]
+                found.update(killed_job(service, truth, chance, parts))
                 jobs += 1
         finally:
             service.stop()

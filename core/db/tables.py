@@ -253,3 +253,12 @@ worker = Table(
     Column("seen_at", Number, nullable=False),
     sqlite_strict=True,
 )
+
+generation = Table(
+    "generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest", Integer, nullable=False),  # releases of earlier generations must not run on this database
+    CheckConstraint("id = 1", name="one"),
+    sqlite_strict=True,
+)

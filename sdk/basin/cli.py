@@ -80,6 +80,7 @@ def submit(  # noqa: PLR0913 - a command's options
     raise typer.Exit(deeds.submit(session, path, changes or (), watch=follow))
 
 
+@app.command("ls", hidden=True)
 @app.command("ps", hidden=True)
 @app.command("list")
 def list_jobs(  # noqa: PLR0913 - as above
@@ -95,7 +96,7 @@ def list_jobs(  # noqa: PLR0913 - as above
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """List jobs, newest first (also: ps)."""
+    """List jobs, newest first (also: ls, ps)."""
     from basin import deeds
 
     search = deeds.Search(status or None, metadata or (), q)

@@ -2,8 +2,9 @@
 
 import signal
 
+import numpy as np
 import psutil
-import pytest
+from safetensors.numpy import save_file
 
 from core.recipe.data.materialise import dataset_path, read_data
 from tests.e2e.verbs.conftest import LONG, House
@@ -33,7 +34,8 @@ def test_a_worker_that_is_killed_and_a_runner_that_stalls(house: House) -> None:
     house.in_attempt(1, job_id, 501)
     house.runner()  # so that it counts as one of the family, should it be left behind
     house.up.part("worker").kill()
-    stood = house.in_attempt(2, job_id, 501).progress.step
+    claimed = house.in_attempt(2, job_id).progress.step
+    stood = house.in_attempt(2, job_id, claimed + 501).progress.step
     house.runner().send_signal(signal.SIGSTOP)
     house.in_attempt(3, job_id)
     house.basin("cancel", job_id)
@@ -72,12 +74,11 @@ def test_divergence(house: House) -> None:
 
 def test_bad_data_fails_at_once(house: House) -> None:
     """A generated dataset whose file on this machine was overwritten: no retry would make it better."""
-    numpy, safetensors = pytest.importorskip("numpy"), pytest.importorskip("safetensors.numpy")
     fields = '{"name": "blobs", "examples": 90, "features": 4, "classes": 3}'
     path = dataset_path(read_data(fields), house.home / "datasets")
-    inputs = numpy.zeros((90, 4), numpy.float32)
-    inputs[[3, 17], 2] = numpy.nan
-    safetensors.save_file({"inputs": inputs, "targets": numpy.arange(90) % 3}, path)
+    inputs = np.zeros((90, 4), np.float32)
+    inputs[[3, 17], 2] = np.nan
+    save_file({"inputs": inputs, "targets": np.arange(90) % 3}, path)
     job_id, said = house.followed("submit", "small.yaml", "--set", f"data={fields}", "--set", "max_retries=2", code=1)
     assert "bad_data: the dataset holds values that are not finite: rows 3, 17\n" in said
     assert house.events(job_id, "status").count("running") == 1

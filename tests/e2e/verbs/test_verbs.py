@@ -97,7 +97,8 @@ def test_limits_are_told_plainly(house: House) -> None:
     assert house.basin("pause", waiting, who="bob") == f"{waiting}  paused\n"
     house.basin("cancel", running, who="bob")
     assert house.refused("submit", "small.yaml", who="bob") == (
-        "error: 1 jobs are queued or paused already, which is as many as this key may have. (429 quota_exceeded)\n"
+        "error: 1 job is queued or paused already, and this key may have 1; cancel some, or let them run."
+        " (429 quota_exceeded)\n"
     )
     assert "(404 not_found)" in house.refused("cancel", waiting)
     house.basin("cancel", waiting, who="bob")

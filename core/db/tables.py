@@ -171,6 +171,8 @@ checkpoint = Table(
     Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
     Column("created_at", Number, nullable=False),
     Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
+    Column("pinned_at", Number),  # since when its owner wants it kept
+    Column("superseded", Integer),  # 1: only its pin keeps it, since another one has taken its place
     CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
     Index("ix_checkpoint_job_id_step", "job_id", "step"),
     Index("ix_checkpoint_status", "status"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select
 
 from core.db.tables import checkpoint, job
 from core.errors import FieldProblem, InvalidSpec
@@ -23,7 +23,9 @@ def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
         select(row.id, row.job_id, row.step, row.kind, job.c.spec)
         .join(job, job.c.id == row.job_id)
         .where(job.c.owner == owner, row.status == "good")
-        .where(row.id == start.checkpoint if start.checkpoint else row.job_id == start.job)
+        .where(
+            row.id == start.checkpoint if start.checkpoint else and_(row.job_id == start.job, row.superseded.is_(None))
+        )
         .order_by(row.step.desc(), row.id.desc())
         .with_for_update(read=True, of=checkpoint)
     )

@@ -214,13 +214,20 @@ class Client:
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """One checkpoint."""
-        return shaped(Checkpoint, self._transport.get(f"/v1/checkpoints/{quote(checkpoint_id, safe='')}"))
+        return shaped(Checkpoint, self._transport.get(checkpoint_path(checkpoint_id)))
+
+    def pin(self, checkpoint_id: str) -> Checkpoint:
+        """Keeps a checkpoint whatever the job's `checkpoints` say. Twice is the same; Problem (409) when it goes."""
+        return shaped(Checkpoint, self._transport.post(checkpoint_path(checkpoint_id, "pin")))
+
+    def unpin(self, checkpoint_id: str) -> None:
+        """Takes the pin away; what would not have been kept without it is removed soon. Twice is the same."""
+        self._transport.delete(checkpoint_path(checkpoint_id, "pin"))
 
     def download(self, checkpoint: Checkpoint | str, path: Path | str) -> Path:
         """Writes a checkpoint's safetensors to `path`, whole or not at all; raises DigestMismatch on wrong bytes."""
         known = self.checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        content = f"/v1/checkpoints/{quote(known.id, safe='')}/content"
-        return fetch(self._transport, content, Path(path), sha256=known.sha256)
+        return fetch(self._transport, checkpoint_path(known.id, "content"), Path(path), sha256=known.sha256)
 
     def catalog(self, kind: str | None = None) -> dict[str, Any]:
         """What can be trained and how: names, summaries, papers, JSON schemas, defaults."""
@@ -279,6 +286,11 @@ def job_path(job_id: str, *rest: str) -> str:
     """The path of a job or an analysis; the id is quoted, so that a slip like '../x' stays inside."""
     noun = "/v1/analyses" if job_id.startswith("an_") else "/v1/jobs"
     return "/".join([noun, quote(job_id, safe=""), *rest])
+
+
+def checkpoint_path(checkpoint_id: str, *rest: str) -> str:
+    """The path of a checkpoint, quoted as above."""
+    return "/".join(["/v1/checkpoints", quote(checkpoint_id, safe=""), *rest])
 
 
 def shaped(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:

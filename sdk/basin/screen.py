@@ -68,11 +68,38 @@ def entry(event: Event, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
         return
-    at = event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
     level = event.data.get("level") or event.type
     first, *rest = str(event.data.get("message") or "").splitlines() or [""]
     quoted = str(event.data.get("stderr") or "").splitlines()
-    say(f"{at}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
+    say(f"{moment(event)}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
+
+
+def happened(event: Event) -> str:
+    """What an event says, in one line."""
+    data = event.data
+    match event.type:
+        case "status":
+            return "  ".join(str(word) for word in (data.get("status"), data.get("detail")) if word)
+        case "checkpoint":
+            return f"{data.get('kind')} of step {data.get('step')}  {data.get('id')}"
+        case "warning":
+            return f"{data.get('code')}: {data.get('message') or ''}"
+        case _:
+            return str(data.get("message") or "")
+
+
+def events_line(event: Event, *, as_json: bool) -> None:
+    """A line of a job's history. Programs get a JSON document a line."""
+    if as_json:
+        print(json.dumps(event.raw()), flush=True)  # noqa: T201
+        return
+    first, *_ = happened(event).splitlines() or [""]
+    say(f"{moment(event)}  {event.attempt:>3}  {event.type:<10}  {first}")
+
+
+def moment(event: Event) -> str:
+    """When it happened, to the second."""
+    return event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
@@ -214,8 +241,10 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
     pairs(lines)
     ending(job)
     if checkpoints:
-        rows = [(one.kind, str(one.step), size(one.bytes), one.id) for one in checkpoints]
-        console().print(table(("weights", "step", "size", "checkpoint"), rows))
+        rows = [
+            (one.kind, str(one.step), size(one.bytes), one.id, "pinned" if one.pinned else "") for one in checkpoints
+        ]
+        console().print(table(("weights", "step", "size", "checkpoint", ""), rows))
 
 
 def pairs(lines: Sequence[tuple[str, str | None]]) -> None:

@@ -179,7 +179,10 @@ class Series(Shape):
 
 
 class Checkpoint(Shape):
-    """Weights of a job. `sha256` and `bytes` are those of the content that the service sends."""
+    """Weights of a job. `sha256` and `bytes` are those of the content that the service sends.
+
+    `superseded`: only its pin keeps it, another checkpoint has taken its place.
+    """
 
     id: str
     kind: str
@@ -188,3 +191,5 @@ class Checkpoint(Shape):
     bytes: int | None = None
     sha256: str | None = None
     metrics: dict[str, Any] = {}
+    pinned: bool = False
+    superseded: bool = False

@@ -31,7 +31,7 @@ Analysis = Annotated[
 
 def kinds() -> dict[str, type[AnalysisSpec]]:
     """Kind -> class."""
-    members = get_args(get_args(Analysis)[0]) or (get_args(Analysis)[0],)
+    members = get_args(get_args(Analysis)[0])
     return {str(each.model_fields["kind"].default): each for each in members}
 
 

@@ -134,6 +134,8 @@ def test_a_plane_is_surveyed_in_the_same_tiles_whoever_begins(
     torch.testing.assert_close(plane.weights(7, 8)[0], looked.network.values + directions[1], rtol=0, atol=1e-15)
     judge = Judge.of(looked, ("train",), reestimate=False)
     assert survey.points_in_tile(judge) == survey.MOST_POINTS
+    monkeypatch.setattr(survey, "MOST_NUMBERS", 5 * len(looked.network.values))
+    assert survey.points_in_tile(judge) == 5
     work = len(looked.parts["train"]) * looked.spec.model.multiply_adds(looked.spec.data.facts())
     monkeypatch.setattr(survey, "WORK", 3.5 * work)
     assert (survey.points_in_tile(judge), survey.tiles(judge, plane)) == (3, 7)

@@ -106,8 +106,8 @@ class Keyring:
             if len(used) < most:
                 used.append(at)
                 return
-            wait = math.ceil(used[len(used) - most] + MINUTE - at)
-        told = {"limit": "requests_per_minute", "allowed": most, "retry_after_seconds": max(1, wait)}
+            wait, made = math.ceil(used[len(used) - most] + MINUTE - at), len(used)
+        told = {"limit": "requests_per_minute", "allowed": most, "used": made, "retry_after_seconds": max(1, wait)}
         raise QuotaExceeded(f"This key may make {most} requests a minute.", extra=dict(told))
 
     def _read(self, key_id: str) -> _Read:

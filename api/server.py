@@ -10,7 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import is_loopback, require_key
-from core.db.migrate import is_behind
+from core.db.migrate import unfit
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.keys import key_is_active
@@ -45,7 +45,8 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. What is wrong with the settings is said before anything starts.
 
     Raises:
-        Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong.
+        Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong; the
+            database is not one for this release.
     """
     hide(settings)
     app = create_app(settings)
@@ -73,14 +74,14 @@ def _require_schema_and_key(settings: Settings) -> None:
     """A database that is away may come back, and until then every answer is a 503; one without tables will not."""
     with contextlib.closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
         try:
-            behind = is_behind(db)
-            keyed = is_loopback(settings.host) or behind or key_is_active(db)
+            problem = unfit(db)
+            keyed = problem is not None or is_loopback(settings.host) or key_is_active(db)
         except Exception as error:
             if not is_transient(error):
                 raise
             return
-    if behind:
-        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+    if problem:
+        raise Misconfigured(problem)
     require_key(settings.host, active=keyed)
 
 

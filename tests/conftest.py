@@ -6,12 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from core.recipe.data import DataSpec
 from core.recipe.data.materialise import materialise, read_data
 
 pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.s3", "tests.support.service"]
+
+
+def pytest_configure() -> None:
+    """`--hypothesis-profile thorough`: other examples each time, and more of them where a test says how many."""
+    hypothesis.settings.register_profile("thorough", derandomize=False)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from celery import Celery, signals
 from celery.apps import worker as celery_worker
 
-from core.db.migrate import is_behind
+from core.db.migrate import is_behind, unfit
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.reconcile import Reconciler
@@ -45,7 +45,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
     """Work until SIGTERM or SIGINT; the exit status.
 
     Raises:
-        Misconfigured: the database does not have the schema of this release.
+        Misconfigured: the database does not have the schema of this release, or that of one too new for it.
     """
     with opened(settings) as shop:
         offered = Slots(slots)
@@ -111,17 +111,21 @@ def opened(settings: Settings) -> Iterator[Shop]:
 def _await_schema(db: Database) -> None:
     """Whoever migrates may have been started a moment after us, and so may the database."""
     deadline = time.monotonic() + SCHEMA_SECONDS
+    problem: str | None = "the database is away"
     while True:
         try:
-            if not is_behind(db):
-                return
+            problem = unfit(db)
+            if problem is None or not is_behind(db):
+                break
         except Exception as error:
             if not is_transient(error):
                 raise
             log.warning("the database is away: %s", error)
         if time.monotonic() > deadline:
-            raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+            break
         time.sleep(0.2)
+    if problem:
+        raise Misconfigured(problem)
 
 
 def _say_nothing(*_: Any) -> None:

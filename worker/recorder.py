@@ -17,7 +17,7 @@ from core.logs import carry
 from core.recipe.assignment import Resume
 from core.recipe.averaging.ensemble import MEMBER
 from core.redact import redact
-from core.store.base import Store, StoreTransient
+from core.store.base import Digest, Store, StoreTransient
 from core.store.keys import checkpoint_prefix
 from worker import wire
 from worker.backlog import Backlog
@@ -53,6 +53,7 @@ class Recorder:
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=carry(self._run), name=f"recorder-{heart.fence.job_id}", daemon=True)
+        self._away = False  # the store, as far as we know
         self.failure: str | None = None
         self.missing: set[str] = set()  # checkpoints that count and could not be stored, see _counts_as
 
@@ -204,9 +205,22 @@ class Recorder:
     def _upload(self, row: NewCheckpoint, folder: Path) -> None:
         patience = self._heart.settings.outage_seconds
         for file in row.files.values():
-            put = partial(self._store.put_file, folder / file["name"], f"{row.key}/{file['name']}")
+            put = partial(self._put, row, folder / file["name"])
             if self._heart.reach(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")
+        self._away = False
+
+    def _put(self, row: NewCheckpoint, path: Path) -> Digest:
+        """One try. The first that fails in passing is an event: until the store is back, all that follows waits."""
+        try:
+            return self._store.put_file(path, f"{row.key}/{path.name}")
+        except StoreTransient as error:
+            if not self._away:
+                self._away = True
+                message = redact(f"the store is away; the checkpoint at step {row.step} is tried again: {error}")
+                body = {"code": "store_away", "message": message, "step": row.step, "kind": row.kind}
+                self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
+            raise
 
 
 def _counts_as(row: NewCheckpoint) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from worker import lifeline
 
 ORDER_BYTES: Final = 64 << 10
+BORN_SECONDS: Final = 10.0  # for the first few lines of a child
 _CRASHED: Final = 70
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
@@ -63,7 +64,8 @@ class Zygote:
         os.close(fds[0])
         os.close(bearing)
         # Its end means that the child leads its group (or is dead): a signal sent to the group before finds nobody.
-        os.read(born, 1)
+        if not select.select([born], [], [], BORN_SECONDS)[0]:
+            os.kill(pid, signal.SIGKILL)  # stopped before it could lead: nobody else could reach it, and all would wait
         os.close(born)
         self._runners[pid] = order["runner"]
         self._say({"runner": order["runner"], "pid": pid})

@@ -40,7 +40,8 @@ MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png", "npz": "application/o
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 """Of pictures: whatever a name in one might smuggle in, no script and nothing from elsewhere."""
 PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
-EXAMPLE = {"kind": "average", "checkpoints": [{"job": "job_01jd0000000000000000000000"}, {"checkpoint": "ckpt_…"}]}
+SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
+EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
 REFUSALS = problems(404, 409, 413, 415)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -64,9 +65,10 @@ class Subject(BaseModel):
 
 
 class Analysis(BaseModel):
-    """An analysis: what was asked for, beside what became of it. `results` are the numbers, null in lists.
+    """An analysis: what was asked for, beside what became of it.
 
-    `pictures` are their URLs by name. The raw arrays are an npz file behind links.content.
+    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file at
+    links.content.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -102,7 +104,7 @@ class Analysis(BaseModel):
         200: {"model": Analysis, "description": "The first analysis of this Idempotency-Key"},
         **problems(400, 408, 409, 413, 415, 422, 507),
     },
-    openapi_extra=reads("AnalysisRequest", two_seeds=EXAMPLE),
+    openapi_extra=reads("AnalysisRequest", two_checkpoints=EXAMPLE),
 )
 def submit(
     body: Body,

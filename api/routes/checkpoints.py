@@ -17,6 +17,7 @@ from api.paging import Page, page
 from api.ranges import Span, requested, unchanged
 from core.errors import NotFound
 from core.jobs.checkpoints import CheckpointRow, get_checkpoint, list_checkpoints
+from core.jobs.pins import pin, unpin
 from core.store.base import Store, StoreMissing
 
 router = APIRouter(tags=["checkpoints"])
@@ -26,6 +27,7 @@ class Checkpoint(BaseModel):
     """Weights of a job after `step` optimizer steps. `sha256` and `bytes` are those of the content.
 
     `kind` is last (where a run goes on), best, swa, ema, or snapshot: a member of an ensemble, one checkpoint for each.
+    `pinned`: it stays until it is unpinned. `superseded`: only that keeps it, another one has taken its place.
     """
 
     id: str
@@ -39,6 +41,8 @@ class Checkpoint(BaseModel):
     sha256: str
     bytes: int
     created_at: str
+    pinned: bool
+    superseded: bool
     links: dict[str, str]
 
 
@@ -70,6 +74,29 @@ def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
 def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
     """One checkpoint."""
     return Json(_shown(get_checkpoint(service.db, caller.owner, checkpoint_id)))
+
+
+@router.post(
+    "/checkpoints/{checkpoint_id}/pin",
+    operation_id="pin_checkpoint",
+    response_model=Checkpoint,
+    responses=problems(404, 409, 413, 415),
+)
+def keep(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
+    """Keep a checkpoint whatever `checkpoints.keep_last` and the like say. Twice is the same; 409 as it is removed."""
+    return Json(_shown(pin(service.db, caller.owner, checkpoint_id)))
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}/pin",
+    operation_id="unpin_checkpoint",
+    status_code=204,
+    responses=problems(404, 413, 415),
+)
+def let_go(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Response:
+    """Take the pin away, twice is the same: what would not have been kept without it is removed soon."""
+    unpin(service.db, caller.owner, checkpoint_id)
+    return Response(status_code=204)
 
 
 LINK_SECONDS = 300
@@ -161,5 +188,7 @@ def _shown(row: CheckpointRow) -> dict[str, object]:
         "sha256": row.sha256,
         "bytes": row.bytes,
         "created_at": timestamp(row.created_at),
-        "links": {"self": own, "content": f"{own}/content", "job": f"/v1/jobs/{row.job_id}"},
+        "pinned": row.pinned_at is not None,
+        "superseded": bool(row.superseded),
+        "links": {"self": own, "content": f"{own}/content", "pin": f"{own}/pin", "job": f"/v1/jobs/{row.job_id}"},
     }

@@ -11,7 +11,7 @@ from api.deps import Running, Service
 from api.documents import Json
 from api.errors import STATUS
 from api.probes import broker_answers
-from core.db.migrate import is_behind
+from core.db.migrate import unfit
 from core.jobs.pulse import reconciler_lag
 
 router = APIRouter(tags=["health"])
@@ -90,7 +90,7 @@ def _database(service: Service) -> None:
 
 
 def _migrations(service: Service) -> str | None:
-    return "migrations are missing; run `basin migrate`" if is_behind(service.db) else None
+    return unfit(service.db)
 
 
 def _store(service: Service) -> None:

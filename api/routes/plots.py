@@ -14,6 +14,7 @@ from api.pictures import PICTURE, PictureQuery, Svg
 from api.routes.compare import Jobs, Names, subjects_of
 from api.routes.metrics import Step, split
 from core.errors import FieldProblem, InvalidRequest
+from core.jobs.asked import check_series
 from core.jobs.charts import Cut, job_chart, jobs_chart
 from core.jobs.comparison import XAxis, subjects
 from core.jobs.paths import path_map
@@ -80,6 +81,7 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     """Curves of a job; series that measure the same thing share a panel. Light or dark, as the reader prefers.
 
     Values that are NaN or infinite leave a gap, and a mark where it begins. With `kind=path` the way of a point.
+    A series that there is not, and that cannot come any more, gets 422 with the names that there are.
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
@@ -87,6 +89,7 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     if is_path(query):
         return Svg(path_map(service.db, [subject], from_=query.from_, to=query.to), query)
     names = None if query.series is None else query.series.split(",")
+    check_series(service.db, [subject], names or ())
     cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width, query.from_, query.to)
     return Svg(job_chart(service.db, subject, names, cut), query)
 
@@ -104,5 +107,7 @@ def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, servic
         return Svg(path_map(service.db, found), query)
     if query.series is None:
         raise InvalidRequest(errors=(FieldProblem("/query/series", "required", 'as in "val.loss"; or kind=path'),))
+    names = query.series.split(",")
+    check_series(service.db, found, names)
     cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width)
-    return Svg(jobs_chart(service.db, found, query.series.split(","), cut, mean=query.mean), query)
+    return Svg(jobs_chart(service.db, found, names, cut, mean=query.mean), query)

@@ -1,11 +1,23 @@
 """Bring a database to the newest schema, and say whether it is there."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from core.db.session import Database, open_database
+from core.db.tables import generation
+from core.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Releases of one generation can share a database, so that processes may be replaced one at a time. It grows with a
+# release that its forerunners cannot live with; the migration that comes with it says so in the database.
+GENERATION: Final = 1
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 _FILE = re.compile(r"(\d{4})_\w+\.py")
@@ -36,18 +48,54 @@ def is_behind(database: Database) -> bool:
     return (revision(database) or "") < head()
 
 
+def oldest_generation(database: Database) -> int | None:
+    """The oldest generation of releases that may run on a database with our schema or a newer one; None: any may."""
+    with database.read() as connection:
+        return connection.execute(select(generation.c.oldest)).scalar_one_or_none()
+
+
+def too_old(database: Database) -> str | None:
+    """Why this release must not run on a database with its schema or a newer one, and what to do; None: it may."""
+    oldest = oldest_generation(database)
+    if oldest is None or oldest <= GENERATION:
+        return None
+    return (
+        f"this release (generation {GENERATION}) is too old for the database, which takes generation {oldest} and "
+        "later; install a newer release here"
+    )
+
+
+def unfit(database: Database) -> str | None:
+    """Why this release cannot run on the database as it is, and what to do; None: it can."""
+    if is_behind(database):
+        return "the database does not have the schema of this release; run `basin migrate`"
+    return too_old(database)
+
+
 def upgrade(url: str) -> None:
-    """Run the migrations that are missing, all or none; several processes may call this at once."""
+    """Run the migrations that are missing, all or none; several processes may call this at once.
+
+    A schema that is newer than this release's stays as it is.
+
+    Raises:
+        Misconfigured: this release is too old for it.
+    """
     database = open_database(url, pool_size=1)
     try:
-        if not at_head(database):
-            _migrate(database)
+        if is_behind(database):
+            from alembic import command
+
+            with migrating(database) as config:
+                command.upgrade(config, "head")
+        elif problem := too_old(database):
+            raise Misconfigured(problem)
     finally:
         database.close()
 
 
-def _migrate(database: Database) -> None:
-    from alembic import command
+@contextmanager
+def migrating(database: Database) -> Iterator["Config"]:
+    """What alembic's commands need, in one transaction that no other migration can overlap."""
     from alembic.config import Config
 
     config = Config()
@@ -61,4 +109,4 @@ def _migrate(database: Database) -> None:
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        yield config

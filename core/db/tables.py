@@ -186,6 +186,8 @@ checkpoint = Table(
     Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
     Column("created_at", Number, nullable=False),
     Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
+    Column("pinned_at", Number),  # since when its owner wants it kept
+    Column("superseded", Integer),  # 1: only its pin keeps it, since another one has taken its place
     CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
     Index("ix_checkpoint_job_id_step", "job_id", "step"),
     Index("ix_checkpoint_status", "status"),
@@ -266,5 +268,14 @@ worker = Table(
     Column("release", Text, nullable=False),
     Column("started_at", Number, nullable=False),
     Column("seen_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+generation = Table(
+    "generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest", Integer, nullable=False),  # releases of earlier generations must not run on this database
+    CheckConstraint("id = 1", name="one"),
     sqlite_strict=True,
 )

@@ -59,25 +59,25 @@ def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
     """The database of these settings, else of those around us, for a command that works on it directly.
 
     Raises:
-        Misconfigured: it has the schema of an earlier release.
+        Misconfigured: it has the schema of an earlier release, or this release is too old for it.
         Unavailable: it is away; its own message may name hosts and users.
     """
-    from core.db.migrate import is_behind
+    from core.db.migrate import unfit
     from core.db.session import is_transient, open_database
     from core.errors import BasinError, Misconfigured, Unavailable
     from core.settings import Settings
 
     with closing(open_database((settings or Settings()).resolved_database_url(), pool_size=1)) as db:
         try:
-            behind = is_behind(db)
-            if not behind:
+            problem = unfit(db)
+            if problem is None:
                 yield db
         except Exception as error:
             if isinstance(error, BasinError) or not is_transient(error):
                 raise
             raise Unavailable("the database is away") from error
-    if behind:
-        raise Misconfigured("the database does not have the schema of this release; run `basin migrate`")
+    if problem:
+        raise Misconfigured(problem)
 
 
 @contextmanager

@@ -146,11 +146,17 @@ class Ensemble:
         return {**self._kept, "ensemble.counts": counts}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """What `tensors` gives now; releases before forks counted the occasions alone, for they missed none."""
+        if "ensemble.collected" in found:
+            return {**self._kept, "ensemble.collected": torch.tensor(self._collected)}
         return self.tensors()
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
         for name, kept in self._kept.items():
             kept.copy_(found[name])
-        self._collected, self._missed = found["ensemble.counts"].tolist()
+        if "ensemble.collected" in found:
+            self._collected, self._missed = int(found["ensemble.collected"]), 0
+        else:
+            self._collected, self._missed = found["ensemble.counts"].tolist()
         self._outputs = {}

@@ -174,6 +174,7 @@ def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:
     query = (
         select(known.id, known.step, known.kind)
         .where(known.job_id == recipe.job_id, known.status == "good", known.kind.in_(AVERAGED))
+        .where(known.superseded.is_(None))
         .order_by(known.kind.desc(), known.step)
     )
     for row_id, step, kind in connection.execute(query):

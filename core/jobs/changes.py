@@ -10,7 +10,8 @@ from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
 from core.errors import Conflict, FieldProblem, InvalidSpec, PreconditionFailed
 from core.jobs.checkpoints import in_use
-from core.jobs.state import State
+from core.jobs.pins import pinned
+from core.jobs.state import State, touch
 from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
 
@@ -63,7 +64,7 @@ def delete_job(db: Database, owner: str, job_id: str) -> None:
 
     Raises:
         NotFound: there is no such job of this owner.
-        Conflict: it has not ended, or a child needs its checkpoint; `extra` holds the current_status.
+        Conflict: it has not ended, a child needs its checkpoint, or one is pinned; `extra` holds the current_status.
     """
     with db.write() as connection:
         state = owned(connection, owner, job_id)
@@ -74,9 +75,14 @@ def delete_job(db: Database, owner: str, job_id: str) -> None:
         if child := in_use(connection, job_id):
             message = f"{child} still goes on from one of its checkpoints; delete it when that one has ended."
             raise Conflict(message, extra={"current_status": state.status.value, "needed_by": child})
+        if kept := pinned(connection, job_id):
+            message = f"Checkpoints of it are pinned: {', '.join(kept)}. Unpin them, and delete it then."
+            raise Conflict(message, extra={"current_status": state.status.value, "pinned": kept})
         connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY))
-        connection.execute(update(job).where(job.c.id == job_id).values(owner=NOBODY))
+        gone = update(job).where(job.c.id == job_id).values(owner=NOBODY).returning(job.c.parent_id)
+        if parent := connection.execute(gone).scalar_one():
+            touch(connection, parent)  # it shows its children
 
 
 def _merged(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

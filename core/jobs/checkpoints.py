@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Subquery, and_, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, Subquery, and_, case, insert, literal, or_, select, update
 
 from core.db.session import Database, now
 from core.db.tables import analysis_input, checkpoint, job, job_state
@@ -58,6 +58,8 @@ class CheckpointRow:
     manifest: dict[str, Any]
     status: str
     created_at: float
+    pinned_at: float | None
+    superseded: int | None
 
 
 def record_checkpoint(
@@ -73,7 +75,8 @@ def record_checkpoint(
     A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
     kind `last` the newest `keep_last` and the best `keep_best` stay, of `cycle_end` the newest `keep_cycles`, of kind
     `snapshot` as many as the ensemble has members. Behind a resumable one there is nothing: who goes back takes back
-    what came later. What must go is only marked here: the reconciler removes the objects, then the rows.
+    what came later. Pinned ones stay besides all that, and no run goes on from those that were taken back. What must go
+    is only marked here: the reconciler removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -83,7 +86,7 @@ def record_checkpoint(
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _doom(connection, fence.job_id, _superseded(connection, fence.job_id, row, resumable=resumable))
+        _supersede(connection, fence.job_id, _replaced(connection, fence.job_id, row, resumable=resumable))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
@@ -98,7 +101,7 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
-        _doom(connection, fence.job_id, _unkept(connection, fence.job_id, row.kind))
+        prune(connection, fence.job_id, row.kind)
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -247,7 +250,7 @@ def origin_of(connection: Connection, job_id: str) -> CheckpointRow | None:
     return None if found is None else _as_row(found)
 
 
-def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
+def _replaced(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
     known = checkpoint.c
     same = known.kind == row.kind if row.kind == "best" else and_(known.kind == row.kind, known.step == row.step)
     void = or_(same, and_(known.step > row.step, known.status == "good")) if resumable else same
@@ -255,8 +258,16 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resu
     return connection.execute(query).scalars().all()
 
 
+def prune(connection: Connection, job_id: str, kind: str) -> None:
+    """Mark those of a kind that are too many; the job's state row is locked by the caller."""
+    doom(connection, job_id, _unkept(connection, job_id, kind))
+
+
 def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
-    """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest."""
+    """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest.
+
+    Pinned ones are not counted, so that there are always enough others to go on from.
+    """
     whose, text = connection.execute(select(job.c.kind, job.c.spec).where(job.c.id == job_id)).one()
     spec = json.loads(text)
     policy = Checkpoints.model_validate(spec["checkpoints"]) if whose == "train" else Checkpoints()
@@ -267,7 +278,7 @@ def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     row = checkpoint.c
     query = (
         select(row.id, row.step, row.metrics)
-        .where(row.job_id == job_id, row.kind == kind, row.status == "good")
+        .where(row.job_id == job_id, row.kind == kind, row.status == "good", row.pinned_at.is_(None))
         .order_by(row.step.desc(), row.id.desc())
     )
     rows = connection.execute(query).all()
@@ -289,12 +300,20 @@ def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
     return [id_ for _, _, id_ in sorted(judged)[: policy.keep_best]]
 
 
-def _doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
-    """Mark them for removal, but those that another job still goes on from."""
+def doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
+    """Mark them for removal, but those that are pinned or that another job still goes on from."""
     if ids:
-        mine = checkpoint.c.id
-        connection.execute(
-            update(checkpoint)
-            .where(mine.in_(ids), mine.not_in(select(_loans(job_id).c.checkpoint_id)))
-            .values(status="doomed"),
-        )
+        row = checkpoint.c
+        free = and_(row.id.in_(ids), row.id.not_in(select(_loans(job_id).c.checkpoint_id)))
+        connection.execute(update(checkpoint).where(free, row.pinned_at.is_(None)).values(status="doomed"))
+
+
+def _supersede(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
+    """Their place is taken: they go, and the pinned among them stay as weights alone."""
+    doom(connection, job_id, ids)
+    if ids:
+        row = checkpoint.c
+        aside = and_(row.id.in_(ids), row.pinned_at.is_not(None), row.status == "good")
+        lent = row.id.in_(select(_loans(job_id).c.checkpoint_id))
+        values = {"superseded": 1, "resumable": case((lent, row.resumable), else_=0)}
+        connection.execute(update(checkpoint).where(aside).values(**values))

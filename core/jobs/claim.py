@@ -123,7 +123,8 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
     if plan_json is None:
         plan = plan_for(spec)
-        facts["plan"] = plan.model_dump_json()
+        # What is not set is not named: a worker of the release before may have to go on with it.
+        facts["plan"] = plan.model_dump_json(exclude_none=True)
         _settle_needs(connection, taken.job_id, plan)
     else:
         plan = ExecutionPlan.model_validate_json(plan_json)

@@ -24,9 +24,11 @@ def check_queue(connection: Connection, owner: str, most: int | None) -> None:
     if most is None:
         return
     _take_turn(connection, owner)
-    if _count(connection, owner, Status.QUEUED, Status.PAUSED) >= most:
-        message = f"{most} jobs are queued or paused already, which is as many as this key may have."
-        raise QuotaExceeded(message, extra={"limit": "queued_jobs", "allowed": most})
+    used = _count(connection, owner, Status.QUEUED, Status.PAUSED)
+    if used >= most:
+        what = "1 job is" if used == 1 else f"{used} jobs are"
+        message = f"{what} queued or paused already, and this key may have {most}; cancel some, or let them run."
+        raise QuotaExceeded(message, extra={"limit": "queued_jobs", "allowed": most, "used": used})
 
 
 def check_storage(connection: Connection, owner: str, most: int | None) -> None:

@@ -1,13 +1,15 @@
 """A stretch of a job's past that can be trained again: from one checkpoint, or the start, to the next one."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from core.db.session import Database
-from core.db.tables import job
+from core.db.tables import event, job
 from core.errors import InvalidSpec, NotFound
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable, origin_of
 from core.recipe.plan import ExecutionPlan
@@ -20,6 +22,7 @@ class Past:
 
     `resume` says how faithful its own last resume was; None: it never resumed. A child begins at its parent's
     checkpoint `origin`, without the parts `anew`, or with the weights of `initial`; `whole`: that is still there.
+    `begins` are the steps at which its attempts began; after those in `remedies` the plan was another one.
     """
 
     job_id: str
@@ -31,14 +34,17 @@ class Past:
     anew: tuple[str, ...]
     initial: CheckpointRow | None
     whole: bool
+    begins: Mapping[int, int]
+    remedies: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """From `begin` (None: the start) to `end`."""
+    """From `begin` (None: the start) to `end`, as it was computed there."""
 
     begin: CheckpointRow | None
     end: CheckpointRow
+    plan: ExecutionPlan
 
 
 def read_past(db: Database, job_id: str) -> Past:
@@ -56,6 +62,7 @@ def read_past(db: Database, job_id: str) -> Past:
         if row is not None and row.parent_verb in {"retry", "fork"} and row.parent_step:
             origin = origin_of(connection, job_id)
         initial = find_checkpoint(connection, row.initial_id) if row is not None and row.initial_id else None
+        begins, remedies = _attempts(connection, job_id)
     if row is None:
         raise NotFound("There is no job with this id.")
     if row.plan is None or not checkpoints:
@@ -69,32 +76,78 @@ def read_past(db: Database, job_id: str) -> Past:
     else:
         whole = row.initial_id is None or initial is not None
     anew = tuple(row.anew or ())
-    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole)
+    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, remedies)
+
+
+def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], frozenset[int]]:
+    """The step at which each attempt began, and the attempts after which the plan was changed."""
+    row = event.c
+    query = select(row.attempt, row.type, row.data).where(row.job_id == job_id, row.type.in_(("status", "warning")))
+    begins, remedies = {}, set()
+    for attempt, kind, data in connection.execute(query.order_by(row.id)):
+        if kind == "status" and data["status"] == "running":
+            found = re.search(r", from step (\d+)$", data["detail"])
+            begins[attempt] = int(found[1]) if found else 0
+        if kind == "warning" and data.get("code") == "remedy":
+            remedies.add(attempt)
+    return begins, frozenset(remedies)
 
 
 def stretch(past: Past, start: int | None) -> Stretch:
     """From the checkpoint at step `start` (0: the start) to the next one that training alone leads to.
 
-    None: from the oldest checkpoint, or from the start where there is only one.
+    None: from the oldest checkpoint with such a one, or from the start where there is only one.
 
     Raises:
-        NotFound: there is no such checkpoint, or none behind it.
+        NotFound: there is no such checkpoint, or none behind it that one plan led to.
     """
     rows = past.checkpoints
-    begin = next((row for row in rows if row.step == start), None)
     if start is None and len(rows) > 1:
-        begin = rows[0]
+        return _first(past)
+    begin = next((row for row in rows if row.step == start), None)
     if start and begin is None:
         known = ", ".join(str(row.step) for row in rows)
         raise NotFound(f"There is no checkpoint at step {start}; there are 0 (the start), {known}.")
     if begin is None and not past.whole:
         raise NotFound("The checkpoint that this job began with is gone; begin at one of its own with --from.")
-    begin = begin or past.origin
+    return _from(past, begin or past.origin)
+
+
+def _first(past: Past) -> Stretch:
+    """From the oldest checkpoint that can be compared with a later one."""
+    for row in past.checkpoints[:-2]:
+        with suppress(NotFound):
+            return _from(past, row)
+    return _from(past, past.checkpoints[-2])
+
+
+def _from(past: Past, begin: CheckpointRow | None) -> Stretch:
     first = begin.step if begin else 0
-    end = next((row for row in rows if row.step > first and _repeats(row, past.spec)), None)
+    end = next((row for row in past.checkpoints if row.step > first and _repeats(row, past.spec)), None)
     if end is None:
         raise NotFound(f"Behind step {first} there is no checkpoint that one could train to.")
-    return Stretch(begin, end)
+    attempts = _made(past, first, end)
+    if changed := past.remedies & set(attempts[:-1]):
+        step = past.begins[attempts[attempts.index(max(changed)) + 1]]
+        raise NotFound(
+            f"Between the steps {first} and {end.step} the job ran out of memory, and went on from step {step} with "
+            "fewer examples at once. That checkpoint is gone, so these bits cannot be compared; begin elsewhere with "
+            "--from."
+        )
+    size = end.manifest.get("environment", {}).get("micro_batch")
+    return Stretch(begin, end, past.plan.model_copy(update={"micro_batch": size}))
+
+
+def _made(past: Past, first: int, end: CheckpointRow) -> list[int]:
+    """The attempts, in order, from the one that went on from step `first` to the one that wrote `end`.
+
+    Each began at the newest checkpoint, so what it began at is the work of the last one before it that began earlier.
+    Those in between left nothing, but they may have changed the plan: they are counted too.
+    """
+    found = [end.attempt]
+    while past.begins.get(found[0], 0) > first:
+        found.insert(0, found[0] - 1)
+    return found
 
 
 def is_final(row: CheckpointRow) -> bool:

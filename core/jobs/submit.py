@@ -14,6 +14,7 @@ from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.limits import check_queue, check_storage
+from core.jobs.state import touch
 from core.jobs.warmstart import origin
 from core.lifecycle import Desired, Status
 from core.recipe.analyses import AnalysisSpec
@@ -155,3 +156,5 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
         pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]
         connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
+    if parent := (facts or begins).get("parent_id"):
+        touch(connection, parent)  # it shows its children

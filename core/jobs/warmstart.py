@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select
 
 from core.db.tables import checkpoint, job
 from core.errors import FieldProblem, InvalidSpec
@@ -54,7 +54,9 @@ def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Ch
         select(row.id, row.job_id, row.step, row.kind, job.c.spec)
         .join(job, job.c.id == row.job_id)
         .where(job.c.owner == owner, job.c.kind == "train", row.status == "good")
-        .where(row.id == start.checkpoint if start.checkpoint else row.job_id == start.job)
+        .where(
+            row.id == start.checkpoint if start.checkpoint else and_(row.job_id == start.job, row.superseded.is_(None))
+        )
         .order_by(row.step.desc(), row.id.desc())
         .with_for_update(read=True, of=checkpoint)
     )

@@ -30,6 +30,7 @@ Key = Annotated[
 As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
+Pinned = Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="As in ckpt_01…")]
 Pairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="As in team=vision.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in optimizer.lr=0.01.")]
 
@@ -79,6 +80,7 @@ def submit(  # noqa: PLR0913 - a command's options
     raise typer.Exit(deeds.submit(session, path, changes or (), watch=follow))
 
 
+@app.command("ls", hidden=True)
 @app.command("ps", hidden=True)
 @app.command("list")
 def list_jobs(  # noqa: PLR0913 - as above
@@ -94,7 +96,7 @@ def list_jobs(  # noqa: PLR0913 - as above
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """List jobs, newest first (also: ps)."""
+    """List jobs, newest first (also: ls, ps)."""
     from basin import deeds
 
     search = deeds.Search(status or None, metadata or (), q)
@@ -126,6 +128,7 @@ def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     url: Url = None,
+    key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
     """Print what a job said: its log lines and warnings.
@@ -134,7 +137,25 @@ def logs(
     """
     from basin import deeds
 
-    raise typer.Exit(deeds.logs(deeds.Session(url, output is Output.JSON), job, follow=follow))
+    raise typer.Exit(deeds.logs(deeds.Session(url, output is Output.JSON, key), job, follow=follow))
+
+
+@app.command()
+def events(  # noqa: PLR0913 - a command's options
+    *,
+    job: JobId,
+    types: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of status, checkpoint, log, warning; else all.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Print what happened to a job: time, attempt, and what it was. As in: basin events job_01… --types warning"""
+    from basin import deeds
+
+    raise typer.Exit(deeds.events(deeds.Session(url, output is Output.JSON, key), job, types, follow=follow))
 
 
 @app.command()
@@ -249,6 +270,25 @@ def delete(
 
 
 @app.command()
+def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
+    """Keep checkpoints whatever `checkpoints.keep_last` says. As in: basin pin ckpt_01…
+
+    `basin show JOB` lists the checkpoints of a job.
+    """
+    from basin import deeds
+
+    raise typer.Exit(deeds.pin(deeds.Session(url, output is Output.JSON, key), checkpoints))
+
+
+@app.command()
+def unpin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
+    """Take the pins of checkpoints away; what would not have been kept goes. As in: basin unpin ckpt_01…"""
+    from basin import deeds
+
+    raise typer.Exit(deeds.unpin(deeds.Session(url, output is Output.JSON, key), checkpoints))
+
+
+@app.command()
 def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """List the workers and their slots."""
     from basin import deeds
@@ -302,6 +342,45 @@ def plot(  # noqa: PLR0913 - a command's options
 
     look = {"kind": kind, "x": x, "y": y}
     raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, look))
+
+
+@app.command()
+def analyze(  # noqa: PLR0913 - a command's options
+    *,
+    what: Annotated[
+        list[str], typer.Argument(metavar="JOB[:WEIGHTS]|CHECKPOINT...", help="As in job_01…, job_01…:swa, ckpt_01…")
+    ],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="landscape, sharpness, interpolation …")],
+    changes: Changes = None,
+    to: Annotated[str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; else named by id.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save what comes out.")] = True,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Look at weights: their loss landscape, how flat they are, what lies between them.
+
+    As in: basin analyze JOB --kind landscape --set steps=51
+    """
+    from basin import deeds, looking
+
+    session = deeds.Session(url, output is Output.JSON, key)
+    raise typer.Exit(looking.analyze(session, what, kind, changes or (), to=to, wait=wait))
+
+
+@app.command()
+def analyses(
+    *,
+    job: Annotated[str | None, typer.Option(help="Those that look at this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """List your analyses."""
+    from basin import deeds, looking
+
+    raise typer.Exit(looking.listing(deeds.Session(url, output is Output.JSON, key), job, limit))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from basin.errors import BadAnswer, Unreachable
 from basin.events import stream
 from basin.fetch import fetch
-from basin.shapes import Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -184,6 +184,29 @@ class Client:
             raise BadAnswer(f"{path} answered with something other than a picture")
         return answer.text
 
+    def analyze(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Analysis:
+        """Asks for an analysis: {"kind": "landscape", "job": "job_…", …}. Its id works wherever a job's does, too."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return shaped(Analysis, self._transport.post("/v1/analyses", body=dict(request), headers=headers))
+
+    def analysis(self, analysis_id: str) -> Analysis:
+        """One analysis with its numbers."""
+        return shaped(Analysis, self._transport.get(job_path(analysis_id)))
+
+    def analyses(
+        self, *, job: str | None = None, status: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> Analyses:
+        """A page of analyses, newest first; of one job if asked."""
+        params = {"job": job, "status": status, "after": after, "limit": limit}
+        return shaped(Analyses, self._transport.get("/v1/analyses", params=params))
+
+    def save(self, analysis: Analysis, folder: Path | str) -> tuple[Path, ...]:
+        """Writes its pictures and its arrays (result.npz) into a folder."""
+        paths = {"result.npz": job_path(analysis.id, "content"), **analysis.pictures}
+        return tuple(
+            fetch(self._transport, path, Path(folder, Path(name).name), sha256=None) for name, path in paths.items()
+        )
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""
         body = parsed(self._transport.get(job_path(job_id, "checkpoints")))
@@ -191,13 +214,20 @@ class Client:
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """One checkpoint."""
-        return shaped(Checkpoint, self._transport.get(f"/v1/checkpoints/{quote(checkpoint_id, safe='')}"))
+        return shaped(Checkpoint, self._transport.get(checkpoint_path(checkpoint_id)))
+
+    def pin(self, checkpoint_id: str) -> Checkpoint:
+        """Keeps a checkpoint whatever the job's `checkpoints` say. Twice is the same; Problem (409) when it goes."""
+        return shaped(Checkpoint, self._transport.post(checkpoint_path(checkpoint_id, "pin")))
+
+    def unpin(self, checkpoint_id: str) -> None:
+        """Takes the pin away; what would not have been kept without it is removed soon. Twice is the same."""
+        self._transport.delete(checkpoint_path(checkpoint_id, "pin"))
 
     def download(self, checkpoint: Checkpoint | str, path: Path | str) -> Path:
         """Writes a checkpoint's safetensors to `path`, whole or not at all; raises DigestMismatch on wrong bytes."""
         known = self.checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
-        content = f"/v1/checkpoints/{quote(known.id, safe='')}/content"
-        return fetch(self._transport, content, Path(path), sha256=known.sha256)
+        return fetch(self._transport, checkpoint_path(known.id, "content"), Path(path), sha256=known.sha256)
 
     def catalog(self, kind: str | None = None) -> dict[str, Any]:
         """What can be trained and how: names, summaries, papers, JSON schemas, defaults."""
@@ -253,8 +283,14 @@ class Client:
 
 
 def job_path(job_id: str, *rest: str) -> str:
-    """The path of a job; the id is quoted, so that a slip like '../x' stays inside."""
-    return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
+    """The path of a job or an analysis; the id is quoted, so that a slip like '../x' stays inside."""
+    noun = "/v1/analyses" if job_id.startswith("an_") else "/v1/jobs"
+    return "/".join([noun, quote(job_id, safe=""), *rest])
+
+
+def checkpoint_path(checkpoint_id: str, *rest: str) -> str:
+    """The path of a checkpoint, quoted as above."""
+    return "/".join(["/v1/checkpoints", quote(checkpoint_id, safe=""), *rest])
 
 
 def shaped(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
 from basin.errors import BadFile, BasinError, NotThere
-from basin.follow import SAID, entries, follow
+from basin.follow import KEPT, SAID, entries, follow
 from basin.shapes import Checkpoint, Job, Warned
 
 PREFERRED = ("swa", "ema", "best", "last")
@@ -118,6 +118,21 @@ def logs(session: Session, job_id: str, *, follow: bool) -> int:
     return 0
 
 
+def events(session: Session, job_id: str, types: str | None, *, follow: bool) -> int:
+    """What has happened to a job, and on request what happens until it ends; JSON as above."""
+    wanted = tuple(types.split(",")) if types else KEPT
+    with session.client() as client:
+        client.get(job_id)
+        try:
+            found = entries(client, job_id, wanted) if follow else client.past_events(job_id, types=wanted)
+            for event in found:
+                screen.events_line(event, as_json=session.json)
+        except KeyboardInterrupt:
+            goes_on(session, job_id)
+            return 130
+    return 0
+
+
 def listing(session: Session, search: Search, after: str | None, limit: int) -> int:
     """A page of jobs."""
     wanted = pairs(search.metadata)
@@ -131,8 +146,12 @@ def listing(session: Session, search: Search, after: str | None, limit: int) -> 
 
 
 def show(session: Session, job_id: str) -> int:
-    """One job with everything that is known about it."""
+    """One job, or one analysis, with everything that is known about it."""
     with session.client() as client:
+        if job_id.startswith("an_"):
+            from basin.looking import shown
+
+            return shown(session, client, client.analysis(job_id), save=False)
         job = client.get(job_id)
         if session.json:
             screen.as_json(job.raw())
@@ -153,9 +172,7 @@ def tell(session: Session, verb: Verb, job_ids: Sequence[str]) -> int:
             try:
                 job = getattr(client, verb)(job_id)
             except BasinError as error:
-                screen.say(f"{job_id}:", stderr=True)
-                screen.failure(error)
-                failed = 1
+                failed = refused(job_id, error)
                 continue
             answers.append(job.raw())
             if not session.json:
@@ -205,12 +222,50 @@ def delete(session: Session, job_ids: Sequence[str]) -> int:
             try:
                 client.delete(job_id)
             except BasinError as error:
-                screen.say(f"{job_id}:", stderr=True)
-                screen.failure(error)
-                failed = 1
+                failed = refused(job_id, error)
             else:
                 screen.say(f"{job_id}  deleted", stderr=session.json)
     return failed
+
+
+def pin(session: Session, checkpoint_ids: Sequence[str]) -> int:
+    """Pins checkpoints; each that cannot be is an error, the others are pinned all the same."""
+    failed = 0
+    answers: list[dict[str, Any]] = []
+    with session.client() as client:
+        for checkpoint_id in checkpoint_ids:
+            try:
+                kept = client.pin(checkpoint_id)
+            except BasinError as error:
+                failed = refused(checkpoint_id, error)
+                continue
+            answers.append(kept.raw())
+            if not session.json:
+                screen.say(f"{kept.id}  pinned  ({kept.kind} weights of step {kept.step})")
+    if session.json:
+        screen.as_json(answers)
+    return failed
+
+
+def unpin(session: Session, checkpoint_ids: Sequence[str]) -> int:
+    """Takes pins away, as above."""
+    failed = 0
+    with session.client() as client:
+        for checkpoint_id in checkpoint_ids:
+            try:
+                client.unpin(checkpoint_id)
+            except BasinError as error:
+                failed = refused(checkpoint_id, error)
+            else:
+                screen.say(f"{checkpoint_id}  unpinned", stderr=session.json)
+    return failed
+
+
+def refused(about: str, error: BasinError) -> int:
+    """One of several that were asked for could not be done; the exit code that follows."""
+    screen.say(f"{about}:", stderr=True)
+    screen.failure(error)
+    return 1
 
 
 def workers(session: Session) -> int:
@@ -277,7 +332,7 @@ def plot(session: Session, job_ids: Sequence[str], series: str | None, target: s
 
 def chosen(checkpoints: Sequence[Checkpoint], kind: str | None, job_id: str) -> Checkpoint:
     """The newest checkpoint of the wanted kind, or of the most wanted kind that there is."""
-    by_kind = {one.kind: one for one in sorted(checkpoints, key=lambda one: one.step)}
+    by_kind = {one.kind: one for one in sorted(checkpoints, key=lambda one: (not one.superseded, one.step))}
     for wanted in (kind,) if kind else PREFERRED:
         if wanted in by_kind:
             return by_kind[wanted]

@@ -1,7 +1,7 @@
 """Watching a job from a terminal: a bar that moves where the terminal can, plain lines everywhere else."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -14,6 +14,7 @@ from basin.shapes import Event, Job
 FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0  # seconds between lines of progress in a log file: a long job says less
 RETRY_SECONDS = 10.0  # for a stream that broke; then the job is polled
 SAID = ("log", "warning")
+KEPT = ("status", "checkpoint", "log", "warning")  # all that stand in a job's list of events
 Show = Callable[[Job], None]
 
 
@@ -96,15 +97,15 @@ def live(client: Client, job: Job) -> Iterator[Job]:
         yield job
 
 
-def entries(client: Client, job_id: str) -> Iterator[Event]:
-    """What the job says, until it ended: live, and by polling where that cannot be had."""
+def entries(client: Client, job_id: str, types: Sequence[str] = SAID) -> Iterator[Event]:
+    """What the job says, or what else happens to it, until it ended: live, and by polling where that cannot be had."""
     last: str | None = None
     try:
-        for event in client.events(job_id, types=SAID, patience=RETRY_SECONDS):
+        for event in client.events(job_id, types=types, patience=RETRY_SECONDS):
             last = event.cursor
             yield event
     except BasinError:
         for _ in client.changes(job_id):
-            for event in client.past_events(job_id, types=SAID, after=last):
+            for event in client.past_events(job_id, types=types, after=last):
                 last = event.cursor
                 yield event

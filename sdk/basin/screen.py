@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from basin.errors import BasinError, Problem, Unreachable
-from basin.shapes import Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
 SHOWN_RECIPE = (
@@ -68,11 +68,38 @@ def entry(event: Event, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
         return
-    at = event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
     level = event.data.get("level") or event.type
     first, *rest = str(event.data.get("message") or "").splitlines() or [""]
     quoted = str(event.data.get("stderr") or "").splitlines()
-    say(f"{at}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
+    say(f"{moment(event)}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
+
+
+def happened(event: Event) -> str:
+    """What an event says, in one line."""
+    data = event.data
+    match event.type:
+        case "status":
+            return "  ".join(str(word) for word in (data.get("status"), data.get("detail")) if word)
+        case "checkpoint":
+            return f"{data.get('kind')} of step {data.get('step')}  {data.get('id')}"
+        case "warning":
+            return f"{data.get('code')}: {data.get('message') or ''}"
+        case _:
+            return str(data.get("message") or "")
+
+
+def events_line(event: Event, *, as_json: bool) -> None:
+    """A line of a job's history. Programs get a JSON document a line."""
+    if as_json:
+        print(json.dumps(event.raw()), flush=True)  # noqa: T201
+        return
+    first, *_ = happened(event).splitlines() or [""]
+    say(f"{moment(event)}  {event.attempt:>3}  {event.type:<10}  {first}")
+
+
+def moment(event: Event) -> str:
+    """When it happened, to the second."""
+    return event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
@@ -101,6 +128,30 @@ def jobs(page: Page, *, searched: bool = False) -> None:
     console().print(table(("job", "status", "done", "age", "name"), rows))
     if page.has_more:
         say(f"There are more:  basin list --after {page.last_id}")
+
+
+def analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
+    """How far an analysis is, or how it ended; and its numbers one by one."""
+    detail = None if found.status_detail == found.stop_reason else found.status_detail
+    of = ", ".join(f"{one['job']} {one['kind'] or 'recipe'} {one['step']}" for one in found.subjects)
+    lines = [("analysis", found.id), ("name", found.name), ("kind", found.kind), ("looks at", of)]
+    pairs([*lines, ("status", found.status), ("detail", detail), ("done", done(found.progress))])
+    if found.error:
+        say(f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else []))
+    if (found.results or {}).get("partial"):
+        say("partial: it was cancelled before it had seen everything")
+    pairs([(name, value) for name, value in numbers if name != "partial"])
+
+
+def analyses(page: Analyses) -> None:
+    """A list of analyses, one line each."""
+    if not page.data:
+        say("No analyses yet. Ask for one:  basin analyze JOB --kind landscape")
+        return
+    rows = [
+        (one.id, one.kind, one.status, done(one.progress), age(one.created_at), one.name or "") for one in page.data
+    ]
+    console().print(table(("analysis", "kind", "status", "done", "age", "name"), rows))
 
 
 def fleet(found: Sequence[Worker]) -> None:
@@ -190,8 +241,10 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
     pairs(lines)
     ending(job)
     if checkpoints:
-        rows = [(one.kind, str(one.step), size(one.bytes), one.id) for one in checkpoints]
-        console().print(table(("weights", "step", "size", "checkpoint"), rows))
+        rows = [
+            (one.kind, str(one.step), size(one.bytes), one.id, "pinned" if one.pinned else "") for one in checkpoints
+        ]
+        console().print(table(("weights", "step", "size", "checkpoint", ""), rows))
 
 
 def pairs(lines: Sequence[tuple[str, str | None]]) -> None:

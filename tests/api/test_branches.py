@@ -49,6 +49,29 @@ def test_a_retry_is_a_new_job(client: TestClient, service: Service, headers: dic
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
+@pytest.mark.parametrize("verb", ["retry", "fork", "from"])
+def test_a_parent_that_gains_or_loses_a_child_has_another_etag(
+    client: TestClient, service: Service, headers: dict[str, str], verb: str
+) -> None:
+    """`children` is a part of the job: who polls with If-None-Match would never hear of it."""
+    path = failed(service)
+    seen = [client.get(path, headers=headers)]
+    if verb == "from":
+        body = {"model": {"name": "mlp", "hidden": [8]}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}}
+        job = path.removeprefix("/v1/jobs/")
+        answer = client.post("/v1/jobs", headers=headers, json=body | {"epochs": 2, "from": {"job": job}})
+    else:
+        answer = client.post(f"{path}/{verb}", headers=headers)
+    assert answer.status_code == 201, answer.text
+    child = answer.json()["links"]
+    seen.append(client.get(path, headers=headers | {"If-None-Match": seen[0].headers["etag"]}))
+    client.post(child["cancel"], headers=headers)
+    assert client.delete(child["self"], headers=headers).status_code == 204
+    seen.append(client.get(path, headers=headers | {"If-None-Match": seen[1].headers["etag"]}))
+    assert [one.status_code for one in seen] == [200, 200, 200]
+    assert [len(one.json()["children"]) for one in seen] == [0, 1, 0]
+
+
 def test_the_rest_is_guessed_by_the_childs_own_pace(
     client: TestClient, service: Service, headers: dict[str, str]
 ) -> None:

@@ -132,7 +132,7 @@ def test_any_minute_holds_as_many_requests_as_allowed(database: Database, clock:
     clock.now -= 2  # 58 s after the first
     with pytest.raises(QuotaExceeded) as refused:
         ring.count("key_a", limits)
-    told = {"limit": "requests_per_minute", "allowed": 5, "retry_after_seconds": 2}
+    told = {"limit": "requests_per_minute", "allowed": 5, "used": 5, "retry_after_seconds": 2}
     assert refused.value.extra == told
     ring.count("key_b", limits)
     clock.now += 2

@@ -14,7 +14,10 @@ from api.deps import Service
 from api.routes.schedules import EXAMPLE
 from api.table import Csv
 from core.jobs.fence import Fence
+from core.jobs.finish import Ending, finish
 from core.jobs.submit import submit
+from core.jobs.verbs import cancel
+from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
 from tests.api.test_metrics import put
@@ -94,6 +97,30 @@ def test_jobs_are_compared(client: TestClient, service: Service) -> None:
     assert (found["low"][0], found["high"][0]) == (pytest.approx(2 - 12.706205), pytest.approx(2 + 12.706205))
     assert found["interpolated"] is False
     assert body["series"]["lr"]["x"] == []
+
+
+def test_series_that_there_are_not(client: TestClient, service: Service) -> None:
+    """A slip is told at once; what a job may still have to say is waited for until it ends."""
+    fence, waiting = started(service), submit(service.db, small_spec(), owner="local").job_id
+    path = f"/v1/jobs/{fence.job_id}/plot.svg"
+    assert "val.los" in pictured(client, path, series="val.los").texts(), "it has no points at all yet"
+    put(service, fence, "train.loss", [2.0, 1.0])
+    put(service, fence, "val.accuracy", [0.1, 0.99])
+    for allowed in ("val.loss", "test.accuracy", "train.loss,swa.val.loss"):
+        pictured(client, path, series=allowed)
+    slips = {"val.acuracy": 'did you mean "val.accuracy"?', "train.lsos": 'did you mean "train.loss"?', "qqq": None}
+    for slip, hint in slips.items():
+        both = {"jobs": f"{fence.job_id},{waiting}", "series": f"train.loss,{slip}"}
+        for answer in (client.get(path, params={"series": slip}), client.get("/v1/metrics/plot.svg", params=both)):
+            assert answer.status_code == 422, slip
+            message = f'there is no series "{slip}"; there are: train.loss, val.accuracy'
+            assert answer.json()["errors"] == [{"pointer": "/query/series", "message": message, "hint": hint}]
+    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    assert client.get(path, params={"series": "val.loss"}).status_code == 422
+    assert client.get(path, params={"series": "val.accuracy"}).status_code == 200
+    cancel(service.db, "local", waiting)
+    nothing = client.get(f"/v1/jobs/{waiting}/plot.svg", params={"series": "val.loss"})
+    assert "there are: none" in nothing.json()["errors"][0]["message"]
 
 
 def test_a_picture_of_a_job(client: TestClient, service: Service) -> None:

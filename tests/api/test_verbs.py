@@ -20,19 +20,8 @@ from core.jobs.verbs import cancel, pause
 from core.lifecycle import Status
 from core.settings import Limits
 from tests.api.conftest import service_of
+from tests.api.reference import AFTER, VERBS
 from tests.support.jobs import OWNER, new_checkpoint, running, submitted, taken
-
-VERBS = ("cancel", "pause", "resume")
-STATUS_AFTER = {  # what each verb leads to, written down by hand; None: 409
-    "queued": ("cancelled", "paused", "queued"),
-    "running": ("cancelling", "pausing", "running"),
-    "pausing": ("cancelling", "pausing", "running"),
-    "paused": ("cancelled", "paused", "queued"),
-    "cancelling": ("cancelling", None, None),
-    "succeeded": (None, None, None),
-    "failed": (None, None, None),
-    "cancelled": ("cancelled", None, None),
-}
 
 
 def job_that_is(status: str, db: Database) -> str:
@@ -60,13 +49,13 @@ def headers(service: Service) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-@pytest.mark.parametrize("status", STATUS_AFTER)
+@pytest.mark.parametrize("status", AFTER)
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_in_each_state_twice(
     client: TestClient, service: Service, headers: dict[str, str], status: str, verb: str
 ) -> None:
     job_id = job_that_is(status, service.db)
-    expected = STATUS_AFTER[status][VERBS.index(verb)]
+    expected = AFTER[status][VERBS.index(verb)]
     seen = []
     for _ in range(2):
         answer = client.post(f"/v1/jobs/{job_id}/{verb}", headers=headers)
@@ -99,7 +88,7 @@ def test_all_verbs_at_once_in_any_order(
         assert (view.status in gone) is (cancels or status == "cancelling")
         path = [moment.status for moment in view.timeline]
         for before, after in pairwise(path):
-            assert after in {*STATUS_AFTER[before], "running"} - {None, before}, path
+            assert after in {*AFTER[before], "running"} - {None, before}, path
 
 
 def test_a_pause_takes_effect_and_a_resume_sends_a_hint(

@@ -111,25 +111,30 @@ def at_a_random_moment(truth: Truth) -> Callable[[Service, str], None]:
     return wait
 
 
+def assert_same(service: Service, job_id: str, truth: Truth) -> None:
+    """The oracle: the job succeeded with the very bits of the undisturbed run, and all that is written down fits."""
+    job = service.ended(job_id)
+    assert (job["status"], job["stop_reason"], job["error"]) == ("succeeded", "completed", None), job
+    assert job["results"] == truth.results
+    assert job["progress"]["step"] == truth.steps
+    newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
+    assert newest == truth.digests
+    with service.database() as db:
+        assert list(Ledger(db, None).findings()) == []
+        found = series(db, job_id)
+    assert found.keys() == truth.series.keys()
+    for name, points in found.items():
+        steps = list(points.steps)
+        assert steps == sorted(set(steps)), f"{name} has a step twice or out of order"
+        if name not in MEASURED:
+            assert list(zip(steps, points.values, strict=True)) == truth.series[name], name
+
+
 @pytest.fixture
 def same_as_undisturbed(truth: Truth) -> Callable[..., None]:
-    """The oracle: the job succeeded with the very bits of the undisturbed run, and all that is written down fits."""
+    """The oracle, by default for the job of `truth`."""
 
     def check(service: Service, job_id: str, truth: Truth = truth) -> None:
-        job = service.ended(job_id)
-        assert (job["status"], job["stop_reason"], job["error"]) == ("succeeded", "completed", None), job
-        assert job["results"] == truth.results
-        assert job["progress"]["step"] == truth.steps
-        newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
-        assert newest == truth.digests
-        with service.database() as db:
-            assert list(Ledger(db, None).findings()) == []
-            found = series(db, job_id)
-        assert found.keys() == truth.series.keys()
-        for name, points in found.items():
-            steps = list(points.steps)
-            assert steps == sorted(set(steps)), f"{name} has a step twice or out of order"
-            if name not in MEASURED:
-                assert list(zip(steps, points.values, strict=True)) == truth.series[name], name
+        assert_same(service, job_id, truth)
 
     return check

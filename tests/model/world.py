@@ -1,270 +1,292 @@
-"""A small world around the real domain functions: workers that die, sleep and wake, a lossy broker, a clock of ours.
+"""Everything around the database: workers that die, sleep, wake and lose touch, owners, a lossy broker, clocks.
 
-Nothing of the protocol is modelled: claim, beat, fenced writes, checkpoints, finish and the reconciler are the
-product's, on a real SQLite database whose clock is the world's. What is modelled is everything that can go wrong.
+The same world runs on the model's books by the ten thousand, and on the product's functions in lockstep with them.
+What becomes of a job when an attempt ends is decided by the product's own table, worker/outcome.py.
 """
 
-import contextlib
-import hashlib
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+import signal
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
-from sqlalchemy import Engine, event, select
+from core.lifecycle import TERMINAL, Status, Verb
+from tests.model.books import Books
+from tests.model.oracle import STEPS, Oracle, Violation, trained
+from tests.model.protocol import Kept, Times
+from tests.model.workers import Job, Worker
+from worker import watch
+from worker.launcher import Exit
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide
 
-from core.db.session import open_database
-from core.db.tables import job_state
-from core.errors import Conflict
-from core.jobs.beat import beat
-from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.metrics import Chunk, Points, record_points, series
-from core.jobs.reconcile import Reconciler
-from core.jobs.verbs import cancel, pause, resume
-from core.lifecycle import TERMINAL, Desired, Status
-from core.settings import Settings
-from core.store.local import LocalStore
-from tests.support.jobs import OWNER, HeardHints, new_checkpoint, set_state, state_of, submitted, taken
-
-STEPS: Final = 6
-MAX_LOSSES: Final = 8
-
-
-class Violation(Exception):  # noqa: N818 - what the oracle found
-    """The protocol broke a promise."""
-
-
-def chain(before: str, step: int) -> str:
-    """The "weights" after a step: a digest that only the right past can produce."""
-    return hashlib.blake2b(f"{before}|{step}".encode(), digest_size=6).hexdigest()
-
-
-def weights(step: int) -> str:
-    value = "0"
-    for number in range(step):
-        value = chain(value, number)
-    return value
-
-
-def loss(digest: str) -> float:
-    return int(digest, 16) / 1e6
-
-
-@dataclass
-class Worker:
-    """One supervisor with its runner. `turn` counts the job's claims: the truth that a token has to mirror."""
-
-    rate: float
-    job: str | None = None
-    attempt: int = 0
-    turn: int = 0
-    step: int = 0
-    weights: str = "0"
-    after_step: int = 0
-    fresh: list[tuple[int, float]] = field(default_factory=list)
-    beaten_at: float = 0.0
-    stopped: bool = False
-
-    @property
-    def fence(self) -> Fence:
-        return Fence(self.job or "", self.attempt)
+KILLED: Final = Exit(signal=signal.SIGKILL)
 
 
 class World:
-    """Time, workers, hints, objects. `control` names a part of the protocol to leave out."""
+    """Time, workers, hints, objects. A subclass is a control: one habit of workers or reconcilers is broken."""
 
-    def __init__(self, seed: int, folder: Path, url: str, control: str = "") -> None:
+    checkpoints_before_leaving: ClassVar[bool] = True
+    polls: ClassVar[bool] = True
+
+    def __init__(self, seed: int, books: Books, times: Times, database_clock: float = 0.0) -> None:
         self.chance = random.Random(seed)
-        self.time = 0.0  # as every worker's own clock counts it, only faster or slower
-        self.database_clock = 1_800_000_000.0  # ahead of `time` by this much, until somebody sets it
-        self.control = control
-        self.db = open_database(url, pool_size=1)
-        for engine in (self.db._reader, self.db._writer):
-            self._lend_clock(engine)
-        self.hints = HeardHints()
-        settings = Settings(home=folder, max_losses=MAX_LOSSES)
-        self.reconciler = Reconciler(self.db, LocalStore(folder / "store"), self.hints, settings)
-        self.objects: dict[str, str] = {}
-        self.ended: dict[str, str] = {}
-        self.turns = {submitted(self.db, steps=STEPS): 0 for _ in range(self.chance.randint(1, 3))}
-        self.workers = [self.worker() for _ in range(self.chance.randint(2, 4))]
+        self.books, self.times, self.oracle = books, times, Oracle(books)
+        self.time = 0.0
+        self.database_clock = database_clock  # ahead of `time` by this much, until somebody sets it
+        self.hints = 0
+        self.made = 0  # checkpoints, for their ids
+        self.store: set[int] = set()
+        self.doomed: list[int] = []
+        self.jobs = [Job(self.chance) for _ in books.rows]
+        self.workers = [Worker(self.chance) for _ in range(self.chance.choice((2, 2, 3)))]
+        self.accidents = True
+        self.slowness = 0.5  # the chance that a runner's step or a download is not done yet
+        self.silent_until = self.reconciled_at = 0.0
+        self.jumped_at = -1.0
+        self.grace = {
+            Asked.PAUSE: times.pause_grace,
+            Asked.STOP: times.stop_grace,
+            Asked.CANCEL: times.cancel_grace,
+        }
 
-    def _lend_clock(self, engine: Engine) -> None:
-        def connected(connection: Any, _: object) -> None:
-            connection.create_function("julianday", 1, self._julian_day)
-            connection.execute("PRAGMA synchronous=OFF")
+    def now(self, worker: Worker | None = None) -> float:
+        """The database's clock, whoever asks."""
+        return self.time + self.database_clock
 
-        event.listen(engine, "connect", connected)
+    def replace(self, worker: Worker) -> None:
+        """It is dead, and another one is started in its place."""
+        self.workers[self.workers.index(worker)] = Worker(self.chance)
 
-    def _julian_day(self, _: object) -> float:
-        return (self.time + self.database_clock) / 86400.0 + 2440587.5
-
-    def worker(self) -> Worker:
-        """A new one, after a start or a kill; its clock runs too fast or too slow."""
-        return Worker(rate=self.chance.uniform(0.8, 1.2))
-
-    # what one worker does next
+    # what one worker does next: one transaction, or one thing without any
 
     def act(self, worker: Worker) -> None:
         if worker.stopped:
             return
-        if worker.job is None:
+        if worker.job < 0:
             self._look_for_work(worker)
-        elif (self.time - worker.beaten_at) * worker.rate > 3.0 and self.chance.random() < 0.5:
+        elif self.time < worker.cut_until:
+            self._compute(worker)
+        elif (self.time - worker.beaten_at) * worker.rate > self.times.beat and not worker.hasty:
             self._beat(worker)
-        elif worker.step == STEPS:
-            self._end(worker, Ending(Status.SUCCEEDED, "completed"))
+        else:
+            worker.hasty = max(0, worker.hasty - 1)
+            self._go_on(worker)
+
+    def _go_on(self, worker: Worker) -> None:
+        if worker.seen is not None:
+            self._conclude(worker, worker.seen)
+        elif worker.fetching and worker.wish() is not Asked.NOTHING:
+            worker.seen = Observed(asked=worker.wish())
+        elif worker.fetching:
+            self._fetch(worker)
+        elif worker.asked is not Asked.NOTHING or worker.wish() is not Asked.NOTHING:
+            self._obey(worker)
         else:
             self._train(worker)
 
     def _look_for_work(self, worker: Worker) -> None:
-        if self.hints.heard:
-            self.hints.heard.pop(self.chance.randrange(len(self.hints.heard)))
-        elif self.chance.random() < 0.7:
+        if worker.stopping:
+            self.replace(worker)
+        elif self.time < worker.cut_until:
             return
-        found = taken(self.db)
-        if found is None:
+        elif self.hints:
+            self.hints -= 1
+            self._claim(worker)
+        elif self.polls and (self.time - worker.polled_at) * worker.rate >= self.times.poll:
+            self._claim(worker)
+
+    def _claim(self, worker: Worker) -> None:
+        worker.polled_at = self.time
+        claimed = self.books.claim(self.now(worker))
+        if claimed is None:
             return
-        self.turns[found.job_id] += 1
-        if self.control == "the attempt does not grow":
-            set_state(self.db, found.job_id, attempt=1)
-        worker.job, worker.turn = found.job_id, self.turns[found.job_id]
-        worker.attempt = state_of(self.db, found.job_id)["attempt"]
-        worker.fresh, worker.beaten_at = [], self.time
-        start = found.checkpoint
-        while start is not None and self.chance.random() < 0.1:
-            start = mark_corrupt(self.db, worker.fence, start.id)
-        worker.step = worker.after_step = start.step if start else 0
-        worker.weights = self.objects[start.key] if start else "0"
-
-    def _train(self, worker: Worker) -> None:
-        dice = self.chance.random()
-        if dice < 0.45:
-            worker.weights = chain(worker.weights, worker.step)
-            worker.fresh.append((worker.step, loss(worker.weights)))
-            worker.step += 1
-        elif dice < 0.6:
-            self.write(worker, "points", lambda fence: record_points(self.db, fence, self.chunks(worker)))
-        elif dice < 0.95:
-            self._checkpoint(worker)
-        else:
-            stop = {"cause": "worker stopping", "lost": False, "max_losses": MAX_LOSSES}
-            if self.write(worker, "stop", lambda fence: give_back(self.db, fence, **stop)):  # type: ignore[arg-type]
-                worker.job = None
-
-    def _checkpoint(self, worker: Worker) -> None:
-        if worker.step == worker.after_step:
-            return
-        row: NewCheckpoint = new_checkpoint(worker.fence, worker.step)
-        self.objects[row.key] = worker.weights
-        chunks = self.chunks(worker)
-
-        def record(fence: Fence) -> object:
-            return record_checkpoint(self.db, fence, row, chunks, resumable=True)
-
-        if self.write(worker, "checkpoint", record, again=True):
-            worker.after_step, worker.fresh = worker.step, []
+        self.oracle.claimed(claimed.job, claimed.attempt, claimed.checkpoint)
+        self.oracle.look(claimed.job)
+        worker.begin(claimed, self.oracle.turns[claimed.job], self.time)
+        worker.deaf = self.chance.random() < 0.08
 
     def _beat(self, worker: Worker) -> None:
-        with self.judged(worker, "beat") as verdict:
-            desired = beat(self.db, self.fence_of(worker, "beat"), lease_seconds=12.0)
-            verdict.accepted = desired is not None
+        rightful = self.oracle.rightful(worker.job, worker.turn)
+        desired = self.books.beat(worker.job, worker.attempt, self.now(worker))
+        self.oracle.judge("beat", accepted=desired is not None, rightful=rightful)
         if desired is None:
-            worker.job = None
+            worker.job = -1
             return
-        worker.beaten_at = self.time
-        if desired is Desired.CANCEL:
-            self._end(worker, Ending(Status.CANCELLED, "cancelled"))
-        elif desired is Desired.PAUSE:
-            stop = {"cause": "pause", "lost": False, "max_losses": MAX_LOSSES}
-            self.write(worker, "pause", lambda fence: give_back(self.db, fence, **stop))  # type: ignore[arg-type]
-            worker.job = None
+        self.oracle.look(worker.job)
+        worker.beaten_at, worker.desired, worker.excused = self.time, desired, False
 
-    def _end(self, worker: Worker, ending: Ending) -> None:
-        chunks = self.chunks(worker)
-        self.write(worker, "finish", lambda fence: finish(self.db, fence, ending, chunks), again=True)
-        worker.job = None
-
-    def chunks(self, worker: Worker) -> list[Chunk]:
-        steps = [step for step, _ in worker.fresh]
-        points = Points("loss", steps, [value for _, value in worker.fresh], [0.0] * len(steps))
-        return [Chunk("loss", worker.after_step, 0, points)]
-
-    # the oracle
-
-    def write(self, worker: Worker, what: str, deed: Callable[[Fence], object], *, again: bool = False) -> bool:
-        """Do it under the worker's fence; now and then twice, as after a commit whose answer was lost."""
-        with self.judged(worker, what) as verdict:
-            try:
-                deed(self.fence_of(worker, what))
-            except Fenced:
-                worker.job = None
-                verdict.accepted = False
-        if verdict.accepted and again and self.chance.random() < 0.3:
-            deed(self.fence_of(worker, what))
-        return verdict.accepted
-
-    def fence_of(self, worker: Worker, what: str) -> Fence:
-        """What the worker says who it is; the controls let it say whatever the database wants to hear."""
-        lies = self.control == "no fence" or (self.control == "checkpoints are not fenced" and what == "checkpoint")
-        if lies and worker.job is not None:
-            return Fence(worker.job, state_of(self.db, worker.job)["attempt"])
-        return worker.fence
-
-    @contextmanager
-    def judged(self, worker: Worker, what: str) -> Iterator["Verdict"]:
-        """A write must go in exactly when its worker made the job's newest claim and the job is still running."""
-        job = worker.job or ""
-        state = state_of(self.db, job)
-        rightful = state["status"] == "running" and worker.turn == self.turns[job]
-        verdict = Verdict()
-        yield verdict
-        if verdict.accepted and not rightful:
-            raise Violation(f"{what} of a superseded attempt was accepted")
-        if rightful and not verdict.accepted:
-            raise Violation(f"{what} of the rightful attempt was refused")
-
-    def check(self) -> None:
-        """After every action: what has ended stays as it ended, and ended with the one right result."""
-        with self.db.read() as connection:
-            found = connection.execute(select(job_state.c.job_id, job_state.c.status)).all()
-        for job, status in found:
-            if self.ended.get(job, status) != status:
-                raise Violation(f"terminal status changed from {self.ended[job]} to {status}")
-            if status in TERMINAL and job not in self.ended:
-                self.ended[job] = status
-                self._check_points(job, whole=status == "succeeded")
-
-    def _check_points(self, job: str, *, whole: bool) -> None:
-        found = series(self.db, job).get("loss")
-        steps = list(found.steps) if found else []
-        if steps != list(range(STEPS if whole else len(steps))):
-            raise Violation(f"steps lost or doubled: {steps}")
-        if found and list(found.values) != [loss(weights(step + 1)) for step in steps]:
-            raise Violation("a point does not belong to this run")
-
-    def wish(self) -> None:
-        """An owner changes his mind."""
-        job = self.chance.choice(list(self.turns))
-        if job in self.ended:
+    def _fetch(self, worker: Worker) -> None:
+        """The object is there and whole, or its checkpoint is marked and the one before it is tried."""
+        kept = worker.fetch
+        if self.chance.random() < self.slowness:
             return
-        verb = cancel if self.chance.random() < 0.1 else self.chance.choice([pause, resume, resume])
-        with contextlib.suppress(Conflict):  # it ended, or is about to be cancelled
-            verb(self.db, OWNER, job)
+        if kept is None or (kept.id in self.store and self.chance.random() < 0.85):
+            worker.step = worker.after_step = kept.step if kept else 0
+            worker.weights = kept.weights if kept else 0
+            worker.fetching = False
+            return
+        if kept.id not in self.store and self.oracle.rightful(worker.job, worker.turn):
+            raise Violation("the checkpoint that a claim handed out is gone")
+        if self._write(worker, "mark", self.books.corrupt, kept):
+            worker.fetch = self.books.rows[worker.job].checkpoint
+            self.oracle.marked += 1
+
+    def _compute(self, worker: Worker) -> None:
+        """A step of the runner, which needs nobody."""
+        if worker.seen is None and not worker.fetching and worker.step < STEPS:
+            worker.weights = trained(worker.weights, worker.step)
+            worker.fresh.append((worker.step, worker.weights))
+            worker.step += 1
+
+    def _train(self, worker: Worker) -> None:
+        if self.chance.random() < self.slowness:
+            return
+        self._compute(worker)
+        job = self.jobs[worker.job]
+        if worker.step >= job.kills_at:
+            self.replace(worker)
+        elif worker.step >= job.errs_at:
+            worker.seen = Observed(
+                ended={"outcome": "failed", "error": {"code": "engine_error"}, "stop_reason": None},
+                retries_left=worker.failures < job.max_retries,
+            )
+        elif worker.step >= STEPS:
+            worker.seen = Observed(ended={"outcome": "succeeded", "stop_reason": None}, asked=worker.asked)
+        else:
+            self._record(worker)
+
+    def _record(self, worker: Worker) -> None:
+        dice = self.chance.random()
+        if dice < 0.3:
+            self._write(worker, "points", self.books.record, worker.chunks(), again=True)
+        elif dice < 0.7:
+            self._checkpoint(worker)
+        elif self.accidents and dice > 0.97:
+            worker.seen = Observed(exit=KILLED, cut=Cut.STALLED if dice > 0.99 else Cut.NO)
+
+    def _checkpoint(self, worker: Worker) -> bool:
+        """The object first, then its row, with the points before it."""
+        if worker.step == worker.after_step:
+            return True
+        self.made += 1
+        new = Kept(self.made, worker.step, worker.weights)
+        self.store.add(new.id)
+        before = self.books.rows[worker.job].kept
+        if not self._write(worker, "checkpoint", self.books.checkpoint, new, worker.chunks(), again=True):
+            return False
+        kept = self.books.rows[worker.job].kept
+        self.doomed += [one.id for one in (*before, new) if one not in kept]
+        worker.after_step, worker.fresh = worker.step, []
+        return True
+
+    def _obey(self, worker: Worker) -> None:
+        """What its owner or its operator wants; a deaf runner trains on until it is killed."""
+        wish = worker.wish()
+        if watch._STRENGTH[wish] > watch._STRENGTH[worker.asked]:
+            worker.asked, worker.asked_at = wish, self.time
+        asked = worker.asked
+        if asked is Asked.NOTHING:
+            self._train(worker)
+        elif worker.deaf:
+            if (self.time - worker.asked_at) * worker.rate > self.grace[asked]:
+                worker.seen = Observed(asked=asked, exit=KILLED)
+            else:
+                self._train(worker)
+        elif asked is Asked.CANCEL:
+            worker.seen = Observed(asked=asked, ended={"outcome": "cancelled", "stop_reason": "cancelled"})
+        elif not self.checkpoints_before_leaving or self._checkpoint(worker):
+            worker.seen = Observed(asked=asked, ended={"outcome": "stopped", "stop_reason": None})
+
+    def _conclude(self, worker: Worker, seen: Observed) -> None:
+        """Exactly one transition, the one that the table says."""
+        job, decision = worker.job, decide(seen)
+        if not self._decided(worker, decision):
+            return
+        row, nature = self.books.rows[job], self.jobs[job]
+        if row.status is Status.FAILED:
+            budget, errs = nature.max_retries, nature.errs_at <= STEPS
+            self.oracle.failed(job, budget=budget, most_losses=self.times.max_losses, errs=errs)
+        stopped = seen.ended is not None and seen.ended["outcome"] == "stopped"
+        if stopped and (row.checkpoint.step if row.checkpoint else 0) != worker.step:
+            raise Violation("a pause or a stop cost steps")
+        worker.job = -1
+
+    def _decided(self, worker: Worker, decision: Decision) -> bool:
+        match decision:
+            case Finish():
+                deed = self.books.finish
+                return self._write(worker, "finish", deed, decision.status, worker.chunks(), again=True)
+            case GiveBack():
+                return self._give_back(worker, decision)
+            case _:
+                raise AssertionError(decision)
+
+    def _give_back(self, worker: Worker, decision: GiveBack) -> bool:
+        rightful, job = self.oracle.rightful(worker.job, worker.turn), worker.job
+        accepted = self.books.give_back(job, worker.attempt, lost=decision.lost, failed=decision.failed)
+        self.oracle.judge("give-back", accepted=accepted, rightful=rightful)
+        if not accepted:
+            worker.job = -1
+            return False
+        self.oracle.losses[job] += decision.lost
+        self.oracle.failures[job] += decision.failed
+        self.oracle.look(job)
+        return True
+
+    def _write(self, worker: Worker, what: str, deed: Callable[..., bool], *given: Any, again: bool = False) -> bool:
+        """Under the worker's fence; now and then twice, as after a commit whose answer was lost."""
+        job = worker.job
+        rightful = self.oracle.rightful(job, worker.turn)
+        before = self.books.rows[job]
+        accepted = deed(job, worker.attempt, *given)
+        if accepted and not rightful and self.books.rows[job] is before:
+            accepted = False  # it ended like this already: the answer is yes, and nothing was written
+        self.oracle.judge(what, accepted=accepted, rightful=rightful)
+        if not accepted:
+            worker.job = -1
+            return False
+        if what == "checkpoint":
+            self.oracle.losses[job] = 0
+        self.oracle.look(job)
+        if again and self.chance.random() < 0.2:
+            before = self.books.rows[job]  # as the first time left it
+            if not deed(job, worker.attempt, *given) or self.books.rows[job] != before:
+                raise Violation("a repeated write was no repetition")
+            self.oracle.look(job)
+        return True
+
+    # owners, reconcilers
+
+    def wish(self, job: int, verb: Verb) -> None:
+        ended = self.books.rows[job].status in TERMINAL
+        if self.books.ask(job, verb) and not ended:
+            self.oracle.asked(job, verb)
+        self.oracle.look(job)
 
     def reconcile(self) -> None:
-        if self.control != "no reconciler":
-            self.reconciler.leases()
-            self.reconciler.wants()
-            self.reconciler.send()
+        now = self.now()
+        for job in self.books.leases(now):
+            self.oracle.lost(job)
+            for worker in self.workers:
+                if worker.job == job and self.oracle.turns[job] == worker.turn and not worker.excused:
+                    raise Violation("a job was taken from a worker that is fine")
+            if self.books.rows[job].status is Status.FAILED and self.oracle.losses[job] < self.times.max_losses:
+                raise Violation("a job failed before its budget was used up")
+        self.books.wants()
+        self.hints += self.books.send(now)
+        self.oracle.look_at_all()
 
+    def care(self) -> None:
+        """The objects of doomed checkpoints go."""
+        self.store.difference_update(self.doomed)
+        self.doomed = []
 
-@dataclass
-class Verdict:
-    """Whether the database took the write."""
-
-    accepted: bool = True
+    def outage(self, seconds: float) -> None:
+        """The database is away for everybody; runners go on, and a supervisor loses patience in the end."""
+        for worker in self.workers:
+            if worker.job >= 0 and not worker.stopped:
+                for _ in range(self.chance.randrange(3)):
+                    self._compute(worker)
+        self.time += seconds
+        for worker in self.workers:
+            if worker.job >= 0 and (self.time - worker.beaten_at) * worker.rate > self.times.outage:
+                worker.job = -1

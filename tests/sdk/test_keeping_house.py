@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from basin.client import Client
+from basin.deeds import chosen
 from basin.errors import Problem
 from tests.sdk.conftest import JOB_ID, Said, job
 from tests.sdk.stub import Answer, Stub
@@ -85,6 +86,52 @@ def test_jobs_are_deleted_one_by_one(basin: Basin, stub: Stub) -> None:
     said = basin("delete", JOB_ID, "job_b")
     assert (said.code, said.out) == (1, "job_b  deleted\n")
     assert "The job is running. (409 conflict)" in said.err
+
+
+def test_checkpoints_are_pinned_one_by_one(basin: Basin, stub: Stub) -> None:
+    kept = {"id": "ckpt_a", "kind": "last", "step": 40, "pinned": True}
+    refusal = {"status": 409, "title": "Conflict", "code": "conflict", "detail": "The checkpoint is being removed."}
+    stub.on("POST", "/v1/checkpoints/ckpt_a/pin", Answer(body=kept))
+    stub.on("POST", "/v1/checkpoints/ckpt_b/pin", Answer(409, refusal))
+    said = basin("pin", "ckpt_b", "ckpt_a")
+    assert (said.code, said.out) == (1, "ckpt_a  pinned  (last weights of step 40)\n")
+    assert "ckpt_b:\nerror: The checkpoint is being removed. (409 conflict)" in said.err
+    assert json.loads(basin("pin", "ckpt_a", "-o", "json").out) == [kept]
+    stub.on("DELETE", "/v1/checkpoints/ckpt_a/pin", Answer(204, b""))
+    said = basin("unpin", "ckpt_b", "ckpt_a")
+    assert (said.code, said.out) == (1, "ckpt_a  unpinned\n")
+    assert "ckpt_b:\nerror: There is none." in said.err
+
+
+def test_what_only_a_pin_keeps_is_not_what_is_downloaded(client: Client, stub: Stub) -> None:
+    old = {"id": "ckpt_a", "kind": "last", "step": 40, "pinned": True, "superseded": True}
+    stub.on("GET", f"{ONE}/checkpoints", Answer(body={"data": [{"id": "ckpt_b", "kind": "last", "step": 30}, old]}))
+    assert chosen(client.checkpoints(JOB_ID), None, JOB_ID).id == "ckpt_b"
+
+
+def test_events_are_a_line_each(basin: Basin, stub: Stub) -> None:
+    at = "2026-11-23T13:00:00.000Z"
+    told = [
+        ("status", {"status": "running", "detail": "attempt 1 on a:cpu0"}),
+        ("checkpoint", {"id": "ckpt_1", "step": 40, "kind": "last"}),
+        ("warning", {"code": "remedy", "message": "out of memory\nagain"}),
+        ("log", {"level": "info", "message": "hello"}),
+    ]
+    data = [
+        {"id": str(n), "type": type_, "attempt": 1, "at": at, "data": one} for n, (type_, one) in enumerate(told, 1)
+    ]
+    stub.on("GET", ONE, Answer(body=job("running")))
+    stub.on("GET", f"{ONE}/events", Answer(body={"data": data, "has_more": False}))
+    said = basin("events", JOB_ID, "--types", "status,warning")
+    assert [line.removeprefix("2026-11-23 13:00:00    1  ") for line in said.out.splitlines()] == [
+        "status      running  attempt 1 on a:cpu0",
+        "checkpoint  last of step 40  ckpt_1",
+        "warning     remedy: out of memory",
+        "log         hello",
+    ]
+    assert stub.requests("GET", f"{ONE}/events")[0].query["types"] == "status,warning"
+    documents = [json.loads(line) for line in basin("events", JOB_ID, "-o", "json").out.splitlines()]
+    assert [one["data"] for one in documents] == [one["data"] for one in data]
 
 
 def test_the_fleet(basin: Basin, stub: Stub) -> None:

@@ -13,16 +13,19 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from core.db.session import Database, open_database
+from core.engine.events import Ended
 from core.engine.loop import train
-from core.jobs.branch import fork
+from core.jobs.branch import fork, retry
 from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
+from core.jobs.claim import Claim
 from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.finish import Ending, finish, give_back
+from core.jobs.journal import record_events
 from core.jobs.metrics import roll_back
 from core.jobs.submit import Entry, submit
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment
-from core.recipe.plan import resolve_plan
+from core.recipe.plan import resolve_plan, smaller
 from core.settings import Limits
 from core.store.keys import checkpoint_prefix
 from core.store.local import LocalStore
@@ -33,6 +36,7 @@ from worker.verify import verify
 
 Job = Callable[..., str]
 Verify = Callable[..., Result]
+Attempt = Callable[..., tuple[Ended, dict[str, Any] | None]]
 SPEC = {"data": {"name": "iris"}, "batch_size": 16, "epochs": 6, "checkpoints": {"every": "2ep", "keep_last": 9}}
 CHANGED = {
     "spec": text("UPDATE job SET spec = replace(spec, :old, :new)"),
@@ -50,15 +54,19 @@ class Recording:
     fence: Fence
     stop_at: int | None = None
     done: int = 0
+    request: runner.StopMode = "checkpoint"
+    resume: dict[str, Any] | None = None  # how faithful the engine finds it
 
     def emit(self, event: runner.Event) -> None:
         kind, fields = runner.described(event)
+        if kind == "started":
+            self.resume = fields["environment"].get("resume")
         if kind == "rollback":
             self.done = fields["step"]
             roll_back(self.db, self.fence, fields["step"], fields["message"])
         if kind != "checkpoint":
             return
-        key = checkpoint_prefix(self.fence.job_id, 1, fields["step"])
+        key = checkpoint_prefix(self.fence.job_id, self.fence.attempt, fields["step"])
         for file in fields["files"].values():
             self.store.put_file(Path(fields["folder"]) / file["name"], f"{key}/{file['name']}")
         weights = fields["files"]["weights"]
@@ -70,7 +78,7 @@ class Recording:
 
     def stop_request(self) -> runner.StopMode | None:
         self.done += 1
-        return "checkpoint" if self.done == self.stop_at else None
+        return self.request if self.done == self.stop_at else None
 
 
 @pytest.fixture
@@ -100,6 +108,36 @@ def trained(db: Database, tmp_path: Path, datasets: Callable[[str], Path], one_t
         if ended.outcome == "succeeded":
             finish(db, fence, Ending(Status.SUCCEEDED, ended.stop_reason, None, ended.results))
         return fence.job_id
+
+    return go
+
+
+@pytest.fixture
+def attempt(db: Database, tmp_path: Path, datasets: Callable[[str], Path], one_thread: None) -> Attempt:
+    """Train one attempt of a job that was claimed, as its supervisor would have; `stop_at` ends it in its middle."""
+    store = LocalStore(tmp_path / "store")
+
+    def go(claim: Claim | None, stop_at: int | None = None) -> tuple[Ended, dict[str, Any] | None]:
+        assert claim is not None
+        fence = Fence(claim.job_id, claim.attempt)
+        aside = tmp_path / f"{claim.job_id}-{claim.attempt}"
+        (aside / "out").mkdir(parents=True)
+        resume = fetch_checkpoint(store, claim.checkpoint, aside / "resume") if claim.checkpoint else None
+        if resume and claim.checkpoint and claim.checkpoint.job_id != claim.job_id:
+            resume = resume.model_copy(update={"anew": claim.anew})
+        assignment = Assignment(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            spec=claim.spec,
+            plan=claim.plan,
+            dataset=datasets("iris"),
+            scratch=aside / "out",
+            resume=resume,
+            initial=fetch_weights(store, claim.initial, aside / "initial") if claim.initial else None,
+        )
+        begun = claim.checkpoint.step if claim.checkpoint else 0
+        recording = Recording(db, store, fence, stop_at, begun, request="cancel")
+        return train(assignment, recording), recording.resume
 
     return go
 
@@ -179,40 +217,90 @@ def test_a_job_that_rolled_back_comes_to_its_checkpoint_with_lower_rates(
 
 
 def test_a_child_is_trained_from_what_it_began_with(
-    basin: Verify, trained: Job, db: Database, tmp_path: Path, datasets: Callable[[str], Path]
+    basin: Verify, trained: Job, attempt: Attempt, db: Database
 ) -> None:
     """A fork from its parent's checkpoint, without what begins anew; a warm start from another job's weights."""
     parent = trained(schedule={"name": "cosine"}, ema=True)
     first = steps(certified(basin(parent, "--from", "0", "-o", "json")))[1]
-    store, entry = LocalStore(tmp_path / "store"), Entry(OWNER, Limits(), 60.0)
+    entry = Entry(OWNER, Limits(), 60.0)
     changes = {"schedule": {"name": "linear"}, "ema": {"decay": 0.9}}
     forked = fork(db, parent, entry, changes=changes, at=first).job_id
     warm = submit(db, small_spec(**(SPEC | {"from": {"job": parent}})), owner=OWNER).job_id
-    for number, (job_id, begin) in enumerate(((forked, first), (warm, 0))):
+    for job_id, begin in ((forked, first), (warm, 0)):
         claim = taken(db)
         assert claim is not None
         assert claim.job_id == job_id
-        resume = fetch_checkpoint(store, claim.checkpoint, tmp_path / "resume") if claim.checkpoint else None
-        scratch = tmp_path / f"child-{number}"
-        scratch.mkdir()
-        assignment = Assignment(
-            job=job_id,
-            attempt=1,
-            spec=claim.spec,
-            plan=claim.plan,
-            dataset=datasets("iris"),
-            scratch=scratch,
-            resume=resume.model_copy(update={"anew": claim.anew}) if resume else None,
-            initial=fetch_weights(store, claim.initial, tmp_path / "initial") if claim.initial else None,
-        )
-        observer = Recording(db, store, Fence(job_id, 1), done=begin)
-        assert train(assignment, observer).outcome == "succeeded"
+        assert attempt(claim)[0].outcome == "succeeded"
         found = certified(basin(job_id, "--from", "0", "-o", "json"))
         assert (steps(found)[0], found["verdict"]) == (begin, "exact")
     with db.write() as connection:
         connection.execute(text("UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job"), {"job": parent})
     said = basin(forked, "--from", "0")
     assert (said.exit_code, "The checkpoint that this job began with is gone" in said.stderr) == (2, True)
+
+
+def out_of_memory(db: Database, claim: Claim | None) -> None:
+    """The remedy, as the supervisor writes it down."""
+    assert claim is not None
+    fence, less = Fence(claim.job_id, claim.attempt), smaller(claim.spec, claim.plan)
+    assert less is not None
+    record_events(db, fence, "warning", [{"code": "remedy", "message": "out of memory"}])
+    give_back(db, fence, cause="out of memory", lost=False, max_losses=3, plan=less)
+
+
+def doom(db: Database, job_id: str, step: int) -> None:
+    with db.write() as connection:
+        query = text("UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job AND step = :step")
+        assert connection.execute(query, {"job": job_id, "step": step}).rowcount == 1
+
+
+def test_a_job_that_ran_out_of_memory_is_trained_by_the_plan_of_each_stretch(
+    basin: Verify, attempt: Attempt, db: Database
+) -> None:
+    """Whole batches up to the first checkpoint, half of one at a time from there: other bits, and no difference."""
+    job_id = submit(db, small_spec(**SPEC), owner=OWNER).job_id
+    first = taken(db)
+    attempt(first, stop_at=20)
+    out_of_memory(db, first)
+    last = taken(db)
+    assert last is not None
+    assert (last.checkpoint and last.checkpoint.step, last.plan.micro_batch) == (14, 8)
+    assert attempt(last)[1] == {"fidelity": "approximate", "reasons": ["micro_batch: None before, 8 now"]}
+    for begin, end in ((0, 14), (14, 28), (28, 42)):
+        found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
+        assert (steps(found), found["verdict"]) == ((begin, end), "exact")
+    doom(db, job_id, 14)
+    said = basin(job_id, "--from", "0")
+    assert (said.exit_code, "went on from step 14 with fewer examples at once" in said.stderr) == (2, True)
+    assert steps(certified(basin(job_id, "-o", "json"))) == (28, 42)
+    with db.write() as connection:
+        query = text("UPDATE checkpoint SET manifest = replace(manifest, :old, '') WHERE job_id = :job AND step = 42")
+        assert connection.execute(query, {"job": job_id, "old": ',"micro_batch":8'}).rowcount
+    assert certified(basin(job_id, "--from", "28", "-o", "json"))["verdict"] == "differs"  # so the plan does count
+
+
+def test_a_retry_goes_on_as_its_source_did(basin: Verify, attempt: Attempt, db: Database) -> None:
+    """Exactly, with the plan that its source had in the end; where that came after the checkpoint, it says so."""
+    for memory in (False, True):
+        source = submit(db, small_spec(**SPEC), owner=OWNER).job_id
+        claim = taken(db)
+        attempt(claim, stop_at=20)
+        if memory:
+            out_of_memory(db, claim)
+            claim = taken(db)
+        assert claim is not None
+        finish(db, Fence(source, claim.attempt), Ending(Status.CANCELLED, "cancelled"))
+        child = retry(db, source, Entry(OWNER, Limits(), 60.0)).job_id
+        claim = taken(db)
+        assert claim is not None
+        assert (claim.job_id, claim.plan.micro_batch) == (child, 8 if memory else None)
+        _, resume = attempt(claim)
+        reasons = ["micro_batch: None before, 8 now"] if memory else []
+        assert resume == {"fidelity": "approximate" if memory else "exact", "reasons": reasons}
+        finish(db, Fence(child, 1), Ending(Status.SUCCEEDED, "completed"))
+        for begin, end in ((0, 28), (28, 42)):
+            found = certified(basin(child, "--from", str(begin), "-o", "json"))
+            assert (steps(found), found["verdict"]) == ((begin or 14, end), "exact")
 
 
 def test_a_changed_past_is_told_and_so_is_what_could_explain_it(basin: Verify, trained: Job, db: Database) -> None:

@@ -158,6 +158,9 @@ def test_a_schema_that_is_old_new_or_missing(db: Database, database_url: str, tm
         with db.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :number"), {"number": number})
         assert looked(db, database_url, tmp_path)["schema"] is verdict
+    with db.write() as connection:
+        connection.execute(text("UPDATE generation SET oldest = 2"))
+    assert looked(db, database_url, tmp_path)["schema"] is Verdict.FAIL
     url = f"sqlite:///{tmp_path / 'empty.db'}"
     assert looked(db, url, tmp_path) == {"database": Verdict.FAIL}
     assert not (tmp_path / "empty.db").exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from core.recipe.assignment import Assignment
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
-from tests.support.service import gone, until
+from tests.support.service import ROOT, gone, until
 from worker import lifeline, wire
 from worker.launcher import ExecLauncher, Exit, Launcher, LaunchFailed, RunnerProcess, ZygoteLauncher
 
@@ -27,6 +28,35 @@ SPEC = {
     "epochs": 20,
 }
 FOREVER = SPEC | {"epochs": 1_000_000}
+
+
+STOPPED_AT_BIRTH = """
+import os, signal, socket, sys
+from worker import zygote
+
+class Stopped(zygote.Zygote):
+    def _become_runner(self, *_):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+zygote.BORN_SECONDS = 0.2
+Stopped(socket.socket(fileno=int(sys.argv[1]))).serve()
+"""
+
+
+def test_a_child_that_is_stopped_at_birth_holds_up_nobody(tmp_path: Path) -> None:
+    """It leads no group yet, so that a signal to its group finds nobody, and the zygote waits for it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(60.0)
+        fd = theirs.fileno()
+        process = subprocess.Popen([sys.executable, "-c", STOPPED_AT_BIRTH, str(fd)], pass_fds=[fd], cwd=ROOT)
+        assert "ready" in json.loads(ours.recv(4096))
+        order = json.dumps({"runner": "1", "stderr": str(tmp_path / "stderr.txt"), "devices": None}).encode()
+        socket.send_fds(ours, [order], [fd])
+        assert json.loads(ours.recv(4096))["runner"] == "1"
+        assert json.loads(ours.recv(4096)) == {"runner": "1", "status": signal.SIGKILL}
+        ours.shutdown(socket.SHUT_RDWR)
+        assert process.wait(60.0) == 0
 
 
 @pytest.fixture(scope="module")

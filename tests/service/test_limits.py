@@ -108,7 +108,7 @@ def test_the_queue_of_an_owner_is_as_long_as_allowed(db: Database) -> None:
     second = submit(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
     with pytest.raises(QuotaExceeded) as refused:
         limited(db, most)
-    assert refused.value.extra == {"limit": "queued_jobs", "allowed": 2}
+    assert refused.value.extra == {"limit": "queued_jobs", "allowed": 2, "used": 2}
     again = submit(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
     assert (again.job_id, again.created) == (second.job_id, False), "a promise that was given is kept"
     with pytest.raises(QuotaExceeded):

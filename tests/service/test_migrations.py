@@ -1,17 +1,22 @@
 """The schema that the migrations make is the schema that the code believes in."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
-from core.db.migrate import at_head, head, upgrade
+from core.db.migrate import MIGRATIONS, at_head, head, migrating, revision, too_old, upgrade
 from core.db.session import Database, open_database
 from core.db.tables import metadata
+from core.errors import Misconfigured
 
 
 def test_migrations_and_tables_agree(db: Database) -> None:
@@ -33,7 +38,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0004"
+    assert head() == "0007"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -93,3 +98,72 @@ def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:
         assert at_head(database)
     finally:
         database.close()
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Database]:
+    with closing(open_database(empty_url)) as database:
+        yield database
+
+
+def shape(database: Database) -> dict[str, Any]:
+    """Every table with all that the database itself knows about it, whatever order it was made in."""
+    with database.read() as connection:
+        found = inspect(connection)
+        return {
+            name: {
+                "columns": {each["name"]: (str(each["type"]), each["nullable"]) for each in found.get_columns(name)},
+                "key": found.get_pk_constraint(name)["constrained_columns"],
+                "indexes": sorted(str(sorted(each.items())) for each in found.get_indexes(name)),
+                "foreign": sorted(str(sorted(each.items())) for each in found.get_foreign_keys(name)),
+                "checks": sorted(str(each["sqltext"]) for each in found.get_check_constraints(name)),
+            }
+            for name in found.get_table_names()
+            if name != "alembic_version"
+        }
+
+
+def step(database: Database, target: str, *, down: bool = False) -> None:
+    with migrating(database) as config:
+        (command.downgrade if down else command.upgrade)(config, target)
+
+
+def test_each_migration_is_undone_by_its_way_back(empty: Database) -> None:
+    """Up one by one, and down again over the same shapes; what the first release wrote stays all the way."""
+    names = sorted(path.name[:4] for path in MIGRATIONS.glob("[0-9]*.py"))
+    shapes: list[dict[str, Any]] = []
+    for name in names:
+        step(empty, name)
+        shapes.append(shape(empty))
+    assert all(before != after for before, after in pairwise(shapes))
+    with empty.write() as connection:
+        row = "INSERT INTO job (id, owner, kind, spec, created_at) VALUES ('job_a', 'alice', 'train', '{}', 1.5)"
+        connection.execute(text(row))
+    for name, expected in reversed(list(zip(names[:-1], shapes[:-1], strict=True))):
+        step(empty, name, down=True)
+        assert (revision(empty), shape(empty)) == (name, expected)
+    with empty.read() as connection:
+        kept = connection.execute(text("SELECT id, owner, spec, created_at FROM job")).one()
+    assert tuple(kept) == ("job_a", "alice", "{}", 1.5)
+    step(empty, names[-1])
+    assert shape(empty) == shapes[-1]
+    step(empty, "base", down=True)
+    assert shape(empty) == {}
+
+
+def test_a_newer_schema_is_left_alone_unless_it_is_too_new(empty: Database, empty_url: str) -> None:
+    """Migrations keep the releases before them running, and one that does not says so."""
+    upgrade(empty_url)
+    with empty.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    upgrade(empty_url)
+    assert (revision(empty), too_old(empty)) == ("9999", None)
+    with empty.write() as connection:
+        connection.execute(text("UPDATE generation SET oldest = 2"))
+    with pytest.raises(Misconfigured, match=r"too old for the database, .* install a newer release here"):
+        upgrade(empty_url)
+
+
+def test_there_is_one_generation(db: Database) -> None:
+    with pytest.raises(Exception, match=r"(?i)check constraint"), db.write() as connection:
+        connection.execute(text("INSERT INTO generation (id, oldest) VALUES (2, 2)"))

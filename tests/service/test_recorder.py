@@ -4,7 +4,7 @@ import errno
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,15 @@ from core.jobs.metrics import record_points, series
 from core.jobs.queries import get_job
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired
-from core.settings import Settings
-from core.store.base import Digest, StoreTransient
+from core.store.base import Digest
 from core.store.local import LocalStore
-from tests.support.jobs import OWNER, running, state_of
+from tests.support.jobs import OWNER, state_of
 from tests.support.service import until
 from worker import recorder as recorder_module
 from worker import wire
 from worker.backlog import Backlog
 from worker.heart import Abandoned, Heart
 from worker.recorder import Recorder
-
-TIMINGS = {"lease_seconds": 2.0, "beat_seconds": 0.2, "outage_seconds": 600.0, "stop_grace_seconds": 25.0}
 
 
 class FullStore(LocalStore):
@@ -45,25 +42,6 @@ class FullStore(LocalStore):
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().put_file(path, key)
-
-
-@pytest.fixture
-def fence(db: Database) -> Fence:
-    return running(db)
-
-
-@pytest.fixture
-def heart_of(db: Database) -> Iterator[Callable[..., Heart]]:
-    made: list[Heart] = []
-
-    def make(fence: Fence, database: Database = db, **timings: float) -> Heart:
-        settings = Settings.model_validate(TIMINGS | timings)
-        made.append(Heart(database, fence, settings, threading.Event(), time.monotonic()))
-        return made[-1]
-
-    yield make
-    for heart in made:
-        heart.stop()
 
 
 def points(**values: list[tuple[int, float]]) -> bytes:
@@ -217,57 +195,6 @@ def test_each_member_counts(db: Database, fence: Fence, heart_of: Callable[..., 
     recorder.close()
     assert recorder.missing == set()
     assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [("snapshot", 4), ("last", 6)]
-
-
-class StuckStore(LocalStore):
-    """A store that is away for ever, or hangs until it is let go."""
-
-    def __init__(self, root: Path, *, hangs: bool) -> None:
-        super().__init__(root)
-        self.hangs = hangs
-        self.go = threading.Event()
-
-    def put_file(self, path: Path, key: str) -> Digest:
-        if self.hangs:
-            self.go.wait(60.0)
-        raise StoreTransient("away")
-
-
-@pytest.mark.parametrize("hangs", [False, True])
-def test_a_cancel_does_not_wait_for_a_store(  # noqa: PLR0917 - fixtures
-    db: Database,
-    fence: Fence,
-    heart_of: Callable[..., Heart],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hangs: bool,
-) -> None:
-    monkeypatch.setattr("worker.recorder.CANCEL_SECONDS", 3.0)
-    backlog, store, heart = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=hangs), heart_of(fence)
-    heart.start()
-    recorder = Recorder(heart, store, backlog, None)
-    recorder.start()
-    backlog.put(checkpoint(tmp_path, 1))
-    closing = threading.Thread(target=recorder.close, daemon=True)
-    closing.start()
-    closing.join(0.5)
-    assert closing.is_alive()
-    cancel(db, OWNER, fence.job_id)
-    closing.join(8.0)
-    assert not closing.is_alive()
-    assert hangs or recorder.missing == {"last"}
-    store.go.set()
-
-
-def test_an_upload_is_not_tried_for_ever(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
-    backlog, store = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=False)
-    recorder = Recorder(heart_of(fence, outage_seconds=0.5), store, backlog, None)
-    backlog.put(checkpoint(tmp_path, 1))
-    recorder.start()
-    closing = threading.Thread(target=recorder.close, daemon=True)
-    closing.start()
-    closing.join(5.0)
-    assert (closing.is_alive(), recorder.missing) == (False, {"last"})
 
 
 def test_after_the_job_was_taken_away_nothing_is_written(

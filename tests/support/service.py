@@ -62,14 +62,15 @@ def gone(process: psutil.Process, seconds: float) -> bool:
 class Part:
     """One process of the service and everything below it; its output lies in a file."""
 
-    def __init__(self, module: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, tree: Path, module: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        """`tree` is the checkout whose code runs."""
         self._log = log
         self._start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                cwd=ROOT,
-                env=environment,
+                cwd=tree,
+                env=environment | {"PYTHONPATH": f"{tree}{os.pathsep}{tree / 'sdk'}"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -148,9 +149,9 @@ class Service:
             "BASIN_HOME": str(home),
             "BASIN_DATABASE_URL": database_url,
             "BASIN_BROKER_URL": broker_url or f"redis+socket://{home / 'nobody.sock'}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}",
         }
         self.slots = 1  # of each worker that is started
+        self.tree = ROOT  # the checkout of what is started
         self.parts: list[Part] = []
         self.api: Part | None = None
         self.http = httpx2.Client(timeout=20.0)
@@ -170,7 +171,7 @@ class Service:
         """Bring the service to one api and so many workers, all ready."""
         for part in self.workers[workers:]:
             part.stop()
-        started = [self._start("worker", ["--slots", str(self.slots)]) for _ in range(workers - len(self.workers))]
+        started = [self.start("worker", ["--slots", str(self.slots)]) for _ in range(workers - len(self.workers))]
         if self.api is None or self.api.exit_code is not None:
             self.start_api()
         for worker in started:
@@ -178,7 +179,7 @@ class Service:
 
     def start_api(self) -> Part:
         """An api that answers; `http` now talks to it."""
-        part = self.api = self._start("api", ["--port", "0"])
+        part = self.api = self.start("api", ["--port", "0"])
         address = until("the api listens", lambda: self._says(part, r"listening on (http://[^\s\"]+)"))
         self.http.base_url = httpx2.URL(address)
         until("the api answers", self._ready)
@@ -186,7 +187,7 @@ class Service:
 
     def start_worker(self, slots: int | None = None) -> Part:
         """One more worker, ready to fork."""
-        return self.await_worker(self._start("worker", ["--slots", str(slots or self.slots)]))
+        return self.await_worker(self.start("worker", ["--slots", str(slots or self.slots)]))
 
     def await_worker(self, part: Part) -> Part:
         until("the worker is ready", lambda: self._says(part, "(worker is ready)"))
@@ -244,8 +245,8 @@ class Service:
             process.kill()
         assert not left, f"left behind: {left}"
 
-    def _start(self, module: str, arguments: list[str]) -> Part:
-        part = Part(module, arguments, self.environment, self.home / f"{module}-{len(self.parts)}.log")
+    def start(self, module: str, arguments: list[str]) -> Part:
+        part = Part(self.tree, module, arguments, self.environment, self.home / f"{module}-{len(self.parts)}.log")
         self.parts.append(part)
         return part
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.engine.analysis.curvature import Curvature, Lanczos, leading
 from core.engine.analysis.subject import Subject
+from core.engine.analysis.terrain import Terrain
 from core.engine.evaluate import inspecting
 from tests.train.runs import no_trace
 from tests.train.tiny import at, classifier
@@ -44,7 +45,8 @@ def dense(subject: Subject) -> Tensor:
 
 
 def curvature(subject: Subject, **options: int) -> Curvature:
-    return Curvature(subject.network, subject.parts["train"], subject.objective.loss, **options)
+    network = subject.network
+    return Curvature(Terrain(network, subject.parts["train"], subject.objective.loss, **options), network.values)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -59,8 +61,8 @@ def test_products_are_those_with_the_dense_hessian(make: Callable[[], Subject]) 
     torch.testing.assert_close(products[0], dense(subject) @ vector, atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(products[1], products[0], atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(little.gradient, gradient(subject, subject.network.values), atol=1e-12, rtol=1e-12)
-    assert whole.cost == {"forward": 1, "backward": 3}
-    assert little.cost == {"forward": 2, "backward": 4}
+    assert whole.price == (0, 2)
+    assert little.price == (1, 3)
     assert all(torch.equal(each, before[name]) for name, each in subject.network.tensors().items())
     assert not subject.network.gradient.any()
     assert not subject.network.module.training

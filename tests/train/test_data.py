@@ -177,8 +177,12 @@ def test_regression_targets_are_scaled_too(datasets: Callable[[str], Path]) -> N
     [
         ({"inputs": np.zeros((149, 4), np.float32)}, "149"),
         ({"inputs": np.zeros((150, 4), np.float64)}, "float64"),
-        ({"targets": np.full(150, 3, np.int64)}, "classes"),
-        ({"inputs": np.full((150, 4), np.nan, np.float32)}, "not finite"),
+        (
+            {"targets": np.full(150, 3, np.int64)},
+            "classes are not 0 to 2: rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 140 more",
+        ),
+        ({"targets": np.where(np.arange(150) == 8, -1, 0)}, "classes are not 0 to 2: row 8$"),
+        ({"inputs": np.where([[0, 0, n in {3, 17}, 0] for n in range(150)], np.inf, np.float32(1))}, "rows 3, 17$"),
         ({"inputs": None}, "inputs"),
     ],
 )

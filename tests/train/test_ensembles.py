@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from core.engine.checkpoint import check_tensors
 from core.engine.datasets.resident import Part, load_resident
 from core.engine.ensemble import Ensemble
 from core.engine.events import CheckpointWritten, Ended
@@ -176,6 +177,21 @@ def test_what_is_restored_forgets_what_came_after() -> None:
     (before, other), (again, another) = seen
     assert torch.equal(before, again)
     assert not torch.equal(other, another)
+
+
+def test_a_state_of_the_release_before_is_read() -> None:
+    """It counted what came in and knew of nothing missed."""
+    facts = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
+    visited, *own = (build_network(MLP(hidden=(4,)), facts, 0, torch.device("cpu")) for _ in range(3))
+    ensemble, other = (Ensemble(Occasions(2, 2), 3, each) for each in own)
+    for _ in range(4):
+        ensemble.collect(visited)
+    written = {name: each for name, each in ensemble.tensors().items() if name != "ensemble.counts"}
+    written["ensemble.collected"] = torch.tensor(4)
+    check_tensors("state", written, other.expected(written, 8))
+    other.restore(written)
+    assert (ensemble.steps, other.steps) == (range(4, 10, 2), range(4, 10, 2))
+    assert all(torch.equal(each, other.tensors()[name]) for name, each in ensemble.tensors().items())
 
 
 def test_members_go_out_with_each_resumable_checkpoint_once(run: Train) -> None:

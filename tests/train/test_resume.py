@@ -8,13 +8,9 @@ import pytest
 from core.engine.events import CheckpointWritten
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
+from tests.train.recipes import MLP, RECIPES
 from tests.train.runs import Train, Watcher, digests, job
 
-MLP = {"name": "mlp", "hidden": [16, 12], "batch_norm": True, "dropout": 0.2}
-CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "dropout": 0.2}
-MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-ADAM = {"name": "adam", "lr": 3e-3}
-NADAM = {"name": "nadam", "lr": 3e-3, "weight_decay": 0.1, "decoupled_weight_decay": True}
 OPTIONS: dict[str, dict[str, Any]] = {
     "rmsprop": {"momentum": 0.5, "centered": True},
     "adamw": {"amsgrad": True},
@@ -26,45 +22,7 @@ FULL = {"batch_size": "full", "epochs": 24}
 STOPS = 50
 
 
-def bumpy(**fields: Any) -> Any:
-    """80 steps in epochs of 8 whose last batch is short, windows that no epoch divides, SWA over the last third."""
-    return job(
-        epochs=10,
-        log_every=3,
-        schedule={"name": "cosine", "warmup": "1ep"},
-        evaluate={"every": "7st"},
-        checkpoints={"every": "9st"},
-        **{"swa": {"start": "50st", "every": "4st", "anneal": "5st"}, **fields},
-    )
-
-
-def everything(**fields: Any) -> Any:
-    """The same 80 steps, each of two micro-batches, with all that a step can do and all that can be kept."""
-    return bumpy(
-        batch_size=12,
-        accumulate=2,
-        clip_grad={"norm": 0.5},
-        label_smoothing=0.1,
-        sampling="with_replacement",
-        early_stopping={"monitor": "val.accuracy", "patience": 1000, "start_from": "20st"},
-        swa={"start": "50st", "cycle": "4st", "swag": {"samples": 2, "max_rank": 3}},
-        ema={"start": "11st", "every": "2st", "warmup": True, "with_swa": True},
-        ensemble={"method": "checkpoints", "every": "7st", "members": 3},
-        **fields,
-    )
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param(bumpy(model=MLP, optimizer=MOMENTUM), id="mlp-momentum"),
-        pytest.param(bumpy(model=CNN, optimizer=MOMENTUM), id="cnn-momentum"),
-        pytest.param(bumpy(model=MLP, optimizer=ADAM), id="mlp-adam"),
-        pytest.param(bumpy(model=CNN, optimizer=ADAM), id="cnn-adam"),
-        pytest.param(everything(model=MLP, optimizer=MOMENTUM, no_decay=["bias", "norm"]), id="everything"),
-        pytest.param(everything(model=CNN, optimizer=NADAM, no_decay=["norm"]), id="everything-nadam"),
-    ],
-)
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RECIPES.items()])
 def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
     # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.
     ending, reference = run(spec, checkpoint_seconds=0.0)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.migrate import head, revision
+from core.db.migrate import GENERATION, head, oldest_generation, revision
 from core.db.session import Database, now, open_database
 from core.db.tables import service_state
 from core.embedded.doctor.report import Check, fail, ok, said, warning
@@ -113,12 +113,16 @@ def _clock(db: Database) -> Check:
 
 
 def _schema(db: Database) -> Check:
-    """Whether the migrations of this release have run, and no others."""
+    """Whether the migrations of this release have run, and none that it cannot live with."""
     there, ours = revision(db), head()
     if there is None:
         return fail("schema", "nothing was ever migrated here", MIGRATE)
     if there < ours:
         return fail("schema", f"at {there}, this release needs {ours}", MIGRATE)
+    oldest = oldest_generation(db) or GENERATION
+    if oldest > GENERATION:
+        found = f"at {there}, for releases of generation {oldest} and later; this one is of generation {GENERATION}"
+        return fail("schema", found, "install a newer release here")
     if there > ours:
         return warning("schema", f"at {there}, newer than this release's {ours}", "bring this installation up to date")
     return ok("schema", f"at {there}, as this release has it")

@@ -6,95 +6,50 @@ from typing import Final, Self
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from core.engine.analysis.subject import Subject
+from core.engine.analysis.terrain import Terrain
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
-from core.engine.evaluate import inspecting
-from core.engine.networks.network import Network
-from core.engine.objective import Loss
 
-ROOM: Final = 2**30  # bytes that graphs kept between products may take
-COPIES: Final = 8  # of every activation, about, that the graph of a gradient holds
 LEADING_STEPS: Final = 80
 SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with such a residual is good enough for a direction
 
 Product = Callable[[Tensor], Tensor]
-
-
-def slices(network: Network, flat: Tensor) -> dict[str, Tensor]:
-    """A flat vector (P,) cut into the network's parameters, by name and as views."""
-    named = sorted(network.module.named_parameters(), key=lambda pair: pair[1].storage_offset())
-    cut = torch.split(flat, [each.numel() for _, each in named])
-    return {name: values.view(each.shape) for (name, each), values in zip(named, cut, strict=True)}
+Passes = tuple[int, int]  # forward and backward, over the whole part
 
 
 class Curvature:
-    """The mean loss of a part (or of several batches of it) around the weights that the network has now.
+    """The mean loss of a part around given weights. What autograd needs is kept between products where it fits."""
 
-    Evaluation mode: batch norm goes by its running statistics, dropout is off. Weights and buffers are copied, so the
-    network may change afterwards. Chunks count by their examples: nothing depends on how many there are. What autograd
-    needs is kept between products where it fits, which halves their cost.
-    """
-
-    def __init__(self, network: Network, part: Part, loss: Loss, *, room: int = ROOM) -> None:
-        """`loss` is the mean loss of a batch, outputs (b, outputs) and targets -> scalar; `room` is in bytes."""
-        self._network, self._loss, self._examples = network, loss, len(part)
-        self._weights = network.values.clone().requires_grad_()
-        self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
-        each = COPIES * activations(network, part) * network.values.element_size()
-        size = max(1, min(network.most_at_once, room // max(each, 1)))
-        pairs = zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True)
-        self._chunks = [Part(inputs, targets) for inputs, targets in pairs]
-        self._kept: list[Tensor] | None = [] if each * len(part) <= room else None
+    def __init__(self, terrain: Terrain, weights: Tensor) -> None:
+        """Weights (P,) are copied, so they may change afterwards."""
+        self._terrain = terrain
+        self._weights = weights.clone().requires_grad_()
+        self._kept: list[Tensor] | None = [] if terrain.fits else None
         self.loss = 0.0
-        self.gradient = torch.zeros_like(network.values)  # (P,)
-        self.products = 0
-        for chunk in self._chunks:
-            loss_of_chunk, slope = self._slope(chunk)
-            self.loss += float(loss_of_chunk.detach())
+        self.gradient = torch.zeros_like(weights)  # (P,)
+        for loss, slope in terrain.slopes(self._weights, twice=True):
+            self.loss += loss
             self.gradient += slope.detach()
             if self._kept is not None:
                 self._kept.append(slope)
 
-    def _slope(self, chunk: Part) -> tuple[Tensor, Tensor]:
-        """A chunk's share of the loss and of its gradient (P,), differentiable once more."""
-        module = self._network.module
-        with inspecting(module), torch.enable_grad():
-            outputs = functional_call(module, slices(self._network, self._weights) | self._buffers, (chunk.inputs,))
-            loss = self._loss(outputs, chunk.targets) * (len(chunk) / self._examples)
-            (slope,) = torch.autograd.grad(loss, self._weights, create_graph=True)
-        return loss, slope
-
     def product(self, vector: Tensor) -> Tensor:
         """H v (P,)."""
-        self.products += 1
-        total = torch.zeros_like(self.gradient)
-        slopes = self._kept if self._kept is not None else (self._slope(chunk)[1] for chunk in self._chunks)
-        for slope in slopes:
+        total, kept = torch.zeros_like(self.gradient), self._kept
+        again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
+        for slope in again if kept is None else kept:
             if slope.requires_grad:  # that of a linear loss is a constant
-                (share,) = torch.autograd.grad(
-                    slope, self._weights, vector, retain_graph=self._kept is not None, materialize_grads=True
-                )
-                total += share
+                total += torch.autograd.grad(
+                    slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
+                )[0]
         return total
 
     @property
-    def cost(self) -> dict[str, int]:
-        """Passes over the part so far; a product goes back through the gradient, two backward passes."""
-        again = 0 if self._kept is not None else self.products
-        return {"forward": 1 + again, "backward": 1 + again + 2 * self.products}
-
-
-def activations(network: Network, part: Part) -> int:
-    """Numbers that one example is on its way through the network."""
-    total, values = 0, part.inputs[:1]
-    with inspecting(network.module):
-        for layer in network.module:
-            values = layer(values)
-            total += values.numel()
-    return total
+    def price(self) -> Passes:
+        """Of one product: it goes back through the gradient, two backward passes, and may have to build that first."""
+        return (0, 2) if self._kept is not None else (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +148,7 @@ def leading(subject: Subject, part: Part, count: int, seed: int) -> tuple[Tensor
     Of the mean loss of the part that the job minimises, at the weights that the subject has, in evaluation mode. A
     network of fewer than `count` weights has only so many.
     """
-    curvature = Curvature(subject.network, part, subject.objective.loss)
+    curvature = Curvature(Terrain(subject.network, part, subject.objective.loss), subject.network.values)
     lanczos = Lanczos.begin(curvature.gradient, LEADING_STEPS, seed)
     while not lanczos.full:
         lanczos.extend(curvature.product)

@@ -16,6 +16,7 @@ from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 
 REMEDY = "Write the dataset again (python -m core.recipe.data.materialise FOLDER) and check the disk."
+MOST_ROWS = 10  # that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,21 @@ def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tup
     )
     if found != expected:
         raise EngineError("bad_data", f"the dataset's inputs and targets are {found}, not {expected}", REMEDY)
-    if not inputs.isfinite().all() or (numbers and not targets.isfinite().all()):
-        raise EngineError("bad_data", "the dataset holds values that are not finite", REMEDY)
-    if not numbers and not 0 <= int(targets.min()) <= int(targets.max()) < facts.outputs:
-        raise EngineError("bad_data", f"the dataset's classes are not 0 to {facts.outputs - 1}", REMEDY)
+    _refuse(~_finite(inputs) | ~_finite(targets), "the dataset holds values that are not finite")
+    if not numbers:
+        _refuse((targets < 0) | (targets >= facts.outputs), f"the dataset's classes are not 0 to {facts.outputs - 1}")
     return inputs, targets
+
+
+def _finite(values: Tensor) -> Tensor:
+    """(n,): whether all of an example's values (n, …) are finite."""
+    return values.isfinite().reshape(len(values), -1).all(dim=1)
+
+
+def _refuse(bad: Tensor, message: str) -> None:
+    """Raises EngineError that names the first few of the rows (n,) that are bad, counted from 0."""
+    rows = bad.nonzero().flatten().tolist()
+    if rows:
+        more = f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+        named = ", ".join(str(row) for row in rows[:MOST_ROWS])
+        raise EngineError("bad_data", f"{message}: row{'s' if len(rows) > 1 else ''} {named}{more}", REMEDY)

@@ -6,22 +6,32 @@ from pydantic import Field, TypeAdapter
 
 from core.recipe.analyses.average import Average
 from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.connect import Connect
+from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.analyses.interpolation import Interpolation
 from core.recipe.analyses.landscape import Landscape
+from core.recipe.analyses.lr_range import LrRange
+from core.recipe.analyses.sharpness import Sharpness
 from core.recipe.analyses.trajectory import Trajectory
 
 Analysis = Annotated[
-    Average
+    Landscape
+    | Trajectory
     | Interpolation
-    | Landscape
-    | Trajectory,
+    | Connect
+    | Average
+    | Sharpness
+    | CriticalPoint
+    | LrRange
+    | GradientNoise,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
 
 def kinds() -> dict[str, type[AnalysisSpec]]:
     """Kind -> class."""
-    members = get_args(get_args(Analysis)[0]) or (get_args(Analysis)[0],)
+    members = get_args(get_args(Analysis)[0])
     return {str(each.model_fields["kind"].default): each for each in members}
 
 

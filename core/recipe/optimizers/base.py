@@ -46,6 +46,11 @@ class OptimizerSpec(Component):
         return self.implementation
 
     @property
+    def own_rate(self) -> str | None:
+        """Why it says nothing to try it at one learning rate after another, if it says nothing."""
+        return "it searches the size of each step by itself" if self.closure else self.steady
+
+    @property
     def draws_elsewhere(self) -> bool:
         """Whether it draws random numbers from generators that are not torch's."""
         return False

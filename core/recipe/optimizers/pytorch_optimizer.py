@@ -20,6 +20,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 DRAWING_ELSEWHERE = frozenset({"kron", "sara"})  # from NumPy's generator, and from Python's
+PARAMETER_FREE = frozenset({"adamg", "dadaptadagrad", "dadaptadam", "dadaptadan", "dadaptlion", "dadaptsgd", "prodigy"})
 Options = Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field(max_length=32)]
 
 
@@ -72,6 +73,12 @@ class PytorchOptimizer(OptimizerSpec):
 
     def target(self) -> str:
         return f"{self.implementation}:{offered()['accepted'][self.optimizer]['class']}"
+
+    @property
+    def own_rate(self) -> str | None:
+        if self.optimizer in PARAMETER_FREE:
+            return "it estimates the size of its steps, and lr only multiplies that"
+        return super().own_rate
 
     @property
     def draws_elsewhere(self) -> bool:

@@ -1,0 +1,164 @@
+"""A curve of low loss between two minima; see core.recipe.analyses.connect."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.figures import number, placed, unknown
+from core.engine.analysis.subject import Subject, held, measured, replaced
+from core.engine.closedform import Gradient
+from core.engine.determinism import private_randomness, seed_device, stream, stream_seed
+from core.engine.evaluate import judged, predicted
+from core.engine.gradient import build_gradient
+from core.engine.networks.network import Network
+from core.recipe.analyses.connect import Connect
+
+LINES: Final = ("curve", "line")
+SWAPS: Final = (
+    "Units of hidden layers can be swapped without changing what a network computes; most barriers on straight lines "
+    "go away once they are matched, so one does not mean that two solutions differ."
+)
+TRAINED: Final = "The curve was trained to be low on the train part; the line was not."
+
+
+def explore(spec: Connect, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, parts, metrics).
+
+    `t` (points,) is where on them. A tile is an epoch, then a point on both.
+    """
+    first, ends = subjects[0], [each.network.values.clone() for each in subjects]
+    kept = placed(desk.found, ends[0]) or _begin(spec, first, ends)
+    total = spec.epochs + spec.points
+    for tile in range(desk.done, total):
+        if tile < spec.epochs:
+            with training(first.network):
+                kept["loss"][tile] = _epoch(spec, first, ends, kept, tile)
+        else:
+            place = tile - spec.epochs
+            t = float(kept["t"][place])
+            straight = torch.lerp(ends[0], ends[1], t)
+            for name, weights in zip(LINES, (bezier(ends, kept["theta"], t), straight), strict=True):
+                kept[name][place] = _looked(first, weights)
+        desk.keep(tile + 1, total, kept)
+    return kept
+
+
+def _begin(spec: Connect, first: Subject, ends: Sequence[Tensor]) -> Tensors:
+    shape = spec.points, len(held(first)), len(measured(first))
+    return {
+        "theta": torch.lerp(ends[0], ends[1], 0.5),
+        "momentum": torch.zeros_like(ends[0]),
+        "loss": unknown(spec.epochs),
+        "t": torch.linspace(0, 1, spec.points, dtype=torch.float64),
+        **{name: unknown(*shape) for name in LINES},
+    }
+
+
+def bezier(ends: Sequence[Tensor], theta: Tensor, t: float) -> Tensor:
+    """φ(t) = (1 - t)² w₁ + 2 t (1 - t) θ + t² w₂ (P,)."""
+    return (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * theta + t**2 * ends[1]
+
+
+def rate(progress: float) -> float:
+    """What the learning rate is multiplied by at a share of all epochs (Garipov et al. 2018, appendix A.1)."""
+    return 1 - 0.99 * min(max((progress - 0.5) / 0.4, 0.0), 1.0)
+
+
+def _epoch(spec: Connect, first: Subject, ends: Sequence[Tensor], kept: Tensors, epoch: int) -> float:
+    """Once through the train part; changes θ and its momentum in place. The mean loss of the batches' examples."""
+    network, part = first.network, first.parts["train"]
+    theta, momentum = kept["theta"], kept["momentum"]
+    gradient: Gradient = build_gradient(network, first.objective.loss)
+    order = torch.randperm(len(part), generator=stream(spec.seed, "connect order", epoch)).to(part.inputs.device)
+    batches = torch.split(order, spec.batch(first.spec))
+    places = torch.rand(len(batches), generator=stream(spec.seed, "connect t", epoch), dtype=torch.float64).tolist()
+    total, lr = 0.0, spec.lr * rate(epoch / spec.epochs)
+    with private_randomness(spec.seed, "connect", epoch):
+        seed_device(network.values.device, stream_seed(spec.seed, "connect", epoch))
+        for batch, t in zip(batches, places, strict=True):
+            network.values.copy_(bezier(ends, theta, t))
+            loss = gradient(part.inputs[batch], part.targets[batch])
+            momentum.mul_(spec.momentum).add_(network.gradient, alpha=2 * t * (1 - t))
+            theta.add_(momentum, alpha=-lr)
+            total += float(loss) * len(batch)
+    return total / len(part)
+
+
+@contextmanager
+def training(network: Network) -> Iterator[None]:
+    """Train mode inside; weights, buffers and modes are put back, the gradient is left at 0."""
+    before, buffers = network.values.clone(), [each.clone() for each in network.buffers]
+    modes = [(layer, layer.training) for layer in network.module.modules()]
+    network.module.train()
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+        network.values.copy_(before)
+        network.gradient.zero_()
+        with torch.no_grad():
+            for own, was in zip(network.buffers, buffers, strict=True):
+                own.copy_(was)
+
+
+def _looked(first: Subject, weights: Tensor) -> Tensor:
+    """Loss and metrics on every part (parts, metrics) of the first subject's data."""
+    with replaced(first, weights) as network:
+        rows = [
+            judged(predicted(network, first.parts[split]), first.parts[split], first.objective) for split in held(first)
+        ]
+    return torch.tensor([list(each.values()) for each in rows], dtype=torch.float64)
+
+
+def report(spec: Connect, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """`curve` and `line`, part by part: every metric's lowest, highest and mean value, and the barrier of the loss."""
+    first, t = subjects[0], tensors["t"]
+    ends, theta = [each.network.values.double() for each in subjects], tensors["theta"].double()
+    places = (bezier(ends, theta, each) for each in t.tolist())
+    length = sum(float(torch.linalg.vector_norm(there - here)) for here, there in pairwise(places))
+    return {
+        "labels": [each.label for each in subjects],
+        "seed": spec.seed,
+        "points": spec.points,
+        "epochs": int(tensors["loss"].isfinite().sum()),
+        "options": {
+            "epochs": spec.epochs,
+            "lr": spec.lr,
+            "momentum": spec.momentum,
+            "batch_size": spec.batch(first.spec),
+        },
+        "batch_norm": "estimated again at each point",
+        "examples": {split: len(first.parts[split]) for split in held(first)},
+        "train_loss": [number(each) for each in tensors["loss"].tolist()],
+        "t": t.tolist(),
+        "length": {"curve": length, "line": float(torch.linalg.vector_norm(ends[1] - ends[0]))},
+        **{name: _along(first, t, tensors[name]) for name in LINES},
+        "caveats": [SWAPS, TRAINED],
+    }
+
+
+def _along(first: Subject, t: Tensor, table: Tensor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column, split in enumerate(held(first)):
+        found[split] = {
+            name: {
+                "values": [number(each) for each in values.tolist()],
+                "least": number(float(values.min())),
+                "most": number(float(values.max())),
+                "mean": number(float(values.mean())),
+            }
+            for name, values in zip(measured(first), table[:, column].T, strict=True)
+        }
+        found[split]["barrier"] = number(barrier(t, table[:, column, 0]))
+    return found
+
+
+def barrier(t: Tensor, losses: Tensor) -> float:
+    """By how much the loss rises above the straight line between both ends' losses (0 where it never does)."""
+    return float((losses - torch.lerp(losses[0], losses[-1], t)).max())

@@ -1,0 +1,184 @@
+"""How noisy gradients are over a run; see core.recipe.analyses.gradient_noise."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.figures import number, unknown
+from core.engine.analysis.subject import Subject
+from core.engine.analysis.terrain import Terrain
+from core.engine.determinism import stream
+from core.recipe.analyses.gradient_noise import GradientNoise
+from core.recipe.start import PREFERRED
+
+AT_ONCE: Final = 2**24  # numbers of separate gradients that are held together
+DOUBT: Final = (
+    "This is a rough guide. The noise scale ignores curvature, momentum and how the rate is chosen, and where it was "
+    "checked against the batch size beyond which training really suffers it was no dependable stand-in for it (Merrill "
+    "et al. 2025). Try the neighbouring batch sizes before you rely on it."
+)
+
+
+def explore(spec: GradientNoise, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`squares` float64 (places, draws, 2): mean |g|² of the small batches and |g|² of the large one that they make up.
+
+    `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, the
+    exact values are one more.
+    """
+    chosen = spec.chosen(len(subjects))
+    kept = desk.found or {
+        "squares": unknown(len(chosen), spec.draws, 2),
+        "exact": unknown(len(chosen), 2),
+        "loss": unknown(len(chosen)),
+    }
+    each = spec.draws + 1
+    terrain: Terrain | None = None
+    for tile in range(desk.done, len(chosen) * each):
+        row, draw = divmod(tile, each)
+        subject = subjects[chosen[row]]
+        if terrain is None or draw == 0:
+            terrain = Terrain(subject.network, subject.parts["train"], subject.objective.loss)
+            kept["loss"][row] = terrain.height(subject.network.values)
+        if draw < spec.draws:
+            kept["squares"][row, draw] = _drawn(spec, subject, terrain, draw)
+        elif spec.exactly(terrain.examples):
+            kept["exact"][row] = torch.tensor(exactly(subject, terrain), dtype=torch.float64)
+        desk.keep(tile + 1, len(chosen) * each, kept)
+    return kept
+
+
+def _drawn(spec: GradientNoise, subject: Subject, terrain: Terrain, draw: int) -> Tensor:
+    """Float64 (2,). The same examples at every checkpoint, so that what changes over the run is not the draw."""
+    part, weights = subject.parts["train"], subject.network.values
+    shape = spec.large // spec.small, spec.small
+    chosen = torch.randint(len(part), shape, generator=stream(spec.seed, "gradient noise", draw))
+    chosen = chosen.to(part.inputs.device)
+    gradients = terrain.separate(weights, part.inputs[chosen], part.targets[chosen]).double()
+    return torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
+
+
+def exactly(subject: Subject, terrain: Terrain) -> tuple[float, float]:
+    """G² and S = mean |g_i - G|² over every example of the train part: what drawing with replacement estimates."""
+    part, weights = subject.parts["train"], subject.network.values
+    size = max(1, min(subject.network.most_at_once, AT_ONCE // len(weights)))
+    mean, squares = torch.zeros_like(weights, dtype=torch.float64), 0.0
+    for inputs, targets in zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True):
+        gradients = terrain.separate(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
+        mean += gradients.sum(0) / len(part)
+        squares += float(gradients.square().sum()) / len(part)
+    square = float(mean.square().sum())
+    return square, squares - square
+
+
+class Noise(NamedTuple):
+    """G², S and B = S / G² with its standard error; B is NaN where G² does not stand out."""
+
+    square: float
+    variance: float
+    scale: float
+    error: float
+
+
+def estimated(spec: GradientNoise, squares: Tensor) -> Noise:
+    """From (draws, 2) squared lengths, McCandlish et al. 2018, appendix A.1: E |g_b|² = G² + S / b for any b.
+
+    The error is the jackknife's, over the draws.
+    """
+    small, large = spec.small, spec.large
+    several = squares[:, 0], squares[:, 1]
+    square = (large * several[1] - small * several[0]) / (large - small)
+    variance = (several[0] - several[1]) / (1 / small - 1 / large)
+    count = len(squares)
+    if count < 2:
+        return Noise(math.nan, math.nan, math.nan, math.nan)
+    without = (variance.sum() - variance) / (square.sum() - square)
+    error = float(((count - 1) / count * (without - without.mean()).square().sum()).sqrt())
+    mean, spread = float(square.mean()), float(variance.mean())
+    return Noise(mean, spread, spread / mean, error) if mean > 0 else Noise(mean, spread, math.nan, math.nan)
+
+
+def report(spec: GradientNoise, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """`places`, one for each checkpoint that was looked at, and `advice` in sentences with their doubt.
+
+    The advice is about weights on their way, not about averages of them.
+    """
+    first = subjects[0]
+    batch = min(first.spec.batch() * first.spec.accumulate, len(first.parts["train"]))
+    places = [
+        _place(spec, subjects[index], *values)
+        for index, *values in zip(
+            spec.chosen(len(subjects)), tensors["squares"], tensors["exact"], tensors["loss"], strict=True
+        )
+    ]
+    known = [each for each in places if each["error"] is not None and each["kind"] not in PREFERRED[:-1]]
+    return {
+        "split": "train",
+        "examples": len(first.parts["train"]),
+        "seed": spec.seed,
+        "batch_size": batch,
+        "options": spec.model_dump(mode="json", include={"small", "large", "draws", "places"}),
+        "checkpoints": len(subjects),
+        "places": places,
+        "tradeoff": tradeoff(batch, known[-1]["scale"]) if known else [],
+        "advice": [*_advice(batch, known), DOUBT],
+    }
+
+
+def _place(spec: GradientNoise, subject: Subject, squares: Tensor, exact: Tensor, loss: Tensor) -> dict[str, Any]:
+    found = estimated(spec, squares[squares.isfinite().all(1)])
+    square, variance = exact.tolist()
+    true = {"gradient": square, "variance": variance, "scale": number(variance / square) if square > 0 else None}
+    return {
+        "label": subject.label,
+        "step": subject.source.step,
+        "kind": subject.source.kind,
+        "train_loss": number(float(loss)),
+        "gradient": number(found.square),
+        "variance": number(found.variance),
+        "scale": number(found.scale),
+        "error": number(found.error),
+        "exact": true if math.isfinite(square) else None,
+    }
+
+
+def tradeoff(batch: int, scale: float) -> list[dict[str, float]]:
+    """What the simple model of McCandlish et al. (section 2) makes of other batch sizes than the job's.
+
+    `steps`, `examples` and `lr` (the best one of plain descent) are relative to those of the job's batch.
+    """
+    sizes = sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch, 4 * batch})
+    return [
+        {
+            "batch_size": size,
+            "steps": (1 + scale / size) / (1 + scale / batch),
+            "examples": (1 + size / scale) / (1 + batch / scale),
+            "lr": (1 + scale / batch) / (1 + scale / size),
+        }
+        for size in sizes
+    ]
+
+
+def _advice(batch: int, known: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if not known:
+        yield "The gradient does not stand out of its noise, so nothing can be said: take more `draws`."
+        return
+    first, last = known[0], known[-1]
+    scale = last["scale"]
+    yield f"At step {last['step']} the noise scale is about {scale:.3g}, give or take {last['error']:.2g}."
+    if batch < scale / 2:
+        yield (
+            f"Batches of {batch} are well below it: twice as large, they should take not much more than half as many "
+            "steps, at a higher rate."
+        )
+    elif batch > 2 * scale:
+        yield f"Batches of {batch} are well above it: half as large, they should take hardly more steps, and less work."
+    else:
+        yield f"Batches of {batch} are about as large: neither steps nor examples are wasted much."
+    if len(known) > 1:
+        change = "grew" if scale > first["scale"] else "fell"
+        yield f"It {change} from {first['scale']:.3g} at step {first['step']}, so the best batch changes over a run."
+    yield "Whatever the batch size, find the rate again: lr_range does that for the batch size of a job."

@@ -1,0 +1,191 @@
+"""At which learning rates a recipe trains; see core.recipe.analyses.lr_range."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import torch
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.figures import number, unknown
+from core.engine.analysis.subject import Subject
+from core.engine.clip import build_clip
+from core.engine.datasets.ordering import Cut, batches, epoch_draws, epoch_order
+from core.engine.determinism import private_randomness, seed_device
+from core.engine.gradient import build_gradient
+from core.engine.networks.network import build_network
+from core.engine.sharpness import sharpness_aware
+from core.engine.steppers.elsewhere import Elsewhere
+from core.engine.steppers.stepper import build_stepper
+from core.recipe.analyses.lr_range import LrRange
+from core.recipe.duration import examples_used
+from core.recipe.spec import JobSpec
+
+SKIP: Final = 10, 5  # steps at both ends that the steepest fall is not looked for in
+CANDIDATES: Final = ("steepest", "tenth", "base", "top")
+CAVEATS: Final = (
+    "These are where a search may begin: none is right for every network, and they differ from seed to seed.",
+    "The steepest fall is the least stable of them; over three seeds it has moved by a factor of a thousand.",
+    "The smoothed loss lags behind, so its lowest point stands at a rate that is too high already: hence the tenth.",
+    "A rate that holds for a hundred steps may be too high for a whole run, and a schedule changes what is best.",
+)
+
+
+def explore(spec: LrRange, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`lr` float64 (steps,), `losses` (runs, steps) of the batches before the step at that rate; NaN from the end on.
+
+    A tile is a step, but a run that was not complete starts again when the analysis goes on.
+    """
+    rates = torch.logspace(math.log10(spec.low), math.log10(spec.high), spec.steps, dtype=torch.float64)
+    kept = desk.found or {"lr": rates, "losses": unknown(spec.runs, spec.steps)}
+    total = spec.runs * spec.steps
+    for row in range(desk.done // spec.steps, spec.runs):
+        kept["losses"][row] = math.nan
+        seed = seeds(spec, subjects[0].spec)[row]
+        with private_randomness(seed, "steps"):
+            seed_device(subjects[0].network.values.device, seed)
+            take, over = trainer(spec, subjects[0], seed), Brink(spec)
+            for step, lr in enumerate(rates.tolist()):
+                kept["losses"][row, step] = loss = take(step, lr)
+                if over(loss) or step == spec.steps - 1:
+                    break
+                desk.keep(row * spec.steps + step + 1, total, kept)
+        desk.keep((row + 1) * spec.steps, total, kept)
+    return kept
+
+
+def seeds(spec: LrRange, job: JobSpec) -> list[int]:
+    """The job's own and those after it, from the analysis's on."""
+    return [(job.seed + spec.seed + row) % 2**63 for row in range(spec.runs)]
+
+
+def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float], float]:
+    """(step, lr) -> the loss of the batch, after which the step is taken: as a job trains, without its schedule."""
+    job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
+    most = subject.network.most_at_once
+    another = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay, most_at_once=most)
+    network = another()
+    network.module.train()
+    stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, job.batch()))
+    gradient = build_gradient(network, subject.objective.loss, micro=job.batch() if job.accumulate > 1 else None)
+    at = [0]
+    if job.sam:
+        gradient = sharpness_aware(gradient, network, job.sam, lambda: at[0])
+    clip = build_clip(job.clip_grad, network.gradient)
+    order = epoch_draws if job.sampling == "with_replacement" else epoch_order
+    used = examples_used(len(part), min(job.batch(), len(part)), drop_last=job.drop_last)
+    cut = Cut(spec.batch(job), used, order)
+    coming = batches(part, None if job.batch_size == "full" else cut, seed, 0, spec.steps)
+
+    def take(step: int, lr: float) -> float:
+        at[0], (_, batch) = step, next(coming)
+        loss = float(gradient(*batch))
+        if math.isfinite(loss):
+            if clip:
+                clip()
+            stepper.step(lr, partial(gradient, *batch))
+        return loss
+
+    return take
+
+
+def smoothed(losses: Sequence[float], weight: float) -> list[float]:
+    """Means m <- (1 - w) m + w x, divided by 1 - (1 - w)^n after n numbers, so that the first ones count in full."""
+    mean, missing, found = 0.0, 1.0, []
+    for loss in losses:
+        mean, missing = (1 - weight) * mean + weight * loss, (1 - weight) * missing
+        found.append(mean / (1 - missing))
+    return found
+
+
+class Brink:
+    """Whether a run is over: its smoothed loss has left its lowest value, or the numbers."""
+
+    def __init__(self, spec: LrRange) -> None:
+        self._spec, self._losses = spec, list[float]()
+
+    def __call__(self, loss: float) -> bool:
+        """Asked once for each loss, in order."""
+        self._losses.append(loss)
+        levels = smoothed(self._losses, self._spec.smoothing)
+        return not math.isfinite(levels[-1]) or levels[-1] > self._spec.stop_at * min(levels)
+
+
+def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """`runs`, each with its curve and what may be read off it, and the lowest of each reading over the runs."""
+    job, rates = subjects[0].spec, tensors["lr"].tolist()
+    runs = [
+        {"seed": seed, **_curve(rates, [each for each in losses.tolist() if not math.isnan(each)], spec)}
+        for seed, losses in zip(seeds(spec, job), tensors["losses"], strict=True)
+    ]
+    read = [run["candidates"] for run in runs if run["candidates"]]
+    across = {name: _across([each[name] for each in read]) for name in CANDIDATES}
+    return {
+        "label": subjects[0].label,
+        "optimizer": job.optimizer.name,
+        "batch_size": spec.batch(job),
+        "lr_of_job": job.optimizer.lr,
+        "options": spec.model_dump(mode="json", include={"low", "high", "steps", "runs", "smoothing", "stop_at"}),
+        "loss": "of each batch, in train mode, before the step at that rate",
+        "runs": runs,
+        "candidates": across,
+        "advice": list(_advice(job, spec.batch(job), across, len(read))),
+        "caveats": list(CAVEATS),
+    }
+
+
+def _advice(job: JobSpec, batch: int, across: Mapping[str, dict[str, Any]], count: int) -> Iterator[str]:
+    if not count:
+        yield "The loss fell in none of the runs, so nothing can be said: look at the curves, or take other rates."
+        return
+    low, high = across["base"]["lowest"], across["top"]["lowest"]
+    yield (
+        f"With {job.optimizer.name} and batches of {batch} the loss begins to fall at {low:.2g} and has ceased to at "
+        f"{high:.2g}, the lowest of {count} seeds each: search between, and first at {across['tenth']['lowest']:.2g}."
+    )
+    lr = job.optimizer.lr
+    where = "below both" if lr < low else "above both" if lr > high else "between them"
+    yield f"The job's own rate of {lr:.3g} is {where}."
+    furthest = max(CANDIDATES, key=lambda name: float(across[name]["ratio"]))
+    yield f"The seeds differ most about the reading `{furthest}`: by a factor of {across[furthest]['ratio']:.2g}."
+    yield "Another batch size wants another rate: gradient_noise says how much may be gained by one."
+
+
+def _across(values: Sequence[float]) -> dict[str, Any]:
+    """The lowest, and how far apart they are."""
+    if not values:
+        return {"lowest": None, "values": [], "ratio": None}
+    return {"lowest": min(values), "values": list(values), "ratio": max(values) / min(values)}
+
+
+def _curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> dict[str, Any]:
+    levels = smoothed(losses, spec.smoothing)
+    finite = [each for each in levels if math.isfinite(each)]
+    return {
+        "losses": [number(each) for each in losses],
+        "smoothed": [number(each) for each in levels],
+        "steps": len(losses),
+        "candidates": candidates(rates, finite),
+    }
+
+
+def candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, float] | None:
+    """Of smoothed losses at rising rates; None where they never fall, or are too few.
+
+    `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out. `tenth`: a tenth
+    of the rate at which they are lowest. `base` and `top`, between which Smith lets rates cycle: where a tenth of the
+    fall is done, and where it ends.
+    """
+    first, last = SKIP[0], len(levels) - SKIP[1]
+    if last - first < 3:
+        return None
+    lowest = min(range(len(levels)), key=levels.__getitem__)
+    fall = levels[0] - levels[lowest]
+    slopes = {step: levels[step + 1] - levels[step - 1] for step in range(first, last)}
+    steepest = min(slopes, key=slopes.__getitem__)
+    if fall <= 0 or slopes[steepest] >= 0:
+        return None
+    base = next(step for step, level in enumerate(levels) if level <= levels[0] - fall / 10)
+    found = (rates[steepest], rates[lowest] / 10, rates[base], rates[lowest])
+    return dict(zip(CANDIDATES, found, strict=True))

@@ -1,0 +1,192 @@
+"""Several measures of sharpness, side by side; see core.recipe.analyses.sharpness."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.figures import number, placed, unknown
+from core.engine.analysis.gauges import GAUGES, Ground
+from core.engine.analysis.subject import Subject
+from core.recipe.analyses.sharpness import Sharpness
+from core.recipe.optimizers.sgd import SGD
+from core.recipe.spec import JobSpec
+
+MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched
+NOW: Final = "now."  # the state of the gauge that is at work, in a checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What belongs in the caption of a measure."""
+
+    what: str
+    error: str
+    invariance: str
+    caveat: str
+
+
+SCALES = "none: rescaling the layers of a ReLU network changes it and not the function"
+DINH = "Any value can be had for the same function by rescaling layers (Dinh et al. 2017)"
+EDGE = "training by full batches drives it towards the edge of stability, 2 / lr for plain descent, so that it may tell"
+BOUND = "what the second half of the steps still added; the true maximum may be higher"
+
+ABOUT: Final[dict[str, About]] = {
+    "gradient_norm": About(
+        "length of the gradient over all examples looked at",
+        "none: it is exact",
+        SCALES,
+        "It says whether this is a stationary point at all, which saddles are too; it is no measure of sharpness.",
+    ),
+    "filter_noise": About(
+        "mean rise of the loss along random directions, each filter as long as that of the weights",
+        "standard error over the directions",
+        "rescaling the layers of a ReLU network leaves it alone",
+        "It depends on the radius, and directions at random miss the few in which the loss is steep.",
+    ),
+    "multiplicative_noise": About(
+        "mean rise of the loss where each weight is multiplied by 1 + radius n, n standard normal",
+        "standard error over the draws",
+        "rescaling the layers of a ReLU network leaves it alone",
+        "It depends on the radius, and weights of nothing stay where they are.",
+    ),
+    "lambda_max": About(
+        "largest eigenvalue of the Hessian, by Lanczos",
+        "|H v - value v|: within it lies an eigenvalue; that none is larger is likely, not certain",
+        SCALES,
+        f"{DINH}, and {EDGE} the learning rate instead.",
+    ),
+    "lambda_min": About(
+        "smallest eigenvalue of the Hessian, by Lanczos",
+        "|H v - value v|: within it lies an eigenvalue; that none is smaller is likely, not certain",
+        SCALES,
+        f"{DINH}; trained networks nearly always have a few slightly negative ones.",
+    ),
+    "trace": About(
+        "sum of the Hessian's eigenvalues, by Hutchinson's random signs",
+        "standard error over the probes; 0 where every weight was looked at",
+        SCALES,
+        f"{DINH}, and eigenvalues of both signs cancel.",
+    ),
+    "worst_case": About(
+        "largest rise of the loss found within rho of the weights, by projected gradient ascent",
+        BOUND,
+        SCALES,
+        f"{DINH}; a small rho measures the gradient.",
+    ),
+    "adaptive_worst_case": About(
+        "the same where distances are in units of each weight's size",
+        BOUND,
+        "rescaling the layers of a ReLU network leaves it alone",
+        "Across recipes it does not predict generalisation and follows the learning rate (Andriushchenko et al. 2023).",
+    ),
+}
+
+
+def explore(spec: Sharpness, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`readings` float64 (subjects, columns, 4): value, error, forward and backward passes; `loss` (subjects,).
+
+    And for each measure, under its name, the numbers that its value comes from (subjects, width): rises, products with
+    probes, Ritz values.
+    """
+    gauges = {name: GAUGES[name](spec) for name in spec.measures}
+    rows = range(len(subjects))
+    tiles = [(row, name, unit) for row in rows for name, each in gauges.items() for unit in range(each.units)]
+    kept = {**_blank(spec, subjects), **placed(desk.found, subjects[0].network.values)}
+    state = {name.removeprefix(NOW): kept.pop(name) for name in list(kept) if name.startswith(NOW)}
+    ground = Ground(subjects[0], spec.seed)
+    for done, (row, name, unit) in enumerate(tiles[desk.done :], desk.done + 1):
+        if ground.subject is not subjects[row]:
+            ground = Ground(subjects[row], spec.seed)
+        gauge = gauges[name]
+        state = state if unit else gauge.begin(ground)
+        gauge.advance(ground, state, unit)
+        if unit == gauge.units - 1:
+            kept["loss"][row] = ground.height
+            kept[name][row, : len(state["raw"])] = state["raw"]
+            first = columns(spec).index(gauge.columns[0])
+            found = torch.tensor(gauge.finish(ground, state), dtype=torch.float64)
+            kept["readings"][row, first : first + len(found)] = found
+            state = {}
+        desk.keep(done, len(tiles), {**kept, **{f"{NOW}{part}": each for part, each in state.items()}})
+    return kept
+
+
+def _blank(spec: Sharpness, subjects: Sequence[Subject]) -> Tensors:
+    widths = {name: GAUGES[name](spec).units for name in spec.measures}
+    return {
+        "readings": unknown(len(subjects), len(columns(spec)), 4),
+        "loss": unknown(len(subjects)),
+        **{name: unknown(len(subjects), width) for name, width in widths.items()},
+    }
+
+
+def columns(spec: Sharpness) -> list[str]:
+    """What is reported, in the order of the readings."""
+    return [column for name in spec.measures for column in GAUGES[name](spec).columns]
+
+
+def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """`measures` by name, each with a row for each subject, and what to know before comparing them."""
+    losses = [number(each) for each in tensors["loss"].tolist()]
+    measures = {
+        name: {**asdict(ABOUT[name]), "rows": _rows(subjects, losses, tensors["readings"][:, column])}
+        for column, name in enumerate(columns(spec))
+    }
+    options = {"measures", "radius", "directions", "lanczos_steps", "probes", "rho", "adaptive_rho", "ascent_steps"}
+    return {
+        "split": "train",
+        "loss": "the one that the job minimises, in evaluation mode, without weight decay",
+        "batch_norm": "fixed",
+        "seed": spec.seed,
+        "options": spec.model_dump(mode="json", include=options),
+        "subjects": [
+            {
+                "label": subject.label,
+                "examples": len(subject.parts["train"]),
+                "weights": len(subject.network.values),
+                "train_loss": loss,
+                "edge_of_stability": edge(subject.spec),
+            }
+            for subject, loss in zip(subjects, losses, strict=True)
+        ],
+        "measures": measures,
+        "warnings": list(_warnings([each for each in losses if each is not None], subjects)),
+    }
+
+
+def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings: Tensor) -> list[dict[str, Any]]:
+    rows = []
+    for subject, loss, (value, error, forward, backward) in zip(subjects, losses, readings.tolist(), strict=True):
+        passes = {"forward": number(forward), "backward": number(backward)}
+        rows.append(
+            {
+                "label": subject.label,
+                "train_loss": loss,
+                "value": number(value),
+                "error": number(error),
+                "passes": passes,
+            }
+        )
+    return rows
+
+
+def edge(spec: JobSpec) -> float | None:
+    """The curvature up to which full-batch descent is stable at the recipe's rate: 2 (1 + momentum) / lr."""
+    optimizer = spec.optimizer
+    if not isinstance(optimizer, SGD) or optimizer.nesterov or optimizer.dampening:
+        return None
+    return 2 * (1 + optimizer.momentum) / optimizer.lr
+
+
+def _warnings(losses: Sequence[float], subjects: Sequence[Subject]) -> Iterator[str]:
+    low, high = min(losses, default=0.0), max(losses, default=0.0)
+    if high - low > MATCHED * abs(low):
+        yield f"The train losses are not matched, {low:.3g} to {high:.3g}: sharpness at unequal loss says little."
+    if len({len(each.network.values) for each in subjects}) > 1:
+        yield "The networks are not of one size: only what rescaling leaves alone can be compared."
+    if any(each.spec.optimizer.decays for each in subjects):
+        yield "Weight decay is no part of the loss that is looked at, so its minimum is not where training ends."

@@ -1,0 +1,90 @@
+"""The mean loss of a part as a function of the weights."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from core.engine.datasets.resident import Part
+from core.engine.evaluate import inspecting
+from core.engine.networks.network import Network
+from core.engine.objective import Loss
+
+ROOM: Final = 2**30  # bytes that the graph of one pass may take
+COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
+
+
+class Terrain:
+    """What a job minimises, over a whole part in evaluation mode, without weight decay.
+
+    Batch norm goes by the running statistics that it has now, dropout is off. The network is only read: weights come as
+    an argument. Chunks count by their examples, so nothing depends on how many there are.
+    """
+
+    def __init__(self, network: Network, part: Part, loss: Loss, room: int = ROOM) -> None:
+        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes."""
+        self._module, self._loss = network.module, loss
+        self._cut = parameters(network)
+        self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
+        each = COPIES * activations(network, part) * network.values.element_size()
+        size = max(1, min(network.most_at_once, room // max(each, 1)))
+        pairs = zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True)
+        self.chunks = [Part(inputs, targets) for inputs, targets in pairs]
+        self.fits = each * len(part) <= room
+        self.examples = len(part)
+
+    def height(self, weights: Tensor) -> float:
+        """The mean loss at weights (P,)."""
+        with inspecting(self._module):
+            return sum(float(self._share(chunk, weights)) for chunk in self.chunks)
+
+    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[float, Tensor]]:
+        """The share of each chunk in the mean loss and in its gradient (P,); `weights` (P,) require a gradient.
+
+        `twice`: the gradients can be differentiated again.
+        """
+        for chunk in self.chunks:
+            with inspecting(self._module), torch.enable_grad():
+                loss = self._share(chunk, weights)
+                (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
+            yield float(loss.detach()), slope
+
+    def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
+        with inspecting(self._module), torch.enable_grad():
+            gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
+        return gradients
+
+    def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        cut = torch.split(weights, [shape.numel() for shape in self._cut.values()])
+        named = {name: each.view(shape) for (name, shape), each in zip(self._cut.items(), cut, strict=True)}
+        return self._loss(functional_call(self._module, named | self._buffers, (inputs,)), targets)
+
+    def _share(self, chunk: Part, weights: Tensor) -> Tensor:
+        return self._mean(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
+
+    def slope(self, weights: Tensor) -> tuple[float, Tensor]:
+        """The mean loss at weights (P,), and its gradient (P,)."""
+        height, total = 0.0, torch.zeros_like(weights)
+        for loss, share in self.slopes(weights.clone().requires_grad_()):
+            height += loss
+            total += share
+        return height, total
+
+
+def parameters(network: Network) -> dict[str, torch.Size]:
+    """Names and shapes of the parameters, in their order in the flat weights."""
+    named = sorted(network.module.named_parameters(), key=lambda pair: pair[1].storage_offset())
+    return {name: each.shape for name, each in named}
+
+
+def activations(network: Network, part: Part) -> int:
+    """Numbers that one example is on its way through the network."""
+    total, values = 0, part.inputs[:1]
+    with inspecting(network.module):
+        for layer in network.module:
+            values = layer(values)
+            total += values.numel()
+    return total

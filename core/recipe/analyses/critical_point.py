@@ -1,0 +1,42 @@
+"""What kind of place the weights are at."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from core.recipe.analyses.base import AnalysisSpec
+from core.recipe.component import Positive
+from core.recipe.spec import JobSpec
+
+PRODUCT = 5  # examples' passes that a product with the Hessian costs, about, a backward pass counted as two
+ROOM = 2**30  # bytes of graphs that are kept between such products
+
+
+class CriticalPoint(AnalysisSpec):
+    """A minimum, a saddle, a maximum, or no stationary point of the train loss, and the loss along the way down.
+
+    Both tolerances are relative to the largest curvature |λ|. Stationary is where |g| <= `gradient_tolerance` |λ|: the
+    steepest parabola has its bottom no further away than that. An eigenvalue counts as negative below
+    -`curvature_tolerance` |λ|, since trained networks nearly always have some that are slightly so. The profile is the
+    loss at `points` places up to `reach` to both sides along the eigenvector of the smallest eigenvalue.
+    """
+
+    summary: ClassVar[str] = "Minimum, saddle or no stationary point, with the direction of escape and the loss on it."
+    paper: ClassVar[str | None] = (
+        "Dauphin et al. 2014, Identifying and attacking the saddle point problem in high-dimensional non-convex "
+        "optimization"
+    )
+    implementation: ClassVar[str] = "core.engine.analysis.critical_point"
+
+    kind: Literal["critical_point"] = "critical_point"
+    gradient_tolerance: Positive = 1e-3
+    curvature_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    lanczos_steps: Annotated[int, Field(ge=10, le=200)] = 40
+    reach: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    points: Annotated[int, Field(ge=3, le=1001)] = 41
+
+    def passes(self, subject: JobSpec) -> float:
+        return (3 + PRODUCT * (self.lanczos_steps + 2) + self.points) * self.examples_of(subject)
+
+    def memory(self, subject: JobSpec) -> float:
+        return ROOM + 4 * (10 + self.lanczos_steps) * subject.model.parameters(subject.data.facts())

@@ -1,0 +1,65 @@
+"""How noisy gradients are, and what batch size that speaks for."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.analyses.base import AnalysisSpec
+from core.recipe.component import refuse
+from core.recipe.spec import JobSpec
+
+EXACT_EXAMPLES = 4096  # up to so many, every example's own gradient is looked at
+Batch = Annotated[int, Field(ge=1, le=10**6)]
+
+
+class GradientNoise(AnalysisSpec):
+    """The gradient noise scale B = S / G² over a run, at `places` of its checkpoints, evenly spread.
+
+    G² is the squared length of the gradient over the train part, S the sum of the variances of one example's gradient.
+    Both are estimated without bias from `draws` batches of `large` examples, drawn with replacement, and the batches of
+    `small` examples that these are made of; B is the ratio of their means, its error by leaving out each draw in turn.
+    Evaluation mode: batch norm goes by its running statistics, dropout is off.
+    """
+
+    summary: ClassVar[str] = "The gradient noise scale over a run, and the batch size that it speaks for, with doubts."
+    paper: ClassVar[str | None] = (
+        "McCandlish et al. 2018, An empirical model of large-batch training; "
+        "Merrill et al. 2025, Critical batch size revisited"
+    )
+    implementation: ClassVar[str] = "core.engine.analysis.gradient_noise"
+    takes: ClassVar[Literal["weights", "run", "recipe"]] = "run"
+
+    kind: Literal["gradient_noise"] = "gradient_noise"
+    small: Batch = 4
+    large: Batch = 64
+    draws: Annotated[int, Field(ge=10, le=100_000)] = 50
+    places: Annotated[int, Field(ge=1, le=200)] = 20
+
+    @model_validator(mode="after")
+    def one_is_made_of_the_other(self) -> Self:
+        if self.large < 2 * self.small or self.large % self.small:
+            message = f"batches of {self.large} are not made of two or more of {self.small}"
+            raise refuse(FieldProblem("/large", message, "take a multiple of `small`"))
+        return self
+
+    def passes(self, subject: JobSpec) -> float:
+        examples = self.examples_of(subject)
+        exact = examples if self.exactly(examples) else 0
+        return 3.0 * self.places * (self.draws * self.large + exact)
+
+    def memory(self, subject: JobSpec) -> float:
+        return 4 * (2 * self.large // self.small + 8) * subject.model.parameters(subject.data.facts())
+
+    @staticmethod
+    def exactly(examples: int) -> bool:
+        """Whether the exact values are computed too."""
+        return examples <= EXACT_EXAMPLES
+
+    def chosen(self, count: int) -> list[int]:
+        """Which of so many checkpoints, in order; the first and the last are among two or more."""
+        if count <= self.places:
+            return list(range(count))
+        if self.places == 1:
+            return [count - 1]
+        return [round(place * (count - 1) / (self.places - 1)) for place in range(self.places)]

@@ -1,0 +1,65 @@
+"""At which learning rates a recipe trains."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.errors import FieldProblem
+from core.recipe.analyses.base import AnalysisSpec
+from core.recipe.component import Positive, refuse
+from core.recipe.spec import JobSpec
+
+
+class LrRange(AnalysisSpec):
+    """Trains as the job would from its start, while the rate rises from `low` to `high`, each step by one factor.
+
+    Once for each of `runs` seeds, the job's and the ones after it: other first weights, another order of the data. A
+    run ends early where its loss, smoothed with `smoothing` as the weight of the newest, is `stop_at` times its lowest.
+    Schedule, averages and stopping rules of the job are left aside, and nothing of the job is touched.
+    """
+
+    summary: ClassVar[str] = "The loss while the learning rate rises, for several seeds, and what may be read off it."
+    paper: ClassVar[str | None] = "Smith 2017, Cyclical learning rates for training neural networks"
+    implementation: ClassVar[str] = "core.engine.analysis.lr_range"
+    takes: ClassVar[Literal["weights", "run", "recipe"]] = "recipe"
+
+    kind: Literal["lr_range"] = "lr_range"
+    low: Positive = 1e-5
+    high: Positive = 10.0
+    steps: Annotated[int, Field(ge=30, le=10_000)] = 100
+    runs: Annotated[int, Field(ge=3, le=20)] = 3
+    smoothing: Annotated[float, Field(gt=0, le=1)] = 0.05
+    stop_at: Annotated[float, Field(gt=1, le=1e6)] = 4.0
+
+    @model_validator(mode="after")
+    def rises(self) -> Self:
+        if self.low >= self.high:
+            raise refuse(FieldProblem("/low", "the lowest rate is not below the highest", 'as in "low": 1e-5'))
+        return self
+
+    def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
+        yield from super().problems(subjects)
+        first = subjects[0]
+        if why := first.optimizer.own_rate:
+            message = f"{first.optimizer.name} cannot be tried at one rate after another: {why}"
+            yield FieldProblem("/job", message, "take a job whose optimizer goes by its rate, as sgd and adam do")
+        if first.data.facts().task == "function":
+            message = "the loss of a point on a function depends on where it has come to, not on how it trains"
+            yield FieldProblem("/job", message, "take a job that trains a network")
+        examples = self.examples_of(first)
+        size = min(first.batch(), examples)
+        if self.examples and first.model.normalises_batches and (examples % size == 1 or size == 1):
+            message = f"{examples} examples leave one alone in batches of {size}, which batch norm cannot take"
+            yield FieldProblem("/examples", message, "take one more")
+
+    def batch(self, subject: JobSpec) -> int:
+        """Examples in an optimizer step."""
+        return min(subject.batch() * subject.accumulate, self.examples_of(subject))
+
+    def passes(self, subject: JobSpec) -> float:
+        gradients = 2 if subject.sam else 1
+        return 3.0 * gradients * self.runs * self.steps * self.batch(subject)
+
+    def memory(self, subject: JobSpec) -> float:
+        return 8 * 4 * subject.model.parameters(subject.data.facts())

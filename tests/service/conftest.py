@@ -1,0 +1,34 @@
+"""Fixtures of tests that watch one attempt from the worker's side."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from core.db.session import Database
+from core.jobs.fence import Fence
+from core.settings import Settings
+from tests.support.jobs import running
+from worker.heart import Heart
+
+TIMINGS = {"lease_seconds": 2.0, "beat_seconds": 0.2, "outage_seconds": 600.0, "stop_grace_seconds": 25.0}
+
+
+@pytest.fixture
+def fence(db: Database) -> Fence:
+    return running(db)
+
+
+@pytest.fixture
+def heart_of(db: Database) -> Iterator[Callable[..., Heart]]:
+    made: list[Heart] = []
+
+    def make(fence: Fence, database: Database = db, **timings: float) -> Heart:
+        settings = Settings.model_validate(TIMINGS | timings)
+        made.append(Heart(database, fence, settings, threading.Event(), time.monotonic()))
+        return made[-1]
+
+    yield make
+    for heart in made:
+        heart.stop()

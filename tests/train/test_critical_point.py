@@ -16,6 +16,8 @@ from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import Bench, Plain, at, subject
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def looked(subject: Subject, **fields: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     spec = CriticalPoint(job=JOB, **fields)

@@ -21,6 +21,8 @@ from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import at, subject
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALL: list[Measure] = [
     "gradient_norm",
     "filter_noise",

@@ -64,8 +64,8 @@ def test_its_minimum_is_flat_one_way() -> None:
         ([0.0, 0.0], lambda x: -(x**2).sum(), "maximum"),
         ([0.0, 0.0], lambda x: x[0] ** 2 - 0.009 * x[1] ** 2, "minimum"),
         ([0.0, 0.0], lambda x: x[0] ** 2 - 0.011 * x[1] ** 2, "saddle"),
-        ([0.9e-3, 0.0], lambda x: (x**2).sum() / 2, "minimum"),
-        ([1.1e-3, 0.0], lambda x: (x**2).sum() / 2, "not_stationary"),
+        ([0.9e-2, 0.0], lambda x: (x**2).sum() / 2, "minimum"),
+        ([1.1e-2, 0.0], lambda x: (x**2).sum() / 2, "not_stationary"),
         ([1.0, 2.0], lambda x: x[0] + 2 * x[1], "not_stationary"),
     ],
 )

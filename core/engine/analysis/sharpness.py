@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any, Final
 
 import torch
@@ -161,7 +162,7 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
 def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings: Tensor) -> list[dict[str, Any]]:
     rows = []
     for subject, loss, (value, error, forward, backward) in zip(subjects, losses, readings.tolist(), strict=True):
-        passes = {"forward": number(forward), "backward": number(backward)}
+        passes = None if isnan(forward) else {"forward": int(forward), "backward": int(backward)}
         rows.append(
             {
                 "label": subject.label,

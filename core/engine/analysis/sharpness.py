@@ -13,8 +13,6 @@ from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import GAUGES, Ground
 from core.engine.analysis.subject import Subject
 from core.recipe.analyses.sharpness import Sharpness
-from core.recipe.optimizers.sgd import SGD
-from core.recipe.spec import JobSpec
 
 MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched
 NOW: Final = "now."  # the state of the gauge that is at work, in a checkpoint
@@ -150,7 +148,7 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
                 "examples": len(subject.parts["train"]),
                 "weights": len(subject.network.values),
                 "train_loss": loss,
-                "edge_of_stability": edge(subject.spec),
+                "edge_of_stability": subject.spec.optimizer.edge,
             }
             for subject, loss in zip(subjects, losses, strict=True)
         ],
@@ -173,14 +171,6 @@ def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings:
             }
         )
     return rows
-
-
-def edge(spec: JobSpec) -> float | None:
-    """The curvature up to which full-batch descent is stable at the recipe's rate: 2 (1 + momentum) / lr."""
-    optimizer = spec.optimizer
-    if not isinstance(optimizer, SGD) or optimizer.nesterov or optimizer.dampening:
-        return None
-    return 2 * (1 + optimizer.momentum) / optimizer.lr
 
 
 def _warnings(losses: Sequence[float], subjects: Sequence[Subject]) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
 from api.documents import parse
 from core.errors import InvalidSpec
+from core.recipe.analyses import Analysis
 from core.recipe.problems import field_problems
 from core.recipe.text import Label, Name, Note
 from core.settings import Limits
@@ -56,6 +57,10 @@ class ForkRequest(BaseModel):
     changes: Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field(max_length=64)] = Field(
         default_factory=dict
     )
+
+
+class AnalysisRequest(RootModel[Analysis]):
+    """What to look at, and how: `kind` picks one of these."""
 
 
 def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:

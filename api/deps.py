@@ -85,6 +85,10 @@ async def _job_id(job_id: Annotated[str, Path(description="`job_` and 26 charact
     return _named("job", "job", job_id)
 
 
+async def _analysis_id(analysis_id: Annotated[str, Path(description="`an_` and 26 characters")]) -> str:
+    return _named("an", "analysis", analysis_id)
+
+
 async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_` and 26 characters")]) -> str:
     return _named("ckpt", "checkpoint", checkpoint_id)
 
@@ -94,5 +98,6 @@ async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 charact
 
 
 JobId = Annotated[str, Depends(_job_id)]
+AnalysisId = Annotated[str, Depends(_analysis_id)]
 CheckpointId = Annotated[str, Depends(_checkpoint_id)]
 KeyId = Annotated[str, Depends(_key_id)]

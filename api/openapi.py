@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.bodies import ForkRequest, JobChanges, KeyRequest, RetryRequest
+from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, RetryRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
-BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest)
+BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, AnalysisRequest)
 REF = "#/components/schemas/{model}"
 ALWAYS = (401, 403, 429, 503)  # no key; a scope that is missing, a foreign Host; a limit; a database that is away
 KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}

@@ -14,14 +14,16 @@ import subprocess
 import sys
 import threading
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from core.engine.analysis.analyse import Draw, analyse
 from core.engine.environment import differences
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
 from core.engine.loop import train
 from core.engine.warm import warm
-from core.recipe.assignment import Assignment
+from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
@@ -91,11 +93,11 @@ class PipeObserver:
 
 
 def run(sock: socket.socket) -> int:
-    """Take one assignment from the pipe and train it; the exit status."""
+    """Take one assignment from the pipe and carry it out; the exit status."""
     frame = wire.receive(sock)
     if frame is None:
         return lifeline.ORPHANED
-    assignment = Assignment.model_validate_json(json.dumps(frame["assignment"]))
+    assignment = read_order(json.dumps(frame["assignment"]))
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
     observer.listen()
@@ -103,15 +105,27 @@ def run(sock: socket.socket) -> int:
     return 0
 
 
-def _ending(assignment: Assignment, observer: Observer) -> Ended:
-    """How the training ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
+def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> Ended:
+    """How it ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
     try:
+        if isinstance(assignment, AnalysisAssignment):
+            return analyse(assignment, observer, _draughtsman(observer))
         return train(assignment, observer)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         traceback.print_exc()
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
+
+
+def _draughtsman(observer: Observer) -> Draw | None:
+    """Who draws; None, said once, where matplotlib is missing: the numbers are there all the same."""
+    if find_spec("matplotlib") is None:
+        observer.emit(Log("warning", "there will be no pictures: this worker has no matplotlib"))
+        return None
+    from worker.pictures import draw
+
+    return draw
 
 
 def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: Path, slot: SlotKind = "cpu") -> Ended:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.db.session import Database, is_transient
+from core.jobs.analyses import Look
 from core.jobs.checkpoints import CheckpointRow, mark_corrupt
 from core.jobs.claim import Claim, claim
 from core.jobs.fence import Fence, Fenced
@@ -20,8 +21,9 @@ from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
-from core.recipe.assignment import Assignment, Resume
+from core.recipe.assignment import AnalysisAssignment, Assignment, Resume, Source
 from core.recipe.plan import SlotKind, resolve_plan, smaller
+from core.recipe.spec import JobSpec
 from core.redact import redact
 from core.settings import Settings
 from core.store.base import Store, StoreTransient
@@ -197,18 +199,52 @@ def _serve(attempt: Attempt) -> None:
         _conclude(attempt, decide(seen), seen, chunks)
 
 
-def _provision(attempt: Attempt) -> Assignment:
+def _provision(attempt: Attempt) -> Assignment | AnalysisAssignment:
     """Everything that the runner needs, on this machine's disk and verified."""
     taken, folder = attempt.claim, attempt.folder
+    if not isinstance(taken.spec, JobSpec):
+        return AnalysisAssignment(
+            job=taken.job_id,
+            attempt=taken.attempt,
+            spec=taken.spec,
+            plan=taken.plan,
+            sources=tuple(_source(attempt, number, look) for number, look in enumerate(taken.looks)),
+            scratch=folder.out,
+            resume=_resume(attempt),
+        )
     return Assignment(
         job=taken.job_id,
         attempt=taken.attempt,
         spec=taken.spec,
         plan=taken.plan,
-        dataset=provision.dataset_file(taken.spec.data, attempt.shop.settings.datasets, partial(_interrupted, attempt)),
+        dataset=_dataset(attempt, taken.spec),
         scratch=folder.out,
         resume=_resume(attempt),
         initial=_initial(attempt),
+    )
+
+
+def _dataset(attempt: Attempt, spec: JobSpec) -> Path:
+    return provision.dataset_file(spec.data, attempt.shop.settings.datasets, partial(_interrupted, attempt))
+
+
+def _source(attempt: Attempt, number: int, look: Look) -> Source:
+    """What an analysis looks at, on this machine's disk."""
+    if _interrupted(attempt):
+        raise provision.Interrupted
+    weights, row = None, look.row
+    if row is not None:
+        folder = attempt.folder.path / f"look-{number}"
+        weights = _weights(attempt, row, folder, "it looks at weights that cannot be read")
+    return Source(
+        label=look.label,
+        job=look.job_id,
+        checkpoint=row.id if row else None,
+        step=row.step if row else 0,
+        kind=row.kind if row else None,
+        spec=look.spec,
+        dataset=_dataset(attempt, look.spec),
+        weights=weights,
     )
 
 
@@ -229,13 +265,15 @@ def _resume(attempt: Attempt) -> Resume | None:
 def _initial(attempt: Attempt) -> Path | None:
     """The weights that the job begins with, if they are not those of its seed and it has no checkpoint yet."""
     row = attempt.claim.initial
-    if row is None:
-        return None
-    fetch = partial(provision.fetch_weights, attempt.shop.store, row, attempt.folder.resume)
+    return _weights(attempt, row, attempt.folder.resume, "the weights to begin with cannot be read") if row else None
+
+
+def _weights(attempt: Attempt, row: CheckpointRow, folder: Path, otherwise: str) -> Path:
+    fetch = partial(provision.fetch_weights, attempt.shop.store, row, folder)
     try:
         return attempt.heart.reach(fetch, FETCH_SECONDS)
     except provision.BadCheckpoint as error:
-        raise provision.NoWayOn(f"the weights to begin with cannot be read: {error}") from error
+        raise provision.NoWayOn(f"{otherwise}: {error}") from error
 
 
 def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:
@@ -262,7 +300,9 @@ def _unstarted(attempt: Attempt) -> Observed:
     return Observed(asked=asked)
 
 
-def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tuple[Observed, tuple[Chunk, ...]]:
+def _run(
+    attempt: Attempt, runner: RunnerProcess, assignment: Assignment | AnalysisAssignment
+) -> tuple[Observed, tuple[Chunk, ...]]:
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
@@ -285,7 +325,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: Assignment) -> tup
         stderr=lifeline.tail(attempt.folder.stderr),
         out_of_memory=lifeline.oom_kills() > kills,
         retries_left=claimed.failures < claimed.spec.max_retries,
-        smaller=smaller(claimed.spec, claimed.plan),
+        smaller=smaller(claimed.spec, claimed.plan) if isinstance(claimed.spec, JobSpec) else None,
     )
     return seen, chunks
 

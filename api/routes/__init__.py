@@ -6,6 +6,7 @@ from api.auth import authorize
 from api.deps import json_only
 from api.edge import MAX_BODY
 from api.routes import (
+    analyses,
     branches,
     catalog,
     changes,
@@ -34,6 +35,7 @@ NOUNS = (
     compare.router,
     plots.router,
     checkpoints.router,
+    analyses.router,
     catalog.router,
     schedules.router,
     keys.router,

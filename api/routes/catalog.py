@@ -9,7 +9,7 @@ from api.documents import Json
 from api.openapi import problems
 from api.paging import page
 from core.errors import NotFound
-from core.recipe.catalog import CatalogEntry, catalog
+from core.recipe.catalog import CatalogEntry, analyses, catalog
 
 router = APIRouter(tags=["catalog"])
 
@@ -23,6 +23,7 @@ class Catalog(BaseModel):
     averaging: list[CatalogEntry]
     models: list[CatalogEntry]
     datasets: list[CatalogEntry]
+    analyses: list[CatalogEntry]
 
 
 class Entries(BaseModel):
@@ -36,13 +37,13 @@ class Entries(BaseModel):
 
 @router.get("/catalog", operation_id="catalog", response_model=Catalog, responses=problems())
 def everything() -> Json:
-    """All optimizers, schedules, averaging methods, models and datasets, with paper, JSON Schema and defaults."""
+    """All optimizers, schedules, averaging methods, models, datasets and analyses, with JSON Schema and defaults."""
     return Json({"object": "catalog", **_dumped()})
 
 
 @router.get("/catalog/{kind}", operation_id="catalog_kind", response_model=Entries, responses=problems(404))
 def of_kind(kind: str) -> Json:
-    """The components of one kind: optimizers, schedules, averaging, models or datasets."""
+    """The components of one kind: optimizers, schedules, averaging, models, datasets or analyses."""
     entries = _dumped().get(kind)
     if entries is None:
         raise NotFound(f"There is no such kind; there are {', '.join(_dumped())}.")
@@ -50,4 +51,5 @@ def of_kind(kind: str) -> Json:
 
 
 def _dumped() -> dict[str, list[dict[str, Any]]]:
-    return {kind: [each.dump() for each in entries] for kind, entries in catalog().items()}
+    sections = {str(kind): entries for kind, entries in catalog().items()} | {"analyses": analyses()}
+    return {kind: [each.dump() for each in entries] for kind, entries in sections.items()}

@@ -9,9 +9,10 @@ from api.auth import Caller
 from api.bodies import JobChanges, read_body
 from api.deps import Body, JobId, Running
 from api.documents import Json
+from api.looking import etag
 from api.openapi import problems, reads
 from api.ranges import unchanged
-from api.routes.jobs import Job, answer, etag
+from api.routes.jobs import Job, answer
 from core.jobs.changes import delete_job, edit_job
 from core.jobs.queries import get_job
 

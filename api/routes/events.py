@@ -82,14 +82,21 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
 ) -> Response:
     """A job's events, oldest first. With `Accept: text/event-stream` they come as they happen, until the job ends."""
+    return await told(request, service, caller.owner, job_id, query, last_event_id)
+
+
+async def told(  # noqa: PLR0913, PLR0917 - what a request may bring
+    request: Request, service: Service, owner: str, job_id: str, query: EventsQuery, last_event_id: str | None
+) -> Response:
+    """The events of a job or an analysis, in the form that the request prefers."""
     if not _wants_stream(request):
-        return await run_in_threadpool(_listed, service, caller.owner, job_id, query)
+        return await run_in_threadpool(_listed, service, owner, job_id, query)
     ask = Ask(job_id, _place(last_event_id, query.after), query.wanted())
-    if await run_in_threadpool(_nothing_left, service, caller.owner, ask):
+    if await run_in_threadpool(_nothing_left, service, owner, ask):
         return Response(status_code=204, headers={"Vary": "Accept"})
     if request.scope["basin.head"]:
         return Response(media_type=MEDIA_TYPE, headers=HEADERS)
-    return Stream(service.live, caller.owner, ask, partial(still_admitted, request))
+    return Stream(service.live, owner, ask, partial(still_admitted, request))
 
 
 def _wants_stream(request: Request) -> bool:

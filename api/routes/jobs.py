@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -12,20 +10,18 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from starlette.concurrency import run_in_threadpool
 
-from api.auth import Caller, still_admitted
+from api.auth import Caller
 from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse, timestamp
-from api.live import wait_asked
+from api.looking import Look, eta, etag, looked, outlook_of, place
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
-from api.ranges import unchanged
 from api.search import BY_METADATA, JobsQuery, Status
-from core.errors import Conflict, NotFound, Unauthenticated
-from core.jobs.queries import JobView, get_job, is_over, job_version, list_jobs
+from core.errors import Conflict, NotFound
+from core.jobs.queries import JobView, get_job, list_jobs
 from core.jobs.submit import Idempotency, Submitted, submit
-from core.jobs.waiting import Outlook, outlook
+from core.jobs.waiting import Outlook
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -215,7 +211,7 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     views, more = list_jobs(
         service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
     )
-    expected = _outlook(service, views)
+    expected = outlook_of(service, views)
     return Json(page([_shown(view, expected) for view in views], has_more=more))
 
 
@@ -238,25 +234,8 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
-    seconds, waited = wait_asked(prefer), False
-    if seconds is not None:
-        view = await run_in_threadpool(get_job, service.db, caller.owner, job_id)
-        known = if_none_match is None or unchanged(if_none_match, etag(view.version))
-        waited = is_over(view) or not known or await service.live.change(caller.owner, job_id, view.version, seconds)
-        if not await still_admitted(request):
-            raise Unauthenticated
-    found = await run_in_threadpool(_one, service, caller.owner, job_id, if_none_match)
-    if waited:
-        found.headers["Preference-Applied"] = f"wait={seconds}"
-    return found
-
-
-def _one(service: Service, owner: str, job_id: str, if_none_match: str | None) -> Response:
-    if if_none_match is not None:
-        tag = etag(job_version(service.db, owner, job_id))
-        if unchanged(if_none_match, tag):
-            return Response(status_code=304, headers={"ETag": tag})
-    return answer(service, get_job(service.db, owner, job_id), 200)
+    look = Look(service, caller.owner, job_id, if_none_match, prefer)
+    return await looked(request, look, answer)
 
 
 def digest(document: object) -> str:
@@ -264,18 +243,8 @@ def digest(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def etag(version: int) -> str:
-    return f'W/"{version}"'
-
-
 def answer(service: Service, view: JobView, status: int) -> Json:
-    return Json(_shown(view, _outlook(service, [view])), status, {"ETag": etag(view.version)})
-
-
-def _outlook(service: Service, views: Sequence[JobView]) -> Outlook | None:
-    """For those of these jobs of one owner that wait; None when none does, and nothing was asked."""
-    waiting = [view for view in views if view.queue]
-    return outlook(service.db, waiting[0].owner, service.settings.lease_seconds) if waiting else None
+    return Json(_shown(view, outlook_of(service, [view])), status, {"ETag": etag(view.version)})
 
 
 def _dry(spec: JobSpec) -> dict[str, object]:
@@ -296,7 +265,7 @@ def _warnings(spec: JobSpec) -> list[dict[str, str]]:
 def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
     spec = JobSpec.model_validate_json(json.dumps(view.spec))
     own = f"/v1/jobs/{view.id}"
-    queue = _place(view, expected)
+    queue = place(view, expected)
     return {
         "id": view.id,
         "object": "job",
@@ -304,7 +273,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,
-        "progress": _progress(view, spec) | {"eta_seconds": _eta(view, queue, expected)},
+        "progress": _progress(view, spec) | {"eta_seconds": eta(view, queue, expected)},
         "queue": queue,
         "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "results": view.results or {},
@@ -340,14 +309,6 @@ def _parent(view: JobView, verb: str) -> dict[str, object] | None:
     return {"job": view.parent_id, "step": view.parent_step} if view.parent_verb == verb else None
 
 
-def _place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:
-    if view.queue is None or expected is None:
-        return None
-    ahead = view.queue.ahead
-    _, starts = expected.of(view.needs, ahead, desired=view.desired, most=view.most_running)
-    return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
-
-
 def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
     run = spec.run_length()
     known: dict[str, object] = {
@@ -358,32 +319,3 @@ def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
         "fraction": 0.0,
     }
     return known | view.progress
-
-
-def _eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
-    """Seconds until it ends: what is left at the pace of this job so far, time in the queue not counted. Before it has
-    moved, what runs usually take; and first it has to start. None when that cannot be said.
-    """
-    done = float(view.progress.get("fraction", 0.0))
-    own = done - _shared(view)
-    left = (1 - done) * _spent(view) / own if own > 0 else None
-    if queue and expected:
-        starts, left = queue["eta_seconds"], expected.usual if left is None else left
-        return None if starts is None or left is None else round(starts + left, 1)
-    return round(left, 1) if view.status == "running" and left is not None else None
-
-
-def _shared(view: JobView) -> float:
-    """The share of the run that another job has done before this one."""
-    steps = view.progress.get("steps")
-    return (view.parent_step or 0) / steps if steps and view.parent_verb in {"retry", "fork"} else 0.0
-
-
-def _spent(view: JobView) -> float:
-    """Seconds that the job has run, in all of its attempts."""
-    running, began = 0.0, None
-    for moment in view.timeline:
-        if began is not None:
-            running += moment.at - began
-        began = moment.at if moment.status in {"running", "pausing", "cancelling"} else None
-    return running + (max(0.0, time.time() - began) if began is not None else 0.0)

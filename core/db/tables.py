@@ -135,6 +135,21 @@ job_state = Table(
     postgresql_with={"fillfactor": 70},
 )
 
+analysis_input = Table(
+    "analysis_input",
+    metadata,
+    Column("analysis_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    # No foreign keys: once it has ended, an analysis outlives what it looked at.
+    Column("job_id", Text, nullable=False),
+    Column("checkpoint_id", Text),  # empty where it looks at how a job trains
+    Column("step", Long, nullable=False),
+    Column("checkpoint_kind", Text),
+    Index("ix_analysis_input_job_id", "job_id"),
+    Index("ix_analysis_input_checkpoint_id", "checkpoint_id"),
+    sqlite_strict=True,
+)
+
 metric_chunk = Table(
     "metric_chunk",
     metadata,

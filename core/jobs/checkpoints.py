@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Subquery, and_, insert, literal, or_, select, update
 
 from core.db.session import Database, now
-from core.db.tables import checkpoint, job, job_state
+from core.db.tables import analysis_input, checkpoint, job, job_state
 from core.errors import NotFound
 from core.ids import new_id
 from core.jobs.events import add_event
@@ -166,7 +166,8 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
     query = (
         _select()
         .join(job, job.c.id == checkpoint.c.job_id)
-        .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good", job.c.owner == owner)
+        .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good")
+        .where(job.c.owner == owner, job.c.kind == "train")
     )
     with db.read() as connection:
         found = connection.execute(query).one_or_none()
@@ -176,12 +177,19 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
 
 
 def in_use(connection: Connection, job_id: str) -> str | None:
-    """A job that has not ended and may still need a checkpoint of this one."""
-    return connection.execute(select(_loans(job_id).c.borrower).limit(1)).scalar_one_or_none()
+    """A job or analysis that has not ended and may still need this one, or a checkpoint of it."""
+    lent = connection.execute(select(_loans(job_id).c.borrower).limit(1)).scalar_one_or_none()
+    if lent is not None:
+        return str(lent)
+    row, state = analysis_input.c, job_state.c
+    query = select(row.analysis_id).join(job_state, state.job_id == row.analysis_id)
+    open_ = state.status.not_in([status.value for status in TERMINAL])
+    return connection.execute(query.where(row.job_id == job_id, open_).limit(1)).scalar_one_or_none()
 
 
 def _loans(job_id: str) -> Subquery:
-    """(borrower, checkpoint_id): other jobs that have not ended and stand at, or begin with, one of its checkpoints.
+    """(borrower, checkpoint_id): other jobs that have not ended and stand at, begin with, or look at one of its
+    checkpoints.
 
     A borrower need not be its child: the retry of a child without a checkpoint of its own stands where that one stood.
     """
@@ -194,7 +202,13 @@ def _loans(job_id: str) -> Subquery:
         .join(kept.id.table, kept.id == job.c.initial_id)
         .where(alive, row.checkpoint_id.is_(None))
     )
-    return stands.union_all(begins).subquery("loans")
+    looked = analysis_input.c
+    looks = (
+        columns.join(looked.analysis_id.table, looked.analysis_id == row.job_id)
+        .join(kept.id.table, kept.id == looked.checkpoint_id)
+        .where(alive)
+    )
+    return stands.union_all(begins, looks).subquery("loans")
 
 
 def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow | None:
@@ -243,8 +257,9 @@ def _superseded(connection: Connection, job_id: str, row: NewCheckpoint, *, resu
 
 def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest."""
-    spec = json.loads(connection.execute(select(job.c.spec).where(job.c.id == job_id)).scalar_one())
-    policy = Checkpoints.model_validate(spec["checkpoints"])
+    whose, text = connection.execute(select(job.c.kind, job.c.spec).where(job.c.id == job_id)).one()
+    spec = json.loads(text)
+    policy = Checkpoints.model_validate(spec["checkpoints"]) if whose == "train" else Checkpoints()
     members = (spec.get("ensemble") or {}).get("members")
     most = {"last": policy.keep_last, "cycle_end": policy.keep_cycles, MEMBER: members}.get(kind)
     if most is None:

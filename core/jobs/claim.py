@@ -9,18 +9,20 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from core.db.session import Database, now
 from core.db.tables import job, job_state
+from core.jobs.analyses import Look, looks
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
 from core.jobs.events import add_event
 from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
+from core.recipe.analyses import Analysis, read_analysis
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
-PlanFor = Callable[[JobSpec], ExecutionPlan]
+PlanFor = Callable[[JobSpec | Analysis], ExecutionPlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,13 @@ class Claim:
 
     It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork, and the
     retry of one, has to go on from somewhere. `initial` is the checkpoint whose weights a job begins with, where it
-    does not begin with its seed.
+    does not begin with its seed. An analysis `looks` at the weights of others.
     """
 
     job_id: str
     attempt: int
     kind: str
-    spec: JobSpec
+    spec: JobSpec | Analysis
     plan: ExecutionPlan
     checkpoint: CheckpointRow | None
     losses: int
@@ -43,6 +45,7 @@ class Claim:
     initial: CheckpointRow | None = None
     anew: tuple[str, ...] = ()
     is_fork: bool = False
+    looks: tuple[Look, ...] = ()
 
 
 def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
@@ -116,7 +119,7 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
 def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
     columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
     row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
-    spec, plan_json = JobSpec.model_validate_json(row.spec), row.plan
+    spec, plan_json = _read(row.kind, row.spec), row.plan
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
     if plan_json is None:
         plan = plan_for(spec)
@@ -147,7 +150,12 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
+        looks(connection, taken.job_id) if row.kind == "analysis" else (),
     )
+
+
+def _read(kind: str, spec: str) -> JobSpec | Analysis:
+    return JobSpec.model_validate_json(spec) if kind == "train" else read_analysis(spec)
 
 
 def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
@@ -114,7 +115,21 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     Raises:
         InvalidRequest: there is no such status.
     """
-    query = _rows().where(job.c.owner == owner, *(search or Search()).conditions())
+    conditions = [job.c.kind == "train", *(search or Search()).conditions()]
+    return list_views(db, owner, conditions, after=after, limit=limit, order=order)
+
+
+def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
+    db: Database,
+    owner: str,
+    conditions: Sequence[ColumnElement[bool]],
+    *,
+    after: str | None,
+    limit: int,
+    order: Literal["asc", "desc"],
+) -> tuple[list[JobView], bool]:
+    """The same, of the owner's jobs and analyses for which the conditions hold."""
+    query = _rows().where(job.c.owner == owner, *conditions)
     if after is not None:
         query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
     query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)
@@ -123,7 +138,9 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     return views[:limit], len(views) > limit
 
 
+@cache
 def _rows() -> Select[Any]:
+    """Built once: its aliases cost more than the database's answer."""
     rival = job_state.alias("rival")
     mine = job_state.c
     ahead = (
@@ -170,17 +187,21 @@ def _children(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str
     """Parent -> the jobs of the same owner that go on from it, oldest first."""
     if not ids:
         return {}
-    child, parent = job.alias("child").c, job.alias("parent").c
-    query = (
-        select(child.parent_id, child.id)
-        .join(parent.id.table, parent.id == child.parent_id)
-        .where(child.parent_id.in_(ids), child.owner == parent.owner)
-        .order_by(child.id)
-    )
     found: dict[str, tuple[str, ...]] = {}
-    for parent_id, job_id in connection.execute(query):
+    for parent_id, job_id in connection.execute(_descent(), {"ids": list(ids)}):
         found[parent_id] = (*found.get(parent_id, ()), job_id)
     return found
+
+
+@cache
+def _descent() -> Select[Any]:
+    child, parent = job.alias("child").c, job.alias("parent").c
+    return (
+        select(child.parent_id, child.id)
+        .join(parent.id.table, parent.id == child.parent_id)
+        .where(child.parent_id.in_(bindparam("ids", expanding=True)), child.owner == parent.owner)
+        .order_by(child.id)
+    )
 
 
 def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:

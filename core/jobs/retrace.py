@@ -49,7 +49,7 @@ def read_past(db: Database, job_id: str) -> Past:
         InvalidSpec: it is of a release that this one cannot read.
     """
     names = ("spec", "plan", "resume", "parent_verb", "parent_step", "initial_id", "anew")
-    query = select(*(job.c[name] for name in names)).where(job.c.id == job_id)
+    query = select(*(job.c[name] for name in names)).where(job.c.id == job_id, job.c.kind == "train")
     with db.snapshot() as connection:
         row = connection.execute(query).one_or_none()
         checkpoints, origin = good_resumable(connection, job_id), None

@@ -16,6 +16,7 @@ from core.jobs.events import add_event
 from core.jobs.limits import check_queue, check_storage
 from core.jobs.warmstart import origin
 from core.lifecycle import Desired, Status
+from core.recipe.analyses import AnalysisSpec
 from core.recipe.spec import JobSpec
 from core.settings import Limits
 
@@ -48,7 +49,7 @@ class Entry:
     age_step: float
 
 
-def needs(spec: JobSpec) -> str:
+def needs(spec: JobSpec | AnalysisSpec) -> str:
     """The kind of slot that can run it: cpu, gpu or any."""
     return _NEEDS[spec.resources.device]
 
@@ -104,14 +105,16 @@ def promised(connection: Connection, owner: str, given: Idempotency, job_id: str
 def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     connection: Connection,
     job_id: str,
-    spec: JobSpec,
+    spec: JobSpec | AnalysisSpec,
     entry: Entry,
     *,
     facts: Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
     detail: str | None = None,
 ) -> None:
-    """Write a queued job's rows, limits checked, in the caller's transaction. `facts` and `state` are further columns.
+    """Write the rows of a queued job or analysis, limits checked, in the caller's transaction.
+
+    `facts` and `state` are further columns.
 
     Raises:
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
@@ -120,12 +123,12 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     """
     check_queue(connection, entry.owner, entry.limits.queued_jobs)
     check_storage(connection, entry.owner, entry.limits.stored_bytes)
-    begins = {} if facts else origin(connection, entry.owner, spec)
+    begins = origin(connection, entry.owner, spec) if isinstance(spec, JobSpec) and not facts else {}
     connection.execute(
         insert(job).values(
             id=job_id,
             owner=entry.owner,
-            kind="train",
+            kind="train" if isinstance(spec, JobSpec) else "analysis",
             name=spec.name,
             spec=spec.model_dump_json(),
             created_at=now(),

@@ -1,5 +1,6 @@
-"""Which checkpoint a job begins with, chosen when it is submitted."""
+"""Which checkpoint a job begins with, or an analysis looks at: chosen when it is submitted."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -7,7 +8,18 @@ from sqlalchemy import Connection, select
 from core.db.tables import checkpoint, job
 from core.errors import FieldProblem, InvalidSpec
 from core.recipe.spec import JobSpec
-from core.recipe.start import same_shape
+from core.recipe.start import Start, same_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A checkpoint, and the job that it is of."""
+
+    id: str
+    job_id: str
+    step: int
+    kind: str
+    spec: JobSpec
 
 
 def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
@@ -18,11 +30,30 @@ def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
     """
     if spec.start is None:
         return {}
-    row, start = checkpoint.c, spec.start
+    chosen = choose(connection, owner, spec.start, "/from")
+    theirs = chosen.spec
+    if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
+        message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
+        raise InvalidSpec(errors=(FieldProblem("/from", message, "take its model, and data of the same shape"),))
+    return {
+        "initial_id": chosen.id,
+        "parent_id": chosen.job_id,
+        "parent_verb": "from",
+        "parent_step": chosen.step,
+    }
+
+
+def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Chosen:
+    """The checkpoint that is meant, locked; `pointer` says where the question stands in the document.
+
+    Raises:
+        InvalidSpec: there is no such checkpoint of this owner.
+    """
+    row = checkpoint.c
     query = (
         select(row.id, row.job_id, row.step, row.kind, job.c.spec)
         .join(job, job.c.id == row.job_id)
-        .where(job.c.owner == owner, row.status == "good")
+        .where(job.c.owner == owner, job.c.kind == "train", row.status == "good")
         .where(row.id == start.checkpoint if start.checkpoint else row.job_id == start.job)
         .order_by(row.step.desc(), row.id.desc())
         .with_for_update(read=True, of=checkpoint)
@@ -33,15 +64,6 @@ def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
         field = "checkpoint" if start.checkpoint else "job"
         what = f"no checkpoint of kind {start.weights}" if start.weights and found else "no checkpoint"
         hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
-        raise InvalidSpec(errors=(FieldProblem(f"/from/{field}", f"there is {what} of yours with this id", hint),))
-    chosen = wanted[0]
-    theirs = JobSpec.model_validate_json(chosen.spec)
-    if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
-        message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
-        raise InvalidSpec(errors=(FieldProblem("/from", message, "take its model, and data of the same shape"),))
-    return {
-        "initial_id": chosen.id,
-        "parent_id": chosen.job_id,
-        "parent_verb": "from",
-        "parent_step": chosen.step,
-    }
+        raise InvalidSpec(errors=(FieldProblem(f"{pointer}/{field}", f"there is {what} of yours with this id", hint),))
+    best = wanted[0]
+    return Chosen(best.id, best.job_id, best.step, best.kind, JobSpec.model_validate_json(best.spec))

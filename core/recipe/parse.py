@@ -1,10 +1,12 @@
-"""The one way from bytes to a JobSpec; the api and `basin run` both take it."""
+"""The one way from bytes to a JobSpec, and to an analysis; the api and `basin run` both take it."""
 
+import difflib
 import json
 
 from pydantic import ValidationError
 
-from core.errors import InvalidSpec
+from core.errors import FieldProblem, InvalidSpec
+from core.recipe.analyses import AnalysisSpec, kinds
 from core.recipe.problems import field_problems
 from core.recipe.spec import JobSpec
 
@@ -19,3 +21,17 @@ def parse_job(body: bytes) -> JobSpec:
         except (ValueError, RecursionError):
             document = None
         raise InvalidSpec(errors=field_problems(error, document, JobSpec)) from None
+
+
+def parse_analysis(body: bytes, document: object) -> AnalysisSpec:
+    """Read an analysis from JSON, strictly; `document` is the body, parsed. InvalidSpec with every problem found."""
+    known = kinds()
+    wanted = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(wanted, str) or wanted not in known:
+        close = difflib.get_close_matches(str(wanted)[:100], known, n=1, cutoff=0.6)
+        message = f"there are {', '.join(known)}"
+        raise InvalidSpec(errors=(FieldProblem("/kind", message, f'did you mean "{close[0]}"?' if close else None),))
+    try:
+        return known[wanted].model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidSpec(errors=field_problems(error, document, known[wanted])) from None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from basin.errors import BadAnswer, Unreachable
 from basin.events import stream
 from basin.fetch import fetch
-from basin.shapes import Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -184,6 +184,29 @@ class Client:
             raise BadAnswer(f"{path} answered with something other than a picture")
         return answer.text
 
+    def analyze(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Analysis:
+        """Asks for an analysis: {"kind": "landscape", "job": "job_…", …}. Its id works wherever a job's does, too."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return shaped(Analysis, self._transport.post("/v1/analyses", body=dict(request), headers=headers))
+
+    def analysis(self, analysis_id: str) -> Analysis:
+        """One analysis with its numbers."""
+        return shaped(Analysis, self._transport.get(job_path(analysis_id)))
+
+    def analyses(
+        self, *, job: str | None = None, status: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> Analyses:
+        """A page of analyses, newest first; of one job if asked."""
+        params = {"job": job, "status": status, "after": after, "limit": limit}
+        return shaped(Analyses, self._transport.get("/v1/analyses", params=params))
+
+    def save(self, analysis: Analysis, folder: Path | str) -> tuple[Path, ...]:
+        """Writes its pictures and its arrays (result.npz) into a folder."""
+        paths = {"result.npz": job_path(analysis.id, "content"), **analysis.pictures}
+        return tuple(
+            fetch(self._transport, path, Path(folder, Path(name).name), sha256=None) for name, path in paths.items()
+        )
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""
         body = parsed(self._transport.get(job_path(job_id, "checkpoints")))
@@ -253,8 +276,9 @@ class Client:
 
 
 def job_path(job_id: str, *rest: str) -> str:
-    """The path of a job; the id is quoted, so that a slip like '../x' stays inside."""
-    return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
+    """The path of a job or an analysis; the id is quoted, so that a slip like '../x' stays inside."""
+    noun = "/v1/analyses" if job_id.startswith("an_") else "/v1/jobs"
+    return "/".join([noun, quote(job_id, safe=""), *rest])
 
 
 def shaped(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:

@@ -131,8 +131,12 @@ def listing(session: Session, search: Search, after: str | None, limit: int) -> 
 
 
 def show(session: Session, job_id: str) -> int:
-    """One job with everything that is known about it."""
+    """One job, or one analysis, with everything that is known about it."""
     with session.client() as client:
+        if job_id.startswith("an_"):
+            from basin.looking import shown
+
+            return shown(session, client, client.analysis(job_id), save=False)
         job = client.get(job_id)
         if session.json:
             screen.as_json(job.raw())

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from basin.errors import BasinError, Problem, Unreachable
-from basin.shapes import Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
 SHOWN_RECIPE = (
@@ -101,6 +101,30 @@ def jobs(page: Page, *, searched: bool = False) -> None:
     console().print(table(("job", "status", "done", "age", "name"), rows))
     if page.has_more:
         say(f"There are more:  basin list --after {page.last_id}")
+
+
+def analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
+    """How far an analysis is, or how it ended; and its numbers one by one."""
+    detail = None if found.status_detail == found.stop_reason else found.status_detail
+    of = ", ".join(f"{one['job']} {one['kind'] or 'recipe'} {one['step']}" for one in found.subjects)
+    lines = [("analysis", found.id), ("name", found.name), ("kind", found.kind), ("looks at", of)]
+    pairs([*lines, ("status", found.status), ("detail", detail), ("done", done(found.progress))])
+    if found.error:
+        say(f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else []))
+    if (found.results or {}).get("partial"):
+        say("partial: it was cancelled before it had seen everything")
+    pairs([(name, value) for name, value in numbers if name != "partial"])
+
+
+def analyses(page: Analyses) -> None:
+    """A list of analyses, one line each."""
+    if not page.data:
+        say("No analyses yet. Ask for one:  basin analyze JOB --kind landscape")
+        return
+    rows = [
+        (one.id, one.kind, one.status, done(one.progress), age(one.created_at), one.name or "") for one in page.data
+    ]
+    console().print(table(("analysis", "kind", "status", "done", "age", "name"), rows))
 
 
 def fleet(found: Sequence[Worker]) -> None:

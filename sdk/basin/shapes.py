@@ -86,6 +86,17 @@ class Job(Shape):
         return self.status in TERMINAL
 
 
+class Analysis(Job):
+    """One analysis. What it looks at and its options stand beside these: `analysis.subjects`, `analysis.steps` …
+
+    `results` are its numbers, `pictures` the paths of its pictures by name; lists leave both out.
+    """
+
+    kind: str
+    subjects: tuple[dict[str, Any], ...] = ()
+    pictures: dict[str, str] = {}
+
+
 class Event(Shape):
     """Something that happened to a job. `type` says what `data` holds: status, checkpoint, log, warning, progress
     or metrics. `cursor` is the place behind it: a stream or a list goes on from there.
@@ -103,6 +114,14 @@ class Page(Shape):
     """Jobs, newest first unless asked otherwise; `last_id` goes into `after` for the next page."""
 
     data: tuple[Job, ...] = ()
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class Analyses(Shape):
+    """Analyses, newest first unless asked otherwise."""
+
+    data: tuple[Analysis, ...] = ()
     has_more: bool = False
     last_id: str | None = None
 

@@ -19,7 +19,9 @@ def test_the_catalog_names_every_component(shared: TestClient) -> None:
     sgd = next(entry for entry in catalog["optimizers"] if entry["name"] == "sgd")
     assert sgd["defaults"]["momentum"] == 0
     assert sgd["parameters"]["properties"]["lr"]["exclusiveMinimum"] == 0
-    for kind in ("optimizers", "schedules", "averaging", "models", "datasets"):
+    average = next(entry for entry in catalog["analyses"] if entry["name"] == "average")
+    assert (average["defaults"]["seed"], average["parameters"]["additionalProperties"]) == (0, False)
+    for kind in ("optimizers", "schedules", "averaging", "models", "datasets", "analyses"):
         answer = shared.get(f"/v1/catalog/{kind}").json()
         assert (answer["object"], answer["data"], answer["has_more"]) == ("list", catalog[kind], False)
 

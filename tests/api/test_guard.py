@@ -13,6 +13,7 @@ from core.errors import Misconfigured, Unauthenticated
 OPEN = {"/healthz", "/readyz"}
 JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 CHECKPOINT = "ckpt_01hzzzzzzzzzzzzzzzzzzzzzzz"
+ANALYSIS = "an_01hzzzzzzzzzzzzzzzzzzzzzzz"
 KEY = "key_01hzzzzzzzzzzzzzzzzzzzzzzz"
 
 
@@ -28,7 +29,13 @@ def calls(app: FastAPI) -> list[tuple[str, str]]:
     for route in iter_route_contexts(app.routes):
         assert route.path is not None
         path = route.path.replace("{job_id}", JOB).replace("{checkpoint_id}", CHECKPOINT)
-        path = path.replace("{key_id}", KEY).replace("{kind}", "optimizers").replace("{name}", "favicon.png")
+        path = (
+            path.replace("{analysis_id}", ANALYSIS)
+            .replace("{picture}", "bars.svg")
+            .replace("{key_id}", KEY)
+            .replace("{kind}", "optimizers")
+            .replace("{name}", "favicon.png")
+        )
         assert "{" not in path, f"say what {route.path} is called with"
         found += [(method, path) for method in route.methods or ()]
     return found

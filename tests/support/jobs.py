@@ -14,7 +14,7 @@ from core.jobs.fence import Fence
 from core.jobs.metrics import Chunk, Points
 from core.jobs.submit import submit
 from core.queue import Hints
-from core.recipe.plan import ExecutionPlan
+from core.recipe.plan import ExecutionPlan, Planned
 from core.recipe.spec import JobSpec
 from core.store.keys import checkpoint_prefix
 
@@ -43,7 +43,7 @@ def small_spec(**changes: Any) -> JobSpec:
     return JobSpec.model_validate_json(json.dumps(body | changes)).resolved()
 
 
-def plan_of(spec: JobSpec, device: str = "cpu") -> ExecutionPlan:
+def plan_of(spec: Planned, device: str = "cpu") -> ExecutionPlan:
     return ExecutionPlan.model_validate(
         {
             "device": device,

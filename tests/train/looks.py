@@ -72,7 +72,7 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path]) -> Look:
         assignment = AnalysisAssignment(
             job="an_test",
             attempt=1,
-            spec=spec,  # type: ignore[arg-type]
+            spec=spec,
             plan=resolve_plan(spec, "cpu"),
             sources=sources,
             scratch=scratch,

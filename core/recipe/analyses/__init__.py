@@ -1,6 +1,6 @@
 """The analyses. A new one: its file, its line in the union, and its module in core/engine/analysis."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -9,23 +9,35 @@ from core.recipe.analyses.base import AnalysisSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
 from core.recipe.analyses.gradient_noise import GradientNoise
+from core.recipe.analyses.interpolation import Interpolation
+from core.recipe.analyses.landscape import Landscape
 from core.recipe.analyses.lr_range import LrRange
 from core.recipe.analyses.sharpness import Sharpness
+from core.recipe.analyses.trajectory import Trajectory
 
 Analysis = Annotated[
-    Average
+    Landscape
+    | Trajectory
+    | Interpolation
+    | Connect
+    | Average
     | Sharpness
     | CriticalPoint
-    | Connect
     | LrRange
     | GradientNoise,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
 
-def read_analysis(text: str | bytes) -> AnalysisSpec:
+def kinds() -> dict[str, type[AnalysisSpec]]:
+    """Kind -> class."""
+    members = get_args(get_args(Analysis)[0])
+    return {str(each.model_fields["kind"].default): each for each in members}
+
+
+def read_analysis(text: str | bytes) -> Analysis:
     """An analysis from its JSON, strictly. Raises pydantic's ValidationError with every problem found."""
-    return TypeAdapter(Analysis).validate_json(text)
+    return TypeAdapter[Analysis](Analysis).validate_json(text)
 
 
-__all__ = ["Analysis", "AnalysisSpec", "Split", "read_analysis"]
+__all__ = ["Analysis", "AnalysisSpec", "Split", "kinds", "read_analysis"]

@@ -1,0 +1,382 @@
+"""Analyses: look at weights that are there. They wait, run, pause and end as jobs do."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi import Path as InPath
+from fastapi import Query as InQuery
+from fastapi.responses import Response, StreamingResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.auth import Caller
+from api.deps import AnalysisId, Body, Running, Service
+from api.documents import Json, parse, timestamp
+from api.looking import Look, eta, etag, looked, outlook_of, place
+from api.openapi import problems, reads
+from api.paging import Page, Paging, page
+from api.ranges import unchanged
+from api.routes.events import Event, EventsQuery, told
+from api.routes.jobs import Failure, Moment, Place, digest
+from api.search import Status
+from core.errors import Conflict, NotFound
+from core.ids import is_id
+from core.jobs.analyses import Input, inputs_of, list_analyses, result_of, submit_analysis
+from core.jobs.changes import delete_job
+from core.jobs.checkpoints import CheckpointRow
+from core.jobs.queries import JobView, get_job
+from core.jobs.search import Search
+from core.jobs.submit import Entry, Idempotency
+from core.jobs.verbs import cancel, pause, resume
+from core.jobs.waiting import Outlook
+from core.recipe.parse import parse_analysis
+from core.store.base import StoreMissing
+
+router = APIRouter(prefix="/analyses", tags=["analyses"])
+
+MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png", "npz": "application/octet-stream"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+"""Of pictures: whatever a name in one might smuggle in, no script and nothing from elsewhere."""
+PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
+SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
+EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
+REFUSALS = problems(404, 409, 413, 415)
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Tiles(BaseModel):
+    """How far it is: `step` of `steps` tiles. `eta_seconds` until it ends: a guess."""
+
+    step: int
+    steps: int | None
+    fraction: float
+    eta_seconds: float | None
+
+
+class Subject(BaseModel):
+    """What it looks at: a checkpoint of a job, or (null) how the job trains."""
+
+    job: str
+    checkpoint: str | None
+    step: int
+    kind: str | None
+
+
+class Analysis(BaseModel):
+    """An analysis: what was asked for, beside what became of it.
+
+    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file at
+    links.content.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["analysis"]
+    kind: str
+    status: Status
+    status_detail: str | None
+    attempt: int
+    progress: Tiles
+    queue: Place | None
+    timeline: list[Moment]
+    subjects: list[Subject]
+    results: dict[str, Any] | None
+    pictures: dict[str, str]
+    error: Failure | None
+    stop_reason: str | None
+    resume: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    links: dict[str, str]
+
+
+@router.post(
+    "",
+    operation_id="submit_analysis",
+    status_code=201,
+    response_model=Analysis,
+    responses={
+        200: {"model": Analysis, "description": "The first analysis of this Idempotency-Key"},
+        **problems(400, 408, 409, 413, 415, 422, 507),
+    },
+    openapi_extra=reads("AnalysisRequest", two_checkpoints=EXAMPLE),
+)
+def submit(
+    body: Body,
+    caller: Caller,
+    service: Running,
+    idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
+) -> Json:
+    """Look at a job, a checkpoint, or several. What it looks at stays until it has ended."""
+    document = parse(body)
+    spec = parse_analysis(body, document)
+    promise = Idempotency(idempotency_key, digest(["analysis", document])) if idempotency_key is not None else None
+    entry = Entry(caller.owner, caller.limits, service.settings.age_step_seconds)
+    done = submit_analysis(service.db, spec, entry, promise)
+    if done.created:
+        service.hints.send(done.needs)
+    try:
+        view = get_job(service.db, caller.owner, done.job_id)
+    except NotFound:
+        raise Conflict("The analysis of this Idempotency-Key was deleted; use a new key for a new one.") from None
+    found = answer(service, view, 201 if done.created else 200)
+    found.headers["Location"] = f"/v1/analyses/{done.job_id}"
+    return found
+
+
+def _an_id(prefix: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not is_id(text, prefix):
+            raise ValueError(f"not an id that begins with {prefix}_")
+        return text
+
+    return AfterValidator(check)
+
+
+class AnalysesQuery(Paging):
+    """Which analyses."""
+
+    status: Annotated[
+        list[Status], Field(default_factory=list, max_length=8, description="any of these; repeat it for more")
+    ]
+    job: Annotated[str | None, _an_id("job"), Field(description="those that look at this job")] = None
+    after: Annotated[str | None, _an_id("an"), Field(description="the `last_id` of the page before")] = None
+
+
+@router.get("", operation_id="list_analyses", response_model=Page[Analysis], responses=problems(422))
+def get_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, service: Running) -> Json:
+    """Analyses, newest first unless asked otherwise; their numbers are left out."""
+    views, more = list_analyses(
+        service.db,
+        caller.owner,
+        Search(query.status),
+        of_job=query.job,
+        after=query.after,
+        limit=query.limit,
+        order=query.order,
+    )
+    expected, inputs = outlook_of(service, views), inputs_of(service.db, [view.id for view in views])
+    shown = [_shown(view, expected, inputs[view.id], None) | {"results": None} for view in views]
+    return Json(page(shown, has_more=more))
+
+
+@router.get(
+    "/{analysis_id}",
+    operation_id="get_analysis",
+    response_model=Analysis,
+    responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
+)
+async def get_one(  # noqa: PLR0913 - what a request may bring
+    *,
+    analysis_id: AnalysisId,
+    caller: Caller,
+    service: Running,
+    request: Request,
+    if_none_match: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s")] = None,
+) -> Response:
+    """One analysis, with its numbers. Conditions and waiting are those of jobs."""
+    return await looked(request, Look(service, caller.owner, analysis_id, if_none_match, prefer), answer)
+
+
+@router.post(
+    "/{analysis_id}/cancel",
+    operation_id="cancel_analysis",
+    status_code=202,
+    response_model=Analysis,
+    responses=REFUSALS,
+)
+def cancel_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+    """Stop it for good; what it has so far is kept, and marked as partial."""
+    cancel(service.db, caller.owner, analysis_id)
+    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+
+
+@router.post(
+    "/{analysis_id}/pause", operation_id="pause_analysis", status_code=202, response_model=Analysis, responses=REFUSALS
+)
+def pause_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+    """Let it keep its tiles and free its slot."""
+    pause(service.db, caller.owner, analysis_id)
+    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+
+
+@router.post(
+    "/{analysis_id}/resume",
+    operation_id="resume_analysis",
+    status_code=202,
+    response_model=Analysis,
+    responses=REFUSALS,
+)
+def resume_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+    """Let it go on behind the tiles that it has."""
+    resume(service.db, caller.owner, analysis_id)
+    view = get_job(service.db, caller.owner, analysis_id)
+    if view.status == "queued":
+        service.hints.send(view.needs)
+    return answer(service, view, 202)
+
+
+@router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
+def delete(analysis_id: AnalysisId, caller: Caller, service: Running) -> Response:
+    """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
+    delete_job(service.db, caller.owner, analysis_id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{analysis_id}/events",
+    operation_id="list_analysis_events",
+    response_model=Page[Event],
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "A stream of what has ended, and there is nothing behind Last-Event-ID"},
+        **problems(404, 422, 429),
+    },
+)
+async def get_events(  # noqa: PLR0913 - what a request may bring
+    *,
+    analysis_id: AnalysisId,
+    query: Annotated[EventsQuery, InQuery()],
+    caller: Caller,
+    service: Running,
+    request: Request,
+    last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
+) -> Response:
+    """What happens to it, as a list or as a stream, as for jobs."""
+    return await told(request, service, caller.owner, analysis_id, query, last_event_id)
+
+
+@router.get(
+    "/{analysis_id}/content",
+    operation_id="get_analysis_content",
+    response_class=Response,
+    responses={
+        200: {"description": "The raw arrays, as npz", "content": {"application/octet-stream": _BINARY}},
+        304: {"description": "If-None-Match named this content"},
+        **problems(404),
+    },
+)
+def content(
+    analysis_id: AnalysisId,
+    caller: Caller,
+    service: Running,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The raw arrays as one npz file (numpy.load with allow_pickle=False reads it). 404 while there are none."""
+    row = _result(service, caller.owner, analysis_id)
+    named = {"Content-Disposition": f'attachment; filename="{row.job_id}.npz"'}
+    return _file(service, row, "weights", if_none_match, named)
+
+
+@router.get(
+    "/{analysis_id}/pictures/{picture}",
+    operation_id="get_analysis_picture",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture", "content": {"image/svg+xml": _BINARY, "image/png": _BINARY}},
+        304: {"description": "If-None-Match named this content"},
+        **problems(404),
+    },
+)
+def get_picture(
+    analysis_id: AnalysisId,
+    picture: Annotated[str, InPath(description="one of the names in `pictures`")],
+    caller: Caller,
+    service: Running,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A picture, drawn when the analysis ended."""
+    row = _result(service, caller.owner, analysis_id)
+    if picture not in _pictures(row):
+        raise NotFound(f"There is no such picture; there are {', '.join(_pictures(row)) or 'none'}.")
+    return _file(service, row, picture, if_none_match, {"Content-Security-Policy": POLICY})
+
+
+def _result(service: Service, owner: str, analysis_id: str) -> CheckpointRow:
+    get_job(service.db, owner, analysis_id)
+    row = result_of(service.db, owner, analysis_id)
+    if row is None:
+        raise NotFound("This analysis has no result yet, or none any more.")
+    return row
+
+
+def _pictures(row: CheckpointRow | None) -> list[str]:
+    return sorted(name for name in row.files if PICTURE.fullmatch(name)) if row else []
+
+
+def _file(
+    service: Service, row: CheckpointRow, role: str, if_none_match: str | None, headers: dict[str, str]
+) -> Response:
+    """A file of the result, whole: these are small."""
+    file = row.files[role]
+    tag = f'"{file["sha256"]}"'
+    own = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable", **headers}
+    if unchanged(if_none_match, tag):
+        return Response(status_code=304, headers=own)
+    try:
+        blocks = iter(service.store.open_range(f"{row.key}/{file['name']}", 0, int(file["bytes"])))
+        first = next(blocks, b"")
+    except StoreMissing as error:
+        raise NotFound("This file is no longer in the store.") from error
+    media_type = MEDIA_TYPES[file["name"].rpartition(".")[2]]
+    size = {"Content-Length": str(file["bytes"])}
+    whole = itertools.chain((first,), blocks)
+    return StreamingResponse(whole, 200, {**own, **size}, media_type=media_type)
+
+
+def answer(service: Service, view: JobView, status: int) -> Json:
+    """The analysis with everything that is known about it."""
+    inputs = inputs_of(service.db, [view.id])[view.id]
+    row = result_of(service.db, view.owner, view.id)
+    shown = _shown(view, outlook_of(service, [view]), inputs, row)
+    return Json(shown, status, {"ETag": etag(view.version)})
+
+
+def _shown(
+    view: JobView, expected: Outlook | None, inputs: Sequence[Input], row: CheckpointRow | None
+) -> dict[str, object]:
+    own = f"/v1/analyses/{view.id}"
+    queue, progress = place(view, expected), view.progress
+    return {
+        **view.spec,
+        "id": view.id,
+        "object": "analysis",
+        "status": view.status,
+        "status_detail": view.status_detail,
+        "attempt": view.attempt,
+        "progress": {
+            "step": progress.get("step", 0),
+            "steps": progress.get("steps"),
+            "fraction": progress.get("fraction", 0.0),
+            "eta_seconds": eta(view, queue, expected),
+        },
+        "queue": queue,
+        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
+        "subjects": [
+            {"job": each.job_id, "checkpoint": each.checkpoint_id, "step": each.step, "kind": each.checkpoint_kind}
+            for each in inputs
+        ],
+        "results": view.results or None,
+        "pictures": {name: f"{own}/pictures/{name}" for name in _pictures(row)},
+        "error": view.error,
+        "stop_reason": view.stop_reason,
+        "resume": view.resume,
+        "environment": view.environment,
+        "created_at": timestamp(view.created_at),
+        "started_at": timestamp(view.started_at),
+        "finished_at": timestamp(view.finished_at),
+        "links": {
+            "self": own,
+            "cancel": f"{own}/cancel",
+            "pause": f"{own}/pause",
+            "resume": f"{own}/resume",
+            "events": f"{own}/events",
+            "content": f"{own}/content",
+        },
+    }

@@ -1,0 +1,93 @@
+"""The loss on the straight line between weights; see core.recipe.analyses.interpolation."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.directions import cosine, grid
+from core.engine.analysis.many import Judge, one_by_one, values_of
+from core.engine.analysis.subject import Subject
+from core.engine.analysis.survey import blank, by_name, looked_at, named, note, points_in_tile
+from core.engine.networks.network import Network
+from core.recipe.analyses.interpolation import Interpolation
+
+
+def explore(spec: Interpolation, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`alpha` float64 (a,), 0 and 1 among them; `train.loss` and the like (pairs, a); `own` (subjects, splits,
+    metrics): each of the weights with the statistics that it has.
+    """
+    first = subjects[0]
+    judge = Judge.of(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
+    alphas = torch.tensor(sorted({*grid(spec.range, spec.steps).tolist(), 0.0, 1.0}), dtype=torch.float64)
+    shape, size = (len(subjects) - 1, len(alphas)), points_in_tile(judge)
+    tensors = {"alpha": alphas, **blank(judge, shape), "own": owns(judge, subjects), **desk.found}
+    tiles = [(pair, start) for pair in range(shape[0]) for start in range(0, shape[1], size)]
+    for number, (pair, start) in list(enumerate(tiles))[desk.done :]:
+        some = alphas[start : start + size]
+        place = slice(pair * shape[1] + start, pair * shape[1] + start + len(some))
+        note(judge, tensors, place, judged(judge, spec, subjects[pair : pair + 2], some))
+        desk.keep(number + 1, len(tiles), tensors)
+    return tensors
+
+
+def owns(judge: Judge, subjects: Sequence[Subject]) -> Tensor:
+    """float64 (subjects, splits, metrics), all on the first one's data."""
+    rows = [[values_of(judge, each.network, split) for split in judge.splits] for each in subjects]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def judged(judge: Judge, spec: Interpolation, ends: Sequence[Subject], alphas: Tensor) -> Tensor:
+    """Values (K, splits, metrics) at (1 - a) v + a w."""
+    first, second = (each.network for each in ends)
+    weights = torch.stack([mixed(first.values, second.values, alpha) for alpha in alphas.tolist()])
+    if spec.bn == "reestimate" or not first.buffers:
+        return judge.judged(weights)
+    return one_by_one(judge, weights, [statistics(first, second, alpha) for alpha in alphas.tolist()])
+
+
+def mixed(first: Tensor, second: Tensor, alpha: float) -> Tensor:
+    """The ends come out bit for bit."""
+    return (1 - alpha) * first + alpha * second
+
+
+def statistics(first: Network, second: Network, alpha: float) -> list[Tensor]:
+    """The buffers of batch norm on the way; what counts batches stays that of the first."""
+    pairs = zip(first.module.named_buffers(), second.buffers, strict=True)
+    found = [(name, mixed(own, other, alpha) if own.is_floating_point() else own) for (name, own), other in pairs]
+    return [each.clamp(min=0) if name.endswith("running_var") else each for name, each in found]
+
+
+def report(spec: Interpolation, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """For each pair of neighbours the barriers, the distance of the weights and the angle at which they are seen."""
+    first, splits = subjects[0], spec.splits_of(subjects[0].spec)
+    own = [{**named(each), **by_name(first, splits, row)} for each, row in zip(subjects, tensors["own"], strict=True)]
+    pairs = [
+        {
+            "from": before.label,
+            "to": after.label,
+            "same_seed": before.spec.seed == after.spec.seed,
+            "distance": float(torch.linalg.vector_norm((after.network.values - before.network.values).double())),
+            "cosine": float(cosine(torch.stack([before.network.values, after.network.values]))),
+            "barrier": {split: barrier(tensors["alpha"], tensors[f"{split}.loss"][row]) for split in splits},
+        }
+        for row, (before, after) in enumerate(pairwise(subjects))
+    ]
+    return {**looked_at(first, splits, spec.bn), "range": list(spec.range), "subjects": own, "pairs": pairs}
+
+
+def barrier(alphas: Tensor, losses: Tensor) -> dict[str, float] | None:
+    """The most by which losses (a,) are above the line between those at 0 and 1, and where; None while not all known.
+
+    Two ends that are lower than all between them have a barrier, two on one slope have none: 0.
+    """
+    inside = (alphas >= 0) & (alphas <= 1)
+    where, heights = alphas[inside], losses[inside]
+    if not bool(heights.isfinite().all()):
+        return None
+    above = heights - ((1 - where) * heights[0] + where * heights[-1])
+    most = int(above.argmax())
+    return {"height": float(above[most]), "alpha": float(where[most]), "loss": float(heights[most])}

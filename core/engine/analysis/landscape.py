@@ -1,0 +1,83 @@
+"""The loss around weights, along one or two directions; see core.recipe.analyses.landscape."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.curvature import leading
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.directions import (
+    around,
+    between,
+    grid,
+    normalised,
+    principal,
+    projected,
+    random_direction,
+)
+from core.engine.analysis.many import Judge
+from core.engine.analysis.subject import Subject
+from core.engine.analysis.survey import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.failure import EngineError
+from core.recipe.analyses.landscape import Landscape
+
+MARGIN: Final = 0.25  # of their extent, around checkpoints
+RANGES: Final = {"random": (-1.0, 1.0), "eigen": (-1.0, 1.0), "between": (-0.5, 1.5)}
+
+
+def explore(spec: Landscape, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """`x` (and `y`): the places along the directions; `train.loss` and the like: float64 (x,) or (y, x).
+
+    `centre` (splits, metrics) is what the weights themselves give with the statistics that they have, `norms` (A,) and
+    `cosine` () are of the directions, `at` (subjects, A) and `off` (subjects,) say where the subjects stand and how far
+    from the plane; eigenvectors have their `eigenvalues` (A,).
+    """
+    first = subjects[0]
+    judge = Judge.of(first, spec.splits, reestimate=spec.batch_norm() == "reestimate")
+    directions, values = directions_of(spec, subjects)
+    at, off = projected(torch.stack([each.network.values - first.network.values for each in subjects]), directions)
+    ranges = [spec.range or RANGES.get(spec.directions) or around(each, MARGIN) for each in at.T]
+    plane = Plane(first.network.values.clone(), directions, tuple(grid(each, spec.steps_each()) for each in ranges))
+    tensors = {**facts(judge, plane), **blank(judge, plane.shape), "centre": judge.own(), "at": at, "off": off}
+    tensors |= {} if values is None else {"eigenvalues": values}
+    tensors |= desk.found
+    survey(judge, plane, desk, tensors)
+    return tensors
+
+
+def directions_of(spec: Landscape, subjects: Sequence[Subject]) -> tuple[Tensor, Tensor | None]:
+    """(A, P), and eigenvalues (A,) if these are eigenvectors. Raises EngineError where weights do not span as much."""
+    first, values = subjects[0], None
+    weights = [each.network.values for each in subjects]
+    if spec.directions == "random":
+        norm = spec.norm_for(first.spec)
+        drawn = [random_direction(first.network, spec.seed, number) for number in range(spec.dimensions)]
+        found = torch.stack([normalised(first.network, each, norm, spec.ignore) for each in drawn])
+    elif spec.directions == "eigen":
+        values, found = leading(first, first.parts["train"], spec.dimensions, spec.seed)
+    elif spec.directions == "between":
+        found = between(weights)
+    else:
+        found, _ = principal(torch.stack([each - weights[0] for each in weights[1:]]), spec.dimensions)
+    if len(found) < spec.dimensions or not bool(torch.linalg.vector_norm(found, dim=1).all()):
+        message = f"these weights do not give {spec.dimensions} directions: they are zero, equal, or on one line"
+        raise EngineError("engine_error", message, "Take other checkpoints, or other directions.")
+    return found, values
+
+
+def report(spec: Landscape, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """What a caption says: how the directions were made, what was looked at, the centre and the lowest point."""
+    first, values = subjects[0], tensors.get("eigenvalues")
+    return {
+        "dimensions": spec.dimensions,
+        "directions": spec.directions,
+        "norm": spec.norm_for(first.spec),
+        "ignore": spec.ignore if spec.directions == "random" else "nothing",
+        "seed": spec.seed,
+        "eigenvalues": None if values is None else values.tolist(),
+        **caption(first, spec.splits, spec.batch_norm(), tensors),
+        "centre": by_name(first, spec.splits, tensors["centre"]),
+        "subjects": standing(subjects, tensors["at"], tensors["off"]),
+    }

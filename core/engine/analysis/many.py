@@ -1,0 +1,117 @@
+"""Loss and metrics of many weights of one network, fast: as if each were put into it and evaluated."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.stacked import Moments, Stack, stack
+from core.engine.analysis.subject import Subject, measured
+from core.engine.datasets.resident import Part
+from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.networks.network import Network
+from core.recipe.analyses import Split
+
+AT_ONCE: Final = {"cpu": 2**21, "cuda": 2**28}  # numbers in the widest layer: what stays near the core, or fills a GPU
+COLUMNS: Final = {"cpu": 64, "cuda": 1024}  # examples side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What is measured at each weights: `names` of every split.
+
+    Batch norm has the running statistics of the subject, or for each weights its own, estimated on the train part.
+    """
+
+    subject: Subject
+    splits: tuple[Split, ...]
+    names: tuple[str, ...]
+    reestimate: bool
+    stack: Stack | None
+
+    @classmethod
+    def of(cls, subject: Subject, splits: Sequence[Split], *, reestimate: bool) -> Self:
+        """`splits` hold examples."""
+        example = subject.parts[splits[0]].inputs[:1]
+        names = tuple(measured(subject))
+        return cls(subject, tuple(splits), names, reestimate, stack(subject.network, example))
+
+    def judged(self, weights: Tensor) -> Tensor:
+        """(K, P) -> float64 (K, splits, metrics): example-weighted means, whatever the sizes of chunks."""
+        if self.stack is None:
+            return one_by_one(self, weights)
+        with torch.no_grad():
+            groups = torch.split(weights, self._weights_at_once(self.stack))
+            return torch.cat([self._together(self.stack, group) for group in groups])
+
+    def own(self) -> Tensor:
+        """The weights of the subject with the statistics that they have: float64 (splits, metrics)."""
+        return torch.stack([values_of(self, self.subject.network, split) for split in self.splits])
+
+    def _columns(self, layers: Stack) -> int:
+        kind = self.subject.network.values.device.type
+        return max(1, min(COLUMNS[kind], AT_ONCE[kind] // layers.widest))
+
+    def _weights_at_once(self, layers: Stack) -> int:
+        """Batch norm counts whole batches."""
+        kind, counts = self.subject.network.values.device.type, self.reestimate and layers.norms
+        columns = min(self.subject.spec.batch(), len(self.subject.parts["train"])) if counts else self._columns(layers)
+        return max(1, AT_ONCE[kind] // (layers.widest * columns))
+
+    def _together(self, layers: Stack, weights: Tensor) -> Tensor:
+        if self.reestimate and layers.norms:
+            moments = layers.estimated(weights, self.subject.parts["train"].inputs, self.subject.spec.batch())
+        else:
+            moments = layers.own()
+        return torch.stack([self._split(layers, weights, moments, self.subject.parts[each]) for each in self.splits], 1)
+
+    def _split(self, layers: Stack, weights: Tensor, moments: Moments, part: Part) -> Tensor:
+        """float64 (K, metrics)"""
+        objective = self.subject.objective
+        sums: list[Tensor] = []
+        for start in range(0, len(part), self.subject.network.most_at_once):
+            block = slice(start, start + self.subject.network.most_at_once)
+            chunks = torch.split(part.inputs[block], self._columns(layers))
+            outputs = torch.cat([layers.outputs(weights, each, moments) for each in chunks], 2).transpose(1, 2)
+            targets = part.targets[block]
+            sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))
+        rows = [objective.report(each, part) for each in torch.stack(sums).sum(0).tolist()]
+        return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
+
+
+def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+    """The same by the network itself, whatever its layers; each weights may bring the network's buffers along.
+
+    float64 (K, splits, metrics); weights and buffers of the network are the same afterwards.
+    """
+    found = []
+    with untouched(judge.subject.network) as network:
+        for number, values in enumerate(weights):
+            network.values.copy_(values)
+            for own, other in zip(network.buffers, buffers[number] if buffers else (), strict=False):
+                own.copy_(other)
+            if judge.reestimate and buffers is None:
+                reestimate_batch_norm(network, judge.subject.parts["train"].inputs, judge.subject.spec.batch())
+            found.append(torch.stack([values_of(judge, network, split) for split in judge.splits]))
+    return torch.stack(found)
+
+
+def values_of(judge: Judge, network: Network, split: Split) -> Tensor:
+    """What is measured of one split: float64 (metrics,)."""
+    found = evaluate(network, judge.subject.parts[split], judge.subject.objective)
+    return torch.tensor([found[name] for name in judge.names], dtype=torch.float64)
+
+
+@contextmanager
+def untouched(network: Network) -> Iterator[Network]:
+    """Weights and buffers are put back, bit for bit, whatever happens inside."""
+    before = network.values.clone(), [each.clone() for each in network.buffers]
+    try:
+        yield network
+    finally:
+        network.values.copy_(before[0])
+        for own, was in zip(network.buffers, before[1], strict=True):
+            own.copy_(was)

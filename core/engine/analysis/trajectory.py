@@ -1,0 +1,101 @@
+"""The way that a run took, in the plane in which it moved most; see core.recipe.analyses.trajectory."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.directions import (
+    around,
+    centred_shares,
+    grid,
+    normalised,
+    principal,
+    projected,
+    random_direction,
+)
+from core.engine.analysis.many import Judge
+from core.engine.analysis.subject import Subject
+from core.engine.analysis.survey import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.failure import EngineError
+from core.recipe.analyses.surface import Norm
+from core.recipe.analyses.trajectory import Trajectory
+
+AVERAGED: Final = frozenset({"swa", "ema"})
+
+
+def explore(spec: Trajectory, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+    """As of a landscape around the last weights of the way: `x`, `y`, `train.loss` (y, x) and the like, unless `steps`
+    is 0.
+
+    `at` (subjects, A), `off` (subjects,) and `values` (subjects, splits, metrics) are of the checkpoints, the last with
+    the statistics that they have; `shares` and `centred` are those of the squares that each principal direction shows.
+    """
+    followed = way(subjects)
+    end = subjects[followed[-1]]
+    judge = Judge.of(end, spec.splits, reestimate=spec.bn == "reestimate")
+    moves = torch.stack([each.network.values - end.network.values for each in subjects])
+    directions, shares = directions_of(spec, end, moves[followed[:-1]])
+    at, off = projected(moves, directions)
+    places = tuple(grid(around(each, spec.margin), spec.steps) for each in at.T) if spec.steps else ()
+    plane = Plane(end.network.values.clone(), directions, places)
+    tensors = {**facts(judge, plane), **shares, "at": at, "off": off}
+    tensors |= {"values": torch.stack([Judge.of(each, spec.splits, reestimate=False).own() for each in subjects])}
+    tensors |= blank(judge, plane.shape) if spec.steps else {}
+    tensors |= desk.found
+    if spec.steps:
+        survey(judge, plane, desk, tensors)
+    else:
+        desk.keep(1, 1, tensors)
+    return tensors
+
+
+def way(subjects: Sequence[Subject]) -> list[int]:
+    """Which of them are on the way; averages are beside it. Raises EngineError where there is none."""
+    found = [number for number, each in enumerate(subjects) if each.source.kind not in AVERAGED]
+    if len(found) < 2:
+        remedy = 'Train with more checkpoints on the way: "checkpoints": {"every": "1ep", "keep_last": 50}.'
+        raise EngineError("engine_error", f"a way needs two checkpoints, and the job has kept {len(found)}", remedy)
+    return found
+
+
+def directions_of(spec: Trajectory, end: Subject, moves: Tensor) -> tuple[Tensor, Tensors]:
+    """(A, P), A = 2 where the way leaves a line and the weights are more than one; and the shares that these show.
+
+    Raises EngineError where nothing moves.
+    """
+    if not bool(moves.any()):
+        raise EngineError("engine_error", "the weights do not move at all", "Look at a job that trains.")
+    found, shares = principal(moves, 2)
+    if spec.directions == "pca":
+        return found, {"shares": shares, "centred": centred_shares(moves)}
+    norm: Norm = "filter" if end.spec.model.filters else "none"
+    drawn = [random_direction(end.network, spec.seed, number) for number in range(min(2, moves.shape[1]))]
+    return torch.stack([normalised(end.network, each, norm, "biasbn") for each in drawn]), {}
+
+
+def report(spec: Trajectory, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+    """`path`: step by step where the run was, how far from the plane, and its own loss; `averages` beside it.
+
+    `explained` is what each principal direction shows of the squared distances from the last weights, `centred` of
+    those from the mean, which is what a PCA of scikit-learn tells.
+    """
+    followed = set(way(subjects))
+    end = subjects[max(followed)]
+    stood = [
+        {**place, **by_name(end, spec.splits, values)}
+        for place, values in zip(standing(subjects, tensors["at"], tensors["off"]), tensors["values"], strict=True)
+    ]
+    count = tensors["at"].shape[1]
+    return {
+        "directions": spec.directions,
+        "norm": "filter" if spec.directions == "random" and end.spec.model.filters else "none",
+        "seed": spec.seed,
+        "explained": tensors["shares"][:count].tolist() if "shares" in tensors else None,
+        "centred": tensors["centred"][:count].tolist() if "centred" in tensors else None,
+        **caption(end, spec.splits, spec.bn, tensors),
+        "path": [each for number, each in enumerate(stood) if number in followed],
+        "averages": [each for number, each in enumerate(stood) if number not in followed],
+    }

@@ -1,0 +1,54 @@
+"""The loss on the straight line between weights."""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+from core.errors import FieldProblem
+from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.surface import BatchNorm, Range, Splits, Steps, empty_splits, seen, too_few_to_normalise
+from core.recipe.spec import JobSpec
+
+
+class Interpolation(AnalysisSpec):
+    """Loss and metrics at (1 - a) v + a w for each two neighbours v and w, on the data of the first one.
+
+    The barrier is the most, over a from 0 to 1, by which the loss is above the straight line between those at the ends:
+    max L(a) - [(1 - a) L(0) + a L(1)]. Two runs that differ in their seed mostly have one, and mostly because the
+    hidden units of one are those of the other in another order: permutation symmetry explains most linear barriers
+    (Entezari et al. 2022), and a curve often leads around them. So a barrier does not say that two minima are different
+    kinds of minima.
+
+    Batch norm's statistics are estimated again at every point, the ends too; `fixed` interpolates them like weights,
+    beyond the ends no variance below 0. What each of the weights does with statistics of its own is told besides.
+    """
+
+    summary: ClassVar[str] = "The loss between weights, and the barrier between them."
+    paper: ClassVar[str | None] = (
+        "Goodfellow et al. 2015, Qualitatively characterizing neural network optimization problems; "
+        "Frankle et al. 2020, Linear mode connectivity and the lottery ticket hypothesis"
+    )
+    implementation: ClassVar[str] = "core.engine.analysis.interpolation"
+    fewest: ClassVar[int] = 2
+    most: ClassVar[int] = 8
+
+    kind: Literal["interpolation"] = "interpolation"
+    range: Range = (-0.5, 1.5)
+    steps: Steps = 41
+    splits: Splits | None = None
+    """All that hold examples, unless it is said."""
+    bn: BatchNorm = "reestimate"
+
+    def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
+        yield from super().problems(subjects)
+        yield from empty_splits(self, self.splits or (), subjects[0])
+        yield from too_few_to_normalise(self, self.bn, subjects[0])
+
+    def splits_of(self, subject: JobSpec) -> tuple[Split, ...]:
+        """Those that are looked at."""
+        every: tuple[Split, ...] = ("train", "val", "test")
+        return self.splits or tuple(split for split in every if self.examples_of(subject, split))
+
+    def passes(self, subject: JobSpec) -> float:
+        """The ends are on the grid, or are two points more."""
+        points = (self.steps + 2) * (len(self.wanted()) - 1) + len(self.wanted())
+        return points * seen(self, self.splits_of(subject), self.bn, subject)

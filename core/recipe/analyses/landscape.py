@@ -1,0 +1,115 @@
+"""The loss around weights, along one or two directions."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from core.errors import FieldProblem
+from core.recipe.analyses.base import AnalysisSpec
+from core.recipe.analyses.surface import (
+    BatchNorm,
+    Ignore,
+    Norm,
+    Range,
+    Splits,
+    Steps,
+    empty_splits,
+    seen,
+    too_few_to_normalise,
+)
+from core.recipe.component import refuse
+from core.recipe.spec import JobSpec
+
+Directions = Literal["random", "pca", "between", "eigen"]
+STEPS = {1: 51, 2: 21}
+FOR_EIGENVECTORS = 4 * 80  # passes over the train part: that many products, at most
+
+
+class Landscape(AnalysisSpec):
+    """Loss and metrics at w + x d (+ y e) for every x (and y) of a grid, on each of the `splits`.
+
+    `random` directions are normal, and each filter of them is made as long as that of the weights (`norm` filter, the
+    default for a network), each layer is, or nothing: raw directions show how the weights are scaled as much as how
+    flat the loss is. `ignore` biasbn leaves biases and batch norm where they are. `between` leads from the first of
+    several checkpoints to the second (and the third), `pca` is the plane in which the first and all others, which are
+    in order, move most; both have a length of their own, so that there is no norm to choose.
+
+    `range` is in units of a direction's length: by default -1 to 1, for `between` -0.5 to 1.5, and for `pca` a quarter
+    more than what the checkpoints cover. Two random directions are nearly square to each other, not quite: their cosine
+    is told. Batch norm keeps its statistics, but for other checkpoints' weights they are wrong: `between` and `pca`
+    estimate them again at every point.
+    """
+
+    summary: ClassVar[str] = "The loss around weights as a curve or a surface, filter-normalised."
+    paper: ClassVar[str | None] = "Li et al. 2018, Visualizing the loss landscape of neural nets"
+    implementation: ClassVar[str] = "core.engine.analysis.landscape"
+    most: ClassVar[int] = 64
+
+    kind: Literal["landscape"] = "landscape"
+    dimensions: Literal[1, 2] = 2
+    directions: Directions = "random"
+    norm: Norm | None = None
+    ignore: Ignore = "biasbn"
+    range: Range | None = None
+    steps: Steps | None = None
+    splits: Splits = ("train",)
+    bn: BatchNorm | None = None
+
+    @model_validator(mode="after")
+    def right_number(self) -> Self:
+        """Raises when the directions need more weights, or fewer, than it looks at."""
+        count, where = len(self.wanted()), "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
+        needed = self.dimensions + 1
+        if self.directions in {"random", "eigen"} and count != 1:
+            message = f"{self.directions} directions begin at one of them, not at {count}"
+            raise refuse(FieldProblem(where, message, 'take one, or "directions": "between"'))
+        if self.directions == "between" and count != needed:
+            raise refuse(FieldProblem(where, f"{needed} of them span {self.dimensions}, not {count}", _named(needed)))
+        if self.directions == "pca" and count < needed:
+            raise refuse(FieldProblem(where, f"at least {needed} of them span {self.dimensions}", _named(needed)))
+        if self.directions != "random" and self.norm not in {None, "none"}:
+            message = f"{self.directions} has a length of its own"
+            raise refuse(FieldProblem("/norm", message, 'leave it out, or take "directions": "random"'))
+        return self
+
+    def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
+        yield from super().problems(subjects)
+        first = subjects[0]
+        if self.norm in {"filter", "layer"} and not first.model.filters:
+            message = f"{first.model.name} has no filters or layers to measure directions by"
+            yield FieldProblem("/norm", message, 'take "norm": "none"')
+        if self.dimensions > (there := first.model.parameters(first.data.facts())):
+            message = f"{self.dimensions} directions, where there is {there} weight"
+            yield FieldProblem("/dimensions", message, 'take "dimensions": 1')
+        yield from empty_splits(self, self.splits, first)
+        yield from too_few_to_normalise(self, self.batch_norm(), first)
+
+    def batch_norm(self) -> BatchNorm:
+        return self.bn or ("fixed" if self.directions in {"random", "eigen"} else "reestimate")
+
+    def norm_for(self, subject: JobSpec) -> Norm:
+        """In which units the directions of this job's weights are."""
+        return self.norm or ("filter" if self.directions == "random" and subject.model.filters else "none")
+
+    def steps_each(self) -> int:
+        """Along one direction."""
+        return self.steps or STEPS[self.dimensions]
+
+    def points(self) -> int:
+        """On the grid."""
+        return math.prod([self.steps_each()] * self.dimensions)
+
+    def passes(self, subject: JobSpec) -> float:
+        before = FOR_EIGENVECTORS * self.examples_of(subject) if self.directions == "eigen" else 0
+        return before + self.points() * seen(self, self.splits, self.batch_norm(), subject)
+
+    def memory(self, subject: JobSpec) -> float:
+        """Directions and the moves of checkpoints in double; a value for each point, split and metric."""
+        vectors = 8 * subject.model.parameters(subject.data.facts()) * (self.dimensions + 2 * len(self.wanted()))
+        return vectors + 8 * 3 * len(self.splits) * self.points()
+
+
+def _named(count: int) -> str:
+    return f'name {count} "checkpoints"'

@@ -1,0 +1,55 @@
+"""What pictures of the loss share: which splits, how far, in which units, and what becomes of batch norm."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from core.errors import FieldProblem
+from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.component import refuse
+from core.recipe.spec import JobSpec
+
+Norm = Literal["filter", "layer", "none"]
+Ignore = Literal["biasbn", "nothing"]
+BatchNorm = Literal["fixed", "reestimate"]
+"""The running statistics as they are, or new ones on the train part at every point."""
+
+LARGEST = 1e6
+Steps = Annotated[int, Field(ge=2, le=2001)]
+Place = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+
+
+def _rises(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise refuse(FieldProblem("", f"from {value[0]:g} to {value[1]:g} is no way up", "give the smaller one first"))
+    return value
+
+
+def _once(value: tuple[Split, ...]) -> tuple[Split, ...]:
+    if len(set(value)) < len(value):
+        raise refuse(FieldProblem("", "a split is named twice", "name each of them once"))
+    return value
+
+
+Range = Annotated[tuple[Place, Place], AfterValidator(_rises)]
+Splits = Annotated[tuple[Split, ...], Field(min_length=1, max_length=3), AfterValidator(_once)]
+
+
+def empty_splits(spec: AnalysisSpec, splits: tuple[Split, ...], subject: JobSpec) -> Iterator[FieldProblem]:
+    """Those that the data of the job does not have."""
+    for number, split in enumerate(splits):
+        if not spec.examples_of(subject, split):
+            yield FieldProblem(f"/splits/{number}", f"the data of the job has no {split} part", 'take "train"')
+
+
+def too_few_to_normalise(spec: AnalysisSpec, batch_norm: BatchNorm, subject: JobSpec) -> Iterator[FieldProblem]:
+    """One example has no variance."""
+    if batch_norm == "reestimate" and subject.model.normalises_batches and spec.examples_of(subject) < 2:
+        yield FieldProblem("/examples", "batch norm cannot be estimated on one example", 'take more, or "bn": "fixed"')
+
+
+def seen(spec: AnalysisSpec, splits: tuple[Split, ...], batch_norm: BatchNorm, subject: JobSpec) -> int:
+    """Examples that go through the network for one point."""
+    counted = spec.examples_of(subject) if batch_norm == "reestimate" and subject.model.normalises_batches else 0
+    return counted + sum(spec.examples_of(subject, split) for split in splits)

@@ -1,0 +1,109 @@
+"""Many weights at once against a plain loop that puts one after the other into the network."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.engine.analysis import many, survey
+from core.engine.analysis.directions import grid, random_direction
+from core.engine.analysis.many import Judge, one_by_one
+from core.engine.analysis.stacked import stack
+from core.engine.analysis.subject import Subject
+from core.engine.analysis.survey import Plane
+from core.recipe.data import DataSpec
+from tests.train import tiny
+from tests.train.precise import naive, subject
+from tests.train.runs import job, no_trace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Datasets = Callable[[str | DataSpec], Path]
+FEW = {"name": "digits", "validation": 0.05, "test": 0.83}  # 215 train, so that a batch of 24 leaves a rest
+MODELS: dict[str, dict[str, Any]] = {
+    "logistic": {"name": "logistic"},
+    "mlp": {"name": "mlp", "hidden": [9, 7], "activation": "gelu", "dropout": 0.5},
+    "mlp with batch norm": {"name": "mlp", "hidden": [9, 7], "activation": "leaky_relu", "batch_norm": True},
+    "cnn": {"name": "cnn", "channels": [3, 4, 3, 2], "hidden": [], "activation": "tanh", "batch_norm": False},
+    "cnn with batch norm": {"name": "cnn", "channels": [3, 4], "hidden": [6], "dropout": 0.2},
+    "cnn that reorders nothing": {"name": "cnn", "channels": [2], "kernel_size": 5, "activation": "silu"},
+    "cnn of single pixels": {"name": "cnn", "channels": [3], "kernel_size": 1, "hidden": [], "batch_norm": False},
+}
+
+
+def around(looked: Subject, count: int, size: float = 0.3) -> Tensor:
+    """Weights (count, P), the first of them the subject's own."""
+    moves = [random_direction(looked.network, 3, number) * size * (number > 0) for number in range(count)]
+    return torch.stack([looked.network.values + each for each in moves])
+
+
+@pytest.mark.parametrize("reestimate", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_layer_gives_what_the_network_gives(
+    model: str, reestimate: bool, datasets: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In double, in chunks that divide nothing; the network, its statistics and torch's generator are as before."""
+    looked = subject(job(model=MODELS[model], data=FEW), datasets("digits"))
+    assert stack(looked.network, looked.parts["train"].inputs[:1])
+    monkeypatch.setitem(many.COLUMNS, "cpu", 17)
+    monkeypatch.setitem(many.AT_ONCE, "cpu", 9000)
+    weights, splits = around(looked, 5), ("train", "val")
+    before = {name: each.clone() for name, each in looked.network.tensors().items()}
+    with no_trace():
+        found = Judge.of(looked, splits, reestimate=reestimate).judged(weights)
+    after = looked.network.tensors()
+    assert all(torch.equal(each, after[name]) for name, each in before.items())
+    expected = naive(looked, weights.unbind(), splits, reestimate=reestimate)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["mlp with batch norm", "cnn with batch norm", "cnn"])
+def test_in_single_precision(model: str, datasets: Datasets) -> None:
+    spec = job(model=MODELS[model], data=FEW)
+    looked = subject(spec, datasets("digits"), torch.float32)
+    weights = around(looked, 40, size=0.1)
+    found = Judge.of(looked, ("train",), reestimate=False).judged(weights)
+    expected = naive(looked, weights.unbind(), ("train",))
+    torch.testing.assert_close(found[..., 0], expected[..., 0], rtol=1e-5, atol=1e-5)
+    assert (found[..., 1] - expected[..., 1]).abs().max() <= 1 / len(looked.parts["train"])  # two outputs were equal
+
+
+def test_other_layers_go_through_the_network_itself() -> None:
+    looked = tiny.classifier(convolution=True, batch_norm=True)
+    assert stack(looked.network, looked.parts["train"].inputs[:1]) is None
+    weights, before = around(looked, 3), [each.clone() for each in looked.network.module.state_dict().values()]
+    judge = Judge.of(looked, ("train",), reestimate=True)
+    expected = naive(looked, weights.unbind(), ("train",), reestimate=True)
+    torch.testing.assert_close(judge.judged(weights), expected, rtol=1e-12, atol=1e-12)
+    after = looked.network.module.state_dict().values()
+    assert all(torch.equal(each, was) for each, was in zip(after, before, strict=True))
+
+
+def test_numbers_are_judged_as_they_are_alone(datasets: Datasets) -> None:
+    """Regression: the metrics of each weights are those of an evaluation of these alone."""
+    looked = subject(job(model={"name": "mlp", "hidden": [8]}, data={"name": "diabetes"}), datasets("diabetes"))
+    judge = Judge.of(looked, ("train", "test"), reestimate=False)
+    weights = around(looked, 4)
+    assert set(judge.names) >= {"loss", "mae", "r2"}
+    torch.testing.assert_close(judge.judged(weights), one_by_one(judge, weights), rtol=1e-12, atol=1e-12)
+
+
+def test_a_plane_is_surveyed_in_the_same_tiles_whoever_begins(
+    datasets: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The points of a plane are where its places say, row by row, and tiles hold some of them each."""
+    looked = subject(job(data=FEW), datasets("digits"))
+    directions = torch.stack([random_direction(looked.network, 0, number) for number in (0, 1)])
+    plane = Plane(looked.network.values, directions, (grid((-1, 1), 5), grid((0, 3), 4)))
+    assert (plane.shape, plane.points) == ((4, 5), 20)
+    x, y = plane.coordinates(7, 8)[0].tolist()
+    assert (x, y) == (0.0, 1.0)  # row 1, column 2
+    torch.testing.assert_close(plane.weights(7, 8)[0], looked.network.values + directions[1], rtol=0, atol=1e-15)
+    judge = Judge.of(looked, ("train",), reestimate=False)
+    assert survey.points_in_tile(judge) == survey.MOST_POINTS
+    work = len(looked.parts["train"]) * looked.spec.model.multiply_adds(looked.spec.data.facts())
+    monkeypatch.setattr(survey, "WORK", 3.5 * work)
+    assert (survey.points_in_tile(judge), survey.tiles(judge, plane)) == (3, 7)

@@ -1,0 +1,26 @@
+"""Pictures of analyses, drawn with matplotlib in the runner once the numbers are there.
+
+A kind has a module of its name here with `figures(numbers, arrays)`; each figure becomes NAME.svg and NAME.png.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def draw(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> dict[str, bytes]:
+    """Every picture of a result, by file name; none of a kind that has no pictures."""
+    module = f"{__name__}.{kind}"
+    if find_spec(module) is None:
+        return {}
+    from worker.pictures.page import finished
+
+    found: dict[str, bytes] = {}
+    for name, figure in import_module(module).figures(numbers, arrays):
+        found |= finished(name, figure)
+    return found

@@ -16,15 +16,15 @@ from core.recipe.analyses.sharpness import Sharpness
 from core.recipe.analyses.trajectory import Trajectory
 
 Analysis = Annotated[
-    Average
-    | Connect
-    | CriticalPoint
-    | GradientNoise
+    Landscape
+    | Trajectory
     | Interpolation
-    | Landscape
-    | LrRange
+    | Connect
+    | Average
     | Sharpness
-    | Trajectory,
+    | CriticalPoint
+    | LrRange
+    | GradientNoise,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from worker.pictures import Arrays
 from worker.pictures.page import empty, figure, finite, known, legend, number, short, upright
 
 Numbers = Mapping[str, Any]
+AVERAGED = {"swa", "ema"}
 
 
 def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
@@ -25,36 +26,34 @@ def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
 
 def scales(ax: Axes, numbers: Numbers) -> None:
     """B with its standard error, exact values where there are some, and the batches of the job."""
-    places = numbers["places"]
-    at = [each["step"] for each in places]
-    values, errors = known(each["scale"] for each in places), known(each["error"] for each in places)
-    floor = values - errors
-    below = [error if low > 0 else 0.9 * value for value, error, low in zip(values, errors, floor, strict=True)]
-    ax.errorbar(
-        at,
-        values,
-        yerr=np.array([below, errors]),
-        fmt="o-",
-        markersize=4,
-        capsize=3,
-        color="tab:blue",
-        label="estimated",
-    )
-    exact = [(each["exact"] or {}).get("scale") for each in places]
+    every = numbers["places"]
+    for rows, form, label in ((way(numbers), "o-", "estimated"), (averages(numbers), "D", "averaged weights")):
+        values, errors = known(each["scale"] for each in rows), known(each["error"] for each in rows)
+        below = np.where(values > errors, errors, 0.9 * values)
+        at, bars = [each["step"] for each in rows], np.array([below, errors])
+        if rows:
+            ax.errorbar(at, values, yerr=bars, fmt=form, markersize=4, capsize=3, label=label)
+    exact = [(each["exact"] or {}).get("scale") for each in every]
     if len(finite(exact)):
-        ax.plot(at, known(exact), "x", color="black", label="over all examples")
+        ax.plot([each["step"] for each in every], known(exact), "x", color="black", label="over all examples")
     ax.axhline(numbers["batch_size"], color="tab:red", linestyle="--", linewidth=1, label="batch size of the job")
-    if len(finite([*values.tolist(), *exact])):
+    if len(finite([*(each["scale"] for each in every), *exact])):
         ax.set_yscale("log")
     else:
-        empty(
-            ax,
-            "the gradient does not stand out of its noise"
-            if len(finite(parts_of(numbers)))
-            else "nothing computed yet",
-        )
+        told = any(each is not None for each in parts_of(numbers))
+        empty(ax, "the gradient does not stand out of its noise" if told else "nothing computed yet")
     ax.set_ylabel("noise scale B, in examples")
-    legend(ax)
+    legend(ax, 4)
+
+
+def way(numbers: Numbers) -> list[Numbers]:
+    """Where the run was."""
+    return [each for each in numbers["places"] if each["kind"] not in AVERAGED]
+
+
+def averages(numbers: Numbers) -> list[Numbers]:
+    """What was averaged beside it."""
+    return [each for each in numbers["places"] if each["kind"] in AVERAGED]
 
 
 def parts_of(numbers: Numbers) -> list[float | None]:
@@ -64,7 +63,7 @@ def parts_of(numbers: Numbers) -> list[float | None]:
 
 def parts(ax: Axes, numbers: Numbers) -> None:
     """The squared gradient G², and the variance S of one example's gradient."""
-    places = numbers["places"]
+    places = way(numbers)
     at = [each["step"] for each in places]
     for name, label, style in (("variance", "S, variance", "^-"), ("gradient", "G², squared gradient", "v-")):
         values = known(each[name] for each in places)

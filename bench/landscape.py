@@ -1,12 +1,13 @@
 """What a loss surface costs: 51 by 51 points of a small CNN on 900 digits, and against going point by point.
 
-    python -m bench.landscape [--rounds 9] [--points 2601]
+    python -m bench.landscape [--rounds 9] [--points 2601] [--threads 1 2]
 
-First whole surfaces, on one thread and on two. Then the contenders take turns in one process and on one thread, each
-with some points of the same surface: the engine, many points at once; the same network, its data resident, evaluated
-point by point; and the reference way (Li et al. 2018, their code): add the directions to each parameter, then loop over
-a DataLoader of batch 128. Ratios are of the processor's time, medians over the turns; each pair is compared for
-equality too. Networks are without batch norm and with it, with its statistics as they are.
+First whole surfaces, on so many threads: on a busy machine two wait for each other more than they help. Then the
+contenders take turns in one process and on one thread, each with some points of the same surface: the engine, many
+points at once; the same network, its data resident, evaluated point by point; and the reference way (Li et al. 2018,
+their code): add the directions to each parameter, then loop over a DataLoader of batch 128. Ratios are of the
+processor's time, medians over the turns; the values of all are compared. Networks are without batch norm and with it,
+with its statistics as they are.
 """
 
 import argparse
@@ -131,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--points", type=int, default=STEPS**2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         dataset = materialise(read_data("digits"), Path(folder))
@@ -138,9 +140,11 @@ def main() -> None:
             looked = subject(dataset, batch_norm=batch_norm)
             surface = plane(looked)
             print(f"cnn 16-32, 70{' with batch norm' * batch_norm}: {len(looked.network.values):,} weights")
-            for threads in (1, 2):
+            for threads in options.threads:
                 clock, processor = whole(looked, surface, options.points, threads)
-                print(f"  {options.points} points, {threads} thread: {clock:.1f} s, {processor:.1f} s of the processor")
+                print(
+                    f"  {options.points} points, threads {threads}: {clock:.1f} s, {processor:.1f} s of the processor"
+                )
             torch.set_num_threads(1)
             medians, apart = compare(contenders(looked, surface), options.rounds, options.points)
             best = next(iter(medians.values()))

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from core.engine.analysis import many, survey
 from core.engine.analysis.directions import grid, random_direction
 from core.engine.analysis.many import Judge, one_by_one
+from core.engine.analysis.products import Bands, Patches, way_of
 from core.engine.analysis.stacked import stack
 from core.engine.analysis.subject import Subject
 from core.engine.analysis.survey import Plane
@@ -30,8 +32,36 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn": {"name": "cnn", "channels": [3, 4, 3, 2], "hidden": [], "activation": "tanh", "batch_norm": False},
     "cnn with batch norm": {"name": "cnn", "channels": [3, 4], "hidden": [6], "dropout": 0.2},
     "cnn that reorders nothing": {"name": "cnn", "channels": [2], "kernel_size": 5, "activation": "silu"},
+    "cnn of wide kernels": {"name": "cnn", "channels": [2, 3, 2, 3, 2], "kernel_size": 7, "hidden": [5]},
     "cnn of single pixels": {"name": "cnn", "channels": [3], "kernel_size": 1, "hidden": [], "batch_norm": False},
 }
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("picture", [(4, 4), (1, 1), (5, 3), (2, 7)])
+def test_both_ways_of_a_convolution(size: int, picture: tuple[int, int]) -> None:
+    """Copied patches and bands, of pictures that lie in memory one way or the other, against torch."""
+    draw = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, 4, 2 * size**2, generator=draw, dtype=torch.float64)
+    pictures = torch.randn(3, 2, *picture, 6, generator=draw, dtype=torch.float64)
+    expected = torch.stack(
+        [
+            functional.conv2d(each.movedim(-1, 0), weight.view(4, 2, size, size), padding=size // 2).movedim(0, -1)
+            for each, weight in zip(pictures, matrices, strict=True)
+        ]
+    )
+    rows_first = pictures.transpose(1, 2).contiguous().transpose(1, 2)
+    for way in (Patches(size), Bands(size, picture[1])):
+        prepared = way.prepared(matrices)
+        for inputs in (pictures, rows_first, pictures[..., :4]):
+            found = way.products(prepared, inputs)
+            torch.testing.assert_close(found, expected[..., : inputs.shape[-1]], rtol=1e-12, atol=1e-12)
+
+
+def test_narrow_pictures_go_by_bands_and_wide_ones_by_patches() -> None:
+    assert isinstance(way_of(torch.Size([32, 16, 3, 3]), 4, shared=False), Bands)
+    assert isinstance(way_of(torch.Size([32, 16, 3, 3]), 4, shared=True), Patches)
+    assert isinstance(way_of(torch.Size([32, 16, 3, 3]), 28, shared=False), Patches)
 
 
 def around(looked: Subject, count: int, size: float = 0.3) -> Tensor:
@@ -104,6 +134,8 @@ def test_a_plane_is_surveyed_in_the_same_tiles_whoever_begins(
     torch.testing.assert_close(plane.weights(7, 8)[0], looked.network.values + directions[1], rtol=0, atol=1e-15)
     judge = Judge.of(looked, ("train",), reestimate=False)
     assert survey.points_in_tile(judge) == survey.MOST_POINTS
+    monkeypatch.setattr(survey, "MOST_NUMBERS", 5 * len(looked.network.values))
+    assert survey.points_in_tile(judge) == 5
     work = len(looked.parts["train"]) * looked.spec.model.multiply_adds(looked.spec.data.facts())
     monkeypatch.setattr(survey, "WORK", 3.5 * work)
     assert (survey.points_in_tile(judge), survey.tiles(judge, plane)) == (3, 7)

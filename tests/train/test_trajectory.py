@@ -147,4 +147,9 @@ def test_what_makes_no_sense() -> None:
     one = read_analysis(json.dumps({**whole, "steps": 1, "splits": ["val"]}))
     data = {"name": "function", "function": "square"}
     place = job(model={"name": "point", "start": [1.0]}, data=data, batch_size="full")
-    assert [each.pointer for each in one.problems([place])] == ["/steps", "/splits/0"]
+    assert [each.pointer for each in one.problems([place] * 2)] == ["/steps", "/splits/0"]
+    plain = read_analysis(json.dumps(whole))
+    assert [each.pointer for each in plain.problems([place])] == ["/job"]
+    large = job(model={"name": "mlp", "hidden": [3000, 3000]})
+    assert list(plain.problems([large] * 10)) == []
+    assert [each.pointer for each in plain.problems([large] * 100)] == ["/job"]

@@ -70,12 +70,12 @@ class Judge:
 
     def _split(self, layers: Stack, weights: Tensor, moments: Moments, part: Part) -> Tensor:
         """float64 (K, metrics)"""
-        objective = self.subject.objective
+        objective, passed = self.subject.objective, layers.bound(weights, moments)
         sums: list[Tensor] = []
         for start in range(0, len(part), self.subject.network.most_at_once):
             block = slice(start, start + self.subject.network.most_at_once)
             chunks = torch.split(part.inputs[block], self._columns(layers))
-            outputs = torch.cat([layers.outputs(weights, each, moments) for each in chunks], 2).transpose(1, 2)
+            outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
             sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))
         rows = [objective.report(each, part) for each in torch.stack(sums).sum(0).tolist()]

@@ -1,18 +1,19 @@
 """Networks of one shape, many at once: each layer takes a stack of flat weights (K, P), the examples stand last.
 
-With the examples last a convolution is one copy and one product, pooling compares whole rows, and the result lies as
-the next layer wants it. What all the networks see alike has 1 in place of K: the first layer is then a single product.
+With the examples last pooling compares whole rows, and what a product gives lies as the next layer wants it. What all
+the networks see alike has 1 in place of K: the first layer is then a single product.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise, takewhile
-from typing import ClassVar, Final, TypeGuard
+from typing import ClassVar, Final, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from core.engine.analysis.products import Room, Way, way_of
 from core.engine.evaluate import chunk_sizes, inspecting
 from core.engine.networks.network import Network
 
@@ -42,22 +43,19 @@ class Moments:
         self.sums[number] = mean + examples * self.means[number], variance + examples * unbiased
 
 
-Layer = Callable[[Tensor, Tensor, Moments], Tensor]
-"""weights (K, P), examples (K | 1, *shape, n), moments -> (K, *shape, n)"""
+Pass = Callable[[Tensor], Tensor]
+"""Examples (K | 1, *shape, n) -> (K, *shape, n)."""
 
 
-class Room:
-    """Memory that a layer writes to again and again: fresh pages would cost as much as the copies made there."""
+class Layer(Protocol):
+    """One layer of all the networks."""
 
-    def __init__(self) -> None:
-        self._taken: dict[str, Tensor] = {}
+    @property
+    def rising(self) -> bool:
+        """Whether it can wait until only the largest are left: it works number by number and keeps their order."""
 
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Some tensor of that shape; what it held under the same name is gone."""
-        size = math.prod(shape)
-        if name not in self._taken or len(self._taken[name]) < size:
-            self._taken[name] = like.new_empty(size)
-        return self._taken[name][:size].view(shape)
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        """With weights (K, P), prepared once for all the examples that pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +86,24 @@ class Product:
     """A linear layer or a convolution, and batch norm's scale, which goes into the weights; nothing is added yet."""
 
     weight: slice
-    shape: torch.Size
+    outputs: int
+    way: Way
     norm: Norm | None
-    room: Room = field(default_factory=Room)
+    rising: ClassVar[bool] = False
 
-    def __call__(self, weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
-        matrices = weights[:, self.weight].reshape(len(weights), self.shape[0], -1)  # (K, out, in)
-        if self.norm and not moments.counting:
-            matrices = matrices * self.norm.scale(weights, moments)[:, :, None]
-        places = inputs.shape[2:] if len(self.shape) > 2 else inputs.shape[-1:]
-        columns = patches(inputs, self.shape[2], self.room) if len(self.shape) > 2 else inputs
-        outputs = multiplied(matrices, columns, self.room).view(len(weights), self.shape[0], *places)
-        if self.norm and moments.counting:
-            moments.count(self.norm.number, outputs, self.norm.layer_bias(weights))
-            outputs *= beside(self.norm.scale(weights, moments), outputs)
-        return outputs
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        norm, matrices = self.norm, weights[:, self.weight].reshape(len(weights), self.outputs, -1)  # (K, out, in)
+        if norm is None or not moments.counting:
+            scale = 1.0 if norm is None else norm.scale(weights, moments)[:, :, None]
+            return partial(self.way.products, self.way.prepared(matrices * scale))
+        prepared = self.way.prepared(matrices)
+
+        def counted(inputs: Tensor) -> Tensor:
+            outputs = self.way.products(prepared, inputs)
+            moments.count(norm.number, outputs, norm.layer_bias(weights))
+            return outputs.mul_(beside(norm.scale(weights, moments), outputs))
+
+        return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,16 @@ class Shift:
     by: slice | Norm
     rising: ClassVar[bool] = True
 
-    def __call__(self, weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
-        shift = self.by.shift(weights, moments) if isinstance(self.by, Norm) else weights[:, self.by]
-        return inputs.add_(beside(shift, inputs))
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        def now() -> Tensor:
+            return self.by.shift(weights, moments) if isinstance(self.by, Norm) else weights[:, self.by].contiguous()
+
+        fixed = None if moments.counting else now()
+
+        def shifted(inputs: Tensor) -> Tensor:
+            return inputs.add_(beside(now() if fixed is None else fixed, inputs))
+
+        return shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,52 +133,41 @@ class Activation:
 
     @property
     def rising(self) -> bool:
-        """Whether the largest number comes out as the largest."""
         return type(self.module) in RISING
 
-    def __call__(self, weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
         """In place where torch can: what comes in is a layer's own memory."""
-        outputs: Tensor = RISING.get(type(self.module), self.module)(inputs)
-        return outputs
-
-
-def multiplied(matrices: Tensor, columns: Tensor, room: Room) -> Tensor:
-    """(K, out, in), (K | 1, in, columns) -> (K, out, columns)"""
-    outputs = room.take("outputs", matrices, *matrices.shape[:2], columns.shape[2])
-    if len(columns) == 1:
-        torch.mm(matrices.flatten(0, 1), columns[0], out=outputs.flatten(0, 1))
-    else:
-        torch.bmm(matrices, columns, out=outputs)
-    return outputs
-
-
-def patches(inputs: Tensor, size: int, room: Room) -> Tensor:
-    """What a convolution sees, zeros around: (K, channels, h, w, n) -> (K, channels · size², h · w · n)."""
-    many, channels, height, width, examples = inputs.shape
-    edge = size // 2
-    around = room.take("around", inputs, many, channels, height + 2 * edge, width + 2 * edge, examples).zero_()
-    around[:, :, edge : edge + height, edge : edge + width] = inputs
-    windows = around.unfold(2, size, 1).unfold(3, size, 1).permute(0, 1, 5, 6, 2, 3, 4)
-    room.take("columns", inputs, *windows.shape).copy_(windows)
-    return room.take("columns", inputs, many, channels * size**2, height * width * examples)
+        return RISING.get(type(self.module), self.module)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The largest of each 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n)."""
+    """The largest of each 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n), rows first in memory."""
 
     room: Room = field(default_factory=Room)
+    rising: ClassVar[bool] = False
 
-    def __call__(self, weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
-        height, width = (size // 2 for size in inputs.shape[2:4])
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        return self.pooled
+
+    def pooled(self, inputs: Tensor) -> Tensor:
+        many, channels, height, width, examples = inputs.shape
+        height, width = height // 2, width // 2
         upper, lower = inputs[:, :, 0 : 2 * height : 2, : 2 * width], inputs[:, :, 1 : 2 * height : 2, : 2 * width]
-        rows = torch.maximum(upper, lower, out=self.room.take("rows", inputs, *upper.shape))
-        left, right = rows[:, :, :, 0::2], rows[:, :, :, 1::2]
-        return torch.maximum(left, right, out=self.room.take("outputs", inputs, *left.shape))
+        rows = self.room.take("rows", inputs, many, height, channels, 2 * width, examples).transpose(1, 2)
+        torch.maximum(upper, lower, out=rows)
+        found = self.room.take("outputs", inputs, many, height, channels, width, examples).transpose(1, 2)
+        return torch.maximum(rows[:, :, :, 0::2], rows[:, :, :, 1::2], out=found)
 
 
-def flattened(weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
-    return inputs.flatten(1, -2)
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """(K, *shape, n) -> (K, numbers, n)"""
+
+    rising: ClassVar[bool] = False
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        return lambda inputs: inputs.flatten(1, -2)
 
 
 def beside(values: Tensor, outputs: Tensor) -> Tensor:
@@ -186,12 +183,17 @@ class Stack:
     widest: int
     norms: tuple[nn.BatchNorm1d | nn.BatchNorm2d, ...]
 
-    def outputs(self, weights: Tensor, inputs: Tensor, moments: Moments) -> Tensor:
-        """(K, P), (n, *shape) -> (K, outputs, n)"""
-        values = inputs.movedim(0, -1).contiguous()[None]
-        for layer in self.layers:
-            values = layer(weights, values, moments)
-        return values.clone()
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        """With weights (K, P): (n, *shape) -> (K, outputs, n)."""
+        passes = [layer.bound(weights, moments) for layer in self.layers]
+
+        def outputs(inputs: Tensor) -> Tensor:
+            values = inputs.movedim(0, -1).contiguous()[None]
+            for each in passes:
+                values = each(values)
+            return values.clone()
+
+        return outputs
 
     def own(self) -> Moments:
         """The running statistics of the network as they stand."""
@@ -203,8 +205,9 @@ class Stack:
         """For each network what `reestimate_batch_norm` sets its running statistics to."""
         counting = self.own()
         counting.counting = True
+        outputs = self.bound(weights, counting)
         for batch in torch.split(inputs, chunk_sizes(len(inputs), batch_size)):
-            self.outputs(weights, batch, counting)
+            outputs(batch)
         found = [counting.sums[number] for number in range(len(self.norms))]
         return Moments([mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found])
 
@@ -214,23 +217,25 @@ def stack(network: Network, example: Tensor) -> Stack | None:
     steps: list[Layer] = []
     norms: list[nn.BatchNorm1d | nn.BatchNorm2d] = []
     before: nn.Module | None = None
+    widest, widths = _sizes(network, example)
     modules = [each for each in network.module if type(each) is not nn.Dropout]
     for module, after in pairwise((*modules, nn.Identity())):
+        shared = not any(isinstance(step, Product) for step in steps)
         if _multiplies(module):
             norm = _norm(module, after, len(norms)) if _normalises(after) else None
-            steps += _products(module, norm)
+            steps += _products(module, norm, widths[module], shared=shared)
         elif _normalises(module) and before is not None and _multiplies(before):
             norms.append(module)
-        elif type(module) in ACTIVATIONS and any(isinstance(step, Product) for step in steps):
+        elif type(module) in ACTIVATIONS and not shared:
             steps.append(Activation(module))
         elif type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-            steps.append(flattened)
+            steps.append(Flatten())
         elif type(module) is nn.MaxPool2d and _halves(module):
             steps.insert(_earliest(steps), Pool())
         else:
             return None
         before = module
-    return Stack(tuple(steps), _widest(network, example), tuple(norms))
+    return Stack(tuple(steps), widest, tuple(norms))
 
 
 def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
@@ -264,8 +269,9 @@ def _norm(module: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d, 
     return Norm(number, _place(norm.weight), _place(norm.bias), norm.eps, bias)
 
 
-def _products(module: nn.Linear | nn.Conv2d, norm: Norm | None) -> Iterator[Layer]:
-    yield Product(_place(module.weight), module.weight.shape, norm)
+def _products(module: nn.Linear | nn.Conv2d, norm: Norm | None, width: int, *, shared: bool) -> Iterator[Layer]:
+    way = way_of(module.weight.shape, width, shared=shared)
+    yield Product(_place(module.weight), len(module.weight), way, norm)
     if norm:
         yield Shift(norm)
     elif module.bias is not None:
@@ -274,15 +280,15 @@ def _products(module: nn.Linear | nn.Conv2d, norm: Norm | None) -> Iterator[Laye
 
 def _earliest(steps: Sequence[Layer]) -> int:
     """Where pooling costs least: what keeps the order of numbers can wait until only the largest are left."""
-    rising = takewhile(lambda step: isinstance(step, Shift | Activation) and step.rising, reversed(steps))
-    return len(steps) - len(list(rising))
+    return len(steps) - len(list(takewhile(lambda step: step.rising, reversed(steps))))
 
 
-def _widest(network: Network, example: Tensor) -> int:
-    widest, values = 1, example
+def _sizes(network: Network, example: Tensor) -> tuple[int, dict[nn.Module, int]]:
+    """The most numbers of an example that any layer holds, and the width of what each sees."""
+    widest, widths, values = 1, {}, example
     with inspecting(network.module):
         for module in network.module:
             seen = module.kernel_size[0] ** 2 if isinstance(module, nn.Conv2d) else 1
-            widest = max(widest, values.numel() * seen)
+            widest, widths[module] = max(widest, values.numel() * seen), values.shape[-1]
             values = module(values)
-    return max(widest, values.numel())
+    return max(widest, values.numel()), widths

@@ -13,11 +13,10 @@ from core.engine.analysis.directions import cosine
 from core.engine.analysis.many import Judge
 from core.engine.analysis.subject import Subject, measured
 from core.recipe.analyses import Split
-from core.recipe.analyses.surface import BatchNorm
+from core.recipe.analyses.surface import MOST_NUMBERS, MOST_POINTS, BatchNorm
 
 AXES: Final = ("x", "y")
 WORK: Final = 5e9  # multiply-adds in a tile: about a tenth of a second of a core
-MOST_POINTS: Final = 256  # in a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +60,11 @@ def note(judge: Judge, tensors: Mapping[str, Tensor], place: slice, values: Tens
 
 
 def points_in_tile(judge: Judge) -> int:
-    """As many as take a moment, for one that is cancelled should end soon."""
+    """As many as take a moment, for one that is cancelled should end soon, and as fit."""
     spec, parts = judge.subject.spec, judge.subject.parts
     examples = sum(len(parts[split]) for split in judge.splits) + judge.reestimate * len(parts["train"])
     work = examples * spec.model.multiply_adds(spec.data.facts())
-    return max(1, min(MOST_POINTS, int(WORK / max(1, work))))
+    return max(1, min(MOST_POINTS, MOST_NUMBERS // len(judge.subject.network.values), int(WORK / max(1, work))))
 
 
 def tiles(judge: Judge, plane: Plane) -> int:

@@ -5,7 +5,16 @@ from typing import ClassVar, Literal
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec, Split
-from core.recipe.analyses.surface import BatchNorm, Range, Splits, Steps, empty_splits, seen, too_few_to_normalise
+from core.recipe.analyses.surface import (
+    BatchNorm,
+    Range,
+    Splits,
+    Steps,
+    empty_splits,
+    seen,
+    stacked_bytes,
+    too_few_to_normalise,
+)
 from core.recipe.spec import JobSpec
 
 
@@ -47,6 +56,10 @@ class Interpolation(AnalysisSpec):
         """Those that are looked at."""
         every: tuple[Split, ...] = ("train", "val", "test")
         return self.splits or tuple(split for split in every if self.examples_of(subject, split))
+
+    def memory(self, subject: JobSpec) -> float:
+        """Those of some points, and a value for each point, split and metric."""
+        return stacked_bytes(subject) + 8 * 3 * 3 * (self.steps + 2) * (len(self.wanted()) - 1)
 
     def passes(self, subject: JobSpec) -> float:
         """The ends are on the grid, or are two points more."""

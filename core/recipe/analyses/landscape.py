@@ -17,6 +17,7 @@ from core.recipe.analyses.surface import (
     Steps,
     empty_splits,
     seen,
+    stacked_bytes,
     too_few_to_normalise,
 )
 from core.recipe.component import refuse
@@ -106,9 +107,9 @@ class Landscape(AnalysisSpec):
         return before + self.points() * seen(self, self.splits, self.batch_norm(), subject)
 
     def memory(self, subject: JobSpec) -> float:
-        """Directions and the moves of checkpoints in double; a value for each point, split and metric."""
+        """Directions and moves in double; a value for each point, split and metric; the weights of some points."""
         vectors = 8 * subject.model.parameters(subject.data.facts()) * (self.dimensions + 2 * len(self.wanted()))
-        return vectors + 8 * 3 * len(self.splits) * self.points()
+        return vectors + stacked_bytes(subject) + 8 * 3 * len(self.splits) * self.points()
 
 
 def _named(count: int) -> str:

@@ -16,6 +16,8 @@ BatchNorm = Literal["fixed", "reestimate"]
 """The running statistics as they are, or new ones on the train part at every point."""
 
 LARGEST = 1e6
+MOST_POINTS = 256  # that are looked at together
+MOST_NUMBERS = 2**27  # in the weights of these
 Steps = Annotated[int, Field(ge=2, le=2001)]
 Place = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
@@ -34,6 +36,12 @@ def _once(value: tuple[Split, ...]) -> tuple[Split, ...]:
 
 Range = Annotated[tuple[Place, Place], AfterValidator(_rises)]
 Splits = Annotated[tuple[Split, ...], Field(min_length=1, max_length=3), AfterValidator(_once)]
+
+
+def stacked_bytes(subject: JobSpec) -> int:
+    """What the weights of the points take that are looked at together."""
+    weights = subject.model.parameters(subject.data.facts())
+    return 4 * max(weights, min(MOST_POINTS * weights, MOST_NUMBERS))
 
 
 def empty_splits(spec: AnalysisSpec, splits: tuple[Split, ...], subject: JobSpec) -> Iterator[FieldProblem]:

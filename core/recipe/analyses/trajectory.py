@@ -6,9 +6,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from core.errors import FieldProblem
-from core.recipe.analyses.base import AnalysisSpec
-from core.recipe.analyses.surface import BatchNorm, Splits, empty_splits, seen, too_few_to_normalise
+from core.recipe.analyses.base import MOST_MEMORY, AnalysisSpec
+from core.recipe.analyses.surface import (
+    BatchNorm,
+    Splits,
+    empty_splits,
+    seen,
+    stacked_bytes,
+    too_few_to_normalise,
+)
 from core.recipe.spec import JobSpec
+
+KEEP = 'train with more of them: "checkpoints": {"every": "1ep", "keep_last": 50}'
+VECTORS = 32  # bytes for each weight of a checkpoint: itself, its gradient's place, its move, and that in double twice
 
 
 class Trajectory(AnalysisSpec):
@@ -38,6 +48,12 @@ class Trajectory(AnalysisSpec):
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)
+        where = "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
+        if len(subjects) < 2:
+            yield FieldProblem(where, "a way needs two checkpoints that are kept, not one", KEEP)
+        if (moves := len(subjects) * VECTORS * subjects[0].model.parameters(subjects[0].data.facts())) > MOST_MEMORY:
+            message = f"{len(subjects)} checkpoints need about {moves / 2**30:,.1f} GiB of memory"
+            yield FieldProblem(where, message, "name fewer of them")
         if self.steps == 1:
             yield FieldProblem("/steps", "one step is no surface", "take 0 for none, or 2 and more")
         yield from empty_splits(self, self.splits, subjects[0])
@@ -48,6 +64,6 @@ class Trajectory(AnalysisSpec):
         return (self.steps**2 + 1) * seen(self, self.splits, self.bn, subject)
 
     def memory(self, subject: JobSpec) -> float:
-        """Two directions in double; a value for each point, split and metric."""
+        """Two directions in double; a value for each point, split and metric; the weights of some points."""
         vectors = 2 * 8 * subject.model.parameters(subject.data.facts())
-        return vectors + 8 * 3 * len(self.splits) * self.steps**2
+        return vectors + stacked_bytes(subject) + 8 * 3 * len(self.splits) * self.steps**2

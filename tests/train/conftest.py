@@ -39,3 +39,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 def look(tmp_path: Path, datasets: Callable[[str | DataSpec], Path]) -> Look:
     """Analyse in this process; see tests.train.looks.looker."""
     return looker(tmp_path, datasets)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As jobs are computed on a CPU: two threads wait for one another longer than small tensors take."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,6 +17,8 @@ from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import Bench, classifier
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Trained = tuple[JobSpec, CheckpointWritten]
 
 

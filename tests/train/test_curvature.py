@@ -13,6 +13,8 @@ from core.engine.evaluate import inspecting
 from tests.train.runs import no_trace
 from tests.train.tiny import at, classifier
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NETWORKS: list[Callable[[], Subject]] = [
     classifier,
     lambda: classifier(batch_norm=True),

@@ -17,6 +17,8 @@ from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import classifier
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("convolution", [False, True])
 def test_the_exact_values_are_those_of_single_examples(*, convolution: bool) -> None:

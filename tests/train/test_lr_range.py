@@ -63,7 +63,7 @@ def test_readings_of_a_curve_that_is_known() -> None:
     assert found is not None
     assert found["top"] == rates[40]
     assert found["tenth"] == pytest.approx(rates[30])
-    assert found["base"] == rates[22]  # 0.23 of 2.3 needs three steps down, the first of which is at 20
+    assert found["base"] == rates[22]  # a tenth of 2.3 takes three steps down, the first of which is at 20
     assert found["steepest"] in {rates[29], rates[30]}
     assert candidates(rates, [float(step) for step in range(60)]) is None
     assert candidates(rates, levels[:12]) is None

@@ -9,7 +9,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from core.engine.analysis.filters import filter_normalised
 from core.engine.analysis.gauges import GAUGES, Ground, Reading
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
@@ -20,6 +19,8 @@ from core.recipe.spec import JobSpec
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import at, subject
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALL: list[Measure] = [
     "gradient_norm",
@@ -103,21 +104,6 @@ def test_what_rescaling_changes_and_what_it_does_not(scale: float) -> None:
         assert after.error == pytest.approx(before.error, abs=1e-12)
     before, after = (measured("eigenvalues", each, lanczos_steps=60)[0] for each in (plain, scaled))
     assert after.value > 2 * before.value
-
-
-def test_filters_are_slices_along_the_first_axis() -> None:
-    """Each as long as the network's; of biases each number is one, or nothing."""
-    network = rectifier(1.0).network
-    direction = torch.linspace(1, 2, len(network.values), dtype=torch.float64)
-    whole = filter_normalised(direction, network, ignore_biasbn=False)
-    ignored = filter_normalised(direction, network, ignore_biasbn=True)
-    at_rows = whole[:48].view(8, 6)
-    assert at_rows.norm(dim=1).tolist() == pytest.approx(network.module[0].weight.norm(dim=1).tolist())
-    torch.testing.assert_close(at_rows[0] / at_rows[0].norm(), direction[:6] / direction[:6].norm())
-    torch.testing.assert_close(whole[48:56], network.values[48:56].abs())
-    assert torch.equal(ignored[:48], whole[:48])
-    assert not ignored[48:56].any()
-    assert not ignored[-3:].any()
 
 
 Trained = tuple[JobSpec, CheckpointWritten]

@@ -78,7 +78,9 @@ def classifier(*, batch_norm: bool = False, convolution: bool = False, examples:
         torch.manual_seed(seed)
         first: list[nn.Module] = [nn.Linear(16, 5)]
         if convolution:
-            first = [nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(2), nn.Flatten()]
+            planes = [nn.BatchNorm2d(3)] if batch_norm else []
+            halved = [nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+            first = [nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3, padding=1), *planes, *halved]
         width = 12 if convolution else 5
         norm = [nn.BatchNorm1d(width)] if batch_norm else []
         module = nn.Sequential(*first, *norm, nn.Tanh(), nn.Dropout(0.5), nn.Linear(width, 3)).double()

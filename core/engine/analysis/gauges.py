@@ -11,8 +11,8 @@ from torch import Tensor
 
 from core.engine.analysis.curvature import Curvature, Lanczos
 from core.engine.analysis.desk import Tensors
+from core.engine.analysis.directions import normalised
 from core.engine.analysis.figures import unknown
-from core.engine.analysis.filters import filter_normalised
 from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
 from core.engine.determinism import stream
@@ -118,7 +118,7 @@ def filter_noise(spec: Sharpness) -> Noise:
 
     def offset(ground: Ground, unit: int) -> Tensor:
         direction = ground.draw("filter noise", unit)
-        return spec.radius * filter_normalised(direction, ground.network, ignore_biasbn=True)
+        return spec.radius * normalised(ground.network, direction, "filter", "biasbn")
 
     return Noise(("filter_noise",), spec.directions, offset)
 

@@ -168,7 +168,7 @@ def _advice(batch: int, known: Sequence[dict[str, Any]]) -> Iterator[str]:
         return
     first, last = known[0], known[-1]
     scale = last["scale"]
-    yield f"At step {last['step']} the noise scale is about {scale:.3g}, give or take {last['error']:.2g}."
+    yield f"At step {last['step']} the noise scale is about {scale:.3g}, give or take {last['error']:.3g}."
     if batch < scale / 2:
         yield (
             f"Batches of {batch} are well below it: twice as large, they should take not much more than half as many "

@@ -174,18 +174,20 @@ def candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, flo
     """Of smoothed losses at rising rates; None where they never fall, or are too few.
 
     `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out. `tenth`: a tenth
-    of the rate at which they are lowest. `base` and `top`, between which Smith lets rates cycle: where a tenth of the
-    fall is done, and where it ends.
+    of the rate at which they are lowest. `base` and `top`, between which Smith lets rates cycle: from where on a tenth
+    of the fall is done, counted from the mean of the first steps, and where it ends.
     """
     first, last = SKIP[0], len(levels) - SKIP[1]
     if last - first < 3:
         return None
     lowest = min(range(len(levels)), key=levels.__getitem__)
-    fall = levels[0] - levels[lowest]
+    start = levels[first - 1]
+    fall = start - levels[lowest]
     slopes = {step: levels[step + 1] - levels[step - 1] for step in range(first, last)}
     steepest = min(slopes, key=slopes.__getitem__)
     if fall <= 0 or slopes[steepest] >= 0:
         return None
-    base = next(step for step, level in enumerate(levels) if level <= levels[0] - fall / 10)
+    above = (step for step in range(lowest) if levels[step] > start - fall / 10)
+    base = max(above, default=-1) + 1
     found = (rates[steepest], rates[lowest] / 10, rates[base], rates[lowest])
     return dict(zip(CANDIDATES, found, strict=True))

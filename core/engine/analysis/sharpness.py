@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any, Final
 
 import torch
@@ -12,8 +13,6 @@ from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import GAUGES, Ground
 from core.engine.analysis.subject import Subject
 from core.recipe.analyses.sharpness import Sharpness
-from core.recipe.optimizers.sgd import SGD
-from core.recipe.spec import JobSpec
 
 MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched
 NOW: Final = "now."  # the state of the gauge that is at work, in a checkpoint
@@ -149,7 +148,7 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
                 "examples": len(subject.parts["train"]),
                 "weights": len(subject.network.values),
                 "train_loss": loss,
-                "edge_of_stability": edge(subject.spec),
+                "edge_of_stability": subject.spec.optimizer.edge,
             }
             for subject, loss in zip(subjects, losses, strict=True)
         ],
@@ -161,7 +160,7 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
 def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings: Tensor) -> list[dict[str, Any]]:
     rows = []
     for subject, loss, (value, error, forward, backward) in zip(subjects, losses, readings.tolist(), strict=True):
-        passes = {"forward": number(forward), "backward": number(backward)}
+        passes = None if isnan(forward) else {"forward": int(forward), "backward": int(backward)}
         rows.append(
             {
                 "label": subject.label,
@@ -172,14 +171,6 @@ def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings:
             }
         )
     return rows
-
-
-def edge(spec: JobSpec) -> float | None:
-    """The curvature up to which full-batch descent is stable at the recipe's rate: 2 (1 + momentum) / lr."""
-    optimizer = spec.optimizer
-    if not isinstance(optimizer, SGD) or optimizer.nesterov or optimizer.dampening:
-        return None
-    return 2 * (1 + optimizer.momentum) / optimizer.lr
 
 
 def _warnings(losses: Sequence[float], subjects: Sequence[Subject]) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """The mean loss of a part as a function of the weights."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from core.engine.datasets.resident import Part
@@ -27,6 +29,7 @@ class Terrain:
         """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes."""
         self._module, self._loss = network.module, loss
         self._cut = parameters(network)
+        self._layers = list(layers(network.module))
         self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
         each = COPIES * activations(network, part) * network.values.element_size()
         size = max(1, min(network.most_at_once, room // max(each, 1)))
@@ -60,7 +63,13 @@ class Terrain:
     def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         cut = torch.split(weights, [shape.numel() for shape in self._cut.values()])
         named = {name: each.view(shape) for (name, shape), each in zip(self._cut.items(), cut, strict=True)}
-        return self._loss(functional_call(self._module, named | self._buffers, (inputs,)), targets)
+        for name, layer, norm in self._layers:
+            own = {inner: named[f"{name}.{inner}"] for inner, _ in layer.named_parameters()}
+            if norm:
+                own = norm.into(own, named)
+            own |= {inner: self._buffers[f"{name}.{inner}"] for inner, _ in layer.named_buffers()}
+            inputs = functional_call(layer, own, (inputs,)) if own else layer(inputs)
+        return self._loss(inputs, targets)
 
     def _share(self, chunk: Part, weights: Tensor) -> Tensor:
         return self._mean(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
@@ -72,6 +81,42 @@ class Terrain:
             height += loss
             total += share
         return height, total
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A batch norm after a linear layer, in evaluation mode: both are one linear layer.
+
+    g (W x + b - mean) / √(var + eps) + h = (s W) x + s (b - mean) + h with s = g / √(var + eps). Its own second
+    derivatives cost as much as all the rest together.
+    """
+
+    name: str
+    mean: Tensor
+    deviation: Tensor
+
+    def into(self, linear: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weight and bias of the one layer, from those of the `linear` one and the network's, by name."""
+        weight, bias = linear["weight"], linear["bias"]
+        scale = named[f"{self.name}.weight"] / self.deviation
+        shift = scale * (bias - self.mean) + named[f"{self.name}.bias"]
+        return {"weight": weight * scale.view(-1, *[1] * (weight.ndim - 1)), "bias": shift}
+
+
+def layers(module: nn.Sequential) -> Iterator[tuple[str, nn.Module, Norm | None]]:
+    """Every layer with its name, and the batch norm that is part of it; statistics as they are now."""
+    named = [*module.named_children(), ("", nn.Identity())]
+    absorbed = ""
+    for (name, layer), (follower, norm) in pairwise(named):
+        if name == absorbed:
+            continue
+        linear = isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
+        if linear and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+            absorbed, statistics = follower, dict(norm.named_buffers())
+            deviation = torch.sqrt(statistics["running_var"] + norm.eps)
+            yield name, layer, Norm(follower, statistics["running_mean"].clone(), deviation)
+        else:
+            yield name, layer, None
 
 
 def parameters(network: Network) -> dict[str, torch.Size]:

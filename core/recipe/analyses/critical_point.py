@@ -29,7 +29,7 @@ class CriticalPoint(AnalysisSpec):
     implementation: ClassVar[str] = "core.engine.analysis.critical_point"
 
     kind: Literal["critical_point"] = "critical_point"
-    gradient_tolerance: Positive = 1e-3
+    gradient_tolerance: Positive = 1e-2
     curvature_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
     lanczos_steps: Annotated[int, Field(ge=10, le=200)] = 40
     reach: Annotated[float, Field(gt=0, le=1e6)] = 1.0

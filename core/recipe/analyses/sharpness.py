@@ -50,7 +50,7 @@ class Sharpness(AnalysisSpec):
     directions: Annotated[int, Field(ge=10, le=1000)] = 10
     lanczos_steps: Annotated[int, Field(ge=10, le=200)] = 30
     probes: Annotated[int, Field(ge=30, le=10_000)] = 30
-    rho: Radius = 0.5
+    rho: Radius = 0.2
     adaptive_rho: Radius = 0.5
     ascent_steps: Annotated[int, Field(ge=10, le=500)] = 20
 

@@ -51,6 +51,11 @@ class OptimizerSpec(Component):
         return "it searches the size of each step by itself" if self.closure else self.steady
 
     @property
+    def edge(self) -> float | None:
+        """The curvature up to which steps by full batches are stable at its rate; None where no formula says."""
+        return None
+
+    @property
     def draws_elsewhere(self) -> bool:
         """Whether it draws random numbers from generators that are not torch's."""
         return False

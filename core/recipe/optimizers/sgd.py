@@ -22,6 +22,11 @@ class SGD(OptimizerSpec):
     weight_decay: NonNegative = 0.0
     nesterov: bool = False
 
+    @property
+    def edge(self) -> float | None:
+        """2 (1 + momentum) / lr, of the heavy ball."""
+        return None if self.nesterov or self.dampening else 2 * (1 + self.momentum) / self.lr
+
     @model_validator(mode="after")
     def nesterov_needs_momentum(self) -> Self:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):

@@ -160,9 +160,11 @@ def main() -> None:
             service = Service(home, cluster.url, broker.url)
             service.environment = {name: value for name, value in service.environment.items() if name not in TIMINGS}
             service.slots = 2
-            service.heal()
-            rows = measure(service, cluster, 60.0 * options.minutes, hang=options.hang)
-            service.stop()
+            try:
+                service.heal()
+                rows = measure(service, cluster, 60.0 * options.minutes, hang=options.hang)
+            finally:
+                service.stop()
     finally:
         cluster.crash()
         shutil.rmtree(cluster_folder, ignore_errors=True)

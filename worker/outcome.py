@@ -81,13 +81,14 @@ class GiveBack:
     """The job goes back to the queue, or where its owner wants it.
 
     `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
-    `plan` is how it is computed from now on, where that is a remedy.
+    `plan` is how it is computed from now on, where that is a remedy. `progress` is where it stands, if it said so last.
     """
 
     cause: str
     lost: bool = False
     failed: bool = False
     plan: ExecutionPlan | None = None
+    progress: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
         case "stopped" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
-            return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked))
+            return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked), progress=progress or None)
 
 
 def _of_exit(seen: Observed) -> Decision:

@@ -377,11 +377,7 @@ def _conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequ
 def _return(shop: Shop, heart: Heart, back: GiveBack) -> None:
     """Give the job back."""
     fence, limit = heart.fence, shop.settings.max_losses
-    status = heart.persist(
-        lambda: give_back(
-            shop.db, fence, cause=back.cause, lost=back.lost, failed=back.failed, max_losses=limit, plan=back.plan
-        )
-    )
+    status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **vars(back)))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 

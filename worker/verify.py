@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from basin.cli import As, Output
+from basin.options import As, Output
 from core.embedded.commands import database_of, explained
 
 if TYPE_CHECKING:

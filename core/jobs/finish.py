@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from core.db.session import Database
-from core.db.tables import job
+from core.db.tables import job, job_state
 from core.jobs.fence import Fence, Fenced, hold
 from core.jobs.metrics import Chunk, put_chunks
 from core.jobs.state import Change, State, lock_state, move
@@ -60,12 +60,13 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
     max_losses: int,
     failed: bool = False,
     plan: ExecutionPlan | None = None,
+    progress: dict[str, Any] | None = None,
 ) -> Status:
     """Let go of a running job, and say where it went: queued again, or where its owner or its budget put it.
 
     `lost` counts against the budget of losses without a checkpoint, `failed` as one of the job's own failures (the
     caller has compared them with `max_retries`); with neither it costs nothing. `cause` is a short sentence. With a
-    `plan`, that is how it is computed from now on.
+    `plan`, that is how it is computed from now on; with `progress`, that is where it stands.
 
     Raises:
         Fenced: this attempt is over.
@@ -74,6 +75,9 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
         state = hold(connection, fence, exclusive=True)
         if plan is not None:
             connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=plan.model_dump_json()))
+        if progress is not None:
+            place = update(job_state).where(job_state.c.job_id == fence.job_id)
+            connection.execute(place.values(progress=progress))
         if failed and not lost:
             return _requeue(connection, state, cause, {"failures": state.failures + 1})
         return take_back(connection, state, cause=cause, lost=lost, max_losses=max_losses)

@@ -1,38 +1,18 @@
 """The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, run and more."""
 
 import sys
-from enum import StrEnum
 from importlib import metadata
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
+from basin.cli_analyses import analyses, analyze
 from basin.errors import BasinError
+from basin.options import As, Changes, JobFile, JobId, Key, Output, Pairs, Pinned, Url
 
 ENTRY_POINTS = "basin.commands"
 
-
-class Output(StrEnum):
-    """How answers are written."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Url = Annotated[str | None, typer.Option("--url", envvar="BASIN_URL", help="The service; else http://127.0.0.1:8000.")]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--key", envvar="BASIN_API_KEY", show_default=False, help="The service's API key, if it asks for one."
-    ),
-]
-As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
-JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
-Pinned = Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="As in ckpt_01…")]
-Pairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="As in team=vision.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in optimizer.lr=0.01.")]
 
 app = typer.Typer(
     name="basin",
@@ -344,43 +324,8 @@ def plot(  # noqa: PLR0913 - a command's options
     raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, look))
 
 
-@app.command()
-def analyze(  # noqa: PLR0913 - a command's options
-    *,
-    what: Annotated[
-        list[str], typer.Argument(metavar="JOB[:WEIGHTS]|CHECKPOINT...", help="As in job_01…, job_01…:swa, ckpt_01…")
-    ],
-    kind: Annotated[str, typer.Option("--kind", "-k", help="landscape, sharpness, interpolation …")],
-    changes: Changes = None,
-    to: Annotated[str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; else named by id.")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save what comes out.")] = True,
-    url: Url = None,
-    key: Key = None,
-    output: As = Output.TABLE,
-) -> None:
-    """Look at weights: their loss landscape, how flat they are, what lies between them.
-
-    As in: basin analyze JOB --kind landscape --set steps=51
-    """
-    from basin import deeds, looking
-
-    session = deeds.Session(url, output is Output.JSON, key)
-    raise typer.Exit(looking.analyze(session, what, kind, changes or (), to=to, wait=wait))
-
-
-@app.command()
-def analyses(
-    *,
-    job: Annotated[str | None, typer.Option(help="Those that look at this job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    url: Url = None,
-    key: Key = None,
-    output: As = Output.TABLE,
-) -> None:
-    """List your analyses."""
-    from basin import deeds, looking
-
-    raise typer.Exit(looking.listing(deeds.Session(url, output is Output.JSON, key), job, limit))
+app.command()(analyze)
+app.command()(analyses)
 
 
 @app.command()

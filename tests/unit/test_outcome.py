@@ -47,7 +47,7 @@ def test_a_cancel_that_had_to_be_a_kill() -> None:
 
 @pytest.mark.parametrize("asked", [Asked.STOP, Asked.PAUSE])
 def test_a_checkpoint_on_request_costs_nothing(asked: Asked) -> None:
-    assert decide(Observed(ended=ended("stopped"), asked=asked)) == GiveBack(str(asked))
+    assert decide(Observed(ended=ended("stopped"), asked=asked)) == GiveBack(str(asked), progress=LAST)
 
 
 @pytest.mark.parametrize("asked", [Asked.STOP, Asked.PAUSE])
@@ -58,7 +58,7 @@ def test_no_checkpoint_in_time_costs_no_loss_either(asked: Asked) -> None:
 
 
 def test_a_sigterm_from_somebody_else_is_no_cancel() -> None:
-    assert decide(Observed(ended=ended("cancelled"), exit=Exit(code=0))) == GiveBack("stopped")
+    assert decide(Observed(ended=ended("cancelled"), exit=Exit(code=0))) == GiveBack("stopped", progress=LAST)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])

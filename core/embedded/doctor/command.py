@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from basin.cli import As, Output
+from basin.options import As, Output
 
 if TYPE_CHECKING:
     from core.embedded.doctor.report import Check, Look

@@ -1,0 +1,44 @@
+"""The commands for analyses."""
+
+from typing import Annotated
+
+import typer
+
+from basin.options import As, Changes, Key, Output, Url
+
+
+def analyze(  # noqa: PLR0913 - a command's options
+    *,
+    what: Annotated[
+        list[str], typer.Argument(metavar="JOB[:WEIGHTS]|CHECKPOINT...", help="As in job_01…, job_01…:swa, ckpt_01…")
+    ],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="landscape, sharpness, interpolation …")],
+    changes: Changes = None,
+    to: Annotated[str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; else named by id.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save what comes out.")] = True,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """Look at weights: their loss landscape, how flat they are, what lies between them.
+
+    As in: basin analyze JOB --kind landscape --set steps=51
+    """
+    from basin import deeds, looking
+
+    session = deeds.Session(url, output is Output.JSON, key)
+    raise typer.Exit(looking.analyze(session, what, kind, changes or (), to=to, wait=wait))
+
+
+def analyses(
+    *,
+    job: Annotated[str | None, typer.Option(help="Those that look at this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    url: Url = None,
+    key: Key = None,
+    output: As = Output.TABLE,
+) -> None:
+    """List your analyses."""
+    from basin import deeds, looking
+
+    raise typer.Exit(looking.listing(deeds.Session(url, output is Output.JSON, key), job, limit))

@@ -288,9 +288,9 @@ CLAIMS = (
         "sam-flatter",
         "SAM finds flatter minima",
         "Sharpness-aware minimisation takes the gradient not where the weights are but a step of length rho uphill, "
-        "and so descends what is high around them. The further it looks, the flatter is where it ends. It fits the "
-        "train set less well at the same time, wrong labels included: the losses at which this is compared are not "
-        "equal.",
+        "and so descends what is high around them. The further it looks, the flatter is where it ends. At rho 0.2 it "
+        "fits the train set, wrong labels included, less well in the same time: the losses at which this is compared "
+        "are not equal.",
         "perceptron, 128 hidden units, on 300 digits of which a fifth has a wrong label; SGD at rate 0.1, batch 32, 60 "
         "epochs",
         "largest curvature without SAM > rho 0.05 > rho 0.2 in every run",

@@ -349,7 +349,7 @@ def test_only_what_a_barrier_parts_can_be_connected(height: float, holds: bool) 
         "line": Found("an", numbers["interpolation"], Told({})),
         "curve": Found("an", numbers["connect"], Told({})),
     }
-    runs = {"seeds": [replace(trained({}), found=found), trained({}, seed=1)]}
+    runs = {"small": [replace(trained({}), found=found), trained({}, seed=1)]}
     assert named("connected-minima").judge(runs).holds is holds
 
 

@@ -354,7 +354,9 @@ def test_only_what_a_barrier_parts_can_be_connected(height: float, holds: bool) 
 
 
 def raised(least: float, most: float) -> Found:
-    return Found("an", {}, Told({}, {"train.loss": np.array([least, 0.0, 1.0, 0.0, most])}))
+    return Found(
+        "an", {"centre": {"train": {"loss": 1.0}}}, Told({}, {"train.loss": np.array([least, 0.0, 1.0, 0.0, most])})
+    )
 
 
 def test_a_rise_is_from_the_middle_to_both_ends() -> None:

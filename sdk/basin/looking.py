@@ -1,15 +1,14 @@
 """Analyses at the command line: ask, follow, show, and put the pictures on disk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from basin import jobfile, screen
 from basin.client import Client
 from basin.deeds import Session, goes_on
 from basin.follow import follow
+from basin.headlines import headline
 from basin.shapes import Analysis
-
-MOST_LINES = 24  # of numbers on a screen; all of them are in the JSON
 
 
 def analyze(  # noqa: PLR0913 - a command's options
@@ -41,7 +40,7 @@ def shown(session: Session, client: Client, found: Analysis, to: str | None = No
     if session.json:
         screen.as_json(found.raw() | {"paths": [str(path) for path in paths]})
     else:
-        screen.analysis(found, list(numbers(found.results or {}))[:MOST_LINES])
+        screen.analysis(found, headline(found))
         screen.say(*(str(path) for path in paths))
     return 0 if found.status == "succeeded" else 1
 
@@ -68,19 +67,3 @@ def start(word: str) -> dict[str, Any]:
     name, _, weights = word.partition(":")
     noun = "checkpoint" if name.startswith("ckpt_") else "job"
     return {noun: name} | ({"weights": weights} if weights else {})
-
-
-def numbers(found: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Single values by their dotted names; long lists are for the arrays and pictures."""
-    if isinstance(found, Mapping):
-        for key, value in found.items():
-            yield from numbers(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(found, list):
-        if found and len(found) <= 8:
-            if all(isinstance(one, int | float | str) for one in found):
-                yield name, ", ".join(screen.number(one) for one in found)
-            else:
-                for place, one in enumerate(found, 1):
-                    yield from numbers(one, f"{name}[{place}]")
-    elif found is not None:
-        yield name, screen.number(found)

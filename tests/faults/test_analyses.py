@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from basin.headlines import KINDS, headline
+from basin.shapes import Analysis
 from core.jobs.ledger.check import Ledger
 from core.recipe.analyses import kinds
 from tests.support.service import TERMINAL, Job, Service, until
@@ -72,7 +74,9 @@ class Analyses:
             return {name: file[name] for name in file.files}
 
 
-@pytest.fixture(params=["lasting_service", "lasting_postgresql_service"], scope="module")
+@pytest.fixture(
+    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)], scope="module"
+)
 def lasting(request: pytest.FixtureRequest) -> tuple[Analyses, Pair, str]:
     """A service of each kind with two small jobs and a wide one that have ended."""
     service: Service = request.getfixturevalue(request.param)
@@ -107,6 +111,8 @@ def test_every_kind_gives_numbers_arrays_and_pictures(analyses: Analyses, pair: 
     assert (found["status"], found["stop_reason"], found["error"]) == ("succeeded", "completed", None)
     assert found["progress"]["step"] == found["progress"]["steps"]
     assert found["results"]["partial"] is False
+    told = list(KINDS[kind](found["results"]))
+    assert told == headline(Analysis.read(found))[: len(told)]
     assert analyses.arrays(found["id"])
     assert {name.rpartition(".")[2] for name in found["pictures"]} == {"svg", "png"}
     for url in found["pictures"].values():

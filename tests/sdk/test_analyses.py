@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from basin.client import Client
-from basin.looking import numbers, origin
+from basin.headlines import headline, numbers
+from basin.looking import origin
+from basin.shapes import Analysis
 from tests.sdk.conftest import JOB_ID, Said
 from tests.sdk.stub import Answer, Stub
 
@@ -55,6 +57,26 @@ def test_numbers_are_named_and_long_lists_left_out() -> None:
         "grid": list(range(9)),
     }
     assert list(numbers(found)) == [("a.b", "0.1235"), ("two", "1, 2"), ("rows[1].x", "True"), ("rows[2].x", "False")]
+
+
+def test_a_kind_is_told_in_words_of_its_own() -> None:
+    """What a service of another release says in another way is told value by value."""
+    surface = {"train": {"lowest": 0.1, "at": [0.0, -0.5], "highest": 9.0}}
+    known = {
+        "surface": surface,
+        "centre": {"train": {"loss": 0.2}},
+        "directions": "random",
+        "norm": "filter",
+        "seed": 3,
+    }
+    told = headline(Analysis.read(body("succeeded", results={**known, "cosine": 0.01, "caveats": ["look twice"]})))
+    assert ("train loss, lowest", "0.1 at (0, -0.5)") in told
+    assert told[-1] == ("read with care", "look twice")
+    assert headline(Analysis.read(body("succeeded", results={"surface": surface})))[0] == (
+        "surface.train.lowest",
+        "0.1",
+    )
+    assert headline(Analysis.read(body("succeeded", kind="new", results={"a": 1}))) == [("a", "1")]
 
 
 def test_it_waits_shows_and_saves(basin: Basin, stub: Stub, done: dict[str, Any], tmp_path: Path) -> None:

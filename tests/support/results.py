@@ -295,6 +295,7 @@ def average(count: int = 3, label: str = "digits") -> Result:
     rows = [{"label": f"{label} {row}", **measured(list(EXAMPLES), 0.2)} for row in range(count)]
     return {
         "partial": False,
+        "examples": EXAMPLES,
         "members": rows,
         "average": measured(list(EXAMPLES)),
         "ensemble": measured(list(EXAMPLES)),

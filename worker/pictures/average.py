@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
 from worker.pictures.page import distinct, figure, known
+from worker.pictures.words import counted
 
 COLOURS = {"members": "0.6", "average": "tab:blue", "ensemble": "tab:orange"}
 
@@ -20,12 +21,13 @@ def figures(numbers: Mapping[str, Any], arrays: Arrays) -> Iterator[tuple[str, F
     rows += [("weights averaged", numbers["average"], "average")]
     rows += [("predictions averaged", numbers["ensemble"], "ensemble")]
     splits = list(numbers["average"])
-    made = figure(
-        "Loss of each member, of the network with the mean of their weights (batch norm estimated again), and of the "
-        "mean of their predictions. The last is never above the mean of the members (Jensen's inequality)."
-        + (" PARTIAL: it was cancelled; what has no bar was not computed." if numbers["partial"] else ""),
-        height=0.9 + 0.28 * len(rows),
+    caption = (
+        f"Loss on {counted(numbers['examples'])}: of each member, of the network with the mean of their weights (batch "
+        "norm estimated again), and of the mean of their predictions. The last is never above the mean of the members "
+        "(Jensen's inequality)."
     )
+    partial = " PARTIAL: it was cancelled; what has no bar was not computed." if numbers["partial"] else ""
+    made = figure(caption + partial, height=0.9 + 0.28 * len(rows))
     axes = made.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     for split, ax in zip(splits, axes, strict=True):
         losses = known(row[split]["loss"] for _, row, _ in rows)

@@ -1,5 +1,6 @@
 """The loss around weights: curves, contours, the surface in space, and train and test over each other."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
 from worker.pictures.page import SPLITS, empty, figure, finite, legend, number, plain, upright
-from worker.pictures.relief import UNKNOWN, Relief, fill, heights, labels, mark, shares, space
+from worker.pictures.relief import CELLS, FINE, UNKNOWN, Relief, fill, heights, labels, mark, shares, space
 from worker.pictures.words import along, directions, looked_at, losses, missing, whose
 
 Numbers = Mapping[str, Any]
@@ -18,13 +19,18 @@ NAMED = 6  # weights that are named in a picture
 
 
 def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`profile` of one dimension; of two `contours` and `surface`, one for each further metric, and `shift` where there
-    are two splits.
+    """`profile` of one dimension; of two `contours`, `surface`, one for each further metric, and `shift` of two splits.
+
+    Of a part of a surface `contours` alone.
     """
     if numbers["dimensions"] == 1:
         yield "profile", profile(numbers, arrays)
         return
-    yield from surfaces(numbers, arrays)
+    yield "contours", surfaces(numbers, arrays, "loss")
+    if numbers["partial"]:
+        return  # who cancels does not wait for long
+    for metric in numbers["metrics"][1:]:
+        yield metric, surfaces(numbers, arrays, metric)
     yield "surface", surface(numbers, arrays)
     for other in numbers["splits"][1:]:
         yield ("shift" if len(numbers["splits"]) == 2 else f"shift-{other}"), shift(numbers, arrays, other)
@@ -53,29 +59,30 @@ def reliefs(numbers: Numbers, arrays: Arrays, metric: str = "loss") -> dict[str,
     return {split: Relief.of(arrays["x"], arrays["y"], values, computed, levels) for split, values in found.items()}
 
 
-def surfaces(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`contours` of the loss and of each metric, a panel for each split."""
-    splits = numbers["splits"]
-    for metric in numbers["metrics"]:
-        found = reliefs(numbers, arrays, metric)
-        infinite = sum(each.infinite for each in found.values())
-        said = [found[splits[0]].said()] if metric == "loss" else []
-        caption = about(numbers, *said, *missing(numbers, infinite))
-        made = figure(caption, width=1.4 + 4.0 * len(splits), height=4.0)
-        axes = made.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-        for split, ax in zip(splits, axes, strict=True):
-            fill(made, ax, found[split], f"{split} {metric}")
-            stand(ax, numbers)
-            ax.set_xlabel(along(numbers, 0))
-        axes[0].set_ylabel(along(numbers, 1))
-        yield ("contours" if metric == "loss" else metric), made
+def surfaces(numbers: Numbers, arrays: Arrays, metric: str) -> Figure:
+    """Contours of the loss or of a metric, a panel for each split."""
+    splits, found = numbers["splits"], reliefs(numbers, arrays, metric)
+    infinite = sum(each.infinite for each in found.values())
+    said = [found[splits[0]].said()] if metric == "loss" else []
+    caption = about(numbers, *said, *missing(numbers, infinite))
+    made = figure(caption, width=1.4 + 4.0 * len(splits), height=4.0)
+    axes = made.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    for split, ax in zip(splits, axes, strict=True):
+        fill(made, ax, found[split], f"{split} {metric}")
+        stand(ax, numbers)
+        ax.set_xlabel(along(numbers, 0))
+    axes[0].set_ylabel(along(numbers, 1))
+    return made
 
 
 def stand(ax: Axes, numbers: Numbers) -> None:
     """Where the weights are."""
     subjects = numbers["subjects"] if numbers["computed"] else []
     for place, each in enumerate(subjects):
-        mark(ax, each["at"], plain(each["label"]), "*" if place == 0 else "o", "white" if place == 0 else "tab:red")
+        pairs = zip(each["at"], numbers["axes"], strict=True)
+        inside = all(axis["range"][0] <= at <= axis["range"][1] for at, axis in pairs)
+        label = plain(each["label"]) if inside else f"{plain(each['label'])}: outside"
+        mark(ax, each["at"], label, "*" if place == 0 else "o", "white" if place == 0 else "tab:red")
     if 1 < len(subjects) <= NAMED:
         legend(ax, 1)
 
@@ -92,7 +99,7 @@ def surface(numbers: Numbers, arrays: Arrays) -> Figure:
             empty(made.add_subplot(1, len(splits), place))
             continue
         ax = made.add_subplot(1, len(splits), place, projection="3d")
-        space(ax, found[split], f"{split} loss")
+        space(ax, found[split], f"{split} loss", round(CELLS / math.sqrt(len(splits))))
         ax.set_xlabel(along(numbers, 0), fontsize=8)
         ax.set_ylabel(along(numbers, 1), fontsize=8)
     return made
@@ -114,8 +121,9 @@ def shift(numbers: Numbers, arrays: Arrays, other: str) -> Figure:
     left, right = made.subplots(1, 2, width_ratios=(1.25, 1))
     fill(made, left, own, f"{split} loss")
     if second.known and not second.flat:
-        levels, values = second.warped(second.levels), np.ma.masked_invalid(second.warped(second.clipped()))
-        lines = left.contour(second.x, second.y, values, levels=levels[1:-1:2], **DASHED)
+        thin, levels = second.thinned(FINE), second.warped(second.levels)
+        values = np.ma.masked_invalid(second.warped(thin.clipped()))
+        lines = left.contour(thin.x, thin.y, values, levels=levels[1:-1:2], **DASHED)
         named = dict(zip(lines.levels, labels(second.levels)[1:-1:2], strict=True))
         left.clabel(lines, fontsize=6.5, fmt=named)
     for name, sign in ((split, "o"), (other, "X")):

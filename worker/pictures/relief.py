@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import matplotlib as mpl
@@ -20,6 +20,8 @@ Values = NDArray[np.float64]
 
 COLOURS: Final = "viridis"  # equal steps look equal, also in grey
 BANDS: Final = 12
+CELLS: Final = 51  # places along an axis of all surfaces in space of a picture: more are slow, and nobody sees them
+FINE: Final = 151  # the same of contours
 WIDE: Final = 8.0  # highest / lowest loss from which on levels are round numbers of equal factors
 STEEP: Final = 0.02  # of the highest height: where half of them are below, a few are steep
 FAR: Final = 1000.0  # times the usual height: what is above is cut
@@ -68,6 +70,11 @@ class Relief:
             return None
         row, column = np.unravel_index(np.nanargmin(self.values), self.values.shape)
         return float(self.x[column]), float(self.y[row]), float(self.values[row, column])
+
+    def thinned(self, most: int) -> Self:
+        """At most so many places along each axis."""
+        across, down = some(len(self.x), most), some(len(self.y), most)
+        return replace(self, x=self.x[across], y=self.y[down], values=self.values[np.ix_(down, across)])
 
     def warped(self, values: Values) -> Values:
         """Values as the levels see them, so that the lines between points are where they should be."""
@@ -179,6 +186,7 @@ def frame(ax: Axes, relief: Relief) -> None:
     ax.add_patch(Rectangle((x[0], y[0]), x[-1] - x[0], y[-1] - y[0], **UNKNOWN))
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
+    ax.locator_params(axis="x", nbins=6)
     ax.grid(visible=False)
 
 
@@ -188,7 +196,7 @@ def fill(made: Figure, ax: Axes, relief: Relief, name: str) -> None:
     if not relief.known:
         empty(ax)
         return
-    levels = relief.warped(relief.levels)
+    relief, levels = relief.thinned(FINE), relief.warped(relief.levels)
     values = np.ma.masked_invalid(relief.warped(relief.clipped()))
     filled = ax.contourf(relief.x, relief.y, values, levels=levels, colors=bands(levels))
     if not relief.flat:
@@ -203,8 +211,12 @@ def fill(made: Figure, ax: Axes, relief: Relief, name: str) -> None:
     bar.set_label(f"{name} less {low:.6g}" if close else name)
 
 
-def space(ax: Any, relief: Relief, name: str) -> None:
-    """The surface in space; upwards is the loss, or its logarithm where it goes over decades."""
+def space(ax: Any, relief: Relief, name: str, most: int) -> None:
+    """The surface in space, at most so many places along each axis.
+
+    Upwards is the loss, or its logarithm where it goes over decades.
+    """
+    relief = relief.thinned(most)
     values = relief.clipped()
     upwards = np.log10(values) if relief.logarithmic else values
     x, y = np.meshgrid(relief.x, relief.y)
@@ -212,7 +224,7 @@ def space(ax: Any, relief: Relief, name: str) -> None:
     cells = np.isfinite(points).all((2, 3))
     colours = mpl.colormaps[COLOURS](relief.share(corners(values[:, :, None])[cells].mean((1, 2))))
     ax.add_collection3d(
-        Poly3DCollection(points[cells], facecolors=colours, linewidth=min(0.2, 4 / len(relief.x)), edgecolors="white")
+        Poly3DCollection(points[cells], facecolors=colours, linewidth=min(0.2, 4 / len(x)), edgecolors="white")
     )
     seen = points[cells].reshape(-1, 3)
     ax.auto_scale_xyz(*seen.T)
@@ -227,6 +239,11 @@ def space(ax: Any, relief: Relief, name: str) -> None:
     ax.tick_params(labelsize=7)
     for axis in ("x", "y"):
         ax.locator_params(axis=axis, nbins=5)
+
+
+def some(count: int, most: int) -> NDArray[np.intp]:
+    """At most so many of `count` places, evenly spread, both ends among them."""
+    return np.unique(np.round(np.linspace(0, count - 1, min(count, most))).astype(np.intp))
 
 
 def corners(points: Values) -> Values:

@@ -17,10 +17,16 @@ EVERY = 8  # weights that a caption names; the numbers name all
 
 def looked_at(numbers: Numbers) -> str:
     """Which examples, and what batch norm did."""
-    parts = listed([f"{numbers['examples'][split]:,} {split}" for split in numbers["splits"]])
+    parts = counted({split: numbers["examples"][split] for split in numbers["splits"]})
     norms = {"fixed": "keeps its statistics", "reestimate": "estimated again at every point"}
     batch_norm = f"; batch norm {norms[numbers['bn']]}" if numbers.get("bn") else ""
-    return f"{parts} examples, evaluation mode{batch_norm}."
+    return f"{parts}, evaluation mode{batch_norm}."
+
+
+def counted(examples: Mapping[str, int]) -> str:
+    """1,258 train and 359 test examples."""
+    noun = "example" if list(examples.values()) == [1] else "examples"
+    return f"{listed([f'{count:,} {split}' for split, count in examples.items()])} {noun}"
 
 
 def whose(labels: Sequence[str]) -> str:
@@ -40,7 +46,7 @@ def directions(numbers: Numbers) -> str:
     """How the axes were made."""
     kind = numbers["directions"]
     many = "One direction" if numbers["cosine"] is None else "Two directions"
-    angle = "" if numbers["cosine"] is None else f", cosine between them {numbers['cosine']:.3f}"
+    angle = "" if numbers["cosine"] is None else f", cosine between them {round(numbers['cosine'], 3) + 0.0:.3f}"
     if kind == "random":
         left = ", biases and batch norm left where they are" if numbers.get("ignore", "biasbn") == "biasbn" else ""
         return f"{many} at random (seed {numbers['seed']}), {NORMS[numbers['norm']]}{left}{angle}."

@@ -127,9 +127,9 @@ def _draughtsman(observer: Observer) -> Draw | None:
     from worker.pictures import draw
 
     def drawn(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
-        """A picture that fails takes no result with it."""
+        """A picture that fails takes no result with it; each is told of, since a long silence looks like a stall."""
         try:
-            return draw(kind, numbers, arrays)
+            return draw(kind, numbers, arrays, lambda name: observer.emit(Log("info", f"picture {name} is drawn")))
         except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
             traceback.print_exc()
             observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))

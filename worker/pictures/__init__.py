@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 
+def ready(kind: str) -> None:
+    """Loads what draws the kind, so that it is quick when somebody cancels and does not wait for long."""
+    if find_spec(f"{__name__}.{kind}"):
+        import_module(f"{__name__}.{kind}")
+
+
 def draw(
     kind: str, numbers: Mapping[str, Any], arrays: Arrays, drawn: Callable[[str], None] | None = None
 ) -> dict[str, bytes]:

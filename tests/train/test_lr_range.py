@@ -67,6 +67,8 @@ def test_readings_of_a_curve_that_is_known() -> None:
     assert found["steepest"] in {rates[29], rates[30]}
     assert candidates(rates, [float(step) for step in range(60)]) is None
     assert candidates(rates, levels[:12]) is None
+    blown_up = [*levels[:45], *(90.0 - 8 * step for step in range(10)), *levels[55:]]
+    assert candidates(rates, blown_up) == found  # what falls again behind the lowest was higher than ever before
 
 
 def test_smoothing_counts_the_first_in_full() -> None:

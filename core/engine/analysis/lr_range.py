@@ -173,7 +173,8 @@ def _curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> di
 def candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, float] | None:
     """Of smoothed losses at rising rates; None where they never fall, or are too few.
 
-    `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out. `tenth`: a tenth
+    `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out, and what comes
+    behind the lowest: a run that has blown up may fall once more, and that is no rate to train at. `tenth`: a tenth
     of the rate at which they are lowest. `base` and `top`, between which Smith lets rates cycle: from where on a tenth
     of the fall is done, counted from the mean of the first steps, and where it ends.
     """
@@ -183,10 +184,10 @@ def candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, flo
     lowest = min(range(len(levels)), key=levels.__getitem__)
     start = levels[first - 1]
     fall = start - levels[lowest]
-    slopes = {step: levels[step + 1] - levels[step - 1] for step in range(first, last)}
-    steepest = min(slopes, key=slopes.__getitem__)
-    if fall <= 0 or slopes[steepest] >= 0:
+    slopes = {step: levels[step + 1] - levels[step - 1] for step in range(first, min(last, lowest))}
+    if fall <= 0 or min(slopes.values(), default=0.0) >= 0:
         return None
+    steepest = min(slopes, key=slopes.__getitem__)
     above = (step for step in range(lowest) if levels[step] > start - fall / 10)
     base = max(above, default=-1) + 1
     found = (rates[steepest], rates[lowest] / 10, rates[base], rates[lowest])

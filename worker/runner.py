@@ -14,11 +14,12 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.engine.analysis.analyse import Draw, analyse
+from core.engine.analysis.analyse import Arrays, Draw, analyse
 from core.engine.environment import differences
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
 from core.engine.loop import train
@@ -125,7 +126,16 @@ def _draughtsman(observer: Observer) -> Draw | None:
         return None
     from worker.pictures import draw
 
-    return draw
+    def drawn(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
+        """A picture that fails takes no result with it."""
+        try:
+            return draw(kind, numbers, arrays)
+        except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
+            traceback.print_exc()
+            observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))
+            return {}
+
+    return drawn
 
 
 def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: Path, slot: SlotKind = "cpu") -> Ended:

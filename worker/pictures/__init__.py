@@ -18,9 +18,12 @@ def draw(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> dict[str, byt
     module = f"{__name__}.{kind}"
     if find_spec(module) is None:
         return {}
-    from worker.pictures.page import finished
+    import matplotlib as mpl
+
+    from worker.pictures.page import STYLE, finished
 
     found: dict[str, bytes] = {}
-    for name, figure in import_module(module).figures(numbers, arrays):
-        found |= finished(name, figure)
+    with mpl.rc_context(STYLE):
+        for name, figure in import_module(module).figures(numbers, arrays):
+            found |= finished(name, figure)
     return found

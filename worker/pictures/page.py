@@ -2,55 +2,151 @@
 
 import io
 import math
-from collections.abc import Sequence
+import re
+import warnings
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 7.2, 4.8  # inches
+WIDTH, HEIGHT = 7.2, 4.2  # inches, the caption not counted
 DPI: Final = 144
+CAPTION: Final = 7.5  # points
+LEADING: Final = 1.45  # of the caption's size
+EDGE: Final = 0.01  # of the width, before a caption
+SPARE: Final = 0.95  # of the rest, since fonts are not equally wide everywhere
+DECADES: Final = 30.0  # highest / lowest from which on an axis is logarithmic
 STYLE: Final[Any] = {
     "svg.hashsalt": "basin",  # the same picture has the same bytes
     "svg.fonttype": "none",
     "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "legend.fontsize": 8.0,
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.unicode_minus": True,
 }
+SPLITS: Final = {"train": "tab:blue", "val": "tab:green", "test": "tab:orange"}
+PLACES: Final = re.compile(rb'(?<= d=")[^"]*')
+DIGITS: Final = re.compile(rb"(\.\d\d)\d+")
 
 
 def figure(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty one with a caption that says what was computed, and how."""
-    with mpl.rc_context(STYLE):
-        made = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(made)
-        made.supxlabel(wrapped(caption, width), fontsize=7.5, color="0.35", ha="left", x=0.01)
+    """An empty one with a caption that says what was computed, and how; it is higher by the lines of that."""
+    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(made)
+    lines = wrapped(caption, canvas, width * SPARE)
+    made.set_figheight(height + 0.1 + len(lines) * CAPTION * LEADING / 72)
+    text = made.supxlabel("\n".join(lines), fontsize=CAPTION, color="0.35", ha="left", x=EDGE, linespacing=1.3)
+    text.set_parse_math(False)
     return made
 
 
-def wrapped(text: str, width: float) -> str:
-    """Lines that fit below a figure of so many inches."""
-    lines: list[str] = []
+def wrapped(text: str, canvas: FigureCanvasAgg, width: float) -> list[str]:
+    """Lines that fit into so many inches; a word that does not is broken."""
+    renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    font, most = FontProperties(size=CAPTION), width * canvas.figure.dpi
+
+    def fits(line: str) -> bool:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")
+            return bool(renderer.get_text_width_height_descent(line, font, ismath=False)[0] <= most)
+
+    lines = [""]
     for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= width * 17:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines)
+        longer = f"{lines[-1]} {word}".strip()
+        if fits(longer):
+            lines[-1] = longer
+            continue
+        rest = word
+        while not fits(rest):
+            end = max(1, bisect_left(range(len(rest)), x=True, key=lambda last: not fits(rest[: last + 1])))
+            lines.append(rest[:end])
+            rest = rest[end:]
+        lines.append(rest)
+    return [line for line in lines if line]
 
 
 def finished(name: str, made: Figure) -> dict[str, bytes]:
     """The figure as SVG and as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(STYLE):
-        made.savefig(svg, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks; a browser has another
         made.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return {f"{name}.svg": svg.getvalue(), f"{name}.png": png.getvalue()}
+        made.set_layout_engine("none")  # everything has its place now
+        made.savefig(svg, format="svg", metadata={"Date": None})
+    return {f"{name}.svg": shortened(svg.getvalue()), f"{name}.png": png.getvalue()}
 
 
-def finite(values: Sequence[float]) -> list[float]:
+def shortened(svg: bytes) -> bytes:
+    """Paths to a hundredth of a point, which nobody sees and which halves them."""
+    return PLACES.sub(lambda found: DIGITS.sub(rb"\1", found[0]), svg)
+
+
+def short(text: str, most: int = 80) -> str:
+    """What is too long loses its middle."""
+    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
+
+
+def plain(text: str, most: int = 36) -> str:
+    """A name as a label, which is short and no formula."""
+    return short(text, most).replace("$", r"\$")
+
+
+def distinct(texts: Sequence[str], most: int = 36) -> list[str]:
+    """Names as labels; numbered where they look alike once they are short."""
+    found = [plain(each, most) for each in texts]
+    return found if len(set(found)) == len(found) else [f"{order}: {each}" for order, each in enumerate(found, 1)]
+
+
+def finite(values: Iterable[float | None]) -> NDArray[np.float64]:
     """Those that are numbers."""
-    return [value for value in values if math.isfinite(value)]
+    return np.array([each for each in values if each is not None and math.isfinite(each)], dtype=float)
+
+
+def known(values: Iterable[float | None]) -> NDArray[np.float64]:
+    """As floats; NaN, which is not drawn, for what is not finite."""
+    found = np.array([math.nan if each is None else each for each in values], dtype=float)
+    return np.where(np.isfinite(found), found, math.nan)
+
+
+def upright(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
+    """Names the vertical axis; logarithmic where the values are above 0 and far apart. Whether it is."""
+    found = finite(values)
+    logarithmic = bool(len(found)) and found.min() > 0 and found.max() / found.min() > DECADES
+    if logarithmic:
+        ax.set_yscale("log")
+    ax.set_ylabel(f"{name} (log scale)" if logarithmic else name)
+    return logarithmic
+
+
+def legend(ax: Axes, columns: int = 3) -> None:
+    """Above the axes, where it covers nothing."""
+    if ax.get_legend_handles_labels()[0]:
+        place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+        ax.legend(ncols=columns, frameon=False, **place)
+
+
+def number(value: float | None) -> str:
+    """As captions have it."""
+    return "unknown" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c"""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def empty(ax: Axes, message: str = "nothing computed yet") -> None:
+    """Says so, instead of a picture of nothing."""
+    place: Any = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 9}
+    ax.text(0.5, 0.5, message, color="0.35", backgroundcolor="white", **place)
+    ax.set_yticks([])

@@ -45,7 +45,7 @@ def explore(spec: Average, subjects: Sequence[Subject], desk: Desk) -> Tensors:
 
 
 def report(spec: Average, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
-    """`members`, `average` (of weights) and `ensemble` (of predictions), each split by split."""
+    """`examples` of each split; `members`, `average` (of weights) and `ensemble` (of predictions), each split by split."""
     splits, names = held(subjects[0]), measured(subjects[0])
     rows = [
         {split: dict(zip(names, row[column].tolist(), strict=True)) for column, split in enumerate(splits)}
@@ -53,4 +53,5 @@ def report(spec: Average, subjects: Sequence[Subject], tensors: Tensors) -> dict
     ]
     labels = [subject.label for subject in subjects]
     members = [{"label": label, **row} for label, row in zip(labels, rows, strict=False)]
-    return {"members": members, "average": rows[-2], "ensemble": rows[-1]}
+    examples = {split: len(subjects[0].parts[split]) for split in splits}
+    return {"examples": examples, "members": members, "average": rows[-2], "ensemble": rows[-1]}

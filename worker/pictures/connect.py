@@ -1,0 +1,81 @@
+"""A curve between two minima beside the straight line."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from worker.pictures import Arrays
+from worker.pictures.page import SPLITS, empty, figure, finite, known, legend, listed, number, plain, short, upright
+
+Numbers = Mapping[str, Any]
+STYLES = {"curve": "-", "line": "--"}
+
+
+def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+    """`curve`: loss and metrics along both, and `training` of the curve."""
+    yield "curve", along(numbers)
+    yield "training", training(numbers)
+
+
+def about(numbers: Numbers) -> str:
+    """Whose weights, and how the curve was made."""
+    options = numbers["options"]
+    parts = listed([f"{count:,} {split}" for split, count in numbers["examples"].items()])
+    ends = " to ".join(short(each) for each in numbers["labels"])
+    half = " PARTIAL: it was cancelled." if numbers.get("partial") else ""
+    return (
+        f"From {ends}. The curve is (1 - t)² w₁ + 2 t (1 - t) θ + t² w₂, its "
+        f"θ trained for {numbers['epochs']:,} of {options['epochs']:,} epochs on the train part (lr {options['lr']:g}, "
+        f"momentum {options['momentum']:g}, batches of {options['batch_size']:,}, seed {numbers['seed']}). {parts} "
+        f"examples, evaluation mode; batch norm, where there is some, {numbers['batch_norm']}.{half}"
+    )
+
+
+def along(numbers: Numbers) -> Figure:
+    """A panel for each metric: the curve solid, the straight line dashed, every split."""
+    splits = list(numbers["examples"])
+    metrics = [name for name in numbers["curve"][splits[0]] if name != "barrier"]
+    barriers = "; ".join(
+        f"{split} {number(numbers['line'][split]['barrier'])} on the line and "
+        f"{number(numbers['curve'][split]['barrier'])} on the curve"
+        for split in splits
+    )
+    length = numbers["length"]
+    said = f"Barriers: {barriers}. Lengths: curve {number(length['curve'])}, line {number(length['line'])}."
+    caption = " ".join([about(numbers), said, *numbers["caveats"]])
+    made = figure(caption, height=1.8 + 2.2 * len(metrics))
+    axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
+        :, 0
+    ]
+    for metric, ax in zip(metrics, axes, strict=True):
+        shown: list[float] = []
+        for split in splits:
+            for name, style in STYLES.items():
+                values = known(numbers[name][split][metric]["values"])
+                label = f"{split}, {'curve' if name == 'curve' else 'straight line'}"
+                ax.plot(numbers["t"], values, style, color=SPLITS[split], label=label)
+                shown += values.tolist()
+        if not len(finite(shown)):
+            empty(ax)
+        if metric == "loss":
+            upright(ax, metric, shown)
+        else:
+            ax.set_ylabel(metric)
+        ax.set_xlim(0, 1)
+    legend(axes[0], len(splits))
+    axes[-1].set_xlabel(f"t: 0 is {plain(numbers['labels'][0], 36)}, 1 is {plain(numbers['labels'][1], 36)}")
+    return made
+
+
+def training(numbers: Numbers) -> Figure:
+    """The mean loss of each epoch's batches, each at a random place of the curve."""
+    losses = known(numbers["train_loss"])
+    made = figure(f"{about(numbers)} Each batch is at a random t.", height=3.0)
+    ax = made.subplots()
+    ax.plot(range(1, len(losses) + 1), losses, color=SPLITS["train"])
+    if not len(finite(losses.tolist())):
+        empty(ax)
+    upright(ax, "train loss on the curve", losses.tolist())
+    ax.set_xlabel("epoch")
+    return made

@@ -1,0 +1,89 @@
+"""The loss on straight lines between weights, with the line between the ends' losses and the barrier above it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from worker.pictures import Arrays
+from worker.pictures.page import SPLITS, empty, figure, finite, known, legend, number, plain, short, upright
+from worker.pictures.words import looked_at, losses
+
+Numbers = Mapping[str, Any]
+
+
+def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+    """`line`, or `line-1` and so on of more than one pair."""
+    pairs = numbers["pairs"]
+    for row, pair in enumerate(pairs):
+        yield ("line" if len(pairs) == 1 else f"line-{row + 1}"), between(numbers, arrays, row, pair)
+
+
+def between(numbers: Numbers, arrays: Arrays, row: int, pair: Numbers) -> Figure:
+    """Loss above, other metrics below, over how much of the second weights there is in the mix."""
+    metrics, alpha = numbers["metrics"], arrays["alpha"]
+    made = figure(caption(numbers, row, pair), height=1.8 + 2.2 * len(metrics))
+    axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
+        :, 0
+    ]
+    for metric, ax in zip(metrics, axes, strict=True):
+        curves = {split: known(arrays[f"{split}.{metric}"][row].tolist()) for split in numbers["splits"]}
+        for split, values in curves.items():
+            ax.plot(alpha, values, color=SPLITS[split], label=split)
+        shown = finite(each for values in curves.values() for each in values.tolist())
+        if not len(shown):
+            empty(ax)
+        if metric == "loss":
+            upright(ax, metric, shown.tolist())
+            for split, values in curves.items():
+                chord(ax, alpha, values, pair["barrier"].get(split), SPLITS[split])
+        else:
+            ax.set_ylabel(metric)
+        for end in (0.0, 1.0):
+            ax.axvline(end, color="0.4", linestyle=":", linewidth=0.9)
+        ax.set_xlim(float(alpha[0]), float(alpha[-1]))
+    legend(axes[0])
+    axes[-1].set_xlabel(f"share t of the second: 0 is {plain(pair['from'], 36)}, 1 is {plain(pair['to'], 36)}")
+    return made
+
+
+def chord(
+    ax: Axes, alpha: NDArray[Any], values: NDArray[Any], barrier: Mapping[str, float] | None, colour: str
+) -> None:
+    """The straight line between the losses at the ends, and the barrier's height where it is highest."""
+    inside = alpha[(alpha >= 0) & (alpha <= 1)]
+    ends = values[np.argmin(np.abs(alpha))], values[np.argmin(np.abs(alpha - 1))]
+    straight = ends[0] + (ends[1] - ends[0]) * inside
+    ax.plot(inside, straight, "--", color=colour, linewidth=0.9)
+    if barrier and barrier["height"] > 0:
+        at = barrier["alpha"]
+        foot = ends[0] + (ends[1] - ends[0]) * at
+        ax.plot([at, at], [foot, barrier["loss"]], color=colour, linewidth=0.9)
+        ax.plot([at, at], [foot, barrier["loss"]], "_", color=colour, markersize=7)
+
+
+def caption(numbers: Numbers, row: int, pair: Numbers) -> str:
+    """Whose weights, what of them, the barriers, and what these do not say."""
+    first, second = numbers["subjects"][row : row + 2]
+    ends = [
+        f"{short(each['label'])} ({losses({split: each[split] for split in numbers['splits']})})"
+        for each in (first, second)
+    ]
+    barriers = "; ".join(
+        f"{split} {number(found['height'])} at t = {number(found['alpha'])}" if found else f"{split} not known"
+        for split, found in pair["barrier"].items()
+    )
+    seeds = "one seed" if pair["same_seed"] else "different seeds"
+    parts = [
+        f"(1 - t) v + t w, from {ends[0]} to {ends[1]}, {seeds}.",
+        f"Distance {number(pair['distance'])}, cosine {number(pair['cosine'])}.",
+        looked_at(numbers),
+        "Dashed: the straight line between the losses at the ends.",
+        f"Barrier, the most by which the loss is above it: {barriers}.",
+        "Hidden units in another order make a barrier too: it does not say that the solutions differ.",
+        "PARTIAL: it was cancelled; curves end where it stopped." if numbers.get("partial") else "",
+    ]
+    return " ".join(parts).strip()

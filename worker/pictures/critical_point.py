@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from worker.pictures import Arrays
 from worker.pictures.page import empty, figure, finite, known, legend, number, short
 from worker.pictures.spectrum import ritz
+from worker.pictures.words import counted
 
 Numbers = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ def about(numbers: Numbers) -> str:
     partial = " PARTIAL: it was cancelled." if numbers.get("partial") else ""
     return (
         f"Weights of {short(numbers['label'])} ({numbers['weights']:,} of them), train loss "
-        f"{number(numbers['loss'])} on {numbers['examples']:,} {numbers['split']} examples, seed {numbers['seed']}. "
+        f"{number(numbers['loss'])} on {counted({numbers['split']: numbers['examples']})}, seed {numbers['seed']}. "
         f"Length of the gradient {number(slope['norm'])} (stationary up to {number(slope['tolerance'])}). "
         f"Largest curvature {number(ends['largest']['value'])} ± {number(ends['largest']['residual'])}, smallest "
         f"{number(ends['smallest']['value'])} ± {number(ends['smallest']['residual'])} (negative below "

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
 from worker.pictures.page import empty, figure, finite, known, legend, number, short, upright
+from worker.pictures.words import counted
 
 Numbers = Mapping[str, Any]
 AVERAGED = {"swa", "ema"}
@@ -86,7 +87,7 @@ def caption(numbers: Numbers) -> str:
     partial = "PARTIAL: it was cancelled; what has no point was not computed. " if numbers.get("partial") else ""
     return (
         f"{partial}B = S / G² at {len(places)} of {numbers['checkpoints']} checkpoints, up to "
-        f"{short(places[-1]['label'])}, on {numbers['examples']:,} {numbers['split']} examples in evaluation mode; "
+        f"{short(places[-1]['label'])}, on {counted({numbers['split']: numbers['examples']})} in evaluation mode; "
         f"train loss {span}. From {options['draws']:,} draws of batches of {options['large']:,}, cut into such of "
         f"{options['small']:,} (seed {numbers['seed']}); bars are standard errors.{lost} {' '.join(numbers['advice'])}"
     )

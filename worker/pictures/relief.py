@@ -211,7 +211,10 @@ def fill(made: Figure, ax: Axes, relief: Relief, name: str) -> None:
 
 
 def space(ax: Any, relief: Relief, name: str, most: int) -> None:
-    """The surface in space, at most so many places along each axis; upwards is the loss, or its logarithm where it goes over decades."""
+    """The surface in space, at most so many places along each axis.
+
+    Upwards is the loss, or its logarithm where it goes over decades.
+    """
     relief = relief.thinned(most)
     values = relief.clipped()
     upwards = np.log10(values) if relief.logarithmic else values

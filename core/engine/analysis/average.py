@@ -45,7 +45,7 @@ def explore(spec: Average, subjects: Sequence[Subject], desk: Desk) -> Tensors:
 
 
 def report(spec: Average, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
-    """`examples` of each split; `members`, `average` (of weights) and `ensemble` (of predictions), each split by split."""
+    """`members`, `average` (of weights) and `ensemble` (of predictions), each split by split, of so many `examples`."""
     splits, names = held(subjects[0]), measured(subjects[0])
     rows = [
         {split: dict(zip(names, row[column].tolist(), strict=True)) for column, split in enumerate(splits)}

@@ -101,15 +101,15 @@ def test_parts_make_the_whole_to_the_bit(
 @pytest.mark.usefixtures("small_tiles")
 def test_pictures_are_those_of_the_landscape(run: Train, look: Look, join: Join) -> None:
     subjects = [trained(run)]
-    whole = look(subjects, kind="landscape", steps=4, draw=draw)
-    joined = join(shared(look, subjects, 2, steps=4), draw=draw)
+    whole = look(subjects, kind="landscape", dimensions=1, steps=9, draw=draw)
+    joined = join(shared(look, subjects, 2, dimensions=1, steps=9), draw=draw)
     digests = [
         {name: file["sha256"] for name, file in result.files.items() if name.endswith((".svg", ".png"))}
         for each in (whole, joined)
         for result in each.watcher.checkpoints("result").values()
     ]
     assert digests[0] == digests[1]
-    assert {"contours.svg", "surface.png"} <= digests[0].keys()
+    assert digests[0].keys() == {"profile.svg", "profile.png"}
 
 
 @pytest.mark.usefixtures("small_tiles")

@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test fuzz gallery check lock compose-env compose-test
+.PHONY: setup demo up test test-matrix fuzz gallery check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -12,6 +12,9 @@ up:
 
 test:
 	@scripts/test
+
+test-matrix:
+	@scripts/test -m matrix
 
 fuzz:
 	@scripts/fuzz

@@ -1,11 +1,14 @@
-"""What an entry of the gallery is: a claim, the jobs that check it, and a judge who reads what they measured."""
+"""What an entry of the gallery is: a claim, the jobs and analyses that check it, and a judge who reads them."""
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from core.plot.chart import Chart
 
@@ -14,16 +17,49 @@ Table = Sequence[Sequence[str]]
 """Rows of equal length; the first is the heading."""
 
 
+Request = Mapping[str, Any]
+"""The body of a POST /v1/analyses."""
+
+
 class Source(Protocol):
-    """Where a finished job's curves come from."""
+    """Where the curves and checkpoints of a finished job come from, and what an analysis has left."""
 
     def curve(self, job: str, series: str) -> Curve:
         """Every measured point of a series."""
 
+    def kept(self, job: str, kind: str) -> Sequence[str]:
+        """The checkpoints of a kind, oldest first."""
+
+    def file(self, analysis: str, name: str) -> bytes:
+        """One of its pictures, or result.npz."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One finished analysis."""
+
+    analysis: str
+    numbers: Mapping[str, Any]
+    source: Source = field(repr=False)
+
+    def picture(self, name: str) -> str:
+        """One of its pictures, as SVG."""
+        return self.source.file(self.analysis, f"{name}.svg").decode()
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Any]:
+        """The raw arrays by name."""
+        with np.load(io.BytesIO(self.source.file(self.analysis, "result.npz"))) as stored:
+            return dict(stored)
+
+    def measure(self, name: str) -> list[float]:
+        """Of a sharpness: one of its measures, for each of the weights in the order in which they were asked for."""
+        return [row["value"] for row in self.numbers["measures"][name]["rows"]]
+
 
 @dataclass(frozen=True)
 class Trained:
-    """One finished job."""
+    """One finished job, and what analyses found out about it, by the names of the looks."""
 
     job: str
     seed: int
@@ -31,10 +67,15 @@ class Trained:
     results: Mapping[str, Mapping[str, Mapping[str, float]]]
     source: Source = field(repr=False)
     steps_per_epoch: float = 1.0
+    found: Mapping[str, Found] = field(default_factory=dict)
 
     def curve(self, series: str) -> Curve:
         """(steps, values) of a series, every point."""
         return self.source.curve(self.job, series)
+
+    def kept(self, kind: str) -> Sequence[str]:
+        """Its checkpoints of a kind, oldest first."""
+        return self.source.kept(self.job, kind)
 
     def values(self, series: str) -> Sequence[float]:
         """The values of a series, in order."""
@@ -80,6 +121,26 @@ class PathOf:
 
 
 @dataclass(frozen=True, slots=True)
+class PicturesOf:
+    """The picture `picture` that the service has drawn of the look `look` at the first seed's job of each variant."""
+
+    look: str
+    picture: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A kind of analysis that an entry asks for once its jobs are done: whose look it is, and what to post for it.
+
+    Each look sees what those before it have found. One at several jobs belongs to the first of them.
+    """
+
+    name: str
+    ask: Callable[[Runs], Iterator[tuple[Trained, Request]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """`slug` names the folder of its job files, one for each variant. A robust claim that fails is a bug.
 
@@ -87,7 +148,8 @@ class Claim:
     files. Every variant is trained with each of `seeds`, paired by seed; a claim with one seed is one without
     randomness. `also_tried` and `tried` say what other settings showed, here or elsewhere, before these were chosen: a
     claim that was looked for until it held is worth less, and says so. `picture` shows the first seed unless `drawn`
-    says what else. `jobs_of` is another claim, whose jobs are judged again.
+    says what else. `jobs_of` is another claim, whose jobs are judged again. `looks` are the analyses of these jobs,
+    which every claim about them can read.
     """
 
     slug: str
@@ -98,16 +160,23 @@ class Claim:
     seeds: range
     robust: bool
     judge: Callable[[Runs], Seen]
-    picture: Callable[[Runs], Chart] | PathOf
+    picture: Callable[[Runs], Chart] | PathOf | PicturesOf
     drawn: str = ""
     also_tried: str = "none in this gallery"
     tried: Table = ()
     jobs_of: str = ""
+    looks: tuple[Look, ...] = ()
 
     @property
     def folder(self) -> str:
         """Where its job files are."""
         return self.jobs_of or self.slug
+
+    def pictures(self) -> list[str]:
+        """The names of its picture's files: one, or one for each variant of several."""
+        if isinstance(self.picture, PicturesOf) and len(self.picture.variants) > 1:
+            return [f"{self.slug}-{variant}" for variant in self.picture.variants]
+        return [self.slug]
 
 
 def share(wins: Sequence[bool]) -> str:

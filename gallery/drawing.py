@@ -43,11 +43,13 @@ def dashed(curve: Curve) -> Curve:
     return replace(curve, colour=curve.colour + PALETTE)
 
 
-def of_seeds(runs: Sequence[Trained], named: Mapping[str, Sequence[float]], title: str) -> Chart:
+def of_seeds(
+    runs: Sequence[Trained], named: Mapping[str, Sequence[float]], title: str, y: AxisKind = "linear"
+) -> Chart:
     """A dot for each seed and each quantity: name -> its value for every seed."""
     seeds = [float(run.seed) for run in runs]
     dots = [Dots(label, seeds, values, place) for place, (label, values) in enumerate(named.items())]
-    return Chart(f"{title}: {', '.join(named)}", [Panel(title, (), "linear", dots=dots)], "seed", x_whole=True)
+    return Chart(f"{title}: {', '.join(named)}", [Panel(title, (), y, dots=dots)], "seed", x_whole=True)
 
 
 def panel(  # noqa: PLR0913 - what a panel may have

@@ -10,24 +10,35 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from basin import demo, jobfile
 from basin.client import Client
 from basin.shapes import Job
-from core.plot.chart import Look
+from core.plot.chart import Look as Style
 from core.plot.draw import draw
-from gallery import averages, batches, generalisation, playground, rates
-from gallery.claim import Claim, Curve, PathOf, Runs, Seen, Table, Trained
+from gallery import averages, batches, flatness, generalisation, playground, rates, surfaces
+from gallery.claim import Claim, Curve, Found, Look, PathOf, PicturesOf, Runs, Seen, Table, Trained
 
 HERE = Path(__file__).parent
-CLAIMS = (*playground.CLAIMS, *batches.CLAIMS, *rates.CLAIMS, *generalisation.CLAIMS, *averages.CLAIMS)
+CLAIMS = (
+    *playground.CLAIMS,
+    *batches.CLAIMS,
+    *rates.CLAIMS,
+    *generalisation.CLAIMS,
+    *averages.CLAIMS,
+    *flatness.CLAIMS,
+    *surfaces.CLAIMS,
+)
 Submitted = dict[str, list[tuple[int, str]]]
 """Variant -> (seed, job) of each."""
 
 MOST_POINTS = 100_000
+FIRST = 100
+"""The highest priority."""
 SLOTS = 2
 
 
@@ -41,6 +52,16 @@ class Service:
         """Every point; a value that is no finite number is one that claims cannot use."""
         found = self.client.metrics(job, [series], max_points=MOST_POINTS)[series]
         return found.steps, [float("nan") if value is None else value for value in found.values]
+
+    def kept(self, job: str, kind: str) -> Sequence[str]:
+        found = [each for each in self.client.checkpoints(job) if each.kind == kind]
+        return [each.id for each in sorted(found, key=lambda each: each.step)]
+
+    def file(self, analysis: str, name: str) -> bytes:
+        """What is looked for among all that it has left."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.client.save(self.client.analysis(analysis), folder)
+            return Path(folder, name).read_bytes()
 
 
 @contextmanager
@@ -78,11 +99,41 @@ def trained(job: Job, seed: int, source: Service) -> Trained:
     return Trained(job.id, seed, job.stop_reason or "", job.results or {}, source, steps / epochs)
 
 
-def draw_picture(client: Client, claim: Claim, runs: Runs) -> str:
-    """The picture beside RESULTS.md."""
-    if isinstance(claim.picture, PathOf):
-        return client.plot([runs[variant][0].job for variant in claim.picture.variants], kind="path")
-    return draw(claim.picture(runs), Look())
+def looked(client: Client, looks: Sequence[Look], runs: Runs) -> Runs:
+    """The same runs with what each look has found. Analyses go before the jobs that still wait for other entries."""
+    source = Service(client)
+    for look in looks:
+        asked = {run.job: client.analyze({**request, "priority": FIRST}).id for run, request in look.ask(runs)}
+        found = {job: finding(client.wait(analysis), source) for job, analysis in asked.items()}
+        runs = {
+            variant: [
+                replace(run, found={**run.found, look.name: found[run.job]}) if run.job in found else run
+                for run in jobs
+            ]
+            for variant, jobs in runs.items()
+        }
+    return runs
+
+
+def finding(done: Job, source: Service) -> Found:
+    if done.status != "succeeded":
+        raise RuntimeError(f"{done.id} ended as {done.status}: {done.error}")
+    return Found(done.id, done.results or {}, source)
+
+
+def looks_at(folder: str) -> list[Look]:
+    """Those of all claims about the jobs of a folder."""
+    return [look for claim in CLAIMS if claim.folder == folder for look in claim.looks]
+
+
+def draw_pictures(client: Client, claim: Claim, runs: Runs) -> list[str]:
+    """The pictures beside RESULTS.md, in the order of their names."""
+    picture = claim.picture
+    if isinstance(picture, PathOf):
+        return [client.plot([runs[variant][0].job for variant in picture.variants], kind="path")]
+    if isinstance(picture, PicturesOf):
+        return [runs[variant][0].found[picture.look].picture(picture.picture) for variant in picture.variants]
+    return [draw(picture(runs), Style())]
 
 
 def verdict(claim: Claim, seen: Seen) -> str:
@@ -98,14 +149,22 @@ def table(rows: Table) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n" if lines else ""
 
 
-def size(claim: Claim, jobs: int) -> str:
+def size(claim: Claim, jobs: int, analyses: int) -> str:
     """How many runs a verdict rests on."""
     seeds = claim.seeds
     told = "no randomness" if len(seeds) == 1 else f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}"
-    return f"{told}; the jobs of {claim.jobs_of}" if claim.jobs_of else f"{told}; {jobs} jobs"
+    ran = f"the jobs of {claim.jobs_of}" if claim.jobs_of else f"{jobs} jobs"
+    return f"{told}; {ran}, {analyses} analyses" if analyses else f"{told}; {ran}"
 
 
-def entry(claim: Claim, seen: Seen, jobs: int) -> str:
+def counted(claim: Claim, runs: Runs) -> tuple[int, int]:
+    """How many jobs and how many analyses were done for this claim and not for an earlier one."""
+    names = {look.name for look in claim.looks}
+    jobs = [run for each in runs.values() for run in each]
+    return 0 if claim.jobs_of else len(jobs), sum(len(names & run.found.keys()) for run in jobs)
+
+
+def entry(claim: Claim, seen: Seen, jobs: int, analyses: int = 0) -> str:
     """The claim's part of RESULTS.md."""
     how = "asserted" if claim.robust else "shown, not asserted"
     rows = [
@@ -114,7 +173,7 @@ def entry(claim: Claim, seen: Seen, jobs: int) -> str:
         ("expected", claim.expected),
         ("seen", seen.words),
         ("other settings", claim.also_tried),
-        ("verdict", f"{verdict(claim, seen)} ({how}; {size(claim, jobs)})"),
+        ("verdict", f"{verdict(claim, seen)} ({how}; {size(claim, jobs, analyses)})"),
         ("job files", f"[jobs/{claim.folder}](jobs/{claim.folder})"),
     ]
     drawn = claim.drawn or (f"Drawn: seed {claim.seeds[0]}." if len(claim.seeds) > 1 else "")
@@ -124,23 +183,13 @@ def entry(claim: Claim, seen: Seen, jobs: int) -> str:
         table(rows).rstrip(),
         table(seen.table).rstrip(),
         f"The other settings that were tried:\n\n{table(claim.tried).rstrip()}" if claim.tried else "",
-        f"![{claim.title}](pictures/{claim.slug}.svg)",
+        *(f"![{claim.title}](pictures/{name}.svg)" for name in claim.pictures()),
         drawn,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-ABSENT = """## What is not here
-
-Claims about the shape of the landscape around the weights of a network need its curvature, its slices and its
-paths, which no job computes yet: that small batches, SWA and SAM find flatter minima, and that flat ones generalise
-better; that a large rate finds them too; that minima of different seeds are joined by a curve of low loss; that
-pictures of the landscape need filter normalization. Above, "sharp" and "flat" are therefore shown on functions of
-one or two variables only.
-"""
-
-
-def report(parts: list[str], jobs: int, seconds: float) -> str:
+def report(parts: list[str], counts: tuple[int, int], seconds: float) -> str:
     """RESULTS.md."""
     robust = sum(claim.robust for claim in CLAIMS)
     head = f"""# The gallery
@@ -154,28 +203,36 @@ Seeds change where the weights start and the order of the examples, not how a da
 wrong: those are one draw for all seeds, so "in every seed" says nothing about other splits. Losses are cross-entropy in
 nats. "Train loss" is the mean over an epoch, measured while the weights change.
 
-This page was written by `make gallery`: {jobs} jobs in {seconds / 60:.0f} minutes on {os.cpu_count()} cores.
+The shape of the landscape around trained weights is asked of the service as anybody would ask it, with
+`POST /v1/analyses`; each entry's `looks` in its Python file say with what. Sharpness is that of the train loss in
+evaluation mode, without weight decay.
+
+This page was written by `make gallery`: {counts[0]} jobs and {counts[1]} analyses in {seconds / 60:.0f} minutes on
+{os.cpu_count()} cores.
 """
-    return "\n".join([head, *parts, ABSENT])
+    return "\n".join([head, *parts])
 
 
 def main(slugs: list[str]) -> int:
     """Everything is submitted first, so that no slot waits for a judge."""
     chosen = [claim for claim in CLAIMS if not slugs or claim.slug in slugs]
-    began, parts, total, broken = time.monotonic(), [], 0, 0
+    began, parts, counts, broken = time.monotonic(), [], (0, 0), 0
     with service() as client:
         waiting = {claim.folder: submit(client, claim) for claim in {each.folder: each for each in chosen}.values()}
+        done: dict[str, Runs] = {}
         for claim in chosen:
-            runs = collect(client, waiting[claim.folder])
+            if claim.folder not in done:
+                done[claim.folder] = looked(client, looks_at(claim.folder), collect(client, waiting[claim.folder]))
+            runs = done[claim.folder]
             seen = claim.judge(runs)
-            jobs = 0 if claim.jobs_of else sum(len(each) for each in runs.values())
-            picture = draw_picture(client, claim, runs)
-            (HERE / "pictures" / f"{claim.slug}.svg").write_text(picture, encoding="utf-8")
-            parts.append(entry(claim, seen, jobs))
-            total, broken = total + jobs, broken + (claim.robust and not seen.holds)
+            jobs, analyses = counted(claim, runs)
+            for name, picture in zip(claim.pictures(), draw_pictures(client, claim, runs), strict=True):
+                (HERE / "pictures" / f"{name}.svg").write_text(picture, encoding="utf-8")
+            parts.append(entry(claim, seen, jobs, analyses))
+            counts, broken = (counts[0] + jobs, counts[1] + analyses), broken + (claim.robust and not seen.holds)
             print(f"{claim.slug:24} {verdict(claim, seen):18} {seen.words}", flush=True)  # noqa: T201 - a command line
     if not slugs:
-        text = report(parts, total, time.monotonic() - began)
+        text = report(parts, counts, time.monotonic() - began)
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
     return int(broken > 0)
 

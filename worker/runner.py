@@ -110,7 +110,7 @@ def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> 
     """How it ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
     try:
         if isinstance(assignment, AnalysisAssignment):
-            return analyse(assignment, observer, _draughtsman(observer))
+            return analyse(assignment, observer, _draughtsman(observer, assignment.spec.kind))
         return train(assignment, observer)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         traceback.print_exc()
@@ -119,17 +119,19 @@ def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> 
         return Ended("failed", None, {}, document, {})
 
 
-def _draughtsman(observer: Observer) -> Draw | None:
+def _draughtsman(observer: Observer, kind: str) -> Draw | None:
     """Who draws; None, said once, where matplotlib is missing: the numbers are there all the same."""
     if find_spec("matplotlib") is None:
         observer.emit(Log("warning", "there will be no pictures: this worker has no matplotlib"))
         return None
-    from worker.pictures import draw
+    from worker.pictures import draw, ready
+
+    ready(kind)
 
     def drawn(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
-        """A picture that fails takes no result with it."""
+        """A picture that fails takes no result with it; each is told of, since a long silence looks like a stall."""
         try:
-            return draw(kind, numbers, arrays)
+            return draw(kind, numbers, arrays, lambda name: observer.emit(Log("info", f"picture {name} is drawn")))
         except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
             traceback.print_exc()
             observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))

@@ -364,7 +364,7 @@ def _shown(
             {"job": each.job_id, "checkpoint": each.checkpoint_id, "step": each.step, "kind": each.checkpoint_kind}
             for each in inputs
         ],
-        "results": view.results or None,
+        "results": view.results or (row.manifest.get("numbers") if row else None),
         "pictures": {name: f"{own}/pictures/{name}" for name in _pictures(row)},
         "error": view.error,
         "stop_reason": view.stop_reason,

@@ -50,7 +50,7 @@ endings = st.sampled_from(
     [Op("give back"), Op("lose"), Op("finish", status="succeeded"), Op("finish", status="failed")]
 )
 requests = st.one_of(verbs, verbs, patches, retries, forks, st.just(Op("delete")))
-EXAMPLES: Final = 50
+EXAMPLES: Final = 30
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -83,7 +83,7 @@ def test_no_canary_in_any_output(serve: Serve, home: Path) -> None:
     service.environment |= {"BASIN_BROKER_URL": BROKER, "BASIN_LOG_LEVEL": "DEBUG", "BASIN_LOG_FORMAT": "json"}
     api = service.start_api()
     service.environment["BASIN_LOG_FORMAT"] = "text"
-    worker = service._start("worker", [])
+    worker = service.start("worker", [])
     until("the worker misses the database", lambda: "the database is away" in worker.said)
     answers = provoked(service.http)
     until("the reconciler misses it", lambda: "the reconciler will try again" in api.said)

@@ -74,7 +74,9 @@ class Analyses:
             return {name: file[name] for name in file.files}
 
 
-@pytest.fixture(params=["lasting_service", "lasting_postgresql_service"], scope="module")
+@pytest.fixture(
+    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)], scope="module"
+)
 def lasting(request: pytest.FixtureRequest) -> tuple[Analyses, Pair, str]:
     """A service of each kind with two small jobs and a wide one that have ended."""
     service: Service = request.getfixturevalue(request.param)

@@ -60,6 +60,8 @@ def row() -> CheckpointRow:
         manifest=MANIFEST,
         status="good",
         created_at=0.0,
+        pinned_at=None,
+        superseded=None,
     )
 
 

@@ -66,3 +66,25 @@ def test_it_can_be_stopped_between_tiles_and_cancelled(run: Train, look: Look) -
     assert cancelled.numbers["partial"]
     assert cancelled.numbers["members"][0] == whole.numbers["members"][0]
     assert math.isnan(cancelled.numbers["ensemble"]["val"]["loss"])
+    (written,) = cancelled.watcher.checkpoints("result").values()
+    assert written.manifest["numbers"]["ensemble"]["val"]["loss"] == "NaN"
+
+
+def test_who_is_cancelled_writes_what_matters_before_drawing(run: Train, look: Look) -> None:
+    """A worker has seconds to end: the arrays and numbers are safe before the first picture is begun."""
+    pairs = [trained(run, seed=seed, epochs=1) for seed in (0, 1)]
+    watcher = Watcher(stop_after=1, request="cancel")
+    before: list[int] = []
+
+    def draw(*_: object) -> dict[str, bytes]:
+        before.append(len(watcher.checkpoints("result")))
+        return {"bars.svg": b"<svg/>"}
+
+    look(pairs, watcher, draw=draw, kind="average")
+    assert before == [1]
+    (last,) = watcher.checkpoints("result").values()
+    assert (Path(last.folder) / "bars.svg").read_bytes() == b"<svg/>"
+    undisturbed = Watcher()
+    look(pairs, undisturbed, draw=draw, kind="average")
+    results = [event for event in undisturbed.events if isinstance(event, CheckpointWritten) and event.kind == "result"]
+    assert len(results) == 1

@@ -19,11 +19,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
 }
 FULL = {"batch_size": "full", "epochs": 24}
-STOPS = 50
+STOPS = 34  # of each of six recipes: more than 200
 
 
 @pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RECIPES.items()])
-def test_resume_at_fifty_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
+def test_resume_at_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
     # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.
     ending, reference = run(spec, checkpoint_seconds=0.0)
     every_step = reference.checkpoints()

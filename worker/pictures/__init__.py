@@ -3,7 +3,7 @@
 A kind has a module of its name here with `figures(numbers, arrays)`; each figure becomes NAME.svg and NAME.png.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def draw(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> dict[str, bytes]:
-    """Every picture of a result, by file name; none of a kind that has no pictures."""
+def ready(kind: str) -> None:
+    """Loads what draws the kind, so that it is quick when somebody cancels and does not wait for long."""
+    if find_spec(f"{__name__}.{kind}"):
+        import_module(f"{__name__}.{kind}")
+
+
+def draw(
+    kind: str, numbers: Mapping[str, Any], arrays: Arrays, drawn: Callable[[str], None] | None = None
+) -> dict[str, bytes]:
+    """Every picture of a result, by file name; none of a kind that has no pictures. `drawn` hears the name of each."""
     module = f"{__name__}.{kind}"
     if find_spec(module) is None:
         return {}
@@ -26,4 +34,6 @@ def draw(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> dict[str, byt
     with mpl.rc_context(STYLE):
         for name, figure in import_module(module).figures(numbers, arrays):
             found |= finished(name, figure)
+            if drawn:
+                drawn(name)
     return found

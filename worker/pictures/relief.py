@@ -185,6 +185,7 @@ def frame(ax: Axes, relief: Relief) -> None:
     ax.add_patch(Rectangle((x[0], y[0]), x[-1] - x[0], y[-1] - y[0], **UNKNOWN))
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
+    ax.locator_params(axis="x", nbins=6)
     ax.grid(visible=False)
 
 

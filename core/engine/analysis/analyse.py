@@ -1,6 +1,7 @@
 """One analysis from its assignment to its result."""
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -74,7 +75,13 @@ def _analyse(
     if request == "cancel" and not tensors:
         return Ended("cancelled", "cancelled", {}, None, progress)
     numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
-    observer.emit(_result(assignment, environment, numbers, tensors, draw, desk))
+    arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
+    facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
+    if request == "cancel":  # there is little time: first what matters
+        observer.emit(_result(assignment, facts, arrays, {}))
+    pictures = draw(spec.kind, numbers, arrays) if draw else {}
+    if pictures or request != "cancel":
+        observer.emit(_result(assignment, facts, arrays, pictures))
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
@@ -95,33 +102,27 @@ def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> di
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
-def _result(  # noqa: PLR0913, PLR0917 - what the result is made of
-    assignment: AnalysisAssignment,
-    environment: dict[str, Any],
-    numbers: dict[str, Any],
-    tensors: Tensors,
-    draw: Draw | None,
-    desk: Desk,
+def _result(
+    assignment: AnalysisAssignment, facts: dict[str, Any], arrays: Arrays, pictures: Mapping[str, bytes]
 ) -> CheckpointWritten:
     """A folder on disk for good: the data under the role of weights, each picture under its own name."""
-    arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
-    folder = assignment.scratch / "result"
+    folder = assignment.scratch / ("pictured" if pictures else "result")
     folder.mkdir(parents=True)
     files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays))}
-    pictures = draw(assignment.spec.kind, numbers, arrays) if draw else {}
     files |= {name: write_bytes(folder / name, content) for name, content in pictures.items()}
-    manifest = {
-        "format": FORMAT,
-        "kind": "result",
-        "job": assignment.job,
-        "step": desk.done,
-        "epoch": 0,
-        "environment": environment,
-        "files": files,
-        "analysis": assignment.spec.dump(),
-    }
+    step = int(facts["step"])
+    manifest = {"format": FORMAT, "kind": "result", "job": assignment.job, "epoch": 0, "files": files, **facts}
     sealed = seal(folder, files, manifest)
-    return CheckpointWritten("result", desk.done, 0, str(folder), sealed, {}, manifest, resumable=False)
+    return CheckpointWritten("result", step, 0, str(folder), sealed, {}, manifest, resumable=False)
+
+
+def in_json(value: Any) -> Any:
+    """The value with NaN and infinities as the words for them: JSON has no such numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: in_json(each) for name, each in value.items()}
+    return [in_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def npz(arrays: Arrays) -> bytes:

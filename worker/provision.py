@@ -44,7 +44,11 @@ class Interrupted(Exception):
 
 
 class NoWayOn(Exception):
-    """A job that can only go on from a checkpoint has none that can be read."""
+    """What a job has to begin with cannot be read; `remedy` is the way out."""
+
+    def __init__(self, message: str, remedy: str = "Take another checkpoint.") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class BadCheckpoint(Exception):

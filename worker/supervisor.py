@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.db.session import Database, is_transient
-from core.jobs.analyses import Look
+from core.jobs.analyses import Found, Look
 from core.jobs.checkpoints import CheckpointRow, mark_corrupt
 from core.jobs.claim import Claim, claim
 from core.jobs.fence import Fence, Fenced
@@ -21,7 +21,7 @@ from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
-from core.recipe.assignment import AnalysisAssignment, Assignment, Resume, Source
+from core.recipe.assignment import AnalysisAssignment, Assignment, Reading, Resume, Source
 from core.recipe.plan import SlotKind, resolve_plan, smaller
 from core.recipe.spec import JobSpec
 from core.redact import redact
@@ -185,7 +185,7 @@ def _serve(attempt: Attempt) -> None:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
         _conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
     except provision.NoWayOn as error:
-        lost = {"code": "engine_error", "message": str(error), "remedy": "Take another checkpoint."}
+        lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
         _conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
     except (provision.Interrupted, Unwanted):
         seen = _unstarted(attempt)
@@ -209,6 +209,7 @@ def _provision(attempt: Attempt) -> Assignment | AnalysisAssignment:
             spec=taken.spec,
             plan=taken.plan,
             sources=tuple(_source(attempt, number, look) for number, look in enumerate(taken.looks)),
+            readings=tuple(_reading(attempt, number, found) for number, found in enumerate(taken.findings)),
             scratch=folder.out,
             resume=_resume(attempt),
         )
@@ -248,6 +249,14 @@ def _source(attempt: Attempt, number: int, look: Look) -> Source:
     )
 
 
+def _reading(attempt: Attempt, number: int, found: Found) -> Reading:
+    """A result that an analysis reads, on this machine's disk."""
+    folder, row = attempt.folder.path / f"read-{number}", found.row
+    again = f"Ask for {found.label} again, and then for this."
+    data = _weights(attempt, row, folder, f"it reads the result of {found.label}, which cannot be read", again)
+    return Reading(label=found.label, spec=found.spec, numbers=found.numbers, data=data)
+
+
 def _resume(attempt: Attempt) -> Resume | None:
     """The newest checkpoint whose files are what was recorded; a bad one is marked, and never tried again."""
     shop, heart, row = attempt.shop, attempt.heart, attempt.claim.checkpoint
@@ -268,12 +277,12 @@ def _initial(attempt: Attempt) -> Path | None:
     return _weights(attempt, row, attempt.folder.resume, "the weights to begin with cannot be read") if row else None
 
 
-def _weights(attempt: Attempt, row: CheckpointRow, folder: Path, otherwise: str) -> Path:
+def _weights(attempt: Attempt, row: CheckpointRow, folder: Path, otherwise: str, *remedy: str) -> Path:
     fetch = partial(provision.fetch_weights, attempt.shop.store, row, folder)
     try:
         return attempt.heart.reach(fetch, FETCH_SECONDS)
     except provision.BadCheckpoint as error:
-        raise provision.NoWayOn(f"{otherwise}: {error}") from error
+        raise provision.NoWayOn(f"{otherwise}: {error}", *remedy) from error
 
 
 def _fetch(attempt: Attempt, row: CheckpointRow) -> Resume:

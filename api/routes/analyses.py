@@ -56,7 +56,9 @@ class Tiles(BaseModel):
 
 
 class Subject(BaseModel):
-    """What it looks at: a checkpoint of a job, or (null) how the job trains."""
+    """What it looks at: a checkpoint of a job, or (null) how the job trains; or the result of an analysis, whose id
+    then stands in `job`.
+    """
 
     job: str
     checkpoint: str | None

@@ -1,8 +1,8 @@
-"""Analyses: jobs of another kind, which look at checkpoints of jobs."""
+"""Analyses: jobs of another kind, which look at checkpoints of jobs, or at what analyses have found."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select
 
@@ -13,9 +13,11 @@ from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
 from core.jobs.queries import JobView, list_views
 from core.jobs.search import Search
+from core.jobs.state import lock_state
 from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
 from core.jobs.warmstart import Chosen, choose
-from core.recipe.analyses import AnalysisSpec
+from core.lifecycle import TERMINAL, Status
+from core.recipe.analyses import Analysis, AnalysisSpec, AnyAnalysis, ResultsSpec, read_analysis
 from core.recipe.spec import JobSpec
 
 AVERAGED = ("swa", "ema")
@@ -23,7 +25,9 @@ AVERAGED = ("swa", "ema")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What an analysis looks at: a checkpoint, or (without one) how a job trains."""
+    """What an analysis looks at: a checkpoint of a job, or (without one) how it trains; or the result of an analysis,
+    whose id is in `job_id`, and which is a checkpoint of kind `result`.
+    """
 
     job_id: str
     checkpoint_id: str | None
@@ -41,14 +45,33 @@ class Look:
     row: CheckpointRow | None
 
 
-def submit_analysis(
-    db: Database, spec: AnalysisSpec, entry: Entry, idempotency: Idempotency | None = None
-) -> Submitted:
-    """Store an analysis as queued. Which checkpoints it looks at is settled here; they stay until it has ended.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of an analysis that another one reads: what was asked, its numbers, and the row of its arrays."""
+
+    label: str
+    spec: Analysis
+    numbers: dict[str, Any]
+    row: CheckpointRow
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What a new analysis will look at, and what it was asked to be. No `id` is a recipe."""
+
+    id: str | None
+    job_id: str
+    step: int
+    kind: str | None
+    spec: JobSpec | Analysis
+
+
+def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: Idempotency | None = None) -> Submitted:
+    """Store an analysis as queued. What it looks at is settled here, and stays until it has ended.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
-        InvalidSpec: there is no such job or checkpoint, it does not fit, or it would take too much.
+        InvalidSpec: there is no such job, checkpoint or result, it does not fit, or it would take too much.
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
         StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
@@ -59,7 +82,7 @@ def submit_analysis(
             if first != analysis_id:
                 return Submitted(first, created=False, needs=needs(spec))
         chosen = _chosen(connection, entry.owner, spec)
-        problems = tuple(spec.problems([each.spec for each, _ in chosen]))
+        problems = tuple(spec.problems([each.spec for each in chosen])) or tuple(_elsewhere(connection, chosen))
         if problems:
             raise InvalidSpec(errors=problems)
         enter(connection, analysis_id, spec, entry)
@@ -68,11 +91,11 @@ def submit_analysis(
                 "analysis_id": analysis_id,
                 "position": position,
                 "job_id": each.job_id,
-                "checkpoint_id": each.id if is_there else None,
+                "checkpoint_id": each.id,
                 "step": each.step,
-                "checkpoint_kind": each.kind if is_there else None,
+                "checkpoint_kind": each.kind,
             }
-            for position, (each, is_there) in enumerate(chosen)
+            for position, each in enumerate(chosen)
         ]
         connection.execute(insert(analysis_input), rows)
     return Submitted(analysis_id, created=True, needs=needs(spec))
@@ -97,8 +120,18 @@ def looks(connection: Connection, analysis_id: str) -> tuple[Look, ...]:
     return tuple(_look(connection, each) for each in inputs(connection, [analysis_id])[analysis_id])
 
 
+def findings(connection: Connection, analysis_id: str) -> tuple[Found, ...]:
+    """The results that an analysis which was claimed has to read. ValueError when one of them is gone."""
+    return tuple(_found(connection, each) for each in inputs(connection, [analysis_id])[analysis_id])
+
+
 def result_of(db: Database, owner: str, analysis_id: str) -> CheckpointRow | None:
     """Its data and pictures, once it has some."""
+    with db.read() as connection:
+        return _result(connection, owner, analysis_id)
+
+
+def _result(connection: Connection, owner: str, analysis_id: str) -> CheckpointRow | None:
     row = checkpoint.c
     query = (
         select(row.id)
@@ -107,9 +140,8 @@ def result_of(db: Database, owner: str, analysis_id: str) -> CheckpointRow | Non
         .order_by(row.id.desc())
         .limit(1)
     )
-    with db.read() as connection:
-        found = connection.execute(query).scalar_one_or_none()
-        return None if found is None else find_checkpoint(connection, found)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else find_checkpoint(connection, found)
 
 
 def inputs_of(db: Database, ids: Sequence[str]) -> dict[str, list[Input]]:
@@ -147,13 +179,26 @@ def _look(connection: Connection, given: Input) -> Look:
     return Look(label, given.job_id, JobSpec.model_validate_json(known.spec), row)
 
 
-def _chosen(connection: Connection, owner: str, spec: AnalysisSpec) -> list[tuple[Chosen, bool]]:
-    """Each with whether it is a checkpoint, and not a recipe alone."""
+def _found(connection: Connection, given: Input) -> Found:
+    row = find_checkpoint(connection, given.checkpoint_id) if given.checkpoint_id else None
+    known = connection.execute(select(job.c.spec, job.c.results).where(job.c.id == given.job_id)).one_or_none()
+    if known is None or row is None or row.status != "good":
+        raise ValueError(f"the result that it reads is gone: {given.job_id}")
+    return Found(given.job_id, read_analysis(known.spec), dict(known.results or {}), row)
+
+
+def _chosen(connection: Connection, owner: str, spec: AnyAnalysis) -> list[Picked]:
+    """What is meant, locked."""
+    if isinstance(spec, ResultsSpec):
+        return _results(connection, owner, spec.analyses)
+    if not isinstance(spec, AnalysisSpec):
+        raise TypeError(f"{spec.kind} looks at nothing that is known")
     if spec.takes == "recipe":
-        return [(_recipe(connection, owner, str(spec.job)), False)]
+        recipe = _recipe(connection, owner, str(spec.job))
+        return [Picked(None, recipe.job_id, recipe.step, None, recipe.spec)]
     if spec.takes == "run" and spec.job:
         recipe = _recipe(connection, owner, spec.job)
-        run = [(each, True) for each in _run(connection, recipe)]
+        run = [_picked(each) for each in _run(connection, recipe)]
         if len(run) < spec.fewest:
             message = f"{spec.kind} needs {spec.fewest} checkpoints or more of a run, and this job has kept {len(run)}"
             hint = 'train it with "checkpoints": {"every": …, "keep_last": …} that keep more'
@@ -161,9 +206,46 @@ def _chosen(connection: Connection, owner: str, spec: AnalysisSpec) -> list[tupl
         return run
     several = spec.checkpoints is not None
     return [
-        (choose(connection, owner, start, f"/checkpoints/{number}" if several else ""), True)
+        _picked(choose(connection, owner, start, f"/checkpoints/{number}" if several else ""))
         for number, start in enumerate(spec.wanted())
     ]
+
+
+def _picked(chosen: Chosen) -> Picked:
+    return Picked(chosen.id, chosen.job_id, chosen.step, chosen.kind, chosen.spec)
+
+
+def _results(connection: Connection, owner: str, ids: Sequence[str]) -> list[Picked]:
+    """The results of analyses that have succeeded. Their state rows are locked, as by somebody who deletes them."""
+    found = [_usable(connection, owner, each, f"/analyses/{place}") for place, each in enumerate(ids)]
+    if problems := tuple(each for each in found if isinstance(each, FieldProblem)):
+        raise InvalidSpec(errors=problems)
+    return [each for each in found if isinstance(each, Picked)]
+
+
+def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) -> Picked | FieldProblem:
+    state = lock_state(connection, analysis_id, exclusive=False)
+    query = select(job.c.spec).where(job.c.id == analysis_id, job.c.owner == owner, job.c.kind == "analysis")
+    spec = connection.execute(query).scalar_one_or_none()
+    if state is None or spec is None:
+        return FieldProblem(pointer, "there is no analysis of yours with this id", "GET /v1/analyses lists them")
+    if state.status is not Status.SUCCEEDED:
+        hint = "ask for this one again" if state.status in TERMINAL else "wait until it has succeeded"
+        return FieldProblem(pointer, f"it has not succeeded: it is {state.status}", hint)
+    row = _result(connection, owner, analysis_id)
+    if row is None:
+        return FieldProblem(pointer, "its result is gone", "ask for this one again")
+    return Picked(row.id, analysis_id, row.step, row.kind, read_analysis(spec))
+
+
+def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[FieldProblem]:
+    """Results of analyses which looked at other weights than the first."""
+    looked = inputs(connection, [each.job_id for each in chosen if not isinstance(each.spec, JobSpec)])
+    seen = [[(one.job_id, one.checkpoint_id) for one in looked.get(each.job_id, ())] for each in chosen]
+    for place, each in enumerate(seen):
+        if each != seen[0]:
+            message = "it looked at other checkpoints than the first"
+            yield FieldProblem(f"/analyses/{place}", message, 'name them: "checkpoint": "ckpt_…"')
 
 
 def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:

@@ -180,7 +180,7 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
 
 
 def in_use(connection: Connection, job_id: str) -> str | None:
-    """A job or analysis that has not ended and may still need this one, or a checkpoint of it."""
+    """A job or analysis that has not ended and may still need this one, a checkpoint of it, or its result."""
     lent = connection.execute(select(_loans(job_id).c.borrower).limit(1)).scalar_one_or_none()
     if lent is not None:
         return str(lent)
@@ -192,7 +192,7 @@ def in_use(connection: Connection, job_id: str) -> str | None:
 
 def _loans(job_id: str) -> Subquery:
     """(borrower, checkpoint_id): other jobs that have not ended and stand at, begin with, or look at one of its
-    checkpoints.
+    checkpoints; a result, which an assembly reads, is one as well.
 
     A borrower need not be its child: the retry of a child without a checkpoint of its own stands where that one stood.
     """

@@ -9,14 +9,14 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from core.db.session import Database, now
 from core.db.tables import job, job_state
-from core.jobs.analyses import Look, looks
+from core.jobs.analyses import Found, Look, findings, looks
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
 from core.jobs.events import add_event
 from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
-from core.recipe.analyses import Analysis, read_analysis
+from core.recipe.analyses import Analysis, AnalysisSpec, ResultsSpec, read_analysis
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
@@ -31,7 +31,7 @@ class Claim:
 
     It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork, and the
     retry of one, has to go on from somewhere. `initial` is the checkpoint whose weights a job begins with, where it
-    does not begin with its seed. An analysis `looks` at the weights of others.
+    does not begin with its seed. An analysis `looks` at the weights of others, or reads their `findings`.
     """
 
     job_id: str
@@ -46,6 +46,7 @@ class Claim:
     anew: tuple[str, ...] = ()
     is_fork: bool = False
     looks: tuple[Look, ...] = ()
+    findings: tuple[Found, ...] = ()
 
 
 def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
@@ -151,7 +152,8 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
-        looks(connection, taken.job_id) if row.kind == "analysis" else (),
+        looks(connection, taken.job_id) if isinstance(spec, AnalysisSpec) else (),
+        findings(connection, taken.job_id) if isinstance(spec, ResultsSpec) else (),
     )
 
 

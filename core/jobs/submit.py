@@ -17,7 +17,7 @@ from core.jobs.limits import check_queue, check_storage
 from core.jobs.state import touch
 from core.jobs.warmstart import origin
 from core.lifecycle import Desired, Status
-from core.recipe.analyses import AnalysisSpec
+from core.recipe.analyses import AnyAnalysis
 from core.recipe.spec import JobSpec
 from core.settings import Limits
 
@@ -50,7 +50,7 @@ class Entry:
     age_step: float
 
 
-def needs(spec: JobSpec | AnalysisSpec) -> str:
+def needs(spec: JobSpec | AnyAnalysis) -> str:
     """The kind of slot that can run it: cpu, gpu or any."""
     return _NEEDS[spec.resources.device]
 
@@ -106,7 +106,7 @@ def promised(connection: Connection, owner: str, given: Idempotency, job_id: str
 def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     connection: Connection,
     job_id: str,
-    spec: JobSpec | AnalysisSpec,
+    spec: JobSpec | AnyAnalysis,
     entry: Entry,
     *,
     facts: Mapping[str, Any] | None = None,

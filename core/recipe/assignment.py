@@ -56,15 +56,28 @@ class Source(Spec):
     weights: Path | None = None
 
 
+class Reading(Spec):
+    """The result of an analysis that another one reads: its numbers as JSON, and its arrays as a verified npz file."""
+
+    label: str
+    spec: Analysis
+    numbers: dict[str, Any]
+    data: Path
+
+
 class AnalysisAssignment(Spec):
-    """One attempt of one analysis; `resume` holds the tiles that an earlier one has done."""
+    """One attempt of one analysis; `resume` holds the tiles that an earlier one has done.
+
+    It has `sources` where it looks at jobs, `readings` where it looks at what analyses have found.
+    """
 
     job: str
     attempt: int
     kind: Literal["analysis"] = "analysis"
     spec: Analysis
     plan: ExecutionPlan
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
+    readings: tuple[Reading, ...] = ()
     scratch: Path
     resume: Resume | None = None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from core.recipe.analyses import AnalysisSpec, kinds
+from core.recipe.analyses import AnyAnalysis, kinds
 from core.recipe.averaging import AVERAGING, AveragingSpec
 from core.recipe.component import Component, Spec
 from core.recipe.data import Data
@@ -34,7 +34,7 @@ def components(kind: Kind) -> dict[str, type[Described]]:
     return {str(each.model_fields["name"].default): each for each in get_args(get_args(union)[0])}
 
 
-def entry(name: str, component: type[Described | AnalysisSpec]) -> CatalogEntry:
+def entry(name: str, component: type[Described | AnyAnalysis]) -> CatalogEntry:
     return CatalogEntry(
         name=name,
         summary=component.summary,
@@ -45,7 +45,7 @@ def entry(name: str, component: type[Described | AnalysisSpec]) -> CatalogEntry:
     )
 
 
-def _defaults(component: type[Described | AnalysisSpec]) -> Iterator[tuple[str, Any]]:
+def _defaults(component: type[Described | AnyAnalysis]) -> Iterator[tuple[str, Any]]:
     optional = {name: field for name, field in component.model_fields.items() if not field.is_required()}
     values = {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
     blank = component.model_construct(**values)

@@ -6,7 +6,7 @@ import json
 from pydantic import ValidationError
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.analyses import AnalysisSpec, kinds
+from core.recipe.analyses import AnyAnalysis, kinds
 from core.recipe.problems import field_problems
 from core.recipe.spec import JobSpec
 
@@ -23,7 +23,7 @@ def parse_job(body: bytes) -> JobSpec:
         raise InvalidSpec(errors=field_problems(error, document, JobSpec)) from None
 
 
-def parse_analysis(body: bytes, document: object) -> AnalysisSpec:
+def parse_analysis(body: bytes, document: object) -> AnyAnalysis:
     """Read an analysis from JSON, strictly; `document` is the body, parsed. InvalidSpec with every problem found."""
     known = kinds()
     wanted = document.get("kind") if isinstance(document, dict) else None

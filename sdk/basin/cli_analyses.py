@@ -10,10 +10,16 @@ from basin.options import As, Changes, Key, Output, Url
 def analyze(  # noqa: PLR0913 - a command's options
     *,
     what: Annotated[
-        list[str], typer.Argument(metavar="JOB[:WEIGHTS]|CHECKPOINT...", help="As in job_01…, job_01…:swa, ckpt_01…")
+        list[str],
+        typer.Argument(
+            metavar="JOB[:WEIGHTS]|CHECKPOINT...", help="As in job_01…, job_01…:swa, ckpt_01…; parts of a landscape"
+        ),
     ],
     kind: Annotated[str, typer.Option("--kind", "-k", help="landscape, sharpness, interpolation …")],
     changes: Changes = None,
+    share: Annotated[
+        int | None, typer.Option(min=2, max=64, help="In so many parts, for several workers; of a landscape.")
+    ] = None,
     to: Annotated[str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; else named by id.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save what comes out.")] = True,
     url: Url = None,
@@ -23,11 +29,18 @@ def analyze(  # noqa: PLR0913 - a command's options
     """Look at weights: their loss landscape, how flat they are, what lies between them.
 
     As in: basin analyze JOB --kind landscape --set steps=51
+
+    With --share 4 four workers compute a landscape at a time, and it is put together.
     """
     from basin import deeds, looking
 
     session = deeds.Session(url, output is Output.JSON, key)
-    raise typer.Exit(looking.analyze(session, what, kind, changes or (), to=to, wait=wait))
+    request = looking.request(what, kind, changes or ())
+    if share:
+        from basin import sharing
+
+        raise typer.Exit(sharing.analyze(session, request, share, to=to, wait=wait))
+    raise typer.Exit(looking.analyze(session, request, to=to, wait=wait))
 
 
 def analyses(

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from os import environ
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import ValidationError
 
-from basin.errors import BadAnswer, Unreachable
+from basin.errors import BadAnswer, BasinError, Unreachable
 from basin.events import stream
 from basin.fetch import fetch
 from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
@@ -22,6 +23,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 POLL = 0.2  # seconds between looks at a job
 PATIENCE = 60.0  # seconds of silence after which a service counts as gone
 HOLD = 20  # seconds that the service is asked to hold a look at a job until there is something new
+ORIGIN = frozenset({"job", "weights", "checkpoint", "checkpoints"})  # where an analysis looks
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
@@ -189,6 +191,25 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return shaped(Analysis, self._transport.post("/v1/analyses", body=dict(request), headers=headers))
 
+    def share(self, request: Mapping[str, Any], parts: int) -> tuple[Analysis, ...]:
+        """Asks for a landscape in so many parts, which several workers can compute at a time.
+
+        All look at what the first one looks at, also while the job trains on. When they have succeeded, ask for
+        {"kind": "assembly", "analyses": [ids]}. Where one of them is refused, those before it are cancelled.
+        """
+        asked: list[Analysis] = []
+        where: Mapping[str, Any] = request
+        try:
+            for number in range(1, parts + 1):
+                asked.append(self.analyze({**where, "part": {"number": number, "of": parts}}))
+                where = {name: each for name, each in request.items() if name not in ORIGIN} | looked_at(asked[0])
+        except BasinError:
+            for one in asked:
+                with suppress(BasinError):
+                    self.cancel(one.id)
+            raise
+        return tuple(asked)
+
     def analysis(self, analysis_id: str) -> Analysis:
         """One analysis with its numbers."""
         return shaped(Analysis, self._transport.get(job_path(analysis_id)))
@@ -280,6 +301,12 @@ class Client:
                 return
             if not held:
                 time.sleep(poll)
+
+
+def looked_at(analysis: Analysis) -> dict[str, Any]:
+    """The checkpoints that an analysis looks at, as a request says it."""
+    starts = [{"checkpoint": one["checkpoint"]} for one in analysis.subjects]
+    return starts[0] if len(starts) == 1 else {"checkpoints": starts}
 
 
 def job_path(job_id: str, *rest: str) -> str:

@@ -28,6 +28,8 @@ def headline(found: Analysis) -> list[Line]:
 
 def landscape(results: Mapping[str, Any]) -> Lines:
     """Where the weights stand, and the least and the most on the grid."""
+    if part := results.get("part"):
+        yield "part", f"{part['number']} of {part['of']}: {results['computed']} of {results['points']} points"
     for split, surface in results["surface"].items():
         at = ", ".join(number(place) for place in surface["at"] or ())
         yield f"{split} loss here", number(results["centre"][split]["loss"])
@@ -116,11 +118,14 @@ def gradient_noise(results: Mapping[str, Any]) -> Lines:
 
 
 KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Lines]]] = {
-    one.__name__: one
-    for one in (
-        *(landscape, trajectory, interpolation, connect, average),
-        *(sharpness, critical_point, lr_range, gradient_noise),
-    )
+    "assembly": landscape,
+    **{
+        one.__name__: one
+        for one in (
+            *(landscape, trajectory, interpolation, connect, average),
+            *(sharpness, critical_point, lr_range, gradient_noise),
+        )
+    },
 }
 
 

@@ -1,6 +1,6 @@
 """Analyses at the command line: ask, follow, show, and put the pictures on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basin import jobfile, screen
@@ -11,27 +11,34 @@ from basin.headlines import headline
 from basin.shapes import Analysis
 
 
-def analyze(  # noqa: PLR0913 - a command's options
-    session: Session, what: Sequence[str], kind: str, changes: Sequence[str], *, to: str | None, wait: bool
-) -> int:
+def request(what: Sequence[str], kind: str, changes: Sequence[str]) -> dict[str, Any]:
+    """What is asked of the service."""
+    return jobfile.with_changes({"kind": kind, **origin(what)}, changes)
+
+
+def analyze(session: Session, request: Mapping[str, Any], *, to: str | None, wait: bool) -> int:
     """Asks for an analysis; waits for it and saves its pictures, unless told not to."""
-    request = jobfile.with_changes({"kind": kind, **origin(what)}, changes)
     with session.client() as client:
         found = client.analyze(request)
-        if not wait:
-            if session.json:
-                screen.as_json(found.raw())
-            else:
-                screen.say(f"{found.id}  {found.status}", f"follow it:  {session.again(f'watch {found.id}')}")
-            return 0
-        if not session.json:
-            screen.say(f"{found.id}  {kind}")
-        try:
-            follow(client, found.id, stderr=session.json)
-        except KeyboardInterrupt:
-            goes_on(session, found.id)
-            return 130
-        return shown(session, client, client.analysis(found.id), to)
+        if wait:
+            return awaited(session, client, found, to)
+        if session.json:
+            screen.as_json(found.raw())
+        else:
+            screen.say(f"{found.id}  {found.status}", f"follow it:  {session.again(f'watch {found.id}')}")
+        return 0
+
+
+def awaited(session: Session, client: Client, found: Analysis, to: str | None) -> int:
+    """Waits for an analysis, shows it and saves its files."""
+    if not session.json:
+        screen.say(f"{found.id}  {found.kind}")
+    try:
+        follow(client, found.id, stderr=session.json)
+    except KeyboardInterrupt:
+        goes_on(session, found.id)
+        return 130
+    return shown(session, client, client.analysis(found.id), to)
 
 
 def shown(session: Session, client: Client, found: Analysis, to: str | None = None, *, save: bool = True) -> int:
@@ -57,7 +64,9 @@ def listing(session: Session, job: str | None, limit: int) -> int:
 
 
 def origin(what: Sequence[str]) -> dict[str, Any]:
-    """Words like job_…, job_…:swa and ckpt_… as the request says it."""
+    """Words like job_…, job_…:swa and ckpt_…, or an_… alone, as the request says it."""
+    if all(word.startswith("an_") for word in what):
+        return {"analyses": list(what)}
     starts = [start(word) for word in what]
     return starts[0] if len(starts) == 1 else {"checkpoints": starts}
 

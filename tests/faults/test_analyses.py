@@ -11,7 +11,7 @@ import pytest
 from basin.headlines import KINDS, headline
 from basin.shapes import Analysis
 from core.jobs.ledger.check import Ledger
-from core.recipe.analyses import kinds
+from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec, kinds
 from tests.support.service import TERMINAL, Job, Service, until
 
 SMALL: Job = {
@@ -105,8 +105,7 @@ def long(lasting: tuple[Analyses, Pair, str]) -> Job:
 
 @pytest.mark.parametrize("kind", sorted(kinds()))
 def test_every_kind_gives_numbers_arrays_and_pictures(analyses: Analyses, pair: Pair, kind: str) -> None:
-    several = kinds()[kind].fewest > 1
-    where: Job = {"checkpoints": [{"job": job_id} for job_id in pair]} if several else {"job": pair[0]}
+    where = given(analyses, pair, kinds()[kind])
     found = analyses.ended(analyses.ask(kind=kind, **where, **OPTIONS.get(kind, {})))
     assert (found["status"], found["stop_reason"], found["error"]) == ("succeeded", "completed", None)
     assert found["progress"]["step"] == found["progress"]["steps"]
@@ -118,6 +117,17 @@ def test_every_kind_gives_numbers_arrays_and_pictures(analyses: Analyses, pair: 
     for url in found["pictures"].values():
         picture = analyses.service.http.get(url).content
         assert picture.startswith((b"<?xml", b"\x89PNG"))
+
+
+def given(analyses: Analyses, pair: Pair, kind: type[AnyAnalysis]) -> Job:
+    """What it can look at."""
+    if issubclass(kind, ResultsSpec):
+        fields: Job = {"kind": "landscape", "job": pair[0], "dimensions": 1, **OPTIONS["landscape"]}
+        parts = [analyses.ask(**fields, part={"number": number, "of": 2}) for number in (1, 2)]
+        assert {analyses.ended(each)["status"] for each in parts} == {"succeeded"}
+        return {"analyses": parts}
+    several = issubclass(kind, AnalysisSpec) and kind.fewest > 1
+    return {"checkpoints": [{"job": job_id} for job_id in pair]} if several else {"job": pair[0]}
 
 
 def test_a_surface_is_the_same_whatever_happened_to_it(analyses: Analyses, long: Job) -> None:

@@ -55,8 +55,9 @@ def landscape(  # noqa: PLR0917 - a sample's choices
     surface: Surface = bowl,
     label: str = "digits (swa, step 8200)",
     reach: float = 1.0,
+    part: tuple[int, int] | None = None,
 ) -> Result:
-    """Around one checkpoint; the test surface is that of train, moved."""
+    """Around one checkpoint; the test surface is that of train, moved. A part holds every so many points."""
     places = [np.linspace(-reach, reach, steps) for _ in range(dimensions)]
     x, y = np.meshgrid(places[0], places[1]) if dimensions == 2 else (places[0], np.zeros(steps))
     arrays = dict(zip("xy", places, strict=False))
@@ -66,6 +67,11 @@ def landscape(  # noqa: PLR0917 - a sample's choices
     for order, split in enumerate(splits):
         losses = np.array(surface(x - 0.2 * order, y), dtype=float)
         shares = 1 / (1 + np.abs(losses))
+        if part:
+            lacking = np.arange(losses.size) % part[1] != part[0] - 1
+            losses.reshape(-1)[lacking] = shares.reshape(-1)[lacking] = math.nan
+            told = {"number": part[0], "of": part[1]}
+            numbers |= {"part": told, "computed": int((~lacking).sum())}
         if computed is not None:
             losses.reshape(-1)[computed:] = shares.reshape(-1)[computed:] = math.nan
         arrays |= {f"{split}.loss": losses, f"{split}.accuracy": shares}
@@ -303,6 +309,7 @@ def average(count: int = 3, label: str = "digits") -> Result:
 
 
 SAMPLES: dict[str, Callable[..., Result]] = {
+    "assembly": landscape,
     "average": average,
     "connect": connect,
     "critical_point": critical_point,

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from core.db.tables import plain
 from core.engine.analysis.analyse import Draw, analyse
 from core.engine.events import CheckpointWritten, Ended
-from core.recipe.analyses import read_analysis
-from core.recipe.assignment import AnalysisAssignment, Resume, Source
+from core.recipe.analyses import Analysis, read_analysis
+from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
@@ -63,36 +64,47 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path]) -> Look:
         several = {"checkpoints": [{"checkpoint": CHECKPOINT}] * len(subjects)}
         where = several if len(subjects) > 1 else {"job": JOB}
         spec = read_analysis(json.dumps({**where, **fields}))
-        scratch = folder / f"look-{count}"
-        scratch.mkdir()
         sources = tuple(
             source(each, written, dataset(each.data), f"subject {number}")
             for number, (each, written) in enumerate(subjects)
         )
-        assignment = AnalysisAssignment(
-            job="an_test",
-            attempt=1,
-            spec=spec,
-            plan=resolve_plan(spec, "cpu"),
-            sources=sources,
-            scratch=scratch,
-            resume=resume,
-        )
-        seen = watcher or Watcher()
-        ended = analyse(assignment, seen, draw)
-        found = next(
-            (each for each in seen.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
-        )
-        return Looked(ended, seen, arrays(found) if found else {})
+        return looked(spec, folder / f"look-{count}", watcher or Watcher(), draw, sources=sources, resume=resume)
 
     return look
 
 
+def looked(spec: Analysis, scratch: Path, watcher: Watcher, draw: Draw | None = None, **fields: Any) -> Looked:
+    """Carry out an analysis; `fields` are those of its assignment."""
+    scratch.mkdir()
+    plan = resolve_plan(spec, "cpu")
+    assignment = AnalysisAssignment(job="an_test", attempt=1, spec=spec, plan=plan, scratch=scratch, **fields)
+    ended = analyse(assignment, watcher, draw)
+    found = next(
+        (each for each in watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
+    )
+    return Looked(ended, watcher, arrays(found) if found else {})
+
+
+def reading(found: Looked, label: str) -> Reading:
+    """What another analysis reads of this one; its numbers have been in the database meanwhile."""
+    (written,) = (
+        each for each in found.watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"
+    )
+    spec = read_analysis(json.dumps(written.manifest["analysis"]))
+    numbers = json.loads(json.dumps(plain(found.ended.results), allow_nan=False))
+    return Reading(label=label, spec=spec, numbers=numbers, data=data_of(written))
+
+
 def arrays(result: CheckpointWritten) -> dict[str, Any]:
     """Of a result's data file."""
-    content = (Path(result.folder) / result.files["weights"]["name"]).read_bytes()
+    content = data_of(result).read_bytes()
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def data_of(result: CheckpointWritten) -> Path:
+    """The file with its arrays."""
+    return Path(result.folder) / result.files["weights"]["name"]
 
 
 def kept(written: CheckpointWritten) -> Resume:

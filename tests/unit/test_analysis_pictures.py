@@ -29,7 +29,7 @@ from tests.support.results import (
     trajectory,
 )
 from worker.pictures import draw
-from worker.pictures.landscape import figures
+from worker.pictures.landscape import figures, gaps
 from worker.pictures.page import CAPTION, DPI, STYLE, finished, plain, shortened, wrapped
 from worker.pictures.relief import Relief, heights, labels, shares
 
@@ -171,6 +171,22 @@ def test_captions_stay_on_the_page(text: str) -> None:
         made.savefig(buffer, format="raw")
         ink = np.frombuffer(buffer.getvalue(), np.uint8).reshape(DPI, -1, 4)[:, :, 0] < 250
         assert ink.any(0).nonzero()[0].max() <= width * DPI + 1
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_of_a_part_what_others_compute_is_marked_as_unknown(dimensions: int) -> None:
+    """It is not taken for losses that are no number."""
+    numbers, arrays = landscape(9, dimensions, part=(2, 4))
+    written = texts(draw("landscape", numbers, arrays)["profile.svg" if dimensions == 1 else "contours.svg"])
+    assert f"PART 2 OF 4: {numbers['computed']} of {numbers['points']} points were computed" in written
+    assert "no finite number" not in written
+
+
+def test_gaps_of_a_curve_reach_to_what_is_known_beside_them() -> None:
+    nan = math.nan
+    assert list(gaps(np.array([nan, nan, 1.0, nan, 2.0, 3.0, nan]))) == [(0, 2), (2, 4), (5, 6)]
+    assert list(gaps(np.array([1.0, 2.0]))) == []
+    assert list(gaps(np.full(3, nan))) == [(0, 2)]
 
 
 def test_names_as_labels() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from worker.pictures import Arrays
 from worker.pictures.page import SPLITS, empty, figure, finite, legend, number, plain, upright
@@ -159,7 +160,7 @@ def cuts(ax: Axes, found: Mapping[str, Relief]) -> None:
 def profile(numbers: Numbers, arrays: Arrays) -> Figure:
     """Loss and metrics along one direction, every split."""
     metrics, splits, x = numbers["metrics"], numbers["splits"], arrays["x"]
-    infinite = sum(int((~np.isfinite(arrays[f"{s}.loss"][: numbers["computed"]])).sum()) for s in splits)
+    infinite = sum(numbers["computed"] - int(np.isfinite(arrays[f"{s}.loss"]).sum()) for s in splits)
     lows = [
         f"Lowest {split} loss {number(low['lowest'])} at {number(low['at'][0])}."
         for split, low in numbers["surface"].items()
@@ -183,11 +184,20 @@ def profile(numbers: Numbers, arrays: Arrays) -> Figure:
             empty(ax)
         stop(ax, numbers["subjects"])
         if numbers["computed"] < len(x):
-            ax.axvspan(float(x[numbers["computed"]]), float(x[-1]), **UNKNOWN)
+            for start, end in gaps(curves[splits[0]]):
+                ax.axvspan(float(x[start]), float(x[end]), **UNKNOWN)
         ax.set_xlim(float(x[0]), float(x[-1]))
     legend(axes[0])
     axes[-1].set_xlabel(along(numbers, 0))
     return made
+
+
+def gaps(values: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Stretches of a curve that are not known, each from the last place before it to the first behind it."""
+    known = np.concatenate(([True], np.isfinite(values), [True]))
+    edges = np.flatnonzero(known[1:] != known[:-1]).tolist()
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        yield max(0, start - 1), min(end, len(values) - 1)
 
 
 def stop(ax: Axes, subjects: Sequence[Mapping[str, Any]]) -> None:

@@ -47,12 +47,11 @@ class Relief:
 
     @classmethod
     def of(cls, x: Values, y: Values, values: Values, computed: int, levels: Values) -> Self:
-        """The first `computed` points, row by row, are known."""
+        """So many points are known, wherever they are: what is finite, and `infinite` ones."""
         finite = np.isfinite(values)
-        done = np.arange(values.size).reshape(values.shape) < computed
         kept = np.where(finite, values, math.nan)
         cut = int((kept[finite] > levels[-1] + 1e-9 * (levels[-1] - levels[0])).sum())
-        return cls(x, y, kept, levels, cut, int((done & ~finite).sum()))
+        return cls(x, y, kept, levels, cut, computed - int(finite.sum()))
 
     @property
     def known(self) -> bool:

@@ -75,6 +75,8 @@ def missing(numbers: Numbers, infinite: int) -> Iterator[str]:
     """What a picture lacks."""
     points, computed = numbers["points"], numbers["computed"]
     if computed < points:
-        yield f"PARTIAL: {computed:,} of {points:,} points were computed; what is hatched or left out is not known."
+        part = numbers.get("part")
+        what = f"PART {part['number']} OF {part['of']}" if part else "PARTIAL"
+        yield f"{what}: {computed:,} of {points:,} points were computed; what is hatched or left out is not known."
     if infinite:
         yield f"{infinite:,} values are no finite number; they are hatched or left out."

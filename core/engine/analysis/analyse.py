@@ -3,21 +3,24 @@
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from core.engine.analysis.desk import FORMAT, Desk, Interrupted, Tensors
-from core.engine.analysis.subject import open_subjects
+from core.engine.analysis.results import Result, open_results
+from core.engine.analysis.subject import Subject, open_subjects
 from core.engine.checkpoint import WEIGHTS, seal, write_bytes
 from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, out_of_memory
+from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
 
 Arrays = dict[str, NDArray[Any]]
@@ -55,15 +58,15 @@ def _analyse(
     assignment: AnalysisAssignment, observer: Observer, draw: Draw | None, clock: Callable[[], float]
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
-    subjects = open_subjects(assignment.sources, assignment.plan, device, spec.examples)
+    given, parameters = _given(assignment, device)
     environment = about(device, assignment.plan)
     desk = Desk(assignment, observer, environment, clock)
     kind = import_module(spec.implementation)
     faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
-    observer.emit(Started(desk.done, subjects[0].network.weights.numel(), {**environment, **faithful}))
+    observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
     request = None
     try:
-        tensors: Tensors = kind.explore(spec, subjects, desk)
+        tensors: Tensors = kind.explore(spec, given, desk)
     except Interrupted as interrupted:
         request, tensors = interrupted.request, desk.tensors
     progress = asdict(desk.progress())
@@ -71,7 +74,7 @@ def _analyse(
         return Ended("stopped", None, {}, None, progress)
     if request == "cancel" and not tensors:
         return Ended("cancelled", "cancelled", {}, None, progress)
-    numbers = {"partial": request == "cancel", **kind.report(spec, subjects, tensors)}
+    numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
     facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
     if request == "cancel":  # there is little time: first what matters
@@ -82,6 +85,15 @@ def _analyse(
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
+
+
+def _given(assignment: AnalysisAssignment, device: torch.device) -> tuple[Sequence[Subject] | Sequence[Result], int]:
+    """What it looks at, and how many weights that has."""
+    if isinstance(assignment.spec, ResultsSpec):
+        results = open_results(assignment.readings)
+        return results, int(results[0].numbers["parameters"])
+    subjects = open_subjects(assignment.sources, assignment.plan, device, assignment.spec.examples)
+    return subjects, subjects[0].network.weights.numel()
 
 
 def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume, seal, write_tensor_files
-from core.engine.events import CheckpointWritten, Observer, Progress, StopRequest
+from core.engine.events import CheckpointWritten, Log, Observer, Progress, StopRequest
 from core.recipe.assignment import AnalysisAssignment
 
 KEEP_SECONDS: Final = 20.0
@@ -68,8 +68,12 @@ class Desk:
 
     def progress(self) -> Progress:
         """Where it stands."""
-        share = self.done / self.total if self.total else 0.0
+        share = self.done / self.total if self.total else float(self.total == 0)
         return Progress(self.done, self.total, 0, None, share, None, None)
+
+    def warn(self, message: str) -> None:
+        """Something that whoever reads the result should know."""
+        self._observer.emit(Log("warning", message))
 
     def _write(self) -> None:
         self._folders += 1

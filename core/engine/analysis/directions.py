@@ -9,6 +9,7 @@ from core.engine.determinism import stream
 from core.engine.networks.network import Network, undecayed
 from core.recipe.analyses.surface import Ignore, Norm
 
+PRINTS = 4
 FLAT = 1e-6  # of the longest: what is shorter is rounding, and no direction
 
 
@@ -96,6 +97,16 @@ def cosine(directions: Tensor) -> Tensor:
     """Of the angle between two directions, in double."""
     first, second = torch.nn.functional.normalize(directions.double(), dim=1)
     return torch.dot(first, second)
+
+
+def fingerprint(vectors: Tensor) -> Tensor:
+    """What tells whether vectors (n, P) are the same, to the bit or to rounding: float64 (n, 4), products with fixed
+    ones that look like noise.
+    """
+    places = torch.arange(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    # Sines of squares: no direction that anybody takes is square to all of them.
+    fixed = torch.stack([torch.sin((places + 1).square() * (number + 1) * 0.7) for number in range(PRINTS)])
+    return vectors.double() @ fixed.T
 
 
 def grid(stretch: tuple[float, float], steps: int) -> Tensor:

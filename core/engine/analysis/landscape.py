@@ -11,6 +11,7 @@ from core.engine.analysis.desk import Desk, Tensors
 from core.engine.analysis.directions import (
     around,
     between,
+    fingerprint,
     grid,
     normalised,
     principal,
@@ -32,7 +33,8 @@ def explore(spec: Landscape, subjects: Sequence[Subject], desk: Desk) -> Tensors
 
     `centre` (splits, metrics) is what the weights themselves give with the statistics that they have, `norms` (A,) and
     `cosine` () are of the directions, `at` (subjects, A) and `off` (subjects,) say where the subjects stand and how far
-    from the plane; eigenvectors have their `eigenvalues` (A,).
+    from the plane; eigenvectors have their `eigenvalues` (A,). A part has the `fingerprint` (1 + A, 4) of weights and
+    directions, by which an assembly knows that parts fit.
     """
     first = subjects[0]
     judge = Judge.of(first, spec.splits, reestimate=spec.batch_norm() == "reestimate")
@@ -42,8 +44,9 @@ def explore(spec: Landscape, subjects: Sequence[Subject], desk: Desk) -> Tensors
     plane = Plane(first.network.values.clone(), directions, tuple(grid(each, spec.steps_each()) for each in ranges))
     tensors = {**facts(judge, plane), **blank(judge, plane.shape), "centre": judge.own(), "at": at, "off": off}
     tensors |= {} if values is None else {"eigenvalues": values}
+    tensors |= {"fingerprint": fingerprint(torch.cat([plane.origin[None], directions]))} if spec.part else {}
     tensors |= desk.found
-    survey(judge, plane, desk, tensors)
+    survey(judge, plane, desk, tensors, part=spec.part)
     return tensors
 
 
@@ -77,6 +80,7 @@ def report(spec: Landscape, subjects: Sequence[Subject], tensors: Tensors) -> di
         "ignore": spec.ignore if spec.directions == "random" else "nothing",
         "seed": spec.seed,
         "eigenvalues": None if values is None else values.tolist(),
+        "part": spec.part.dump() if spec.part else None,
         **caption(first, spec.splits, spec.batch_norm(), tensors),
         "centre": by_name(first, spec.splits, tensors["centre"]),
         "subjects": standing(subjects, tensors["at"], tensors["off"]),

@@ -13,6 +13,7 @@ from core.engine.analysis.directions import cosine
 from core.engine.analysis.many import Judge
 from core.engine.analysis.subject import Subject, measured
 from core.recipe.analyses import Split
+from core.recipe.analyses.landscape import Part
 from core.recipe.analyses.surface import MOST_NUMBERS, MOST_POINTS, BatchNorm
 
 AXES: Final = ("x", "y")
@@ -72,18 +73,24 @@ def tiles(judge: Judge, plane: Plane) -> int:
     return -(-plane.points // points_in_tile(judge))
 
 
-def survey(judge: Judge, plane: Plane, desk: Desk, tensors: Tensors, before: int = 0) -> None:
+def survey(  # noqa: PLR0913, PLR0917 - what is surveyed, where that is put, and how much of it
+    judge: Judge, plane: Plane, desk: Desk, tensors: Tensors, before: int = 0, part: Part | None = None
+) -> None:
     """Fill the surfaces of `blank` in `tensors`, from the tile on at which the desk stands; `before` others came first.
 
     `computed` () counts points: what is not a number there is not known, elsewhere it is what the loss is.
-    The tiles of a plane are always the same ones, so that each is the same to the last bit whoever began.
+    The tiles of a plane are always the same ones, so that each is the same to the last bit whoever began, or does it.
+    Those of a part lie all over the plane; it has none where there are more parts than tiles.
     """
     size, count = points_in_tile(judge), tiles(judge, plane)
-    for tile in range(max(0, desk.done - before), count):
+    own = range(part.number - 1, count, part.of) if part else range(count)
+    for done, tile in list(enumerate(own, 1))[max(0, desk.done - before) :]:
         first, last = tile * size, min((tile + 1) * size, plane.points)
         note(judge, tensors, slice(first, last), judge.judged(plane.weights(first, last)))
-        tensors["computed"].fill_(last)
-        desk.keep(before + tile + 1, before + count, tensors)
+        tensors["computed"].add_(last - first)
+        desk.keep(before + done, before + len(own), tensors)
+    if not own:
+        desk.keep(before, before, tensors)
 
 
 def facts(judge: Judge, plane: Plane) -> Tensors:

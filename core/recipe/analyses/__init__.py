@@ -4,8 +4,9 @@ from typing import Annotated, get_args
 
 from pydantic import Field, TypeAdapter
 
+from core.recipe.analyses.assembly import Assembly
 from core.recipe.analyses.average import Average
-from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.base import AnalysisSpec, AnyAnalysis, ResultsSpec, Split
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
 from core.recipe.analyses.gradient_noise import GradientNoise
@@ -24,12 +25,13 @@ Analysis = Annotated[
     | Sharpness
     | CriticalPoint
     | LrRange
-    | GradientNoise,
+    | GradientNoise
+    | Assembly,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
 
-def kinds() -> dict[str, type[AnalysisSpec]]:
+def kinds() -> dict[str, type[AnyAnalysis]]:
     """Kind -> class."""
     members = get_args(get_args(Analysis)[0])
     return {str(each.model_fields["kind"].default): each for each in members}
@@ -40,4 +42,4 @@ def read_analysis(text: str | bytes) -> Analysis:
     return TypeAdapter[Analysis](Analysis).validate_json(text)
 
 
-__all__ = ["Analysis", "AnalysisSpec", "Split", "kinds", "read_analysis"]
+__all__ = ["Analysis", "AnalysisSpec", "AnyAnalysis", "ResultsSpec", "Split", "kinds", "read_analysis"]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,9 +20,8 @@ MOST_WORK = 1e15  # multiply-adds: a day of one CPU core, and minutes of a GPU
 MOST_MEMORY = 8 * 2**30  # bytes
 
 
-class AnalysisSpec(Spec):
-    """What is looked at: one `job` (its averaged weights if it has some, else the best, else the last; or the `weights`
-    named), one `checkpoint`, or several `checkpoints`. `kind` picks the analysis.
+class AnyAnalysis(Spec):
+    """What every analysis has, whatever it looks at: jobs (AnalysisSpec), or what analyses have found (ResultsSpec).
 
     A new one is a file beside its siblings, a line in their `__init__`, and the module that does it.
     """
@@ -31,26 +30,46 @@ class AnalysisSpec(Spec):
     paper: ClassVar[str | None] = None
     implementation: ClassVar[str]
     """The module of the engine with `explore` and `report`."""
+    deterministic: ClassVar[bool] = True
+    max_retries: ClassVar[int] = 0
+
+    kind: str
+    name: Name | None = None
+    resources: Resources = Resources()
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
+
+    @abstractmethod
+    def problems(self, subjects: Sequence[Any]) -> Iterator[FieldProblem]:
+        """What makes no sense for what it looks at, each by what it was asked to be."""
+
+
+class ResultsSpec(AnyAnalysis):
+    """Reads the results of `analyses` that have succeeded; these looked at the same weights."""
+
+    analyses: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^an_[0-9a-z]{26}$")], ...], Field(min_length=2, max_length=64)
+    ]
+
+
+class AnalysisSpec(AnyAnalysis):
+    """What is looked at: one `job` (its averaged weights if it has some, else the best, else the last; or the `weights`
+    named), one `checkpoint`, or several `checkpoints`. `kind` picks the analysis.
+    """
+
     takes: ClassVar[Literal["weights", "run", "recipe"]] = "weights"
     """Single weights; all that a run has kept on its way, in order; or how a job trains, from its start."""
     fewest: ClassVar[int] = 1
     most: ClassVar[int] = 1
     alike: ClassVar[bool] = True
     """Whether all the weights have to be of one architecture."""
-    deterministic: ClassVar[bool] = True
-    max_retries: ClassVar[int] = 0
 
-    kind: str
-    name: Name | None = None
     job: Annotated[str, Field(pattern=r"^job_[0-9a-z]{26}$")] | None = None
     weights: Weights | None = None
     checkpoint: Annotated[str, Field(pattern=r"^ckpt_[0-9a-z]{26}$")] | None = None
     checkpoints: Annotated[tuple[Start, ...], Field(min_length=1, max_length=64)] | None = None
     examples: Examples | None = None
     seed: Seed = 0
-    resources: Resources = Resources()
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
@@ -20,12 +20,28 @@ from core.recipe.analyses.surface import (
     stacked_bytes,
     too_few_to_normalise,
 )
-from core.recipe.component import refuse
+from core.recipe.component import Spec, refuse
 from core.recipe.spec import JobSpec
 
 Directions = Literal["random", "pca", "between", "eigen"]
 STEPS = {1: 51, 2: 21}
 FOR_EIGENVECTORS = 4 * 80  # passes over the train part: that many products, at most
+
+MOST_PARTS: Final = 64
+
+
+class Part(Spec):
+    """One share of a grid, as large as the `of` - 1 others: every `of`-th of its tiles, from the `number`-th on."""
+
+    number: Annotated[int, Field(ge=1, le=MOST_PARTS)]
+    of: Annotated[int, Field(ge=1, le=MOST_PARTS)]
+
+    @model_validator(mode="after")
+    def among_them(self) -> Self:
+        """Raises when there are not so many parts."""
+        if self.number > self.of:
+            raise refuse(FieldProblem("/number", f"there is no part {self.number} of {self.of}", "parts count from 1"))
+        return self
 
 
 class Landscape(AnalysisSpec):
@@ -41,6 +57,9 @@ class Landscape(AnalysisSpec):
     more than what the checkpoints cover. Two random directions are nearly square to each other, not quite: their cosine
     is told. Batch norm keeps its statistics, but for other checkpoints' weights they are wrong: `between` and `pca`
     estimate them again at every point.
+
+    With `part` it computes its share alone, so that several workers share one surface; an `assembly` puts the parts
+    together.
     """
 
     summary: ClassVar[str] = "The loss around weights as a curve or a surface, filter-normalised."
@@ -57,6 +76,7 @@ class Landscape(AnalysisSpec):
     steps: Steps | None = None
     splits: Splits = ("train",)
     bn: BatchNorm | None = None
+    part: Part | None = None
 
     @model_validator(mode="after")
     def right_number(self) -> Self:
@@ -104,7 +124,8 @@ class Landscape(AnalysisSpec):
 
     def passes(self, subject: JobSpec) -> float:
         before = FOR_EIGENVECTORS * self.examples_of(subject) if self.directions == "eigen" else 0
-        return before + self.points() * seen(self, self.splits, self.batch_norm(), subject)
+        share = 1 / self.part.of if self.part else 1.0
+        return before + share * self.points() * seen(self, self.splits, self.batch_norm(), subject)
 
     def memory(self, subject: JobSpec) -> float:
         """Directions and moves in double; a value for each point, split and metric; the weights of some points."""

@@ -1,0 +1,99 @@
+"""The parts of a landscape put together; see core.recipe.analyses.assembly."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.results import Result
+from core.engine.analysis.survey import AXES, extremes
+from core.engine.failure import EngineError
+from core.recipe.analyses.assembly import Assembly
+
+SAME: Final = ("fingerprint", *AXES)
+"""What says where a landscape is: equal in all parts, but for rounding."""
+CLOSE: Final = 1e-3  # of the largest: far from what rounding does, far from another direction
+REMEDY: Final = "Compute this part again, where the first one was computed."
+
+
+def explore(spec: Assembly, results: Sequence[Result], desk: Desk) -> Tensors:
+    """The arrays of the whole landscape. What no surface holds is that of the first part."""
+    parts = in_order(results)
+    first, surfaces = parts[0], surfaces_of(parts[0].numbers)
+    tensors = {name: each.clone() for name, each in first.arrays.items() if name != "fingerprint"}
+    tensors |= {name: torch.full_like(tensors[name], math.nan) for name in surfaces}
+    tensors["computed"] = torch.zeros_like(tensors["computed"])
+    tensors |= desk.found
+    for place, part in enumerate(parts[desk.done :], desk.done + 1):
+        if not fits(first, part):
+            desk.warn(f"{part.label} was computed where numbers are rounded in another way than for {first.label}")
+        for name in surfaces:
+            lay(tensors[name], part.arrays[name], part.label)
+        tensors["computed"] += part.arrays["computed"]
+        desk.keep(place, len(parts), tensors)
+    if int(tensors["computed"]) != first.numbers["points"]:
+        raise EngineError(
+            "engine_error", "these parts do not cover the landscape", "Compute all parts with one release."
+        )
+    return tensors
+
+
+def in_order(results: Sequence[Result]) -> list[Result]:
+    """The parts by their numbers."""
+    return sorted(results, key=lambda each: int(each.numbers["part"]["number"]))
+
+
+def surfaces_of(numbers: Mapping[str, Any]) -> list[str]:
+    """The arrays whose cells the parts share."""
+    return [f"{split}.{metric}" for split in numbers["splits"] for metric in numbers["metrics"]]
+
+
+def fits(first: Result, part: Result) -> bool:
+    """Whether a part is of the same landscape to the last bit; False where they differ by rounding.
+
+    Raises:
+        EngineError: it is of another one.
+    """
+    if {name: each.shape for name, each in part.arrays.items()} != {n: e.shape for n, e in first.arrays.items()}:
+        raise EngineError("engine_error", f"{part.label} holds other arrays than {first.label}", REMEDY)
+    for name in SAME:
+        if name in first.arrays and not _close(first.arrays[name], part.arrays[name]):
+            raise EngineError("engine_error", f"{part.label} has other directions than {first.label}", REMEDY)
+    own = {*surfaces_of(first.numbers), "computed"}
+    return all(
+        torch.equal(_bits(each), _bits(part.arrays[name])) for name, each in first.arrays.items() if name not in own
+    )
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    """Row by row, by what is largest there."""
+    return bool(((ours - theirs).abs() <= CLOSE * ours.abs().amax(-1, keepdim=True)).all())
+
+
+def lay(whole: Tensor, part: Tensor, label: str) -> None:
+    """Put a part's cells where the whole has none. A cell that was not computed is the one NaN that torch writes, so
+    that one whose loss is not a number stays what it is, to the bit.
+    """
+    blank = _bits(torch.tensor(math.nan, dtype=torch.float64))
+    known, theirs = _bits(whole), _bits(part)
+    if bool(((known != blank) & (theirs != blank)).any()):
+        raise EngineError(
+            "engine_error", f"{label} holds points of another part", "Compute all parts with one release."
+        )
+    known.copy_(torch.where(theirs != blank, theirs, known))
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Float64 as the integers that they are in memory, which tell one NaN from another; integers as they are."""
+    return values.view(torch.int64) if values.dtype == torch.float64 else values
+
+
+def report(spec: Assembly, results: Sequence[Result], tensors: Tensors) -> dict[str, Any]:
+    """What the whole landscape says: as its parts do, but for what depends on all points."""
+    numbers = {name: each for name, each in in_order(results)[0].numbers.items() if name != "partial"}
+    axes = [tensors[name] for name in AXES if name in tensors]
+    surface = {split: extremes(tensors[f"{split}.loss"], axes) for split in numbers["splits"]}
+    return numbers | {"part": None, "computed": int(tensors["computed"]), "surface": surface}

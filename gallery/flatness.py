@@ -166,11 +166,13 @@ def swa_is_flatter(runs: Runs) -> Seen:
         values = measured(jobs, "lambda_max", WEIGHTS)
         won = lower(values, *WEIGHTS[:2])
         means = [fmean(values[name]) for name in WEIGHTS]
-        told.append((data, means, won))
+        noise = measured(jobs, "filter_noise", WEIGHTS)
+        told.append((data, means, won, [fmean(noise[name]) for name in WEIGHTS], lower(noise, *WEIGHTS[:2])))
         table += [(data, *row) for row in rows_of(jobs, WEIGHTS)]
     words = "; ".join(
-        f"{data}: largest curvature {means[0]:.3g} against {means[1]:.3g} (means), lower in {share(won)}"
-        for data, means, won in told
+        f"{data}: largest curvature {means[0]:.3g} against {means[1]:.3g} (means), lower in {share(won)}, rise under "
+        f"filter noise {rises[0]:.3g} against {rises[1]:.3g}, lower in {share(less)}"
+        for data, means, won, rises, less in told
     )
     noisy = told[0][1]
     return Seen(words, noisy[0] < noisy[1], (("train set", "weights", *HEAD), *table))
@@ -211,9 +213,9 @@ CLAIMS = (
     Claim(
         "batch-and-flatness",
         "Small batches end in flatter minima",
-        "Two runs that differ in the size of their batches are stopped at the same train loss. Around the weights that "
-        "the small batch found, the loss curves less, by three measures that are not the same. A job's target is a "
-        "loss on examples held out, never a train loss; so every run keeps checkpoints on its way, and the one whose "
+        "Two runs that differ in the size of their batches are compared at the same train loss. Around the weights "
+        "that the small batch found, the loss curves less, by three measures that are not the same. A job's target is "
+        "a loss on examples held out, never a train loss; so every run keeps checkpoints on its way, and the one whose "
         f"train loss is nearest to {LOSS} is taken. The rate is the same in both, and the next entry says why that "
         "matters.",
         "perceptron, 128 and 128 hidden units, on 400 digits; SGD at rate 0.1 without momentum; curvatures of the "
@@ -233,8 +235,8 @@ CLAIMS = (
     Claim(
         "rate-and-flatness",
         "A larger rate does the same",
-        "The full batch at four times the rate ends in a minimum that is flatter than that of the small batch. So a "
-        "flat minimum is no mark of a small batch, and whoever compares the flatness of two recipes may be comparing "
+        "Here the full batch at four times the rate ends in a minimum that is flatter than that of the small batch. So "
+        "a flat minimum is no mark of a small batch, and whoever compares the flatness of two recipes may be comparing "
         "their rates. Descent cannot settle where the curvature is above 2 over the rate, which is 20 at rate 0.1 and "
         "5 at rate 0.4; both full batches stay below that here.",
         "the jobs of the entry above, at the same train loss",
@@ -272,9 +274,10 @@ CLAIMS = (
         "swa-flatter",
         "The average of weights is flatter than a decayed run",
         "SWA averages weights at a rate that does not decay, and the mean of places around a valley lies nearer to its "
-        "middle. That is asserted of the mean over the seeds, and with wrong labels, not of single runs. The train "
-        "losses are not equal, and where all labels are right they are so near 0 that curvature mostly tells how far "
-        "the loss has fallen.",
+        "middle. That is asserted of the largest curvature alone, of its mean over the seeds, and with wrong labels. "
+        "The rise under filter noise, which is blind to the scale of the weights, hardly tells the two apart. Nor are "
+        "the train losses equal: SWA's is the lower, and curvature falls with the loss, so that the average may be "
+        "flat because it is low.",
         "convolutional network with batch norm, 8 and 16 channels, on 300 digits; SGD at rate 0.1, momentum 0.9, batch "
         "32, 30 epochs; a cosine to 0, or until epoch 18 and then SWA at rate 0.05; statistics of batch norm as they "
         "are stored",
@@ -304,7 +307,8 @@ CLAIMS = (
         also_tried=(
             "64 hidden units with momentum 0.9, 100 epochs, seeds 0 to 2: without SAM and at rho 0.05 the network then "
             "knows the wrong labels by heart (train loss 0.002) and all is flat; at rho 0.2 it does not yet, and is "
-            "the sharpest in 3/3. Two layers of 128, 30 epochs, seeds 0 and 1: in that order in 2/2"
+            "the sharpest in 3/3. Two layers of 128 for 30 epochs, and one for 40 and for 80, seeds 0 and 1: in that "
+            "order in 2/2 each"
         ),
         looks=(Look("sharpness", rhos),),
     ),

@@ -97,8 +97,8 @@ def sharp_and_flat(runs: Runs) -> Seen:
     triangles = [ends[f"cyclic-from-{start}"] for start in ("1.55", *STARTS)]
     wide = [share([abs(end - FLAT) < 0.01 for end in found]) for found in (cycles, triangles)]
     words += (
-        f"; from 1.55, {', '.join(STARTS)} cosine cycles from 0.2 end in the wide minimum in {wide[0]}, straight "
-        f"ones between 0.005 and 0.2 in {wide[1]}"
+        f"; from 1.55, {', '.join(STARTS)} cosine cycles from 0.2 end in the wide minimum in {wide[0]}, "
+        f"triangles between 0.005 and 0.2 in {wide[1]}"
     )
     holds = abs(ends["lr-0.044"] - SHARP) < 0.001 and bounce[0] < 1e-4 and bounce[1] > 0.01
     head = ("rate", "constant: ends at x =", "three cosine cycles from there to 0: ends at x =")

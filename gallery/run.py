@@ -204,11 +204,11 @@ wrong: those are one draw for all seeds, so "in every seed" says nothing about o
 nats. "Train loss" is the mean over an epoch, measured while the weights change.
 
 The shape of the landscape around trained weights is asked of the service as anybody would ask it, with
-`POST /v1/analyses`; each entry's `looks` in its Python file say with what. Sharpness is that of the train loss in
-evaluation mode, without weight decay.
+`POST /v1/analyses`; flatness.py, surfaces.py and averages.py hold what was asked. Sharpness is that of the train loss
+in evaluation mode, without weight decay, and the train losses beside it are of the very weights that were looked at.
 
-This page was written by `make gallery`: {counts[0]} jobs and {counts[1]} analyses in {seconds / 60:.0f} minutes on
-{os.cpu_count()} cores.
+This page was written by `make gallery`: {counts[0]} jobs and {counts[1]} analyses in {seconds / 60:.0f}
+minutes on {os.cpu_count()} cores.
 """
     return "\n".join([head, *parts])
 

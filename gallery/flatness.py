@@ -275,9 +275,9 @@ CLAIMS = (
         "The average of weights is flatter than a decayed run",
         "SWA averages weights at a rate that does not decay, and the mean of places around a valley lies nearer to its "
         "middle. That is asserted of the largest curvature alone, of its mean over the seeds, and with wrong labels. "
-        "The rise under filter noise, which is blind to the scale of the weights, hardly tells the two apart. Nor are "
-        "the train losses equal: SWA's is the lower, and curvature falls with the loss, so that the average may be "
-        "flat because it is low.",
+        "The rise under filter noise, which is blind to the scale of the weights, says the opposite there, if by "
+        "little. Nor are the train losses equal: SWA's is the lower, and curvature falls with the loss, so that the "
+        "average may be flat because it is low.",
         "convolutional network with batch norm, 8 and 16 channels, on 300 digits; SGD at rate 0.1, momentum 0.9, batch "
         "32, 30 epochs; a cosine to 0, or until epoch 18 and then SWA at rate 0.05; statistics of batch norm as they "
         "are stored",

@@ -182,7 +182,7 @@ CLAIMS = (
         "connected-minima",
         "Minima of different seeds are connected by a curve",
         "Between the ends of two runs that differ in their seeds the straight line goes over a barrier. A bent line, "
-        "whose middle was trained to lie low, leads from one to the other at their own level. Most of the straight "
+        "whose middle was trained to lie low, leads from one to the other without one. Most of the straight "
         "line's barrier is thought to come from hidden units that stand in another order (Entezari et al. 2022), so it "
         "does not say that the two are different kinds of minima.",
         "the last weights of the jobs with batch 16 of the entry on small batches, seeds 0 and 1, 2 and 3 and so on; a "

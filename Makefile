@@ -14,7 +14,7 @@ test:
 	@scripts/test
 
 test-matrix:
-	@scripts/test -m matrix
+	@scripts/test-matrix
 
 fuzz:
 	@scripts/fuzz

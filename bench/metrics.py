@@ -1,24 +1,27 @@
 """Points into the database and charts out of it: how many a second, and how long a chart of a long run takes.
 
-python -m bench.metrics [--points 2000000] [--chart 1000000,10000000] [--postgresql URL]
+python -m bench.metrics [--points 1000000] [--chart 1000000,10000000]
 
 The product's own fenced write, chunks of 1,000 points, 64 of them a transaction, as a worker's recorder does it with a
 busy runner. Afterwards the first tenth is written ten times more: there must still be one point for each step. The
-charts have 500 points with every extreme in them. On SQLite, and on PostgreSQL where its URL is given.
+charts have 500 points with every extreme in them. On SQLite, and on PostgreSQL with settings of its own (fsync on).
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
 from core.db.migrate import upgrade
 from core.db.session import Database, open_database
 from core.jobs.fence import Fence
 from core.jobs.metrics import CHUNK_POINTS, Chunk, Points, record_points, series
 from tests.support.jobs import running
+from tests.support.postgres import Cluster, server_binaries
 
 NAME = "train.loss"
 TOGETHER = 64  # chunks in a transaction
@@ -84,15 +87,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--chart", default="1000000,10000000")
-    parser.add_argument("--postgresql", help="the URL of an empty database")
     options = parser.parse_args()
     charts = [int(word) for word in options.chart.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         print("SQLite")
         measure(f"sqlite:///{folder}/basin.db", options.points, charts)
-    if options.postgresql:
+    folder = tempfile.mkdtemp(prefix="basin-pg-")
+    cluster = Cluster(Path(folder), server_binaries(), settings=())
+    try:
+        cluster.start()
         print("PostgreSQL")
-        measure(options.postgresql, options.points, charts)
+        measure(cluster.url, options.points, charts)
+    finally:
+        cluster.crash()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """JSON in and out: strict about what comes in, honest about NaN and infinities in what goes out."""
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import NoReturn
 from fastapi.responses import Response
 
 from core.errors import FieldProblem, InvalidRequest
+from core.finite import in_json
 
 MOST_VALUES = 20_000  # of a document, all levels together; a job has a hundred
 MOST_KEYS = 1_000  # of its objects together; each unknown one would be compared with all known ones, for a hint
@@ -17,7 +17,6 @@ DEEPEST = 64  # levels of nesting; a job has five
 
 _ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _STRANGE = re.compile("[\0\ud800-\udfff]")
-_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
 class MalformedError(Exception):
@@ -37,7 +36,7 @@ def render(value: object) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(in_json(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode(errors="replace")  # a problem may quote what no UTF-8 can hold
 
 
@@ -125,13 +124,3 @@ def _inside(value: object) -> Iterable[object]:
 
 def _escape(key: str) -> str:
     return key.encode("utf-8", "replace").decode().replace("~", "~0").replace("/", "~1")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value

@@ -4,7 +4,6 @@ All times are seconds since 1970 by the database's own clock, as floating point.
 """
 
 import json
-import math
 from typing import Any
 
 from sqlalchemy import (
@@ -24,18 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from core.finite import in_json
 from core.lifecycle import Desired, Status
-
-
-def plain(value: Any) -> Any:
-    """The value with infinities and NaN as the strings that the HTTP contract gives them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")  # noqa: PLR0124 - NaN
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 class Json(TypeDecorator[Any]):
@@ -50,7 +39,7 @@ class Json(TypeDecorator[Any]):
         try:
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
         except ValueError:
-            return json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
+            return json.dumps(in_json(value), separators=(",", ":"), allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)

@@ -1,6 +1,6 @@
 """What the commands do, once their options are read. Kept apart from `cli`, so that `--help` loads none of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -216,16 +216,7 @@ def edit(session: Session, job_id: str, changes: dict[str, Any], metadata: Seque
 
 def delete(session: Session, job_ids: Sequence[str]) -> int:
     """Deletes jobs that have ended; each that cannot be is an error, the others are deleted all the same."""
-    failed = 0
-    with session.client() as client:
-        for job_id in job_ids:
-            try:
-                client.delete(job_id)
-            except BasinError as error:
-                failed = refused(job_id, error)
-            else:
-                screen.say(f"{job_id}  deleted", stderr=session.json)
-    return failed
+    return one_by_one(session, job_ids, Client.delete, "deleted")
 
 
 def pin(session: Session, checkpoint_ids: Sequence[str]) -> int:
@@ -249,15 +240,20 @@ def pin(session: Session, checkpoint_ids: Sequence[str]) -> int:
 
 def unpin(session: Session, checkpoint_ids: Sequence[str]) -> int:
     """Takes pins away, as above."""
+    return one_by_one(session, checkpoint_ids, Client.unpin, "unpinned")
+
+
+def one_by_one(session: Session, ids: Sequence[str], deed: Callable[[Client, str], object], done: str) -> int:
+    """Does the same to each of several, and says so; the exit code."""
     failed = 0
     with session.client() as client:
-        for checkpoint_id in checkpoint_ids:
+        for each in ids:
             try:
-                client.unpin(checkpoint_id)
+                deed(client, each)
             except BasinError as error:
-                failed = refused(checkpoint_id, error)
+                failed = refused(each, error)
             else:
-                screen.say(f"{checkpoint_id}  unpinned", stderr=session.json)
+                screen.say(f"{each}  {done}", stderr=session.json)
     return failed
 
 

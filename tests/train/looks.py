@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.db.tables import plain
 from core.engine.analysis.analyse import Draw, analyse
 from core.engine.events import CheckpointWritten, Ended
+from core.finite import in_json
 from core.recipe.analyses import Analysis, read_analysis
 from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
 from core.recipe.data import DataSpec
@@ -91,7 +91,7 @@ def reading(found: Looked, label: str) -> Reading:
         each for each in found.watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"
     )
     spec = read_analysis(json.dumps(written.manifest["analysis"]))
-    numbers = json.loads(json.dumps(plain(found.ended.results), allow_nan=False))
+    numbers = json.loads(json.dumps(in_json(found.ended.results), allow_nan=False))
     return Reading(label=label, spec=spec, numbers=numbers, data=data_of(written))
 
 

@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
 }
 FULL = {"batch_size": "full", "epochs": 24}
-STOPS = 34  # of each of six recipes: more than 200
+STOPS = 50
 
 
 @pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RECIPES.items()])

@@ -1,7 +1,6 @@
 """One analysis from its assignment to its result."""
 
 import io
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, out_of_memory
+from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
 
@@ -114,15 +114,6 @@ def _result(
     manifest = {"format": FORMAT, "kind": "result", "job": assignment.job, "epoch": 0, "files": files, **facts}
     sealed = seal(folder, files, manifest)
     return CheckpointWritten("result", step, 0, str(folder), sealed, {}, manifest, resumable=False)
-
-
-def in_json(value: Any) -> Any:
-    """The value with NaN and infinities as the words for them: JSON has no such numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {name: in_json(each) for name, each in value.items()}
-    return [in_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def npz(arrays: Arrays) -> bytes:

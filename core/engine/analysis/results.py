@@ -1,20 +1,18 @@
 """What an analysis reads that puts others' results together: their numbers and arrays."""
 
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
 from core.engine.analysis.desk import Tensors
 from core.engine.failure import EngineError
+from core.finite import numeric
 from core.recipe.analyses import Analysis
 from core.recipe.assignment import Reading
-
-WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,3 @@ def _arrays(reading: Reading) -> Tensors:
     except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         message = f"the arrays of {reading.label} cannot be read: {error}"
         raise EngineError("engine_error", message, "Compute this one again.") from error
-
-
-def numeric(value: Any) -> Any:
-    """Numbers as they were before they were written as JSON, which has words where they are not finite."""
-    if isinstance(value, str):
-        return WORDS.get(value, value)
-    if isinstance(value, dict):
-        return {name: numeric(each) for name, each in value.items()}
-    return [numeric(each) for each in value] if isinstance(value, list) else value

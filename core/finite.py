@@ -1,0 +1,24 @@
+"""Numbers for which JSON has no words: NaN and the infinities are strings wherever numbers are written as JSON."""
+
+import math
+from typing import Any, Final
+
+WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def in_json(value: Any) -> Any:
+    """The value with each of these as the string that the HTTP contract gives it; tuples become lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {str(name): in_json(each) for name, each in value.items()}
+    return [in_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def numeric(value: Any) -> Any:
+    """The inverse: those strings are numbers again."""
+    if isinstance(value, str):
+        return WORDS.get(value, value)
+    if isinstance(value, dict):
+        return {name: numeric(each) for name, each in value.items()}
+    return [numeric(each) for each in value] if isinstance(value, list) else value

@@ -91,6 +91,17 @@ def test_what_it_looks_at_stays_until_it_has_ended(db: Database) -> None:
     assert found[0].job_id == first
 
 
+def test_a_recipe_that_it_will_train_by_stays_too(db: Database) -> None:
+    """It looks at no checkpoint; without the job there would be nothing to do."""
+    known = trained(db)
+    chosen = asked(db, kind="lr_range", job=known)
+    with pytest.raises(Conflict) as refused:
+        delete_job(db, OWNER, known)
+    assert refused.value.extra["needed_by"] == chosen
+    cancel(db, OWNER, chosen)
+    delete_job(db, OWNER, known)
+
+
 def test_retention_passes_over_what_it_looks_at(db: Database) -> None:
     fence = running(db)
     for step in (1, 2):

@@ -78,6 +78,16 @@ def test_giving_back_follows_the_owners_wish(db: Database, desired: str, goes_to
         assert get_job(db, OWNER, fence.job_id).stop_reason == "cancelled"
 
 
+def test_who_is_given_back_stands_where_its_checkpoint_stands(db: Database) -> None:
+    """What a beat told before may be a second old; without a word about it, that stays."""
+    fence = running(db)
+    beat(db, fence, lease_seconds=LEASE, progress={"step": 7, "steps": 10})
+    give_back(db, fence, cause="pause", lost=False, max_losses=3, progress={"step": 9, "steps": 10})
+    assert state_of(db, fence.job_id)["progress"] == {"step": 9, "steps": 10}
+    give_back(db, again(db), cause="killed", lost=True, max_losses=3)
+    assert state_of(db, fence.job_id)["progress"] == {"step": 9, "steps": 10}
+
+
 def test_three_losses_without_a_checkpoint_fail_the_job(db: Database) -> None:
     fence = running(db)
     assert give_back(db, fence, cause="the runner was killed", lost=True, max_losses=3) is Status.QUEUED

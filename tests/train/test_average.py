@@ -50,6 +50,32 @@ def test_of_linear_models_against_the_formulas(
     assert found["ensemble"]["train"]["loss"] <= sum(each["train"]["loss"] for each in found["members"]) / 3  # Jensen
 
 
+def test_batch_norm_of_averaged_weights_is_estimated_again(
+    run: Train, look: Look, datasets: Callable[[str | DataSpec], Path]
+) -> None:
+    """By hand: example-weighted means over the batches of the train part, whose variances are unbiased."""
+    pairs = [trained(run, model={"name": "mlp", "hidden": [8], "batch_norm": True}, seed=seed) for seed in (0, 1)]
+    found = look(pairs, kind="average").numbers
+    spec = pairs[0][0]
+    data = load_resident(spec.data, datasets(spec.data), torch.device("cpu"))
+    members = [load_file(f"{written.folder}/weights.safetensors") for _, written in pairs]
+    mean = {name: sum(each[name].double() for each in members) / 2 for name in members[0]}
+
+    def hidden(inputs: Tensor) -> Tensor:
+        return inputs.double().flatten(1) @ mean["dense0.weight"].T + mean["dense0.bias"]
+
+    train = hidden(data.train.inputs)
+    batches = torch.split(train, spec.batch())
+    assert len(batches[-1]) > 1
+    centre = sum(len(each) * each.mean(0) for each in batches) / len(train)
+    spread = sum(len(each) * each.var(0) for each in batches) / len(train)
+    scaled = (hidden(data.validation.inputs) - centre) / (spread + 1e-5).sqrt()
+    active = torch.relu(scaled * mean["dense_norm0.weight"] + mean["dense_norm0.bias"])
+    logits = active @ mean["output.weight"].T + mean["output.bias"]
+    loss = torch.nn.functional.cross_entropy(logits, data.validation.targets)
+    assert found["average"]["val"]["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
 def test_it_can_be_stopped_between_tiles_and_cancelled(run: Train, look: Look) -> None:
     """A stop leaves a checkpoint from which the same numbers come; a cancel leaves what there is, marked."""
     pairs = [trained(run, seed=seed, epochs=1) for seed in (0, 1)]

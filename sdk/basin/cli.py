@@ -294,7 +294,7 @@ def download(  # noqa: PLR0913 - as above
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Download a job's weights (safetensors).
+    """Download a job's weights (safetensors), or what an analysis found.
 
     They are checked against their SHA-256 and written whole, or not at all.
     """

@@ -81,13 +81,22 @@ def attend(session: Session, client: Client, job: Job) -> int:
     except KeyboardInterrupt:
         goes_on(session, job.id)
         return 130
-    if session.json:
+    if looks(job.id):
+        from basin.looking import page
+
+        page(session, client.analysis(job.id))
+    elif session.json:
         screen.as_json(ended.raw())
     else:
         screen.ending(ended)
         if ended.status == "succeeded":
             screen.say(f"get the weights:  {session.again(f'download {job.id}')}")
     return 0 if ended.status == "succeeded" else 1
+
+
+def looks(job_id: str) -> bool:
+    """Whether it is an analysis, which looks, and no job, which trains."""
+    return job_id.startswith("an_")
 
 
 def goes_on(session: Session, job_id: str) -> None:
@@ -148,10 +157,11 @@ def listing(session: Session, search: Search, after: str | None, limit: int) -> 
 def show(session: Session, job_id: str) -> int:
     """One job, or one analysis, with everything that is known about it."""
     with session.client() as client:
-        if job_id.startswith("an_"):
-            from basin.looking import shown
+        if looks(job_id):
+            from basin.looking import page
 
-            return shown(session, client, client.analysis(job_id), save=False)
+            page(session, client.analysis(job_id))
+            return 0
         job = client.get(job_id)
         if session.json:
             screen.as_json(job.raw())
@@ -298,7 +308,11 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def download(session: Session, job_id: str, kind: str | None, target: str | None) -> int:
-    """Writes a job's weights into a file."""
+    """Writes a job's weights into a file; of an analysis, its pictures and arrays into a folder."""
+    if looks(job_id):
+        from basin import looking
+
+        return looking.download(session, job_id, target)
     with session.client() as client:
         found = chosen(client.checkpoints(job_id), kind, job_id)
         name = f"{job_id}-{found.kind}-{found.step}.safetensors"

@@ -6,6 +6,7 @@ from typing import Any
 from basin import jobfile, screen
 from basin.client import Client
 from basin.deeds import Session, goes_on
+from basin.errors import NotThere
 from basin.follow import follow
 from basin.headlines import headline
 from basin.shapes import Analysis
@@ -41,25 +42,54 @@ def awaited(session: Session, client: Client, found: Analysis, to: str | None) -
     return shown(session, client, client.analysis(found.id), to)
 
 
-def shown(session: Session, client: Client, found: Analysis, to: str | None = None, *, save: bool = True) -> int:
+def shown(session: Session, client: Client, found: Analysis, to: str | None) -> int:
     """Its numbers on the screen and its files in a folder; 0 when it came to its end."""
-    paths = client.save(found, to or found.id) if save and found.results else ()
+    paths = saved(client, found, to)
     if session.json:
-        screen.as_json(found.raw() | {"paths": [str(path) for path in paths]})
+        screen.as_json(found.raw() | {"paths": paths})
     else:
         screen.analysis(found, headline(found))
-        screen.say(*(str(path) for path in paths))
+        screen.say(*paths)
     return 0 if found.status == "succeeded" else 1
+
+
+def page(session: Session, found: Analysis) -> None:
+    """Its numbers, and how to get its files."""
+    if session.json:
+        screen.as_json(found.raw())
+        return
+    screen.analysis(found, headline(found))
+    if found.results:
+        screen.say(f"get its pictures and arrays:  {session.again(f'download {found.id}')}")
+
+
+def download(session: Session, analysis_id: str, to: str | None) -> int:
+    """Writes its pictures and arrays into a folder, else one of its id's name."""
+    with session.client() as client:
+        found = client.analysis(analysis_id)
+        if not found.results:
+            raise NotThere(f"{analysis_id} has found nothing yet: it is {found.status}")
+        paths = saved(client, found, to)
+    if session.json:
+        screen.as_json(found.raw() | {"paths": paths})
+    else:
+        screen.say(*paths)
+    return 0
+
+
+def saved(client: Client, found: Analysis, to: str | None) -> list[str]:
+    """The files of what it has found."""
+    return [str(path) for path in client.save(found, to or found.id)] if found.results else []
 
 
 def listing(session: Session, job: str | None, limit: int) -> int:
     """The newest analyses."""
     with session.client() as client:
-        page = client.analyses(job=job, limit=limit)
+        found = client.analyses(job=job, limit=limit)
     if session.json:
-        screen.as_json(page.raw())
+        screen.as_json(found.raw())
     else:
-        screen.analyses(page)
+        screen.analyses(found)
     return 0
 
 

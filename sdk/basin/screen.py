@@ -135,7 +135,8 @@ def analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
     detail = None if found.status_detail == found.stop_reason else found.status_detail
     of = ", ".join(f"{one['job']} {one['kind'] or 'recipe'} {one['step']}" for one in found.subjects)
     lines = [("analysis", found.id), ("name", found.name), ("kind", found.kind), ("looks at", of)]
-    pairs([*lines, ("status", found.status), ("detail", detail), ("done", done(found.progress))])
+    stands = [("status", found.status), ("detail", detail), ("queue", waits(found)), ("done", done(found.progress))]
+    pairs([*lines, *stands])
     if found.error:
         say(f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else []))
     if (found.results or {}).get("partial"):
@@ -222,15 +223,21 @@ def facts(progress: Progress) -> list[str]:
     return told
 
 
+def waits(job: Job) -> str | None:
+    """Its place in the queue, while it has one."""
+    if not job.queue or job.queue.ahead is None or job.status != "queued":
+        return None
+    starts = job.queue.eta_seconds
+    soon = "" if starts is None else f"; starts in about {span(starts)}"
+    return f"{job.queue.ahead} ahead of it{soon}"
+
+
 def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
     """Everything about one job on one page."""
     reason = f" ({job.stop_reason})" if job.stop_reason else ""
     detail = None if job.status_detail == job.stop_reason else job.status_detail
     lines = [("job", job.id), ("name", job.name), ("status", f"{job.status}{reason}"), ("detail", detail)]
-    if job.queue and job.queue.ahead is not None and job.status == "queued":
-        starts = job.queue.eta_seconds
-        soon = "" if starts is None else f"; starts in about {span(starts)}"
-        lines.append(("queue", f"{job.queue.ahead} ahead of it{soon}"))
+    lines.append(("queue", waits(job)))
     whole = f"/{job.progress.steps}" if job.progress.steps else ""
     told = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *facts(job.progress)]
     lines.append(("progress", "  ".join(word for word in told if word)))

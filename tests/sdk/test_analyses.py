@@ -112,6 +112,22 @@ def test_what_failed_says_why_and_is_an_error(basin: Basin, stub: Stub) -> None:
     assert "fewer examples" in said.out
 
 
+def test_who_waits_has_a_place_and_no_error(basin: Basin, stub: Stub) -> None:
+    place = {"position": 3, "ahead": 2, "eta_seconds": 61.0}
+    stub.on("GET", ONE, Answer(200, body("queued", queue=place, progress={"fraction": 0.0})))
+    said = basin("show", ID)
+    assert said.code == 0
+    assert "2 ahead of it; starts in about 1 min" in said.out
+    refused = basin("download", ID)
+    assert (refused.code, "it is queued" in refused.err) == (1, True)
+
+
+def test_it_can_be_fetched_afterwards(basin: Basin, stub: Stub, done: dict[str, Any], tmp_path: Path) -> None:
+    said = basin("download", ID, "--to", str(tmp_path / "later"))
+    assert (said.code, len(said.out.split())) == (0, 2)
+    assert sorted(path.name for path in (tmp_path / "later").iterdir()) == ["contour.svg", "result.npz"]
+
+
 def test_verbs_of_jobs_reach_analyses(basin: Basin, stub: Stub, done: dict[str, Any]) -> None:
     for verb in ("cancel", "pause", "resume"):
         stub.on("POST", f"{ONE}/{verb}", Answer(202, body("queued")))
@@ -119,6 +135,8 @@ def test_verbs_of_jobs_reach_analyses(basin: Basin, stub: Stub, done: dict[str, 
     stub.on("DELETE", ONE, Answer(204))
     assert basin("delete", ID).code == 0
     assert "landscape" in basin("show", ID).out
+    assert f"basin download {ID}" in basin("watch", ID).out
+    assert "train" not in basin("watch", ID).out  # it says what it has seen, and offers no weights
     stub.on("GET", "/v1/analyses", Answer(200, {"object": "list", "data": [done], "has_more": False, "last_id": ID}))
     said = basin("analyses", "--job", JOB_ID)
     assert ID in said.out

@@ -21,10 +21,10 @@ from core.queue import Hints, celery_settings
 from core.settings import Settings
 from core.store import open_store
 from worker import provision
+from worker.attempt import Shop, Slot
 from worker.launcher import best_launcher
 from worker.report import Reporter
 from worker.slots import Poll, Slots, poll_step
-from worker.supervisor import Shop, Slot
 from worker.tasks import add_work
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from typing import Final
 
 from core.db.session import is_transient
 from core.jobs.workers import WorkerReport, forget_worker, report_worker
+from worker.attempt import Shop
 from worker.slots import Slots
-from worker.supervisor import Shop
 
 log = logging.getLogger(__name__)
 

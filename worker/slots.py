@@ -17,7 +17,8 @@ from core.errors import Misconfigured
 from core.jobs.claim import anything_waiting
 from core.jobs.workers import Tally
 from core.recipe.plan import SlotKind
-from worker.supervisor import Shop, Slot, serve_one
+from worker.attempt import Shop, Slot
+from worker.supervisor import serve_one
 
 log = logging.getLogger(__name__)
 

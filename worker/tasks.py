@@ -3,8 +3,8 @@
 from celery import Celery
 
 from core.queue import TASK
+from worker.attempt import Shop
 from worker.slots import Slots, serve
-from worker.supervisor import Shop
 
 
 def add_work(app: Celery, shop: Shop, slots: Slots) -> None:

@@ -25,9 +25,10 @@ from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of, submitted
 from tests.support.service import until
-from worker import provision, supervisor
+from worker import assignment, provision, supervisor
+from worker.attempt import Shop, Slot
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
-from worker.supervisor import Shop, Slot, serve_one
+from worker.supervisor import serve_one
 
 SLOT = Slot(0, "cpu", "")
 TIMINGS = {"lease_seconds": 3.0, "beat_seconds": 0.2, "tick_seconds": 0.5}
@@ -120,7 +121,7 @@ def test_a_store_that_stays_away_is_not_waited_for_for_ever(
     shop: Shop, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its checkpoint is not taken for damaged: the job waits for a worker that reaches the store."""
-    monkeypatch.setattr(supervisor, "FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(assignment, "FETCH_SECONDS", 0.5)
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
     job_id, _ = kept(db, LocalStore(tmp_path / "store"), tmp_path, [4])
     kept_id = state_of(db, job_id)["checkpoint_id"]

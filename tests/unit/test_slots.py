@@ -6,8 +6,8 @@ import pytest
 
 from core.errors import Misconfigured
 from core.jobs.workers import Tally
+from worker.attempt import Slot
 from worker.slots import Slots, plan_slots, visible_gpus
-from worker.supervisor import Slot
 
 
 def test_gpus_first_then_the_cpu() -> None:

@@ -1,0 +1,56 @@
+"""The values that a supervisor works with: a slot, what a worker's supervisors share, and one attempt."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.db.session import Database
+from core.jobs.claim import Claim
+from core.jobs.fence import Fence
+from core.recipe.plan import SlotKind
+from core.settings import Settings
+from core.store.base import Store
+from worker import provision
+from worker.heart import Heart
+from worker.launcher import Launcher
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one runner. `devices` is what CUDA may see; None leaves that alone."""
+
+    index: int
+    kind: SlotKind
+    devices: str | None = None
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return (self.kind, "any")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What every supervisor of this worker works with."""
+
+    name: str
+    settings: Settings
+    db: Database
+    store: Store
+    launcher: Launcher
+    scratch: provision.Scratch
+    stopping: threading.Event
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The value that goes down the pipeline."""
+
+    shop: Shop
+    slot: Slot
+    claim: Claim
+    heart: Heart
+    folder: provision.Folder
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.claim.job_id, self.claim.attempt)

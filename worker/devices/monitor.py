@@ -1,0 +1,103 @@
+"""NVIDIA's management library (NVML): which devices there are and how much of their memory is free, without a context.
+
+It needs no torch and no CUDA context, so that the worker may ask it at any time. Where there is no NVML (no driver,
+Jetson), every answer is empty.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes of a device's memory; `free` is what nobody uses, whoever they are."""
+
+    total: int
+    free: int
+
+
+class DeviceMonitor(Protocol):
+    """What the worker asks of a machine's GPUs."""
+
+    def uuids(self) -> list[str]:
+        """GPUs in the order of the PCI bus; one that is divided into MIG instances is named by those."""
+
+    def memory(self, uuid: str) -> DeviceMemory | None:
+        """Of one device; None where nobody can say."""
+
+
+class NvmlMonitor:
+    """The DeviceMonitor of real devices. `library` is the module pynvml, imported at the first question."""
+
+    def __init__(self, library: Any = None) -> None:
+        self._library = library
+
+    def uuids(self) -> list[str]:
+        def ask(nvml: Any) -> list[str]:
+            found: list[str] = []
+            for index in range(nvml.nvmlDeviceGetCount()):
+                device = nvml.nvmlDeviceGetHandleByIndex(index)
+                found += _instances(nvml, device) or [_text(nvml.nvmlDeviceGetUUID(device))]
+            return found
+
+        return self._ask(ask) or []
+
+    def memory(self, uuid: str) -> DeviceMemory | None:
+        def ask(nvml: Any) -> DeviceMemory:
+            told = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid.encode()))
+            return DeviceMemory(int(told.total), int(told.free))
+
+        return self._ask(ask)
+
+    def _ask(self, question: Callable[[Any], T]) -> T | None:
+        """The answer of the library between its start and its end; None where it is missing or fails."""
+        nvml = self._library or _import_pynvml()
+        if nvml is None:
+            return None
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            return None  # no driver here
+        try:
+            return question(nvml)
+        except nvml.NVMLError as error:
+            log.warning("NVML: %s", error)
+            return None
+        finally:
+            with contextlib.suppress(nvml.NVMLError):
+                nvml.nvmlShutdown()
+
+
+def _instances(nvml: Any, device: Any) -> list[str]:
+    """The MIG instances of a device; none where it is whole."""
+    try:
+        enabled, _ = nvml.nvmlDeviceGetMigMode(device)
+    except nvml.NVMLError:
+        return []  # a device that has never heard of it
+    if not enabled:
+        return []
+    found = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
+        with contextlib.suppress(nvml.NVMLError):  # not every place is taken
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
+            found.append(_text(nvml.nvmlDeviceGetUUID(instance)))
+    return found
+
+
+def _import_pynvml() -> Any:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,62 @@
+"""What a probe says of a device."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+# Why a device cannot be used -> what an operator does about it.
+REMEDIES: Final = {
+    "torch_without_cuda": "install a torch that is built for CUDA; pip's own for Linux is",
+    "driver_too_old": "install the driver that this torch's CUDA needs, see docs/gpu.md",
+    "no_driver": "install NVIDIA's driver, or give the container its devices",
+    "no_device": "see `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container may have lost its devices: start it again",
+    "unsupported_device": "this torch has no code for so old or new a GPU; install one that has",
+    "memory_in_use": "something else uses the GPU's memory, see `nvidia-smi`",
+    "in_use": "another worker on this host has it; one worker for each host serves all its GPUs",
+    "timeout": "the driver does not answer, see `dmesg` for Xid messages; a reset or a reboot may be needed",
+    "failed": "see `nvidia-smi` and `dmesg` for Xid messages",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """One probe of the device that CUDA_VISIBLE_DEVICES=`token` names. Bytes of memory; `capability` such as "9.0".
+
+    `reason` is one of REMEDIES when it cannot be used, `detail` is what CUDA said.
+    """
+
+    token: str
+    ok: bool
+    reason: str | None = None
+    detail: str | None = None
+    name: str | None = None
+    uuid: str | None = None
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
+    capability: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
+
+    @classmethod
+    def from_answer(cls, token: str, answer: dict[str, Any]) -> Self:
+        """From the JSON object of core.engine.device_probe."""
+        told: dict[str, Any] = {name: answer.get(name) for name in cls.__slots__ if name != "token"}
+        return cls(token, **told)
+
+    @classmethod
+    def failed(cls, token: str, reason: str, detail: str) -> Self:
+        """A device that is not usable."""
+        return cls(token, ok=False, reason=reason, detail=detail)
+
+    @property
+    def identity(self) -> str:
+        """What names the physical device: its UUID, or its token where the driver gives none (Jetson)."""
+        digits = (self.uuid or "").removeprefix("GPU-").removeprefix("MIG-")
+        return digits if digits.strip("0-") else self.token
+
+    def sentence(self) -> str:
+        """For logs and people."""
+        if self.ok:
+            size = f", {self.memory_bytes / 1e9:.0f} GB" if self.memory_bytes else ""
+            return f"{self.token}: {self.name}{size}, compute capability {self.capability}, driver {self.driver}"
+        remedy = REMEDIES.get(self.reason or "", REMEDIES["failed"])
+        return f"{self.token} cannot be used ({self.reason}): {self.detail}; {remedy}"

@@ -1,0 +1,75 @@
+"""How far the host may run ahead of a device that computes asynchronously.
+
+A loop that never waits queues minutes of work on a GPU, and then a stop, a checkpoint or a lost device is noticed
+minutes late. So an event is recorded every few steps, and the loop waits for the one before the last.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import torch
+
+AHEAD_SECONDS: Final = 0.5  # of queued work, at most
+MOST_STEPS: Final = 1000  # between two events
+
+
+class Event(Protocol):
+    """A point in the device's queue, such as torch.cuda.Event."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has come to it."""
+
+
+class Pacer:
+    """Bounds the work that is queued ahead to about `ahead` seconds. It changes no number.
+
+    The queue holds at most two intervals of `every` steps; `every` follows the pace of the device, so that an interval
+    takes half of `ahead`. A device that is faster than the host is never waited for.
+    """
+
+    def __init__(
+        self,
+        record: Callable[[], Event],
+        ahead: float = AHEAD_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._record = record
+        self._interval = ahead / 2
+        self._clock = clock
+        self._every = 1
+        self._steps = 0
+        self._last: tuple[Event, int] | None = None
+        self._passed_at: float | None = None
+
+    def step(self) -> None:
+        """One more step is queued."""
+        self._steps += 1
+        if self._steps < self._every:
+            return
+        before, self._last = self._last, (self._record(), self._steps)
+        self._steps = 0
+        if before is None:
+            return
+        event, steps = before
+        event.synchronize()
+        now = self._clock()
+        if self._passed_at is not None:
+            self._adapt(steps, now - self._passed_at)
+        self._passed_at = now
+
+    def _adapt(self, steps: int, seconds: float) -> None:
+        """An interval of `steps` took so long. At most twice as many in the next one: one quick one proves little."""
+        fitting = int(steps * self._interval / max(seconds, 1e-9))
+        self._every = max(1, min(fitting, 2 * steps, MOST_STEPS))
+
+
+def build_pacer(device: torch.device) -> Pacer | None:
+    """None where each call waits for its result anyway."""
+    return Pacer(lambda: _recorded(device)) if device.type == "cuda" else None
+
+
+def _recorded(device: torch.device) -> torch.cuda.Event:
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event

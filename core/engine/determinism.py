@@ -13,6 +13,9 @@ import torch
 from core.engine.failure import EngineError
 from core.recipe.plan import ExecutionPlan
 
+GENERATORS = "rng."  # how the names of random states begin
+HOST_GENERATOR = f"{GENERATORS}cpu"  # the one that every machine has
+
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
     """A 64-bit seed for one purpose (such as "order", epoch): the same everywhere, unrelated to its siblings."""
@@ -59,14 +62,14 @@ def seed_device(device: torch.device, seed: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """The generators that training draws from, as byte tensors on the CPU."""
-    states = {"rng.cpu": torch.default_generator.get_state()}
+    states = {HOST_GENERATOR: torch.default_generator.get_state()}
     if device.type == "cuda":
         states["rng.cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
 def restore_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
-    torch.default_generator.set_state(states["rng.cpu"])
+    torch.default_generator.set_state(states[HOST_GENERATOR])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["rng.cuda"], device)
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from core.engine.checkpoint import REMEDY, check_tensors, read_resume, read_tensors
-from core.engine.determinism import random_state, restore_random_state
+from core.engine.determinism import GENERATORS, HOST_GENERATOR, random_state, restore_random_state
 from core.engine.environment import differences
 from core.engine.failure import EngineError
 from core.engine.keeper import Keeper, owned
@@ -92,8 +92,15 @@ def go_back(run: Run, mark: Mark) -> None:
 
 
 def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """The random state comes last of all."""
-    expected: dict[str, Tensor] = dict(random_state(run.device))
+    """The random state comes last of all.
+
+    A checkpoint from another kind of device holds generators that this one has not, or lacks one of this one's: those
+    go on as the seed has set them, and the run says that it is approximate.
+    """
+    here = random_state(run.device)
+    state = {name: each for name, each in state.items() if name in here or not name.startswith(GENERATORS)}
+    state = {**{name: each for name, each in here.items() if name != HOST_GENERATOR}, **state}
+    expected: dict[str, Tensor] = dict(here)
     for keeper in keepers:
         expected |= keeper.expected(owned(keeper, state), run.standing.step)
     check_tensors("state", state, expected)

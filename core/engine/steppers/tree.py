@@ -5,7 +5,7 @@ says how each tensor lies in memory: a matrix product over transposed memory add
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,9 +41,10 @@ def expected(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[st
 def unpack(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
     """The inverse of pack(), into optimizers of the same kinds on the same parameters."""
     tree = _read(found[f"{prefix}tree"])
+    own_places = any(place != "cpu" for place in _places(tree))
     for name, optimizer in optimizers.items():
         parameters = _parameters(optimizer)
-        content = _decode(tree[name], f"{prefix}{name}", found, parameters[0].device)
+        content = _decode(tree[name], f"{prefix}{name}", found, (parameters[0].device, own_places))
         optimizer.state.clear()
         for key, value in content["state"].items():
             optimizer.state[parameters[key] if isinstance(key, int) else key] = value
@@ -94,20 +95,36 @@ def _outline(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
             _outline(each, f"{path}.{key}", leaves)
 
 
-def _decode(node: Any, path: str, found: Mapping[str, Tensor], device: torch.device) -> Any:
+def _places(node: Any) -> Iterator[str]:
+    """The kind of device on which each tensor of the tree lay."""
+    if isinstance(node, dict) and set(node) == {"tensor"}:
+        yield node["tensor"][2]
+    elif isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from _places(each)
+
+
+def _decode(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[torch.device, bool]) -> Any:
+    """`target`: the parameters' device, and whether the tree tells which tensors an optimizer keeps on the host.
+
+    A tree that was written on a CPU does not. Then torch's own rule holds: counters stay on the host, all else goes
+    with the parameters.
+    """
     if not isinstance(node, dict):
         return node
     ((kind, content),) = node.items()
     if kind == "dict":
-        return {key: _decode(each, f"{path}.{key}", found, device) for key, each in content}
+        return {key: _decode(each, f"{path}.{key}", found, target) for key, each in content}
     if kind in {"list", "tuple"}:
-        values = [_decode(each, f"{path}.{i}", found, device) for i, each in enumerate(content)]
+        values = [_decode(each, f"{path}.{i}", found, target) for i, each in enumerate(content)]
         return values if kind == "list" else tuple(values)
     shape, dtype, place, strides = content
-    target = torch.device("cpu") if place == "cpu" else device
-    own = torch.empty(shape, dtype=DTYPES[dtype], device=target)
+    device, own_places = target
+    on_host = place == "cpu" and (own_places or not shape)
+    where = torch.device("cpu") if on_host else device
+    own = torch.empty(shape, dtype=DTYPES[dtype], device=where)
     if strides:
-        own = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=target)
+        own = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=where)
     return own.copy_(found[path])
 
 

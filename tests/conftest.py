@@ -12,7 +12,13 @@ import pytest
 from core.recipe.data import DataSpec
 from core.recipe.data.materialise import materialise, read_data
 
-pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.s3", "tests.support.service"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.broker",
+    "tests.support.s3",
+    "tests.support.service",
+    "tests.support.stores",
+]
 
 
 def pytest_configure() -> None:

@@ -17,9 +17,9 @@ from core.db.migrate import is_behind, unfit
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.reconcile import Reconciler
+from core.jobs.store_identity import open_identified_store
 from core.queue import Hints, celery_settings
 from core.settings import Settings
-from core.store import open_store
 from worker import provision
 from worker.attempt import Shop, Slot
 from worker.launcher import best_launcher
@@ -93,7 +93,7 @@ def opened(settings: Settings) -> Iterator[Shop]:
         db = open_database(settings.resolved_database_url())
         stack.callback(db.close)
         _await_schema(db)
-        store = open_store(settings)
+        store = open_identified_store(settings, db)
         hints = Hints(settings)
         stack.callback(hints.close)
         scratch = provision.Scratch(settings.scratch, name)

@@ -55,6 +55,10 @@ class BadCheckpoint(Exception):
     """A checkpoint's files are missing or are not what was recorded."""
 
 
+class MissingCheckpoint(BadCheckpoint):
+    """A file of a checkpoint is not in the store."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """The disk space of one attempt; removed with everything in it."""
@@ -154,7 +158,7 @@ def _fetched(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Pat
         try:
             store.fetch(f"{row.key}/{file['name']}", paths[role])
         except StoreMissing as error:
-            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
+            raise MissingCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
         except StoreUnreadable as error:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
         if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):

@@ -11,6 +11,7 @@ from core.db.session import Database, now
 from core.db.tables import checkpoint, idempotency, job, service_state
 from core.db.upsert import insert_if_absent
 from core.jobs.changes import NOBODY
+from core.jobs.revival import revive_missing
 from core.jobs.workers import forget_silent
 from core.settings import Settings
 from core.store.base import Store, StoredObject
@@ -48,6 +49,7 @@ class Care:
             self.remove_deleted()
             self.forget_keys()
             forget_silent(self._db)
+            revive_missing(self._db, self._store)
         if self._due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
             self.sweep_orphans()
 

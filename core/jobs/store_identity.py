@@ -6,8 +6,9 @@ A store without the marker, or with another id, is *away*, as an S3 server is th
 
 How the id comes to be, once for a database:
 
-1. Look for reasons to trust the store: the database names no good checkpoint, or one that it names is in the store
-   with its recorded digest (a release without markers wrote it). Else nothing is written, and the store is away.
+1. Look for reasons to trust the store: one good checkpoint that the database names is in the store with its recorded
+   digest (a release without markers wrote it); or the database names none, and the store is not marked and in use, as
+   that of another database is. Else nothing is written, and the store is away.
 2. In one transaction: insert the one row of `store_identity`. Rivals wait at its primary key until this transaction is
    over, and then adopt what stands there.
 3. Within it, write the marker, create-only. If there is one already, its id goes into the row instead of ours.
@@ -19,7 +20,7 @@ changes again, but for `basin doctor --adopt-store`, which writes the database's
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -40,6 +41,7 @@ from core.store.base import (
     StoreUnreadable,
     digest_of,
 )
+from core.store.keys import JOBS
 from core.store.local import folder_of_url
 from core.store.marker import MARKER, create_marker, new_store_id, read_marker, replace_marker
 
@@ -75,8 +77,10 @@ def recorded_store_id(db: Database) -> str | None:
         return connection.execute(select(store_identity.c.id)).scalar_one_or_none()
 
 
-def establish_store_id(db: Database, store: Store) -> str:
+def establish_store_id(db: Database, store: Store, *, adopting: bool = False) -> str:
     """The id of the database, made together with the store's marker if there is none yet; see the top of this file.
+
+    `adopting`: an operator says that it may be the store that another database was made with.
 
     Raises:
         WrongStore: there is no reason to take this store for the one of this database.
@@ -85,7 +89,7 @@ def establish_store_id(db: Database, store: Store) -> str:
     known = recorded_store_id(db)
     if known is not None:
         return known
-    if not has_named_object(db, store):
+    if not has_named_object(db, store, otherwise=lambda: adopting or not _is_in_use(store)):
         raise WrongStore
     made = new_store_id()
     with db.write() as connection:
@@ -107,23 +111,28 @@ def adopt_store(db: Database, store: Store) -> bool:
     """
     known = recorded_store_id(db)
     if known is None:
-        establish_store_id(db, store)
+        establish_store_id(db, store, adopting=True)
         return True
     if read_marker(store) == known:
         return False
-    if not has_named_object(db, store):
+    if not has_named_object(db, store, otherwise=lambda: True):
         raise WrongStore
     replace_marker(store, known)
     return True
 
 
-def has_named_object(db: Database, store: Store) -> bool:
-    """Whether one file of a good checkpoint is in the store with its recorded digest, or the database names none."""
+def has_named_object(db: Database, store: Store, *, otherwise: Callable[[], bool]) -> bool:
+    """Whether one file of a good checkpoint is in the store with its recorded digest; `otherwise` if there is none."""
     row = checkpoint.c
     query = select(row.id, row.key, row.files).where(row.status == "good").limit(_SAMPLE)
     with db.read() as connection:
         named = [*connection.execute(query.order_by(row.id)), *connection.execute(query.order_by(row.id.desc()))]
-    return not named or any(_is_there(store, key, files) for _, key, files in named)
+    return any(_is_there(store, key, files) for _, key, files in named) if named else otherwise()
+
+
+def _is_in_use(store: Store) -> bool:
+    """Whether it belongs to a database whose checkpoints are in it; a sweep would take them for garbage."""
+    return read_marker(store) is not None and any(True for _ in store.list(JOBS))
 
 
 def _is_there(store: Store, key: str, files: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from tests.faults.conftest import Truth
 from tests.support.service import Service, until
 
 Check = Callable[..., None]
+REFUSED = "no claim: the store is away"
 
 
 def test_a_folder_that_goes_away_costs_nothing(
@@ -21,11 +22,18 @@ def test_a_folder_that_goes_away_costs_nothing(
     assert kept
 
     def tried_in_vain() -> None:
-        before = service.worker.said.count("no claim: the store is away")
-        until("a claim was refused", lambda: service.worker.said.count("no claim: the store is away") > before + 1)
+        before = service.worker.said.count(REFUSED)
+
+        def refused() -> bool:
+            job = service.job(job_id)
+            assert (job["status"], job["attempt"], service.checkpoints(job_id)) == ("queued", 1, kept)
+            return service.worker.said.count(REFUSED) > before + 1
+
+        until("a claim was refused", refused)
 
     root.rename(aside)
-    service.http.post(f"/v1/jobs/{job_id}/resume")
+    assert service.http.post(f"/v1/jobs/{job_id}/resume").status_code == 202
+    service.when(job_id, lambda job: job["status"] == "queued")
     tried_in_vain()
     root.mkdir()
     tried_in_vain()
@@ -36,8 +44,6 @@ def test_a_folder_that_goes_away_costs_nothing(
     root.rmdir()
     root.write_bytes(b"")
     tried_in_vain()
-    job = service.job(job_id)
-    assert (job["status"], job["attempt"], service.checkpoints(job_id)) == ("queued", 1, kept)
     root.unlink()
     aside.rename(root)
     same_as_undisturbed(service, job_id)

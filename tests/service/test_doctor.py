@@ -22,7 +22,7 @@ from core.embedded.doctor.database import database_checks
 from core.embedded.doctor.machine import devices_check, home_checks
 from core.embedded.doctor.report import Check, Look, Verdict, examined, fail, ok, space, worst
 from core.embedded.doctor.store import identity_checks
-from core.jobs.store_identity import IdentifiedStore
+from core.jobs.store_identity import IdentifiedStore, recorded_store_id
 from core.jobs.workers import Tally, WorkerReport, report_worker
 from core.settings import Settings
 from core.store.base import Digest
@@ -32,6 +32,7 @@ from tests.service.test_store_identity import stored_checkpoint
 from tests.support.broker import Broker
 from tests.support.jobs import last_tick, run_out, running, submitted
 from tests.support.service import ROOT
+from worker.verify import verify
 
 SECRET = "c4n4ry-passphrase"  # noqa: S105 - must not show up anywhere
 
@@ -162,6 +163,19 @@ def test_a_store_that_is_not_the_databases_is_named_and_adopted(db: Database, ho
     assert "its marker was written" in done["found"]
     store.ping()
     assert "nothing was changed" in adopting("--adopt-store")[1][0]["found"]
+
+
+def test_a_check_of_all_jobs_cannot_tell_without_the_store(db: Database, home: Path) -> None:
+    """One sentence and exit status 2, instead of a finding for each object; and the check makes no marker."""
+    app = typer.Typer()
+    app.command()(verify)
+    assert CliRunner().invoke(app, []).exit_code == 0
+    assert recorded_store_id(db) is None
+    stored_checkpoint(db, IdentifiedStore(LocalStore(home / "store"), db, where="here"), home)
+    (home / "store").rename(home / "elsewhere")
+    said = CliRunner().invoke(app, [])
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "basin verify: The object store is not the one that this database was made with" in said.stderr
 
 
 def test_adopting_without_a_database_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

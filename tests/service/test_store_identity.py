@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,8 @@ def stored_checkpoint(db: Database, store: Store, folder: Path) -> tuple[Fence, 
         (folder / name).write_bytes(f"{name} {row.id}".encode())
         digest = store.put_file(folder / name, f"{row.key}/{name}")
         row.files[name] = {"name": name, "sha256": digest.sha256, "bytes": digest.bytes}
+    weights = row.files["weights"]
+    row = replace(row, sha256=weights["sha256"], bytes=weights["bytes"])
     record_checkpoint(db, fence, row, (), resumable=True)
     return fence, row
 
@@ -101,10 +105,9 @@ def test_a_ledger_of_a_store_that_is_away_is_no_list_of_losses(
 ) -> None:
     store = identified(losable.plain)
     stored_checkpoint(db, store, tmp_path)
-    objects = [each for each in Ledger(db, store).findings() if each.rule == "object"]
     with losable.lost(), pytest.raises(StoreTransient):
         list(Ledger(db, store).findings())
-    assert objects == [each for each in Ledger(db, store).findings() if each.rule == "object"]
+    assert list(Ledger(db, store).findings()) == []
 
 
 def test_a_store_without_a_marker_is_trusted_if_it_has_what_the_database_names(
@@ -129,6 +132,23 @@ def test_a_marker_without_an_id_is_adopted_under_the_same_test(db: Database, tmp
     assert recorded_store_id(db) is None
     (tmp_path / "other" / "jobs").rename(tmp_path / "store" / "jobs")
     assert establish_store_id(db, store) == recorded_store_id(db) == left
+
+
+def test_a_new_database_does_not_take_the_store_of_another_one(
+    db: Database, losable: Losable, identified: Identified, tmp_path: Path
+) -> None:
+    """Its sweep would remove every object there. An operator may say that it is meant."""
+    theirs = new_store_id()
+    create_marker(losable.plain, theirs)
+    (tmp_path / "weights").write_bytes(b"of another database")
+    losable.plain.put_file(tmp_path / "weights", "jobs/job_a/1-1-ff/weights")
+    care = Care(db, identified(losable.plain), Settings(home=tmp_path, orphan_seconds=0.001))
+    time.sleep(0.01)
+    with pytest.raises(WrongStore):
+        care.sweep_orphans()
+    assert [stored.key for stored in losable.plain.list("jobs/")] == ["jobs/job_a/1-1-ff/weights"]
+    assert adopt_store(db, losable.plain)
+    assert recorded_store_id(db) == read_marker(losable.plain) == theirs
 
 
 SCRIPT = """
@@ -172,7 +192,7 @@ def starts(mode: str, url: str, settings: dict[str, str]) -> "subprocess.Popen[s
 
 def test_many_processes_that_start_at_once_agree(db: Database, database_url: str, tmp_path: Path) -> None:
     place = {"store_url": str(tmp_path / "store")}
-    processes = [starts("whole", database_url, place) for _ in range(4)]
+    processes = [starts("whole", database_url, place) for _ in range(3)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")

@@ -1,7 +1,7 @@
 """Looking at a job or an analysis: once or until it changes, and how long it will take."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from api.documents import Json
 from api.live import wait_asked
 from api.ranges import unchanged
 from core.errors import Unauthenticated
+from core.jobs.places import no_slot
 from core.jobs.queries import JobView, get_job, is_over, job_version
 from core.jobs.waiting import Outlook, outlook
 
@@ -70,6 +71,12 @@ def place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:
     ahead = view.queue.ahead
     _, starts = expected.of(view.needs, ahead, desired=view.desired, most=view.most_running)
     return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
+
+
+def slot_warning(needs: str, kinds: Collection[str]) -> list[dict[str, str]]:
+    """A warning where workers with slots of these kinds alone are there, in the form of the spec's own."""
+    missing = no_slot(needs, kinds)
+    return [{"code": "no_slot", "pointer": "/resources/device", "message": missing}] if missing else []
 
 
 def eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:

@@ -90,7 +90,7 @@ def opened(settings: Settings) -> Iterator[Shop]:
         launcher = best_launcher()
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
-        db = open_database(settings.resolved_database_url())
+        db = open_database(settings.resolved_database_url(), trusting=True)
         stack.callback(db.close)
         _await_schema(db)
         store = open_identified_store(settings, db)

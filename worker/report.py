@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from typing import Final
 
 from core.db.session import is_transient
@@ -15,7 +16,7 @@ _PATIENCE: Final = 3.0
 
 
 class Reporter:
-    """Reports every `beat_seconds` from `start` to `stop`."""
+    """Reports from `start` to `stop`. It looks every `beat_seconds`, and writes what is new or half a lease old."""
 
     def __init__(self, shop: Shop, slots: Slots) -> None:
         self._shop = shop
@@ -27,7 +28,7 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more reports, and no row; one that cannot be removed now is dropped by CARE after a day."""
+        """No more reports, and no row; one that cannot be removed now is dropped by CARE later."""
         self._stopped.set()
         self._thread.join(_PATIENCE)
         try:
@@ -37,9 +38,14 @@ class Reporter:
                 log.exception("the worker's row could not be removed")
 
     def _run(self) -> None:
+        told: WorkerReport | None = None
+        told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
         while not self._stopped.is_set():
+            report, now = WorkerReport(self._shop.name, self._slots.tally()), time.monotonic()
             try:
-                report_worker(self._shop.db, WorkerReport(self._shop.name, self._slots.tally()))
+                if report != told or now - told_at >= fresh:
+                    report_worker(self._shop.db, report)
+                    told, told_at = report, now
             except Exception as error:
                 if not is_transient(error):
                     log.exception("a report failed")

@@ -129,10 +129,11 @@ job_state = Table(
     Column("progress", Json, nullable=False),
     Column("owner", Text),  # as in `job`, so that the claim can count; empty in rows of the first release
     Column("most_running", Integer),  # it starts while its owner has fewer jobs running
+    Column("spared_until", Number),  # the lease that a gap gave it; unlike lease_until, its worker has beaten since
     _one_of("status", Status),
     _one_of("desired", Desired),
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
-    Index("ix_job_state_queue", "status", "rank", "job_id"),
+    Index("ix_job_state_queue", "status", "rank", "job_id", "needs"),
     Index("ix_job_state_owner_status", "owner", "status"),
     Index("ix_job_state_checkpoint_id", "checkpoint_id"),
     sqlite_strict=True,

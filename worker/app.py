@@ -87,7 +87,7 @@ def opened(settings: Settings) -> Iterator[Shop]:
     """Everything a supervisor works with, opened in order and closed in the opposite one."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     with ExitStack() as stack:
-        launcher = best_launcher()
+        launcher = best_launcher(settings.zygote_silence_seconds)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
         db = open_database(settings.resolved_database_url(), trusting=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from worker import lifeline
+from worker.runneruser import RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,9 @@ class ZygoteLauncher:
     *thread* that started a process. Orders go out from any thread, one datagram each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, user: RunnerUser | None = None) -> None:
+        """`user` is whom the zygote and its runners run as, if not as we do."""
+        self._user = user
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._runners: dict[str, RunnerProcess] = {}
@@ -226,8 +229,9 @@ class ZygoteLauncher:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "worker.zygote", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
-                env=lifeline.clean_environment(os.environ),
+                env=lifeline.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
                 pass_fds=[theirs.fileno()],
+                **(self._user.popen if self._user else {}),
             )
         self.pid = process.pid
         with ours:
@@ -283,6 +287,6 @@ def _messages(control: socket.socket) -> Iterator[dict[str, Any]]:
         yield json.loads(data)
 
 
-def best_launcher() -> Launcher:
+def best_launcher(user: RunnerUser | None = None) -> Launcher:
     """Fork where a process that has loaded torch survives it: Linux."""
-    return ZygoteLauncher() if sys.platform == "linux" else ExecLauncher()
+    return ZygoteLauncher(user) if sys.platform == "linux" else ExecLauncher()

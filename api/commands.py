@@ -18,9 +18,11 @@ def api(
     from pydantic import ValidationError
 
     from api.server import serve
+    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.settings import Settings
 
+    restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
         serve(Settings(**given))

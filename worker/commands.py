@@ -19,6 +19,7 @@ def worker(
     forbid_reading()
     from pydantic import ValidationError
 
+    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.logs import configure
     from core.redact import hide
@@ -26,6 +27,7 @@ def worker(
     from worker.app import run_worker
     from worker.slots import plan_slots, visible_gpus
 
+    restrict_umask()
     try:
         settings = Settings()
         hide(settings)

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from worker import lifeline
 from worker.exit_monitor import REPORT_SECONDS, ExitMonitor
+from worker.runneruser import RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,11 @@ class ZygoteLauncher:
     runners end that a hanging zygote does not report. `pidfds=False` is for kernels and sandboxes without them.
     """
 
-    def __init__(self, silence_seconds: float = SILENCE_SECONDS, *, pidfds: bool = True) -> None:
+    def __init__(
+        self, user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS, *, pidfds: bool = True
+    ) -> None:
+        """`user` is whom the zygote and its runners run as, if not as we do."""
+        self._user = user
         self._silence_seconds = silence_seconds
         self._ping_seconds = min(PING_SECONDS, silence_seconds / 4)
         self._pidfds = pidfds
@@ -238,8 +243,9 @@ class ZygoteLauncher:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "worker.zygote", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
-                env=lifeline.clean_environment(os.environ),
+                env=lifeline.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
                 pass_fds=[theirs.fileno()],
+                **(self._user.popen if self._user else {}),
             )
         self.pid = process.pid
         with ours:
@@ -334,6 +340,6 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     return (json.loads(data) if data else None), fds
 
 
-def best_launcher(silence_seconds: float = SILENCE_SECONDS) -> Launcher:
+def best_launcher(user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS) -> Launcher:
     """Fork where a process that has loaded torch survives it: Linux."""
-    return ZygoteLauncher(silence_seconds) if sys.platform == "linux" else ExecLauncher()
+    return ZygoteLauncher(user, silence_seconds) if sys.platform == "linux" else ExecLauncher()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from basin.options import As, Output
-from core.embedded.commands import database_of, explained
+from core.embedded.commands import database_of, explained, restrict_umask
 
 if TYPE_CHECKING:
     from worker.certificate import Certificate
@@ -39,6 +39,7 @@ def verify(
         raise typer.BadParameter("--from is about a job", param_hint="--from")
     if job is not None and digests:
         raise typer.BadParameter("--digests is about all jobs", param_hint="--digests")
+    restrict_umask()
     with explained("verify", CANNOT_TELL):
         try:
             code = _ledger(digests, output) if job is None else _job(job, start, output)

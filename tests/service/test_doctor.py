@@ -92,7 +92,7 @@ def test_what_works_is_called_so(
     report = json.loads(said.stdout)
     found = {check["name"]: check for check in report["checks"]}
     assert {name for name, check in found.items() if check["verdict"] == "ok"} == {
-        *("settings", "home", "disk", "database", "writes", "clock", "schema", "leases"),
+        *("settings", "home", "disk", "permissions", "database", "writes", "clock", "schema", "leases"),
         *("broker", "store", "store disk", "devices"),
     }
     assert found["workers"]["verdict"] == report["verdict"] == "warning"

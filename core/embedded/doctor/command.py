@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from basin.options import As, Output
+from core.embedded.commands import restrict_umask
 
 if TYPE_CHECKING:
     from core.embedded.doctor.report import Check, Look
@@ -34,6 +35,7 @@ def doctor(
     from core.embedded.doctor.report import Verdict, worst
     from core.redact import redact
 
+    restrict_umask()
     checks: list[Check] = []
     for seen in _adopted() if adopt_store else _checks():
         check = replace(seen, found=redact(seen.found))
@@ -85,10 +87,12 @@ def _looks(settings: "Settings") -> "Iterator[Look]":
     from core.embedded.doctor.broker import broker_checks
     from core.embedded.doctor.database import database_checks
     from core.embedded.doctor.machine import home_checks
+    from core.embedded.doctor.permissions import permission_checks
     from core.embedded.doctor.report import Look
     from core.embedded.doctor.store import identity_checks, store_checks
 
     yield Look("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
+    yield Look("permissions", partial(permission_checks, settings), "see what is wrong with the disk under BASIN_HOME")
     yield Look("database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says")
     yield Look("broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says")
     yield Look("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")

@@ -252,6 +252,7 @@ def lr_range(runs: int = 3, label: str = "digits", known: bool = True) -> Result
     found = [
         {
             "seed": row,
+            "lr": rates.tolist() if known else [],
             "losses": (losses + 0.1 * np.sin(np.arange(100))).tolist() if known else [],
             "smoothed": losses.tolist() if known else [],
             "steps": 100,

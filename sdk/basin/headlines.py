@@ -50,7 +50,9 @@ def trajectory(results: Mapping[str, Any]) -> Lines:
 
 
 def interpolation(results: Mapping[str, Any]) -> Lines:
-    """The barrier of each pair."""
+    """The barrier of each pair, and which places there are that nobody asked for."""
+    if added := results.get("added"):
+        yield "places", f"{results['places']}: the {results['steps']} asked for, and {' and '.join(map(number, added))}"
     for pair in results["pairs"]:
         yield "from", pair["from"]
         yield "to", pair["to"]

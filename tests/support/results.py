@@ -140,7 +140,7 @@ def interpolation(
     ]
     subjects = [named(f"{label} {row} (last, step 400)") | measured(splits) for row in range(pairs + 1)]
     numbers = {"partial": unknown, **seen(splits), "range": [-0.5, 1.5], "subjects": subjects, "pairs": found}
-    return numbers, arrays
+    return numbers | {"steps": steps, "places": steps, "added": []}, arrays
 
 
 def connect(points: int = 21, label: str = "digits", height: float = 0.6, epochs: int = 100) -> Result:

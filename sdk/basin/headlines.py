@@ -99,7 +99,8 @@ def critical_point(results: Mapping[str, Any]) -> Lines:
     yield "verdict", results["verdict"]
     yield "", results["sentence"]
     gradient, curvature = results["gradient"], results["curvature"]
-    yield "gradient", f"{number(gradient['norm'])}, tolerance {number(gradient['tolerance'])}"
+    decides = f", {number(gradient['along'])} along what decides" if "along" in gradient else ""
+    yield "gradient", f"{number(gradient['norm'])}{decides}, tolerance {number(gradient['tolerance'])}"
     yield "curvature", f"{number(curvature['smallest']['value'])} to {number(curvature['largest']['value'])}"
 
 

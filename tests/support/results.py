@@ -227,7 +227,7 @@ def critical_point(verdict: str | None = "saddle", label: str = "digits", curve:
         "verdict": verdict,
         "sentence": "A saddle: the loss curves down." if known else None,
         "sure": True if known else None,
-        "gradient": {"norm": 0.002, "tolerance": 0.02},
+        "gradient": {"norm": 0.002, "along": 0.001, "curvature": 2.0, "tolerance": 0.02},
         "curvature": {
             "largest": {"value": 23.4 if known else None, "residual": 1e-4 if known else None},
             "smallest": {"value": curve if known else None, "residual": 1e-3 if known else None},

@@ -80,12 +80,14 @@ def slot_warning(needs: str, kinds: Collection[str]) -> list[dict[str, str]]:
 
 
 def eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
-    """Seconds until it ends: what is left at the pace of this job so far, time in the queue not counted. Before it has
-    moved, what runs usually take; and first it has to start. None when that cannot be said.
+    """Seconds until it ends: what is left at the rate of its attempt, or else at that of all the time that it ran, time
+    in the queue not counted. Before it has moved, what runs usually take; and first it has to start. None when that
+    cannot be said.
     """
     done = float(view.progress.get("fraction", 0.0))
     own = done - _shared(view)
-    left = (1 - done) * _spent(view) / own if own > 0 else None
+    whole = view.whole_run or (_spent(view) / own if own > 0 else None)
+    left = (1 - done) * whole if whole is not None else None
     if queue and expected:
         starts, left = queue["eta_seconds"], expected.usual if left is None else left
         return None if starts is None or left is None else round(starts + left, 1)

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
+from core.jobs.beat import WHOLE_RUN
 from core.lifecycle import Desired
 from worker import wire
 from worker.backlog import Backlog
@@ -58,6 +59,33 @@ class Pace:
         return now - self._sign_at > self.limit()
 
 
+class Tempo:
+    """How many seconds the whole run takes at the rate of this attempt. What came before its first step, a network that
+    is built and data that are read, is no part of that, and neither is the first step where there are more.
+    """
+
+    def __init__(self) -> None:
+        self._began: tuple[int, float] | None = None  # steps that were complete, when
+        self._first: tuple[float, float] | None = None  # share of the run, when
+        self._share = 0.0
+
+    def started(self, step: int, now: float) -> None:
+        """All is built, and the first step begins."""
+        self._began = step, now
+
+    def seconds(self, step: int, share: float, now: float) -> float | None:
+        """A report that `step` steps, a `share` of the run, are complete; None when nothing can be said yet."""
+        if share < self._share:  # it went back, and begins anew
+            self._began = self._first = None
+        if self._first is None or now == self._first[1]:
+            self._first = share, now
+        self._share = share
+        grown, since = share - self._first[0], self._first[1]
+        if not grown and self._began is not None and step > self._began[0]:
+            grown, since = share * (1 - self._began[0] / step), self._began[1]
+        return (now - since) / grown if grown > 0 else None
+
+
 class Watch:
     """One runner, from the order to the last frame."""
 
@@ -69,6 +97,7 @@ class Watch:
         self._settings = heart.settings
         self._splitter = wire.Splitter()
         self._pace = Pace(heart.settings.stall_seconds, time.monotonic())
+        self._tempo = Tempo()
         self._asked_at = 0.0
         self._killed_at: float | None = None
         self._seen = Observed()
@@ -104,6 +133,9 @@ class Watch:
         match wire.type_of(payload):
             case "progress":
                 self._progress(wire.unpack(payload), now)
+            case "started":
+                self._tempo.started(wire.unpack(payload)["step"], now)
+                self._backlog.put(payload)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack(payload))
             case "checkpoint":
@@ -115,7 +147,8 @@ class Watch:
     def _progress(self, frame: dict[str, Any], now: float) -> None:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
         self._pace.stepped(frame["step"], now)
-        self._heart.report(progress)
+        whole = self._tempo.seconds(frame["step"], frame["fraction"], now)
+        self._heart.report(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
     def _wish(self) -> Asked:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
+from core.jobs.beat import WHOLE_RUN, told
 from core.jobs.places import count_ahead
 from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
@@ -36,7 +37,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`."""
+    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`.
+
+    `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
+    """
 
     id: str
     owner: str
@@ -54,6 +58,7 @@ class JobView:
     failures: int
     version: int
     progress: dict[str, Any]
+    whole_run: float | None
     queue: QueuePlace | None
     timeline: tuple[Moment, ...]
     results: dict[str, Any] | None
@@ -217,6 +222,7 @@ def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...]
     status, desired = Status(columns.pop("status")), Desired(row.desired)
     columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
+    columns |= {"progress": told(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
     queued = status is Status.QUEUED
     return JobView(
         **columns,

@@ -80,12 +80,13 @@ class Lanczos:
     done: int = 0
 
     @classmethod
-    def begin(cls, like: Tensor, steps: int, seed: int) -> Self:
-        """So many steps at most, in the space of `like` (P,)."""
+    def begin(cls, like: Tensor, steps: int, seed: int, first: Tensor | None = None) -> Self:
+        """So many steps at most, in the space of `like` (P,); from `first` (P,), if it is given and has a direction."""
         steps = min(steps, len(like))
         numbers = torch.zeros(steps, dtype=torch.float64)
         made = cls(like.new_zeros((steps, len(like))), numbers, numbers.clone(), seed)
-        made.basis[0] = made._fresh(0)
+        length = 0.0 if first is None else float(torch.linalg.vector_norm(first))
+        made.basis[0] = made._fresh(0) if first is None or not length else first / length
         return made
 
     @classmethod

@@ -113,7 +113,9 @@ class Brink:
 
 
 def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
-    """`runs`, each with its curve and what may be read off it, and the lowest of each reading over the runs."""
+    """`runs`, each with its curve (`losses` and `smoothed` at the rates `lr`) and what may be read off it; and the
+    lowest of each reading over the runs.
+    """
     job, rates = subjects[0].spec, tensors["lr"].tolist()
     runs = [
         {"seed": seed, **_curve(rates, [each for each in losses.tolist() if not math.isnan(each)], spec)}
@@ -163,6 +165,7 @@ def _curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> di
     levels = smoothed(losses, spec.smoothing)
     finite = [each for each in levels if math.isfinite(each)]
     return {
+        "lr": list(rates[: len(losses)]),
         "losses": [number(each) for each in losses],
         "smoothed": [number(each) for each in levels],
         "steps": len(losses),

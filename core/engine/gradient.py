@@ -15,7 +15,12 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
     so the gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics
     of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
-    at_once = closed_form(network.module, mean_loss) or autograd(network, mean_loss)
+    whole, report_alive = closed_form(network.module, mean_loss) or autograd(network, mean_loss), network.report_alive
+
+    def at_once(inputs: Tensor, targets: Tensor) -> Tensor:
+        report_alive("step")
+        return whole(inputs, targets)
+
     if batch_norms(network.module):
         if micro is None:
             return at_once

@@ -63,10 +63,16 @@ class PieceTimer:
         self._piece: Piece | None = None
         self._began = self._sent_at = clock()
         self._sent: float | None = None
+        self._same: deque[float] = deque()  # durations of the present kind
+        self._quiet_until = 0.0  # when the next sign is due, as long as fast pieces of that kind follow one another
 
     def __call__(self, piece: Piece) -> None:
         """A piece begins, the one before is over."""
         now = self._clock()
+        if piece == self._piece and now < self._quiet_until and now - self._began < FAST_SECONDS:
+            self._same.append(now - self._began)  # the small steps of a training have no microsecond to lose
+            self._began = now
+            return
         if self._piece is not None:
             self._note(self._piece, now - self._began)
         usual = self._usual.get(piece)
@@ -74,7 +80,8 @@ class PieceTimer:
             self._send(piece, usual)
             self._sent, self._sent_at = usual, now
             now = self._clock()  # a pipe that is full held us back, which is no work
-        self._piece, self._began = piece, now
+        self._piece, self._began, self._same = piece, now, self._durations[piece]
+        self._quiet_until = self._sent_at + REPORT_SECONDS if usual == 0.0 else 0.0
 
     def _note(self, piece: Piece, seconds: float) -> None:
         durations = self._durations[piece]

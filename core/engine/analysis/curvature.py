@@ -11,6 +11,7 @@ from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
+from core.engine.liveness import reported
 
 LEADING_STEPS: Final = 80
 SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with such a residual is good enough for a direction
@@ -39,7 +40,7 @@ class Curvature:
         """H v (P,)."""
         total, kept = torch.zeros_like(self.gradient), self._kept
         again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
-        for slope in again if kept is None else kept:
+        for slope in reported(self._terrain.report_alive, "hessian", again if kept is None else kept):
             if slope.requires_grad:  # that of a linear loss is a constant
                 total += torch.autograd.grad(
                     slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True

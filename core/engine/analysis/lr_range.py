@@ -63,8 +63,9 @@ def seeds(spec: LrRange, job: JobSpec) -> list[int]:
 def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float], float]:
     """(step, lr) -> the loss of the batch, after which the step is taken: as a job trains, without its schedule."""
     job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
-    most = subject.network.most_at_once
-    another = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay, most_at_once=most)
+    most, report_alive = subject.network.most_at_once, subject.network.report_alive
+    made = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay)
+    another = partial(made, most_at_once=most, report_alive=report_alive)
     network = another()
     network.module.train()
     stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, job.batch()))

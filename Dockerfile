@@ -28,11 +28,17 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
     fi \
  && pip --python /opt/basin/bin/python install --quiet --no-cache-dir -r worker.lock
 
-# A user without a password, a shell or a name on the host; the one folder that is theirs is where volumes go.
+# Users without a password, a shell or a name on the host. The service's own has two folders: one where volumes go, and one
+# for secrets that nobody else finds a way into. Runners have another user where the worker may change to it (see
+# docker-compose.yml): what it writes belongs to its group, in which the service is too.
 FROM base AS runtime
 RUN groupadd --gid 10001 basin \
- && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /var/lib/basin --shell /usr/sbin/nologin basin \
- && install --directory --owner basin --group basin --mode 0700 /var/lib/basin
+ && groupadd --gid 10002 basin-runner \
+ && useradd --uid 10001 --gid 10001 --groups basin-runner --no-log-init --no-create-home \
+      --home-dir /var/lib/basin --shell /usr/sbin/nologin basin \
+ && useradd --uid 10002 --gid 10002 --no-log-init --no-create-home \
+      --home-dir /tmp --shell /usr/sbin/nologin basin-runner \
+ && install --directory --owner basin --group basin --mode 0700 /var/lib/basin /etc/basin
 ENV BASIN_HOME=/var/lib/basin HOME=/var/lib/basin
 WORKDIR /var/lib/basin
 ENTRYPOINT ["basin"]

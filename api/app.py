@@ -22,9 +22,9 @@ from api.sse import encode
 from api.telemetry import Telemetry
 from core.db.session import open_database
 from core.jobs.reconcile import Reconciler
+from core.jobs.store_identity import open_identified_store
 from core.queue import Hints
 from core.settings import Settings
-from core.store import open_store
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -61,7 +61,7 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     """Everything that lives as long as the process; `parts` closes it in the opposite order."""
     db = open_database(settings.resolved_database_url())
     parts.callback(db.close)
-    store = open_store(settings)
+    store = open_identified_store(settings, db)
     hints = Hints(settings)
     hints.start()  # Celery is imported behind the first requests, not in front of the first job
     parts.callback(hints.close)

@@ -12,12 +12,17 @@ def api(
     port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or SIGINT."""
+    from core.process import forbid_reading
+
+    forbid_reading()
     from pydantic import ValidationError
 
     from api.server import serve
+    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.settings import Settings
 
+    restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
         serve(Settings(**given))

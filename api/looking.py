@@ -1,7 +1,7 @@
 """Looking at a job or an analysis: once or until it changes, and how long it will take."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from api.documents import Json
 from api.live import wait_asked
 from api.ranges import unchanged
 from core.errors import Unauthenticated
+from core.jobs.places import no_slot
 from core.jobs.queries import JobView, get_job, is_over, job_version
 from core.jobs.waiting import Outlook, outlook
 
@@ -72,13 +73,21 @@ def place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:
     return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
 
 
+def slot_warning(needs: str, kinds: Collection[str]) -> list[dict[str, str]]:
+    """A warning where workers with slots of these kinds alone are there, in the form of the spec's own."""
+    missing = no_slot(needs, kinds)
+    return [{"code": "no_slot", "pointer": "/resources/device", "message": missing}] if missing else []
+
+
 def eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
-    """Seconds until it ends: what is left at the pace of this job so far, time in the queue not counted. Before it has
-    moved, what runs usually take; and first it has to start. None when that cannot be said.
+    """Seconds until it ends: what is left at the rate of its attempt, or else at that of all the time that it ran, time
+    in the queue not counted. Before it has moved, what runs usually take; and first it has to start. None when that
+    cannot be said.
     """
     done = float(view.progress.get("fraction", 0.0))
     own = done - _shared(view)
-    left = (1 - done) * _spent(view) / own if own > 0 else None
+    whole = view.whole_run or (_spent(view) / own if own > 0 else None)
+    left = (1 - done) * whole if whole is not None else None
     if queue and expected:
         starts, left = queue["eta_seconds"], expected.usual if left is None else left
         return None if starts is None or left is None else round(starts + left, 1)

@@ -1,4 +1,7 @@
-"""The service's settings: environment (prefix BASIN_), then `basin.toml` in the working directory, then defaults."""
+"""The service's settings: environment (prefix BASIN_), then `basin.toml` in the working directory, then defaults.
+
+A secret may stand in a file that the variable NAME_FILE names, see core/secretfiles.py.
+"""
 
 import hashlib
 import os
@@ -13,6 +16,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from core.secretfiles import SecretFiles
 
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _LONGEST_SOCKET_PATH = 100
@@ -79,12 +84,14 @@ class Settings(BaseSettings):
     cancel_grace_seconds: Seconds = 8.0
     stop_grace_seconds: Seconds = 25.0
     stall_seconds: Seconds = 60.0
+    zygote_silence_seconds: Seconds = 10.0
     outage_seconds: Seconds = 660.0  # ten minutes, and what it takes to be back
     age_step_seconds: Seconds = 60.0
     care_seconds: Seconds = 60.0
     keep_keys_seconds: Seconds = 86400.0
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
+    runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
     max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
 
@@ -98,9 +105,9 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's; there is no .env
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above; there are no secret files
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above; ours are named one by one
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, SecretFiles(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @field_validator("home")
     @classmethod

@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests may use; the real servers live in tests/support."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,13 @@ import pytest
 from core.recipe.data import DataSpec
 from core.recipe.data.materialise import materialise, read_data
 
-pytest_plugins = ["tests.support.databases", "tests.support.broker", "tests.support.s3", "tests.support.service"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.broker",
+    "tests.support.s3",
+    "tests.support.service",
+    "tests.support.stores",
+]
 
 
 def pytest_configure() -> None:
@@ -37,6 +44,15 @@ def logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     sys.excepthook, threading.excepthook = hooks
+
+
+@pytest.fixture(autouse=True)
+def umask_as_it_was() -> Iterator[None]:
+    """A server's command that a test runs in this process sets it for all that follows."""
+    before = os.umask(0o077)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

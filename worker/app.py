@@ -17,13 +17,14 @@ from core.db.migrate import is_behind, unfit
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.reconcile import Reconciler
+from core.jobs.store_identity import open_identified_store
 from core.queue import Hints, celery_settings
 from core.settings import Settings
-from core.store import open_store
 from worker import provision
 from worker.attempt import Shop, Slot
 from worker.launcher import best_launcher
 from worker.report import Reporter
+from worker.runneruser import prepare_runner_user
 from worker.slots import Poll, Slots, poll_step
 from worker.tasks import add_work
 
@@ -86,17 +87,18 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
 def opened(settings: Settings) -> Iterator[Shop]:
     """Everything a supervisor works with, opened in order and closed in the opposite one."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    user = prepare_runner_user(settings)  # before there are threads
     with ExitStack() as stack:
-        launcher = best_launcher()
+        launcher = best_launcher(user, settings.zygote_silence_seconds)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
-        db = open_database(settings.resolved_database_url())
+        db = open_database(settings.resolved_database_url(), trusting=True)
         stack.callback(db.close)
         _await_schema(db)
-        store = open_store(settings)
+        store = open_identified_store(settings, db)
         hints = Hints(settings)
         stack.callback(hints.close)
-        scratch = provision.Scratch(settings.scratch, name)
+        scratch = provision.Scratch(settings.scratch, name, user)
         scratch.open()
         stack.callback(scratch.close)
         reconciler = Reconciler(db, store, hints, settings)

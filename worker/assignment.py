@@ -7,6 +7,7 @@ from typing import Final
 
 from core.jobs.analyses import Found, Look
 from core.jobs.checkpoints import CheckpointRow, mark_corrupt
+from core.jobs.revival import missing_checkpoints, revive_checkpoint
 from core.lifecycle import Desired
 from core.recipe.assignment import AnalysisAssignment, Assignment, Reading, Resume, Source
 from core.recipe.spec import JobSpec
@@ -77,16 +78,36 @@ def _reading(attempt: Attempt, number: int, found: Found) -> Reading:
 
 
 def _resume(attempt: Attempt) -> Resume | None:
-    """The newest checkpoint whose files are what was recorded; a bad one is marked, and never tried again."""
+    """The newest checkpoint whose files are what was recorded; a bad one is marked.
+
+    One that was missing at an earlier attempt is tried again, any other bad one never.
+    """
     shop, heart, row = attempt.shop, attempt.heart, attempt.claim.checkpoint
+    if (back := _revived(attempt, row.step if row else 0)) is not None:
+        return back
     while row is not None:
         try:
             return heart.reach(partial(_fetch, attempt, row), FETCH_SECONDS)
         except provision.BadCheckpoint as error:
             log.warning("job %s: %s", row.job_id, error)
-            row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id))
+            missing = isinstance(error, provision.MissingCheckpoint)
+            row = heart.persist(partial(mark_corrupt, shop.db, attempt.fence, row.id, missing=missing))
     if attempt.claim.is_fork:
         raise provision.NoWayOn("the checkpoint that this fork goes on from is damaged, and there is no other")
+    return None
+
+
+def _revived(attempt: Attempt, after: int) -> Resume | None:
+    """The newest checkpoint behind the place where the job stands that was missing and is back."""
+    shop, heart, fence = attempt.shop, attempt.heart, attempt.fence
+    for row in heart.persist(partial(missing_checkpoints, shop.db, fence.job_id, after)):
+        try:
+            resume = heart.reach(partial(_fetch, attempt, row), FETCH_SECONDS)
+        except provision.BadCheckpoint as error:
+            log.info("job %s: not back yet: %s", row.job_id, error)
+        else:
+            heart.persist(partial(revive_checkpoint, shop.db, fence, row.id))
+            return resume
     return None
 
 

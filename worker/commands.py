@@ -14,8 +14,12 @@ def worker(
     queues: Annotated[str, typer.Option(help="cpu, gpu, or both with a comma between.")] = "cpu,gpu",
 ) -> None:
     """Train queued jobs until SIGTERM or SIGINT; running jobs write a checkpoint and go back to the queue."""
+    from core.process import forbid_reading
+
+    forbid_reading()
     from pydantic import ValidationError
 
+    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.logs import configure
     from core.redact import hide
@@ -23,6 +27,7 @@ def worker(
     from worker.app import run_worker
     from worker.slots import plan_slots, visible_gpus
 
+    restrict_umask()
     try:
         settings = Settings()
         hide(settings)

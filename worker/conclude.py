@@ -28,6 +28,8 @@ def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Seque
                 decision.results,
                 decision.progress,
             )
+            if decision.error and seen.stderr.strip():
+                persist(lambda: _note_words(attempt, seen))
             persist(lambda: finish(shop.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
             if decision.error:
@@ -45,6 +47,12 @@ def return_job(shop: Shop, heart: Heart, back: GiveBack) -> None:
     fence, limit = heart.fence, shop.settings.max_losses
     status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **vars(back)))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
+
+
+def _note_words(attempt: Attempt, seen: Observed) -> None:
+    """What the runner of a job that fails printed last, which its owner cannot read on the worker."""
+    words = {"code": "attempt_failed", "message": "what it printed last", "stderr": redact(seen.stderr[-2000:])}
+    record_events(attempt.shop.db, attempt.fence, "warning", [words])
 
 
 def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:

@@ -23,6 +23,7 @@ from core.recipe.data import DataSpec
 from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.base import Store, StoreMissing, StoreUnreadable
 from worker import lifeline, unpack
+from worker.runneruser import INPUTS, LOG, OUTPUTS, PASSAGE, RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,10 @@ class BadCheckpoint(Exception):
     """A checkpoint's files are missing or are not what was recorded."""
 
 
+class MissingCheckpoint(BadCheckpoint):
+    """A file of a checkpoint is not in the store."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """The disk space of one attempt; removed with everything in it."""
@@ -79,10 +84,14 @@ class Folder:
 
 
 class Scratch:
-    """This worker's part of the scratch folder. A lock on it tells the next worker that we are alive."""
+    """This worker's part of the scratch folder. A lock on it tells the next worker that we are alive.
 
-    def __init__(self, root: Path, worker: str) -> None:
+    Runners with a `user` of their own find their way through it, and write in `out` alone.
+    """
+
+    def __init__(self, root: Path, worker: str, user: RunnerUser | None = None) -> None:
         self._root = root
+        self._user = user
         self._own = root / worker
         self._lock: int | None = None
 
@@ -90,6 +99,8 @@ class Scratch:
         """Take our part, and remove what workers that were killed have left."""
         aside = self._root / f".{self._own.name}"  # nobody may find it before it is locked
         aside.mkdir(parents=True)
+        if self._user:
+            self._user.share(aside, PASSAGE)
         self._lock = _locked(aside)
         aside.rename(self._own)
         for other in self._root.glob("[!.]*"):
@@ -106,6 +117,11 @@ class Scratch:
     def folder(self, job: str, attempt: int) -> Iterator[Folder]:
         folder = Folder(self._own / f"{job}-{attempt}")
         folder.out.mkdir(parents=True)
+        if self._user:
+            self._user.share(folder.path, INPUTS)
+            self._user.share(folder.out, OUTPUTS)
+            folder.stderr.touch()
+            self._user.share(folder.stderr, LOG)
         try:
             yield folder
         finally:
@@ -154,7 +170,7 @@ def _fetched(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Pat
         try:
             store.fetch(f"{row.key}/{file['name']}", paths[role])
         except StoreMissing as error:
-            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
+            raise MissingCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
         except StoreUnreadable as error:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
         if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):

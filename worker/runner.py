@@ -22,13 +22,15 @@ from typing import Any, Final, Literal
 from core.engine.analysis.analyse import Arrays, Draw, analyse
 from core.engine.environment import differences
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
+from core.engine.liveness import Piece, PieceTimer, ReportAlive, unwatched
 from core.engine.loop import train
 from core.engine.warm import warm
+from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
-from worker import lifeline, wire
+from worker import wire
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
@@ -59,13 +61,20 @@ class PipeObserver:
         self._job = job
         self._writer = wire.FrameWriter(sock)
         self._stop: StopMode | None = None
+        self.report_alive = PieceTimer(self._send_alive)
 
     def emit(self, event: Event | Ended) -> None:
         kind, fields = described(event)
+        self._write(kind, fields, urgent=kind in _URGENT)
+
+    def _send_alive(self, piece: Piece, usual: float | None) -> None:
+        self._write("alive", {"piece": piece, "usual": usual}, urgent=True)
+
+    def _write(self, kind: str, fields: dict[str, Any], *, urgent: bool) -> None:
         try:
-            self._writer.write(wire.pack(kind, self._job, fields), urgent=kind in _URGENT)
+            self._writer.write(wire.pack(kind, self._job, fields), urgent=urgent)
         except OSError:
-            os._exit(lifeline.ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
+            os._exit(ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
 
     def stop_request(self) -> StopMode | None:
         return self._stop
@@ -88,7 +97,7 @@ class PipeObserver:
             except OSError:
                 frame = None
             if frame is None:
-                os._exit(lifeline.ORPHANED)
+                os._exit(ORPHANED)
             if frame["type"] == "stop":
                 self._stop = self._stop or "checkpoint"
 
@@ -97,7 +106,7 @@ def run(sock: socket.socket) -> int:
     """Take one assignment from the pipe and carry it out; the exit status."""
     frame = wire.receive(sock)
     if frame is None:
-        return lifeline.ORPHANED
+        return ORPHANED
     assignment = read_order(json.dumps(frame["assignment"]))
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
@@ -106,12 +115,13 @@ def run(sock: socket.socket) -> int:
     return 0
 
 
-def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> Ended:
+def _ending(assignment: Assignment | AnalysisAssignment, observer: PipeObserver) -> Ended:
     """How it ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
     try:
         if isinstance(assignment, AnalysisAssignment):
-            return analyse(assignment, observer, _draughtsman(observer, assignment.spec.kind))
-        return train(assignment, observer)
+            draw = _draughtsman(observer, assignment.spec.kind, observer.report_alive)
+            return analyse(assignment, observer, draw, report_alive=observer.report_alive)
+        return train(assignment, observer, report_alive=observer.report_alive)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         traceback.print_exc()
         what = traceback.format_exception_only(error)[-1].strip()
@@ -119,7 +129,7 @@ def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> 
         return Ended("failed", None, {}, document, {})
 
 
-def _draughtsman(observer: Observer, kind: str) -> Draw | None:
+def _draughtsman(observer: Observer, kind: str, report_alive: ReportAlive = unwatched) -> Draw | None:
     """Who draws; None, said once, where matplotlib is missing: the numbers are there all the same."""
     if find_spec("matplotlib") is None:
         observer.emit(Log("warning", "there will be no pictures: this worker has no matplotlib"))
@@ -130,8 +140,14 @@ def _draughtsman(observer: Observer, kind: str) -> Draw | None:
 
     def drawn(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
         """A picture that fails takes no result with it; each is told of, since a long silence looks like a stall."""
+
+        def told(name: str) -> None:
+            report_alive("picture")
+            observer.emit(Log("info", f"picture {name} is drawn"))
+
+        report_alive("picture")
         try:
-            return draw(kind, numbers, arrays, lambda name: observer.emit(Log("info", f"picture {name} is drawn")))
+            return draw(kind, numbers, arrays, told)
         except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
             traceback.print_exc()
             observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))
@@ -171,7 +187,7 @@ def retrain(assignment: Assignment, observer: Observer) -> Ended:
 def main() -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    lifeline.die_with_parent(parent)
+    die_with_parent(parent)
     warm()
     code = run(sock)
     sys.stderr.flush()

@@ -1,12 +1,13 @@
 """The slots of this worker, who may use them, and the bootstep that polls when no hint comes."""
 
 import logging
+import math
 import os
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from celery import bootsteps
 
 from core.db.session import is_transient
 from core.errors import Misconfigured
-from core.jobs.claim import anything_waiting
+from core.jobs.claim import count_waiting
 from core.jobs.workers import Tally
 from core.recipe.plan import SlotKind
 from worker.attempt import Shop, Slot
@@ -59,6 +60,7 @@ class Slots:
         self._lock = threading.Lock()
         self._free = {slot: time.monotonic() for slot in slots}
         self._missed = False
+        self._heard_at = -math.inf
         self._kinds = Counter(slot.kind for slot in slots)
         self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
@@ -79,6 +81,14 @@ class Slots:
             self._free[slot] = time.monotonic()
             missed, self._missed = self._missed, False
             return missed
+
+    def hear(self) -> None:
+        """A hint has arrived: the broker is well."""
+        self._heard_at = time.monotonic()
+
+    def heard(self, seconds: float) -> bool:
+        """Whether a hint has arrived in the last seconds."""
+        return time.monotonic() - self._heard_at <= seconds
 
     def tally(self) -> dict[str, Tally]:
         """How many slots there are of each kind, and how many are free."""
@@ -108,7 +118,10 @@ def serve(shop: Shop, slots: Slots, kinds: Sequence[SlotKind]) -> int:
 
 
 class Poll:
-    """Looks into the database when a slot has been free for a while: all it takes to live without a broker."""
+    """Looks into the database when a slot has been free for a while: all it takes to live without a broker.
+
+    One plain read for the whole worker; while hints arrive, half as often.
+    """
 
     def __init__(self, shop: Shop, slots: Slots) -> None:
         self._shop = shop
@@ -127,24 +140,34 @@ class Poll:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
-        seconds = self._shop.settings.poll_seconds
-        while not self._shop.stopping.wait(seconds):
-            self._serving = [thread for thread in self._serving if thread.is_alive()]
-            for kind in self._slots.idle(seconds):
-                if self._waiting(kind):
-                    thread = threading.Thread(
-                        target=serve, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
-                    )
-                    thread.start()
-                    self._serving.append(thread)
+        settings = self._shop.settings
+        seconds = settings.poll_seconds
+        hinted = False
+        while not self._shop.stopping.wait(2 * seconds if hinted else seconds):
+            # The longer pause alone is as long as a job may wait: a slot that is free now is not left for the next.
+            self._look(Counter(self._slots.idle(0.0 if hinted else seconds)))
+            hinted = self._slots.heard(settings.hint_after_seconds)
 
-    def _waiting(self, kind: SlotKind) -> bool:
+    def _look(self, idle: Mapping[SlotKind, int]) -> None:
+        """Have the idle slots, counted by kind, serve what waits: as many of them as there are jobs."""
+        self._serving = [thread for thread in self._serving if thread.is_alive()]
+        if not idle or (len(idle) > 1 and not self._waiting(tuple(idle), 1)):
+            return
+        for kind, slots in idle.items():
+            for _ in range(self._waiting((kind,), slots)):
+                thread = threading.Thread(
+                    target=serve, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
+                )
+                thread.start()
+                self._serving.append(thread)
+
+    def _waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
         try:
-            return anything_waiting(self._shop.db, (kind, "any"))
+            return count_waiting(self._shop.db, (*kinds, "any"), most)
         except Exception as error:
             if not is_transient(error):
                 log.exception("a poll failed")
-            return False
+            return 0
 
 
 def poll_step(make: Callable[[], Poll]) -> type[bootsteps.StartStopStep]:

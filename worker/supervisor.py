@@ -16,7 +16,7 @@ from core.logs import about
 from core.recipe.assignment import AnalysisAssignment, Assignment
 from core.recipe.plan import resolve_plan, smaller
 from core.recipe.spec import JobSpec
-from core.store.base import StoreTransient
+from core.store.base import StoreRefused, StoreTransient
 from worker import lifeline, provision, wire
 from worker.assignment import build_assignment
 from worker.attempt import Attempt, Shop, Slot
@@ -41,7 +41,7 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
 
     After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
     """
-    if not _ready(shop):
+    if not _ready(shop) or not _store_answers(shop):
         return False
     claimed_at = time.monotonic()
     taken = _claim(shop, slot)
@@ -88,7 +88,7 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
     except provision.DatasetTrouble:
         # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
         back = GiveBack("its dataset could not be written", lost=not shop.stopping.is_set())
-    except StoreTransient as error:
+    except (StoreTransient, StoreRefused) as error:
         # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
         log.warning("job %s attempt %d: the store is away: %s", taken.job_id, taken.attempt, error)
         back = GiveBack("the store of its checkpoint was away")
@@ -108,6 +108,18 @@ def _ready(shop: Shop) -> bool:
         if shop.launcher.wait_ready(READY_TICK):
             return True
     return False
+
+
+def _store_answers(shop: Shop) -> bool:
+    """Whether the store works: while it is away nothing is claimed, since its checkpoints cannot be had or stored."""
+    try:
+        shop.store.ping()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        log.warning("no claim: the store is away: %s", error)
+        return False
+    return True
 
 
 def _claim(shop: Shop, slot: Slot) -> Claim | None:
@@ -196,6 +208,10 @@ def _bury(runner: RunnerProcess) -> Exit:
     while how is None:
         runner.kill()
         how = runner.wait(EXIT_SECONDS)
+        if how is None:
+            log.warning(
+                "the runner %s is not gone %.0f s after SIGKILL; its slot waits for it", runner.pid, EXIT_SECONDS
+            )
     return how
 
 

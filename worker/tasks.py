@@ -12,4 +12,5 @@ def add_work(app: Celery, shop: Shop, slots: Slots) -> None:
 
     @app.task(name=TASK, ignore_result=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
     def work() -> int:
+        slots.hear()
         return serve(shop, slots, slots.kinds)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from basin.options import As, Output
-from core.embedded.commands import database_of, explained
+from core.embedded.commands import database_of, explained, restrict_umask
 
 if TYPE_CHECKING:
     from worker.certificate import Certificate
@@ -39,6 +39,7 @@ def verify(
         raise typer.BadParameter("--from is about a job", param_hint="--from")
     if job is not None and digests:
         raise typer.BadParameter("--digests is about all jobs", param_hint="--digests")
+    restrict_umask()
     with explained("verify", CANNOT_TELL):
         try:
             code = _ledger(digests, output) if job is None else _job(job, start, output)
@@ -57,16 +58,16 @@ def _job(job_id: str, start: int | None, output: Output) -> int:
     import json
 
     from core.jobs.retrace import read_past, stretch
+    from core.jobs.store_identity import open_identified_store
     from core.settings import Settings
-    from core.store import open_store
 
     settings = Settings()
     with database_of(settings) as db:
         past = read_past(db, job_id)
-    part = stretch(past, start)
-    from worker.certificate import certify  # torch: not for somebody who has mistyped an id
+        part = stretch(past, start)
+        from worker.certificate import certify  # torch: not for somebody who has mistyped an id
 
-    certificate = certify(past, part, open_store(settings), settings)
+        certificate = certify(past, part, open_identified_store(settings, db, read_only=True), settings)
     if output is Output.JSON:
         typer.echo(json.dumps(document(job_id, certificate), indent=2))
     else:

@@ -3,12 +3,11 @@
 import contextlib
 import logging
 import select
-import statistics
 import time
-from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
+from core.jobs.beat import WHOLE_RUN
 from core.lifecycle import Desired
 from worker import wire
 from worker.backlog import Backlog
@@ -23,39 +22,69 @@ TICK_SECONDS: Final = 0.1
 READ_BYTES: Final = 1 << 18
 PAUSE_SECONDS: Final = 60.0
 LAST_WORDS_SECONDS: Final = 5.0
-STARTUP_STALLS: Final = 5  # building a large network or a first CUDA context is no step yet
+STARTUP_STALLS: Final = 5  # before the first step, and for the first piece of a kind: caches and kernels are cold
 STALL_FACTOR: Final = 20
 _STRENGTH: Final = {Asked.NOTHING: 0, Asked.PAUSE: 1, Asked.STOP: 2, Asked.CANCEL: 3}
 
 
 class Pace:
-    """Whether a runner has stopped stepping: no sign for max(`floor` seconds, 20 times the median step)."""
+    """Whether a runner hangs: no sign for max(`floor` seconds, 20 times what a piece like its present one takes)."""
 
     def __init__(self, floor: float, now: float) -> None:
         self._floor = floor
         self._sign_at = now
-        self._step: tuple[int, float] | None = None
-        self._durations: deque[float] = deque(maxlen=101)  # seconds per step, as seen between reports
+        self._stepped = False
+        self._usual: float | None = None  # median seconds of the pieces of this kind; None: none is complete
+        self.piece = "start"
 
     def sign(self, now: float) -> None:
         """Anything that the runner said."""
         self._sign_at = now
 
-    def stepped(self, step: int, now: float) -> None:
-        """A report that `step` steps are complete."""
-        if self._step is not None and step > self._step[0]:
-            self._durations.append((now - self._step[1]) / (step - self._step[0]))
-        self._step = step, now
+    def stepped(self, now: float) -> None:
+        """A report that steps are complete."""
+        self._stepped = True
+        self._sign_at = now
+
+    def began(self, piece: str, usual: float | None, now: float) -> None:
+        """A report that a piece of work begins, which usually takes so many seconds."""
+        self.piece, self._usual = piece, usual
         self._sign_at = now
 
     def limit(self) -> float:
         """Seconds of silence that are too many."""
-        if self._step is None:
-            return STARTUP_STALLS * self._floor
-        return max(self._floor, STALL_FACTOR * statistics.median(self._durations or [0.0]))
+        unknown = self._usual is None or not self._stepped
+        return max(self._floor * (STARTUP_STALLS if unknown else 1), STALL_FACTOR * (self._usual or 0.0))
 
     def stalled(self, now: float) -> bool:
         return now - self._sign_at > self.limit()
+
+
+class Tempo:
+    """How many seconds the whole run takes at the rate of this attempt. What came before its first step, a network that
+    is built and data that are read, is no part of that, and neither is the first step where there are more.
+    """
+
+    def __init__(self) -> None:
+        self._began: tuple[int, float] | None = None  # steps that were complete, when
+        self._first: tuple[float, float] | None = None  # share of the run, when
+        self._share = 0.0
+
+    def started(self, step: int, now: float) -> None:
+        """All is built, and the first step begins."""
+        self._began = step, now
+
+    def seconds(self, step: int, share: float, now: float) -> float | None:
+        """A report that `step` steps, a `share` of the run, are complete; None when nothing can be said yet."""
+        if share < self._share:  # it went back, and begins anew
+            self._began = self._first = None
+        if self._first is None or now == self._first[1]:
+            self._first = share, now
+        self._share = share
+        grown, since = share - self._first[0], self._first[1]
+        if not grown and self._began is not None and step > self._began[0]:
+            grown, since = share * (1 - self._began[0] / step), self._began[1]
+        return (now - since) / grown if grown > 0 else None
 
 
 class Watch:
@@ -69,6 +98,7 @@ class Watch:
         self._settings = heart.settings
         self._splitter = wire.Splitter()
         self._pace = Pace(heart.settings.stall_seconds, time.monotonic())
+        self._tempo = Tempo()
         self._asked_at = 0.0
         self._killed_at: float | None = None
         self._seen = Observed()
@@ -87,6 +117,7 @@ class Watch:
         """Take in what the pipe holds, after at most a tick; False at its end."""
         if self._backlog.full:
             time.sleep(TICK_SECONDS)  # the pipe now holds the runner back
+            self._pace.sign(time.monotonic())  # so that its silence says nothing
             return True
         if not select.select([self._runner.sock], [], [], TICK_SECONDS)[0]:
             return True
@@ -104,6 +135,12 @@ class Watch:
         match wire.type_of(payload):
             case "progress":
                 self._progress(wire.unpack(payload), now)
+            case "alive":
+                frame = wire.unpack(payload)
+                self._pace.began(frame["piece"], frame["usual"], now)
+            case "started":
+                self._tempo.started(wire.unpack(payload)["step"], now)
+                self._backlog.put(payload)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack(payload))
             case "checkpoint":
@@ -114,8 +151,9 @@ class Watch:
 
     def _progress(self, frame: dict[str, Any], now: float) -> None:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
-        self._pace.stepped(frame["step"], now)
-        self._heart.report(progress)
+        self._pace.stepped(now)
+        whole = self._tempo.seconds(frame["step"], frame["fraction"], now)
+        self._heart.report(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
     def _wish(self) -> Asked:
@@ -158,9 +196,9 @@ class Watch:
             cut = Cut.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
             cut = Cut.UNRECORDED
-        elif self._seen.asked is Asked.NOTHING and not self._backlog.full and self._pace.stalled(now):
+        elif self._seen.asked is Asked.NOTHING and self._pace.stalled(now):
             cut = Cut.STALLED
         if cut is not Cut.NO:
-            log.warning("a runner is killed: %s", cut)
+            log.warning("a runner is killed: %s (last piece of work: %s)", cut, self._pace.piece)
             self._runner.kill()
             self._seen = replace(self._seen, cut=cut)

@@ -6,6 +6,7 @@ job, so that one runner may some day train several. Numbers that JSON does not k
 
     supervisor -> runner   assignment {assignment}     stop {mode}
     runner -> supervisor   started progress points checkpoint rollback log ended, with the fields of the engine's events
+                           alive {piece, usual}: a piece of work begins, which usually takes so many seconds
 """
 
 # ruff: noqa: N818 - BadFrame says what it is

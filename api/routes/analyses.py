@@ -19,7 +19,7 @@ from api.openapi import problems, reads
 from api.paging import Page, Paging, page
 from api.ranges import unchanged
 from api.routes.events import Event, EventsQuery, told
-from api.routes.jobs import Failure, Moment, Place, digest
+from api.routes.jobs import Failure, Moment, Place, digest, entry_of
 from api.search import Status
 from core.errors import Conflict, NotFound
 from core.ids import is_id
@@ -28,7 +28,7 @@ from core.jobs.changes import delete_job
 from core.jobs.checkpoints import CheckpointRow
 from core.jobs.queries import JobView, get_job
 from core.jobs.search import Search
-from core.jobs.submit import Entry, Idempotency
+from core.jobs.submit import Idempotency
 from core.jobs.verbs import cancel, pause, resume
 from core.jobs.waiting import Outlook
 from core.recipe.parse import parse_analysis
@@ -118,7 +118,7 @@ def submit(
     document = parse(body)
     spec = parse_analysis(body, document)
     promise = Idempotency(idempotency_key, digest(["analysis", document])) if idempotency_key is not None else None
-    entry = Entry(caller.owner, caller.limits, service.settings.age_step_seconds)
+    entry = entry_of(caller, service)
     done = submit_analysis(service.db, spec, entry, promise)
     if done.created:
         service.hints.send(done.needs)

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 
-from api.auth import Caller, Principal
+from api.auth import Caller
 from api.bodies import ForkRequest, RetryRequest, read_body
-from api.deps import JobId, MaybeBody, Running, Service
+from api.deps import JobId, MaybeBody, Running
 from api.documents import Json, parse
 from api.openapi import problems, reads
-from api.routes.jobs import Job, digest, made
+from api.routes.jobs import Job, digest, entry_of, made
 from core.jobs.branch import fork, retry
-from core.jobs.submit import Entry, Idempotency
+from core.jobs.submit import Idempotency
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -40,7 +40,7 @@ def retry_job(
     """
     wanted = read_body(body or b"{}", RetryRequest)
     promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
-    done = retry(service.db, job_id, _entry(caller, service), again=wanted.again, idempotency=promise)
+    done = retry(service.db, job_id, entry_of(caller, service), again=wanted.again, idempotency=promise)
     return made(service, caller.owner, done)
 
 
@@ -58,13 +58,9 @@ def fork_job(job_id: JobId, body: MaybeBody, caller: Caller, service: Running, i
     """
     wanted = read_body(body or b"{}", ForkRequest)
     promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
-    entry = _entry(caller, service)
+    entry = entry_of(caller, service)
     done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise)
     return made(service, caller.owner, done)
-
-
-def _entry(caller: Principal, service: Service) -> Entry:
-    return Entry(caller.owner, caller.limits, service.settings.age_step_seconds)
 
 
 def _promise(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:

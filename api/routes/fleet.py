@@ -40,7 +40,7 @@ class Worker(BaseModel):
 
 
 class Workers(BaseModel):
-    """All workers that were heard of within a day and did not stop in good order."""
+    """All workers that were heard of in the last minutes and did not stop in good order."""
 
     object: Literal["list"]
     data: list[Worker]
@@ -70,7 +70,10 @@ class WaitingJob(BaseModel):
 
 
 class Queue(BaseModel):
-    """Your queued jobs in the order of service; places are counted over the jobs of all. `slots` are the fleet's."""
+    """Your queued jobs in the order of service. `slots` are the fleet's.
+
+    Places are counted over the jobs of all owners, among those that want the same slots.
+    """
 
     object: Literal["queue"]
     waiting: int

@@ -13,6 +13,7 @@ from api.errors import STATUS
 from api.probes import broker_answers
 from core.db.migrate import unfit
 from core.jobs.pulse import reconciler_lag
+from core.jobs.store_identity import WrongStore
 
 router = APIRouter(tags=["health"])
 
@@ -93,8 +94,12 @@ def _migrations(service: Service) -> str | None:
     return unfit(service.db)
 
 
-def _store(service: Service) -> None:
-    service.store.ping()
+def _store(service: Service) -> str | None:
+    try:
+        service.store.ping()
+    except WrongStore as error:  # its message names nothing, and nobody would guess this
+        return error.message
+    return None
 
 
 def _broker(service: Service) -> str | None:

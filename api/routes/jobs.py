@@ -11,17 +11,18 @@ from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from api.auth import Caller
+from api.auth import Caller, Principal
 from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse, timestamp
-from api.looking import Look, eta, etag, looked, outlook_of, place
+from api.looking import Look, eta, etag, looked, outlook_of, place, slot_warning
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.search import BY_METADATA, JobsQuery, Status
 from core.errors import Conflict, NotFound
 from core.jobs.queries import JobView, get_job, list_jobs
-from core.jobs.submit import Idempotency, Submitted, submit
+from core.jobs.submit import Entry, Idempotency, Submitted, needs, submit
 from core.jobs.waiting import Outlook
+from core.jobs.workers import kinds_seen
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -63,7 +64,10 @@ class Progress(BaseModel):
 
 
 class Place(BaseModel):
-    """`ahead` jobs are served first; `position` counts from 1. `eta_seconds` until it starts, a guess."""
+    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1.
+
+    `eta_seconds` until it starts, a guess.
+    """
 
     position: int
     ahead: int
@@ -173,7 +177,7 @@ def submit_job(
     document = parse(body)
     spec = parse_job(body).resolved()
     if query.dry_run:
-        return Json(_dry(spec))
+        return Json(_dry(spec, service))
     promise = Idempotency(idempotency_key, digest(document)) if idempotency_key is not None else None
     done = submit(
         service.db,
@@ -182,6 +186,7 @@ def submit_job(
         idempotency=promise,
         age_step=service.settings.age_step_seconds,
         limits=caller.limits,
+        lost_after=service.settings.lease_seconds,
     )
     return made(service, caller.owner, done)
 
@@ -197,6 +202,12 @@ def made(service: Service, owner: str, done: Submitted) -> Json:
     found = answer(service, view, 201 if done.created else 200)
     found.headers["Location"] = f"/v1/jobs/{done.job_id}"
     return found
+
+
+def entry_of(caller: Principal, service: Service) -> Entry:
+    """How a new job of this caller comes into the queue."""
+    settings = service.settings
+    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds)
 
 
 @router.get(
@@ -219,7 +230,10 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     "/{job_id}",
     operation_id="get_job",
     response_model=Job,
-    responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
+    responses={
+        304: {"description": "Nothing but `queue`, `eta_seconds` and a warning that no slot is there may have changed"},
+        **problems(404),
+    },
 )
 async def get_one(  # noqa: PLR0913 - what a request may bring
     *,
@@ -230,7 +244,8 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     if_none_match: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job changes, or after 30 s")] = None,
 ) -> Response:
-    """One job. Poll it with If-None-Match: the ETag covers everything but `queue` and `eta_seconds`.
+    """One job. Poll it with If-None-Match: the ETag covers everything but `queue`, `eta_seconds` and
+    the warning `no_slot`.
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
@@ -247,14 +262,16 @@ def answer(service: Service, view: JobView, status: int) -> Json:
     return Json(_shown(view, outlook_of(service, [view])), status, {"ETag": etag(view.version)})
 
 
-def _dry(spec: JobSpec) -> dict[str, object]:
+def _dry(spec: JobSpec, service: Service) -> dict[str, object]:
     run = spec.run_length()
+    with service.db.read() as connection:
+        kinds = kinds_seen(connection, service.settings.lease_seconds)
     return {
         "object": "dry_run",
         "spec": spec.dump(),
         "total_steps": run.total_steps if run.bounded else None,
         "steps_per_epoch": run.steps_per_epoch,
-        "warnings": _warnings(spec),
+        "warnings": _warnings(spec) + slot_warning(needs(spec), kinds),
     }
 
 
@@ -285,7 +302,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "forked_from": _parent(view, "fork"),
         "started_from": _parent(view, "from"),
         "children": list(view.children),
-        "warnings": _warnings(spec),
+        "warnings": _warnings(spec) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
         "created_at": timestamp(view.created_at),
         "started_at": timestamp(view.started_at),
         "finished_at": timestamp(view.finished_at),

@@ -15,6 +15,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from core.db.pool import ShrinkingPool, TrustingPool
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
@@ -118,8 +119,12 @@ class Database:
             connection.close()
 
 
-def open_database(url: str, pool_size: int = 40) -> Database:
-    """Open a database by its SQLAlchemy URL; nothing is connected before the first use."""
+def open_database(url: str, pool_size: int = 40, *, trusting: bool = False) -> Database:
+    """Open a database by its SQLAlchemy URL; nothing is connected before the first use.
+
+    `trusting`: a connection to PostgreSQL that was used a moment ago is used again unseen. That halves the round trips,
+    and is for who tries again whatever fails in passing.
+    """
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
@@ -129,16 +134,18 @@ def open_database(url: str, pool_size: int = 40) -> Database:
         case "sqlite":
             return _open_sqlite(parsed, pool_size)
         case "postgresql":
-            return _open_postgresql(parsed, pool_size)
+            return _open_postgresql(parsed, pool_size, TrustingPool if trusting else ShrinkingPool)
         case other:
             raise Misconfigured(f"database {other!r} is not supported; use sqlite:///file.db or postgresql://…")
 
 
-def _open_postgresql(url: URL, pool_size: int) -> Database:
+def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool]) -> Database:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_POSTGRESQL,
         isolation_level="READ COMMITTED",
+        poolclass=pool,
+        pool_use_lifo=True,
         pool_size=pool_size,
         max_overflow=10,
         pool_timeout=5,

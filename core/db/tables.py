@@ -65,6 +65,22 @@ def _one_of(column: str, values: type[Status] | type[Desired]) -> CheckConstrain
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+def _chunk_columns() -> tuple[Column[Any], ...]:
+    return (
+        Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+        Column("series", Text, primary_key=True),
+        Column("after_step", Long, primary_key=True),  # the checkpoint after which these points came; 0 before any
+        Column("number", Integer, primary_key=True),
+        Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.writing
+        Column("first_step", Long, nullable=False),
+        Column("last_step", Long, nullable=False),
+        Column("points", Integer, nullable=False),
+        Column("steps", LargeBinary, nullable=False),  # little-endian int64
+        Column("values", LargeBinary, nullable=False),  # little-endian float64
+        Column("times", LargeBinary, nullable=False),  # little-endian float64, unix seconds
+    )
+
+
 job = Table(
     "job",
     metadata,
@@ -113,10 +129,11 @@ job_state = Table(
     Column("progress", Json, nullable=False),
     Column("owner", Text),  # as in `job`, so that the claim can count; empty in rows of the first release
     Column("most_running", Integer),  # it starts while its owner has fewer jobs running
+    Column("spared_until", Number),  # the lease that a gap gave it; unlike lease_until, its worker has beaten since
     _one_of("status", Status),
     _one_of("desired", Desired),
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
-    Index("ix_job_state_queue", "status", "rank", "job_id"),
+    Index("ix_job_state_queue", "status", "rank", "job_id", "needs"),
     Index("ix_job_state_owner_status", "owner", "status"),
     Index("ix_job_state_checkpoint_id", "checkpoint_id"),
     sqlite_strict=True,
@@ -142,17 +159,14 @@ analysis_input = Table(
 metric_chunk = Table(
     "metric_chunk",
     metadata,
-    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
-    Column("series", Text, primary_key=True),
-    Column("after_step", Long, primary_key=True),  # the checkpoint after which these points came; 0 before any
-    Column("number", Integer, primary_key=True),
-    Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.writing
-    Column("first_step", Long, nullable=False),
-    Column("last_step", Long, nullable=False),
-    Column("points", Integer, nullable=False),
-    Column("steps", LargeBinary, nullable=False),  # little-endian int64
-    Column("values", LargeBinary, nullable=False),  # little-endian float64
-    Column("times", LargeBinary, nullable=False),  # little-endian float64, unix seconds
+    *_chunk_columns(),
+    sqlite_strict=True,
+)
+
+metric_chunk_aside = Table(
+    "metric_chunk_aside",  # of steps behind the place to which a job fell back, until its next place to go on is stored
+    metadata,
+    *_chunk_columns(),
     sqlite_strict=True,
 )
 
@@ -177,6 +191,7 @@ checkpoint = Table(
     Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
     Column("pinned_at", Number),  # since when its owner wants it kept
     Column("superseded", Integer),  # 1: only its pin keeps it, since another one has taken its place
+    Column("missing_at", Number),  # since when it is corrupt for no other reason than that its objects are not there
     CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
     Index("ix_checkpoint_job_id_step", "job_id", "step"),
     Index("ix_checkpoint_status", "status"),
@@ -266,5 +281,15 @@ generation = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("oldest", Integer, nullable=False),  # releases of earlier generations must not run on this database
     CheckConstraint("id = 1", name="one"),
+    sqlite_strict=True,
+)
+
+store_identity = Table(
+    "store_identity",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),  # what the marker in the object store says, see core/jobs/store_identity.py
+    Column("created_at", Number, nullable=False),
+    CheckConstraint("one = 1", name="one"),
     sqlite_strict=True,
 )

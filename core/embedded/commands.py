@@ -3,6 +3,7 @@
 The server's weight is imported inside, so that `basin --help` stays fast.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,9 +29,13 @@ def up(
     Ctrl-C stops it within ten seconds; a running job goes on at the next start. Settings come from BASIN_… variables
     and from basin.toml in this folder.
     """
+    from core.process import forbid_reading
+
+    forbid_reading()
     from core.embedded.up import up as run
     from core.settings import Settings
 
+    restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     with explained("up"):
         run(Settings(**given), slots if worker else 0, typer.echo)
@@ -44,6 +49,7 @@ def migrate() -> None:
     from core.errors import Misconfigured
     from core.settings import Settings
 
+    restrict_umask()
     with explained("migrate"):
         settings = Settings()
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,6 +58,11 @@ def migrate() -> None:
         except SQLAlchemyError as error:
             raise Misconfigured(str(error).splitlines()[0]) from error
     typer.echo("the database has this release's schema")
+
+
+def restrict_umask() -> None:
+    """Let nobody else read what this command and its children write: the database, weights, logs."""
+    os.umask(0o077)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.embedded.commands import database_of, explained
+from core.embedded.commands import database_of, explained, restrict_umask
 
 if TYPE_CHECKING:
     from core.jobs.keys import Key
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 key = typer.Typer(
     name="key", help="API keys: create, list, revoke. Needs the database, not the api.", no_args_is_help=True
 )
+
+key.callback()(restrict_umask)
 
 DAY = 86400.0
 Count = Annotated[int | None, typer.Option(min=1)]

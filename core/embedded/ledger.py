@@ -8,8 +8,8 @@ import typer
 from core.embedded.commands import database_of
 from core.jobs.ledger.check import Ledger
 from core.jobs.ledger.finding import Finding
+from core.jobs.store_identity import open_identified_store
 from core.settings import Settings
-from core.store import open_store
 
 SOUND, UNSOUND = 0, 1
 
@@ -18,7 +18,7 @@ def check_ledger(*, digests: bool, as_json: bool) -> int:
     """Read everything, print what does not fit and how much was read; the exit status."""
     settings, found = Settings(), list[Finding]()
     with database_of(settings) as db:
-        ledger = Ledger(db, open_store(settings), digests)
+        ledger = Ledger(db, open_identified_store(settings, db, read_only=True), digests)
         for finding in ledger.findings():
             found.append(finding)
             if not as_json:

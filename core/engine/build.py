@@ -16,6 +16,7 @@ from core.engine.events import Kind
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.kept import Incumbent
+from core.engine.liveness import ReportAlive, unwatched
 from core.engine.mark import Mark
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
@@ -34,13 +35,13 @@ from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.spec import JobSpec
 
 
-def build(assignment: Assignment) -> Run:
+def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
     """Every part by its own pure function; a resume comes last, and its random state last of all."""
     spec, plan = assignment.spec.resolved(), assignment.plan
     check_plan(plan)
     device = open_device(plan)
-    data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256)
-    another = networks(spec, plan, device)
+    data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256, report_alive)
+    another = networks(spec, plan, device, report_alive)
     network = another()
     objective = build_objective(spec, data.target_scale)
     calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
@@ -77,6 +78,7 @@ def build(assignment: Assignment) -> Run:
         mark=Mark(rollback) if rollback else None,
         log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
+        report_alive=report_alive,
         resume=fidelity(spec, resume, environment),
     )
     network.module.train()
@@ -85,10 +87,13 @@ def build(assignment: Assignment) -> Run:
     return run
 
 
-def networks(spec: JobSpec, plan: ExecutionPlan, device: torch.device) -> Callable[[], Network]:
+def networks(
+    spec: JobSpec, plan: ExecutionPlan, device: torch.device, report_alive: ReportAlive
+) -> Callable[[], Network]:
     """Makes the job's network, with the weights of its seed, as often as one asks."""
     most, facts = plan.micro_batch or MOST_AT_ONCE, spec.data.facts()
-    return partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay, most_at_once=most)
+    made = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    return partial(made, most_at_once=most, report_alive=report_alive)
 
 
 def build_averages(

@@ -17,20 +17,24 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from core.engine.failure import EngineError
+from core.engine.liveness import Piece, ReportAlive, reported, unwatched
 from core.recipe.assignment import Resume
 
 WEIGHTS, STATE, MANIFEST = "weights", "state", "manifest"
 NAMES = {WEIGHTS: "weights.safetensors", STATE: "state.safetensors", MANIFEST: "manifest.json"}
 PIECE = 1 << 20  # bytes hashed and written at a time
+UNSYNCED = 256 << 20  # bytes that may wait for the disk: one flush of a whole large file would be a long silence
 REMEDY = "Resume from another checkpoint, or start the job again."
 
 Files = dict[str, dict[str, Any]]
 
 
-def write_tensor_files(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> Files:
+def write_tensor_files(
+    folder: Path, tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = unwatched
+) -> Files:
     """Make `folder` and write its tensor files, by role (weights, state); returns name, sha256 and bytes of each."""
     folder.mkdir(parents=True)
-    return {role: write_tensors(folder / NAMES[role], content) for role, content in tensors.items()}
+    return {role: write_tensors(folder / NAMES[role], content, report_alive) for role, content in tensors.items()}
 
 
 def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
@@ -42,20 +46,24 @@ def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
     return sealed
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def write_tensors(path: Path, tensors: dict[str, Tensor], report_alive: ReportAlive = unwatched) -> dict[str, Any]:
     """One safetensors file without metadata (whose keys safetensors would order at random)."""
-    on_cpu = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return write_bytes(path, save(on_cpu))
+    named = reported(report_alive, "checkpoint", tensors.items())
+    on_cpu = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
+    return write_bytes(path, save(on_cpu), report_alive)
 
 
-def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
+def write_bytes(path: Path, content: bytes, report_alive: ReportAlive = unwatched) -> dict[str, Any]:
     """Write a new file, hashed on the way and flushed to the disk."""
     digest, view = sha256(), memoryview(content)
     with path.open("xb") as file:
-        for start in range(0, len(view), PIECE):
+        for start in reported(report_alive, "checkpoint", range(0, len(view), PIECE)):
             piece = view[start : start + PIECE]
             digest.update(piece)
             file.write(piece)
+            if start and start % UNSYNCED == 0:
+                file.flush()
+                os.fsync(file.fileno())
         file.flush()
         os.fsync(file.fileno())
     return {"name": path.name, "sha256": digest.hexdigest(), "bytes": len(view)}
@@ -75,10 +83,11 @@ def chained(digest: str, files: Files) -> str:
     return sha256("".join((digest, files[WEIGHTS]["sha256"], files[STATE]["sha256"])).encode()).hexdigest()
 
 
-def read_resume(resume: Resume) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_resume(resume: Resume, report_alive: ReportAlive = unwatched) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights, state) of a checkpoint, their digests checked against its manifest first."""
     return tuple(  # type: ignore[return-value]
-        _read_tensors(path, resume.manifest, role) for path, role in ((resume.weights, WEIGHTS), (resume.state, STATE))
+        _read_tensors(path, resume.manifest, role, report_alive)
+        for path, role in ((resume.weights, WEIGHTS), (resume.state, STATE))
     )
 
 
@@ -90,14 +99,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EngineError("engine_error", f"cannot read the weights to begin with: {error}", REMEDY) from error
 
 
-def _read_tensors(path: Path, manifest: dict[str, Any], role: str) -> dict[str, Tensor]:
+def file_digest(path: Path, report_alive: ReportAlive, piece: Piece) -> str:
+    """The SHA-256 of a file, as hex digits."""
+    digest = sha256()
+    with path.open("rb") as file:
+        for content in reported(report_alive, piece, iter(lambda: file.read(PIECE), b"")):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _read_tensors(path: Path, manifest: dict[str, Any], role: str, report_alive: ReportAlive) -> dict[str, Tensor]:
     try:
         expected = manifest["files"][role]["sha256"]
-        digest = sha256()
-        with path.open("rb") as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
-        if digest.hexdigest() != expected:
+        if file_digest(path, report_alive, "checkpoint") != expected:
             raise EngineError("engine_error", f"the checkpoint's {role} file was changed or cut short", REMEDY)
         return load_file(path)
     except (OSError, KeyError, TypeError, SafetensorError) as error:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from core.engine.datasets.resident import Part
 from core.engine.gradient import batch_norms
+from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.engine.objective import Objective
 
@@ -20,7 +21,8 @@ def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, fl
 def predicted(network: Network, part: Part) -> Tensor:
     """The outputs for a part (n, outputs)."""
     with inspecting(network.module):
-        return torch.cat([network.forward(inputs) for inputs in torch.split(part.inputs, network.most_at_once)])
+        chunks = reported(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
+        return torch.cat([network.forward(inputs) for inputs in chunks])
 
 
 def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
@@ -58,7 +60,8 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
                 layer.train()
                 layer.reset_running_stats()
             seen = 0
-            for batch in torch.split(inputs, chunk_sizes(len(inputs), batch_size)):
+            batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
+            for batch in reported(network.report_alive, "batch_norm", batches):
                 for layer in layers:
                     layer.momentum = len(batch) / (seen + len(batch))
                 network.forward(batch)

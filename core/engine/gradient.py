@@ -1,5 +1,7 @@
 """Loss and gradient of one batch."""
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -15,20 +17,18 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
     so the gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics
     of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
-    at_once = closed_form(network.module, mean_loss) or autograd(network, mean_loss)
-    if batch_norms(network.module):
-        if micro is None:
-            return at_once
-        size = micro
-    else:
-        size = min(network.most_at_once, micro or network.most_at_once)
+    at_once, report_alive = closed_form(network.module, mean_loss) or autograd(network, mean_loss), network.report_alive
+    most = None if batch_norms(network.module) else network.most_at_once
+    size = min(each for each in (most, micro, sys.maxsize) if each is not None)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
         if len(inputs) <= size:
+            report_alive("step")
             return at_once(inputs, targets)
         chunks = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
         loss, total = torch.zeros((), dtype=inputs.dtype, device=inputs.device), torch.zeros_like(network.weights)
         for some_inputs, some_targets in chunks:
+            report_alive("step")
             share = len(some_inputs) / len(inputs)
             loss += at_once(some_inputs, some_targets) * share
             total.add_(network.gradient, alpha=share)

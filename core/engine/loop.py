@@ -8,6 +8,7 @@ from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
 from core.engine.failure import DivergedError, EngineError, out_of_memory
+from core.engine.liveness import ReportAlive, unwatched
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
 
@@ -18,6 +19,7 @@ def train(
     assignment: Assignment,
     observer: Observer,
     *,
+    report_alive: ReportAlive = unwatched,
     checkpoint_seconds: float = MINUTE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ended:
@@ -37,12 +39,12 @@ def train(
         where a number is no longer finite: back to the last mark, if the job says so, and on from there
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
-    Expected failures end it with an error; a bug raises.
+    Expected failures end it with an error; a bug raises. `report_alive` hears of every piece of work as it begins.
     """
     session: Session | None = None
     try:
         with switched(assignment.plan):
-            session = Session(build(assignment), observer, checkpoint_seconds, clock)
+            session = Session(build(assignment, report_alive), observer, checkpoint_seconds, clock)
             session.begin()
             while True:
                 try:

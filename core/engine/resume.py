@@ -63,7 +63,7 @@ def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
 
 def put_back(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
-    weights, state = read_resume(resume)
+    weights, state = read_resume(resume, run.report_alive)
     check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
     if resume.anew:
         prefixes = tuple(f"{name}." for name in resume.anew)

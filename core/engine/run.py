@@ -19,6 +19,7 @@ from core.engine.ensemble import Ensemble
 from core.engine.events import Kind
 from core.engine.keeper import Keeper
 from core.engine.kept import Incumbent
+from core.engine.liveness import ReportAlive
 from core.engine.mark import Mark
 from core.engine.networks.network import Network
 from core.engine.objective import Objective
@@ -79,6 +80,7 @@ class Run:
     mark: Mark | None
     log: StepLog
     standing: Standing
+    report_alive: ReportAlive
     resume: dict[str, Any] | None = None
 
     def batches(self) -> Iterator[tuple[int, Batch]]:

@@ -38,7 +38,7 @@ class Shelf:
         run, standing = self._run, self._run.standing
         tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
         folder = self._folder("last", standing.step)
-        files = write_tensor_files(folder, tensors)
+        files = write_tensor_files(folder, tensors, run.report_alive)
         if mark:
             standing.digest = chained(standing.digest, files)
         replaced = run.best and run.best.restores and run.best.weights == "base"  # what was tested are the best then
@@ -89,7 +89,8 @@ class Shelf:
     def put(self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]) -> None:
         """Weights alone, as they were after `step` steps."""
         folder = self._folder(kind, step)
-        files = write_tensor_files(folder, {WEIGHTS: network.tensors() | self._run.data.tensors()})
+        tensors = {WEIGHTS: network.tensors() | self._run.data.tensors()}
+        files = write_tensor_files(folder, tensors, self._run.report_alive)
         self._seal(folder, kind, step, files=files, metrics=metrics, more={**more, "metrics": metrics})
 
     def _folder(self, kind: Kind, step: int) -> Path:

@@ -1,6 +1,6 @@
 """The beat: it keeps the lease, carries progress in and the owner's wish out."""
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import update
 
@@ -8,6 +8,14 @@ from core.db.session import Database, now
 from core.db.tables import job, job_state
 from core.jobs.fence import Fence, fenced
 from core.lifecycle import Desired, Status
+
+WHOLE_RUN: Final = "whole_run_seconds"
+"""With progress in the database: how long the run takes from end to end at its present rate. Readers see an ETA."""
+
+
+def told(progress: dict[str, Any]) -> dict[str, Any]:
+    """What readers see of a progress in the database."""
+    return {name: value for name, value in progress.items() if name != WHOLE_RUN}
 
 
 def beat(

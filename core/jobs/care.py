@@ -11,6 +11,7 @@ from core.db.session import Database, now
 from core.db.tables import checkpoint, idempotency, job, service_state
 from core.db.upsert import insert_if_absent
 from core.jobs.changes import NOBODY
+from core.jobs.revival import revive_missing
 from core.jobs.workers import forget_silent
 from core.settings import Settings
 from core.store.base import Store, StoredObject
@@ -30,7 +31,7 @@ class Care:
         self._db = db
         self._store = store
         self._settings = settings
-        self._behind = False
+        self.behind = False  # there is more to remove than the last round could
 
     def round(self) -> None:
         """Do what is due.
@@ -38,16 +39,17 @@ class Care:
         What a short while does not remove goes on in the next round, so that leases never wait.
         """
         due = self._due("care", self._settings.care_seconds)
-        if due or self._behind:
+        if due or self.behind:
             until = time.monotonic() + _PATIENCE
-            self._behind = False  # should the store be away: it may take seconds to say so, and not in every round
+            self.behind = False  # should the store be away: it may take seconds to say so, and not in every round
             while (behind := self.remove_doomed() == _BATCH) and time.monotonic() < until:
                 pass
-            self._behind = behind
+            self.behind = behind
         if due:
             self.remove_deleted()
             self.forget_keys()
             forget_silent(self._db)
+            revive_missing(self._db, self._store)
         if self._due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
             self.sweep_orphans()
 

@@ -14,7 +14,7 @@ from core.errors import NotFound
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
-from core.jobs.metrics import Chunk, drop_after, put_chunks
+from core.jobs.metrics import Chunk, forget_aside, put_aside, put_chunks
 from core.lifecycle import TERMINAL
 from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.monitor import way_of
@@ -101,6 +101,8 @@ def record_checkpoint(
         seen = {"version": job_state.c.version + 1}
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
+        if resumable:
+            forget_aside(connection, fence.job_id)
         prune(connection, fence.job_id, row.kind)
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
@@ -110,8 +112,10 @@ def record_checkpoint(
     return written
 
 
-def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRow | None:
+def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: bool = False) -> CheckpointRow | None:
     """Its bytes do not match its digest: fall back to the newest good resumable one before it, or to none.
+
+    One whose files are not there at all is `missing`: should they come back, it is taken back, see revival.py.
 
     Raises:
         Fenced: this attempt is over.
@@ -122,7 +126,7 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRo
         connection.execute(
             update(checkpoint)
             .where(checkpoint.c.id == checkpoint_id, or_(checkpoint.c.job_id == fence.job_id, mine))
-            .values(status="corrupt"),
+            .values(status="corrupt", missing_at=now() if missing else None),
         )
         if state.checkpoint_id != checkpoint_id:
             return None if state.checkpoint_id is None else find_checkpoint(connection, state.checkpoint_id)
@@ -132,11 +136,12 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str) -> CheckpointRo
             .where(job_state.c.job_id == fence.job_id)
             .values(checkpoint_id=older.id if older else None, version=job_state.c.version + 1),
         )
-        drop_after(connection, fence.job_id, older.step if older else 0)
+        step = older.step if older else 0
+        put_aside(connection, fence.job_id, step)
+        problem = "is not in the store" if missing else "does not match its digest"
         data = {
             "code": "checkpoint_corrupt",
-            "message": f"checkpoint {checkpoint_id} does not match its digest; going on from step "
-            f"{older.step if older else 0}",
+            "message": f"checkpoint {checkpoint_id} {problem}; going on from step {step}",
             "checkpoint": checkpoint_id,
         }
         add_event(connection, fence.job_id, fence.attempt, "warning", data)

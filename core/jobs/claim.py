@@ -51,9 +51,14 @@ class Claim:
 
 def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
     """Whether a claim might find something. A plain read: nothing is locked."""
-    query = _waiting(needs).limit(1)
+    return count_waiting(db, needs, 1) > 0
+
+
+def count_waiting(db: Database, needs: Sequence[str], most: int) -> int:
+    """How many jobs a claim might find, counted up to `most`. A plain read, too."""
+    query = _waiting(needs).limit(most)
     with db.read() as connection:
-        return connection.execute(query).first() is not None
+        return len(connection.execute(query).all())
 
 
 def claim(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from core.db.session import Database, now
 from core.db.tables import job_state, metric_chunk
+from core.jobs.beat import told
 from core.jobs.cursor import Cursor
 from core.jobs.events import EventView, events_after
 from core.jobs.metrics import unpack
@@ -94,10 +95,11 @@ def _look(connection: Connection, state: Row[Any], ask: Ask) -> Look:
         items += [Item(cursor, None, "metrics", state.attempt, state.at, {"series": points})] if points else []
         more = more or behind
     if not more and "progress" in ask.types and state.progress:
-        digest = f"{zlib.crc32(json.dumps(state.progress).encode()):08x}"
+        progress = told(state.progress)
+        digest = f"{zlib.crc32(json.dumps(progress).encode()):08x}"
         if digest != cursor.progress:
             cursor = replace(cursor, progress=digest)
-            items.append(Item(cursor, None, "progress", state.attempt, state.at, state.progress))
+            items.append(Item(cursor, None, "progress", state.attempt, state.at, progress))
     if not more and last is not None:
         cursor = replace(cursor, event=last.id)
         items.append(_told(cursor, last))

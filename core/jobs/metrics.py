@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select, tuple_
+from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_
 
 from core.db.session import Database
-from core.db.tables import metric_chunk
+from core.db.tables import metric_chunk, metric_chunk_aside
 from core.db.upsert import insert_or_replace
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced
@@ -107,6 +107,23 @@ def drop_after(connection: Connection, job_id: str, step: int) -> None:
     connection.execute(
         delete(metric_chunk).where(metric_chunk.c.job_id == job_id, metric_chunk.c.after_step >= step),
     )
+
+
+def put_aside(connection: Connection, job_id: str, step: int) -> None:
+    """Forget the same, as long as nobody wants it back: the checkpoint behind it may only be missing for a while."""
+    names = [column.name for column in metric_chunk.columns]
+    row, aside = metric_chunk.c, metric_chunk_aside.c
+    copied = select(*(row[name] for name in names)).where(row.job_id == job_id, row.after_step >= step)
+    last = select(func.max(row.after_step)).where(row.job_id == job_id).scalar_subquery()
+    stale = delete(metric_chunk_aside).where(aside.job_id == job_id, aside.after_step.between(step, last))
+    connection.execute(stale)
+    connection.execute(insert(metric_chunk_aside).from_select(names, copied))
+    drop_after(connection, job_id, step)
+
+
+def forget_aside(connection: Connection, job_id: str) -> None:
+    """The job has a new place to go on from: nothing that was put aside fits any more."""
+    connection.execute(delete(metric_chunk_aside).where(metric_chunk_aside.c.job_id == job_id))
 
 
 def series_names(db: Database, job_id: str) -> list[str]:

@@ -4,20 +4,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
+from core.jobs.beat import WHOLE_RUN, told
+from core.jobs.places import count_ahead
 from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """`ahead` jobs are served first; `position` counts from 1."""
+    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1."""
 
     position: int
     ahead: int
@@ -34,7 +37,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`."""
+    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`.
+
+    `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
+    """
 
     id: str
     owner: str
@@ -52,6 +58,7 @@ class JobView:
     failures: int
     version: int
     progress: dict[str, Any]
+    whole_run: float | None
     queue: QueuePlace | None
     timeline: tuple[Moment, ...]
     results: dict[str, Any] | None
@@ -140,26 +147,12 @@ def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
 
 @cache
 def _rows() -> Select[Any]:
-    """Built once: its aliases cost more than the database's answer."""
-    rival = job_state.alias("rival")
-    mine = job_state.c
-    ahead = (
-        select(func.count())
-        .select_from(rival)
-        .where(
-            mine.status == Status.QUEUED.value,
-            rival.c.status == Status.QUEUED.value,
-            or_(rival.c.rank < mine.rank, and_(rival.c.rank == mine.rank, rival.c.job_id < mine.job_id)),
-        )
-        .correlate(job_state)
-        .scalar_subquery()
-    )
+    """Built once, as are the others: to build it costs more than the database's answer."""
     return (
         select(
             *(job.c[name] for name in _JOB_COLUMNS),
             *(job_state.c[name] for name in _STATE_COLUMNS),
             checkpoint.c.step.label("checkpoint_step"),
-            ahead.label("ahead"),
         )
         .join(job_state, job_state.c.job_id == job.c.id)
         .outerjoin(checkpoint, checkpoint.c.id == job_state.c.checkpoint_id)
@@ -179,51 +172,57 @@ _STATE_COLUMNS = (
 def _views(connection: Connection, query: Select[Any]) -> list[JobView]:
     rows = connection.execute(query).all()
     ids = [row.id for row in rows]
-    timelines, children = _timelines(connection, ids), _children(connection, ids)
-    return [_view(row, timelines.get(row.id, ()), children.get(row.id, ())) for row in rows]
+    timelines, children = _timelines(connection, ids), _children(connection, rows)
+    ahead = count_ahead(connection, [row.id for row in rows if row.status == Status.QUEUED.value])
+    return [_view(row, timelines.get(row.id, ()), children.get(row.id, ()), ahead.get(row.id, 0)) for row in rows]
 
 
-def _children(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str, ...]]:
     """Parent -> the jobs of the same owner that go on from it, oldest first."""
-    if not ids:
+    if not rows:
         return {}
+    owners = {row.id: row.owner for row in rows}
+    born = connection.execute(_descent(), {"ids": list(owners)}).all()
     found: dict[str, tuple[str, ...]] = {}
-    for parent_id, job_id in connection.execute(_descent(), {"ids": list(ids)}):
-        found[parent_id] = (*found.get(parent_id, ()), job_id)
+    for parent_id, job_id, owner in sorted(born, key=itemgetter(1)):
+        if owner == owners[parent_id]:
+            found[parent_id] = (*found.get(parent_id, ()), job_id)
     return found
 
 
 @cache
 def _descent() -> Select[Any]:
-    child, parent = job.alias("child").c, job.alias("parent").c
-    return (
-        select(child.parent_id, child.id)
-        .join(parent.id.table, parent.id == child.parent_id)
-        .where(child.parent_id.in_(bindparam("ids", expanding=True)), child.owner == parent.owner)
-        .order_by(child.id)
-    )
+    """Sorted and compared afterwards: for an order or an owner SQLite would walk through all of an owner's jobs."""
+    child = job.c
+    return select(child.parent_id, child.id, child.owner).where(child.parent_id.in_(bindparam("ids", expanding=True)))
 
 
 def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:
     if not ids:
         return {}
-    query = (
-        select(event.c.job_id, event.c.at, event.c.data)
-        .where(event.c.job_id.in_(ids), event.c.type == "status")
-        .order_by(event.c.id)
-    )
     found: dict[str, tuple[Moment, ...]] = {}
-    for job_id, at, data in connection.execute(query):
+    for job_id, at, data in connection.execute(_moments(), {"ids": list(ids)}):
         found[job_id] = (*found.get(job_id, ()), Moment(data["status"], at, data.get("detail")))
     return found
 
 
-def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...]) -> JobView:
+@cache
+def _moments() -> Select[Any]:
+    """In the order of their index: by id alone SQLite might walk through the events of all jobs."""
+    row = event.c
+    return (
+        select(row.job_id, row.at, row.data)
+        .where(row.job_id.in_(bindparam("ids", expanding=True)), row.type == "status")
+        .order_by(row.job_id, row.id)
+    )
+
+
+def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...], ahead: int) -> JobView:
     columns = row._asdict()
-    ahead = columns.pop("ahead")
     status, desired = Status(columns.pop("status")), Desired(row.desired)
     columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
+    columns |= {"progress": told(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
     queued = status is Status.QUEUED
     return JobView(
         **columns,

@@ -1,4 +1,5 @@
 """The reconciler repairs the world: a thread of it runs in every api and every worker, and any one of them is enough.
+All of them look every `tick_seconds` when the last round was; whoever sees that it is time makes the next one.
 
 One tick: GAP and LOST (leases), WANT (wishes for jobs that nobody runs), SEND (hints), CARE (see care.py). Each part is
 one small transaction, so several reconcilers and a kill at any moment do no harm.
@@ -17,6 +18,7 @@ from core.db.tables import job_state, service_state
 from core.db.upsert import insert_if_absent
 from core.jobs.care import Care
 from core.jobs.finish import take_back
+from core.jobs.pulse import reconciler_lag
 from core.jobs.state import as_state, select_state
 from core.jobs.tally import TAKEOVERS, tally
 from core.jobs.verbs import settle
@@ -32,10 +34,12 @@ _BATCH: Final = 50
 _PATIENCE: Final = 3.0
 # Enough to wake every slot of a small fleet; a worker that wakes serves until nothing waits.
 _HINTS: Final = 20
+# Ticks from one look to the next while somebody else makes the rounds: when those end, the next comes before a gap.
+_LOOK: Final = 1.5
 
 
 class Reconciler:
-    """`tick` does one round; `start` does it every `tick_seconds` in a thread, whatever happens."""
+    """`tick` does one round; `start` does it in a thread, whatever happens, when nobody else has."""
 
     def __init__(self, db: Database, store: Store, hints: Hints, settings: Settings) -> None:
         self._db = db
@@ -62,47 +66,77 @@ class Reconciler:
         self._care.round()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._settings.tick_seconds):
+        tick = pause = self._settings.tick_seconds
+        while not self._stopping.wait(pause):
             try:
-                self.tick()
+                pause = tick if self._take_part() else _LOOK * tick
             except Exception as error:
                 if is_transient(error) or isinstance(error, StoreTransient):
                     log.warning("the reconciler will try again: %s", error)
                 else:
                     log.exception("a round of the reconciler failed; it will try again")
+                pause = 2 * tick  # others first: it may work there
+
+    def _take_part(self) -> bool:
+        """One round, unless somebody else has just made one: of all processes, one at a time repairs."""
+        lag = reconciler_lag(self._db)
+        due = lag is None or not 0 <= lag < self._settings.tick_seconds
+        if due:
+            self.tick()
+        elif self._care.behind:
+            self._care.round()
+        return due
 
     def leases(self) -> int:
-        """GAP or LOST; says how many jobs were taken from lost workers.
+        """GAP and LOST; says how many jobs were taken from lost workers.
 
         Both in one transaction that holds the "tick" row: a reconciler that sleeps between the two and wakes after a
         long outage would otherwise find every lease expired and take everything away from workers that are fine.
         """
         with self._db.write() as connection:
-            silence = self._touch(connection)
-            if silence is None:
+            found = self._touch(connection)
+            if found is None:
                 return 0
+            silence, moment = found
             if not 0 <= silence <= self._settings.gap_seconds:
                 # Nobody could beat, or the clock jumped (backwards too, where leases would seem to last for hours).
-                log.info("no reconciler ran for %.1f s: all leases start anew", silence)
-                self._extend_all(connection)
-                return 0
+                log.info("no reconciler ran for %.1f s: leases start anew", silence)
+                self._spare(connection, moment)
             return self._take_lost(connection)
 
-    def _touch(self, connection: Connection) -> float | None:
-        """Seconds since anybody's last tick; None when somebody else is at it. The first tick of all is a gap."""
+    def _touch(self, connection: Connection) -> tuple[float, float] | None:
+        """Seconds since anybody's last tick, and the time; None when somebody else is at it.
+
+        The first tick of all is a gap.
+        """
         tick = service_state.c
         query = select(tick.at, now()).where(tick.name == "tick").with_for_update(skip_locked=True)
         found = connection.execute(query).one_or_none()
-        if found is None:
-            return math.inf if insert_if_absent(connection, service_state, name="tick", at=now()) else None
-        connection.execute(update(service_state).where(tick.name == "tick").values(at=now()))
-        return float(found[1] - found[0])
+        if found is not None:
+            connection.execute(update(service_state).where(tick.name == "tick").values(at=now()))
+            return float(found[1] - found[0]), float(found[1])
+        # Locked or absent. An insert would wait for whoever has locked it: only for a row that is really absent.
+        if connection.execute(select(tick.at).where(tick.name == "tick")).first() is not None:
+            return None
+        moment = float(connection.execute(select(now())).scalar_one())
+        return (math.inf, moment) if insert_if_absent(connection, service_state, name="tick", at=now()) else None
 
-    def _extend_all(self, connection: Connection) -> None:
+    def _spare(self, connection: Connection, moment: float) -> None:
+        """Extend the leases of workers that could not beat: by one lease, and not again before they have beaten.
+
+        Without this limit a machine that stalls again and again would keep the jobs of dead workers for ever. Who has
+        beaten since the gap needs nothing, and is owed an extension at the next one.
+        """
+        row, until = job_state.c, moment + self._settings.lease_seconds
+        unbeaten = and_(
+            row.lease_until < until - self._settings.beat_seconds,
+            row.lease_until.is_distinct_from(row.spared_until),
+        )
         connection.execute(
             update(job_state)
-            .where(job_state.c.status == Status.RUNNING.value)
-            .values(lease_until=now() + self._settings.lease_seconds),
+            # Later than any lease from now on: the clock went back.
+            .where(row.status == Status.RUNNING.value, or_(unbeaten, row.lease_until > until))
+            .values(lease_until=until, spared_until=until),
         )
 
     def _take_lost(self, connection: Connection) -> int:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from core.db.tables import job, job_label, job_state
 from core.errors import InvalidRequest
-from core.lifecycle import Desired, Status, shown
+from core.lifecycle import TERMINAL, Desired, Status, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Search:
         Raises:
             InvalidRequest: there is no such status.
         """
-        found = [or_(*(_has_status(status) for status in self.statuses))] if self.statuses else []
+        found = [_has_status(self.statuses)] if self.statuses else []
         for key, value in self.metadata.items():
             label = job_label.c
             pairs = select(label.job_id).where(label.key == key, label.value == value)
@@ -36,15 +37,23 @@ class Search:
         return found
 
 
-def _has_status(status: str) -> ColumnElement[bool]:
-    """The users' word for a status as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
-    fits = [
-        and_(job_state.c.status == stored.value, job_state.c.desired == desired.value)
-        for stored in Status
-        for desired in Desired
-        if shown(stored, desired) == status
-    ]
+def _has_status(words: Sequence[str]) -> ColumnElement[bool]:
+    """The users' words for statuses as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
+    fits = [pair for word in words for pair in _stored(word)]
+    if any(status in TERMINAL for status, _ in fits):
+        return _is_one_of(job_state.c, fits)
+    # Open jobs are few among all that an owner ever had: they are looked up, not walked to.
+    seen = job_state.alias("open_state").c
+    return job.c.id.in_(select(seen.job_id).where(_is_one_of(seen, fits)))
+
+
+def _is_one_of(row: Any, pairs: Sequence[tuple[Status, Desired]]) -> ColumnElement[bool]:
+    return or_(*(and_(row.status == stored.value, row.desired == desired.value) for stored, desired in pairs))
+
+
+def _stored(word: str) -> list[tuple[Status, Desired]]:
+    fits = [(stored, desired) for stored in Status for desired in Desired if shown(stored, desired) == word]
     if not fits:
         known = ", ".join(sorted({shown(stored, desired) for stored in Status for desired in Desired}))
-        raise InvalidRequest(f"{status!r} is no status; there are {known}.")
-    return or_(*fits)
+        raise InvalidRequest(f"{word!r} is no status; there are {known}.")
+    return fits

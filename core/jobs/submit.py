@@ -14,8 +14,10 @@ from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.limits import check_queue, check_storage
+from core.jobs.places import no_slot
 from core.jobs.state import touch
 from core.jobs.warmstart import origin
+from core.jobs.workers import kinds_seen
 from core.lifecycle import Desired, Status
 from core.recipe.analyses import AnyAnalysis
 from core.recipe.spec import JobSpec
@@ -43,11 +45,15 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Whose a new job is, how much its owner may have, and how many seconds of waiting a point of priority is worth."""
+    """Whose a new job is, how much its owner may have, and how many seconds of waiting a point of priority is worth.
+
+    Workers that have been silent for `lost_after` seconds are none who could take it.
+    """
 
     owner: str
     limits: Limits
     age_step: float
+    lost_after: float = 12.0
 
 
 def needs(spec: JobSpec | AnyAnalysis) -> str:
@@ -63,17 +69,19 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     idempotency: Idempotency | None = None,
     age_step: float = 60.0,
     limits: Limits | None = None,
+    lost_after: float = 12.0,
 ) -> Submitted:
     """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
 
-    `age_step` is how many seconds of waiting one point of priority is worth.
+    `age_step` is how many seconds of waiting one point of priority is worth. Where no worker that was heard of in the
+    last `lost_after` seconds has a slot for it, a warning says so.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
         StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
-    entry = Entry(owner, limits or Limits(), age_step)
+    entry = Entry(owner, limits or Limits(), age_step, lost_after)
     with db.write() as connection:
         job_id = new_id("job")
         if idempotency is not None:
@@ -156,5 +164,11 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
         pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]
         connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
+    _warn(connection, job_id, own["needs"], entry.lost_after)
     if parent := (facts or begins).get("parent_id"):
         touch(connection, parent)  # it shows its children
+
+
+def _warn(connection: Connection, job_id: str, slot: str, lost_after: float) -> None:
+    if slot != "any" and (missing := no_slot(slot, kinds_seen(connection, lost_after))):
+        add_event(connection, job_id, 0, "warning", {"code": "no_slot", "message": missing})

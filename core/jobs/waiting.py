@@ -1,7 +1,7 @@
 """Why jobs wait: the queue as an owner sees it, each job with a reason and a guess when it starts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from core.db.session import Database
 from core.db.tables import job, job_state
+from core.jobs.places import ahead_in_queue
 from core.jobs.workers import Tally, fleet, list_workers
 from core.lifecycle import Desired, Status
 
@@ -27,7 +28,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A queued job. `ahead` jobs are served first; `eta_seconds` until it starts, None when that cannot be said."""
+    """A queued job. `ahead` that want the same slots are served first; `eta_seconds` until it starts, None: unknown."""
 
     job_id: str
     name: str | None
@@ -67,7 +68,7 @@ def outlook(db: Database, owner: str, lost_after: float) -> Outlook:
 def list_waiting(db: Database, owner: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
     """The first `limit` queued jobs of an owner in the order of service, and how many there are. `slots`: the fleet."""
     with db.read() as connection:
-        rows = connection.execute(_queued(owner).limit(limit)).all()
+        rows = connection.execute(_queued(owner, slots.keys()).limit(limit)).all()
         if not rows:
             return [], 0
         total = _count(connection, owner, Status.QUEUED) if len(rows) == limit else len(rows)
@@ -111,10 +112,10 @@ def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
     return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
-def _queued(owner: str) -> Select[Any]:
+def _queued(owner: str, kinds: Collection[str]) -> Select[Any]:
     """Places are counted over the queues of all owners, in one pass."""
     state = job_state.c
-    ahead = (func.row_number().over(order_by=(state.rank, state.job_id)) - 1).label("ahead")
+    ahead = ahead_in_queue(kinds).label("ahead")
     columns = (state.job_id, state.rank, state.needs, state.desired, state.most_running)
     places = select(*columns, ahead).where(state.status == Status.QUEUED.value).subquery()
     of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from core.db.session import Database, now
 from core.db.tables import job_state
@@ -15,7 +15,7 @@ from core.db.tables import worker as workers
 from core.db.upsert import insert_or_update
 from core.lifecycle import Status
 
-FORGET_SECONDS: Final = 86400.0  # a worker that was silent for so long is not listed any more
+FORGET_SECONDS: Final = 180.0  # a worker that was silent for so long is not listed any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,16 @@ def forget_worker(db: Database, worker_id: str) -> None:
 
 
 def forget_silent(db: Database) -> int:
-    """Drop the rows of workers that have not been heard of for a day."""
+    """Drop the rows of workers that have not been heard of for a while; one that lives after all writes a new row.
+
+    A report from the future is from before the clock was set back: it would stay for as long as that.
+    """
+    silent = func.abs(now() - workers.c.seen_at) > FORGET_SECONDS
+    with db.read() as connection:
+        if connection.execute(select(workers.c.id).where(silent).limit(1)).first() is None:
+            return 0
     with db.write() as connection:
-        return connection.execute(delete(workers).where(workers.c.seen_at < now() - FORGET_SECONDS)).rowcount
+        return connection.execute(delete(workers).where(silent)).rowcount
 
 
 def list_workers(db: Database, owner: str) -> list[WorkerView]:
@@ -100,6 +107,12 @@ def list_workers(db: Database, owner: str) -> list[WorkerView]:
         slots = {kind: Tally(**counts) for kind, counts in one.slots.items()}
         views.append(WorkerView(**{**one._asdict(), "slots": slots}, jobs=jobs.get(one.id, ())))
     return views
+
+
+def kinds_seen(connection: Connection, within: float = FORGET_SECONDS) -> frozenset[str]:
+    """The kinds of slots of the workers that have reported in the last `within` seconds."""
+    query = select(workers.c.slots).where(now() - workers.c.seen_at <= within)
+    return frozenset(kind for slots in connection.execute(query).scalars() for kind in slots)
 
 
 def fleet(views: list[WorkerView], lost_after: float) -> dict[str, Tally]:

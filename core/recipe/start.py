@@ -11,7 +11,8 @@ from core.recipe.models.base import ModelSpec
 
 Weights = Literal["swa", "ema", "best", "last"]
 PREFERRED: tuple[Weights, ...] = ("swa", "ema", "best", "last")
-UNSHAPED = frozenset({"init", "dropout", "activation"})
+UNSHAPED = frozenset({"init", "start", "dropout", "activation"})
+"""Fields of a model that no weight's shape depends on: where weights begin, and what has none."""
 
 
 class Start(Spec):
@@ -42,6 +43,6 @@ def same_shape(ours: tuple[ModelSpec, DataFacts], theirs: tuple[ModelSpec, DataF
     """Whether the weights of one fit the other."""
 
     def shape(model: ModelSpec, facts: DataFacts) -> tuple[object, ...]:
-        return model.model_dump(exclude=set(UNSHAPED)), facts.input_shape, facts.outputs
+        return model.model_dump(exclude=set(UNSHAPED)), model.parameters(facts), facts.input_shape, facts.outputs
 
     return shape(*ours) == shape(*theirs)

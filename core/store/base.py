@@ -2,6 +2,7 @@
 
 # ruff: noqa: N818 - the names say what happened
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,3 +128,17 @@ class Store(Protocol):
     def ping(self) -> None:
         """Come back within seconds if the store works; else raise what every method may raise."""
         ...
+
+
+def digest_of(store: Store, key: str) -> Digest:
+    """SHA-256 and size of the bytes that the store gives.
+
+    Raises:
+        StoreMissing: there is no such object.
+        StoreUnreadable: it is there and cannot be read.
+    """
+    digest, count = hashlib.sha256(), 0
+    for piece in store.open_range(key):
+        digest.update(piece)
+        count += len(piece)
+    return Digest(digest.hexdigest(), count)

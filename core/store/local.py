@@ -17,6 +17,10 @@ from core.store.keys import checked
 _PIECE: Final = 1 << 20
 # Full, over quota, read-only, not ours: these do not pass in a moment.
 _REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+# A file system without hard links: there a rename has to do, which cannot tell whether somebody was there first.
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# Of the object, or of a folder above it.
+_BARRED: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP})
 # A bad sector, not ours, something else in its place: the next read says the same.
 _UNREADABLE: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
 # Keys cannot begin with a dot, so uploads on their way never show as objects.
@@ -43,21 +47,20 @@ class LocalStore:
         target = self._path(key)
         if not path.is_file():
             raise FileNotFoundError(path)
-        with _translated(key, writing=True):
+        with _translated(key, target, writing=True):
             self._incoming.mkdir(parents=True, exist_ok=True)
             aside = self._incoming / secrets.token_hex(16)
             try:
                 digest = _copy(path, aside)
-                if target.exists():
+                if target.exists() or not _move(aside, target, self._root):
                     return _same(target, digest, key)
-                _move(aside, target, self._root)
             finally:
                 aside.unlink(missing_ok=True)
         return digest
 
     def fetch(self, key: str, path: Path) -> Digest:
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        with _translated(key):
+        with _translated(key, self._root / key):
             source = self._path(key).open("rb")
         with source:
             try:
@@ -68,17 +71,17 @@ class LocalStore:
         return digest
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        with _translated(key):
+        with _translated(key, self._root / key):
             file = self._path(key).open("rb")
         return _pieces(file, key, start, end)
 
     def size(self, key: str) -> int:
-        with _translated(key):
+        with _translated(key, self._root / key):
             return self._path(key).stat().st_size
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _translated(key):
+        with _translated(key, self._root / key):
             path.unlink(missing_ok=True)
         # The folders above, as far as they are empty now; another writer may be filling one, and that is fine.
         with suppress(OSError):
@@ -126,10 +129,14 @@ class LocalStore:
 
 
 @contextmanager
-def _translated(key: str, *, writing: bool = False) -> Iterator[None]:
+def _translated(key: str, path: Path | None = None, *, writing: bool = False) -> Iterator[None]:
+    """Errors in the words of core.store.base; `path` is the object's own where it is not open yet."""
     try:
         yield
     except OSError as error:
+        away = StoreTransient(f"The object store failed on {key}: {error.strerror or error}.")
+        if path is not None and error.errno in _BARRED and not _within_reach(path):
+            raise away from error
         if writing and error.errno in _REFUSALS:
             raise
         # A folder that another deed has just emptied and removed is no missing object: the next try makes it again.
@@ -137,7 +144,18 @@ def _translated(key: str, *, writing: bool = False) -> Iterator[None]:
             raise StoreMissing(f"The object store has no {key}.") from error
         if not writing and error.errno in _UNREADABLE:
             raise StoreUnreadable(f"The object store cannot read {key}: {error.strerror or error}.") from error
-        raise StoreTransient(f"The object store failed on {key}: {error.strerror or error}.") from error
+        raise away from error
+
+
+def _within_reach(path: Path) -> bool:
+    """Whether the folders above let us through: else the store is away, and nothing is known about the object."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _copy(source: Path, target: Path) -> Digest:
@@ -166,14 +184,22 @@ def _same(target: Path, digest: Digest, key: str) -> Digest:
     return digest
 
 
-def _move(aside: Path, target: Path, root: Path) -> None:
+def _move(aside: Path, target: Path, root: Path) -> bool:
+    """Give the file its name; False: somebody else was there first."""
     for _ in range(_TRIES):
         # Somebody may delete the last object of a folder, and the folder with it, just before ours comes in.
         with suppress(FileNotFoundError):
             _make_folders(target.parent, root)
-            aside.rename(target)
+            try:
+                target.hardlink_to(aside)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                aside.rename(target)
             _flush_folder(target.parent)
-            return
+            return True
     raise StoreTransient(f"The folders above {target.name} keep going away.")
 
 
@@ -181,7 +207,8 @@ def _make_folders(folder: Path, root: Path) -> None:
     """Make the folder and flush each one that got a new entry, from the root down."""
     missing = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and not path.exists()]
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # mkdir's own exist_ok fails where the folder is removed right afterwards
+            path.mkdir()
         _flush_folder(path.parent)
 
 
@@ -207,6 +234,12 @@ def _pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[b
 
 def _walk(folder: Path) -> Iterator[str]:
     """The files below, in the order of their names, without hidden ones at the top; none when it is not there."""
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in os.walk(folder, onerror=_stop_walking):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{base}/{name}" for name in sorted(names) if not name.startswith("."))
+
+
+def _stop_walking(error: OSError) -> None:
+    """What cannot be looked into is not empty."""
+    if not isinstance(error, FileNotFoundError):
+        raise StoreTransient(f"The object store cannot be listed: {error.strerror or error}.") from error

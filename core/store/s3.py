@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from core.store import unfinished
-from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreRefused, StoreTaken, StoreTransient
+from core.store.base import (
+    BadKey,
+    Digest,
+    StoredObject,
+    StoreMissing,
+    StoreRefused,
+    StoreTaken,
+    StoreTransient,
+    digest_of,
+)
 from core.store.keys import checked
 from core.store.place import Place
 from core.store.refusals import status_of, translated
@@ -181,11 +190,7 @@ class S3Store:
             raise StoreTaken(f"Other bytes are stored under {key}.")
 
     def _digest(self, key: str) -> Digest:
-        digest, count = hashlib.sha256(), 0
-        for piece in self.open_range(key):
-            digest.update(piece)
-            count += len(piece)
-        return Digest(digest.hexdigest(), count)
+        return digest_of(self, key)
 
     def _head(self, key: str) -> "ObjectMeta":
         checked(key)

@@ -111,7 +111,7 @@ def logs(
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Print what a job said: its log lines and warnings.
+    """Print what a job said: its log lines and warnings, and why it failed if it did.
 
     With -o json each is a JSON document on a line of its own. Ctrl-C ends the following; the job goes on.
     """

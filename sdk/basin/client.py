@@ -84,10 +84,19 @@ class Client:
         limit: int | None = None,
         order: str | None = None,
     ) -> Page:
-        """A page of jobs, newest first; `page.last_id` is the next call's `after`. `q` is a text in name or id."""
+        """Jobs, newest first: `for job in client.list()` goes through all of them, page by page.
+
+        With a `limit` there are so many at most, and `page.last_id` is the next call's `after`. `q` is a text in name
+        or id.
+        """
+
+        def behind(last: str) -> Page:
+            return self.list(status=status, metadata=metadata, q=q, after=last, order=order)
+
         params: dict[str, Any] = {"status": status, "q": q, "after": after, "limit": limit, "order": order}
         params |= {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
-        return shaped(Page, self._transport.get("/v1/jobs", params=params))
+        page = shaped(Page, self._transport.get("/v1/jobs", params=params))
+        return page.continued(behind) if limit is None else page
 
     def cancel(self, job_id: str) -> Job:
         """Asks for the job to be cancelled. Twice is the same; a job that ended otherwise raises Problem (409)."""
@@ -217,9 +226,14 @@ class Client:
     def analyses(
         self, *, job: str | None = None, status: str | None = None, after: str | None = None, limit: int | None = None
     ) -> Analyses:
-        """A page of analyses, newest first; of one job if asked."""
+        """Analyses, newest first, of one job if asked; to be gone through as the jobs of `list`."""
+
+        def behind(last: str) -> Analyses:
+            return self.analyses(job=job, status=status, after=last)
+
         params = {"job": job, "status": status, "after": after, "limit": limit}
-        return shaped(Analyses, self._transport.get("/v1/analyses", params=params))
+        page = shaped(Analyses, self._transport.get("/v1/analyses", params=params))
+        return page.continued(behind) if limit is None else page
 
     def save(self, analysis: Analysis, folder: Path | str) -> tuple[Path, ...]:
         """Writes its pictures and its arrays (result.npz) into a folder."""

@@ -115,15 +115,20 @@ class Search:
 
 
 def logs(session: Session, job_id: str, *, follow: bool) -> int:
-    """What a job has said, and on request what it says until it ends; one JSON document a line for programs."""
+    """What a job has said, and on request what it says until it ends; one JSON document a line for programs.
+
+    Of one that failed the last word is why.
+    """
     with session.client() as client:
-        client.get(job_id)
+        job = client.get(job_id)
         try:
             for event in entries(client, job_id) if follow else client.past_events(job_id, types=SAID):
                 screen.entry(event, as_json=session.json)
+            job = client.get(job_id) if follow else job
         except KeyboardInterrupt:
             goes_on(session, job_id)
             return 130
+    screen.last_word(job, as_json=session.json)
     return 0
 
 

@@ -48,12 +48,18 @@ class Field:
     message: str
     hint: str | None = None
 
+    def __str__(self) -> str:
+        """As in `/optimizer/lr: must be greater than 0 (as in 0.1)`."""
+        where = self.pointer or "(the whole body)"
+        return f"{where}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
 
 class Problem(BasinError):
-    """The service refused, and said why (RFC 9457 problem details)."""
+    """The service refused, and said why (RFC 9457 problem details). As text it is all of that: code, detail, fields."""
 
     def __init__(self, status: int, code: str, title: str, detail: str, fields: tuple[Field, ...] = ()) -> None:
-        super().__init__(detail or title)
+        said = f"{code}: {detail or title}" if code else detail or title
+        super().__init__("\n".join([said, *(f"  {field}" for field in fields)]))
         self.status = status
         self.code = code
         self.title = title

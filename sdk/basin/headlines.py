@@ -50,7 +50,9 @@ def trajectory(results: Mapping[str, Any]) -> Lines:
 
 
 def interpolation(results: Mapping[str, Any]) -> Lines:
-    """The barrier of each pair."""
+    """The barrier of each pair, and which places there are that nobody asked for."""
+    if added := results.get("added"):
+        yield "places", f"{results['places']}: the {results['steps']} asked for, and {' and '.join(map(number, added))}"
     for pair in results["pairs"]:
         yield "from", pair["from"]
         yield "to", pair["to"]
@@ -97,7 +99,8 @@ def critical_point(results: Mapping[str, Any]) -> Lines:
     yield "verdict", results["verdict"]
     yield "", results["sentence"]
     gradient, curvature = results["gradient"], results["curvature"]
-    yield "gradient", f"{number(gradient['norm'])}, tolerance {number(gradient['tolerance'])}"
+    decides = f", {number(gradient['along'])} along what decides" if "along" in gradient else ""
+    yield "gradient", f"{number(gradient['norm'])}{decides}, tolerance {number(gradient['tolerance'])}"
     yield "curvature", f"{number(curvature['smallest']['value'])} to {number(curvature['largest']['value'])}"
 
 

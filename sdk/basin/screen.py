@@ -13,6 +13,7 @@ from rich.table import Table
 from basin.errors import BasinError, Problem, Unreachable
 from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
 
+MOMENT = "%Y-%m-%d %H:%M:%S"
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
 SHOWN_RECIPE = (
     "model",
@@ -74,6 +75,20 @@ def entry(event: Event, *, as_json: bool) -> None:
     say(f"{moment(event)}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
 
 
+def last_word(job: Job, *, as_json: bool) -> None:
+    """Why a job failed and the way out, as the last line of its log; of another job nothing."""
+    if not job.error:
+        return
+    if as_json:
+        whole = job.raw()
+        known = {"type": "error", "attempt": job.attempt, "at": whole.get("finished_at"), "data": whole["error"]}
+        print(json.dumps(known), flush=True)  # noqa: T201
+        return
+    at = job.finished_at.strftime(MOMENT) if job.finished_at else "-"
+    first, *rest = f"{job.error.code}: {job.error.message}".splitlines()
+    say(f"{at}  {'failed':<7}  {first}", *(f"    {line}" for line in (*rest, job.error.remedy) if line))
+
+
 def happened(event: Event) -> str:
     """What an event says, in one line."""
     data = event.data
@@ -99,7 +114,7 @@ def events_line(event: Event, *, as_json: bool) -> None:
 
 def moment(event: Event) -> str:
     """When it happened, to the second."""
-    return event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
+    return event.at.strftime(MOMENT) if event.at else "-"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:

@@ -1,7 +1,8 @@
 """What the service answers, as thin read-only objects: the fields used here are typed, whatever else came is kept."""
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -25,6 +26,9 @@ class Shape(BaseModel):
     def raw(self) -> dict[str, Any]:
         """The object exactly as it came, ready for json.dumps."""
         return self._raw
+
+
+Item = TypeVar("Item", bound=Shape)
 
 
 class Progress(Shape):
@@ -110,20 +114,38 @@ class Event(Shape):
     cursor: str = ""
 
 
-class Page(Shape):
-    """Jobs, newest first unless asked otherwise; `last_id` goes into `after` for the next page."""
+class Listed(Shape, Generic[Item]):
+    """One page of a list. `data` and `last_id`, which goes into `after` for the next page, are of this page.
 
-    data: tuple[Job, ...] = ()
+    Who iterates gets one by one what is on this page, and then on those behind it as they are asked for, where the page
+    knows how to ask: the one that a call without a limit gave.
+    """
+
+    data: tuple[Item, ...] = ()
     has_more: bool = False
     last_id: str | None = None
 
+    _behind: Callable[[str], Self] | None = PrivateAttr(default=None)
 
-class Analyses(Shape):
+    def continued(self, behind: Callable[[str], Self]) -> Self:
+        """This page, which asks for the one behind an id when somebody iterates so far."""
+        self._behind = behind
+        return self
+
+    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # a model gives its fields, which nobody wants here
+        page = self
+        yield from page.data
+        while page.has_more and page.last_id and page._behind:
+            page = page._behind(page.last_id)
+            yield from page.data
+
+
+class Page(Listed[Job]):
+    """Jobs, newest first unless asked otherwise."""
+
+
+class Analyses(Listed[Analysis]):
     """Analyses, newest first unless asked otherwise."""
-
-    data: tuple[Analysis, ...] = ()
-    has_more: bool = False
-    last_id: str | None = None
 
 
 class Slots(Shape):

@@ -9,7 +9,9 @@ from sqlalchemy import update
 from api.deps import Service
 from core.db.session import Database
 from core.db.tables import event, job
-from core.jobs.beat import beat
+from core.jobs.beat import WHOLE_RUN, beat
+from core.jobs.cursor import Cursor
+from core.jobs.feed import Ask, look
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.workers import Tally, WorkerReport, report_worker
 from core.lifecycle import Status
@@ -147,6 +149,19 @@ def ran_for(db: Database, job_id: str, seconds: float) -> None:
         at = update(event).where(event.c.job_id == job_id, event.c.type == "status")
         ids = connection.execute(at.values(at=100.0 + seconds).returning(event.c.id)).scalars().all()
         connection.execute(update(event).where(event.c.id == sorted(ids)[1]).values(at=100.0))
+
+
+def test_what_is_left_goes_by_the_rate_and_not_by_the_start(client: TestClient, service: Service) -> None:
+    """The worker says that the whole run takes 80 s: from a quarter on it takes 60, however long ago the claim was. How
+    that is known is nothing that readers see.
+    """
+    path = posted(client)["links"]["self"]
+    fence = taken(service)
+    progress = {"step": 2, "steps": 8, "epoch": 0, "epochs": 2, "fraction": 0.25}
+    beat(service.db, fence, lease_seconds=60, progress=progress | {WHOLE_RUN: 80.0})
+    assert client.get(path).json()["progress"] == progress | {"eta_seconds": 60.0}
+    (found,) = look(service.db, fence.job_id, [Ask(fence.job_id, Cursor(), frozenset({"progress"}))]) or ()
+    assert [item.data for item in found.items] == [progress]
 
 
 def test_a_waiting_job_says_when_it_starts_and_ends(client: TestClient, service: Service) -> None:

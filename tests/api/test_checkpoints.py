@@ -18,6 +18,7 @@ from core.jobs.submit import submit
 from core.store.base import StoreTransient
 from tests.api.test_jobs import taken
 from tests.support.jobs import new_checkpoint, small_spec
+from tests.support.stores import LosableFolder
 
 WEIGHTS = random.Random(7).randbytes(2_500_001)  # more than two pieces of the store
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -138,6 +139,25 @@ def test_weights_that_are_gone_or_away(
     monkeypatch.setattr(type(service.store), "open_range", away)
     answer = client.get(stored.content)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+@pytest.mark.parametrize("way", ["moved", "emptied", "a file"])
+def test_weights_of_a_store_that_is_not_ours_are_away(
+    client: TestClient, stored: Stored, tmp_path: Path, way: str
+) -> None:
+    """They are not gone, and readiness says why; neither names the place."""
+    with LosableFolder(tmp_path / "store", way).lost():
+        answer = client.get(stored.content)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert answer.headers["retry-after"] == "2"
+        ready = client.get("/readyz")
+        check = ready.json()["checks"]["store"]
+        assert (ready.status_code, check["ok"]) == (503, False)
+        if way != "a file":
+            assert "not the one that this database was made with" in check["detail"]
+        assert str(tmp_path) not in answer.text + ready.text
+    assert client.get(stored.content).content == WEIGHTS
+    assert client.get("/readyz").json()["checks"]["store"]["ok"]
 
 
 SIZE = 100

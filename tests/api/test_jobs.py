@@ -15,7 +15,9 @@ from core.jobs.claim import claim
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish
 from core.jobs.submit import submit
+from core.jobs.workers import Tally, WorkerReport, report_worker
 from core.lifecycle import Status
+from tests.api.conftest import service_of
 from tests.support.jobs import HeardHints, plan_of, small_spec
 
 IRIS = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "sgd", "lr": 0.1}, "epochs": 2}
@@ -95,6 +97,23 @@ def test_warnings_come_with_the_job(client: TestClient) -> None:
         assert [(w["code"], w["pointer"]) for w in answer.json()["warnings"]] == [
             ("schedule_ends_before_swa", "/schedule")
         ]
+
+
+def test_a_gpu_job_on_a_service_of_cpus_comes_with_a_warning(client: TestClient) -> None:
+    report_worker(service_of(client).db, WorkerReport("here", {"cpu": Tally(2, 2)}))
+    on_gpu = IRIS | {"resources": {"device": "gpu"}}
+    made = client.post("/v1/jobs", json=on_gpu).json()
+    dry = client.post("/v1/jobs?dry_run=true", json=on_gpu).json()
+    for answer in (dry, made, client.get(made["links"]["self"]).json()):
+        (warning,) = answer["warnings"]
+        assert (warning["code"], warning["pointer"]) == ("no_slot", "/resources/device")
+        assert warning["message"] == "No worker that reports now has a gpu slot; the job waits until one comes."
+    (waiting,) = client.get("/v1/queue").json()["data"]
+    assert waiting["reason"]["code"] == "no_slot"
+    on_cpu = client.post("/v1/jobs", json=IRIS | {"resources": {"device": "cpu"}}).json()
+    assert (on_cpu["warnings"], on_cpu["queue"]["ahead"]) == ([], 0)
+    anywhere = client.post("/v1/jobs", json=IRIS).json()
+    assert (anywhere["warnings"], anywhere["queue"]["ahead"]) == ([], 1)
 
 
 def test_a_replay_answers_with_the_first_job(client: TestClient) -> None:

@@ -14,6 +14,7 @@ from core.store.place import Place
 from tests.api.conftest import service_of, settings_for, started
 from tests.api.test_checkpoints import SHA256, WEIGHTS, Stored, put_checkpoint
 from tests.support.s3 import SECRET, in_bucket
+from tests.support.stores import LosableBucket
 
 
 def client_of(home: Path, url: str, bucket: Place, **more: str) -> Iterator[TestClient]:
@@ -59,6 +60,20 @@ def test_what_the_api_knows_it_answers_itself(client: TestClient, stored: Stored
     assert client.get(stored.content, headers=same, follow_redirects=False).status_code == 304
     beyond = client.get(stored.content, headers={"Range": "bytes=99999999-"}, follow_redirects=False)
     assert beyond.status_code == 416
+
+
+@pytest.mark.parametrize("way", ["emptied", "another"])
+def test_nobody_is_sent_to_a_bucket_that_is_not_ours(
+    client: TestClient, stored: Stored, tmp_path: Path, bucket: Place, way: str
+) -> None:
+    (tmp_path / "aside").mkdir()
+    losable = LosableBucket(bucket, way, tmp_path / "aside")
+    store = service_of(client).store
+    losable.plain = store._store  # type: ignore[attr-defined] # what the service looks into
+    with losable.lost():
+        answer = client.get(stored.content, follow_redirects=False)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert client.get(stored.content, follow_redirects=False).status_code == 307
 
 
 def test_a_range_is_left_to_the_store(client: TestClient, stored: Stored) -> None:

@@ -1,5 +1,6 @@
 """The images and the compose stack as they are written down; `make compose-test` runs them."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ DOCKERFILE = (tree.ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (tree.ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 STACK: dict[str, Any] = yaml.safe_load(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
-SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "OBJECTS_ACCESS_KEY", "OBJECTS_SECRET_KEY"}
+MOVED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "OBJECTS_ACCESS_KEY", "OBJECTS_SECRET_KEY"}
+SERVICE_SECRETS = ["database-url", "broker-url", "objects-access-key", "objects-secret-key"]
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}")
 
 
@@ -64,8 +66,23 @@ def test_what_must_last_is_on_a_named_volume() -> None:
 def test_nobody_stands_between_a_stop_and_whom_it_is_for() -> None:
     """PostgreSQL once was killed at every stop: its init was root without the right to signal the user postgres."""
     changes_user = {name for name, found in SERVICES.items() if "SETUID" in found.get("cap_add", ())}
-    assert changes_user == {"postgres"}
-    assert {name for name, found in SERVICES.items() if not found["init"]} == changes_user
+    assert changes_user == {"postgres", "worker", "worker-gpu"}
+    for name, found in SERVICES.items():
+        assert found["init"] is (name not in changes_user or "KILL" in found["cap_add"]), name
+
+
+def test_runners_have_a_user_of_their_own() -> None:
+    """One user for both, and a runner reads the database's password in the environment of the worker, or kills it."""
+    for found in (SERVICES["worker"], SERVICES["worker-gpu"]):
+        assert found["user"] == "0:0", "root, to hand on capabilities, and then no more"
+        assert found["cap_add"] == ["KILL", "SETGID", "SETUID"]
+        program, *options = found["entrypoint"]
+        assert (program, options[-2:]) == ("setpriv", ["--", "basin"])
+        assert {"--reuid=basin", "--regid=basin", "--init-groups"} < set(options)
+        assert found["environment"] == {**STACK["x-settings"], "BASIN_RUNNER_USER": "basin-runner"}
+    users = re.findall(r"useradd --uid (\d+) .*?--shell /usr/sbin/nologin ([a-z-]+)", stages()["runtime"], re.DOTALL)
+    assert users == [("10001", "basin"), ("10002", "basin-runner")]
+    assert "--groups basin-runner" in stages()["runtime"], "the worker reads what its runners write"
 
 
 def test_only_the_api_is_published_and_only_here() -> None:
@@ -78,10 +95,49 @@ def test_only_the_api_is_published_and_only_here() -> None:
 
 def test_no_password_has_a_default() -> None:
     """A default password is the password of everybody who did not read that line."""
-    used = dict(VARIABLE.findall(COMPOSE))
-    assert {name for name, how in used.items() if not how.startswith(":-")} == SECRETS
-    for name, how in VARIABLE.findall(COMPOSE):
-        assert name not in SECRETS or (how.startswith(":?") and "make compose-env" in how), name
+    needed = {name: how for name, how in VARIABLE.findall(COMPOSE) if not how.startswith(":-")}
+    assert set(needed) == {"BASIN_SECRETS"}
+    assert needed["BASIN_SECRETS"].startswith(":?")
+    assert "make compose-env" in needed["BASIN_SECRETS"]
+    for name, found in STACK["secrets"].items():
+        assert re.fullmatch(rf"\$\{{BASIN_SECRETS:\?[^}}]+\}}/{re.escape(name)}", found["file"]), name
+
+
+def test_no_password_is_in_an_environment() -> None:
+    """Whoever may ask Docker about a container reads its environment, and so does `docker inspect` in a bug report."""
+    for service, found in SERVICES.items():
+        for name, value in found.get("environment", {}).items():
+            secret = re.search("PASSWORD|SECRET|ACCESS_KEY|_URL", name) and name != "BASIN_STORE_URL"
+            assert not secret or (name.endswith("_FILE") and value.startswith(("/etc/basin/", "/run/secrets/"))), (
+                f"{service}: {name}"
+            )
+    given = {name: found.get("secrets") for name, found in SERVICES.items()}
+    for service in ("api", "migrate", "worker", "worker-gpu"):
+        assert given[service] == [{"source": name, "target": f"/etc/basin/{name}"} for name in SERVICE_SECRETS]
+    assert re.search(r"install .*--mode 0700 .*/etc/basin$", stages()["runtime"], re.MULTILINE), "runners stay out"
+    assert {name for each in SERVICES.values() for name in sources(each)} == set(STACK["secrets"])
+
+
+def sources(service: dict[str, Any]) -> list[str]:
+    """The names of the secrets that it gets."""
+    return [one["source"] if isinstance(one, dict) else one for one in service.get("secrets", ())]
+
+
+def test_the_service_is_no_superuser_of_its_database() -> None:
+    """A superuser's SQL reads files and runs programs on the database's machine."""
+    assert STACK["configs"] == {"role": {"file": "deploy/postgres/role.sh"}}
+    target = "/docker-entrypoint-initdb.d/role.sh"
+    assert SERVICES["postgres"]["configs"] == [{"source": "role", "target": target}]
+    script = tree.ROOT / STACK["configs"]["role"]["file"]
+    assert script.stat().st_mode & 0o111
+    text = script.read_text(encoding="utf-8")
+    (options,) = re.findall(r"^ALTER ROLE basin_service (.*)$", text, re.MULTILINE)
+    powers = ["NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE", "NOREPLICATION", "NOBYPASSRLS"]
+    assert options.split() == ["LOGIN", *powers, "PASSWORD", ":'password';"]
+    assert "ALTER DATABASE basin OWNER TO basin_service;" in text
+    assert "basin_service" not in COMPOSE
+    assert sources(SERVICES["postgres"]) == ["postgres-password", "service-password"]
+    assert [name for name, found in SERVICES.items() if "postgres-password" in sources(found)] == ["postgres"]
 
 
 def test_one_pytorch_for_each_kind_of_worker() -> None:
@@ -129,25 +185,56 @@ def test_images_are_pinned_to_a_release() -> None:
     assert pulled == {"postgres:17-alpine", "redis:8-alpine", "chrislusf/seaweedfs:4.36"}
 
 
+def compose_env(file: Path) -> dict[str, str]:
+    """What the script writes: the content of each file in the folder of secrets."""
+    subprocess.run([str(tree.ROOT / "scripts" / "compose-env"), str(file)], check=True, capture_output=True)
+    return {path.name: path.read_text().removesuffix("\n") for path in Path(f"{file}.secrets").iterdir()}
+
+
+def lines(file: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE))
+
+
 def test_compose_env_writes_secrets_once(tmp_path: Path) -> None:
     """New passwords for a database that keeps its old one lock everybody out; a file that others read locks nobody."""
     files = [tmp_path / "one", tmp_path / "two"]
-    for file in files:
-        subprocess.run([str(tree.ROOT / "scripts" / "compose-env"), str(file)], check=True, capture_output=True)
-    written = [dict(re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE)) for file in files]
-    assert set(written[0]) >= SECRETS
-    values = [found[name] for found in written for name in sorted(SECRETS)]
+    written = [compose_env(file) for file in files]
+    assert set(written[0]) == set(STACK["secrets"])
+    values = [value for found in written for value in found.values()]
     assert len(set(values)) == len(values)
-    assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
-    assert files[0].stat().st_mode & 0o777 == 0o600
+    assert all(re.search(r"[0-9a-f]{48}", value) for value in values)
+    assert not re.search(r"[0-9a-f]{48}", files[0].read_text()), "passwords are in one place"
+    folder = Path(f"{files[0]}.secrets")
+    assert [path.stat().st_mode & 0o777 for path in (files[0], folder)] == [0o600, 0o700]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}, "users of a container read them"
+    assert lines(files[0])["BASIN_SECRETS"] == str(folder)
     before = files[0].read_text()
-    subprocess.run([str(tree.ROOT / "scripts" / "compose-env"), str(files[0])], check=True, capture_output=True)
-    assert files[0].read_text() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert (compose_env(files[0]), files[0].read_text()) == (written[0], before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "one.secrets", "two", "two.secrets"]
 
 
-def test_compose_env_names_what_the_stack_reads() -> None:
+def test_the_secrets_of_servers_and_clients_are_the_same(tmp_path: Path) -> None:
+    found = compose_env(tmp_path / "env")
+    assert found["database-url"] == f"postgresql://basin_service:{found['service-password']}@postgres/basin"
+    assert found["broker-url"] == f"redis://:{found['redis-password']}@redis/0"
+    (identity,) = json.loads(found["objects.json"])["identities"]
+    keys = {"accessKey": found["objects-access-key"], "secretKey": found["objects-secret-key"]}
+    assert (identity["credentials"], "Admin" in identity["actions"]) == ([keys], True)
+    assert found["postgres-password"] != found["service-password"]
+
+
+def test_passwords_of_an_earlier_release_move(tmp_path: Path) -> None:
+    """Its servers keep theirs; only the role is new, and gets one of its own."""
+    file = tmp_path / "env"
+    file.write_text("".join(f"{name}={name.lower()}\n" for name in sorted(MOVED)) + "\n# ours\nBASIN_PORT=8123\n")
+    found = compose_env(file)
+    assert {found[name.lower().replace("_", "-")] for name in MOVED} == {name.lower() for name in MOVED}
+    assert lines(file) == {"BASIN_PORT": "8123", "BASIN_SECRETS": f"{file}.secrets"}
+    assert "# ours" in file.read_text()
+    assert compose_env(file) == found
+
+
+def test_compose_env_names_what_the_stack_reads(tmp_path: Path) -> None:
     """A variable that nothing reads is a knob that turns nothing."""
-    used = {name for name, _ in VARIABLE.findall(COMPOSE)}
-    offered = set(re.findall(r"^([A-Z_]+)=", (tree.ROOT / "scripts" / "compose-env").read_text(), re.MULTILINE))
-    assert offered <= used
+    compose_env(tmp_path / "env")
+    assert set(lines(tmp_path / "env")) <= {name for name, _ in VARIABLE.findall(COMPOSE)}

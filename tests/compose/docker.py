@@ -71,6 +71,21 @@ class Stack:
         found = json.loads(run("docker", "inspect", *ids)) if ids else []
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
+    def secrets(self) -> set[str]:
+        """Every password, as the servers know it."""
+        folder = self.env.with_name(f"{self.env.name}.secrets")
+        return {path.read_text().strip() for path in folder.iterdir() if path.name.endswith(("password", "key"))}
+
+    def inside(self, service: str, user: str, script: str) -> subprocess.CompletedProcess[str]:
+        """What the script does in the container, as this user."""
+        command = ("docker", "exec", "--user", user, self.containers()[service]["Id"], "sh", "-c", script)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def query(self, statement: str) -> str:
+        """What PostgreSQL answers to its superuser, without ornaments."""
+        options = ("--username", "basin", "--dbname", "basin", "--tuples-only", "--no-align", "--command", statement)
+        return self.compose("exec", "-T", "postgres", "psql", *options).strip()
+
     def users(self, container: dict[str, Any]) -> set[str]:
         """Who runs what the container was started for, without Docker's own init, which only passes signals on.
 

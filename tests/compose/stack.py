@@ -18,6 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.compose.docker import PROJECT, Stack, run, tell, until
 
 API_MEGABYTES = 300
+CAPABILITIES = {
+    "postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"},
+    "worker": {"KILL", "SETGID", "SETUID"},
+}
 IMAGES = ("api", "worker")
 JOB = {
     "name": "digits-swa",
@@ -76,6 +80,8 @@ def check_walls(stack: Stack) -> None:
         host = container["HostConfig"]
         assert host["ReadonlyRootfs"], f"{service}: its root file system can be written"
         assert host["CapDrop"] == ["ALL"], f"{service}: has capabilities"
+        added = {name.removeprefix("CAP_") for name in host["CapAdd"] or ()}
+        assert added == CAPABILITIES.get(service, set()), f"{service}: may {added}"
         assert "no-new-privileges:true" in host["SecurityOpt"], f"{service}: may gain privileges"
         assert all(host[limit] > 0 for limit in ("Memory", "NanoCpus", "PidsLimit")), f"{service}: has no limits"
         volumes = [one["Name"] for one in container["Mounts"] if one["Type"] == "volume"]
@@ -95,9 +101,63 @@ def check_walls(stack: Stack) -> None:
     tell("nothing runs as root, root file systems are read-only, limits hold; only the api is published; no key: 401")
 
 
-def submit(stack: Stack, body: dict[str, Any]) -> str:
-    text = stack.curl("/v1/jobs", "--header", "Content-Type: application/json", "--data", "@-", told=json.dumps(body))
+def check_secrets(stack: Stack) -> None:
+    """Docker's engine does not tell the passwords, and the service's role may do nothing beside its own database."""
+    secrets = stack.secrets()
+    assert len(secrets) == 5, "of PostgreSQL two, of Redis one, of the store two"
+    for service, container in stack.containers().items():
+        told = json.dumps(container)
+        assert not [secret for secret in secrets if secret in told], f"docker inspect tells a password of {service}"
+    powers = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles"
+    found = stack.query(f"{powers} WHERE rolname = 'basin_service'")
+    assert found == "f|f|f|f|f", f"{powers}: {found}"
+    from_elsewhere = "SELECT DISTINCT usename FROM pg_stat_activity WHERE client_addr IS NOT NULL"
+    assert stack.query(from_elsewhere) == "basin_service", "the service works as somebody else"
+    assert stack.query("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == "basin_service"
+    tell("docker inspect tells no password; the service's role is no superuser, and owns its database alone")
+
+
+def check_runners(stack: Stack) -> None:
+    """What computes for others has a user of its own, to whom the worker and its secrets are closed."""
+    assert stack.users(stack.containers()["worker"]) == {"10001", "10002"}
+    main, zygote = (pid_of(stack, command) for command in ("basin worker ", "-m worker.zygote "))
+    url = "cat /etc/basin/database-url"
+    assert "basin_service" in stack.inside("worker", "basin", url).stdout, "nothing that a runner could read"
+    assert stack.inside("worker", "basin-runner", f"grep -q OPENBLAS /proc/{zygote}/environ").returncode == 0
+    for closed in (url, "ls /etc/basin", "ls /var/lib/basin", f"cat /proc/{main}/environ", f"ls /proc/{main}/fd"):
+        done = stack.inside("worker", "basin-runner", closed)
+        assert done.returncode != 0, f"a runner can {closed}"
+        assert done.stdout == "", f"a runner can {closed}"
+    for signal in ("0", "KILL"):
+        assert stack.inside("worker", "basin-runner", f"kill -{signal} {main}").returncode != 0, "a runner kills"
+    held = stack.inside("worker", "basin-runner", f"grep -E 'Cap(Prm|Eff|Amb)' /proc/{zygote}/status").stdout
+    assert {line.split()[1] for line in held.splitlines()} == {"0" * 16}, held
+    tell("runners have a user of their own and no capability; they read no secret of the worker and cannot signal it")
+
+
+def pid_of(stack: Stack, command: str) -> int:
+    """Our own process in the worker's container that was started by this command."""
+    listing = "for one in /proc/[0-9]*; do echo ${one#/proc/} $(tr '\\0' ' ' < $one/cmdline); done"
+    lines = [line.split(None, 2) for line in stack.inside("worker", "basin", listing).stdout.splitlines()]
+    (found,) = (int(pid) for pid, *said in lines if said[:1] == ["/opt/basin/bin/python"] and command in said[1])
+    return found
+
+
+def posted(stack: Stack, path: str, body: dict[str, Any]) -> str:
+    """The id of what was made."""
+    text = stack.curl(path, "--header", "Content-Type: application/json", "--data", "@-", told=json.dumps(body))
     return str(json.loads(text)["id"])
+
+
+def submit(stack: Stack, body: dict[str, Any]) -> str:
+    return posted(stack, "/v1/jobs", body)
+
+
+def submitted_and_finished(stack: Stack) -> str:
+    """A small job that is over."""
+    job = submit(stack, SMALL)
+    finished(stack, f"/v1/jobs/{job}", 60)
+    return job
 
 
 def follow(stack: Stack, job: str) -> list[tuple[str, dict[str, Any]]]:
@@ -113,12 +173,14 @@ def follow(stack: Stack, job: str) -> list[tuple[str, dict[str, Any]]]:
     return events
 
 
-def finished(stack: Stack, job: str, seconds: float = 300) -> dict[str, Any]:
+def finished(stack: Stack, path: str, seconds: float = 300) -> dict[str, Any]:
+    """The job or analysis when it has succeeded."""
+
     def look() -> dict[str, Any] | None:
-        found = stack.get(f"/v1/jobs/{job}")
+        found = stack.get(path)
         return found if found["status"] in OVER else None
 
-    found = until(f"job {job} ends", look, seconds)
+    found = until(f"{path} ends", look, seconds)
     assert found["status"] == "succeeded", found
     return found
 
@@ -141,7 +203,7 @@ def train(stack: Stack) -> str:
     assert {"status", "checkpoint", "metrics"} <= kinds, kinds
     statuses = [data["status"] for kind, data in events if kind == "status"]
     assert statuses[-1] == "succeeded", statuses
-    accuracy = finished(stack, job)["results"]["swa"]["test"]["accuracy"]
+    accuracy = finished(stack, f"/v1/jobs/{job}")["results"]["swa"]["test"]["accuracy"]
     digest = weights(stack, job)
     tell(f"submitted and followed: {len(events)} events, {' > '.join(statuses)}; test accuracy {accuracy:.4f}")
     tell(f"downloaded: sha256 {digest}")
@@ -156,32 +218,53 @@ def under_way(stack: Stack, job: str) -> bool:
     return bool(found["status"] == "running" and saved)
 
 
-def kill_worker(stack: Stack, digest: str) -> None:
+def analyse(stack: Stack) -> None:
+    """A landscape around the weights of a job: its numbers, its arrays, and its pictures, which need matplotlib."""
+    body = {"kind": "landscape", "job": submitted_and_finished(stack), "steps": 11, "splits": ["train"]}
+    path = f"/v1/analyses/{posted(stack, '/v1/analyses', body)}"
+    found = finished(stack, path, 120)
+    assert found["results"]["dimensions"] == 1, found["results"]
+    files = {}
+    for name in ("contours.svg", "contours.png"):
+        files[name] = stack.env.with_name(name)
+        stack.curl(found["pictures"][name], "--output", str(files[name]))
+    assert "<svg" in files["contours.svg"].read_text()
+    assert files["contours.png"].read_bytes().startswith(b"\x89PNG")
+    arrays = stack.env.with_name("arrays.npz")
+    stack.curl(f"{path}/content", "--output", str(arrays))
+    assert arrays.read_bytes().startswith(b"PK")
+    tell(f"analysed: a landscape with {len(found['pictures'])} pictures, {', '.join(sorted(found['pictures']))}")
+
+
+def crash_worker(stack: Stack, digest: str) -> None:
+    """Everything in the container dies but its init, in the middle of a job; nobody starts it again but Docker."""
     job = submit(stack, JOB)
     until("the job is under way", lambda: under_way(stack, job), 120)
-    stack.compose("kill", "worker")
     at = stack.get(f"/v1/jobs/{job}")["progress"]["step"]
-    assert not stack.containers()["worker"]["State"]["Running"]
-    stack.compose("up", "--detach", "--wait", "worker")
-    attempts = finished(stack, job)["attempt"]
-    assert attempts == 2, attempts
-    assert weights(stack, job) == digest, "other weights than those of the undisturbed job"
-    tell(f"worker container killed at step {at}: attempt {attempts} finished the job, with the same weights to the bit")
-
-
-def crash_worker(stack: Stack) -> None:
-    """Everything in the container dies but its init; nobody is there to start it again."""
     before = stack.containers()["worker"]["RestartCount"]
-    with_signal = ("docker", "exec", stack.containers()["worker"]["Id"], "sh", "-c", "kill -KILL -1")
-    subprocess.run(with_signal, capture_output=True, check=False)
+    stack.inside("worker", "root", "kill -KILL -1")
 
     def again() -> bool:
         found = stack.containers()["worker"]
         return bool(found["RestartCount"] > before and found["State"]["Health"]["Status"] == "healthy")
 
     until("the worker is there again", again, 60)
-    finished(stack, submit(stack, SMALL), 60)
-    tell("worker crashed: started again by itself, and works")
+    attempts = finished(stack, f"/v1/jobs/{job}")["attempt"]
+    assert attempts == 2, attempts
+    assert weights(stack, job) == digest, "other weights than those of the undisturbed job"
+    tell(f"worker died at step {at} and was started again by Docker: attempt 2 finished the job, the same to the bit")
+
+
+def kill_worker(stack: Stack) -> None:
+    """`docker kill` is somebody's wish, not a death: the restart policy lets it be, as docs/compose.md says."""
+    before = stack.containers()["worker"]["RestartCount"]
+    stack.compose("kill", "worker")
+    assert not stack.containers()["worker"]["State"]["Running"]
+    job = submit(stack, SMALL)
+    stack.compose("up", "--detach", "--wait", "worker")
+    assert stack.containers()["worker"]["RestartCount"] == before, "it was started by its policy, not by `up`"
+    finished(stack, f"/v1/jobs/{job}", 60)
+    tell("worker killed by `docker compose kill`: it stayed down until `docker compose up`, and works")
 
 
 class Load(threading.Thread):
@@ -218,11 +301,11 @@ def restart_servers(stack: Stack, digest: str) -> None:
         until(f"jobs are accepted after {service} restarted", lambda: len(load.accepted) > before + 3, 60)  # noqa: B023
     load.stopping.set()
     load.join()
-    assert finished(stack, job)["attempt"] == 1, "the training was disturbed"
+    assert finished(stack, f"/v1/jobs/{job}")["attempt"] == 1, "the training was disturbed"
     assert weights(stack, job) == digest, "other weights than those of the undisturbed job"
     assert len(set(load.accepted)) == len(load.accepted)
     for one in load.accepted:
-        finished(stack, one)
+        finished(stack, f"/v1/jobs/{one}")
     tell(
         f"Redis and PostgreSQL restarted under load: {len(load.accepted)} jobs accepted, all succeeded; "
         f"{load.refused} requests sent again; the long job never stopped"
@@ -231,16 +314,15 @@ def restart_servers(stack: Stack, digest: str) -> None:
 
 def stop_and_return(stack: Stack) -> None:
     """Everything ends when it is asked to, not because it is killed; what the volumes hold is there afterwards."""
-    job = submit(stack, SMALL)
-    finished(stack, job, 60)
+    job = submitted_and_finished(stack)
     stack.compose("stop")
     codes = {name: found["State"]["ExitCode"] for name, found in stack.containers().items()}
     assert {name for name, code in codes.items() if code} <= {"objects"}, f"ended with {codes}"
     assert codes["objects"] in {0, 143}, "the store was killed"
     stack.compose("down")
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
-    assert finished(stack, job)["id"] == job
-    finished(stack, submit(stack, SMALL), 60)
+    assert finished(stack, f"/v1/jobs/{job}")["id"] == job
+    submitted_and_finished(stack)
     tell("stopped: every container ended by itself; down and up again: key and jobs are there, and it works")
 
 
@@ -251,9 +333,12 @@ def one_round(folder: Path) -> None:
         build(stack)
         start(stack)
         check_walls(stack)
+        check_secrets(stack)
+        check_runners(stack)
         digest = train(stack)
-        kill_worker(stack, digest)
-        crash_worker(stack)
+        analyse(stack)
+        crash_worker(stack, digest)
+        kill_worker(stack)
         restart_servers(stack, digest)
         stop_and_return(stack)
     except BaseException:

@@ -2,7 +2,12 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,11 +16,12 @@ import pytest
 from core.errors import Misconfigured
 from core.settings import Settings
 from core.store import open_store
-from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken, StoreUnreadable
+from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
 from core.store.keys import checkpoint_prefix, folder_of
 from core.store.local import LocalStore
 from core.store.place import Place
 from core.store.s3 import S3Store
+from tests.support.service import ROOT
 
 STORES = ["local", "s3"]
 
@@ -192,6 +198,95 @@ def test_local_what_cannot_be_read_is_no_passing_trouble(tmp_path: Path) -> None
     store.put_file(file(tmp_path, b"abc"), "jobs/y")
     with pytest.raises(FileNotFoundError):
         store.fetch("jobs/y", tmp_path / "nowhere" / "back")
+
+
+BARRED = """
+import os, sys
+from pathlib import Path
+from core.store.base import BasinError
+from core.store.local import LocalStore
+
+root, nobody = Path(sys.argv[1]), 65534
+store = LocalStore(root / "store")
+if os.getuid() == 0:
+    os.setgid(nobody)
+    os.setuid(nobody)
+for call in (
+    lambda: store.size("jobs/x"),
+    lambda: store.fetch("jobs/x", root / "back"),
+    lambda: store.open_range("jobs/x"),
+    lambda: list(store.list("jobs/")),
+    lambda: store.put_file(root / "source.bin", "jobs/y"),
+):
+    try:
+        call()
+        print("done")
+    except (BasinError, OSError) as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def for_others() -> Iterator[Path]:
+    """A folder that any user may enter and read."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("barred", "said"),
+    [
+        ("store", ["StoreTransient"] * 5),
+        ("store/jobs", ["StoreTransient"] * 5),
+        ("store/jobs/x", ["done", *["StoreUnreadable"] * 2, "done", "PermissionError"]),
+    ],
+)
+def test_local_a_folder_that_lets_nobody_through_is_away(for_others: Path, barred: str, said: list[str]) -> None:
+    """Only an object that is itself barred cannot be read. A folder that may be read and not written refuses."""
+    store = LocalStore(for_others / "store")
+    store.put_file(file(for_others, b"abc"), "jobs/x")
+    for path in (for_others / "store").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (for_others / "store").chmod(0o555)
+    (for_others / barred).chmod(0o000)
+    done = subprocess.run(
+        [sys.executable, "-c", BARRED, for_others],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (for_others / barred).chmod(0o755)
+    assert done.stdout.split() == said, done.stderr
+
+
+def test_local_a_file_in_the_place_of_a_folder_is_away(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.put_file(file(tmp_path, b"abc"), "jobs/a/x")
+    for folder in (tmp_path / "store" / "jobs", tmp_path / "store"):
+        shutil.rmtree(folder)
+        folder.write_bytes(b"")
+        for call in (
+            lambda: store.size("jobs/a/x"),
+            lambda: store.fetch("jobs/a/x", tmp_path / "back"),
+            lambda: store.put_file(tmp_path / "source.bin", "jobs/a/y"),
+            lambda: list(store.list("jobs/a/")),
+            lambda: store.delete("jobs/a/x"),
+        ):
+            with pytest.raises(StoreTransient):
+                call()
+
+
+def test_local_the_first_of_two_writers_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look and its rename the second one does not see the first."""
+    store = LocalStore(tmp_path / "store")
+    store.put_file(file(tmp_path, b"abc"), "jobs/x")
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "x" and os.path.exists(path))  # noqa: PTH110
+    with pytest.raises(StoreTaken):
+        store.put_file(file(tmp_path, b"abd"), "jobs/x")
+    assert store.put_file(file(tmp_path, b"abc"), "jobs/x") == ABC
+    assert b"".join(store.open_range("jobs/x")) == b"abc"
 
 
 def test_local_links_do_not_lead_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,8 @@ class Analyses:
         self.service = service
 
     def ask(self, **fields: Any) -> str:
-        answer = self.service.http.post("/v1/analyses", json=fields)
+        headers = {"Idempotency-Key": secrets.token_hex(8)}  # as every client sends
+        answer = self.service.http.post("/v1/analyses", json=fields, headers=headers)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 

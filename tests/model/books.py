@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from core.lifecycle import Desired, Status, Verb
-from tests.model.protocol import RUNNING, Chunks, Kept, Protocol, Row
+from tests.model.protocol import Chunks, Kept, Protocol, Row
 
 
 class Claimed(NamedTuple):
@@ -22,6 +22,7 @@ class Books:
         self.protocol = protocol
         self.rows = [Row(rank) for rank in ranks]
         self.ticked_at: float | None = None
+        self.gaps = 0
 
     def _put(self, job: int, after: Row | None) -> bool:
         if after is None:
@@ -60,12 +61,11 @@ class Books:
         return self._put(job, self.protocol.ask(self.rows[job], verb))
 
     def leases(self, now: float) -> list[int]:
-        """GAP or LOST: the jobs that were taken away."""
+        """GAP and LOST: the jobs that were taken away."""
         before, self.ticked_at = self.ticked_at, now
         if before is None or self.protocol.is_gap(now - before):
-            until = now + self.protocol.times.lease
-            self.rows = [row._replace(lease_until=until) if row.status is RUNNING else row for row in self.rows]
-            return []
+            self.rows = [self.protocol.spare(row, now) for row in self.rows]
+            self.gaps += 1
         lost = [job for job, row in enumerate(self.rows) if self.protocol.is_lost(row, now)]
         for job in lost:
             self.rows[job] = self.protocol.take_back(self.rows[job], lost=True)

@@ -154,15 +154,16 @@ class Lockstep(Books):
     def _shown(self, row: Row) -> list[Any]:
         kept = [(self.made[one.id].id, one.step) for one in row.kept]
         here = row.checkpoint and self.made[row.checkpoint.id].id
-        state = (row.status, row.desired, row.attempt, row.losses, row.failures, row.lease_until, row.published_at)
-        return [*state, here, kept, row.curve()]
+        state = (row.status, row.desired, row.attempt, row.losses, row.failures, row.published_at)
+        return [*state, row.lease_until, row.spared_until, here, kept, row.curve()]
 
     def _real(self) -> list[list[Any]]:
         state, row = job_state.c, checkpoint.c
-        wanted = (*("job_id", "status", "desired", "attempt", "losses", "failures", "lease_until", "published_at"),)
+        wanted = ("job_id", "status", "desired", "attempt", "losses", "failures", "published_at")
+        wanted += ("lease_until", "spared_until", "checkpoint_id")
         good = select(row.job_id, row.id, row.step).where(row.status == "good").order_by(row.step)
         with self.db.read() as connection:
-            states = connection.execute(select(*(state[name] for name in wanted), state.checkpoint_id)).all()
+            states = connection.execute(select(*(state[name] for name in wanted))).all()
             kept = connection.execute(good).all()
         known = {job_id: rest for job_id, *rest in states}
         return [

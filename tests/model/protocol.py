@@ -72,6 +72,7 @@ class Row(NamedTuple):
     losses: int = 0
     failures: int = 0
     lease_until: float | None = None
+    spared_until: float | None = None  # the lease that a gap gave
     published_at: float | None = None
     checkpoint: Kept | None = None
     kept: tuple[Kept, ...] = ()
@@ -176,6 +177,21 @@ class Protocol:
 
     def is_gap(self, silence: float) -> bool:
         return not 0 <= silence <= self.times.gap
+
+    def spare(self, row: Row, now: float) -> Row:
+        """After a gap: one more lease for a worker that could not beat, and not twice before it has beaten."""
+        if row.status is not RUNNING or row.lease_until is None or not self.is_owed(row, now):
+            return row
+        until = now + self.times.lease
+        return row._replace(lease_until=until, spared_until=until)
+
+    def is_owed(self, row: Row, now: float) -> bool:
+        """Whether it has not beaten since the gap, but since its last extension; or the clock went back."""
+        left = (row.lease_until or 0.0) - now
+        return left > self.times.lease or (self._unbeaten(left) and row.lease_until != row.spared_until)
+
+    def _unbeaten(self, left: float) -> bool:
+        return left < self.times.lease - self.times.beat
 
     def is_lost(self, row: Row, now: float) -> bool:
         return row.status is RUNNING and row.lease_until is not None and row.lease_until < now

@@ -12,8 +12,10 @@ from tests.model.world import World
 MOMENTS: Final = 35
 PACE: Final = (0.1, 0.4, 0.9, 1.1, 1.9)  # seconds from one moment to the next: a worker that is well beats in time
 PEACE: Final = 1.7
+INSTANT: Final = 0.001  # no two deeds are done at the same time
 OUTAGES: Final = (3.0, 5.5, 7.5, 13.0, 30.0, 30.0, 700.0)
 JUMPS: Final = (-3600.0, -40.0, 40.0, 3600.0)
+STALLS: Final = (7.0, 13.0, 30.0, 100.0)
 SECONDS_TO_END: Final = 900.0  # seconds of peace in which everything must have ended
 
 
@@ -58,12 +60,13 @@ def stray(world: World, worker: Worker) -> None:
 
 
 def outage(world: World, worker: Worker) -> None:
-    world.outage(world.chance.choice(OUTAGES))
+    if world.heard_from_all():
+        world.outage(world.chance.choice(OUTAGES))
 
 
 def jump(world: World, worker: Worker) -> None:
     """The database's clock is set. Reconcilers have looked since the last time: twice within a tick is no promise."""
-    if world.jumped_at < world.reconciled_at:
+    if world.jumped_at < world.reconciled_at and world.heard_from_all():
         world.database_clock += world.chance.choice(JUMPS)
         world.jumped_at = world.time
 
@@ -91,6 +94,7 @@ def moment(world: World, tick: float) -> None:
     first = chance.randrange(count)
     for turn in range(first, first + count):
         place = turn % count
+        world.time += INSTANT
         if place:
             world.act(world.workers[place - 1])
         elif world.time >= world.silent_until and chance.random() < tick:
@@ -155,3 +159,28 @@ def finish(world: World) -> None:
             raise Violation("some jobs never end")
         world.time += PEACE
         moment(world, 1.0)
+
+
+def stall(world: World) -> None:
+    """The machine stands still again and again, for longer than a gap, and everybody does one thing in between.
+
+    A worker dies. Its job is taken in the bound all the same, and nobody else's is.
+    """
+    chance, pause = world.chance, world.chance.choice(STALLS)
+    world.accidents, world.slowness = False, 1.0
+
+    def wait_and_act() -> None:
+        world.time += chance.choice((PEACE, pause, pause, pause)) if chance.random() < 0.5 else pause
+        moment(world, 1.0)
+
+    while not (busy := [worker for worker in world.workers if worker.job >= 0]):
+        wait_and_act()
+    for _ in range(chance.randrange(4)):
+        wait_and_act()
+    lost = chance.choice(busy)
+    world.replace(lost)
+    until = world.time + 2 * (world.times.lease + pause)
+    while world.oracle.rightful(lost.job, lost.turn):
+        if world.time > until:
+            raise Violation("a takeover took too long")
+        wait_and_act()

@@ -18,7 +18,7 @@ from core.settings import Settings
 from tests.model import weakened
 from tests.model.lockstep import Divergence, Lockstep
 from tests.model.protocol import Chunks, Kept, Protocol, Times
-from tests.model.schedule import run
+from tests.model.schedule import run, stall
 from tests.model.world import World
 
 BEGAN: Final = 1_800_000_000.0
@@ -57,6 +57,14 @@ def test_the_model_does_what_the_product_does(opened: Open, part: int) -> None:
         with opened(seed, Protocol) as books:
             run(World(seed, books, books.protocol.times, BEGAN))
             assert all(row.status in TERMINAL for row in books.rows)
+
+
+def test_they_agree_on_a_machine_that_stalls(opened: Open) -> None:
+    for seed in range(SCHEDULES):
+        with opened(seed, Protocol) as books:
+            world = World(seed, books, books.protocol.times, BEGAN)
+            stall(world)
+            assert world.oracle.taken == 1
 
 
 class Unruly:
@@ -153,6 +161,7 @@ DIFFERENT: Final = (
     *(weakened.TheCheckpointInUseGoes, weakened.ARepeatedFinishIsRefused, weakened.ChunksAreAppended, weakened.NoGap),
     *(weakened.AClockSetBackIsNoGap, weakened.LeasesNeverEnd, weakened.NoBudget, weakened.ACheckpointForgivesNothing),
     *(weakened.AStopCountsAsALoss, weakened.LossesForgetTheWish, weakened.NoWishIsMet, weakened.HintsAreSentOnce),
+    *(weakened.EveryGapExtends, weakened.OneGapAMinute),
 )
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -14,12 +15,13 @@ from core.settings import Settings
 from tests.model.books import Books
 from tests.model.oracle import Violation
 from tests.model.protocol import Protocol, Times
-from tests.model.schedule import run
-from tests.model.weakened import CONTROLS, Control
+from tests.model.schedule import run, stall
+from tests.model.weakened import CONTROLS, Control, EveryGapExtends
 from tests.model.world import World
 
 PARTS = 12
 SCHEDULES = int(os.environ.get("MODEL_SCHEDULES", "60000")) // PARTS  # in each part
+STALLED = 2000
 CONTROL_SCHEDULES = 10_000  # at most: the first violation ends the search
 
 
@@ -36,10 +38,10 @@ def world_of(seed: int, protocol: Protocol, kind: type[World] = World) -> World:
     return kind(seed, Books(protocol, ranks), protocol.times)
 
 
-def found_in(world: World) -> str:
+def found_in(world: World, schedule: Callable[[World], None] = run) -> str:
     """What the oracle says to its schedule; nothing when all is well."""
     try:
-        run(world)
+        schedule(world)
     except (Violation, IllegalTransition) as found:
         return str(found)
     return ""
@@ -72,3 +74,12 @@ def test_without_a_part_of_the_protocol_the_oracle_finds_it(times: Times, contro
     protocol, wanted = control.protocol(times), re.compile(control.violation)
     worlds = (world_of(seed, protocol, control.world) for seed in range(CONTROL_SCHEDULES))
     assert any(wanted.search(found_in(world)) for world in worlds)
+
+
+def test_a_machine_that_stalls_again_and_again_keeps_no_job_of_a_dead_worker(times: Times) -> None:
+    """Each stall is a gap; with leases that every gap extends, the job is not taken in the bound, or never."""
+    worlds = {seed: world_of(seed, Protocol(times)) for seed in range(STALLED)}
+    assert {seed: said for seed, world in worlds.items() if (said := found_in(world, stall))} == {}
+    assert all(world.oracle.taken == 1 for world in worlds.values())
+    loose = [found_in(world_of(seed, EveryGapExtends(times)), stall) for seed in range(STALLED)]
+    assert loose.count("a takeover took too long") > STALLED // 2

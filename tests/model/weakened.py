@@ -115,6 +115,21 @@ class AClockSetBackIsNoGap(Protocol):
         return silence > self.times.gap
 
 
+class EveryGapExtends(Protocol):
+    """Also the lease of a worker that has not beaten since the last one."""
+
+    def is_owed(self, row: Row, now: float) -> bool:
+        return True
+
+
+class OneGapAMinute(Protocol):
+    """Time alone decides whether a lease is extended again, and not that its worker has beaten."""
+
+    def is_owed(self, row: Row, now: float) -> bool:
+        spared_at = None if row.spared_until is None else row.spared_until - self.times.lease
+        return spared_at is None or not 0 <= now - spared_at < 60.0
+
+
 class LeasesNeverEnd(Protocol):
     def is_lost(self, row: Row, now: float) -> bool:
         return False
@@ -236,6 +251,7 @@ CONTROLS: Final = (
     Control(ChunksAreAppended, World, "a repeated write was no repetition"),
     Control(NoGap, World, "a job was taken from a worker that is fine"),
     Control(AClockSetBackIsNoGap, World, "not met in time|never end"),
+    Control(OneGapAMinute, World, "a job was taken from a worker that is fine"),
     Control(LeasesNeverEnd, World, "never end"),
     Control(NoBudget, World, "never end"),
     Control(ACheckpointForgivesNothing, World, "losses are miscounted"),

@@ -41,7 +41,7 @@ class World:
         self.accidents = True
         self.slowness = 0.5  # the chance that a runner's step or a download is not done yet
         self.silent_until = self.reconciled_at = 0.0
-        self.jumped_at = -1.0
+        self.jumped_at = self.gapped_at = -1.0
         self.grace = {
             Asked.PAUSE: times.pause_grace,
             Asked.STOP: times.stop_grace,
@@ -263,8 +263,11 @@ class World:
         self.oracle.look(job)
 
     def reconcile(self) -> None:
-        now = self.now()
-        for job in self.books.leases(now):
+        now, before = self.now(), self.books.gaps
+        taken = self.books.leases(now)
+        if self.books.gaps != before:
+            self.gapped_at = self.time
+        for job in taken:
             self.oracle.lost(job)
             for worker in self.workers:
                 if worker.job == job and self.oracle.turns[job] == worker.turn and not worker.excused:
@@ -274,6 +277,11 @@ class World:
         self.books.wants()
         self.hints += self.books.send(now)
         self.oracle.look_at_all()
+
+    def heard_from_all(self) -> bool:
+        """Whether each worker that is fine has beaten since the last gap: a second one sooner is no promise."""
+        fine = (worker for worker in self.workers if worker.job >= 0 and not worker.excused)
+        return all(worker.beaten_at > self.gapped_at for worker in fine)
 
     def care(self) -> None:
         """The objects of doomed checkpoints go."""

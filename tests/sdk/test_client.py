@@ -51,6 +51,64 @@ def test_a_refusal_is_a_problem_and_is_not_sent_again(stub: Stub, client: Client
     assert len(stub.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            {
+                "code": "invalid_spec",
+                "detail": "Two fields are wrong.",
+                "errors": [
+                    {"pointer": "/optimizer/lr", "message": "must be greater than 0", "hint": "as in 0.1"},
+                    {"pointer": "", "message": "give epochs or steps", "hint": None},
+                ],
+            },
+            """invalid_spec: Two fields are wrong.
+  /optimizer/lr: must be greater than 0 (as in 0.1)
+  (the whole body): give epochs or steps""",
+        ),
+        ({"code": "not_found", "title": "Not Found"}, "not_found: Not Found"),
+        ({}, "HTTP 422"),
+    ],
+)
+def test_a_problem_as_text_is_all_that_the_service_said(
+    stub: Stub, client: Client, body: dict[str, object], text: str
+) -> None:
+    stub.on("POST", "/v1/jobs", Answer(422, body))
+    with pytest.raises(Problem) as raised:
+        client.submit({})
+    assert str(raised.value) == text
+
+
+@pytest.mark.parametrize("noun", ["jobs", "analyses"])
+def test_a_list_is_gone_through_page_by_page(stub: Stub, client: Client, noun: str) -> None:
+    """All that there is, asked for as it is wanted; with a limit so many."""
+    ids = [f"{'an' if noun == 'analyses' else 'job'}_{number}" for number in range(5)]
+
+    def paged(asked: Asked) -> Answer:
+        start = ids.index(asked.query["after"]) + 1 if "after" in asked.query else 0
+        shown = ids[start : start + int(asked.query.get("limit", 2))]
+        data = [job() | {"id": each, "kind": "average"} for each in shown]
+        return Answer(200, {"data": data, "has_more": shown[-1] != ids[-1], "last_id": shown[-1]})
+
+    stub.on("GET", f"/v1/{noun}", paged)
+    listed = client.list if noun == "jobs" else client.analyses
+    page = listed(status="running")
+    assert ([one.id for one in page.data], page.has_more, page.last_id) == (ids[:2], True, ids[1])
+    assert len(stub.asked) == 1
+    found = iter(page)
+    assert [next(found).id for _ in range(2)] == ids[:2]
+    assert len(stub.asked) == 1
+    assert [one.id for one in found] == ids[2:]
+    assert [asked.query for asked in stub.asked] == [
+        {"status": "running"},
+        {"status": "running", "after": ids[1]},
+        {"status": "running", "after": ids[3]},
+    ]
+    assert [one.id for one in listed(limit=3)] == ids[:3]
+    assert [one.id for one in listed(limit=3, after=ids[2])] == ids[3:]
+
+
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b'"text"', b"", b"\xff"])
 def test_an_answer_of_something_else_is_said_to_be_one(stub: Stub, client: Client, body: bytes) -> None:
     stub.on("GET", f"/v1/jobs/{JOB_ID}", Answer(200, body))

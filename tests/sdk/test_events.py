@@ -160,6 +160,24 @@ def test_logs_are_lines(basin: Basin, stub: Stub) -> None:
     assert basin("logs", JOB_ID).code == 1
 
 
+@pytest.mark.parametrize("follows", [(), ("-f",)])
+def test_logs_of_a_job_that_failed_end_with_why(basin: Basin, stub: Stub, follows: tuple[str, ...]) -> None:
+    """Also where it said nothing at all."""
+    error = {"code": "bad_data", "message": "no such column\x1b[2J\nof 3", "remedy": "Change the data."}
+    failed = job("failed", error=error, finished_at="2026-11-23T13:00:02Z", attempt=2)
+    stub.on("GET", ONE, Answer(200, failed))
+    stub.on("GET", EVENTS, Answer(204, b"") if follows else Answer(200, {"data": [], "has_more": False}))
+    said = basin("logs", JOB_ID, *follows)
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "2026-11-23 13:00:02  failed   bad_data: no such column\N{REPLACEMENT CHARACTER}[2J",
+        "    of 3",
+        "    Change the data.",
+    ]
+    (line,) = basin("logs", JOB_ID, *follows, "-o", "json").out.splitlines()
+    assert json.loads(line) == {"type": "error", "attempt": 2, "at": failed["finished_at"], "data": error}
+
+
 def test_logs_follow_the_stream_and_then_the_list(basin: Basin, stub: Stub) -> None:
     """The service streams two lines and then refuses: the rest is polled from where the stream broke off."""
 

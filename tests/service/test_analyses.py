@@ -148,6 +148,23 @@ def test_one_key_makes_one_analysis(db: Database) -> None:
     assert asked(db, ENTRY, key, checkpoints=jobs) == asked(db, ENTRY, key, checkpoints=jobs)
 
 
+@pytest.mark.parametrize("kind", ["interpolation", "connect", "landscape"])
+def test_where_weights_began_is_no_part_of_an_architecture(db: Database, kind: str) -> None:
+    """Two points of one function; networks of other seeds and schemes. One in a plane is another thing."""
+    data = {"name": "function", "function": "double_well"}
+    points = [trained(db, model={"name": "point", "start": [x]}, data=data, batch_size=1) for x in (-1.0, 1.5)]
+    plane = {"name": "function", "function": "rosenbrock"}
+    other = trained(db, model={"name": "point", "start": [0.0, 0.0]}, data=plane, batch_size=1)
+    inits = ({"seed": 3}, {"scheme": "kaiming_normal"})
+    networks = [trained(db, model={"name": "mlp", "hidden": [8], "init": init}) for init in inits]
+    fields = {"kind": kind, **({"directions": "between", "dimensions": 1} if kind == "landscape" else {})}
+    for jobs in (points, networks):
+        assert asked(db, **fields, checkpoints=pair(*jobs))
+    with pytest.raises(InvalidSpec) as refused:
+        asked(db, **fields, checkpoints=pair(points[0], other))
+    assert [each.pointer for each in refused.value.errors] == ["/checkpoints/1"]
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer", "says"),
     [

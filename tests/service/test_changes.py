@@ -168,10 +168,16 @@ def test_workers_report_are_lost_and_forgotten(db: Database) -> None:
     assert again.slots == {"cpu": Tally(1, 0)}
     assert again.seen_at - again.started_at == pytest.approx(20.0, abs=5.0), "a report is no new start"
     forget_worker(db, "host:cpu0")
-    with db.write() as connection:
-        connection.execute(update(workers).values(seen_at=now() - 90_000.0))
-    assert forget_silent(db) == 1
-    assert list_workers(db, OWNER) == []
+    assert forget_silent(db) == 0
+    for silent in (200.0, -3600.0):  # in the future: the clock was set back, and nobody reports any more
+        report_worker(db, WorkerReport("away", {"cpu": Tally(1, 0)}))
+        with db.write() as connection:
+            connection.execute(update(workers).values(seen_at=now() - 60.0))
+        assert forget_silent(db) == 0
+        with db.write() as connection:
+            connection.execute(update(workers).values(seen_at=now() - silent))
+        assert forget_silent(db) == 1
+        assert list_workers(db, OWNER) == []
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,18 @@ from core.embedded.doctor.configured import read_settings, settings_checks
 from core.embedded.doctor.database import database_checks
 from core.embedded.doctor.machine import devices_check, home_checks
 from core.embedded.doctor.report import Check, Look, Verdict, examined, fail, ok, space, worst
+from core.embedded.doctor.store import identity_checks
+from core.jobs.store_identity import IdentifiedStore, recorded_store_id
 from core.jobs.workers import Tally, WorkerReport, report_worker
 from core.settings import Settings
 from core.store.base import Digest
 from core.store.local import LocalStore
+from core.store.marker import MARKER
+from tests.service.test_store_identity import stored_checkpoint
 from tests.support.broker import Broker
 from tests.support.jobs import last_tick, run_out, running, submitted
 from tests.support.service import ROOT
+from worker.verify import verify
 
 SECRET = "c4n4ry-passphrase"  # noqa: S105 - must not show up anywhere
 
@@ -87,7 +92,7 @@ def test_what_works_is_called_so(
     report = json.loads(said.stdout)
     found = {check["name"]: check for check in report["checks"]}
     assert {name for name, check in found.items() if check["verdict"] == "ok"} == {
-        *("settings", "home", "disk", "database", "writes", "clock", "schema", "leases"),
+        *("settings", "home", "disk", "permissions", "database", "writes", "clock", "schema", "leases"),
         *("broker", "store", "store disk", "devices"),
     }
     assert found["workers"]["verdict"] == report["verdict"] == "warning"
@@ -121,6 +126,63 @@ def test_what_is_deaf_keeps_nobody_waiting(deaf: int, tmp_path: Path) -> None:
     assert SECRET not in done.stdout
     assert f"database_url=postgresql://127.0.0.1:{deaf}/basin (BASIN_DATABASE_URL)" in done.stdout
     assert not (tmp_path / ".basin").exists()
+
+
+def adopting(*arguments: str) -> tuple[int, list[dict[str, str]]]:
+    app = typer.Typer()
+    app.command()(doctor)
+    said = CliRunner().invoke(app, [*arguments, "-o", "json"])
+    return said.exit_code, [each for each in json.loads(said.stdout)["checks"] if each["name"] == "store"]
+
+
+@pytest.fixture
+def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose settings the command reads."""
+    monkeypatch.setenv("BASIN_HOME", str(tmp_path))
+    monkeypatch.setenv("BASIN_DATABASE_URL", database_url)
+    return tmp_path
+
+
+def test_a_store_that_is_not_the_databases_is_named_and_adopted(db: Database, home: Path) -> None:
+    """The remedy is refused as long as the store has nothing of what the database names."""
+    store = IdentifiedStore(LocalStore(home / "store"), db, where="here")
+    stored_checkpoint(db, store, home)
+    assert list(identity_checks(settings_for(str(os.environ["BASIN_DATABASE_URL"]), home))) == []
+    (home / "store" / MARKER).unlink()
+    (check,) = identity_checks(settings_for(str(os.environ["BASIN_DATABASE_URL"]), home))
+    assert check.verdict is Verdict.FAIL
+    assert check.found == f"the store at {home}/store is not the one that this database was made with"
+    assert "basin doctor --adopt-store" in str(check.do)
+    (home / "store" / "jobs").rename(home / "jobs")
+    code, (refused,) = adopting("--adopt-store")
+    assert (code, refused["verdict"]) == (1, "fail")
+    assert "was not adopted: none of the checkpoints that the database names is in it" in refused["found"]
+    (home / "jobs").rename(home / "store" / "jobs")
+    code, (done,) = adopting("--adopt-store")
+    assert (code, done["verdict"]) == (0, "ok")
+    assert "its marker was written" in done["found"]
+    store.ping()
+    assert "nothing was changed" in adopting("--adopt-store")[1][0]["found"]
+
+
+def test_a_check_of_all_jobs_cannot_tell_without_the_store(db: Database, home: Path) -> None:
+    """One sentence and exit status 2, instead of a finding for each object; and the check makes no marker."""
+    app = typer.Typer()
+    app.command()(verify)
+    assert CliRunner().invoke(app, []).exit_code == 0
+    assert recorded_store_id(db) is None
+    stored_checkpoint(db, IdentifiedStore(LocalStore(home / "store"), db, where="here"), home)
+    (home / "store").rename(home / "elsewhere")
+    said = CliRunner().invoke(app, [])
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "basin verify: The object store is not the one that this database was made with" in said.stderr
+
+
+def test_adopting_without_a_database_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASIN_HOME", str(tmp_path))
+    code, (refused,) = adopting("--adopt-store")
+    assert (code, list(tmp_path.iterdir())) == (1, [])
+    assert "there is no database yet" in refused["found"]
 
 
 def test_a_database_without_jobs_needs_nobody(db: Database, database_url: str, tmp_path: Path) -> None:

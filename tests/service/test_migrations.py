@@ -38,7 +38,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0007"
+    assert head() == "0009"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -167,3 +167,12 @@ def test_a_newer_schema_is_left_alone_unless_it_is_too_new(empty: Database, empt
 def test_there_is_one_generation(db: Database) -> None:
     with pytest.raises(Exception, match=r"(?i)check constraint"), db.write() as connection:
         connection.execute(text("INSERT INTO generation (id, oldest) VALUES (2, 2)"))
+
+
+@pytest.mark.parametrize("one", [1, 2])
+def test_a_database_has_one_store(db: Database, one: int) -> None:
+    row = "INSERT INTO store_identity VALUES (:one, 'a', 0.0)"
+    with db.write() as connection:
+        connection.execute(text(row), {"one": 1})
+    with pytest.raises(Exception, match=r"(?i)check constraint|unique"), db.write() as connection:
+        connection.execute(text(row), {"one": one})

@@ -4,11 +4,15 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
-from core.db.session import Database, open_database
+from core.db.session import Database, now, open_database
+from core.db.tables import job_state, service_state
+from core.jobs.beat import beat
 from core.jobs.finish import Ending, finish
 from core.jobs.queries import get_job
 from core.jobs.reconcile import Reconciler
@@ -106,6 +110,41 @@ def test_after_a_gap_nothing_is_taken_away(db: Database, reconciler: Reconciler,
     assert state["lease_until"] == pytest.approx(time.time() + 12.0, abs=5.0)
     run_out(db, fence.job_id)
     assert reconciler.leases() == 1
+
+
+def test_a_machine_that_stalls_regularly_keeps_no_job_of_a_dead_worker(db: Database, reconciler: Reconciler) -> None:
+    """Each round is a gap: one more lease for each worker, and the next only for those that have beaten since."""
+    dead, fine = running(db), running(db)
+    for fence in (dead, fine):
+        run_out(db, fence.job_id)
+    last_tick(db, 7.0)
+    assert reconciler.leases() == 0
+    assert beat(db, fine, lease_seconds=-1.0) is not None  # and then the machine stood still for longer than a lease
+    run_out(db, dead.job_id)
+    set_state(db, dead.job_id, spared_until=job_state.c.lease_until)  # as if the lease of the gap had run out
+    last_tick(db, 7.0)
+    assert reconciler.leases() == 1
+    assert [state_of(db, fence.job_id)["status"] for fence in (dead, fine)] == ["queued", "running"]
+
+
+def test_a_gap_gives_nothing_to_a_worker_that_has_just_beaten(db: Database, reconciler: Reconciler) -> None:
+    """It would be its extension until the next beat, which a second stall may prevent."""
+    fence = running(db)
+    before = state_of(db, fence.job_id)
+    last_tick(db, 7.0)
+    assert reconciler.leases() == 0
+    assert state_of(db, fence.job_id) == before
+
+
+def test_a_reconciler_does_not_wait_for_another_one(postgresql_url: str, hints: HeardHints, tmp_path: Path) -> None:
+    with closing(open_database(postgresql_url, pool_size=2)) as database:
+        waiting = Reconciler(database, LocalStore(tmp_path / "store"), hints, Settings(home=tmp_path))
+        waiting.leases()
+        run_out(database, running(database).job_id)
+        with database.write() as rival:
+            rival.execute(update(service_state).where(service_state.c.name == "tick").values(at=now()))
+            assert waiting.leases() == 0  # one that waits is refused by the database's limit of 5 s
+        assert waiting.leases() == 1
 
 
 def test_the_first_tick_of_all_takes_nothing(db: Database, make: Make) -> None:

@@ -1,6 +1,7 @@
 """One attempt from its claim to its end, without a runner: stores that fail, datasets, disks, and who may interrupt."""
 
 import errno
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from tests.support.service import until
 from worker import assignment, provision, supervisor
 from worker.attempt import Shop, Slot
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
+from worker.outcome import Exit
 from worker.supervisor import serve_one
 
 SLOT = Slot(0, "cpu", "")
@@ -39,6 +41,18 @@ class NoRunner(ExecLauncher):
 
     def launch(self, stderr: Path, devices: str | None) -> RunnerProcess:
         raise LaunchFailed("not here")
+
+
+class Dying(ExecLauncher):
+    """Its runners end without a word to their supervisor, and leave some on stderr."""
+
+    def launch(self, stderr: Path, devices: str | None) -> RunnerProcess:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        stderr.write_text("Traceback\npassword=hunter2\nBoom: 42\n")
+        runner = RunnerProcess(ours)
+        runner.ended(Exit(code=3))
+        return runner
 
 
 class AwayStore(LocalStore):
@@ -100,6 +114,20 @@ def warnings(db: Database, job_id: str) -> list[str]:
     with db.read() as connection:
         query = select(event.c.data).where(event.c.job_id == job_id, event.c.type == "warning")
         return [data["code"] for data in connection.execute(query).scalars()]
+
+
+def test_the_last_words_of_a_runner_are_kept_with_the_failure(shop: Shop, db: Database) -> None:
+    """Its owner cannot look at the worker's disk."""
+    job_id = submitted(db)
+    serve_one(replace(shop, launcher=Dying()), SLOT)
+    with db.read() as connection:
+        query = select(event.c.data).where(event.c.job_id == job_id, event.c.type == "warning")
+        (told,) = connection.execute(query).scalars()
+    assert told["code"] == "attempt_failed"
+    first, hidden, last = told["stderr"].splitlines()
+    assert (first, last) == ("Traceback", "Boom: 42")
+    assert "hunter2" not in hidden
+    assert state_of(db, job_id)["status"] == "failed"
 
 
 def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: Shop, db: Database, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def interpolation(
     ]
     subjects = [named(f"{label} {row} (last, step 400)") | measured(splits) for row in range(pairs + 1)]
     numbers = {"partial": unknown, **seen(splits), "range": [-0.5, 1.5], "subjects": subjects, "pairs": found}
-    return numbers, arrays
+    return numbers | {"steps": steps, "places": steps, "added": []}, arrays
 
 
 def connect(points: int = 21, label: str = "digits", height: float = 0.6, epochs: int = 100) -> Result:
@@ -227,7 +227,7 @@ def critical_point(verdict: str | None = "saddle", label: str = "digits", curve:
         "verdict": verdict,
         "sentence": "A saddle: the loss curves down." if known else None,
         "sure": True if known else None,
-        "gradient": {"norm": 0.002, "tolerance": 0.02},
+        "gradient": {"norm": 0.002, "along": 0.001, "curvature": 2.0, "tolerance": 0.02},
         "curvature": {
             "largest": {"value": 23.4 if known else None, "residual": 1e-4 if known else None},
             "smallest": {"value": curve if known else None, "residual": 1e-3 if known else None},
@@ -252,6 +252,7 @@ def lr_range(runs: int = 3, label: str = "digits", known: bool = True) -> Result
     found = [
         {
             "seed": row,
+            "lr": rates.tolist() if known else [],
             "losses": (losses + 0.1 * np.sin(np.arange(100))).tolist() if known else [],
             "smoothed": losses.tolist() if known else [],
             "steps": 100,

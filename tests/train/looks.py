@@ -78,7 +78,7 @@ def looked(spec: Analysis, scratch: Path, watcher: Watcher, draw: Draw | None = 
     scratch.mkdir()
     plan = resolve_plan(spec, "cpu")
     assignment = AnalysisAssignment(job="an_test", attempt=1, spec=spec, plan=plan, scratch=scratch, **fields)
-    ended = analyse(assignment, watcher, draw)
+    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive)
     found = next(
         (each for each in watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, RolledBack, Started, StopRequest
+from core.engine.liveness import ReportAlive, unwatched
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data import DataSpec
@@ -40,6 +41,7 @@ class Watcher:
     start: int = 0
     events: list[Event] = field(default_factory=list)
     steps: int = 0
+    report_alive: ReportAlive = unwatched
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
@@ -103,7 +105,7 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
             initial=options.pop("initial", None),
         )
         travelled = Assignment.model_validate_json(assignment.model_dump_json())
-        return train(travelled, watcher, **options), watcher
+        return train(travelled, watcher, report_alive=watcher.report_alive, **options), watcher
 
     return run
 

@@ -1,14 +1,14 @@
 """Minima, saddles and slopes, told apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from core.engine.analysis.critical_point import explore, report
-from core.engine.analysis.desk import Desk
+from core.engine.analysis.critical_point import ALONG, explore, report
+from core.engine.analysis.desk import Desk, Interrupted
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
 from core.recipe.analyses.critical_point import CriticalPoint
@@ -72,6 +72,137 @@ def test_its_minimum_is_flat_one_way() -> None:
 def test_where_the_lines_are_drawn(start: list[float], value: Callable[[Tensor], Tensor], verdict: str) -> None:
     """On both sides of both tolerances, which go by the largest curvature; a plane is nothing."""
     assert looked(at(start, value))[0]["verdict"] == verdict
+
+
+STEEP = torch.tensor([1.0, 1000.0], dtype=torch.float64)
+SPREAD = torch.logspace(-6, 6, 30, dtype=torch.float64)
+
+
+def valley(x: Tensor) -> Tensor:
+    """Flat along the first axis, a thousand times as steep along the second."""
+    return (STEEP * x**2).sum() / 2
+
+
+def spread(x: Tensor) -> Tensor:
+    """Thirty curvatures from 1e-6 to 1e6."""
+    return (SPREAD * x**2).sum() / 2
+
+
+def rosenbrock(x: Tensor) -> Tensor:
+    return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+
+def well(x: Tensor) -> Tensor:
+    """Its minima are at -1.0679 and, higher, at 0.9143."""
+    return ((x**2 - 1) ** 2 / 4 + 0.15 * x).sum()
+
+
+@pytest.mark.parametrize(
+    ("start", "value", "verdict"),
+    [
+        ([5.0, 0.0], valley, ("not_stationary", True)),  # the bottom is 5 away, at a loss of 12.5 less
+        ([5.0, 0.005], valley, ("not_stationary", True)),  # with as much slope up the wall
+        ([0.02, 0.0], valley, ("not_stationary", True)),
+        ([-1.0, 1.0], rosenbrock, ("not_stationary", True)),  # in the valley, at a loss of 4
+        ([0.02] * 30, spread, ("not_stationary", True)),
+        ([0.0, 0.0], valley, ("minimum", True)),
+        ([0.005, 0.005], valley, ("minimum", True)),
+        ([1.0, 1.0], rosenbrock, ("minimum", True)),
+        ([0.0] * 30, spread, ("minimum", True)),
+        ([1e-3] * 30, spread, ("minimum", True)),
+        ([1e8, 3.0], lambda x: ((x[0] - 1e8) ** 2 + 1e-3 * (x[1] - 3) ** 2) / 2, ("minimum", True)),
+        ([0.0, 0.0], lambda x: -valley(x), ("maximum", True)),
+        ([-5.0, 0.0], lambda x: -valley(x), ("not_stationary", True)),
+        ([0.0, 0.0], lambda x: x[0] * x[1], ("saddle", True)),
+        ([0.0, 0.0], lambda x: x[0] ** 2 - 1000 * x[1] ** 2, ("saddle", True)),
+        ([1.0, 0.0], lambda x: x[0] ** 2 - 1000 * x[1] ** 2, ("not_stationary", True)),
+    ],
+)
+def test_every_direction_has_its_say(start: list[float], value: Callable[[Tensor], Tensor], verdict: Any) -> None:
+    """A slope is small beside the curvature of its own direction, not beside the largest; `sure` covers it."""
+    found, _ = looked(at(start, value))
+    assert (found["verdict"], found["sure"]) == verdict
+    slope = found["gradient"]
+    assert (slope["along"] > slope["tolerance"]) == (verdict[0] == "not_stationary")
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (lambda x: x[0] ** 2 + 0 * x[1], "minimum"),  # a valley with a level floor
+        (lambda x: x[0] ** 2 + x[1] ** 4, "minimum"),
+        (lambda x: x[0] ** 2 - x[1] ** 4, "saddle"),  # which the profile shows and no curvature
+        (lambda x: x[0] ** 2 - 1e-9 * x[1] ** 2, "minimum"),  # within the tolerance, and none for certain
+        (lambda x: -(x[0] ** 2) + 0 * x[1], "saddle"),
+        (lambda x: 0 * x.sum(), "minimum"),
+    ],
+)
+def test_a_curvature_of_nothing_is_not_sure(value: Callable[[Tensor], Tensor], verdict: str) -> None:
+    found, _ = looked(at([0.0, 0.0], value))
+    assert (found["verdict"], found["sure"]) == (verdict, False)
+    constant = [each for each in found["caveats"] if "The loss is constant" in each]
+    assert bool(constant) == (found["curvature"]["largest"]["value"] == found["curvature"]["smallest"]["value"] == 0)
+
+
+def test_what_is_lower_behind_a_hill_takes_nothing_from_a_minimum() -> None:
+    """The profile reaches over the hill into the deeper well: a drop of 0.3, but not from here."""
+    root = 0.9143134617  # x³ - x + 0.15 = 0
+    found, _ = looked(at([root], well), reach=3.0)
+    assert (found["verdict"], found["sure"]) == ("minimum", True)
+    assert found["profile"]["drop"] > 0.25
+
+
+@pytest.mark.parametrize("steepness", [1.0, 1e6])
+def test_a_fall_that_no_tolerance_explains_is_no_minimum(steepness: float) -> None:
+    """A fourth power or a cube decides within the profile; how steep the walls of the valley are does not matter."""
+    for value in (lambda x: steepness * x[0] ** 2 - x[1] ** 4, lambda x: steepness * x[0] ** 2 + 0.1 * x[1] ** 3):
+        found, _ = looked(at([0.0, 0.0], value))
+        assert found["profile"]["drop"] > 0.09
+        assert (found["verdict"], found["sure"]) == ("saddle", False)
+    small, _ = looked(at([0.0, 0.0], lambda x: 1.0 + steepness * x[0] ** 2 - 5e-4 * x[1] ** 4))
+    assert (small["verdict"], small["sure"]) == ("minimum", False)  # half a thousandth of the loss
+
+
+def test_a_convex_problem_far_from_its_end(look: Look) -> None:
+    """Logistic regression on data that nobody has scaled: curvatures from 1e6 down to nothing, a gradient of 154."""
+    model = {"name": "logistic", "init": {"scheme": "zeros"}}
+    raw = job(model=model, data={"name": "breast_cancer", "standardize": False})
+    found = look([(raw, None)], kind="critical_point").numbers
+    assert found["gradient"]["norm"] == pytest.approx(154.4, rel=1e-3)
+    assert (found["verdict"], found["sure"]) == ("not_stationary", True)
+
+
+def test_one_that_an_earlier_release_has_begun_is_judged_like_any_other() -> None:
+    """It has no iteration from the gradient yet; what it has stays to the bit."""
+    here = at([-1.0, 1.0], rosenbrock)
+    spec = CriticalPoint(job=JOB, points=5, lanczos_steps=10)
+    whole = explore(spec, [here], cast("Desk", Bench()))
+    for done in (3, 10, 11, 14):
+        desk = Halting(done)
+        with pytest.raises(Interrupted):
+            explore(spec, [here], cast("Desk", desk))
+        older = {name: each for name, each in desk.kept.items() if not name.startswith(ALONG) and name != "slopes"}
+        assert len(older) < len(desk.kept)
+        again = Bench()
+        again.found, again.done = older, done
+        found = explore(spec, [here], cast("Desk", again))
+        assert {name: each.numpy().tobytes() for name, each in found.items()} == {
+            name: each.numpy().tobytes() for name, each in whole.items()
+        }
+
+
+class Halting(Bench):
+    """Somebody wants it to pause after so many tiles."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.kept = after, dict[str, Tensor]()
+
+    def keep(self, done: int, total: int, tensors: Mapping[str, Tensor]) -> None:
+        super().keep(done, total, tensors)
+        if done == self.after:
+            self.kept = {name: each.clone() for name, each in tensors.items()}
+            raise Interrupted("checkpoint")
 
 
 def point(start: list[float], **data: Any) -> Any:

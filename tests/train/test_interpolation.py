@@ -3,14 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.analysis.interpolation import barrier, judged
+from core.engine.analysis.desk import Desk
+from core.engine.analysis.directions import grid
+from core.engine.analysis.interpolation import barrier, explore, judged, report
 from core.engine.analysis.many import Judge
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses import read_analysis
@@ -20,6 +22,7 @@ from core.recipe.spec import JobSpec
 from tests.train.looks import Look, kept
 from tests.train.precise import naive, subject
 from tests.train.runs import Train, Watcher, job, no_trace
+from tests.train.tiny import Bench, at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -128,7 +131,53 @@ def test_it_goes_on_where_it_was_stopped(run: Train, look: Look) -> None:
 def test_the_ends_are_on_every_grid(run: Train, look: Look) -> None:
     found = look([point(run, "square", [x]) for x in (0.0, 2.0)], kind="interpolation", range=[0.4, 0.6], steps=2)
     assert found.arrays["alpha"].tolist() == [0.0, 0.4, 0.6, 1.0]
+    assert {name: found.numbers[name] for name in ("steps", "places", "added")} == {
+        "steps": 2,
+        "places": 4,
+        "added": [0.0, 1.0],
+    }
     assert found.numbers["pairs"][0]["barrier"]["train"]["height"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("stretch", "steps", "added"),
+    [
+        ([-0.5, 1.5], 41, []),
+        ([-0.5, 1.5], 11, [0.0, 1.0]),
+        ([-0.5, 1.0], 4, []),
+        ([0.0, 0.7], 8, [1.0]),
+        ([-0.3, 1.3], 17, []),  # 0 and 1 are on it but for rounding
+        ([-0.1, 1.1], 13, []),
+        ([-1.1, 2.3], 35, []),
+    ],
+)
+def test_as_many_places_as_asked_for_and_the_ends(
+    run: Train, look: Look, stretch: list[float], steps: int, added: list[float]
+) -> None:
+    """What comes besides is told."""
+    ways = [point(run, "square", [x]) for x in (0.0, 2.0)]
+    found = look(ways, kind="interpolation", range=stretch, steps=steps)
+    alphas = found.arrays["alpha"].tolist()
+    assert (found.numbers["steps"], found.numbers["places"], found.numbers["added"]) == (steps, len(alphas), added)
+    assert len(alphas) == steps + len(added)
+    assert {0.0, 1.0} <= set(alphas)
+    assert sorted(set(alphas) - set(added)) == pytest.approx(np.linspace(*stretch, steps))
+
+
+def test_one_that_an_earlier_release_has_begun_keeps_its_places() -> None:
+    """That one had 0 and what is 0 but for rounding side by side; the first pair of three is done."""
+    subjects = [at([x], lambda place: (place**2).sum()) for x in (0.0, 1.0, 3.0)]
+    three = [{"checkpoint": "ckpt_" + "0" * 26}] * 3
+    asked = spec(range=[-0.3, 1.3], steps=17, splits=["train"], checkpoints=three)
+    alphas = sorted({*grid(asked.range, asked.steps).tolist(), 0.0, 1.0})
+    assert len(alphas) > 17
+    desk, done = Bench(), torch.full((2, len(alphas)), torch.nan, dtype=torch.float64)
+    done[0] = torch.tensor(alphas) ** 2
+    desk.found, desk.done = {"alpha": torch.tensor(alphas, dtype=torch.float64), "train.loss": done}, 1
+    found = explore(asked, subjects, cast("Desk", desk))
+    assert found["alpha"].tolist() == alphas
+    torch.testing.assert_close(found["train.loss"][1], (1 + 2 * found["alpha"]) ** 2)
+    assert report(asked, subjects, found)["places"] == len(alphas)
 
 
 def test_what_makes_no_sense_for_a_job() -> None:

@@ -91,6 +91,9 @@ def test_it_stops_anywhere_and_goes_on_to_the_same_bits(look: Look) -> None:
     cancelled = look(pairs, Watcher(stop_after=40, request="cancel"), **fields).numbers
     assert [each["steps"] for each in cancelled["runs"]] == [30, 10, 0]
     assert cancelled["runs"][0] == whole.numbers["runs"][0]
+    rates = whole.arrays["lr"].tolist()
+    assert rates == pytest.approx([10 ** (-3 + 2 * step / 29) for step in range(30)])
+    assert [each["lr"] for each in cancelled["runs"]] == [rates, rates[:10], []]  # beside the losses, one each
 
 
 FUNCTION = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "function", "function": "square"}}

@@ -90,9 +90,8 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
         parts = (found.train, found.validation, found.test)
         return Resident(*(Part(each.inputs.double(), each.targets) for each in parts), found.input_scale, None)
 
-    def network(*arguments: Any, most_at_once: int) -> Network:
-        made = build_network(*arguments, most_at_once=most_at_once)
-        return replace(flatten(made.module.double()), most_at_once=most_at_once)
+    def network(*arguments: Any, **options: Any) -> Network:
+        return replace(flatten(build_network(*arguments, **options).module.double()), **options)
 
     monkeypatch.setattr(engine, "load_resident", data)
     monkeypatch.setattr(engine, "build_network", network)

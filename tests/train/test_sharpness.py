@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from core.engine.analysis.desk import Desk
 from core.engine.analysis.gauges import GAUGES, Ground, Reading
+from core.engine.analysis.sharpness import explore, report
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
 from core.engine.events import CheckpointWritten
@@ -18,7 +20,7 @@ from core.recipe.analyses.sharpness import Measure, Sharpness
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
-from tests.train.tiny import at, subject
+from tests.train.tiny import Bench, at, subject
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,6 +143,34 @@ def test_side_by_side_with_what_belongs_to_them(run: Train, look: Look) -> None:
         "Weight decay is no part ",
     ]
     assert "flatness" not in str(found).lower()
+
+
+@pytest.mark.parametrize(
+    ("bias", "scale", "names"),
+    [
+        (-100.0, 1.0, ["filter noise"]),  # no example reaches the output, but its bias still moves
+        (0.0, 0.0, ["filter noise", "multiplicative noise", "adaptive worst case"]),  # what is as long as 0 is 0
+        (0.0, 1.0, []),
+    ],
+)
+def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, names: list[str]) -> None:
+    """0 ± 0 of a dead network is no flatness: warned of in the results, and once in the events."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        module[0].bias.add_(bias)
+    part = Part(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
+    looked_at, desk = subject(module, part, Classification(())), Bench()
+    spec = Sharpness(job=JOB, measures=tuple(ALL))
+    tensors = explore(spec, [looked_at], cast("Desk", desk))
+    found = report(spec, [looked_at], tensors)
+    assert [each.partition(" of tiny: the loss is ")[0] for each in desk.warned] == names
+    assert found["warnings"][-len(names) or len(found["warnings"]) :] == desk.warned
+    for name in names:
+        (row,) = found["measures"][name.replace(" ", "_")]["rows"]
+        assert row["value"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_it_stops_anywhere_and_goes_on_to_the_same_bits(run: Train, look: Look) -> None:

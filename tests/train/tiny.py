@@ -24,11 +24,15 @@ class Bench:
     def __init__(self) -> None:
         self.found: dict[str, Tensor] = {}
         self.done = 0
+        self.warned: list[str] = []
 
     def keep(self, done: int, total: int, tensors: Mapping[str, Tensor]) -> None:
         assert done == self.done + 1
         assert done <= total
         self.done = done
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
 
 
 @dataclass(frozen=True)

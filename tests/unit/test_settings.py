@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from core.errors import Misconfigured
 from core.settings import Settings
 
 
@@ -109,3 +110,77 @@ def test_a_socket_path_that_is_too_long_moves(monkeypatch: pytest.MonkeyPatch, t
     assert first == Settings().broker_socket
     monkeypatch.setenv("BASIN_HOME", str(tmp_path / ("y" * 120)))
     assert Settings().broker_socket.parent != first.parent
+
+
+SECRETS = [
+    "BASIN_DATABASE_URL",
+    "BASIN_BROKER_URL",
+    "BASIN_STORE_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+]
+VALUE = "redis://:canary@host/0"  # of a form that every one of them takes
+
+
+def read(name: str) -> str:
+    value = getattr(Settings(), name.removeprefix("BASIN_").lower())
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Everybody who may ask Docker about a container reads its environment."""
+    file = tmp_path / "secret"
+    monkeypatch.setenv(f"{name}_FILE", str(file))
+    for written in (VALUE, f"{VALUE}\n"):
+        file.write_text(written)
+        assert read(name) == VALUE
+    if name != "BASIN_BROKER_URL":
+        file.write_text("\n two lines \n\n")
+        assert read(name) == "\n two lines \n", "only one newline at the end is the file's and not the value's"
+    monkeypatch.setenv(name, "")
+    file.write_text(VALUE)
+    assert read(name) == VALUE
+
+
+def test_every_secret_setting_may_stand_in_a_file() -> None:
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret <= {name.removeprefix("BASIN_").lower() for name in SECRETS}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_stands_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text(VALUE)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv(name, VALUE)
+    with pytest.raises(Misconfigured) as refused:
+        Settings()
+    assert str(refused.value) == f"{name} and {name}_FILE are both set; leave one of them"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "No such file"), (b"", "empty"), (b"\n", "empty"), (b"canary\xff", "no text")]
+)
+def test_a_file_that_cannot_be_read_is_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("BASIN_DATABASE_URL_FILE", str(file))
+    with pytest.raises(Misconfigured) as refused:
+        Settings()
+    assert f"BASIN_DATABASE_URL_FILE names {file}" in str(refused.value)
+    assert problem in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_a_file_wins_over_basin_toml_and_no_other_setting_has_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "basin.toml").write_text('database_url = "postgresql://old"\n')
+    (tmp_path / "secret").write_text("postgresql://new\n")
+    monkeypatch.setenv("BASIN_DATABASE_URL_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("BASIN_HOST_FILE", str(tmp_path / "secret"))
+    assert (Settings().resolved_database_url(), Settings().host) == ("postgresql://new", "127.0.0.1")

@@ -23,12 +23,14 @@ def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
 def about(numbers: Numbers) -> str:
     """Whose weights, and the numbers behind the verdict."""
     slope, ends = numbers["gradient"], numbers["curvature"]
-    unsure = " The error of the smallest eigenvalue is larger than what decides." if numbers["sure"] is False else ""
+    unsure = " Not sure: an eigenvalue is nearer than its error to what decides." if numbers["sure"] is False else ""
     partial = " PARTIAL: it was cancelled." if numbers.get("partial") else ""
     return (
         f"Weights of {short(numbers['label'])} ({numbers['weights']:,} of them), train loss "
         f"{number(numbers['loss'])} on {counted({numbers['split']: numbers['examples']})}, seed {numbers['seed']}. "
-        f"Length of the gradient {number(slope['norm'])} (stationary up to {number(slope['tolerance'])}). "
+        f"Length of the gradient {number(slope['norm'])}; along the direction that decides, of curvature "
+        f"{number(slope['curvature'])}, it is {number(slope['along'])} (stationary up to "
+        f"{number(slope['tolerance'])}). "
         f"Largest curvature {number(ends['largest']['value'])} ± {number(ends['largest']['residual'])}, smallest "
         f"{number(ends['smallest']['value'])} ± {number(ends['smallest']['residual'])} (negative below "
         f"-{number(ends['tau'])}).{unsure}{partial} {' '.join(numbers['caveats'])}"

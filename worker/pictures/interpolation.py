@@ -81,9 +81,12 @@ def caption(numbers: Numbers, row: int, pair: Numbers) -> str:
         f"(1 - t) v + t w, from {ends[0]} to {ends[1]}, {seeds}.",
         f"Distance {number(pair['distance'])}, cosine {number(pair['cosine'])}.",
         looked_at(numbers),
+        f"Besides the {numbers['steps']} places asked for: t = {', '.join(map(number, numbers['added']))}."
+        if numbers.get("added")
+        else "",
         "Dashed: the straight line between the losses at the ends.",
         f"Barrier, the most by which the loss is above it: {barriers}.",
         "Hidden units in another order make a barrier too: it does not say that the solutions differ.",
         "PARTIAL: it was cancelled; curves end where it stopped." if numbers.get("partial") else "",
     ]
-    return " ".join(parts).strip()
+    return " ".join(part for part in parts if part)

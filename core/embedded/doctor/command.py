@@ -3,21 +3,31 @@
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from basin.options import As, Output
+from core.embedded.commands import restrict_umask
 
 if TYPE_CHECKING:
     from core.embedded.doctor.report import Check, Look
     from core.settings import Settings
 
 
-def doctor(*, output: As = Output.TABLE) -> None:
+def doctor(
+    *,
+    adopt_store: Annotated[
+        bool, typer.Option("--adopt-store", help="Take a store that was moved or restored for that of this database.")
+    ] = False,
+    output: As = Output.TABLE,
+) -> None:
     """Look at settings, database, broker, store, devices and disk from here, and say what to do.
 
     Nothing is changed, and nothing that is away is waited for. Exit status: 0 nothing failed, 1 something did.
+
+    With --adopt-store nothing is looked at: the database's id is written into the store, if the store has an object
+    that the database names, with its recorded digest, or the database names none.
     """
     import json
     from dataclasses import asdict, replace
@@ -25,8 +35,9 @@ def doctor(*, output: As = Output.TABLE) -> None:
     from core.embedded.doctor.report import Verdict, worst
     from core.redact import redact
 
+    restrict_umask()
     checks: list[Check] = []
-    for seen in _checks():
+    for seen in _adopted() if adopt_store else _checks():
         check = replace(seen, found=redact(seen.found))
         checks.append(check)
         if output is Output.TABLE:
@@ -41,6 +52,18 @@ def line(check: "Check") -> str:
     """`warning  broker      no message through …`, and below it what to do."""
     advice = f"\n{'':21}{check.do}" if check.do else ""
     return f"{check.verdict:<9}{check.name:<12}{check.found}{advice}"
+
+
+def _adopted() -> "Iterator[Check]":
+    from core.embedded.doctor.configured import read_settings
+    from core.embedded.doctor.store import adopted
+    from core.redact import hide
+
+    settings, problems = read_settings()
+    yield from problems
+    if settings is not None:
+        hide(settings)
+        yield adopted(settings)
 
 
 def _checks() -> "Iterator[Check]":
@@ -64,10 +87,13 @@ def _looks(settings: "Settings") -> "Iterator[Look]":
     from core.embedded.doctor.broker import broker_checks
     from core.embedded.doctor.database import database_checks
     from core.embedded.doctor.machine import home_checks
+    from core.embedded.doctor.permissions import permission_checks
     from core.embedded.doctor.report import Look
-    from core.embedded.doctor.store import store_checks
+    from core.embedded.doctor.store import identity_checks, store_checks
 
     yield Look("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
+    yield Look("permissions", partial(permission_checks, settings), "see what is wrong with the disk under BASIN_HOME")
     yield Look("database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says")
     yield Look("broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says")
     yield Look("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")
+    yield Look("store", partial(identity_checks, settings), "see what the database and the store say", between=True)

@@ -5,14 +5,18 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
+from core import secretfiles
 from core.embedded.doctor.report import Check, fail, ok, said, warning
+from core.errors import BasinError
 from core.settings import Settings
 
 NAME: Final = "settings"
 PREFIX: Final = "BASIN_"
-OTHERS: Final = frozenset({"BASIN_URL", "BASIN_API_KEY", "BASIN_SLOTS"})  # the client's, and the compose file's
+OTHERS: Final = frozenset(
+    {"BASIN_URL", "BASIN_API_KEY", "BASIN_SLOTS", "BASIN_SECRETS"}
+)  # the client's, and the compose file's
 BEATS: Final = 4  # a lease should outlive so many
 WHERE: Final = "settings come from BASIN_… variables, then basin.toml in this folder; the README lists them"
 
@@ -26,7 +30,7 @@ def read_settings() -> tuple[Settings | None, list[Check]]:
             fail(NAME, f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']}", WHERE)
             for problem in error.errors(include_input=False, include_url=False, include_context=False)
         ]
-    except (ValueError, OSError) as error:  # no JSON where JSON is wanted, no TOML in basin.toml
+    except (BasinError, ValueError, OSError) as error:  # a secret's file, no JSON where it is wanted, no TOML
         return None, [fail(NAME, said(error), WHERE)]
 
 
@@ -47,12 +51,11 @@ def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Itera
 
 
 def variables(field: str) -> tuple[str, ...]:
-    """The environment variables that a setting is read from."""
-    alias = Settings.model_fields[field].validation_alias
-    if alias is None:
-        return (f"{PREFIX}{field.upper()}",)
-    names = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return tuple(str(name).upper() for name in names)
+    """The environment variables that a setting is read from, those that name its file included."""
+    info = Settings.model_fields[field]
+    names = secretfiles.variables(field, info, PREFIX)
+    files = [name + secretfiles.SUFFIX for name in names] if secretfiles.from_file(field, info) else []
+    return (*names, *files)
 
 
 def source(field: str, present: set[str]) -> str:

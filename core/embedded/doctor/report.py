@@ -70,12 +70,16 @@ def space(name: str, free: int) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A part to look at. `do` is the advice where it fails in a way that it does not foresee, or does not answer."""
+    """A part to look at. `do` is the advice where it fails in a way that it does not foresee, or does not answer.
+
+    Where it fails like that, a look `between` two parts says nothing: the looks at each of them do.
+    """
 
     name: str
     at: Callable[[], Iterator[Check]]
     do: str
     seconds: float = PATIENCE_SECONDS
+    between: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +95,8 @@ class _Under:
             for check in self.look.at():
                 self.found.append(check)
         except Exception as error:  # noqa: BLE001 - whatever is broken there is what the report is about
-            self.found.append(fail(self.look.name, said(error), self.look.do))
+            if not self.look.between:
+                self.found.append(fail(self.look.name, said(error), self.look.do))
         self.over = True
 
 
@@ -106,5 +111,5 @@ def examined(looks: Sequence[Look]) -> Iterator[Check]:
         thread.join(max(0.0, begun + one.look.seconds - time.monotonic()))
         hangs = not one.over
         yield from list(one.found)
-        if hangs:
+        if hangs and not one.look.between:
             yield fail(one.look.name, f"no answer within {one.look.seconds:g} s", one.look.do)

@@ -54,7 +54,7 @@ def worker_checks(views: list[WorkerView], vitals: Vitals, settings: Settings) -
     for view in views:
         if view not in live:
             found = f"{view.id} on {view.host} was last heard of {view.silent:.0f} s ago"
-            yield warning(name, found, "see whether it still runs; its row goes away after a day")
+            yield warning(name, found, "see whether it still runs; its row goes away after a few minutes")
         elif view.release != ours:
             found = f"{view.id} on {view.host} is release {view.release}, this is {ours}"
             yield warning(name, found, "bring all parts to one release")

@@ -19,6 +19,7 @@ from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, out_of_memory
+from core.engine.liveness import ReportAlive, unwatched
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
@@ -35,17 +36,19 @@ def analyse(
     observer: Observer,
     draw: Draw | None = None,
     *,
+    report_alive: ReportAlive = unwatched,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ended:
     """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
     resumed between tiles.
 
     The result is a folder with the arrays (npz), a manifest, and the pictures that `draw` makes. One that is cancelled
-    leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises.
+    leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises. `report_alive`
+    hears of every piece of work as it begins.
     """
     try:
         with switched(assignment.plan):
-            return _analyse(assignment, observer, draw, clock)
+            return _analyse(assignment, observer, draw, report_alive, clock)
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
     except (MemoryError, RuntimeError) as error:
@@ -55,12 +58,16 @@ def analyse(
 
 
 def _analyse(
-    assignment: AnalysisAssignment, observer: Observer, draw: Draw | None, clock: Callable[[], float]
+    assignment: AnalysisAssignment,
+    observer: Observer,
+    draw: Draw | None,
+    report_alive: ReportAlive,
+    clock: Callable[[], float],
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
-    given, parameters = _given(assignment, device)
+    given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
-    desk = Desk(assignment, observer, environment, clock)
+    desk = Desk(assignment, observer, environment, report_alive, clock)
     kind = import_module(spec.implementation)
     faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
     observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
@@ -78,21 +85,23 @@ def _analyse(
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
     facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
     if request == "cancel":  # there is little time: first what matters
-        observer.emit(_result(assignment, facts, arrays, {}))
+        observer.emit(_result(assignment, facts, arrays, {}, report_alive))
     pictures = draw(spec.kind, numbers, arrays) if draw else {}
     if pictures or request != "cancel":
-        observer.emit(_result(assignment, facts, arrays, pictures))
+        observer.emit(_result(assignment, facts, arrays, pictures, report_alive))
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
 
 
-def _given(assignment: AnalysisAssignment, device: torch.device) -> tuple[Sequence[Subject] | Sequence[Result], int]:
+def _given(
+    assignment: AnalysisAssignment, device: torch.device, report_alive: ReportAlive
+) -> tuple[Sequence[Subject] | Sequence[Result], int]:
     """What it looks at, and how many weights that has."""
     if isinstance(assignment.spec, ResultsSpec):
         results = open_results(assignment.readings)
         return results, int(results[0].numbers["parameters"])
-    subjects = open_subjects(assignment.sources, assignment.plan, device, assignment.spec.examples)
+    subjects = open_subjects(assignment.sources, assignment.plan, device, assignment.spec.examples, report_alive)
     return subjects, subjects[0].network.weights.numel()
 
 
@@ -103,13 +112,17 @@ def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> di
 
 
 def _result(
-    assignment: AnalysisAssignment, facts: dict[str, Any], arrays: Arrays, pictures: Mapping[str, bytes]
+    assignment: AnalysisAssignment,
+    facts: dict[str, Any],
+    arrays: Arrays,
+    pictures: Mapping[str, bytes],
+    report_alive: ReportAlive,
 ) -> CheckpointWritten:
     """A folder on disk for good: the data under the role of weights, each picture under its own name."""
     folder = assignment.scratch / ("pictured" if pictures else "result")
     folder.mkdir(parents=True)
-    files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays))}
-    files |= {name: write_bytes(folder / name, content) for name, content in pictures.items()}
+    files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
+    files |= {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}
     step = int(facts["step"])
     manifest = {"format": FORMAT, "kind": "result", "job": assignment.job, "epoch": 0, "files": files, **facts}
     sealed = seal(folder, files, manifest)

@@ -1,7 +1,9 @@
 """What kind of place the weights are at; see core.recipe.analyses.critical_point."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from itertools import takewhile
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 
@@ -10,29 +12,38 @@ from core.engine.analysis.desk import Desk, Tensors
 from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import Eigenvalues, Ground
 from core.engine.analysis.subject import Subject
-from core.recipe.analyses.critical_point import CriticalPoint
+from core.recipe.analyses.critical_point import ALONG_GRADIENT, CriticalPoint
 
 Verdict = Literal["minimum", "saddle", "maximum", "not_stationary"]
-RESULTS: Final = ("start", "ends", "raw", "escape", "at", "profile")
+RESULTS: Final = ("start", "ends", "raw", "escape", "at", "profile", "slopes")
+ALONG: Final = "gradient."  # the tensors of the Lanczos iteration that begins with the gradient
+ROUNDINGS: Final = 8  # what differs by no more is the same
+COUNTS: Final = 1e-3  # of the loss: a smaller fall says nothing against a minimum
 
 SENTENCES: Final[dict[Verdict, str]] = {
     "minimum": "A minimum up to curvature tau: no direction was found that curves down by more; one may exist.",
-    "saddle": "A saddle: along the direction of escape the loss curves down, which its profile shows.",
+    "saddle": "A saddle: along the direction of escape the loss falls, which its profile shows.",
     "maximum": "A maximum: the loss curves down in every direction, also in that of the largest eigenvalue.",
-    "not_stationary": "No stationary point: the gradient is not small beside the curvature, so the weights still move.",
+    "not_stationary": (
+        "No stationary point: along some direction the gradient is not small beside the curvature, and the bottom or "
+        "top that both tell of is further away than the tolerance."
+    ),
 }
 
 
 def explore(spec: CriticalPoint, subjects: Sequence[Subject], desk: Desk) -> Tensors:
     """`start` float64 (2,): loss and |g|; `ends` (2, 2): largest and smallest eigenvalue with residuals; `raw` (k,).
 
-    `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it.
+    `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it. `slopes`
+    (steps, 3) are the Ritz pairs of the iteration that begins with the gradient: value, |g·v| and residual.
     """
     ground, gauge = Ground(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
     kept = placed(desk.found, ground.weights) or _begin(spec, ground, gauge)
+    kept = {**_along(ground), **kept}  # an analysis that an earlier release has begun has not looked there
     total = gauge.units + spec.points
     for tile in range(desk.done, total):
         place = tile - gauge.units
+        _follow(ground, kept, tile + 1 if place < -1 else ALONG_GRADIENT)
         if place < 0:
             gauge.advance(ground, kept, tile)
         else:
@@ -54,15 +65,65 @@ def _begin(spec: CriticalPoint, ground: Ground, gauge: Eigenvalues) -> Tensors:
     }
 
 
+def _along(ground: Ground) -> Tensors:
+    """The state of an iteration that begins with the gradient, so that all of the gradient lies in its space."""
+    lanczos = Lanczos.begin(ground.weights, ALONG_GRADIENT, ground.seed, ground.curvature.gradient)
+    state = {f"{ALONG}{name}": each for name, each in lanczos.tensors().items()}
+    return {**state, "slopes": unknown(len(lanczos.basis), 3)}
+
+
+def _follow(ground: Ground, kept: Tensors, steps: int) -> None:
+    """Bring that iteration to so many steps, if it has as many."""
+    state = {name.removeprefix(ALONG): each for name, each in kept.items() if name.startswith(ALONG)}
+    lanczos = Lanczos.resumed(state, ground.seed)
+    for _ in range(lanczos.done, min(steps, len(lanczos.basis))):
+        lanczos.extend(ground.curvature.product)
+    kept |= {f"{ALONG}{name}": each for name, each in lanczos.tensors().items()}
+    if lanczos.full:
+        pairs = lanczos.pairs()
+        along = (pairs.vectors @ ground.curvature.gradient).abs().double()
+        kept["slopes"] = torch.stack([pairs.values, along, pairs.residuals], 1)
+
+
+class Slope(NamedTuple):
+    """A Ritz pair and how steep the loss is along it: the parabola has its bottom, or top, `along` / |value| away."""
+
+    value: float
+    along: float
+    residual: float
+
+    def allowed(self, tolerance: float, noise: float) -> float:
+        """The steepest that it may be where weights are within a tolerance of that place."""
+        return tolerance * abs(self.value) + noise
+
+
+class Place(NamedTuple):
+    """What a verdict is made from. `noise` is what a gradient may be by rounding alone, `flat` what a curvature may be;
+    `falls` is whether the loss falls away along the profile.
+    """
+
+    highest: float
+    lowest: float
+    errors: tuple[float, float]
+    slopes: tuple[Slope, ...]
+    noise: float
+    flat: float
+    tau: float
+    falls: bool
+
+    def steepest(self, tolerance: float) -> Slope:
+        """The pair that is steepest beside what it may be."""
+        return max(self.slopes, key=lambda each: each.along / (each.allowed(tolerance, self.noise) or math.ulp(0.0)))
+
+
 def report(spec: CriticalPoint, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
     """`verdict` and all that it was made from; `profile` along the direction of escape."""
     loss, slope = tensors["start"].tolist()
-    (highest, _), (lowest, error) = ends = tensors["ends"].tolist()
-    scale = max(abs(highest), abs(lowest))
-    known = bool(tensors["ends"].isfinite().all())
-    verdict = classified(spec, slope, highest, lowest) if known else None
-    tau = spec.curvature_tolerance * scale
-    profile = tensors["profile"]
+    ends, profile = tensors["ends"].tolist(), tensors["profile"]
+    known = bool(tensors["ends"].isfinite().all()) and bool(tensors["slopes"].isfinite().all())
+    place = _place(spec, subjects[0], tensors)
+    verdict = classified(spec, place) if known else None
+    steepest = place.steepest(spec.gradient_tolerance) if known else Slope(math.nan, math.nan, math.nan)
     return {
         "label": subjects[0].label,
         "split": "train",
@@ -72,40 +133,95 @@ def report(spec: CriticalPoint, subjects: Sequence[Subject], tensors: Tensors) -
         "loss": number(loss),
         "verdict": verdict,
         "sentence": SENTENCES[verdict] if verdict else None,
-        "sure": abs(lowest + tau) > error if known else None,
-        "gradient": {"norm": number(slope), "tolerance": number(spec.gradient_tolerance * scale)},
+        "sure": certain(spec, place, verdict) if verdict else None,
+        "gradient": {
+            "norm": number(slope),
+            "along": number(steepest.along),
+            "curvature": number(steepest.value),
+            "tolerance": number(steepest.allowed(spec.gradient_tolerance, place.noise)),
+        },
         "curvature": {
             **{
                 name: {"value": number(value), "residual": number(residual)}
                 for name, (value, residual) in zip(("largest", "smallest"), ends, strict=True)
             },
-            "tau": number(tau),
+            "tau": number(place.tau),
         },
         "profile": {
             "at": tensors["at"].tolist(),
             "loss": [number(each) for each in profile.tolist()],
-            "parabola": [number(loss + lowest / 2 * each**2) for each in tensors["at"].tolist()],
+            "parabola": [number(loss + place.lowest / 2 * each**2) for each in tensors["at"].tolist()],
             "drop": number(loss - float(profile.nan_to_num(torch.inf).min())),
         },
-        "caveats": list(_caveats(subjects[0])),
+        "caveats": list(_caveats(subjects[0], place if known else None)),
     }
 
 
-def classified(spec: CriticalPoint, slope: float, highest: float, lowest: float) -> Verdict:
-    """By the length of the gradient and both ends of the spectrum."""
+def _place(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Place:
+    (highest, above), (lowest, below) = tensors["ends"].tolist()
     scale = max(abs(highest), abs(lowest))
-    tau = spec.curvature_tolerance * scale
-    if slope > spec.gradient_tolerance * scale:
+    weights, tau = subject.network.values, spec.curvature_tolerance * scale
+    rounding = torch.finfo(weights.dtype).eps
+    least = ROUNDINGS * rounding * float(tensors["start"][1])  # a product with g is off by so much
+    slopes = tuple(
+        Slope(value, 0.0 if along <= least else along, error) for value, along, error in tensors["slopes"].tolist()
+    )
+    noise = rounding * scale * float(torch.linalg.vector_norm(weights))
+    flat = ROUNDINGS * rounding * scale
+    falls = _falls(spec, tensors, lowest, rounding)
+    return Place(highest, lowest, (above, below), slopes, noise, flat, tau, falls)
+
+
+def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, rounding: float) -> bool:
+    """Whether the loss falls to either side of the weights before it rises, by a share of itself that counts, and by
+    more than the slope and twice the negative curvature explain that the tolerances leave to a minimum.
+    """
+    height = float(tensors["start"][0])
+    still, counts = ROUNDINGS * rounding * abs(height), COUNTS * abs(height)
+    rises = sorted(zip(tensors["at"].tolist(), (tensors["profile"] - height).tolist(), strict=True))
+    sides = [each for each in reversed(rises) if each[0] < 0], [each for each in rises if each[0] > 0]
+    return any(
+        rise < -(counts + spec.gradient_tolerance * abs(lowest * at) + max(0.0, -lowest) * at**2)
+        for side in sides
+        for at, rise in takewhile(lambda one: one[1] <= still, side)  # what was not computed ends it too
+    )
+
+
+def classified(spec: CriticalPoint, place: Place) -> Verdict:
+    """By the gradient along each Ritz vector, both ends of the spectrum, and where the loss goes from here."""
+    if any(each.along > each.allowed(spec.gradient_tolerance, place.noise) for each in place.slopes):
         return "not_stationary"
-    if highest < -tau:
+    if place.highest < -place.flat:
         return "maximum"
-    return "saddle" if lowest < -tau else "minimum"
+    return "saddle" if place.lowest < -place.tau or place.falls else "minimum"
 
 
-def _caveats(subject: Subject) -> list[str]:
+def certain(spec: CriticalPoint, place: Place, verdict: Verdict) -> bool:
+    """Whether the verdict stays the same wherever within their residuals the eigenvalues are.
+
+    A curvature that may be 0 decides nothing: it may be that of a valley, of a fourth power, or of a plain. A minimum
+    that has a negative one within tau is none for sure either.
+    """
+    tolerance, (above, below) = spec.gradient_tolerance, place.errors
+    if verdict == "not_stationary":
+        return any(each.along > tolerance * (abs(each.value) + each.residual) + place.noise for each in place.slopes)
+    if any(each.along > tolerance * max(0.0, abs(each.value) - each.residual) for each in place.slopes):
+        return False
+    if verdict == "maximum":
+        return place.highest + above < -place.flat
+    if verdict == "saddle":
+        return place.lowest + below < -place.tau and place.highest - above > place.flat
+    return place.lowest - below > place.flat
+
+
+def _caveats(subject: Subject, place: Place | None) -> list[str]:
     found = ["Curvatures change when the layers of a ReLU network are rescaled, which its function does not show."]
     if subject.spec.optimizer.decays:
         found.append(
             "Weight decay is no part of the loss that is looked at, so training does not end where it is flat."
         )
+    if place and place.highest == place.lowest == 0 and not any(each.along for each in place.slopes):
+        found.append("The loss is constant around here: every unit may be dead, or every output saturated.")
+    elif place and -place.tau <= place.lowest <= place.flat + place.errors[1]:
+        found.append("The smallest curvature may be 0 or less, so that second derivatives alone tell no minimum.")
     return found

@@ -11,6 +11,7 @@ from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
+from core.engine.liveness import reported
 
 LEADING_STEPS: Final = 80
 SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with such a residual is good enough for a direction
@@ -39,7 +40,7 @@ class Curvature:
         """H v (P,)."""
         total, kept = torch.zeros_like(self.gradient), self._kept
         again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
-        for slope in again if kept is None else kept:
+        for slope in reported(self._terrain.report_alive, "hessian", again if kept is None else kept):
             if slope.requires_grad:  # that of a linear loss is a constant
                 total += torch.autograd.grad(
                     slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
@@ -80,12 +81,13 @@ class Lanczos:
     done: int = 0
 
     @classmethod
-    def begin(cls, like: Tensor, steps: int, seed: int) -> Self:
-        """So many steps at most, in the space of `like` (P,)."""
+    def begin(cls, like: Tensor, steps: int, seed: int, first: Tensor | None = None) -> Self:
+        """So many steps at most, in the space of `like` (P,); from `first` (P,), if it is given and has a direction."""
         steps = min(steps, len(like))
         numbers = torch.zeros(steps, dtype=torch.float64)
         made = cls(like.new_zeros((steps, len(like))), numbers, numbers.clone(), seed)
-        made.basis[0] = made._fresh(0)
+        length = 0.0 if first is None else float(torch.linalg.vector_norm(first))
+        made.basis[0] = made._fresh(0) if first is None or not length else first / length
         return made
 
     @classmethod

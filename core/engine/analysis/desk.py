@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume, seal, write_tensor_files
 from core.engine.events import CheckpointWritten, Log, Observer, Progress, StopRequest
+from core.engine.liveness import ReportAlive
 from core.recipe.assignment import AnalysisAssignment
 
 KEEP_SECONDS: Final = 20.0
@@ -34,19 +35,19 @@ class Desk:
         assignment: AnalysisAssignment,
         observer: Observer,
         environment: dict[str, Any],
+        report_alive: ReportAlive,
         clock: Callable[[], float] = time.monotonic,
-        keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """Tiles are written down every `keep_seconds` of the clock, and when somebody asks."""
+        """Tiles are written down every KEEP_SECONDS of the clock, and when somebody asks."""
         self._assignment = assignment
         self._observer = observer
         self._environment = environment
         self._clock = clock
-        self._keep_seconds = keep_seconds
-        self._keep_by = clock() + keep_seconds
+        self._report_alive = report_alive
+        self._keep_by = clock() + KEEP_SECONDS
         self._folders = 0
         resume = assignment.resume
-        self.found: Tensors = read_resume(resume)[0] if resume else {}
+        self.found: Tensors = read_resume(resume, report_alive)[0] if resume else {}
         self.done: int = int(resume.manifest["step"]) if resume else 0
         self._digest: str = resume.manifest["digest"] if resume else ""
         self.total: int | None = None
@@ -78,7 +79,7 @@ class Desk:
     def _write(self) -> None:
         self._folders += 1
         folder = self._assignment.scratch / f"{self._folders:06d}-last-{self.done:09d}"
-        files = write_tensor_files(folder, {WEIGHTS: self.tensors, STATE: {}})
+        files = write_tensor_files(folder, {WEIGHTS: self.tensors, STATE: {}}, self._report_alive)
         self._digest = chained(self._digest, files)
         manifest = {
             "format": FORMAT,
@@ -93,4 +94,4 @@ class Desk:
         }
         sealed = seal(folder, files, manifest)
         self._observer.emit(CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True))
-        self._keep_by = self._clock() + self._keep_seconds
+        self._keep_by = self._clock() + KEEP_SECONDS

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,14 +15,17 @@ from core.engine.analysis.survey import blank, by_name, looked_at, named, note, 
 from core.engine.networks.network import Network
 from core.recipe.analyses.interpolation import Interpolation
 
+ENDS: Final = (0.0, 1.0)
+NEAR: Final = 1e-12  # of the range
+
 
 def explore(spec: Interpolation, subjects: Sequence[Subject], desk: Desk) -> Tensors:
-    """`alpha` float64 (a,), 0 and 1 among them; `train.loss` and the like (pairs, a); `own` (subjects, splits,
-    metrics): each of the weights with the statistics that it has.
+    """`alpha` float64 (a,), the places asked for, and 0 and 1 where they are not among them; `train.loss` and the like
+    (pairs, a); `own` (subjects, splits, metrics): each of the weights with the statistics that it has.
     """
     first = subjects[0]
     judge = Judge.of(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
-    alphas = torch.tensor(sorted({*grid(spec.range, spec.steps).tolist(), 0.0, 1.0}), dtype=torch.float64)
+    alphas = desk.found.get("alpha", torch.tensor(sorted({*asked(spec), *ENDS}), dtype=torch.float64))
     shape, size = (len(subjects) - 1, len(alphas)), points_in_tile(judge)
     tensors = {"alpha": alphas, **blank(judge, shape), "own": owns(judge, subjects), **desk.found}
     tiles = [(pair, start) for pair in range(shape[0]) for start in range(0, shape[1], size)]
@@ -32,6 +35,15 @@ def explore(spec: Interpolation, subjects: Sequence[Subject], desk: Desk) -> Ten
         note(judge, tensors, place, judged(judge, spec, subjects[pair : pair + 2], some))
         desk.keep(number + 1, len(tiles), tensors)
     return tensors
+
+
+def asked(spec: Interpolation) -> list[float]:
+    """The `steps` places of the range; one that is an end but for rounding is that end."""
+    near = NEAR * (spec.range[1] - spec.range[0])
+    return [
+        next((end for end in ENDS if abs(place - end) <= near), place)
+        for place in grid(spec.range, spec.steps).tolist()
+    ]
 
 
 def owns(judge: Judge, subjects: Sequence[Subject]) -> Tensor:
@@ -62,7 +74,10 @@ def statistics(first: Network, second: Network, alpha: float) -> list[Tensor]:
 
 
 def report(spec: Interpolation, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
-    """For each pair of neighbours the barriers, the distance of the weights and the angle at which they are seen."""
+    """For each pair of neighbours the barriers, the distance of the weights and the angle at which they are seen.
+
+    `places` are the `steps` asked for and those `added`: an end that is not among them.
+    """
     first, splits = subjects[0], spec.splits_of(subjects[0].spec)
     own = [{**named(each), **by_name(first, splits, row)} for each, row in zip(subjects, tensors["own"], strict=True)]
     pairs = [
@@ -76,7 +91,16 @@ def report(spec: Interpolation, subjects: Sequence[Subject], tensors: Tensors) -
         }
         for row, (before, after) in enumerate(pairwise(subjects))
     ]
-    return {**looked_at(first, splits, spec.bn), "range": list(spec.range), "subjects": own, "pairs": pairs}
+    there, wanted = tensors["alpha"].tolist(), set(asked(spec))
+    return {
+        **looked_at(first, splits, spec.bn),
+        "range": list(spec.range),
+        "steps": spec.steps,
+        "places": len(there),
+        "added": [place for place in there if place not in wanted],
+        "subjects": own,
+        "pairs": pairs,
+    }
 
 
 def barrier(alphas: Tensor, losses: Tensor) -> dict[str, float] | None:

@@ -63,8 +63,9 @@ def seeds(spec: LrRange, job: JobSpec) -> list[int]:
 def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float], float]:
     """(step, lr) -> the loss of the batch, after which the step is taken: as a job trains, without its schedule."""
     job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
-    most = subject.network.most_at_once
-    another = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay, most_at_once=most)
+    most, report_alive = subject.network.most_at_once, subject.network.report_alive
+    made = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay)
+    another = partial(made, most_at_once=most, report_alive=report_alive)
     network = another()
     network.module.train()
     stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, job.batch()))
@@ -113,7 +114,9 @@ class Brink:
 
 
 def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
-    """`runs`, each with its curve and what may be read off it, and the lowest of each reading over the runs."""
+    """`runs`, each with its curve (`losses` and `smoothed` at the rates `lr`) and what may be read off it; and the
+    lowest of each reading over the runs.
+    """
     job, rates = subjects[0].spec, tensors["lr"].tolist()
     runs = [
         {"seed": seed, **_curve(rates, [each for each in losses.tolist() if not math.isnan(each)], spec)}
@@ -163,6 +166,7 @@ def _curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> di
     levels = smoothed(losses, spec.smoothing)
     finite = [each for each in levels if math.isfinite(each)]
     return {
+        "lr": list(rates[: len(losses)]),
         "losses": [number(each) for each in losses],
         "smoothed": [number(each) for each in levels],
         "steps": len(losses),

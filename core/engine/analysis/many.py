@@ -12,6 +12,7 @@ from core.engine.analysis.stacked import Moments, Stack, stack
 from core.engine.analysis.subject import Subject, measured
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.recipe.analyses import Split
 
@@ -74,7 +75,8 @@ class Judge:
         sums: list[Tensor] = []
         for start in range(0, len(part), self.subject.network.most_at_once):
             block = slice(start, start + self.subject.network.most_at_once)
-            chunks = torch.split(part.inputs[block], self._columns(layers))
+            columns = torch.split(part.inputs[block], self._columns(layers))
+            chunks = reported(layers.report_alive, "evaluate", columns)
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
             sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))

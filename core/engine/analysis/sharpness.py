@@ -12,9 +12,12 @@ from core.engine.analysis.desk import Desk, Tensors
 from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import GAUGES, Ground
 from core.engine.analysis.subject import Subject
-from core.recipe.analyses.sharpness import Sharpness
+from core.recipe.analyses.sharpness import Measure, Sharpness
 
 MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched
+STILL: Final = 4  # roundings of the loss: what moves no more does not move
+RISES: Final[tuple[Measure, ...]] = ("filter_noise", "multiplicative_noise", "worst_case", "adaptive_worst_case")
+"""Measures whose numbers are rises of the loss at other weights."""
 NOW: Final = "now."  # the state of the gauge that is at work, in a checkpoint
 
 
@@ -110,6 +113,8 @@ def explore(spec: Sharpness, subjects: Sequence[Subject], desk: Desk) -> Tensors
             found = torch.tensor(gauge.finish(ground, state), dtype=torch.float64)
             kept["readings"][row, first : first + len(found)] = found
             state = {}
+            for warning in _unmoved(subjects[row], kept, row, [name]):
+                desk.warn(warning)
         desk.keep(done, len(tiles), {**kept, **{f"{NOW}{part}": each for part, each in state.items()}})
     return kept
 
@@ -153,7 +158,10 @@ def report(spec: Sharpness, subjects: Sequence[Subject], tensors: Tensors) -> di
             for subject, loss in zip(subjects, losses, strict=True)
         ],
         "measures": measures,
-        "warnings": list(_warnings([each for each in losses if each is not None], subjects)),
+        "warnings": [
+            *_warnings([each for each in losses if each is not None], subjects),
+            *(each for row, one in enumerate(subjects) for each in _unmoved(one, tensors, row, spec.measures)),
+        ],
     }
 
 
@@ -171,6 +179,19 @@ def _rows(subjects: Sequence[Subject], losses: Sequence[float | None], readings:
             }
         )
     return rows
+
+
+def _unmoved(subject: Subject, tensors: Tensors, row: int, measures: Sequence[Measure]) -> Iterator[str]:
+    """What to say of measures that are 0 because the loss is the same wherever it was looked at."""
+    height = float(tensors["loss"][row])
+    rounding = STILL * torch.finfo(subject.network.values.dtype).eps * abs(height)
+    for name in measures:
+        if name in RISES and bool((tensors[name][row].abs() <= rounding).all()):
+            yield (
+                f"{name.replace('_', ' ')} of {subject.label}: the loss is {height:.4g} at all places that were looked "
+                "at, so this measures nothing. Units that are dead for every example, outputs that are saturated, and "
+                "weights of 0 do that."
+            )
 
 
 def _warnings(losses: Sequence[float], subjects: Sequence[Subject]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.engine.analysis.products import Room, Way, way_of
 from core.engine.evaluate import chunk_sizes, inspecting
+from core.engine.liveness import ReportAlive, reported
 from core.engine.networks.network import Network
 
 RISING: Final = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.Sigmoid: torch.sigmoid_}
@@ -182,6 +183,7 @@ class Stack:
     layers: tuple[Layer, ...]
     widest: int
     norms: tuple[nn.BatchNorm1d | nn.BatchNorm2d, ...]
+    report_alive: ReportAlive
 
     def bound(self, weights: Tensor, moments: Moments) -> Pass:
         """With weights (K, P): (n, *shape) -> (K, outputs, n)."""
@@ -206,7 +208,8 @@ class Stack:
         counting = self.own()
         counting.counting = True
         outputs = self.bound(weights, counting)
-        for batch in torch.split(inputs, chunk_sizes(len(inputs), batch_size)):
+        batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
+        for batch in reported(self.report_alive, "batch_norm", batches):
             outputs(batch)
         found = [counting.sums[number] for number in range(len(self.norms))]
         return Moments([mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found])
@@ -235,7 +238,7 @@ def stack(network: Network, example: Tensor) -> Stack | None:
         else:
             return None
         before = module
-    return Stack(tuple(steps), widest, tuple(norms))
+    return Stack(tuple(steps), widest, tuple(norms), network.report_alive)
 
 
 def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:

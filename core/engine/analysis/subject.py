@@ -11,6 +11,7 @@ from core.engine.checkpoint import check_tensors, read_tensors
 from core.engine.datasets.resident import Part, Resident, load_resident
 from core.engine.determinism import stream
 from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.liveness import ReportAlive
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import Objective, build_objective
 from core.recipe.analyses import Split
@@ -40,7 +41,11 @@ class Subject:
 
 
 def open_subjects(
-    sources: Sequence[Source], plan: ExecutionPlan, device: torch.device, examples: int | None
+    sources: Sequence[Source],
+    plan: ExecutionPlan,
+    device: torch.device,
+    examples: int | None,
+    report_alive: ReportAlive,
 ) -> tuple[Subject, ...]:
     """All of them, equal data loaded once. Raises EngineError where weights or data are not what they should be."""
     loaded: dict[str, Resident] = {}
@@ -49,21 +54,20 @@ def open_subjects(
         spec = source.spec.resolved()
         key = spec.data.model_dump_json()
         if key not in loaded:
-            loaded[key] = load_resident(spec.data, source.dataset, device, plan.dataset_sha256)
-        found.append(_open(source, spec, loaded[key], plan, device, examples))
+            loaded[key] = load_resident(spec.data, source.dataset, device, plan.dataset_sha256, report_alive)
+        network = build_network(
+            spec.model,
+            spec.data.facts(),
+            spec.seed,
+            device,
+            most_at_once=plan.micro_batch or MOST_AT_ONCE,
+            report_alive=report_alive,
+        )
+        found.append(_open(source, spec, loaded[key], network, examples))
     return tuple(found)
 
 
-def _open(  # noqa: PLR0913, PLR0917 - where from, what, and how much of it
-    source: Source,
-    spec: JobSpec,
-    data: Resident,
-    plan: ExecutionPlan,
-    device: torch.device,
-    examples: int | None,
-) -> Subject:
-    most = plan.micro_batch or MOST_AT_ONCE
-    network = build_network(spec.model, spec.data.facts(), spec.seed, device, most_at_once=most)
+def _open(source: Source, spec: JobSpec, data: Resident, network: Network, examples: int | None) -> Subject:
     if source.weights:
         tensors = {name: each for name, each in read_tensors(source.weights).items() if name not in data.tensors()}
         check_tensors("weights", tensors, network.tensors())

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
+from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
 
@@ -28,6 +29,7 @@ class Terrain:
     def __init__(self, network: Network, part: Part, loss: Loss, room: int = ROOM) -> None:
         """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes."""
         self._module, self._loss = network.module, loss
+        self.report_alive = network.report_alive
         self._cut = parameters(network)
         self._layers = list(layers(network.module))
         self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
@@ -41,14 +43,15 @@ class Terrain:
     def height(self, weights: Tensor) -> float:
         """The mean loss at weights (P,)."""
         with inspecting(self._module):
-            return sum(float(self._share(chunk, weights)) for chunk in self.chunks)
+            chunks = reported(self.report_alive, "evaluate", self.chunks)
+            return sum(float(self._share(chunk, weights)) for chunk in chunks)
 
     def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[float, Tensor]]:
         """The share of each chunk in the mean loss and in its gradient (P,); `weights` (P,) require a gradient.
 
         `twice`: the gradients can be differentiated again.
         """
-        for chunk in self.chunks:
+        for chunk in reported(self.report_alive, "gradient", self.chunks):
             with inspecting(self._module), torch.enable_grad():
                 loss = self._share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
@@ -56,8 +59,10 @@ class Terrain:
 
     def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
+        self.report_alive("gradient")
         with inspecting(self._module), torch.enable_grad():
             gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
+        self.report_alive("other")
         return gradients
 
     def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Datasets small enough to live on the device, whole: loaded once, standardised once, indexed ever after."""
 
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -9,9 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from core.engine.checkpoint import file_digest
 from core.engine.datasets.splitting import split_indices
 from core.engine.determinism import stream
 from core.engine.failure import EngineError
+from core.engine.liveness import ReportAlive, unwatched
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 
@@ -58,9 +59,16 @@ class Resident:
         return {f"{prefix}{name}": getattr(scale, name) for prefix, scale in found.items() for name in ("mean", "std")}
 
 
-def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str | None = None) -> Resident:
+def load_resident(
+    spec: DataSpec,
+    path: Path,
+    device: torch.device,
+    sha256: str | None = None,
+    report_alive: ReportAlive = unwatched,
+) -> Resident:
     """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
-    inputs, targets = read_dataset(path, spec.facts(), sha256)
+    inputs, targets = read_dataset(path, spec.facts(), sha256, report_alive)
+    report_alive("dataset")
     numbers = targets.is_floating_point()
     groups = torch.zeros(len(targets), dtype=torch.int64) if numbers else targets
     indices = split_indices(groups, spec.split(), spec.split_seed)
@@ -80,6 +88,7 @@ def load_resident(spec: DataSpec, path: Path, device: torch.device, sha256: str 
         )
 
     parts = (part(indices.train), part(indices.validation), part(indices.test))
+    report_alive("other")
     return Resident(*parts, input_scale, target_scale)
 
 
@@ -104,14 +113,16 @@ def fit(values: Tensor, *, per_channel: bool) -> Scale:
     return Scale(mean[0].float(), std[0].float())
 
 
-def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tuple[Tensor, Tensor]:
+def read_dataset(
+    path: Path, facts: DataFacts, sha256: str | None = None, report_alive: ReportAlive = unwatched
+) -> tuple[Tensor, Tensor]:
     """`inputs` and `targets` from the safetensors file, checked against the facts and the digest."""
     try:
         if sha256 is not None:
-            with path.open("rb") as file:
-                digest = file_digest(file, "sha256").hexdigest()
+            digest = file_digest(path, report_alive, "dataset")
             if digest != sha256:
                 raise EngineError("bad_data", f"the dataset's SHA-256 is {digest}, not {sha256}", REMEDY)
+        report_alive("dataset")
         tensors = load_file(path)
         inputs, targets = tensors["inputs"], tensors["targets"]
     except (OSError, SafetensorError, KeyError) as error:

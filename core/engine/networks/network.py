@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.determinism import private_randomness
+from core.engine.liveness import ReportAlive, unwatched
 from core.engine.networks.layers import initialise
 from core.recipe.facts import DataFacts
 from core.recipe.models import ModelSpec
@@ -25,7 +26,8 @@ class Network:
 
     An optimizer then sees one tensor, clearing gradients is one call, and averaging is one addition. `values` are the
     same weights to autograd's eyes a constant. The last `undecayed` weights are those that weight decay leaves alone.
-    `buffers` are the module's own. All of these only ever change in place.
+    `buffers` are the module's own. All of these only ever change in place. Whoever sends examples through the network
+    calls `report_alive` before each pass.
     """
 
     module: nn.Sequential
@@ -35,6 +37,7 @@ class Network:
     undecayed: int = 0
     buffers: tuple[Tensor, ...] = ()
     most_at_once: int = MOST_AT_ONCE  # examples in one forward pass
+    report_alive: ReportAlive = unwatched
 
     @property
     def gradient(self) -> Tensor:
@@ -71,6 +74,7 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
     no_decay: Collection[Undecayed] = (),
     *,
     most_at_once: int = MOST_AT_ONCE,
+    report_alive: ReportAlive = unwatched,
 ) -> Network:
     """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
     module_name, function = spec.implementation.split(":")
@@ -78,7 +82,7 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):
         module: nn.Sequential = build(spec, facts)
         initialise(module, spec.init)
-    return replace(flatten(module.to(device), no_decay), most_at_once=most_at_once)
+    return replace(flatten(module.to(device), no_decay), most_at_once=most_at_once, report_alive=report_alive)
 
 
 def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Network:

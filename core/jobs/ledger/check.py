@@ -14,11 +14,12 @@ from core.jobs.changes import NOBODY
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.objects import Listing, object_problems
 from core.jobs.ledger.page import Page, read_page
-from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems, state_problems
+from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems, input_problems, state_problems
 from core.jobs.ledger.timeline import timeline_problems
 from core.store.base import Store
 
 PAGE: Final = 500
+PREFIXES: Final = ("job", "an")  # an analysis is a job of another kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Ledger:
                 found = connection.execute(query if last is None else query.where(place > last)).all()
             for owner, key, job_id, whose in found:
                 self.counts["idempotency keys"] += 1
-                if not is_id(job_id, "job"):
+                if not any(is_id(job_id, prefix) for prefix in PREFIXES):
                     yield Finding("promise", "", key, f"{owner}'s key promises {job_id!r}, which is no job")
                 elif whose not in {None, NOBODY, owner}:
                     yield Finding("promise", job_id, key, f"{owner}'s key promises a job of {whose}")
@@ -106,6 +107,8 @@ def _job_findings(page: Page, line: JobLine) -> Iterator[Finding]:
     steps, rows = page.timelines.get(line.id, []), page.checkpoints.get(line.id, [])
     yield from (Finding("timeline", line.id, "", each) for each in timeline_problems(steps, line.status, line.attempt))
     yield from (Finding("checkpoint", line.id, about, each) for about, each in checkpoint_problems(line, rows))
+    looked = input_problems(line, page.inputs.get(line.id, []))
+    yield from (Finding("input", line.id, about, each) for about, each in looked)
     told, chunks = page.events.get(line.id), page.chunks.get(line.id)
     attempts = [(row.id, row.attempt) for row in rows]
     attempts += [("events", told[1])] if told else []

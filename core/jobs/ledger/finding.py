@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Rule = Literal["state", "ending", "timeline", "attempt", "metrics", "checkpoint", "object", "promise", "orphan"]
+Rule = Literal[
+    "state", "ending", "timeline", "attempt", "metrics", "checkpoint", "input", "object", "promise", "orphan"
+]
 
 _RESTORED: Final = "see whether a backup was restored in part, or somebody wrote into the database"
 REMEDIES: Final[dict[Rule, str]] = {
@@ -13,6 +15,7 @@ REMEDIES: Final[dict[Rule, str]] = {
     "attempt": f"somebody wrote under an attempt that never was: do not trust this; {_RESTORED}",
     "metrics": "do not trust curves of this job; `basin verify JOB` says whether to trust its weights",
     "checkpoint": "a job that runs mends this with its next checkpoint, another one has to be submitted again",
+    "input": "cancel the analysis and ask again, for something that is still there",
     "object": "bring it back from a backup of the store; without it a job falls back to an older checkpoint",
     "promise": f"a repeated POST with this key is answered wrongly until the key expires; {_RESTORED}",
     "orphan": f"rows without a job cost only room; {_RESTORED}",

@@ -1,6 +1,5 @@
 """The objects of good checkpoints: there, of the recorded sizes, and where it is asked for of the recorded bytes."""
 
-import hashlib
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -9,7 +8,7 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import checkpoint
 from core.jobs.ledger.rules import CheckpointLine
-from core.store.base import Digest, Store, StoredObject, StoreMissing, StoreUnreadable
+from core.store.base import Digest, Store, StoredObject, StoreMissing, StoreUnreadable, digest_of
 from core.store.keys import JOBS
 
 
@@ -53,21 +52,13 @@ def _problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | 
         size = store.size(key)
         if size != wanted.bytes:
             return f"it has {size} bytes instead of {wanted.bytes}"
-        if digests and (found := _digest(store, key)) != wanted:
+        if digests and (found := digest_of(store, key)) != wanted:
             return f"its SHA-256 is {found.sha256} instead of {wanted.sha256}"
     except StoreMissing:
         return "it is missing"
     except StoreUnreadable:
         return "it cannot be read"
     return None
-
-
-def _digest(store: Store, key: str) -> Digest:
-    digest, count = hashlib.sha256(), 0
-    for piece in store.open_range(key):
-        digest.update(piece)
-        count += len(piece)
-    return Digest(digest.hexdigest(), count)
 
 
 def _still_good(db: Database, checkpoint_id: str) -> bool:

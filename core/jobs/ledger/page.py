@@ -1,15 +1,15 @@
 """A page of jobs with all that belongs to them, read in one snapshot: what was written together is seen together."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
-from core.db.tables import checkpoint, event, job, job_label, job_state
+from core.db.tables import analysis_input, checkpoint, event, job, job_label, job_state
 from core.jobs.ledger.chunks import BrokenChunk, ChunkSum, read_chunks
-from core.jobs.ledger.rules import CheckpointLine, JobLine
+from core.jobs.ledger.rules import CheckpointLine, InputLine, JobLine
 from core.jobs.ledger.timeline import Step
 
 _TABLES = {
@@ -25,6 +25,7 @@ class Page:
     jobs: list[JobLine]
     last: str | None
     checkpoints: dict[str, list[CheckpointLine]]
+    inputs: dict[str, list[InputLine]]
     timelines: dict[str, list[Step]]
     events: dict[str, tuple[int, int]]  # count, highest attempt
     chunks: dict[str, ChunkSum]
@@ -43,6 +44,9 @@ def read_page(connection: Connection, after: str, size: int) -> Page:
     checkpoints: dict[str, list[CheckpointLine]] = defaultdict(list)
     for row in connection.execute(_columns(CheckpointLine, checkpoint).where(within(checkpoint.c.job_id))):
         checkpoints[row.job_id].append(CheckpointLine(*row))
+    inputs: dict[str, list[InputLine]] = defaultdict(list)
+    for row in connection.execute(_inputs(within)):
+        inputs[row.analysis_id].append(InputLine(*row))
     timelines: dict[str, list[Step]] = defaultdict(list)
     told = select(event.c.job_id, event.c.attempt, event.c.data).where(event.c.type == "status")
     for job_id, attempt, data in connection.execute(
@@ -52,20 +56,29 @@ def read_page(connection: Connection, after: str, size: int) -> Page:
     grouped = select(event.c.job_id, func.count(), func.max(event.c.attempt)).group_by(event.c.job_id)
     events = {row[0]: (row[1], row[2]) for row in connection.execute(grouped.where(within(event.c.job_id)))}
     chunks, broken = read_chunks(connection, within)
-    found = {"checkpoint": set(checkpoints), "event": set(events), "metric": set(chunks)}
+    found = {"checkpoint": set(checkpoints), "input": set(inputs), "event": set(events), "metric": set(chunks)}
     for name, table in _TABLES.items():
         rows = connection.execute(select(table.c.job_id).where(within(table.c.job_id)).distinct())
         found[name] = set(rows.scalars())
     known = {line.id for line in jobs}
     strays = [(name, job_id) for name, ids in found.items() for job_id in sorted(ids - known)]
-    return Page(jobs, last, checkpoints, timelines, events, chunks, broken, strays)
+    return Page(jobs, last, checkpoints, inputs, timelines, events, chunks, broken, strays)
 
 
 def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
     row, state, known = job.c, job_state.c, checkpoint.c
     query = (
         select(
-            *(row.id, row.owner, row.plan.is_not(None), row.started_at, row.finished_at, row.stop_reason, row.error),
+            *(
+                row.id,
+                row.kind,
+                row.owner,
+                row.plan.is_not(None),
+                row.started_at,
+                row.finished_at,
+                row.stop_reason,
+                row.error,
+            ),
             *(state.status, state.desired, state.attempt, state.lease_until, state.worker, state.checkpoint_id),
             *(state.owner, row.parent_id, known.job_id, known.status, known.resumable),
         )
@@ -79,6 +92,17 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
         *facts, whose, status, resumable = found
         facts.append(None if whose is None else (whose, status, bool(resumable)))
         yield JobLine(*facts)
+
+
+def _inputs(within: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+    row = analysis_input.c
+    return (
+        select(row.analysis_id, row.position, row.job_id, row.checkpoint_id, job.c.owner, checkpoint.c.status)
+        .join_from(analysis_input, job, job.c.id == row.job_id, isouter=True)
+        .join(checkpoint, checkpoint.c.id == row.checkpoint_id, isouter=True)
+        .where(within(row.analysis_id))
+        .order_by(row.analysis_id, row.position)
+    )
 
 
 def _columns(line: type[CheckpointLine], table: Any) -> Any:

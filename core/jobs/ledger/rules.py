@@ -16,6 +16,7 @@ class JobLine:
     """A job and its state as the database has them. `status` is None where there is no state row."""
 
     id: str
+    kind: str
     owner: str
     planned: bool
     started_at: float | None
@@ -49,6 +50,20 @@ class CheckpointLine:
     files: dict[str, Any]
     status: str
     stored: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InputLine:
+    """What an analysis looks at. `whose` owns the job that it is of, None where that is gone; `status` is that of the
+    checkpoint.
+    """
+
+    analysis_id: str
+    position: int
+    job_id: str
+    checkpoint_id: str | None
+    whose: str | None
+    status: str | None
 
 
 def state_problems(line: JobLine) -> Iterator[str]:
@@ -123,6 +138,26 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
             yield row.id, "its row and its list of files disagree about the weights"
         if row.stored not in {None, sum(int(file["bytes"]) for file in row.files.values())}:
             yield row.id, f"its files do not add up to {row.stored} bytes"
+
+
+def input_problems(line: JobLine, inputs: Sequence[InputLine]) -> Iterator[tuple[str, str]]:
+    """(id, problem): analyses alone look at something, and what they look at stays until they have ended.
+
+    A checkpoint that turned out corrupt is still there; who looks at it will say so.
+    """
+    if line.owner == NOBODY or line.status is None:
+        return
+    if (line.kind == "analysis") != bool(inputs):
+        yield "", "it is an analysis and looks at nothing" if not inputs else "it is no analysis and looks at something"
+    if [each.position for each in inputs] != list(range(len(inputs))):
+        yield "", "one of the things that it looks at is missing from its list"
+    for each in inputs if line.status not in TERMINAL else ():
+        if each.whose in {None, NOBODY}:
+            yield each.job_id, "it is to look at this, and it is gone"
+        elif each.whose != line.owner:
+            yield each.job_id, f"it is to look at this, which is of {each.whose}"
+        elif each.checkpoint_id and each.status in {None, "doomed"}:
+            yield each.checkpoint_id, f"it is to look at this, and it is {each.status or 'gone'}"
 
 
 def _is_parents(line: JobLine) -> bool:

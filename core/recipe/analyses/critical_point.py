@@ -8,6 +8,7 @@ from core.recipe.analyses.base import AnalysisSpec
 from core.recipe.component import Positive
 from core.recipe.spec import JobSpec
 
+ALONG_GRADIENT = 20  # products in the space that the gradient spans, at most
 PRODUCT = 5  # examples' passes that a product with the Hessian costs, about, a backward pass counted as two
 ROOM = 2**30  # bytes of graphs that are kept between such products
 
@@ -15,10 +16,15 @@ ROOM = 2**30  # bytes of graphs that are kept between such products
 class CriticalPoint(AnalysisSpec):
     """A minimum, a saddle, a maximum, or no stationary point of the train loss, and the loss along the way down.
 
-    Both tolerances are relative to the largest curvature |λ|. Stationary is where |g| <= `gradient_tolerance` |λ|: the
-    steepest parabola has its bottom no further away than that. An eigenvalue counts as negative below
-    -`curvature_tolerance` |λ|, since trained networks nearly always have some that are slightly so. The profile is the
-    loss at `points` places up to `reach` to both sides along the eigenvector of the smallest eigenvalue.
+    Stationary is where |g·v| <= `gradient_tolerance` |λ| along every eigenvector v: the bottom of each parabola, or its
+    top, is no further away than that. The pairs are those that Lanczos finds from the gradient itself, so that no flat
+    valley hides its slope behind a steep wall. An eigenvalue counts as negative below -`curvature_tolerance` |λ| of the
+    largest, since trained networks nearly always have some that are slightly so. The profile is the loss at `points`
+    places up to `reach` to both sides along the eigenvector of the smallest eigenvalue: where it falls from the weights
+    on by more than these tolerances explain, and by more than a thousandth of itself, this is no minimum.
+
+    `sure` is whether the verdict is the same wherever within their residuals the eigenvalues are. A minimum whose
+    smallest curvature may be 0, or is negative within the tolerance, is not sure.
     """
 
     summary: ClassVar[str] = "Minimum, saddle or no stationary point, with the direction of escape and the loss on it."
@@ -36,7 +42,7 @@ class CriticalPoint(AnalysisSpec):
     points: Annotated[int, Field(ge=3, le=1001)] = 41
 
     def passes(self, subject: JobSpec) -> float:
-        return (3 + PRODUCT * (self.lanczos_steps + 2) + self.points) * self.examples_of(subject)
+        return (3 + PRODUCT * (self.lanczos_steps + 2 + ALONG_GRADIENT) + self.points) * self.examples_of(subject)
 
     def memory(self, subject: JobSpec) -> float:
-        return ROOM + 4 * (10 + self.lanczos_steps) * subject.model.parameters(subject.data.facts())
+        return ROOM + 4 * (10 + self.lanczos_steps + ALONG_GRADIENT) * subject.model.parameters(subject.data.facts())

@@ -22,10 +22,12 @@ class Interpolation(AnalysisSpec):
     """Loss and metrics at (1 - a) v + a w for each two neighbours v and w, on the data of the first one.
 
     The barrier is the most, over a from 0 to 1, by which the loss is above the straight line between those at the ends:
-    max L(a) - [(1 - a) L(0) + a L(1)]. Two runs that differ in their seed mostly have one, and mostly because the
-    hidden units of one are those of the other in another order: permutation symmetry explains most linear barriers
-    (Entezari et al. 2022), and a curve often leads around them. So a barrier does not say that two minima are different
-    kinds of minima.
+    max L(a) - [(1 - a) L(0) + a L(1)]. So the ends are always looked at: neither is among 11 places from -0.5 to 1.5,
+    and so there are 13; `added` in the results names the two.
+
+    Two runs that differ in their seed mostly have a barrier, and mostly because the hidden units of one are those of
+    the other in another order: permutation symmetry explains most linear barriers (Entezari et al. 2022), and a curve
+    often leads around them. So a barrier does not say that two minima are different kinds of minima.
 
     Batch norm's statistics are estimated again at every point, the ends too; `fixed` interpolates them like weights,
     beyond the ends no variance below 0. What each of the weights does with statistics of its own is told besides.
@@ -43,6 +45,7 @@ class Interpolation(AnalysisSpec):
     kind: Literal["interpolation"] = "interpolation"
     range: Range = (-0.5, 1.5)
     steps: Steps = 41
+    """Places from the one end of the range to the other; 0 and 1 come besides where they are not among these."""
     splits: Splits | None = None
     """All that hold examples, unless it is said."""
     bn: BatchNorm = "reestimate"

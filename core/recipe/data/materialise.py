@@ -5,8 +5,8 @@ python -m core.recipe.data.materialise FOLDER [DATASET ...]     each a name, or 
 
 import json
 import os
+import secrets
 import sys
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -45,14 +45,16 @@ def materialise(data: DataSpec, folder: Path) -> Path:
 
     tensors = data.generate() if isinstance(data, MadeSpec) else _load(data.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+    aside = folder / f"{secrets.token_hex(8)}.part"
+    with aside.open("xb") as file:
         try:
+            aside.chmod(0o640)  # runners may have a user of their own, in the folder's group
             file.write(save(tensors))
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).replace(path)
+            aside.replace(path)
         except BaseException:
-            Path(file.name).unlink(missing_ok=True)  # a full disk needs the room
+            aside.unlink(missing_ok=True)  # a full disk needs the room
             raise
     return path
 

@@ -1,0 +1,70 @@
+"""The marker: one small object that says which database a store belongs to.
+
+Its name begins with no dot, so that whoever copies the objects by hand copies it as well. It lies outside of the jobs'
+objects: no sweep looks at it.
+"""
+
+import re
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from core.store.base import Store, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
+
+MARKER: Final = "basin-store-id"
+NO_ID: Final = ""  # of a marker that nobody of ours has written: torn, empty, or a folder
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_MOST_BYTES: Final = 256
+
+
+def new_store_id() -> str:
+    """A random id, as a marker holds it."""
+    return secrets.token_hex(16)
+
+
+def read_marker(store: Store) -> str | None:
+    """The id in the marker; NO_ID where that is none; None where there is no marker.
+
+    Raises:
+        StoreTransient, StoreRefused: the store cannot be asked.
+    """
+    try:
+        text = b"".join(store.open_range(MARKER, 0, _MOST_BYTES)).decode(errors="replace").strip()
+    except StoreMissing:
+        return None
+    except StoreUnreadable:
+        return NO_ID
+    return text if _ID.fullmatch(text) else NO_ID
+
+
+def create_marker(store: Store, store_id: str) -> str | None:
+    """Write the marker unless there is one; what `read_marker` says afterwards.
+
+    Raises:
+        StoreTransient, StoreRefused: the store is away, or does not let us write.
+    """
+    with tempfile.TemporaryDirectory(prefix="basin-marker-") as aside:
+        source = Path(aside, MARKER)
+        source.write_text(f"{store_id}\n", encoding="ascii")
+        try:
+            store.put_file(source, MARKER)
+        except StoreTaken:
+            return read_marker(store)
+        except OSError as error:
+            raise StoreTransient(f"The object store does not take its marker: {error.strerror or error}.") from error
+    return store_id
+
+
+def replace_marker(store: Store, store_id: str) -> None:
+    """Write the marker, whatever stood there. After a kill in between there is none, and the next call writes it.
+
+    Raises:
+        StoreTransient, StoreRefused: the store is away, or does not let us write; or another one wrote it meanwhile.
+    """
+    try:
+        store.delete(MARKER)
+    except StoreUnreadable as error:
+        raise StoreTransient(f"{MARKER} in the object store cannot be replaced: {error.message}") from error
+    if create_marker(store, store_id) != store_id:
+        raise StoreTransient("Another process wrote the marker of the object store at the same time.")

@@ -1,0 +1,14 @@
+#!/bin/sh
+# The role that the service works as: the owner of its database, and nothing more. PostgreSQL's image runs this when it
+# fills a new volume; docs/compose.md says how a volume of an earlier release gets the role. It may run again.
+set -eu
+psql --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+\set password `cat /run/secrets/service-password`
+SELECT 'CREATE ROLE basin_service' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'basin_service') \gexec
+ALTER ROLE basin_service LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'password';
+ALTER DATABASE basin OWNER TO basin_service;
+REVOKE ALL ON DATABASE basin, postgres, template1 FROM PUBLIC;
+-- What the superuser made, in an earlier release or by bringing back a backup of one.
+SELECT format('ALTER TABLE %s OWNER TO basin_service', oid::regclass) FROM pg_class
+  WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> 'basin_service'::regrole \gexec
+SQL

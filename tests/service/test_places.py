@@ -1,0 +1,72 @@
+"""Places in the queue: counted among the jobs that the same slots can take, and a word for those that no slot can."""
+
+from typing import Any
+
+import pytest
+
+from core.db.session import Database
+from core.jobs.events import list_events
+from core.jobs.queries import get_job
+from core.jobs.submit import submit
+from core.jobs.waiting import list_waiting
+from core.jobs.workers import Tally, WorkerReport, fleet, list_workers, report_worker
+from tests.support.jobs import OWNER, set_state, small_spec, submitted, taken
+
+NEEDS = ("gpu", "any", "cpu", "gpu", "any", "cpu")
+ALL = {"cpu": Tally(2, 0), "gpu": Tally(1, 0)}
+
+
+def queue_of(db: Database) -> list[str]:
+    """One job for each of NEEDS, in this order."""
+    ids = [submitted(db) for _ in NEEDS]
+    for rank, (job_id, needs) in enumerate(zip(ids, NEEDS, strict=True)):
+        set_state(db, job_id, rank=float(rank), needs=needs)
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("slots", "ahead"),
+    [
+        ({"cpu": Tally(2, 0)}, [0, 0, 1, 2, 2, 3]),
+        ({"gpu": Tally(1, 0)}, [0, 1, 1, 2, 3, 3]),
+        (ALL, [0, 1, 1, 2, 4, 3]),
+        ({}, [0, 1, 1, 2, 4, 3]),
+    ],
+    ids=["cpu", "gpu", "both", "none"],
+)
+def test_only_jobs_for_the_same_slots_are_ahead(db: Database, slots: dict[str, Tally], ahead: list[int]) -> None:
+    """By hand: before the fifth, which any slot can run, stand gpu, any, cpu, gpu; on cpu slots alone any and cpu."""
+    ids = queue_of(db)
+    if slots:
+        report_worker(db, WorkerReport("here", slots))
+    views = [get_job(db, OWNER, job_id) for job_id in ids]
+    assert [view.queue.ahead for view in views if view.queue] == ahead
+    waiting, total = list_waiting(db, OWNER, fleet(list_workers(db, OWNER), 12.0))
+    assert total == len(ids)
+    assert {one.job_id: one.ahead for one in waiting} == dict(zip(ids, ahead, strict=True))
+
+
+def test_the_claim_takes_them_in_the_order_of_their_places(db: Database) -> None:
+    ids = queue_of(db)
+    report_worker(db, WorkerReport("here", {"cpu": Tally(1, 1)}))
+    first = [job_id for job_id in ids if (queue := get_job(db, OWNER, job_id).queue) and queue.ahead == 0]
+    assert first == ids[:2]
+    found = taken(db)
+    assert found is not None
+    assert found.job_id == ids[1]
+
+
+def told(db: Database, device: str, **given: Any) -> list[str]:
+    """The codes of the warnings of a new job."""
+    spec = small_spec(resources={"device": device})
+    done = submit(db, spec, owner=OWNER, **given)
+    return [event.data["code"] for event in list_events(db, OWNER, done.job_id, types=["warning"])]
+
+
+def test_a_job_that_no_slot_can_take_comes_with_a_warning(db: Database) -> None:
+    assert told(db, "gpu") == [], "no worker is there at all: one may be on its way"
+    report_worker(db, WorkerReport("here", {"cpu": Tally(1, 1)}))
+    assert [told(db, device) for device in ("gpu", "cpu", "auto")] == [["no_slot"], [], []]
+    report_worker(db, WorkerReport("there", {"gpu": Tally(1, 0)}))
+    assert told(db, "gpu") == []
+    assert told(db, "gpu", lost_after=-1.0) == [], "silent ones do not count"

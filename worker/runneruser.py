@@ -1,0 +1,96 @@
+"""Runners under a user of their own, who can neither read the worker's secrets nor send it a signal.
+
+The worker itself is no root either: whoever starts it (docker-compose.yml has the command) leaves it three capabilities
+as ambient ones. It takes them out of that set, so that they are this process's alone and end with every exec. KILL is
+for the runners' end, by us or by the kernel's death signal, which asks for the same right.
+"""
+
+import ctypes
+import os
+import pwd
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import Misconfigured
+from core.settings import Settings
+
+SETTING: Final = "BASIN_RUNNER_USER"
+UMASK: Final = 0o027  # of the worker: runners read what stands in a folder of their group, and nobody else does
+RUNNER_UMASK: Final = 0o007  # of the runners: the worker moves and removes what they write
+PASSAGE: Final = 0o710  # a folder that runners pass through
+INPUTS: Final = 0o2710  # a folder in which they open files whose names they are told; all that we make there they read
+OUTPUTS: Final = 0o2770  # a folder that they write in
+LOG: Final = 0o660
+_KILL, _SETGID, _SETUID = 5, 6, 7
+_NEEDED: Final = 1 << _KILL | 1 << _SETGID | 1 << _SETUID
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+
+
+@dataclass(frozen=True)
+class RunnerUser:
+    """Who runners are, and the group by which the worker shares files with them."""
+
+    uid: int
+    gid: int
+    home: str
+
+    @property
+    def popen(self) -> dict[str, Any]:
+        """What subprocess.Popen must be told."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": [self.gid], "umask": RUNNER_UMASK}
+
+    def share(self, path: Path, mode: int) -> None:
+        """Give the runners' group these rights; the path stays ours."""
+        os.chown(path, -1, self.gid)
+        path.chmod(mode)
+
+
+def prepare_runner_user(settings: Settings) -> RunnerUser | None:
+    """The user for runners, everything made ready for them; None: they are who we are.
+
+    Must be called before this process has threads: each has capabilities and a copy of them.
+
+    Raises:
+        Misconfigured: there is no such user, or we may not start processes as that user.
+    """
+    if settings.runner_user is None:
+        return None
+    user = find_user(settings.runner_user)
+    if sys.platform != "linux" or _capabilities() & _NEEDED != _NEEDED:
+        raise Misconfigured(f"{SETTING} needs Linux and a worker with the capabilities KILL, SETGID and SETUID")
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_CAP_AMBIENT) failed")
+    os.umask(UMASK)
+    try:
+        for folder, mode in ((settings.home, PASSAGE), (settings.scratch, PASSAGE), (settings.datasets, INPUTS)):
+            folder.mkdir(parents=True, exist_ok=True)
+            user.share(folder, mode)
+        for file in settings.datasets.iterdir():  # those of a worker without such a user
+            user.share(file, 0o640)
+    except PermissionError as error:
+        found = f"{SETTING}: {error.filename} cannot be shared with group {user.gid}"
+        raise Misconfigured(f"{found}; the worker must own it and be in that group") from error
+    return user
+
+
+def find_user(name: str) -> RunnerUser:
+    """The user of this name or uid, who must be another than ours, and not root.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError as error:
+        raise Misconfigured(f"{SETTING}: there is no user {name}") from error
+    if entry.pw_uid in {0, os.getuid()}:
+        raise Misconfigured(f"{SETTING}: {name} is {'the worker itself' if entry.pw_uid else 'root'}; name another")
+    return RunnerUser(entry.pw_uid, entry.pw_gid, entry.pw_dir)
+
+
+def _capabilities() -> int:
+    """Those in effect in this thread, as the kernel's bits."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))

@@ -97,7 +97,7 @@ class Slope(NamedTuple):
         return tolerance * abs(self.value) + noise
 
 
-class Place(NamedTuple):
+class Evidence(NamedTuple):
     """What a verdict is made from. `noise` is what a gradient may be by rounding alone, `flat` what a curvature may be;
     `falls` is whether the loss falls away along the profile.
     """
@@ -121,9 +121,9 @@ def report(spec: CriticalPoint, subjects: Sequence[Subject], tensors: Tensors) -
     loss, slope = tensors["start"].tolist()
     ends, profile = tensors["ends"].tolist(), tensors["profile"]
     known = bool(tensors["ends"].isfinite().all()) and bool(tensors["slopes"].isfinite().all())
-    place = _place(spec, subjects[0], tensors)
-    verdict = classified(spec, place) if known else None
-    steepest = place.steepest(spec.gradient_tolerance) if known else Slope(math.nan, math.nan, math.nan)
+    seen = _evidence(spec, subjects[0], tensors)
+    verdict = classified(spec, seen) if known else None
+    steepest = seen.steepest(spec.gradient_tolerance) if known else Slope(math.nan, math.nan, math.nan)
     return {
         "label": subjects[0].label,
         "split": "train",
@@ -133,31 +133,31 @@ def report(spec: CriticalPoint, subjects: Sequence[Subject], tensors: Tensors) -
         "loss": number(loss),
         "verdict": verdict,
         "sentence": SENTENCES[verdict] if verdict else None,
-        "sure": certain(spec, place, verdict) if verdict else None,
+        "sure": certain(spec, seen, verdict) if verdict else None,
         "gradient": {
             "norm": number(slope),
             "along": number(steepest.along),
             "curvature": number(steepest.value),
-            "tolerance": number(steepest.allowed(spec.gradient_tolerance, place.noise)),
+            "tolerance": number(steepest.allowed(spec.gradient_tolerance, seen.noise)),
         },
         "curvature": {
             **{
                 name: {"value": number(value), "residual": number(residual)}
                 for name, (value, residual) in zip(("largest", "smallest"), ends, strict=True)
             },
-            "tau": number(place.tau),
+            "tau": number(seen.tau),
         },
         "profile": {
             "at": tensors["at"].tolist(),
             "loss": [number(each) for each in profile.tolist()],
-            "parabola": [number(loss + place.lowest / 2 * each**2) for each in tensors["at"].tolist()],
+            "parabola": [number(loss + seen.lowest / 2 * each**2) for each in tensors["at"].tolist()],
             "drop": number(loss - float(profile.nan_to_num(torch.inf).min())),
         },
-        "caveats": list(_caveats(subjects[0], place if known else None)),
+        "caveats": list(_caveats(subjects[0], seen if known else None)),
     }
 
 
-def _place(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Place:
+def _evidence(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Evidence:
     (highest, above), (lowest, below) = tensors["ends"].tolist()
     scale = max(abs(highest), abs(lowest))
     weights, tau = subject.network.values, spec.curvature_tolerance * scale
@@ -168,11 +168,11 @@ def _place(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Place:
     )
     noise = rounding * scale * float(torch.linalg.vector_norm(weights))
     flat = ROUNDINGS * rounding * scale
-    falls = _falls(spec, tensors, lowest, rounding)
-    return Place(highest, lowest, (above, below), slopes, noise, flat, tau, falls)
+    falls = _falls(spec, tensors, lowest, flat, rounding)
+    return Evidence(highest, lowest, (above, below), slopes, noise, flat, tau, falls)
 
 
-def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, rounding: float) -> bool:
+def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: float, rounding: float) -> bool:
     """Whether the loss falls to either side of the weights before it rises, by a share of itself that counts, and by
     more than the slope and twice the negative curvature explain that the tolerances leave to a minimum.
     """
@@ -181,47 +181,47 @@ def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, rounding: float
     rises = sorted(zip(tensors["at"].tolist(), (tensors["profile"] - height).tolist(), strict=True))
     sides = [each for each in reversed(rises) if each[0] < 0], [each for each in rises if each[0] > 0]
     return any(
-        rise < -(counts + spec.gradient_tolerance * abs(lowest * at) + max(0.0, -lowest) * at**2)
+        rise < -(counts + spec.gradient_tolerance * abs(lowest * at) + max(flat, -lowest) * at**2)
         for side in sides
         for at, rise in takewhile(lambda one: one[1] <= still, side)  # what was not computed ends it too
     )
 
 
-def classified(spec: CriticalPoint, place: Place) -> Verdict:
+def classified(spec: CriticalPoint, seen: Evidence) -> Verdict:
     """By the gradient along each Ritz vector, both ends of the spectrum, and where the loss goes from here."""
-    if any(each.along > each.allowed(spec.gradient_tolerance, place.noise) for each in place.slopes):
+    if any(each.along > each.allowed(spec.gradient_tolerance, seen.noise) for each in seen.slopes):
         return "not_stationary"
-    if place.highest < -place.flat:
+    if seen.highest < -seen.flat:
         return "maximum"
-    return "saddle" if place.lowest < -place.tau or place.falls else "minimum"
+    return "saddle" if seen.lowest < -seen.tau or seen.falls else "minimum"
 
 
-def certain(spec: CriticalPoint, place: Place, verdict: Verdict) -> bool:
+def certain(spec: CriticalPoint, seen: Evidence, verdict: Verdict) -> bool:
     """Whether the verdict stays the same wherever within their residuals the eigenvalues are.
 
     A curvature that may be 0 decides nothing: it may be that of a valley, of a fourth power, or of a plain. A minimum
     that has a negative one within tau is none for sure either.
     """
-    tolerance, (above, below) = spec.gradient_tolerance, place.errors
+    tolerance, (above, below) = spec.gradient_tolerance, seen.errors
     if verdict == "not_stationary":
-        return any(each.along > tolerance * (abs(each.value) + each.residual) + place.noise for each in place.slopes)
-    if any(each.along > tolerance * max(0.0, abs(each.value) - each.residual) for each in place.slopes):
+        return any(each.along > tolerance * (abs(each.value) + each.residual) + seen.noise for each in seen.slopes)
+    if any(each.along > tolerance * max(0.0, abs(each.value) - each.residual) for each in seen.slopes):
         return False
     if verdict == "maximum":
-        return place.highest + above < -place.flat
+        return seen.highest + above < -seen.flat
     if verdict == "saddle":
-        return place.lowest + below < -place.tau and place.highest - above > place.flat
-    return place.lowest - below > place.flat
+        return seen.lowest + below < -seen.tau and seen.highest - above > seen.flat
+    return seen.lowest - below > seen.flat
 
 
-def _caveats(subject: Subject, place: Place | None) -> list[str]:
+def _caveats(subject: Subject, seen: Evidence | None) -> list[str]:
     found = ["Curvatures change when the layers of a ReLU network are rescaled, which its function does not show."]
     if subject.spec.optimizer.decays:
         found.append(
             "Weight decay is no part of the loss that is looked at, so training does not end where it is flat."
         )
-    if place and place.highest == place.lowest == 0 and not any(each.along for each in place.slopes):
+    if seen and seen.highest == seen.lowest == 0 and not any(each.along for each in seen.slopes):
         found.append("The loss is constant around here: every unit may be dead, or every output saturated.")
-    elif place and -place.tau <= place.lowest <= place.flat + place.errors[1]:
+    elif seen and -seen.tau <= seen.lowest <= seen.flat + seen.errors[1]:
         found.append("The smallest curvature may be 0 or less, so that second derivatives alone tell no minimum.")
     return found

@@ -21,14 +21,27 @@ from typing import Any, Final, Literal
 
 from core.engine.analysis.analyse import Arrays, Draw, analyse
 from core.engine.environment import differences
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
+from core.engine.events import (
+    CheckpointFailed,
+    CheckpointWritten,
+    Ended,
+    Event,
+    Log,
+    Observer,
+    Points,
+    Progress,
+    RolledBack,
+    Started,
+)
+from core.engine.failure import expected
 from core.engine.loop import train
 from core.engine.warm import warm
+from core.machine import is_machine_failure
 from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
-from worker import lifeline, wire
+from worker import exits, lifeline, memory, wire
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
@@ -38,6 +51,7 @@ _KINDS: Final[dict[type, str]] = {
     Progress: "progress",
     Points: "points",
     CheckpointWritten: "checkpoint",
+    CheckpointFailed: "checkpoint_failed",
     RolledBack: "rollback",
     Log: "log",
     Ended: "ended",
@@ -64,7 +78,9 @@ class PipeObserver:
         kind, fields = described(event)
         try:
             self._writer.write(wire.pack(kind, self._job, fields), urgent=kind in _URGENT)
-        except OSError:
+        except OSError as error:
+            if is_machine_failure(error):  # the kernel had no memory for it
+                os._exit(exits.MACHINE_FAILED)
             os._exit(lifeline.ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
 
     def stop_request(self) -> StopMode | None:
@@ -107,13 +123,15 @@ def run(sock: socket.socket) -> int:
 
 
 def _ending(assignment: Assignment | AnalysisAssignment, observer: Observer) -> Ended:
-    """How it ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
+    """How it ended. What nobody foresaw is a failure, its traceback goes to the worker's log."""
     try:
         if isinstance(assignment, AnalysisAssignment):
             return analyse(assignment, observer, _draughtsman(observer, assignment.spec.kind))
         return train(assignment, observer)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
-        traceback.print_exc()
+        exits.last_words(error)
+        if (known := expected(error)) is not None:
+            return Ended("failed", None, {}, known.document(), {})
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
@@ -172,10 +190,13 @@ def main() -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     lifeline.die_with_parent(parent)
-    warm()
-    code = run(sock)
-    sys.stderr.flush()
-    os._exit(code)
+    memory.volunteer()
+    try:
+        warm()
+        code = run(sock)
+    except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
+        code = exits.last_words(error)
+    exits.end(code)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from typing import Any, Final
 
-from worker import lifeline
+from worker import exits, lifeline, memory
 
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
-_CRASHED: Final = 70
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
 
@@ -57,11 +55,15 @@ class Zygote:
         if not data:
             return False
         order = json.loads(data)
-        born, bearing = os.pipe()
-        pid = os.fork()
+        try:
+            (pipe,) = fds  # the kernel drops it where we may open no more
+            born, bearing = os.pipe()
+            pid = os.fork()
+        except (OSError, ValueError) as error:  # other runners live on
+            return self._refuse(order, fds, error)
         if pid == 0:
-            self._become_runner(order, fds[0], born, bearing)
-        os.close(fds[0])
+            self._become_runner(order, pipe, born, bearing)
+        os.close(pipe)
         os.close(bearing)
         # Its end means that the child leads its group (or is dead): a signal sent to the group before finds nobody.
         if not select.select([born], [], [], BORN_SECONDS)[0]:
@@ -69,6 +71,15 @@ class Zygote:
         os.close(born)
         self._runners[pid] = order["runner"]
         self._say({"runner": order["runner"], "pid": pid})
+        return True
+
+    def _refuse(self, order: dict[str, Any], fds: list[int], error: Exception) -> bool:
+        """This machine has no room for another process: as if there had been one that said so."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"no runner could be forked: {error}\n")
+        for fd in fds:
+            os.close(fd)
+        self._say({"runner": order["runner"], "status": exits.MACHINE_FAILED << 8})
         return True
 
     def _report_ended(self) -> None:
@@ -86,7 +97,7 @@ class Zygote:
 
     def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
         """The child's whole life; it never returns into the zygote's loop."""
-        code = _CRASHED
+        code = exits.CRASHED
         try:
             signal.set_wakeup_fd(-1)
             for signum in _RESET:
@@ -95,15 +106,15 @@ class Zygote:
             os.close(born)
             os.close(bearing)
             lifeline.die_with_parent(self._pid)
+            memory.volunteer()
             self._control.close()
             self._wake.close()
             self._woken.close()
             code = run_as_runner(fd, order["stderr"], order["devices"])
-        except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happened
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
+            code = exits.last_words(error)
         finally:
-            sys.stderr.flush()
-            os._exit(code)
+            exits.end(code)
 
 
 def run_as_runner(fd: int, stderr: str, devices: str | None) -> int:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from core.engine.failure import EngineError
+from core.machine import is_machine_failure
 from core.recipe.assignment import Resume
 
 WEIGHTS, STATE, MANIFEST = "weights", "state", "manifest"
@@ -44,8 +45,20 @@ def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """One safetensors file without metadata (whose keys safetensors would order at random)."""
-    on_cpu = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return write_bytes(path, save(on_cpu))
+    return write_bytes(path, _serialised(tensors))
+
+
+def describe_tensor_files(tensors: Mapping[str, dict[str, Tensor]]) -> Files:
+    """What `write_tensor_files` would return, without a disk."""
+    contents = {role: _serialised(content) for role, content in tensors.items()}
+    return {
+        role: {"name": NAMES[role], "sha256": sha256(content).hexdigest(), "bytes": len(content)}
+        for role, content in contents.items()
+    }
+
+
+def _serialised(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
 
 
 def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
@@ -85,9 +98,17 @@ def read_resume(resume: Resume) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file whose digest somebody else has checked."""
     try:
-        return load_file(path)
+        return load_tensors(path)
     except (OSError, SafetensorError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("engine_error", f"cannot read the weights to begin with: {error}", REMEDY) from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All of a safetensors file; its own reader gives errors of the machine no number, so it is opened here first."""
+    with path.open("rb"):
+        return load_file(path)
 
 
 def _read_tensors(path: Path, manifest: dict[str, Any], role: str) -> dict[str, Tensor]:
@@ -99,8 +120,10 @@ def _read_tensors(path: Path, manifest: dict[str, Any], role: str) -> dict[str, 
                 digest.update(piece)
         if digest.hexdigest() != expected:
             raise EngineError("engine_error", f"the checkpoint's {role} file was changed or cut short", REMEDY)
-        return load_file(path)
+        return load_tensors(path)
     except (OSError, KeyError, TypeError, SafetensorError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("engine_error", f"cannot read the checkpoint's {role}: {error}", REMEDY) from error
 
 

@@ -19,6 +19,7 @@ from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from tests.support.service import ROOT, gone, until
 from worker import lifeline, wire
+from worker.exits import CRASHED, MACHINE_FAILED
 from worker.launcher import ExecLauncher, Exit, Launcher, LaunchFailed, RunnerProcess, ZygoteLauncher
 
 SPEC = {
@@ -41,6 +42,57 @@ class Stopped(zygote.Zygote):
 zygote.BORN_SECONDS = 0.2
 Stopped(socket.socket(fileno=int(sys.argv[1]))).serve()
 """
+
+
+POOR = """
+import errno, os, socket, sys
+from worker import zygote
+
+what = sys.argv[2]
+real = getattr(os, what)
+
+def refused(*arguments):
+    if what == "open" and not arguments[0].endswith("stderr.txt"):
+        return real(*arguments)
+    setattr(os, what, real)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+def trained(sock):
+    return 0
+
+class Poor(zygote.Zygote):
+    def _become_runner(self, *order):
+        from worker import runner
+        runner.run = trained
+        if what == "open":
+            os.open = refused
+        super()._become_runner(*order)
+
+if what != "open":
+    setattr(os, what, refused)
+Poor(socket.socket(fileno=int(sys.argv[1]))).serve()
+"""
+
+
+@pytest.mark.parametrize("what", ["pipe", "fork", "open"])
+def test_a_zygote_outlives_what_its_machine_refuses(tmp_path: Path, what: str) -> None:
+    """No descriptor, no process, no file for what the runner prints: an exit status tells the launcher of it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(60.0)
+        fd = theirs.fileno()
+        process = subprocess.Popen([sys.executable, "-c", POOR, str(fd), what], pass_fds=[fd], cwd=ROOT)
+        assert "ready" in json.loads(ours.recv(4096))
+        order = json.dumps({"runner": "1", "stderr": str(tmp_path / "stderr.txt"), "devices": None}).encode()
+        statuses = []
+        for _ in range(1 if what == "open" else 2):
+            socket.send_fds(ours, [order], [fd])
+            while "status" not in (message := json.loads(ours.recv(4096))):
+                assert message["runner"] == "1"
+            statuses.append(Exit.from_wait_status(message["status"]).code)
+        assert statuses == [MACHINE_FAILED, 0][: len(statuses)]
+        ours.shutdown(socket.SHUT_RDWR)
+        assert process.wait(60.0) == 0
 
 
 def test_a_child_that_is_stopped_at_birth_holds_up_nobody(tmp_path: Path) -> None:
@@ -191,6 +243,26 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(zygote: ZygoteLaun
     assert how is not None
     assert how.code not in {None, 0}
     assert "validation error" in lifeline.tail(tmp_path / "stderr.txt")
+    runner.sock.close()
+
+
+def test_an_exit_status_needs_no_disk(zygote: ZygoteLauncher, tmp_path: Path) -> None:
+    """What the runner prints is lost, and that is all."""
+    runner = zygote.launch(Path("/dev/full"), "")
+    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": {"job": 3}}))
+    assert runner.wait(30.0) == Exit(code=CRASHED)
+    runner.sock.close()
+
+
+def test_runners_are_killed_for_memory_before_whoever_started_them(
+    launcher: Launcher, order: Callable[..., RunnerProcess]
+) -> None:
+    runner = order(launcher, FOREVER)
+    heard(runner, "progress")
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{runner.pid}/oom_score_adj").read_text()) == min(1000, own + 500)
+    runner.kill()
+    assert runner.wait(10.0) == Exit(signal=signal.SIGKILL)
     runner.sock.close()
 
 

@@ -4,12 +4,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor
 
 from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume, seal, write_tensor_files
 from core.engine.events import CheckpointWritten, Log, Observer, Progress, StopRequest
+from core.engine.folders import Folders, Unwritten
 from core.recipe.assignment import AnalysisAssignment
 
 KEEP_SECONDS: Final = 20.0
@@ -44,7 +47,7 @@ class Desk:
         self._clock = clock
         self._keep_seconds = keep_seconds
         self._keep_by = clock() + keep_seconds
-        self._folders = 0
+        self.folders = Folders(assignment.scratch, observer, self.progress)
         resume = assignment.resume
         self.found: Tensors = read_resume(resume)[0] if resume else {}
         self.done: int = int(resume.manifest["step"]) if resume else 0
@@ -61,8 +64,13 @@ class Desk:
         self.done, self.total, self.tensors = done, total, dict(tensors)
         self._observer.emit(self.progress())
         request = self._observer.stop_request()
-        if request == "checkpoint" or (request is None and done < total and self._clock() >= self._keep_by):
-            self._write()
+        if request == "checkpoint":
+            self.folders.insists = True
+            self.folders.put("last", done, self._write)
+        elif request is None and done < total and self._clock() >= self._keep_by:
+            with suppress(Unwritten):  # the next one has these tiles, too
+                self.folders.put("last", done, self._write)
+            self._keep_by = self._clock() + self._keep_seconds
         if request:
             raise Interrupted(request)
 
@@ -75,11 +83,9 @@ class Desk:
         """Something that whoever reads the result should know."""
         self._observer.emit(Log("warning", message))
 
-    def _write(self) -> None:
-        self._folders += 1
-        folder = self._assignment.scratch / f"{self._folders:06d}-last-{self.done:09d}"
+    def _write(self, folder: Path) -> CheckpointWritten:
         files = write_tensor_files(folder, {WEIGHTS: self.tensors, STATE: {}})
-        self._digest = chained(self._digest, files)
+        digest = chained(self._digest, files)
         manifest = {
             "format": FORMAT,
             "kind": "last",
@@ -88,9 +94,9 @@ class Desk:
             "epoch": 0,
             "environment": self._environment,
             "files": files,
-            "digest": self._digest,
+            "digest": digest,
             "metrics": {},
         }
         sealed = seal(folder, files, manifest)
-        self._observer.emit(CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True))
-        self._keep_by = self._clock() + self._keep_seconds
+        self._digest = digest
+        return CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from core.engine.checkpoint import load_tensors
 from core.engine.datasets.splitting import split_indices
 from core.engine.determinism import stream
 from core.engine.failure import EngineError
+from core.machine import is_machine_failure
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 
@@ -112,9 +113,11 @@ def read_dataset(path: Path, facts: DataFacts, sha256: str | None = None) -> tup
                 digest = file_digest(file, "sha256").hexdigest()
             if digest != sha256:
                 raise EngineError("bad_data", f"the dataset's SHA-256 is {digest}, not {sha256}", REMEDY)
-        tensors = load_file(path)
+        tensors = load_tensors(path)
         inputs, targets = tensors["inputs"], tensors["targets"]
     except (OSError, SafetensorError, KeyError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("bad_data", f"cannot read the dataset: {error}", REMEDY) from error
     numbers = facts.task != "classification"
     found = (tuple(inputs.shape), inputs.dtype), (tuple(targets.shape), targets.dtype)

@@ -26,6 +26,8 @@ from core.queue import Hints
 from core.settings import Settings
 from core.store import open_store
 
+SILENCE_SECONDS = 20.0  # for our own threads; PostgreSQL itself ends every statement after 15
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Nothing is opened before it starts."""
@@ -41,7 +43,12 @@ def create_app(settings: Settings) -> FastAPI:
     for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
     app.state.telemetry = Telemetry(app)
-    app.add_middleware(Edge, guard=partial(guard, state=app.state), observe=app.state.telemetry.observe)
+    app.add_middleware(
+        Edge,
+        guard=partial(guard, state=app.state),
+        observe=app.state.telemetry.observe,
+        database_seconds=settings.database_seconds,
+    )
     for router in routers():
         app.include_router(router)
     return app
@@ -59,7 +66,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     """Everything that lives as long as the process; `parts` closes it in the opposite order."""
-    db = open_database(settings.resolved_database_url())
+    db = open_database(settings.resolved_database_url(), longest_wait=SILENCE_SECONDS)
     parts.callback(db.close)
     store = open_store(settings)
     hints = Hints(settings)

@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     key_limits: Limits | None = None
     max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
     header_seconds: Seconds = 30.0
+    database_seconds: Seconds = 14.0  # with what it takes to notice, nobody waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

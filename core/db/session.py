@@ -1,5 +1,6 @@
 """Two ways into the database: `read` (one statement, one snapshot) and `write` (one short transaction)."""
 
+import math
 import sqlite3
 import threading
 import time
@@ -15,11 +16,11 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from core.db.patience import asking, seconds_left
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
     "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000",
-    "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -78,13 +79,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for plain reads: every statement sees the newest commit, nothing is locked."""
-        with self._reader.connect() as connection:
+        with asking(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A connection for reads that belong together: all of them see the database of one moment."""
-        with self._reader.connect() as connection:
+        with asking(), self._reader.connect() as connection:
             if self.dialect == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # ends when the connection goes back to the pool
             else:
@@ -94,15 +95,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction: committed at the end of the block, rolled back when it raises. Do not nest."""
+        with asking(), self._taking_turns(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _taking_turns(self) -> Iterator[None]:
         if self._turn is None:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
             return
-        if not self._turn.acquire(timeout=_WRITER_TURN_SECONDS):
+        if not self._turn.acquire(timeout=max(0.0, min(_WRITER_TURN_SECONDS, seconds_left()))):
             raise Unavailable("the database has been busy with another write for too long")
         try:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
         finally:
             self._turn.release()
 
@@ -118,8 +122,11 @@ class Database:
             connection.close()
 
 
-def open_database(url: str, pool_size: int = 40) -> Database:
-    """Open a database by its SQLAlchemy URL; nothing is connected before the first use."""
+def open_database(url: str, pool_size: int = 40, longest_wait: float = math.inf) -> Database:
+    """Open a database by its SQLAlchemy URL; nothing is connected before the first use.
+
+    A PostgreSQL that is silent for `longest_wait` seconds after a statement has lost the connection.
+    """
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
@@ -129,12 +136,14 @@ def open_database(url: str, pool_size: int = 40) -> Database:
         case "sqlite":
             return _open_sqlite(parsed, pool_size)
         case "postgresql":
-            return _open_postgresql(parsed, pool_size)
+            return _open_postgresql(parsed, pool_size, longest_wait)
         case other:
             raise Misconfigured(f"database {other!r} is not supported; use sqlite:///file.db or postgresql://…")
 
 
-def _open_postgresql(url: URL, pool_size: int) -> Database:
+def _open_postgresql(url: URL, pool_size: int, longest_wait: float) -> Database:
+    from core.db.bounded import connect
+
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_POSTGRESQL,
@@ -144,6 +153,7 @@ def _open_postgresql(url: URL, pool_size: int) -> Database:
         pool_timeout=5,
         pool_pre_ping=True,
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, args, named: connect(args, named, longest_wait))
     return Database(engine.execution_options(isolation_level="AUTOCOMMIT"), engine)
 
 

@@ -17,6 +17,7 @@ from api.edge import Edge
 from api.errors import on_error
 from api.keyring import Keyring
 from api.live import Live
+from api.probes import WriteProbe
 from api.routes import routers
 from api.sse import encode
 from api.telemetry import Telemetry
@@ -35,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Basin",
         version=metadata.version("basin-server"),
         lifespan=_lifespan,
-        openapi_url=None,  # api/routes/docs.py, behind the same door as everything else
+        openapi_url=None,  # api/routes/docs.py
         redirect_slashes=False,  # a redirect would be built from the Host header
         separate_input_output_schemas=False,
     )
@@ -76,4 +77,4 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler.start()
     parts.callback(reconciler.stop)
     live = Live(db, encode, settings.max_streams)
-    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live)
+    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live, WriteProbe(db))

@@ -41,6 +41,13 @@ _PASSING_SQLSTATES = ("08", "40", "53", "57", "25P03", "25006", "55P03")
 _PASSING_SQLITE = {5, 6, 7, 8, 9, 10, 13, 14, 15}
 
 
+# SQLite's full, and what it says where a full disk has no room for the index of the write-ahead log (SHMSIZE).
+_FULL_SQLITE = {13, 10 | 19 << 8}
+_FULL_SQLSTATE = "53100"
+_READ_ONLY_SQLITE = 8
+_READ_ONLY_SQLSTATE = "25006"
+
+
 class _Now(FunctionElement[float]):
     """Seconds since 1970 by the database's clock, read when the statement runs."""
 
@@ -217,3 +224,21 @@ def is_transient(error: BaseException) -> bool:
         # psycopg could not connect, or lost the connection before the server could say why.
         return isinstance(error, exc.OperationalError | exc.InterfaceError)
     return str(sqlstate).startswith(_PASSING_SQLSTATES)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk of the database is full."""
+    sqlite_code, sqlstate = _codes(error)
+    return sqlite_code in _FULL_SQLITE or sqlstate == _FULL_SQLSTATE
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether it is a database that takes no writes: a standby, a file that is not ours to change."""
+    sqlite_code, sqlstate = _codes(error)
+    return (sqlite_code or 0) & 0xFF == _READ_ONLY_SQLITE or sqlstate == _READ_ONLY_SQLSTATE
+
+
+def _codes(error: BaseException) -> tuple[int | None, str | None]:
+    """The extended result code of SQLite, or the SQLSTATE of PostgreSQL."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    return getattr(cause, "sqlite_errorcode", None), getattr(cause, "sqlstate", None)

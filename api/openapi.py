@@ -16,7 +16,9 @@ from core.recipe.spec import JobSpec
 
 BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, AnalysisRequest)
 REF = "#/components/schemas/{model}"
-ALWAYS = (401, 403, 429, 503)  # no key; a scope that is missing, a foreign Host; a limit; a database that is away
+# No key; a scope that is missing, a foreign Host; headers that are slow; a limit; headers without end; a database that
+# is away.
+ALWAYS = (401, 403, 408, 429, 431, 503)
 KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}
 OPEN = ("/healthz", "/readyz")
 

@@ -12,6 +12,9 @@ def api(
     port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or SIGINT."""
+    from core.process import forbid_reading
+
+    forbid_reading()
     from pydantic import ValidationError
 
     from api.server import serve

@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     cancel_grace_seconds: Seconds = 8.0
     stop_grace_seconds: Seconds = 25.0
     stall_seconds: Seconds = 60.0
+    zygote_silence_seconds: Seconds = 10.0
     outage_seconds: Seconds = 660.0  # ten minutes, and what it takes to be back
     age_step_seconds: Seconds = 60.0
     care_seconds: Seconds = 60.0

@@ -14,6 +14,9 @@ def worker(
     queues: Annotated[str, typer.Option(help="cpu, gpu, or both with a comma between.")] = "cpu,gpu",
 ) -> None:
     """Train queued jobs until SIGTERM or SIGINT; running jobs write a checkpoint and go back to the queue."""
+    from core.process import forbid_reading
+
+    forbid_reading()
     from pydantic import ValidationError
 
     from core.embedded.commands import restrict_umask

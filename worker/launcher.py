@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from worker import lifeline
+from worker.exit_monitor import REPORT_SECONDS, ExitMonitor
 from worker.runneruser import RunnerUser
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES: Final = 64 << 10
 FIRST_BACKOFF: Final = 0.2  # seconds before a zygote that died is started again; doubles up to the last one
 LAST_BACKOFF: Final = 30.0
+PING_SECONDS: Final = 1.0
+SILENCE_SECONDS: Final = 10.0  # a zygote that leaves pings unanswered for so long is replaced
 
 
 class LaunchFailed(Exception):
@@ -34,10 +36,14 @@ class LaunchFailed(Exception):
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: by itself with a code, or killed by a signal."""
+    """How a process ended: by itself with a code, or killed by a signal.
+
+    `zygote_killed`: it went down with its zygote, which this worker had killed because it hung.
+    """
 
     code: int | None = None
     signal: int | None = None
+    zygote_killed: bool = False
 
     @classmethod
     def from_wait_status(cls, status: int) -> "Exit":
@@ -163,12 +169,19 @@ class ZygoteLauncher:
     """Keeps one zygote alive and orders runners from it.
 
     One thread starts every zygote and lives as long as the worker, because the kernel's death signal follows the
-    *thread* that started a process. Orders go out from any thread, one datagram each.
+    *thread* that started a process. Orders go out from any thread, one datagram each. The same thread pings the
+    zygote, and kills one that has not answered for `silence_seconds` of this process's own running time. It also sees
+    runners end that a hanging zygote does not report. `pidfds=False` is for kernels and sandboxes without them.
     """
 
-    def __init__(self, user: RunnerUser | None = None) -> None:
+    def __init__(
+        self, silence_seconds: float = SILENCE_SECONDS, *, user: RunnerUser | None = None, pidfds: bool = True
+    ) -> None:
         """`user` is whom the zygote and its runners run as, if not as we do."""
         self._user = user
+        self._silence_seconds = silence_seconds
+        self._ping_seconds = min(PING_SECONDS, silence_seconds / 4)
+        self._pidfds = pidfds
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._runners: dict[str, RunnerProcess] = {}
@@ -225,6 +238,7 @@ class ZygoteLauncher:
     def _one_life(self) -> Exit:
         """Start a zygote, hear it out, and bury it with its runners."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(0.0)  # a zygote that hangs must not take along whoever gives it an order
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "worker.zygote", str(theirs.fileno()), str(os.getpid())],
@@ -239,32 +253,74 @@ class ZygoteLauncher:
                 self._control = ours
                 if self._stopping.is_set():
                     ours.shutdown(socket.SHUT_RDWR)
-            for message in _messages(ours):
-                self._hear(message)
+            hung = self._listen(ours, process.pid)
             self._ready.clear()
             process.kill()
             code = process.wait()
             how = Exit(signal=-code) if code < 0 else Exit(code=code)
-            self._bury()
+            self._bury(hung=hung)
         return how
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _listen(self, control: socket.socket, zygote: int) -> bool:
+        """Hear a zygote out and watch its runners, until it is gone (False) or hangs (True)."""
+        clock = lifeline.RunningClock(self._ping_seconds)
+        heard_at = clock.read()
+        with ExitMonitor(control, zygote, clock) as monitor:
+            while True:
+                if not monitor.wait(self._ping_seconds):
+                    self._ping(control)
+                else:
+                    message, fds = _receive(control)
+                    if message is None:
+                        return False
+                    heard_at = clock.read()
+                    self._hear(message, fds, monitor)
+                self._end_unreported(monitor, REPORT_SECONDS)
+                silent = clock.read() - heard_at
+                if self._ready.is_set() and silent > self._silence_seconds:
+                    log.error("the zygote %d has been silent for %.0f s and is killed", zygote, silent)
+                    self._end_unreported(monitor, 0.0)
+                    return True
+
+    def _ping(self, control: socket.socket) -> None:
+        if self._ready.is_set():
+            with contextlib.suppress(OSError):  # full, or gone: both show by themselves
+                control.send(b'{"ping": true}')
+
+    def _hear(self, message: dict[str, Any], fds: list[int], monitor: ExitMonitor) -> None:
         if "ready" in message:
             log.info("the worker is ready: its zygote %d can fork", message["ready"])
             self._ready.set()
-            return
-        with self._lock:
-            runner = self._runners.get(message["runner"])
-            if "status" in message:
-                self._runners.pop(message["runner"], None)
-        if runner is None:
-            return
-        if "pid" in message:
-            runner.started(message["pid"])
-        else:
-            runner.ended(Exit.from_wait_status(message["status"]))
+        elif "pid" in message:
+            self._hear_start(message["runner"], message["pid"], fds, monitor)
+        elif "status" in message:
+            monitor.forget(message["runner"])
+            self._end(message["runner"], Exit.from_wait_status(message["status"]))
 
-    def _bury(self) -> None:
+    def _hear_start(self, name: str, pid: int, fds: list[int], monitor: ExitMonitor) -> None:
+        if not self._pidfds:
+            while fds:
+                os.close(fds.pop())
+        monitor.watch(name, pid, fds[0] if fds else None)
+        with self._lock:
+            runner = self._runners.get(name)
+        if runner is not None:
+            runner.started(pid)
+
+    def _end(self, name: str, how: Exit) -> None:
+        with self._lock:
+            runner = self._runners.pop(name, None)
+        if runner is not None:
+            runner.ended(how)
+
+    def _end_unreported(self, monitor: ExitMonitor, seconds: float) -> None:
+        """End the runners whose exit the zygote has not reported within that long."""
+        for name, status in monitor.unreported(seconds).items():
+            how = Exit.from_wait_status(status) if status else Exit(signal=signal.SIGKILL)
+            log.warning("a runner has ended (%s), which its zygote did not report", how)
+            self._end(name, how)
+
+    def _bury(self, *, hung: bool) -> None:
         """Runners die with their zygote (SIGKILL from the kernel), and nobody is left to report it."""
         with self._lock:
             self._control = None
@@ -272,21 +328,18 @@ class ZygoteLauncher:
             self._runners.clear()
         for runner in orphans:
             runner.kill()
-            runner.ended(Exit(signal=signal.SIGKILL))
+            runner.ended(Exit(signal=signal.SIGKILL, zygote_killed=hung))
 
 
-def _messages(control: socket.socket) -> Iterator[dict[str, Any]]:
-    """What the zygote says, until it is gone."""
-    while True:
-        try:
-            data = control.recv(MESSAGE_BYTES)
-        except OSError:
-            return
-        if not data:
-            return
-        yield json.loads(data)
+def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message of the zygote with the pidfd that came along; None when the zygote is gone."""
+    try:
+        data, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
+    except OSError:
+        return None, []
+    return (json.loads(data) if data else None), fds
 
 
-def best_launcher(user: RunnerUser | None = None) -> Launcher:
+def best_launcher(silence_seconds: float = SILENCE_SECONDS, user: RunnerUser | None = None) -> Launcher:
     """Fork where a process that has loaded torch survives it: Linux."""
-    return ZygoteLauncher(user) if sys.platform == "linux" else ExecLauncher()
+    return ZygoteLauncher(silence_seconds, user=user) if sys.platform == "linux" else ExecLauncher()

@@ -1,25 +1,15 @@
-"""Processes that die with the one that started them, and with them everything they started.
-
-On Linux the kernel does it (PR_SET_PDEATHSIG); everywhere else, and should the kernel miss it, the end of the pipe
-to the parent does.
-"""
+"""The processes below a worker: what they may see, their groups, how they died, and what they printed."""
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
-ORPHANED: Final = 75  # exit status of a process that found its parent gone
+from core.process import without_secrets
 
-# What a process that runs training code may see of our environment. An allow-list: a credential that is new to us
-# must not pass because nobody thought of it.
-_ALLOWED_NAMES: Final = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
-_ALLOWED_PREFIXES: Final = ("PYTHON", "LC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "GOMP_", "CUDA_", "NVIDIA_")
 # Faster allocation for training (no change of results): glibc would give freed tensors back to the kernel at once
 # and fault every page in again at the next step. One OpenBLAS thread, because NumPy's would be alive at the fork.
 _SETTINGS: Final = {
@@ -31,24 +21,26 @@ _SETTINGS: Final = {
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of processes that run training code: no credential, no BASIN_ setting."""
-    kept = {
-        name: value for name, value in environ.items() if name in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES)
-    }
-    return _SETTINGS | kept
+    return _SETTINGS | without_secrets(environ)
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to SIGKILL this process when the thread that started it ends; exit if that has happened.
+class RunningClock:
+    """Seconds for which this process was running: each reading adds at most `longest`, however long it was stopped.
 
-    The kernel's wish list is empty after a fork, so every process asks for itself; `parent` is the pid that must
-    still be our parent afterwards, because it may have died before we asked.
+    A worker that was stopped together with its zygote (SIGSTOP to the group, a paused container) finds no answers
+    when it continues, and CLOCK_MONOTONIC has counted that time.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        os._exit(ORPHANED)
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._read_at = time.monotonic()
+        self._seconds = 0.0
+
+    def read(self) -> float:
+        now = time.monotonic()
+        self._seconds += min(now - self._read_at, self._longest)
+        self._read_at = now
+        return self._seconds
 
 
 def kill_group(pid: int, signum: int) -> None:
@@ -64,6 +56,29 @@ def reap_group(pid: int) -> int:
     """
     kill_group(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
+
+
+def zombie_status(pid: int, parent: int) -> int | None:
+    """The wait status of a child that has ended and that `parent` has not reaped; None: there is no such child.
+
+    It is 0, too, where the kernel does not show it to us: the child ran under another user.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[49]) if fields[0] == "Z" and int(fields[1]) == parent else None
+
+
+def has_exited(pid: int, parent: int) -> bool:
+    """Whether a child of `parent` has ended, reaped or not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    return zombie_status(pid, parent) is not None
 
 
 def tail(path: Path, limit: int = 4096) -> str:

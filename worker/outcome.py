@@ -138,6 +138,8 @@ def _of_exit(seen: Observed) -> Decision:
 def _of_death(seen: Observed) -> Decision:
     """Nobody asked it to end."""
     how = seen.exit or Exit(signal=signal.SIGKILL)
+    if how.zygote_killed:  # this worker's own fault and its own deed: no loss
+        return GiveBack("its worker replaced a zygote that did not answer")
     if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
         error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
         return _failed(seen, error, None, {}, seen.progress)

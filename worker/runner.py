@@ -24,11 +24,12 @@ from core.engine.environment import differences
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
 from core.engine.loop import train
 from core.engine.warm import warm
+from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
-from worker import lifeline, wire
+from worker import wire
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
@@ -65,7 +66,7 @@ class PipeObserver:
         try:
             self._writer.write(wire.pack(kind, self._job, fields), urgent=kind in _URGENT)
         except OSError:
-            os._exit(lifeline.ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
+            os._exit(ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
 
     def stop_request(self) -> StopMode | None:
         return self._stop
@@ -88,7 +89,7 @@ class PipeObserver:
             except OSError:
                 frame = None
             if frame is None:
-                os._exit(lifeline.ORPHANED)
+                os._exit(ORPHANED)
             if frame["type"] == "stop":
                 self._stop = self._stop or "checkpoint"
 
@@ -97,7 +98,7 @@ def run(sock: socket.socket) -> int:
     """Take one assignment from the pipe and carry it out; the exit status."""
     frame = wire.receive(sock)
     if frame is None:
-        return lifeline.ORPHANED
+        return ORPHANED
     assignment = read_order(json.dumps(frame["assignment"]))
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
@@ -171,7 +172,7 @@ def retrain(assignment: Assignment, observer: Observer) -> Ended:
 def main() -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    lifeline.die_with_parent(parent)
+    die_with_parent(parent)
     warm()
     code = run(sock)
     sys.stderr.flush()

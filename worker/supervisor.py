@@ -196,6 +196,10 @@ def _bury(runner: RunnerProcess) -> Exit:
     while how is None:
         runner.kill()
         how = runner.wait(EXIT_SECONDS)
+        if how is None:
+            log.warning(
+                "the runner %s is not gone %.0f s after SIGKILL; its slot waits for it", runner.pid, EXIT_SECONDS
+            )
     return how
 
 

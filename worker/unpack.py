@@ -8,15 +8,15 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from core.process import die_with_parent
 from core.recipe.data.materialise import materialise, read_data
-from worker import lifeline
 
 IMPOSSIBLE: Final = 65
 
 
 def main(parent: int, folder: Path, datasets: list[str]) -> int:
     """The exit status; a traceback goes to stderr."""
-    lifeline.die_with_parent(parent)
+    die_with_parent(parent)
     for wanted in datasets:
         try:
             materialise(read_data(wanted), folder)

@@ -4,7 +4,9 @@ Exec'd by the launcher with a clean environment. One thread, CUDA never touched,
 when its control socket does or its parent dies, and the kernel then kills its runners.
 
     launcher -> zygote   {"runner": id, "stderr": file, "devices": "0" | null}  with the runner's end of its pipe
-    zygote -> launcher   {"ready": …}   {"runner": id, "pid": n}   {"runner": id, "status": wait status}
+                         {"ping": true}
+    zygote -> launcher   {"ready": …}   {"runner": id, "pid": n}  with its pidfd   {"runner": id, "status": wait status}
+                         {"pong": true}
 """
 
 import contextlib
@@ -16,14 +18,29 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from core.process import die_with_parent, set_name
 from worker import lifeline
 
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
+BORN_TICK: Final = 1.0
+READY_NAME: Final = "basin-zygote"  # in /proc/<pid>/comm as soon as it can fork: health checks look for it
+RUNNER_NAME: Final = "basin-runner"
 _CRASHED: Final = 70
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A child that does not lead its group yet; it is killed at the `deadline` of the zygote's running clock."""
+
+    runner: str
+    pid: int
+    deadline: float
 
 
 class Zygote:
@@ -33,13 +50,20 @@ class Zygote:
         self._control = control
         self._pid = os.getpid()
         self._runners: dict[int, str] = {}  # pid -> runner id
+        self._births: dict[int, Birth] = {}  # by the pipe whose end means that the child leads its group, or is dead
+        self._clock = lifeline.RunningClock(BORN_TICK)
         self._wake, self._woken = socket.socketpair()
 
     def serve(self) -> None:
         self._watch_children()
+        set_name(READY_NAME)
         self._say({"ready": os.getpid()})
         while True:
-            readable, _, _ = select.select([self._control, self._wake], [], [])
+            waited_for: list[Any] = [self._control, self._wake, *self._births]
+            readable, _, _ = select.select(waited_for, [], [], BORN_TICK if self._births else None)
+            for born in [fd for fd in self._births if fd in readable]:
+                self._introduce(born)
+            self._kill_unborn()
             if self._wake in readable:
                 self._wake.recv(4096)
                 self._report_ended()
@@ -57,44 +81,62 @@ class Zygote:
         if not data:
             return False
         order = json.loads(data)
+        if "ping" in order:
+            self._say({"pong": True})
+            return True
         born, bearing = os.pipe()
         pid = os.fork()
         if pid == 0:
             self._become_runner(order, fds[0], born, bearing)
         os.close(fds[0])
         os.close(bearing)
-        # Its end means that the child leads its group (or is dead): a signal sent to the group before finds nobody.
-        if not select.select([born], [], [], BORN_SECONDS)[0]:
-            os.kill(pid, signal.SIGKILL)  # stopped before it could lead: nobody else could reach it, and all would wait
-        os.close(born)
-        self._runners[pid] = order["runner"]
-        self._say({"runner": order["runner"], "pid": pid})
+        self._births[born] = Birth(order["runner"], pid, self._clock.read() + BORN_SECONDS)
         return True
+
+    def _introduce(self, born: int) -> None:
+        """Report a runner that leads its group: a signal to the group before that finds nobody."""
+        os.close(born)
+        birth = self._births.pop(born)
+        self._runners[birth.pid] = birth.runner
+        pidfds = _open_pidfd(birth.pid)  # here, where the number cannot be somebody else's: only we reap the child
+        self._say({"runner": birth.runner, "pid": birth.pid}, pidfds)
+        for fd in pidfds:
+            os.close(fd)
+
+    def _kill_unborn(self) -> None:
+        """Kill children that were stopped before they could lead: nobody else can reach them."""
+        now = self._clock.read()
+        for birth in self._births.values():
+            if now > birth.deadline:
+                os.kill(birth.pid, signal.SIGKILL)
 
     def _report_ended(self) -> None:
         """Report every runner that has ended; signals may have been merged, so look until nothing is left."""
-        while self._runners:
+        while self._runners or self._births:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 return
+            for born in [fd for fd, birth in self._births.items() if birth.pid == ended.si_pid]:
+                self._introduce(born)
             status = lifeline.reap_group(ended.si_pid)
             self._say({"runner": self._runners.pop(ended.si_pid, ""), "status": status})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._control.send(json.dumps(message).encode())
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
     def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
         """The child's whole life; it never returns into the zygote's loop."""
         code = _CRASHED
         try:
+            set_name(RUNNER_NAME)
             signal.set_wakeup_fd(-1)
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
             os.setsid()
             os.close(born)
             os.close(bearing)
-            lifeline.die_with_parent(self._pid)
+            die_with_parent(self._pid)
             self._control.close()
             self._wake.close()
             self._woken.close()
@@ -104,6 +146,14 @@ class Zygote:
         finally:
             sys.stderr.flush()
             os._exit(code)
+
+
+def _open_pidfd(pid: int) -> list[int]:
+    """A pidfd of a child; none where the kernel or a sandbox has none: the launcher then looks into /proc."""
+    try:
+        return [os.pidfd_open(pid)]
+    except (AttributeError, OSError):
+        return []
 
 
 def run_as_runner(fd: int, stderr: str, devices: str | None) -> int:
@@ -125,7 +175,7 @@ def run_as_runner(fd: int, stderr: str, devices: str | None) -> int:
 def main() -> None:
     """`python -m worker.zygote FD PARENT`: warm up, then serve."""
     control, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    lifeline.die_with_parent(parent)
+    die_with_parent(parent)
     # A Ctrl-C or a service manager's SIGTERM goes to the whole group: the worker decides, and closes our socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -38,7 +38,7 @@ def part(server: str, settings: Settings) -> Part:
         *("--dir", str(data), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
         *("--daemonize", "no"),
     )
-    return Part("broker", command, {}, settings.logs / "broker.log")
+    return Part("broker", command, {}, settings.logs / "broker.log", trusted=False)
 
 
 def private_folder(path: Path) -> None:

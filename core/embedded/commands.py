@@ -29,6 +29,9 @@ def up(
     Ctrl-C stops it within ten seconds; a running job goes on at the next start. Settings come from BASIN_… variables
     and from basin.toml in this folder.
     """
+    from core.process import forbid_reading
+
+    forbid_reading()
     from core.embedded.up import up as run
     from core.settings import Settings
 

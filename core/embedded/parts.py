@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from core.embedded import tether
+import core.process
 
 FIRST_PAUSE: Final = 0.2  # seconds before a part that died is started again; doubles with every death in a row
 LAST_PAUSE: Final = 5.0
@@ -23,12 +23,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to run. `command` starts with an absolute path; `environment` is added to ours."""
+    """What to run. `command` starts with an absolute path; `environment` is added to ours.
+
+    A part that is not `trusted` sees none of our settings and credentials: its own environment is open to every
+    process of this user.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
+    trusted: bool = True
 
 
 class Keeper:
@@ -51,14 +56,15 @@ class Keeper:
     def start(self) -> None:
         """Starts the part in a session of its own, so that a Ctrl-C in our terminal is ours alone."""
         self._born = time.monotonic()
+        inherited = os.environ if self.part.trusted else core.process.without_secrets(os.environ)
         with opened(self.part.log) as log:
             self._log_from = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(  # noqa: S603 - our own parts
-                [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *self.part.command],
+                [sys.executable, "-I", "-S", core.process.__file__, str(os.getpid()), *self.part.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.part.environment},
+                env={**inherited, **self.part.environment},
                 start_new_session=True,
             )
 

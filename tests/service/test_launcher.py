@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from core.process import ORPHANED
 from core.recipe.assignment import Assignment
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
@@ -30,33 +32,117 @@ SPEC = {
 FOREVER = SPEC | {"epochs": 1_000_000}
 
 
-STOPPED_AT_BIRTH = """
-import os, signal, socket, sys
+SCRIPT = """
+import os, signal, socket, sys, time
 from worker import zygote
 
-class Stopped(zygote.Zygote):
-    def _become_runner(self, *_):
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-zygote.BORN_SECONDS = 0.2
-Stopped(socket.socket(fileno=int(sys.argv[1]))).serve()
+{change}
+zygote.Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
 """
+STOPPED_AT_BIRTH = "zygote.Zygote._become_runner = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)"
+SLOW_TO_LEAD = """
+setsid = os.setsid
+os.setsid = lambda: (time.sleep(0.5), setsid())
+"""
+IDLE_RUNNER = "zygote.run_as_runner = lambda *_: time.sleep(60.0)"
+NO_PIDFD = "del os.pidfd_open"
 
 
-def test_a_child_that_is_stopped_at_birth_holds_up_nobody(tmp_path: Path) -> None:
-    """It leads no group yet, so that a signal to its group finds nobody, and the zygote waits for it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.settimeout(60.0)
+class ScriptedZygote:
+    """A real zygote process without torch, some parts of which a script has changed."""
+
+    def __init__(self, changes: list[str], stderr: Path) -> None:
+        self._stderr = str(stderr)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(60.0)
+        script = SCRIPT.format(change="\n".join(changes))
         fd = theirs.fileno()
-        process = subprocess.Popen([sys.executable, "-c", STOPPED_AT_BIRTH, str(fd)], pass_fds=[fd], cwd=ROOT)
-        assert "ready" in json.loads(ours.recv(4096))
-        order = json.dumps({"runner": "1", "stderr": str(tmp_path / "stderr.txt"), "devices": None}).encode()
-        socket.send_fds(ours, [order], [fd])
-        assert json.loads(ours.recv(4096))["runner"] == "1"
-        assert json.loads(ours.recv(4096)) == {"runner": "1", "status": signal.SIGKILL}
-        ours.shutdown(socket.SHUT_RDWR)
-        assert process.wait(60.0) == 0
+        with theirs:
+            self._process = subprocess.Popen([sys.executable, "-c", script, str(fd)], pass_fds=[fd], cwd=ROOT)
+        assert "ready" in self.hear()[0]
+
+    def order(self) -> None:
+        order = json.dumps({"runner": "1", "stderr": self._stderr, "devices": None}).encode()
+        socket.send_fds(self._control, [order], [0])
+
+    def ping(self) -> None:
+        self._control.send(b'{"ping": true}')
+
+    def hear(self) -> tuple[dict[str, Any], list[int]]:
+        """The next message, and the descriptors that came with it."""
+        data, fds, _, _ = socket.recv_fds(self._control, 4096, 1)
+        return json.loads(data), fds
+
+    def end(self) -> int:
+        self._control.shutdown(socket.SHUT_RDWR)
+        self._control.close()
+        return self._process.wait(60.0)
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Callable[..., ScriptedZygote]]:
+    """Start a zygote with these changes."""
+    made: list[ScriptedZygote] = []
+
+    def start(*changes: str) -> ScriptedZygote:
+        made.append(ScriptedZygote(list(changes), tmp_path / "stderr.txt"))
+        return made[-1]
+
+    yield start
+    assert [each.end() for each in made] == [0] * len(made)
+
+
+def test_a_child_that_is_stopped_at_birth_holds_up_nobody(scripted: Callable[..., ScriptedZygote]) -> None:
+    """It leads no group yet, so that a signal to its group finds nobody."""
+    zygote = scripted(STOPPED_AT_BIRTH, "zygote.BORN_SECONDS = 0.2")
+    zygote.order()
+    assert zygote.hear()[0]["runner"] == "1"
+    assert zygote.hear()[0] == {"runner": "1", "status": signal.SIGKILL}
+
+
+def test_a_zygote_that_waits_for_a_child_answers_pings(scripted: Callable[..., ScriptedZygote]) -> None:
+    """Or its launcher would take it for one that hangs, and kill it with everything that it has forked."""
+    zygote = scripted(STOPPED_AT_BIRTH, "zygote.BORN_SECONDS = 2.0")
+    zygote.order()
+    zygote.ping()
+    assert zygote.hear()[0] == {"pong": True}
+    assert zygote.hear()[0]["runner"] == "1"
+
+
+def test_a_runner_is_told_of_when_it_leads_its_group(scripted: Callable[..., ScriptedZygote]) -> None:
+    """A signal to its group before that would be lost."""
+    zygote = scripted(SLOW_TO_LEAD, IDLE_RUNNER)
+    zygote.order()
+    pid = zygote.hear()[0]["pid"]
+    assert os.getpgid(pid) == pid
+    os.killpg(pid, signal.SIGKILL)
+    assert zygote.hear()[0] == {"runner": "1", "status": signal.SIGKILL}
+
+
+@pytest.mark.parametrize(("change", "count"), [("", 1), (NO_PIDFD, 0)])
+def test_a_runner_is_told_of_with_its_pidfd_where_there_are_any(
+    scripted: Callable[..., ScriptedZygote], change: str, count: int
+) -> None:
+    zygote = scripted(IDLE_RUNNER, change)
+    zygote.order()
+    message, fds = zygote.hear()
+    assert len(fds) == count
+    os.kill(message["pid"], signal.SIGKILL)
+    for fd in fds:
+        assert select.select([fd], [], [], 10.0)[0] == [fd]
+        os.close(fd)
+    assert zygote.hear()[0]["status"] == signal.SIGKILL
+
+
+def test_processes_show_what_they_are(scripted: Callable[..., ScriptedZygote]) -> None:
+    """A health check reads /proc/<pid>/comm: a zygote has its name once it can fork, and no runner has that name."""
+    zygote = scripted(IDLE_RUNNER)
+    zygote.order()
+    runner = psutil.Process(zygote.hear()[0]["pid"])
+    parent = runner.parent()
+    assert parent is not None
+    assert (parent.name(), runner.name()) == ("basin-zygote", "basin-runner")
+    runner.kill()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +255,7 @@ def test_a_runner_without_a_supervisor_ends_at_once(launcher: Launcher, order: C
     runner = order(launcher, FOREVER)
     heard(runner, "progress")
     runner.sock.close()
-    assert runner.wait(2.0) == Exit(code=lifeline.ORPHANED)
+    assert runner.wait(2.0) == Exit(code=ORPHANED)
 
 
 def test_a_stopped_runner_can_be_killed(zygote: ZygoteLauncher, order: Callable[..., RunnerProcess]) -> None:
@@ -194,30 +280,71 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(zygote: ZygoteLaun
     runner.sock.close()
 
 
-def test_a_runner_is_told_of_when_it_leads_its_group(tmp_path: Path) -> None:
-    """A signal to its group before that would be lost."""
-    script = """if True:
-        import json, os, signal, socket, sys, threading, time
-        from worker import zygote
-        setsid = os.setsid
-        os.setsid = lambda: (time.sleep(0.5), setsid())
-        zygote.run_as_runner = lambda *_: time.sleep(60.0)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = {"runner": "1", "stderr": sys.argv[1], "devices": None}
-        socket.send_fds(ours, [json.dumps(order).encode()], [0])
-        zygote.Zygote(theirs)._obey()
-        pid = json.loads(ours.recv(4096))["pid"]
-        print(os.getpgid(pid) == pid)
-        os.kill(pid, signal.SIGKILL)
-    """
-    arguments = [sys.executable, "-c", script, str(tmp_path / "stderr.txt")]
-    assert subprocess.run(arguments, capture_output=True, timeout=60.0, check=True).stdout == b"True\n"
+def test_a_stopped_zygote_hides_no_exit(zygote: ZygoteLauncher, order: Callable[..., RunnerProcess]) -> None:
+    """The runner crashes while nobody can reap it: its pidfd tells that it has ended, its dead body of what."""
+    runner = order(zygote, FOREVER)
+    heard(runner, "progress")
+    assert zygote.pid is not None
+    assert runner.pid is not None
+    os.kill(zygote.pid, signal.SIGSTOP)
+    try:
+        os.kill(runner.pid, signal.SIGSEGV)
+        assert runner.wait(8.0) == Exit(signal=signal.SIGSEGV)
+    finally:
+        os.kill(zygote.pid, signal.SIGCONT)
+    runner.sock.close()
+    again = order(zygote, SPEC)
+    assert heard(again, "ended")["outcome"] == "succeeded"
+    assert again.wait(10.0) == Exit(code=0)
+    again.sock.close()
+
+
+def test_a_zygote_that_hangs_is_replaced(order: Callable[..., RunnerProcess]) -> None:
+    """Without pidfds. A runner that ends before says how; one that goes down with the zygote says with whom."""
+    launcher = ZygoteLauncher(silence_seconds=4.0, pidfds=False)
+    launcher.start()
+    assert launcher.wait_ready(60.0)
+    runners = [order(launcher, FOREVER) for _ in range(2)]
+    for runner in runners:
+        heard(runner, "progress")
+    hung, processes = launcher.pid, [psutil.Process(runner.pid) for runner in runners]
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    runners[0].kill()
+    assert runners[0].wait(30.0) == Exit(signal=signal.SIGKILL)
+    assert runners[1].wait(30.0) == Exit(signal=signal.SIGKILL, zygote_killed=True)
+    assert all(gone(process, 2.0) for process in processes)
+    until("another zygote", lambda: launcher.pid != hung and launcher.wait_ready(0.1))
+    again = order(launcher, SPEC)
+    assert heard(again, "ended")["outcome"] == "succeeded"
+    for runner in (*runners, again):
+        runner.sock.close()
+    launcher.stop()
+
+
+STOPS_ITSELF = """
+import os, signal
+from worker.lifeline import RunningClock
+clock = RunningClock(0.25)
+os.kill(os.getpid(), signal.SIGSTOP)
+print(clock.read() <= 0.25)
+"""
+
+
+def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
+    process = subprocess.Popen([sys.executable, "-c", STOPS_ITSELF], stdout=subprocess.PIPE, cwd=ROOT)
+    asleep = psutil.Process(process.pid)
+    until("it has stopped", lambda: asleep.status() == psutil.STATUS_STOPPED)
+    time.sleep(0.5)
+    asleep.send_signal(signal.SIGCONT)
+    assert process.communicate(timeout=60.0)[0] == b"True\n"
 
 
 def test_a_zygote_that_dies_takes_its_runners_along_and_is_replaced(
     order: Callable[..., RunnerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BASIN_DATABASE_URL", "postgresql://user:s3cr3t@host/db")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
     launcher = ZygoteLauncher()
     launcher.start()
     with pytest.raises(LaunchFailed):

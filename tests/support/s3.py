@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from core.embedded import tether
+import core.process
 from core.store.place import Bucket, Place
 from core.store.s3 import S3Store
 from tests.support.proxy import Proxy, proxied
@@ -32,7 +32,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with log.open("wb") as out:
         # Tied to this process, so that even SIGKILL to the tests leaves no server behind.
         server = subprocess.Popen(
-            [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *moto],
+            [sys.executable, "-I", "-S", core.process.__file__, str(os.getpid()), *moto],
             env={**os.environ, "MOTO_PORT": "0"},
             stdin=subprocess.DEVNULL,
             stdout=out,

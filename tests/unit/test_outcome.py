@@ -67,6 +67,20 @@ def test_a_process_that_was_killed_is_a_loss(number: signal.Signals) -> None:
     assert decision == GiveBack(f"the runner was killed by {number.name}", lost=True)
 
 
+@pytest.mark.parametrize("stderr", ["", "std::bad_alloc"])
+def test_a_runner_that_went_down_with_a_zygote_that_its_worker_killed_is_no_loss(stderr: str) -> None:
+    how = Exit(signal=signal.SIGKILL, zygote_killed=True)
+    decision = decide(Observed(exit=how, stderr=stderr, out_of_memory=True))
+    assert decision == GiveBack("its worker replaced a zygote that did not answer")
+
+
+@pytest.mark.parametrize("asked", [Asked.CANCEL, Asked.PAUSE, Asked.STOP])
+def test_what_was_asked_is_done_also_when_its_zygote_was_killed(asked: Asked) -> None:
+    how = Exit(signal=signal.SIGKILL)
+    killed = Exit(signal=signal.SIGKILL, zygote_killed=True)
+    assert decide(Observed(exit=killed, asked=asked)) == decide(Observed(exit=how, asked=asked))
+
+
 def test_an_exit_without_a_word_is_an_engine_error_that_shows_what_was_printed() -> None:
     decision = decide(Observed(exit=Exit(code=70), stderr="ValueError: boom"))
     assert isinstance(decision, Finish)

@@ -1,0 +1,81 @@
+"""The exit of a runner seen without its zygote, which may hang: by a pidfd, or by looking into /proc without one."""
+
+import os
+import selectors
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Final, Self
+
+from worker import lifeline
+
+REPORT_SECONDS: Final = 1.0  # that a healthy zygote has to report an exit before the monitor does
+
+
+@dataclass
+class _Watched:
+    pid: int
+    pidfd: int | None
+    dead_at: float | None = None
+
+
+class ExitMonitor:
+    """Waits for what a zygote says and for the exits of its runners, in the one thread that calls it."""
+
+    def __init__(self, control: socket.socket, zygote: int, clock: lifeline.RunningClock) -> None:
+        self._zygote = zygote
+        self._clock = clock
+        self._watched: dict[str, _Watched] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._watched):
+            self.forget(name)
+        self._selector.close()
+
+    def watch(self, name: str, pid: int, pidfd: int | None) -> None:
+        """Watch a runner until `forget`; without a pidfd it is looked for at each `wait`. Takes over the pidfd."""
+        self._watched[name] = _Watched(pid, pidfd)
+        if pidfd is not None:
+            self._selector.register(pidfd, selectors.EVENT_READ, self._watched[name])
+
+    def forget(self, name: str) -> None:
+        """Its exit is known; a name that is not watched is no error."""
+        if (runner := self._watched.pop(name, None)) is not None:
+            self._close(runner)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the zygote has said something, after at most that long."""
+        spoken = False
+        for key, _ in self._selector.select(seconds):
+            if key.data is None:
+                spoken = True
+            else:
+                self._close(key.data)  # it stays readable
+                key.data.dead_at = self._clock.read()
+        for runner in self._watched.values():
+            if runner.pidfd is None and runner.dead_at is None and lifeline.has_exited(runner.pid, self._zygote):
+                runner.dead_at = self._clock.read()
+        return spoken
+
+    def unreported(self, seconds: float) -> dict[str, int | None]:
+        """Wait statuses of runners that have been dead for longer than that; None: unknown. They are forgotten."""
+        now = self._clock.read()
+        late = [name for name, one in self._watched.items() if one.dead_at is not None and now - one.dead_at >= seconds]
+        return {name: self._collect(self._watched.pop(name)) for name in late}
+
+    def _collect(self, runner: _Watched) -> int | None:
+        status = lifeline.zombie_status(runner.pid, self._zygote)
+        if status is not None:
+            lifeline.kill_group(runner.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
+        return status
+
+    def _close(self, runner: _Watched) -> None:
+        if runner.pidfd is not None:
+            self._selector.unregister(runner.pidfd)
+            os.close(runner.pidfd)
+            runner.pidfd = None

@@ -27,8 +27,9 @@ def test_workers_come_and_go(sqlite_service: Service) -> None:
     assert [job["status"] for job in ended] == ["succeeded"] * 4
     started = [job["started_at"] for job in ended]
     assert started == sorted(started)
-    second = service.start_worker()
-    until("the second one reports", lambda: second.pid in workers(), 10)
+    second = service.start("worker", ["--slots", "1"])
+    until("the second one has a free slot", lambda: offers(workers().get(second.pid)), 60)
+    assert "worker is ready" in second.said, "no slot is free before torch is loaded"
     assert second.stop() == 0
     assert second.pid not in workers()
     first.kill()
@@ -38,3 +39,7 @@ def test_workers_come_and_go(sqlite_service: Service) -> None:
 
 def busy(worker: dict[str, Any] | None) -> dict[str, Any] | None:
     return worker if worker and worker["slots"]["cpu"] == {"slots": 1, "free": 0} else None
+
+
+def offers(worker: dict[str, Any] | None) -> bool:
+    return worker is not None and worker["slots"]["cpu"]["free"] > 0

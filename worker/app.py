@@ -89,7 +89,7 @@ def opened(settings: Settings) -> Iterator[Shop]:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     user = prepare_runner_user(settings)  # before there are threads
     with ExitStack() as stack:
-        launcher = best_launcher(user, settings.zygote_silence_seconds)
+        launcher = best_launcher(settings.zygote_silence_seconds, user)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
         db = open_database(settings.resolved_database_url(), trusting=True)

@@ -175,7 +175,7 @@ class ZygoteLauncher:
     """
 
     def __init__(
-        self, user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS, *, pidfds: bool = True
+        self, silence_seconds: float = SILENCE_SECONDS, *, user: RunnerUser | None = None, pidfds: bool = True
     ) -> None:
         """`user` is whom the zygote and its runners run as, if not as we do."""
         self._user = user
@@ -340,6 +340,6 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     return (json.loads(data) if data else None), fds
 
 
-def best_launcher(user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS) -> Launcher:
+def best_launcher(silence_seconds: float = SILENCE_SECONDS, user: RunnerUser | None = None) -> Launcher:
     """Fork where a process that has loaded torch survives it: Linux."""
-    return ZygoteLauncher(user, silence_seconds) if sys.platform == "linux" else ExecLauncher()
+    return ZygoteLauncher(silence_seconds, user=user) if sys.platform == "linux" else ExecLauncher()

@@ -91,13 +91,3 @@ def tail(path: Path, limit: int = 4096) -> str:
     except OSError:
         return ""
     return text.replace("\x00", "\ufffd").strip()
-
-
-def oom_kills() -> int:
-    """How many processes of our control group the kernel has killed for memory so far; 0 where it does not say."""
-    try:
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
-        lines = Path(f"/sys/fs/cgroup{group}/memory.events").read_text().splitlines()
-        return int(dict(line.split() for line in lines).get("oom_kill", "0"))
-    except (OSError, ValueError):
-        return 0

@@ -41,6 +41,9 @@ class Printer:
                 name = f"{fields['kind']}-{fields['step']}" if fields["kind"] in MANY else fields["kind"]
                 shutil.copyfile(weights, self._out / f"{name}.safetensors")
                 shutil.rmtree(fields["folder"])
+            case "checkpoint_failed":
+                where = f"the {fields['kind']} checkpoint at step {fields['step']}"
+                typer.echo(f"warning: {where} could not be written: {fields['message']}")
             case "rollback":
                 typer.echo(f"warning: {fields['message']}")
             case "log":

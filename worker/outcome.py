@@ -1,9 +1,10 @@
 """How an attempt ended -> what becomes of the job. One pure table.
 
-A *loss* (a process that was killed) says nothing about the job: it is queued again within the budget of losses without
-a checkpoint. Out of memory, it is tried again with half as many examples at once, as long as that changes nothing
-else. A *failure* (out of memory for good, an error in the engine) is the job's own: it is final unless `max_retries`
-allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
+A *loss* (a process that was killed, or that ended without a word) says nothing about the job: it is queued again within
+the budget of losses without a checkpoint. A *machine* that failed (its disk, its descriptors) costs the job nothing: it
+goes back, and the slot rests. Out of memory, it is tried again with half as many examples at once, as long as that
+changes nothing else. A *failure* (out of memory for good, an error in the engine) is the job's own: it is final unless
+`max_retries` allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
 """
 
 import signal
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
+from worker.exits import MACHINE_FAILED
 from worker.launcher import Exit
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
@@ -21,6 +23,9 @@ REMEDIES: Final = {
     "diverged": "Lower optimizer.lr, add a warm-up, or standardize the data.",
     "engine_error": "The message shows where it happened; please report it with the job's spec.",
 }
+
+KEPT: Final = "The last finite checkpoint is kept."
+NONE_KEPT: Final = "There is no checkpoint to go back to; checkpoints.every says how often one is written."
 
 
 class Asked(StrEnum):
@@ -41,6 +46,7 @@ class Cut(StrEnum):
     STALLED = "stalled"
     UNRECORDED = "unrecorded"
     UNSTARTED = "unstarted"
+    MACHINE = "machine"
 
 
 _CAUSES: Final = {
@@ -61,6 +67,7 @@ class Observed:
     stderr: str = ""
     out_of_memory: bool = False  # the kernel killed something of ours for memory
     retries_left: bool = False
+    has_checkpoint: bool = False  # from which somebody could go on
     smaller: ExecutionPlan | None = None  # the plan for less memory, if there is one
     progress: dict[str, Any] = field(default_factory=dict)
 
@@ -82,6 +89,7 @@ class GiveBack:
 
     `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
     `plan` is how it is computed from now on, where that is a remedy. `progress` is where it stands, if it said so last.
+    `rest`: this machine could not do its part, so its slot takes nothing for a while.
     """
 
     cause: str
@@ -89,6 +97,7 @@ class GiveBack:
     failed: bool = False
     plan: ExecutionPlan | None = None
     progress: dict[str, Any] | None = None
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,16 @@ def decide(seen: Observed) -> Decision:
     """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
     if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
         return LetGo()
+    if seen.cut is Cut.MACHINE:
+        return machine_failed()
     if seen.cut in _CAUSES:
         return GiveBack(_CAUSES[seen.cut], lost=True)
     return _of_exit(seen) if seen.ended is None else _of_ended(seen, seen.ended)
+
+
+def machine_failed(how: str = "see its log") -> GiveBack:
+    """This machine could not do its part, which says nothing about the job."""
+    return GiveBack(f"the machine of its worker failed: {how}", rest=True)
 
 
 def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
@@ -117,6 +133,8 @@ def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
             return Finish(Status.SUCCEEDED, ended["stop_reason"] or "completed", None, results, progress)
         case "cancelled" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
+        case "failed" if (error := ended.get("error") or {}).get("code") == "machine_failed":
+            return machine_failed(error["message"])
         case "failed":
             return _failed(seen, ended.get("error") or {}, ended["stop_reason"], results, progress)
         case "stopped" if seen.asked is Asked.CANCEL:
@@ -143,9 +161,13 @@ def _of_death(seen: Observed) -> Decision:
     if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
         error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
         return _failed(seen, error, None, {}, seen.progress)
+    if how.code == MACHINE_FAILED:
+        return machine_failed()
     if how.signal is not None:
         return GiveBack(f"the runner was {how}", lost=True)
-    said = (seen.stderr.strip().splitlines() or ["It printed nothing."])[-1]  # all of it is in the worker's log
+    if not seen.stderr.strip():
+        return GiveBack(f"the runner ended without a word, {how}", lost=True)
+    said = seen.stderr.strip().splitlines()[-1]  # all of it is in the worker's log
     error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[:500]}"}
     return _failed(seen, error, None, {}, seen.progress)
 
@@ -165,10 +187,9 @@ def _failed(
         )
     if code in RETRYABLE and seen.retries_left:
         return GiveBack(f"retry after {code}", failed=True)
-    whole = {
-        "code": code,
-        "message": error.get("message") or "The training failed.",
-        "remedy": error.get("remedy") or REMEDIES.get(code),
-    }
+    remedy = error.get("remedy") or REMEDIES.get(code)
+    if code == "diverged":
+        remedy = f"{remedy} {KEPT if seen.has_checkpoint else NONE_KEPT}"
+    whole = {"code": code, "message": error.get("message") or "The training failed.", "remedy": remedy}
     reason = "non_finite" if code == "diverged" else stop_reason
     return Finish(Status.FAILED, reason, whole, results, progress)

@@ -13,18 +13,19 @@ from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
+from core.machine import is_machine_failure
 from core.recipe.assignment import AnalysisAssignment, Assignment
 from core.recipe.plan import resolve_plan, smaller
 from core.recipe.spec import JobSpec
 from core.store.base import StoreRefused, StoreTransient
-from worker import lifeline, provision, wire
+from worker import lifeline, memory, provision, wire
 from worker.assignment import build_assignment
 from worker.attempt import Attempt, Shop, Slot
 from worker.backlog import Backlog
 from worker.conclude import conclude, return_job
 from worker.heart import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, LaunchFailed, RunnerProcess
-from worker.outcome import Asked, Cut, Finish, GiveBack, Observed, decide
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed
 from worker.recorder import Recorder
 from worker.watch import Watch
 
@@ -84,7 +85,8 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
     """The attempt, to its end; False when this machine could not do its part and the job was given back."""
     try:
         with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
-            _serve(Attempt(shop, slot, taken, heart, folder))
+            decision = _serve(Attempt(shop, slot, taken, heart, folder))
+            return not (isinstance(decision, GiveBack) and decision.rest)
     except provision.DatasetTrouble:
         # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
         back = GiveBack("its dataset could not be written", lost=not shop.stopping.is_set())
@@ -92,11 +94,9 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
         # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
         log.warning("job %s attempt %d: the store is away: %s", taken.job_id, taken.attempt, error)
         back = GiveBack("the store of its checkpoint was away")
-    except OSError:
+    except OSError as error:
         log.exception("job %s attempt %d: this machine failed; see its disk", taken.job_id, taken.attempt)
-        back = GiveBack("the disk of its worker failed")
-    else:
-        return True
+        back = machine_failed(error.strerror or str(error))
     return_job(shop, heart, back)
     return False
 
@@ -138,28 +138,30 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
         return None
 
 
-def _serve(attempt: Attempt) -> None:
+def _serve(attempt: Attempt) -> Decision:
+    """The attempt, to its end, which is written; the decision about it."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
     attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
+    seen, chunks = Observed(), tuple[Chunk, ...]()
     try:
         assignment = build_assignment(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
     except provision.BadDataset as error:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
-        conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+        decision: Decision = Finish(Status.FAILED, None, bad, {}, {})
     except provision.NoWayOn as error:
         lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
-        conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
+        decision = Finish(Status.FAILED, None, lost, {}, {})
     except (provision.Interrupted, Unwanted):
-        seen = _unstarted(attempt)
-        conclude(attempt, decide(seen), seen, ())
-    except LaunchFailed:
+        decision = decide(_unstarted(attempt))
+    except LaunchFailed as error:
         log.exception("job %s: no runner", attempt.claim.job_id)
-        seen = Observed(cut=Cut.UNSTARTED)
-        conclude(attempt, decide(seen), seen, ())
+        decision = decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
     else:
         seen, chunks = _run(attempt, runner, assignment)
-        conclude(attempt, decide(seen), seen, chunks)
+        decision = decide(seen)
+    conclude(attempt, decision, seen, chunks)
+    return decision
 
 
 def _unstarted(attempt: Attempt) -> Observed:
@@ -180,7 +182,7 @@ def _run(
     recorder = Recorder(heart, shop.store, backlog, assignment.resume)
     recorder.start()
     watch = Watch(runner, heart, backlog, recorder)
-    kills = lifeline.oom_kills()
+    kills = memory.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
             runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
@@ -194,7 +196,8 @@ def _run(
         exit=how,
         cut=cut,
         stderr=lifeline.tail(attempt.folder.stderr),
-        out_of_memory=lifeline.oom_kills() > kills,
+        out_of_memory=memory.oom_kills() > kills,
+        has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
         smaller=smaller(claimed.spec, claimed.plan) if isinstance(claimed.spec, JobSpec) else None,
     )
@@ -222,4 +225,6 @@ def _last_word(seen: Observed, heart: Heart, recorder: Recorder) -> Cut:
     if heart.given_up:
         return Cut.OUT_OF_TOUCH
     unstored = seen.ended is not None and seen.ended["outcome"] == "succeeded" and bool(recorder.missing)
-    return Cut.UNRECORDED if recorder.failure is not None or unstored else seen.cut
+    if recorder.failure is not None or unstored:
+        return Cut.MACHINE if recorder.machine_failed else Cut.UNRECORDED
+    return seen.cut

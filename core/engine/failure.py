@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-Code = Literal["bad_data", "out_of_memory", "diverged", "engine_error"]
+from core.machine import is_machine_failure
+
+Code = Literal["bad_data", "out_of_memory", "diverged", "engine_error", "machine_failed"]
 
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", "out of memory", "cannot allocate memory")
 
@@ -27,9 +29,17 @@ class DivergedError(EngineError):
         super().__init__(
             "diverged",
             f"{what} (optimizer step {step}, learning rate {lr:g})",
-            "Lower the learning rate, add warm-up, or use standardised inputs; the last finite checkpoint is kept.",
+            "Lower the learning rate, add warm-up, or use standardised inputs.",
         )
         self.step = step
+
+
+def expected(error: BaseException) -> EngineError | None:
+    """The failure that `error` stands for when its cause is known, else None: it is a bug."""
+    if is_machine_failure(error):
+        message = getattr(error, "strerror", None) or str(error)
+        return EngineError("machine_failed", message, "See this machine's disk, memory and limits, then go on.")
+    return None if isinstance(error, OSError) else out_of_memory(error)
 
 
 def out_of_memory(error: BaseException) -> EngineError | None:

@@ -7,7 +7,7 @@ from functools import partial
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
-from core.engine.failure import DivergedError, EngineError, out_of_memory
+from core.engine.failure import DivergedError, EngineError, expected
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
@@ -53,10 +53,10 @@ def train(
                     session.roll_back(failure)
     except EngineError as failure:
         return _failed(session, failure)
-    except (MemoryError, RuntimeError) as error:
-        if (exhausted := out_of_memory(error)) is None:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (known := expected(error)) is None:
             raise
-        return _failed(session, exhausted)
+        return _failed(session, known)
 
 
 def _train(session: Session) -> Ended:

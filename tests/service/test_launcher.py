@@ -21,6 +21,7 @@ from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from tests.support.service import ROOT, gone, until
 from worker import lifeline, wire
+from worker.exits import CRASHED, MACHINE_FAILED
 from worker.launcher import ExecLauncher, Exit, Launcher, LaunchFailed, RunnerProcess, ZygoteLauncher
 
 SPEC = {
@@ -46,6 +47,30 @@ os.setsid = lambda: (time.sleep(0.5), setsid())
 """
 IDLE_RUNNER = "zygote.run_as_runner = lambda *_: time.sleep(60.0)"
 NO_PIDFD = "del os.pidfd_open"
+POOR = """
+import errno
+what = "WHAT"
+real = getattr(os, what)
+
+def refused(*arguments):
+    if what == "open" and not str(arguments[0]).endswith("stderr.txt"):
+        return real(*arguments)
+    setattr(os, what, real)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+become_runner = zygote.Zygote._become_runner
+
+def become_poor_runner(self, *order):
+    from worker import runner
+    runner.run = lambda sock: 0
+    if what == "open":
+        os.open = refused
+    become_runner(self, *order)
+
+zygote.Zygote._become_runner = become_poor_runner
+if what != "open":
+    setattr(os, what, refused)
+"""
 
 
 class ScriptedZygote:
@@ -61,9 +86,9 @@ class ScriptedZygote:
             self._process = subprocess.Popen([sys.executable, "-c", script, str(fd)], pass_fds=[fd], cwd=ROOT)
         assert "ready" in self.hear()[0]
 
-    def order(self) -> None:
+    def order(self, fd: int = 0) -> None:
         order = json.dumps({"runner": "1", "stderr": self._stderr, "devices": None}).encode()
-        socket.send_fds(self._control, [order], [0])
+        socket.send_fds(self._control, [order], [fd])
 
     def ping(self) -> None:
         self._control.send(b'{"ping": true}')
@@ -98,6 +123,20 @@ def test_a_child_that_is_stopped_at_birth_holds_up_nobody(scripted: Callable[...
     zygote.order()
     assert zygote.hear()[0]["runner"] == "1"
     assert zygote.hear()[0] == {"runner": "1", "status": signal.SIGKILL}
+
+
+@pytest.mark.parametrize("what", ["pipe", "fork", "open"])
+def test_a_zygote_outlives_what_its_machine_refuses(scripted: Callable[..., ScriptedZygote], what: str) -> None:
+    """No descriptor, no process, no file for what the runner prints: an exit status tells the launcher of it."""
+    zygote, statuses = scripted(POOR.replace("WHAT", what)), []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(1 if what == "open" else 2):
+            zygote.order(theirs.fileno())
+            while "status" not in (message := zygote.hear()[0]):
+                assert message["runner"] == "1"
+            statuses.append(Exit.from_wait_status(message["status"]).code)
+    assert statuses == [MACHINE_FAILED, 0][: len(statuses)]
 
 
 def test_a_zygote_that_waits_for_a_child_answers_pings(scripted: Callable[..., ScriptedZygote]) -> None:
@@ -338,6 +377,26 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
     time.sleep(0.5)
     asleep.send_signal(signal.SIGCONT)
     assert process.communicate(timeout=60.0)[0] == b"True\n"
+
+
+def test_an_exit_status_needs_no_disk(zygote: ZygoteLauncher, tmp_path: Path) -> None:
+    """What the runner prints is lost, and that is all."""
+    runner = zygote.launch(Path("/dev/full"), "")
+    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": {"job": 3}}))
+    assert runner.wait(30.0) == Exit(code=CRASHED)
+    runner.sock.close()
+
+
+def test_runners_are_killed_for_memory_before_whoever_started_them(
+    launcher: Launcher, order: Callable[..., RunnerProcess]
+) -> None:
+    runner = order(launcher, FOREVER)
+    heard(runner, "progress")
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{runner.pid}/oom_score_adj").read_text()) == min(1000, own + 500)
+    runner.kill()
+    assert runner.wait(10.0) == Exit(signal=signal.SIGKILL)
+    runner.sock.close()
 
 
 def test_a_zygote_that_dies_takes_its_runners_along_and_is_replaced(

@@ -37,11 +37,19 @@ class FullStore(LocalStore):
     """A store whose disk is full while `full` says so."""
 
     full = True
+    refused = 0
 
     def put_file(self, path: Path, key: str) -> Digest:
         if self.full:
+            self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().put_file(path, key)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is full is believed at once."""
+    monkeypatch.setattr(recorder_module, "FULL_SECONDS", 0.0)
 
 
 def points(**values: list[tuple[int, float]]) -> bytes:
@@ -150,6 +158,42 @@ def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(
     assert found(db, fence) == [(0, 0.1), (1, 0.2)]
 
 
+def test_a_store_that_is_full_for_a_moment_costs_nothing(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "FULL_SECONDS", 60.0)
+    backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
+    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder.start()
+    backlog.put(checkpoint(tmp_path, 1))
+    until("it has been tried again", lambda: store.refused > 1)
+    store.full = False
+    recorder.close()
+    assert (recorder.failure, recorder.missing, warnings(db, fence)) == (None, set(), [])
+    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [1]
+
+
+def test_what_the_runner_could_not_write_is_an_event_and_no_loss(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+) -> None:
+    """The run may come back to that step: what was measured before it stays then."""
+    backlog = Backlog(tmp_path / "spill")
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder.start()
+    backlog.put(points(lr=[(0, 0.1), (1, 0.1)]))
+    fields = {"kind": "last", "step": 2, "message": "No space left on device", "resumable": True}
+    backlog.put(wire.pack("checkpoint_failed", "j", fields)[4:])
+    backlog.put(points(lr=[(2, 9.0)]))
+    backlog.put(wire.pack("rollback", "j", {"step": 2, "message": "the loss became NaN"})[4:])
+    backlog.put(points(lr=[(2, 0.2)]))
+    record_points(db, fence, recorder.close())
+    assert (recorder.failure, recorder.missing, recorder.has_checkpoint) == (None, set(), False)
+    assert found(db, fence) == [(0, 0.1), (1, 0.1), (2, 0.2)]
+    message = "the checkpoint at step 2 could not be written: No space left on device"
+    said = [each.data for each in list_events(db, OWNER, fence.job_id) if each.data.get("code") == "checkpoint_failed"]
+    assert said == [{"code": "checkpoint_failed", "message": message, "step": 2, "kind": "last"}]
+
+
 def test_a_file_that_changed_on_disk_is_no_checkpoint(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
@@ -178,6 +222,8 @@ def test_no_results_without_their_weights(
     recorder.close()
     assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [("last", 1)]
     assert recorder.missing == {"swa", "last"}
+    assert recorder.machine_failed, "a full disk is why, also of what came later"
+    assert recorder.has_checkpoint
 
 
 def test_each_member_counts(db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:

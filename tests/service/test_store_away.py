@@ -78,7 +78,9 @@ def test_a_store_that_is_away_is_waited_for(
 ) -> None:
     """One event says so, whatever the training says meanwhile waits, and in the end everything is there."""
     backlog, store = Backlog(tmp_path / "spill", memory_bytes=200), AwayStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    heart = heart_of(fence)
+    heart.start()  # else its writes are held as soon as this takes longer than a lease
+    recorder = Recorder(heart, store, backlog, None)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))

@@ -3,8 +3,11 @@
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,8 @@ from core.engine.checkpoint import WEIGHTS, seal, write_bytes
 from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
-from core.engine.failure import EngineError, out_of_memory
+from core.engine.failure import EngineError, expected
+from core.engine.folders import Unwritten
 from core.engine.liveness import ReportAlive, unwatched
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
@@ -51,10 +55,10 @@ def analyse(
             return _analyse(assignment, observer, draw, report_alive, clock)
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
-    except (MemoryError, RuntimeError) as error:
-        if (exhausted := out_of_memory(error)) is None:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (known := expected(error)) is None:
             raise
-        return Ended("failed", None, {}, exhausted.document(), {})
+        return Ended("failed", None, {}, known.document(), {})
 
 
 def _analyse(
@@ -84,14 +88,21 @@ def _analyse(
     numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
     facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
-    if request == "cancel":  # there is little time: first what matters
-        observer.emit(_result(assignment, facts, arrays, {}, report_alive))
-    pictures = draw(spec.kind, numbers, arrays) if draw else {}
-    if pictures or request != "cancel":
-        observer.emit(_result(assignment, facts, arrays, pictures, report_alive))
+    desk.folders.insists = request != "cancel"
+    put = partial(_put, desk, partial(_result, assignment, facts, arrays, report_alive=report_alive))
+    with suppress(*((Unwritten,) if request == "cancel" else ())):  # then nobody waits for a disk
+        if request == "cancel":  # there is little time: first what matters
+            put({})
+        pictures = draw(spec.kind, numbers, arrays) if draw else {}
+        if pictures or request != "cancel":
+            put(pictures)
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
+
+
+def _put(desk: Desk, result: Callable[..., CheckpointWritten], pictures: Mapping[str, bytes]) -> None:
+    desk.folders.put("result", desk.done, partial(result, pictures))
 
 
 def _given(
@@ -111,15 +122,16 @@ def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> di
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
-def _result(
+def _result(  # noqa: PLR0913 - all that a result is made of
     assignment: AnalysisAssignment,
     facts: dict[str, Any],
     arrays: Arrays,
     pictures: Mapping[str, bytes],
+    folder: Path,
+    *,
     report_alive: ReportAlive,
 ) -> CheckpointWritten:
     """A folder on disk for good: the data under the role of weights, each picture under its own name."""
-    folder = assignment.scratch / ("pictured" if pictures else "result")
     folder.mkdir(parents=True)
     files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
     files |= {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES: Final = 64 << 10
 FIRST_BACKOFF: Final = 0.2  # seconds before a zygote that died is started again; doubles up to the last one
 LAST_BACKOFF: Final = 30.0
+ORPHAN_TICK: Final = 0.05
 PING_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 10.0  # a zygote that leaves pings unanswered for so long is replaced
 
@@ -328,7 +329,21 @@ class ZygoteLauncher:
             self._runners.clear()
         for runner in orphans:
             runner.kill()
-            runner.ended(Exit(signal=signal.SIGKILL, zygote_killed=hung))
+        how = Exit(signal=signal.SIGKILL, zygote_killed=hung)
+        threading.Thread(target=_end_when_gone, args=(orphans, how), name="orphans", daemon=True).start()
+
+
+def _end_when_gone(runners: list[RunnerProcess], how: Exit) -> None:
+    """Runners that nobody reports any more: each has ended when its process is gone, and its memory with it."""
+    while runners:
+        left = []
+        for runner in runners:
+            if runner.pid is None or lifeline.is_gone(runner.pid):
+                runner.ended(how)
+            else:
+                left.append(runner)
+        runners = left
+        time.sleep(ORPHAN_TICK)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:

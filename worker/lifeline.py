@@ -81,6 +81,15 @@ def has_exited(pid: int, parent: int) -> bool:
     return zombie_status(pid, parent) is not None
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has reaped yet has, too."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in {"Z", "X"}
+
+
 def tail(path: Path, limit: int = 4096) -> str:
     """The last bytes of a text file as text; empty when there is none."""
     try:

@@ -2,9 +2,10 @@
 
 A *loss* (a process that was killed, or that ended without a word) says nothing about the job: it is queued again within
 the budget of losses without a checkpoint. A *machine* that failed (its disk, its descriptors) costs the job nothing: it
-goes back, and the slot rests. Out of memory, it is tried again with half as many examples at once, as long as that
-changes nothing else. A *failure* (out of memory for good, an error in the engine) is the job's own: it is final unless
-`max_retries` allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
+goes back, and the slot rests. So it is with a GPU that a probe finds broken, or whose memory others use. Out of memory,
+it is tried again with half as many examples at once, as long as that changes nothing else. A *failure* (out of memory
+for good, an error in the engine) is the job's own: it is final unless `max_retries` allows another try. `diverged` and
+`bad_data` would fail again in the same way, bit by bit: no retry.
 """
 
 import signal
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
+from worker.devices.report import DeviceReport
 from worker.exits import MACHINE_FAILED
 from worker.launcher import Exit
 
@@ -68,6 +70,8 @@ class Observed:
     out_of_memory: bool = False  # the kernel killed something of ours for memory
     retries_left: bool = False
     has_checkpoint: bool = False  # from which somebody could go on
+    unkillable: bool = False  # it did not die of SIGKILL
+    device: DeviceReport | None = None  # the probe after an end that may be the device's fault
     smaller: ExecutionPlan | None = None  # the plan for less memory, if there is one
     progress: dict[str, Any] = field(default_factory=dict)
 
@@ -112,6 +116,10 @@ def decide(seen: Observed) -> Decision:
     """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
     if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
         return LetGo()
+    if seen.unkillable:
+        return GiveBack("its runner cannot be killed", lost=seen.asked is Asked.NOTHING)
+    if seen.device is not None and not seen.device.ok:  # whatever came of it is not the job's fault
+        return GiveBack(f"its GPU failed: {seen.device.detail}")
     if seen.cut is Cut.MACHINE:
         return machine_failed()
     if seen.cut in _CAUSES:
@@ -124,6 +132,15 @@ def machine_failed(how: str = "see its log") -> GiveBack:
     return GiveBack(f"the machine of its worker failed: {how}", rest=True)
 
 
+def suspects_device(seen: Observed) -> bool:
+    """Whether the end of an attempt may be its device's fault, so that the device has to show that it works."""
+    error = (seen.ended or {}).get("error") or {}
+    killed = (
+        seen.ended is None and seen.exit is not None and seen.exit.signal is not None and not seen.exit.zygote_killed
+    )
+    return error.get("code") == "device_failed" or bool(error.get("foreign")) or killed or seen.cut is Cut.STALLED
+
+
 def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
     """What the runner itself reported."""
     progress = ended.get("progress") or seen.progress
@@ -133,14 +150,26 @@ def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
             return Finish(Status.SUCCEEDED, ended["stop_reason"] or "completed", None, results, progress)
         case "cancelled" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
-        case "failed" if (error := ended.get("error") or {}).get("code") == "machine_failed":
-            return machine_failed(error["message"])
         case "failed":
-            return _failed(seen, ended.get("error") or {}, ended["stop_reason"], results, progress)
+            error = ended.get("error") or {}
+            return _of_machine(error) or _failed(seen, error, ended["stop_reason"], results, progress)
         case "stopped" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
             return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked), progress=progress or None)
+
+
+def _of_machine(error: dict[str, Any]) -> GiveBack | None:
+    """What the runner blames on its machine or its device; None: nothing."""
+    message = error.get("message")
+    if error.get("code") == "machine_failed":
+        return machine_failed(str(message))
+    if error.get("code") == "device_failed":
+        # The device works, or works again: a job that breaks one after the other is stopped by its losses.
+        return GiveBack(f"its GPU failed: {message}", lost=True)
+    if error.get("foreign"):
+        return GiveBack(f"out of memory, which others use: {message}")
+    return None
 
 
 def _of_exit(seen: Observed) -> Decision:
@@ -180,7 +209,7 @@ def _failed(
     progress: dict[str, Any],
 ) -> Decision:
     code = error.get("code") or "engine_error"
-    if code == "out_of_memory" and seen.smaller is not None:
+    if code == "out_of_memory" and seen.smaller is not None and error.get("where") != "build":
         size = seen.smaller.micro_batch
         return GiveBack(
             f"out of memory: from now on at most {size} examples at once, batches as before", plan=seen.smaller

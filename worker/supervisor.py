@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,12 +21,13 @@ from core.recipe.spec import JobSpec
 from core.store.base import StoreRefused, StoreTransient
 from worker import lifeline, memory, provision, wire
 from worker.assignment import build_assignment
-from worker.attempt import Attempt, Shop, Slot
+from worker.attempt import Attempt, Shop, Slot, SlotFailed
 from worker.backlog import Backlog
 from worker.conclude import conclude, return_job
+from worker.devices.report import DeviceReport
 from worker.heart import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, LaunchFailed, RunnerProcess
-from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
 from worker.recorder import Recorder
 from worker.watch import Watch
 
@@ -41,9 +43,13 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
 
     After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
+
+    Raises:
+        SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
     if not _ready(shop) or not _store_answers(shop):
         return False
+    _check_device(shop, slot)
     claimed_at = time.monotonic()
     taken = _claim(shop, slot)
     if taken is None:
@@ -61,6 +67,8 @@ def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> N
         healthy = _attempted(shop, slot, taken, heart)
     except (Fenced, Abandoned):
         log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
+    except SlotFailed:
+        raise
     except Exception:
         # The lease ends by itself, and the reconciler gives the job to somebody else.
         log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
@@ -108,6 +116,14 @@ def _ready(shop: Shop) -> bool:
         if shop.launcher.wait_ready(READY_TICK):
             return True
     return False
+
+
+def _check_device(shop: Shop, slot: Slot) -> None:
+    """A job is not claimed for a GPU whose memory somebody else has. Raises SlotFailed."""
+    if slot.kind == "gpu" and slot.devices:
+        report = shop.devices.await_room(slot.devices, shop.stopping)
+        if report is not None:
+            raise SlotFailed(report)
 
 
 def _store_answers(shop: Shop) -> bool:
@@ -159,9 +175,37 @@ def _serve(attempt: Attempt) -> Decision:
         decision = decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
     else:
         seen, chunks = _run(attempt, runner, assignment)
-        decision = decide(seen)
+        return _end(attempt, runner, seen, chunks)
     conclude(attempt, decision, seen, chunks)
     return decision
+
+
+def _end(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
+    """Conclude an attempt that had a runner, and say if its slot can take another one. Raises SlotFailed.
+
+    The device is probed before the conclusion, which depends on it, unless somebody waits for that.
+    """
+    slot = attempt.slot
+    suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
+    if suspect and seen.asked is Asked.NOTHING:
+        seen = replace(seen, device=attempt.shop.devices.check(slot.devices or ""))
+    decision = decide(seen)
+    conclude(attempt, decision, seen, chunks)
+    if seen.unkillable:
+        detail = f"the runner {runner.pid} does not die of SIGKILL"
+        raise SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
+    if suspect:
+        report = seen.device or attempt.shop.devices.check(slot.devices or "")
+        if not report.ok or (seen.ended or {}).get("outcome") == "failed":
+            raise SlotFailed(report if not report.ok else _failed_before(report, seen))
+    return decision
+
+
+def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
+    """A device that works again has failed all the same: its slot rests."""
+    error = (seen.ended or {}).get("error") or {}
+    reason = "memory_in_use" if error.get("foreign") else "failed"
+    return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
 
 
 def _unstarted(attempt: Attempt) -> Observed:
@@ -188,12 +232,13 @@ def _run(
             runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
         seen = watch.until_end()
     finally:
-        how = _bury(runner)
+        how = _bury(runner, shop.settings.unkillable_seconds)
         chunks = recorder.close()
     cut = _last_word(seen, heart, recorder)
     seen = replace(
         seen,
         exit=how,
+        unkillable=how is None,
         cut=cut,
         stderr=lifeline.tail(attempt.folder.stderr),
         out_of_memory=memory.oom_kills() > kills,
@@ -204,17 +249,19 @@ def _run(
     return seen, chunks
 
 
-def _bury(runner: RunnerProcess) -> Exit:
-    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group."""
+def _bury(runner: RunnerProcess, patience: float) -> Exit | None:
+    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group.
+
+    None: it lives on after `patience` seconds, because a driver or a disk holds it in the kernel.
+    """
     runner.sock.close()
-    how = runner.wait(EXIT_SECONDS)
-    while how is None:
+    how = runner.wait(min(EXIT_SECONDS, patience))
+    deadline = time.monotonic() + patience
+    while how is None and time.monotonic() < deadline:
         runner.kill()
-        how = runner.wait(EXIT_SECONDS)
+        how = runner.wait(min(EXIT_SECONDS, patience))
         if how is None:
-            log.warning(
-                "the runner %s is not gone %.0f s after SIGKILL; its slot waits for it", runner.pid, EXIT_SECONDS
-            )
+            log.warning("the runner %s is not gone after SIGKILL; its slot waits for it", runner.pid)
     return how
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.architecture import tree
+from worker.devices.report import DeviceReport
 from worker.slots import plan_slots
 
 DOCKERFILE = (tree.ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -155,8 +156,9 @@ def test_one_slot_for_each_gpu(gpus: int) -> None:
     """A slot too many and two jobs share a GPU's memory; one too few and a GPU idles."""
     _, *arguments = SERVICES["worker-gpu"]["command"]
     said = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    devices = [str(index) for index in range(gpus)]
-    slots = plan_slots(int(said["--slots"]), said["--queues"].split(","), devices)
+    devices = [f"GPU-{index}" for index in range(gpus)]
+    reports = [DeviceReport(device, ok=True) for device in devices]
+    slots = plan_slots(int(said["--slots"]), said["--queues"].split(","), reports)
     assert [(slot.kind, slot.devices) for slot in slots] == [("gpu", device) for device in devices]
 
 

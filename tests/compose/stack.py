@@ -85,7 +85,7 @@ def give_bucket(stack: Stack) -> None:
     """What stands for SeaweedFS made no bucket: the others started without, and must come right by themselves."""
     until("only the store is away", lambda: stack.get("/readyz")["degraded"] == ["store"], 30)
     job = submit(stack, SMALL)
-    until("the worker misses the store", lambda: "the store is away" in stack.compose("logs", "worker"), 30)
+    until("the worker misses the store", lambda: "no claim: the store is away" in stack.compose("logs", "worker"), 30)
     assert stack.bucket("--request", "PUT") == "200"
     finished(stack, f"/v1/jobs/{job}", 60)
     tell("the store had no bucket: the api said so and a job waited; all went on when it had one")

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
-from core.engine.failure import DivergedError, EngineError, out_of_memory
+from core.engine.failure import DivergedError, EngineError, foreseen
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
@@ -54,9 +56,9 @@ def train(
     except EngineError as failure:
         return _failed(session, failure)
     except (MemoryError, RuntimeError) as error:
-        if (exhausted := out_of_memory(error)) is None:
+        if (known := foreseen(error, torch.device(assignment.plan.device))) is None:
             raise
-        return _failed(session, exhausted)
+        return _failed(session, known)
 
 
 def _train(session: Session) -> Ended:

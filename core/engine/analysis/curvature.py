@@ -11,6 +11,7 @@ from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 
 LEADING_STEPS: Final = 80
@@ -42,9 +43,10 @@ class Curvature:
         again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
         for slope in reported(self._terrain.report_alive, "hessian", again if kept is None else kept):
             if slope.requires_grad:  # that of a linear loss is a constant
-                total += torch.autograd.grad(
-                    slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
-                )[0]
+                with passing_examples():
+                    total += torch.autograd.grad(
+                        slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
+                    )[0]
         return total
 
     @property

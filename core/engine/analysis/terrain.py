@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
@@ -42,7 +43,7 @@ class Terrain:
 
     def height(self, weights: Tensor) -> float:
         """The mean loss at weights (P,)."""
-        with inspecting(self._module):
+        with inspecting(self._module), passing_examples():
             chunks = reported(self.report_alive, "evaluate", self.chunks)
             return sum(float(self._share(chunk, weights)) for chunk in chunks)
 
@@ -52,7 +53,7 @@ class Terrain:
         `twice`: the gradients can be differentiated again.
         """
         for chunk in reported(self.report_alive, "gradient", self.chunks):
-            with inspecting(self._module), torch.enable_grad():
+            with inspecting(self._module), passing_examples(), torch.enable_grad():
                 loss = self._share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
             yield float(loss.detach()), slope
@@ -60,7 +61,7 @@ class Terrain:
     def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
         self.report_alive("gradient")
-        with inspecting(self._module), torch.enable_grad():
+        with inspecting(self._module), passing_examples(), torch.enable_grad():
             gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
         self.report_alive("other")
         return gradients

@@ -30,7 +30,8 @@ def train(
         build, or put back where a checkpoint stood
         for t = first … total_steps - 1:
             lr           rate(t), a pure function of t and of what was heard at evaluations
-            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
+            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update; a GPU is
+                         at most half a second behind, see core.engine.pacing
             average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
             evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace

@@ -20,6 +20,7 @@ from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, foreseen
 from core.engine.liveness import ReportAlive, unwatched
+from core.engine.pacing import paced
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
@@ -65,6 +66,7 @@ def _analyse(
     clock: Callable[[], float],
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
+    report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
     desk = Desk(assignment, observer, environment, report_alive, clock)

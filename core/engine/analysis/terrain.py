@@ -1,6 +1,6 @@
 """The mean loss of a part as a function of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -45,10 +45,10 @@ class Terrain:
         """The mean loss at weights (P,)."""
         with inspecting(self._module), passing_examples():
             chunks = reported(self.report_alive, "evaluate", self.chunks)
-            return sum(float(self._share(chunk, weights)) for chunk in chunks)
+            return added([self._share(chunk, weights) for chunk in chunks])
 
-    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[float, Tensor]]:
-        """The share of each chunk in the mean loss and in its gradient (P,); `weights` (P,) require a gradient.
+    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) require a gradient.
 
         `twice`: the gradients can be differentiated again.
         """
@@ -56,14 +56,13 @@ class Terrain:
             with inspecting(self._module), passing_examples(), torch.enable_grad():
                 loss = self._share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
-            yield float(loss.detach()), slope
+            yield loss.detach(), slope
 
     def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
+        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …): one piece."""
         self.report_alive("gradient")
         with inspecting(self._module), passing_examples(), torch.enable_grad():
             gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
-        self.report_alive("other")
         return gradients
 
     def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -82,11 +81,19 @@ class Terrain:
 
     def slope(self, weights: Tensor) -> tuple[float, Tensor]:
         """The mean loss at weights (P,), and its gradient (P,)."""
-        height, total = 0.0, torch.zeros_like(weights)
+        losses, total = list[Tensor](), torch.zeros_like(weights)
         for loss, share in self.slopes(weights.clone().requires_grad_()):
-            height += loss
+            losses.append(loss)
             total += share
-        return height, total
+        return added(losses), total
+
+
+def added(numbers: Sequence[Tensor]) -> float:
+    """The sum of scalars, one after the other in double, whatever their own precision; one transfer from the device."""
+    total = 0.0
+    for each in torch.stack(list(numbers)).tolist() if numbers else ():
+        total += each
+    return total
 
 
 @dataclass(frozen=True, slots=True)

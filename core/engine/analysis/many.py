@@ -79,7 +79,9 @@ class Judge:
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
             sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))
-        rows = [objective.report(each, part) for each in torch.stack(sums).sum(0).tolist()]
+        constants = objective.constants(part).expand(len(weights), -1)
+        found = torch.cat([torch.stack(sums).sum(0), constants], 1)
+        rows = [objective.report(each, part) for each in found.tolist()]
         return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
 
 

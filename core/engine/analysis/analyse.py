@@ -23,6 +23,7 @@ from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, expected
 from core.engine.folders import Unwritten
 from core.engine.liveness import ReportAlive, unwatched
+from core.engine.pacing import paced
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
@@ -55,7 +56,7 @@ def analyse(
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
     except (MemoryError, RuntimeError, OSError) as error:
-        if (known := expected(error)) is None:
+        if (known := expected(error, torch.device(assignment.plan.device))) is None:
             raise
         return Ended("failed", None, {}, known.document(), {})
 
@@ -68,6 +69,7 @@ def _analyse(
     keep_seconds: float,
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
+    report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
     desk = Desk(assignment, observer, environment, report_alive, keep_seconds)

@@ -19,16 +19,12 @@ ORPHANED = 75  # exit status of a process that found its parent gone
 # us must not pass because nobody thought of it.
 _ALLOWED_NAMES = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
 _ALLOWED_PREFIXES = ("PYTHON", "LC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "GOMP_", "CUDA_", "NVIDIA_")
-# It makes cuBLAS and cuDNN compute fp32 with 10 bits of mantissa, whatever the plan says and its manifest repeats.
-_REFUSED_NAMES = frozenset({"NVIDIA_TF32_OVERRIDE"})
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment that holds no credential and no BASIN_ setting."""
     return {
-        name: value
-        for name, value in environ.items()
-        if name not in _REFUSED_NAMES and (name in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES))
+        name: value for name, value in environ.items() if name in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES)
     }
 
 

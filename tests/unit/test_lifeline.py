@@ -42,13 +42,6 @@ def test_the_operators_settings_win() -> None:
     assert lifeline.clean_environment({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
 
 
-def test_nothing_from_outside_takes_bits_off_fp32() -> None:
-    """NVIDIA's libraries read this variable by themselves: it would make TF32 of what a manifest calls fp32."""
-    clean = lifeline.clean_environment({"NVIDIA_TF32_OVERRIDE": "1", "NVIDIA_VISIBLE_DEVICES": "all"})
-    assert "NVIDIA_TF32_OVERRIDE" not in clean
-    assert clean["NVIDIA_VISIBLE_DEVICES"] == "all"
-
-
 def test_the_last_words(tmp_path: Path) -> None:
     path = tmp_path / "stderr.txt"
     assert lifeline.tail(path) == ""

@@ -48,7 +48,7 @@ def arithmetic(target: Target, report: Report) -> None:
 def networks() -> Iterator[tuple[str, Any, DataFacts]]:
     """With widths that are multiples of 16, and with odd ones."""
     for activation in ("relu", "tanh", "sigmoid"):
-        yield f"mlp 128-128 {activation}", MLP(hidden=(128, 128), activation=activation), CLASSES  # type: ignore[arg-type]
+        yield f"mlp 128-128 {activation}", MLP(hidden=(128, 128), activation=activation), CLASSES
     yield "mlp 9-5-3", MLP(hidden=(9, 5, 3), activation="tanh"), CLASSES
     yield "logistic", Logistic(), CLASSES
     yield "mlp of a regression", MLP(hidden=(32, 16)), NUMBERS

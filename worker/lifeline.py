@@ -17,11 +17,18 @@ _SETTINGS: Final = {
     "MALLOC_TRIM_THRESHOLD_": "536870912",
     "OPENBLAS_NUM_THREADS": "1",
 }
+# What would compute other bits behind the plan's back: fp32 as TF32, and matrix products chosen by a stopwatch.
+_OTHER_BITS: Final = ("NVIDIA_TF32_OVERRIDE", "PYTORCH_TUNABLEOP_")
+_SAME_BITS: Final = ("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32 then, as the plan has it
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of processes that run training code: no credential, no BASIN_ setting."""
-    return _SETTINGS | without_secrets(environ)
+    """The environment of processes that run training code: no credential, no BASIN_ setting, nothing that changes bits
+    and that no plan knows of.
+    """
+    allowed = without_secrets(environ).items()
+    kept = {name: value for name, value in allowed if not name.startswith(_OTHER_BITS) or (name, value) == _SAME_BITS}
+    return _SETTINGS | kept
 
 
 class RunningClock:

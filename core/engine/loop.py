@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
-from core.engine.failure import DivergedError, EngineError, out_of_memory
+from core.engine.failure import DivergedError, EngineError, foreseen
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
@@ -28,7 +30,8 @@ def train(
         build, or put back where a checkpoint stood
         for t = first … total_steps - 1:
             lr           rate(t), a pure function of t and of what was heard at evaluations
-            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
+            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update; a GPU is
+                         at most half a second behind, see core.engine.pacing
             average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
             evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace
@@ -54,9 +57,9 @@ def train(
     except EngineError as failure:
         return _failed(session, failure)
     except (MemoryError, RuntimeError) as error:
-        if (exhausted := out_of_memory(error)) is None:
+        if (known := foreseen(error, torch.device(assignment.plan.device))) is None:
             raise
-        return _failed(session, exhausted)
+        return _failed(session, known)
 
 
 def _train(session: Session) -> Ended:

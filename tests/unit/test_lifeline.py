@@ -42,6 +42,30 @@ def test_the_operators_settings_win() -> None:
     assert lifeline.clean_environment({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
 
 
+def test_a_gpus_knobs_pass() -> None:
+    knobs = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_LAUNCH_BLOCKING": "1",
+        "CUDNN_LOGLEVEL_DBG": "1",
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+    }
+    assert knobs.items() <= lifeline.clean_environment(knobs).items()
+
+
+def test_what_changes_bits_behind_the_plans_back_does_not() -> None:
+    wanted = {
+        "NVIDIA_TF32_OVERRIDE": "1",
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+        "PYTORCH_TUNABLEOP_ENABLED": "1",
+        "PYTORCH_TUNABLEOP_TUNING": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":0:0",
+    }
+    assert lifeline.clean_environment(wanted) == lifeline.clean_environment({})
+    assert lifeline.clean_environment({"NVIDIA_TF32_OVERRIDE": "0"})["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
 def test_the_last_words(tmp_path: Path) -> None:
     path = tmp_path / "stderr.txt"
     assert lifeline.tail(path) == ""

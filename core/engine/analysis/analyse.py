@@ -18,8 +18,9 @@ from core.engine.checkpoint import WEIGHTS, seal, write_bytes
 from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
-from core.engine.failure import EngineError, out_of_memory
+from core.engine.failure import EngineError, foreseen
 from core.engine.liveness import ReportAlive, unwatched
+from core.engine.pacing import paced
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
@@ -52,9 +53,9 @@ def analyse(
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
     except (MemoryError, RuntimeError) as error:
-        if (exhausted := out_of_memory(error)) is None:
+        if (known := foreseen(error, torch.device(assignment.plan.device))) is None:
             raise
-        return Ended("failed", None, {}, exhausted.document(), {})
+        return Ended("failed", None, {}, known.document(), {})
 
 
 def _analyse(
@@ -65,6 +66,7 @@ def _analyse(
     clock: Callable[[], float],
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
+    report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
     desk = Desk(assignment, observer, environment, report_alive, clock)

@@ -12,6 +12,7 @@ from core.engine.analysis.stacked import Moments, Stack, stack
 from core.engine.analysis.subject import Subject, measured
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.recipe.analyses import Split
@@ -44,7 +45,7 @@ class Judge:
         """(K, P) -> float64 (K, splits, metrics): example-weighted means, whatever the sizes of chunks."""
         if self.stack is None:
             return one_by_one(self, weights)
-        with torch.no_grad():
+        with torch.no_grad(), passing_examples():
             groups = torch.split(weights, self._weights_at_once(self.stack))
             return torch.cat([self._together(self.stack, group) for group in groups])
 

@@ -15,7 +15,7 @@ import torch
 
 from core.engine import build
 from core.engine.analysis import analyse
-from core.engine.failure import EngineError
+from core.engine.failure import device_failed
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
 from tests.gpu.check.played import CONTEXT, MIB
@@ -48,7 +48,7 @@ def install() -> None:
 def open_played(target: Target, plainly: Callable[[ExecutionPlan], torch.device], plan: ExecutionPlan) -> torch.device:
     """As the engine opens a real one: it may be hidden, and a context needs memory."""
     if not target.played.visible():
-        raise EngineError("engine_error", "the plan asks for CUDA, but this machine shows no device", "played")
+        raise device_failed(RuntimeError("No CUDA GPUs are available"))
     target.played.take(CONTEXT)
     return plainly(plan)
 
@@ -56,19 +56,29 @@ def open_played(target: Target, plainly: Callable[[ExecutionPlan], torch.device]
 def arm(target: Target, assignment: Assignment) -> None:
     """Make this process's one job meet its fault."""
     fault = assignment.job.partition("@")[2]
-    if fault == "oom-build" and target.dry:
-        build.build_stepper = partial(_raise, "CUDA out of memory. Tried to allocate 260.00 GiB.")
+    if fault.startswith("oom-") and not target.dry:
+        return  # a real device has not enough for it
+    if fault == "oom-build":
+        build.build_stepper = no_memory
+    elif fault == "oom-forward":
+        build.build_gradient = partial(_without_memory, build.build_gradient)
     elif fault in FAULTS or target.flaw == "bits":
-        build.build_gradient = partial(_interrupted, build.build_gradient, FAULTS.get(fault, blur), target, assignment)
+        build.build_gradient = partial(_interrupted, build.build_gradient, FAULTS.get(fault), target, assignment)
 
 
-def _raise(text: str, *_arguments: object, **_options: object) -> None:
-    raise RuntimeError(text)
+def no_memory(*_arguments: object, **_options: object) -> Any:
+    """In the words of torch's allocator."""
+    raise RuntimeError("CUDA out of memory. Tried to allocate 512.00 GiB. GPU 0 has a total capacity of 1.00 GiB.")
+
+
+def _without_memory(plainly: Callable[..., Any], network: Any, _loss: Any, *rest: Any, **more: Any) -> Any:
+    """The engine's gradient, in whose passes memory runs out."""
+    return plainly(network, no_memory, *rest, **more)
 
 
 def _interrupted(
     plainly: Callable[..., Any],
-    fault: Fault,
+    fault: Fault | None,
     target: Target,
     assignment: Assignment,
     network: Any,
@@ -80,27 +90,20 @@ def _interrupted(
 
     def counted(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls[0] += 1
-        if calls[0] == AT:
-            if target.flaw == "bits":
-                blur(target, assignment, network.weights)
-            else:
-                fault(target, assignment, inputs.device)
+        if calls[0] == AT and target.flaw == "bits":
+            blur(network.weights)
+        if calls[0] == AT and fault:
+            fault(target, assignment, inputs.device)
         loss: torch.Tensor = gradient(inputs, targets)
         return loss
 
     return counted
 
 
-def blur(_target: Target, _assignment: Assignment, weights: Any) -> None:
+def blur(weights: Any) -> None:
     """A device that computes something else each time."""
     with torch.no_grad():
         weights += 1e-3 * random.SystemRandom().random()
-
-
-def oom_forward(target: Target, _assignment: Assignment, _device: torch.device) -> None:
-    """A real device has met its own by then."""
-    if target.dry:
-        _raise("CUDA out of memory. Tried to allocate 512.00 GiB. GPU 0 has a total capacity of 1.00 GiB.")
 
 
 def illegal_access(target: Target, _assignment: Assignment, device: torch.device) -> None:
@@ -143,7 +146,6 @@ def mark(assignment: Assignment) -> None:
 
 
 FAULTS: Final[dict[str, Fault]] = {
-    "oom-forward": oom_forward,
     "illegal-access": illegal_access,
     "device-assert": device_assert,
     "long-kernel": long_kernel,

@@ -16,32 +16,27 @@ from tests.gpu.check.target import Target
 SECONDS = 60.0
 FREE_SECONDS = 30.0  # until the driver has cleaned up, at most
 SLACK = 64 * MIB  # of memory that comes and goes with nobody's doing
-SIGNS = {"illegal-access": ("illegal memory access", "misaligned address"), "device-assert": ("device-side assert",)}
+TOLD = {
+    "illegal-access": ("device_failed", "illegal memory access"),
+    "device-assert": ("engine_error", "device-side assert"),  # a kernel's check: the job's own doing
+}
 
 
 def sticky(target: Target, report: Report) -> None:
     """Each error in a runner of its own; the zygote goes on."""
     with service(target) as found:
         zygote = found.launcher.pid
-        for fault, signs in SIGNS.items():
+        for fault, (code, sign) in TOLD.items():
             with report.finding(f"{fault}: it is told") as error:
-                outcome, told = _told(found, fault)
-                error.says(outcome != "succeeded" and any(sign in told.lower() for sign in signs), f"{outcome}: {told}")
+                _, ended = found.run("sticky", small(epochs=50), SECONDS, fault=fault)
+                document = ended["error"] or {}
+                fits = document.get("code") == code and sign in str(document.get("message"))
+                error.says(fits, f"{ended['outcome']}: {document}")
             with report.finding(f"{fault}: the runner is gone") as gone:
                 how = found.attempts[-1].process.wait(10.0)
                 gone.says(how is not None, str(how))
             works(found, report, f"behind {fault}")
         report.says("the zygote is the same one", found.launcher.pid == zygote, f"{zygote}, {found.launcher.pid}")
-
-
-def _told(found: Service, fault: str) -> tuple[str, str]:
-    """How the attempt ended, and its error; or what a runner printed that ended without a word."""
-    attempt = found.begin("sticky", small(epochs=50), fault=fault)
-    try:
-        ended = attempt.ended(SECONDS)
-    except TooLate as silence:
-        return "ended without a word", str(silence)
-    return ended["outcome"], str(ended["error"])
 
 
 def kills(target: Target, report: Report) -> None:

@@ -66,5 +66,4 @@ def _side_by_side(found: Service, report: Report) -> None:
         with report.finding(f"a runner that is given {name} sees no device") as blind:
             ended = attempt.ended(SECONDS)
             error = ended["error"] or {}
-            said = str(error.get("message"))
-            blind.says(ok=ended["outcome"] == "failed" and "device" in said.lower(), detail=str(error))
+            blind.says(ok=error.get("reason") == "no_device", detail=f"{ended['outcome']}: {error}")

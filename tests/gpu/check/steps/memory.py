@@ -20,10 +20,10 @@ def memory(target: Target, report: Report) -> None:
     with service(target) as found:
         with report.finding("too large in a forward pass") as forward:
             _, ended = found.run("forward", wide(target), SECONDS, fault="oom-forward")
-            told(forward, ended, "forward", foreign=False)
+            told(forward, ended, "forward")
         with report.finding("too large before the first step") as build:
             _, ended = found.run("build", crowded(target), SECONDS, fault="oom-build")
-            told(build, ended, "build", foreign=False)
+            told(build, ended, "build")
         works(found, report, "behind a lack of memory")
         with report.finding("the cost of an idle context") as context:
             cost = idle(found)
@@ -61,14 +61,10 @@ def heavy(target: Target) -> JobSpec:
     return job(model={"name": "mlp", "hidden": hidden}, data=data, optimizer=adam, epochs=None, steps=10)
 
 
-def told(finding: Finding, ended: Frame, where: str, *, foreign: bool) -> None:
-    """Whether the error says what it is; `where` and `foreign` count where they are told."""
+def told(finding: Finding, ended: Frame, where: str) -> None:
+    """Whether the error says what ran out, and where, and blames nobody else."""
     error: dict[str, Any] = ended["error"] or {}
-    fits = error.get("code") == CODE
-    if "where" in error:
-        fits = fits and error["where"] == where
-    if "foreign" in error:
-        fits = fits and bool(error["foreign"]) == foreign
+    fits = error.get("code") == CODE and error.get("where") == where and not error.get("foreign")
     finding.says(fits, f"{ended['outcome']}: {error}")
 
 
@@ -92,23 +88,25 @@ def scarce(found: Service, report: Report, context: float) -> None:
     """A hog leaves no room for a context, then about as much as a small job needs, then too little for a large one."""
     with report.finding("a hog leaves no room for a context") as none, hogged(found.target, int(context / 2)) as free:
         _, ended = found.run("no-context", small(), SECONDS)
-        judged(none, ended, free, may_succeed=False)
+        judged(found.target, none, ended, free, may_succeed=False)
     for offset in found.target.choose((-64, -40, -16, 8), (8,)):
         leave = int(context + offset * MIB)
         with report.finding(f"a hog leaves {offset:+} MiB of what a small job holds") as some:
             with hogged(found.target, leave) as free:
                 _, ended = found.run("scarce", small(), SECONDS)
-            judged(some, ended, free, may_succeed=True)
+            judged(found.target, some, ended, free, may_succeed=True)
     leave = int(context + found.target.choose(1024, 256) * MIB)
     with report.finding("a hog leaves too little for a large job") as large, hogged(found.target, leave) as free:
         _, ended = found.run("heavy", heavy(found.target), SECONDS, fault="oom-forward")
-        judged(large, ended, free, may_succeed=False)
+        judged(found.target, large, ended, free, may_succeed=False)
 
 
-def judged(finding: Finding, ended: Frame, free: int, *, may_succeed: bool) -> None:
-    """No memory has to be told as such; where there may have been enough, a success is right, too."""
+def judged(target: Target, finding: Finding, ended: Frame, free: int, *, may_succeed: bool) -> None:
+    """The hog has to be blamed, which only a real device can tell; where there may have been enough, a success is
+    right, too.
+    """
     error: dict[str, Any] = ended["error"] or {}
-    lacked = error.get("code") == CODE and bool(error.get("foreign", True))
+    lacked = error.get("code") == CODE and bool(error.get("foreign", target.dry))
     enough = may_succeed and ended["outcome"] == "succeeded"
     finding.says(lacked or enough, f"{ended['outcome']}: {error}", free / MIB, "MiB free")
 

@@ -53,7 +53,7 @@ def _microseconds(target: Target, run: Train, spec: JobSpec, device: str) -> flo
     """Of a step: what the steps of a longer run take more than those of a shorter one."""
     _timed(run, spec, 1, device)  # what is only slow the first time
     once = _timed(run, spec, 2, device)
-    few = target.choose(max(2, min(200, int(ABOUT_SECONDS / once))), 2)
+    few: int = target.choose(max(2, min(200, int(ABOUT_SECONDS / once))), 2)
     short, long = _timed(run, spec, few, device), _timed(run, spec, 6 * few, device)
     return max(0.1, 1e6 * (long - short) / (5 * few))
 

@@ -66,7 +66,7 @@ class DivergedError(EngineError):
 
 
 def expected(error: BaseException, device: torch.device = HOST) -> EngineError | None:
-    """The failure that an error stands for: the machine's, memory that ran out, a device that failed; None: it is a bug.
+    """The failure that an error stands for: machine, memory or device; None: it is a bug.
 
     A device that failed is not asked anything any more: it would not answer.
     """

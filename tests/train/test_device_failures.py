@@ -1,12 +1,14 @@
 """A device that breaks is not the job's fault, and memory that runs out is told apart by where and by whom."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
-from core.engine import accelerator, build, determinism, loop
+from core.engine import accelerator, build, checkpoint, determinism, loop
 from core.engine.accelerator import MemoryFacts
 from core.engine.averaging import RunningMean
 from core.engine.ensemble import Ensemble
@@ -34,6 +36,18 @@ KEEPING = {
     "epochs": 1,
     "evaluate": {"every": "2st"},
 }
+
+
+@pytest.fixture(autouse=True)
+def files_are_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no device can break: the reader of the files would hide what it does not know."""
+    read = checkpoint.load_file
+
+    def read_on_the_host(path: Path) -> dict[str, torch.Tensor]:
+        with _disable_current_modes():
+            return read(path)
+
+    monkeypatch.setattr(checkpoint, "load_file", read_on_the_host)
 
 
 def error_of(ending: Ended) -> dict[str, Any]:

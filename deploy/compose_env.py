@@ -22,7 +22,8 @@ BASIN_PORT=8000
 BASIN_SLOTS=1
 WORKER_CPUS=2
 WORKER_MEMORY=4g
-WORKER_GPU_CPUS=4
+# 0: all cores.
+WORKER_GPU_CPUS=0
 WORKER_GPU_MEMORY=32g
 # The index that PyTorch comes from, for each kind of worker; empty: pip's own, with CUDA.
 TORCH_INDEX=

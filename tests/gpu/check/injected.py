@@ -56,14 +56,22 @@ def open_played(target: Target, plainly: Callable[[ExecutionPlan], torch.device]
 def arm(target: Target, assignment: Assignment) -> None:
     """Make this process's one job meet its fault."""
     fault = assignment.job.partition("@")[2]
-    if fault.startswith("oom-") and not target.dry:
-        return  # a real device has not enough for it
-    if fault == "oom-build":
+    if fault.startswith("oom-build") and target.dry:
         build.build_stepper = no_memory
-    elif fault == "oom-forward":
+    elif fault.startswith("oom-build"):
+        build.open_device = partial(open_limited, build.open_device, int(fault.rpartition("-")[2]) * MIB)
+    elif fault == "oom-forward" and target.dry:
         build.build_gradient = partial(_without_memory, build.build_gradient)
     elif fault in FAULTS or target.flaw == "bits":
         build.build_gradient = partial(_interrupted, build.build_gradient, FAULTS.get(fault), target, assignment)
+
+
+def open_limited(plainly: Callable[[ExecutionPlan], torch.device], size: int, plan: ExecutionPlan) -> torch.device:
+    """As the engine opens a device, of which torch's allocator then gives so many bytes and no more."""
+    device = plainly(plan)
+    _, total = torch.cuda.mem_get_info(device)
+    torch.cuda.set_per_process_memory_fraction(size / total, device)
+    return device
 
 
 def no_memory(*_arguments: object, **_options: object) -> Any:

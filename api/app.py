@@ -17,6 +17,7 @@ from api.edge import Edge
 from api.errors import on_error
 from api.keyring import Keyring
 from api.live import Live
+from api.probes import WriteProbe
 from api.routes import routers
 from api.sse import encode
 from api.telemetry import Telemetry
@@ -26,6 +27,8 @@ from core.jobs.store_identity import open_identified_store
 from core.queue import Hints
 from core.settings import Settings
 
+SILENCE_SECONDS = 20.0  # for our own threads; PostgreSQL itself ends every statement after 15
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Nothing is opened before it starts."""
@@ -33,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Basin",
         version=metadata.version("basin-server"),
         lifespan=_lifespan,
-        openapi_url=None,  # api/routes/docs.py, behind the same door as everything else
+        openapi_url=None,  # api/routes/docs.py
         redirect_slashes=False,  # a redirect would be built from the Host header
         separate_input_output_schemas=False,
     )
@@ -41,7 +44,12 @@ def create_app(settings: Settings) -> FastAPI:
     for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
         app.add_exception_handler(error, on_error)
     app.state.telemetry = Telemetry(app)
-    app.add_middleware(Edge, guard=partial(guard, state=app.state), observe=app.state.telemetry.observe)
+    app.add_middleware(
+        Edge,
+        guard=partial(guard, state=app.state),
+        observe=app.state.telemetry.observe,
+        database_seconds=settings.database_seconds,
+    )
     for router in routers():
         app.include_router(router)
     return app
@@ -59,7 +67,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     """Everything that lives as long as the process; `parts` closes it in the opposite order."""
-    db = open_database(settings.resolved_database_url())
+    db = open_database(settings.resolved_database_url(), longest_wait=SILENCE_SECONDS)
     parts.callback(db.close)
     store = open_identified_store(settings, db)
     hints = Hints(settings)
@@ -69,4 +77,4 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler.start()
     parts.callback(reconciler.stop)
     live = Live(db, encode, settings.max_streams)
-    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live)
+    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live, WriteProbe(db))

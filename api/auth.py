@@ -1,5 +1,5 @@
-"""Who asks, and what they may do. Every route is denied unless its router depends on `authorize`; only the health
-routes do without.
+"""Who asks, and what they may do. Every route is denied unless its router depends on `authorize`; only health and
+the description of the API do without.
 
 As long as there is no key, the service answers on loopback only, and there it must expect a browser to be tricked: a
 page from anywhere may point its own name at 127.0.0.1 (DNS rebinding) and post forms across sites. Hence the rules for

@@ -11,6 +11,7 @@ from api.documents import MalformedError
 from api.errors import HttpError
 from api.keyring import Keyring
 from api.live import Live
+from api.probes import WriteProbe
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
@@ -33,6 +34,7 @@ class Service:
     reconciler: Reconciler
     keyring: Keyring
     live: Live
+    writes: WriteProbe
 
 
 async def _service(request: Request) -> Service:

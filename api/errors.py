@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from api.documents import MalformedError, render
-from core.db.session import is_transient
-from core.errors import BasinError, FieldProblem, Kind, Unavailable
+from core.db.session import is_full, is_transient
+from core.errors import BasinError, DatabaseFull, FieldProblem, Kind, Unavailable
 from core.redact import redact
 
 STATUS: Mapping[Kind, int] = {
@@ -96,7 +96,10 @@ def problem(  # noqa: PLR0913 - the members of RFC 9457
 
 def respond(request_id: str, error: Exception) -> Response:
     """The answer to any exception at all. What nobody foresaw is logged here and told to nobody."""
-    if not isinstance(error, BasinError) and is_transient(error):
+    if is_full(error):
+        _log.warning("the disk of the database is full", extra={"request_id": request_id})
+        error = DatabaseFull()
+    elif not isinstance(error, BasinError) and is_transient(error):
         _log.warning("database away: %s", type(error).__name__, extra={"request_id": request_id})
         error = Unavailable()
     match error:

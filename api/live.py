@@ -16,6 +16,7 @@ from typing import Final
 
 from anyio import CapacityLimiter
 
+from core.db.patience import waiting_for_something_else
 from core.db.session import Database, is_transient
 from core.errors import QuotaExceeded
 from core.jobs.feed import Ask, Look, look, versions
@@ -119,7 +120,11 @@ class Live:
     async def change(self, owner: str, job_id: str, version: int, seconds: float) -> bool:
         """Wait until the job has another version, at most that long; False when no place was free to wait in."""
         try:
-            with self.place(owner), self.asking((job_id, version), version) as pending:
+            with (
+                self.place(owner),
+                self.asking((job_id, version), version) as pending,
+                waiting_for_something_else(),
+            ):
                 await pending.within(seconds)
         except QuotaExceeded:
             return False

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Header, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
@@ -17,6 +17,7 @@ from api.ranges import unchanged
 from core.errors import Unauthenticated
 from core.jobs.places import no_slot
 from core.jobs.queries import JobView, get_job, is_over, job_version
+from core.jobs.state import Fits
 from core.jobs.waiting import Outlook, outlook
 
 
@@ -57,6 +58,16 @@ def _one(look: Look, answer: Callable[[Service, JobView, int], Json]) -> Respons
 
 def etag(version: int) -> str:
     return f'W/"{version}"'
+
+
+async def _condition(
+    if_match: Annotated[str | None, Header(description="only what has this ETag still; 412 otherwise")] = None,
+) -> Fits | None:
+    return None if if_match is None else lambda version: unchanged(if_match, etag(version))
+
+
+IfMatch = Annotated[Fits | None, Depends(_condition)]
+"""Whatever changes something takes it, and says 412 in its `responses`."""
 
 
 def outlook_of(service: Service, views: Sequence[JobView]) -> Outlook | None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.auth import CHANGES_NOTHING
 from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, RetryRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
@@ -15,7 +16,9 @@ from core.recipe.spec import JobSpec
 
 BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, AnalysisRequest)
 REF = "#/components/schemas/{model}"
-ALWAYS = (401, 403, 429, 503)  # no key; a scope that is missing, a foreign Host; a limit; a database that is away
+# No key; a scope that is missing, a foreign Host; headers that are slow; a limit; headers without end; a database that
+# is away.
+ALWAYS = (401, 403, 408, 429, 431, 503)
 KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}
 OPEN = ("/healthz", "/readyz")
 
@@ -55,6 +58,7 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
     document["components"]["schemas"] |= bodies["$defs"]
     _drop_foreign_errors(document)
     _ask_for_keys(document)
+    _may_find_no_room(document)
     return document
 
 
@@ -65,6 +69,14 @@ def _ask_for_keys(document: dict[str, Any]) -> None:
     for path in OPEN:
         for operation in document["paths"][path].values():
             operation["security"] = []
+
+
+def _may_find_no_room(document: dict[str, Any]) -> None:
+    """Whatever writes finds the disk of the database full one day."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if method != "get" and path not in CHANGES_NOTHING:
+                operation["responses"].setdefault("507", problems(507)[507])
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:

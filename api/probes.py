@@ -1,10 +1,53 @@
-"""Is the broker there? One PING over a fresh connection, so that nothing of Celery is needed to ask."""
+"""Is the broker there? One PING over a fresh connection, so that nothing of Celery is needed to ask. Does the database
+take writes? One write, however many ask.
+"""
 
+import math
 import socket
 import ssl
+import threading
+import time
 from urllib.parse import unquote, urlsplit
 
+from core.db.session import Database, is_full, is_read_only
+from core.jobs.pulse import try_a_write
+
 PATIENCE_SECONDS = 0.5
+FRESH_SECONDS = 3.0  # anybody may ask for readiness, as often as they like
+TURN_SECONDS = 5.0
+
+
+class WriteProbe:
+    """Whether the database takes writes, found out by one."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._turn = threading.Lock()
+        self._asked_at = -math.inf
+        self._problem: str | None = None
+
+    def problem(self) -> str | None:
+        """Why it takes none, as of the last few seconds; None: it does."""
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            return "a write has taken too long"
+        try:
+            if time.monotonic() - self._asked_at > FRESH_SECONDS:
+                self._problem = self._ask()
+                self._asked_at = time.monotonic()
+            return self._problem
+        finally:
+            self._turn.release()
+
+    def _ask(self) -> str | None:
+        try:
+            try_a_write(self._db)
+        except Exception as error:
+            if is_full(error):
+                return "the disk of the database is full"
+            if is_read_only(error):
+                return "the database is read only"
+            raise
+        return None
 
 
 def broker_answers(url: str) -> bool:

@@ -1,15 +1,21 @@
 """The process around the app: a socket, logging, signals."""
 
+import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 
 import uvicorn
 
 from api.app import create_app
 from api.auth import is_loopback, require_key
+from api.protocol import RequestProtocol
+from api.unfinished import UnfinishedRequests
 from core.db.migrate import unfit
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
@@ -52,12 +58,14 @@ def serve(settings: Settings) -> None:
     app = create_app(settings)
     open_store(settings)
     _require_schema_and_key(settings)
+    _raise_descriptor_limit()
     with _bound(settings.host, settings.port) as listener:
         configure(settings.log_level, settings.log_format)
         host, port = listener.getsockname()[:2]
         logging.getLogger("basin.api").info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
         config = uvicorn.Config(
             app,
+            http=_protocol(settings),
             log_config=None,
             log_level="warning",
             access_log=False,  # api/edge.py writes that line, with the request id
@@ -68,6 +76,20 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         Server(config).run(sockets=[listener])
+
+
+def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """What uvicorn calls for each connection; it asks for a class, and is content with anything to call."""
+    unfinished = UnfinishedRequests(settings.trusted_proxies or ())
+    made = partial(RequestProtocol, unfinished=unfinished, header_seconds=settings.header_seconds)
+    return cast("type[asyncio.Protocol]", made)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor, and the usual soft limit of 1,024 is there for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_schema_and_key(settings: Settings) -> None:

@@ -133,6 +133,13 @@ class StorageFull(BasinError):
     kind = "storage"
 
 
+class DatabaseFull(BasinError):
+    """The disk of the database is full, and nothing was stored. Reads go on; so do writes once there is room again."""
+
+    code = "database_full"
+    kind = "storage"
+
+
 class Unavailable(BasinError):
     """The service cannot answer at the moment; try again shortly."""
 

@@ -6,12 +6,14 @@ A secret may stand in a file that the variable NAME_FILE names, see core/secretf
 import hashlib
 import os
 import tempfile
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -93,7 +95,14 @@ class Settings(BaseSettings):
     max_losses: int = Field(default=3, ge=1)
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
+    unkillable_seconds: Seconds = 60.0  # after which a runner that SIGKILL does not end is given up
+    device_locks: Path = Path(tempfile.gettempdir()) / "basin-devices"  # shared by all workers of a host
+    device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
+    gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
     max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
+    header_seconds: Seconds = 30.0
+    database_seconds: Seconds = 14.0  # with what it takes to notice, nobody waits for more than 15
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
@@ -114,6 +123,12 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         # Parts of the service run with other working directories; they must all mean the same folder.
         return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _several(cls, given: object) -> object:
+        """An environment variable holds a list with commas, `basin.toml` one of its own."""
+        return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
     @field_validator("broker_url")
     @classmethod

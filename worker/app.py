@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ from core.queue import Hints, celery_settings
 from core.settings import Settings
 from worker import provision
 from worker.attempt import Shop, Slot
+from worker.devices.devices import Devices
+from worker.devices.prober import SlotProber
+from worker.devices.report import DeviceReport
 from worker.launcher import best_launcher
 from worker.report import Reporter
 from worker.runneruser import prepare_runner_user
@@ -42,16 +45,17 @@ def make_app(settings: Settings, shop: Shop, slots: Slots) -> Celery:
     return app
 
 
-def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
-    """Work until SIGTERM or SIGINT; the exit status.
+def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[DeviceReport] = ()) -> int:
+    """Work until SIGTERM or SIGINT; the exit status. `gpus` are those of the slots, as they were found.
 
     Raises:
         Misconfigured: the database does not have the schema of this release, or that of one too new for it.
     """
     with opened(settings) as shop:
-        offered = Slots(slots)
+        offered = Slots(slots, [report for report in gpus if not report.ok])
         app = make_app(settings, shop, offered)
         reporter = Reporter(shop, offered)
+        prober = SlotProber(offered, shop.devices, shop.stopping, settings.device_probe_seconds)
 
         asked: list[bool] = []
 
@@ -74,6 +78,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...]) -> int:
             without_heartbeat=True,
         )
         reporter.start()
+        prober.start()
         try:
             worker.start()
         finally:
@@ -89,7 +94,7 @@ def opened(settings: Settings) -> Iterator[Shop]:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     user = prepare_runner_user(settings)  # before there are threads
     with ExitStack() as stack:
-        launcher = best_launcher(user, settings.zygote_silence_seconds)
+        launcher = best_launcher(settings.zygote_silence_seconds, user)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
         db = open_database(settings.resolved_database_url(), trusting=True)
@@ -107,7 +112,8 @@ def opened(settings: Settings) -> Iterator[Shop]:
         warming = provision.warm_datasets(settings.datasets)
         if warming is not None:
             stack.callback(provision.end_warming, warming)
-        yield Shop(name, settings, db, store, launcher, scratch, threading.Event())
+        devices = Devices(free_share=settings.gpu_free_share)
+        yield Shop(name, settings, db, store, launcher, scratch, threading.Event(), devices)
 
 
 def _await_schema(db: Database) -> None:

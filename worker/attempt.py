@@ -1,8 +1,10 @@
 """The values that a supervisor works with: a slot, what a worker's supervisors share, and one attempt."""
 
+# ruff: noqa: N818 - the names say what happened
+
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.db.session import Database
 from core.jobs.claim import Claim
@@ -11,8 +13,10 @@ from core.recipe.plan import SlotKind
 from core.settings import Settings
 from core.store.base import Store
 from worker import provision
+from worker.devices.devices import Devices
+from worker.devices.report import DeviceReport
 from worker.heart import Heart
-from worker.launcher import Launcher
+from worker.launcher import Launcher, RunnerProcess
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,16 @@ class Shop:
     launcher: Launcher
     scratch: provision.Scratch
     stopping: threading.Event
+    devices: Devices = field(default_factory=Devices)
+
+
+class SlotFailed(Exception):
+    """A slot cannot be used now; whatever job it had is given back. `leftover` is a runner that cannot be killed."""
+
+    def __init__(self, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
+        super().__init__(report.sentence())
+        self.report = report
+        self.leftover = leftover
 
 
 @dataclass(frozen=True)

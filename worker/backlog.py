@@ -1,12 +1,17 @@
 """What the runner has said and the recorder has not yet written: a bounded queue that spills into a file."""
 
+import errno
+import os
 import struct
 import threading
 from collections import deque
 from contextlib import suppress
+from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
+
+from core.machine import is_machine_failure
 
 MEMORY_BYTES: Final = 16 << 20
 DISK_BYTES: Final = 2 << 30
@@ -20,7 +25,8 @@ class Backlog:
     the oldest, which are on their way into the store.
 
     While the database is away a training goes on and its points wait here. `full` tells the reader of the pipe to
-    stop reading, and the pipe then holds the runner back: nothing is dropped.
+    stop reading, and the pipe then holds the runner back: nothing is dropped. A payload that the disk does not take
+    waits in memory, behind the file, and it is full until the disk or the recorder has taken it.
     """
 
     def __init__(self, spill: Path, *, memory_bytes: int = MEMORY_BYTES, disk_bytes: int = DISK_BYTES) -> None:
@@ -29,7 +35,8 @@ class Backlog:
         self._held = 0
         self._beside: deque[int] = deque()
         self._spill = spill
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
+        self._late: deque[bytes] = deque()
         self._read_at = 0
         self._write_at = 0
         self._memory_bytes = memory_bytes
@@ -39,20 +46,23 @@ class Backlog:
     @property
     def full(self) -> bool:
         with self._changed:
+            if self._late and not self._spill_late():
+                return True
             return self._write_at + sum(self._beside) - sum(islice(self._beside, 1)) >= self._disk_bytes
 
     @property
     def ended(self) -> bool:
         """Closed, and everything has been taken."""
         with self._changed:
-            return self._closed and not self._memory and self._read_at == self._write_at
+            return self._closed and not self._memory and self._read_at == self._write_at and not self._late
 
     def put(self, payload: bytes, beside: int | None = None) -> None:
         """`beside` bytes of files wait together with this payload."""
         with self._changed:
             # What lies in the file is younger than what is in memory, so nothing may overtake it.
-            if self._read_at < self._write_at or self._held + len(payload) > self._memory_bytes:
-                self._write(payload)
+            if self._late or self._read_at < self._write_at or self._held + len(payload) > self._memory_bytes:
+                self._late.append(payload)
+                self._spill_late()
             else:
                 self._memory.append(payload)
                 self._held += len(payload)
@@ -74,7 +84,9 @@ class Backlog:
                 payload = self._memory.popleft()
                 self._held -= len(payload)
                 return payload
-            return self._read() if self._read_at < self._write_at else None
+            if self._read_at < self._write_at:
+                return self._read()
+            return self._late.popleft() if self._late else None
 
     def close(self) -> None:
         """Nothing more will be put."""
@@ -88,33 +100,53 @@ class Backlog:
             self._closed = True
             self._memory.clear()
             self._beside.clear()
+            self._late.clear()
             self._held = self._read_at = self._write_at = 0
             if self._file is not None:
-                with suppress(OSError):  # a full disk, and nobody wants these bytes any more
+                with suppress(OSError):  # nobody wants these bytes any more
                     self._file.close()
                 self._file = None
             self._changed.notify_all()
 
     def _settled(self) -> bool:
-        return bool(self._memory) or self._read_at < self._write_at or self._closed
+        return bool(self._memory or self._late) or self._read_at < self._write_at or self._closed
+
+    def _spill_late(self) -> bool:
+        """Move what the disk takes now into the file; whether that is everything."""
+        try:
+            while self._late:
+                self._write(self._late[0])
+                self._late.popleft()
+        except OSError as error:
+            if not is_machine_failure(error):
+                raise
+        return not self._late
 
     def _write(self, payload: bytes) -> None:
+        """All of it, or nothing that counts: the next one overwrites what a full disk took of this one."""
         if self._file is None:
-            self._file = self._spill.open("w+b")
-        self._file.seek(self._write_at)
-        self._file.write(_LENGTH.pack(len(payload)))
-        self._file.write(payload)
-        self._write_at = self._file.tell()
+            self._file = self._spill.open("w+b", buffering=0)
+        content, done = memoryview(_LENGTH.pack(len(payload)) + payload), 0
+        while done < len(content):
+            done += os.pwrite(self._file.fileno(), content[done:], self._write_at + done)
+        self._write_at += done
 
     def _read(self) -> bytes:
+        (length,) = _LENGTH.unpack(self._bytes(_LENGTH.size, self._read_at))
+        payload = self._bytes(length, self._read_at + _LENGTH.size)
+        self._read_at += _LENGTH.size + length
+        if self._read_at == self._write_at and self._file is not None:
+            self._read_at = self._write_at = 0
+            self._file.truncate(0)
+        return payload
+
+    def _bytes(self, count: int, at: int) -> bytes:
         if self._file is None:
             raise RuntimeError("there is something to read only when the file is open")
-        self._file.seek(self._read_at)
-        (length,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
-        payload = self._file.read(length)
-        self._read_at = self._file.tell()
-        if self._read_at == self._write_at:
-            self._read_at = self._write_at = 0
-            self._file.seek(0)
-            self._file.truncate()
-        return payload
+        found = bytearray()
+        while len(found) < count:
+            piece = os.pread(self._file.fileno(), count - len(found), at + len(found))
+            if not piece:
+                raise OSError(errno.EIO, "the spilled points were cut short")
+            found += piece
+        return bytes(found)

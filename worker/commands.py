@@ -25,7 +25,8 @@ def worker(
     from core.redact import hide
     from core.settings import Settings
     from worker.app import run_worker
-    from worker.slots import plan_slots, visible_gpus
+    from worker.devices.devices import opened_devices
+    from worker.slots import plan_slots
 
     restrict_umask()
     try:
@@ -33,7 +34,8 @@ def worker(
         hide(settings)
         configure(settings.log_level, settings.log_format)
         wanted = [name.strip() for name in queues.split(",") if name.strip()]
-        code = run_worker(settings, plan_slots(slots, wanted, visible_gpus()))
+        with opened_devices(settings, wanted="gpu" in wanted) as gpus:
+            code = run_worker(settings, plan_slots(slots, wanted, gpus), gpus)
     except ValidationError as error:
         first = error.errors()[0]
         _give_up("worker", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")

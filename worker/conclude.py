@@ -37,6 +37,8 @@ def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Seque
         case GiveBack():
             if decision.lost or decision.failed or decision.plan:
                 persist(lambda: _note_death(attempt, decision, seen))
+            if decision.rest:
+                log.error("job %s: %s\n%s", fence.job_id, decision.cause, seen.stderr)
             return_job(shop, attempt.heart, decision)
         case _:
             log.warning("job %s attempt %d is let go: %s", fence.job_id, fence.attempt, seen.cut)
@@ -45,7 +47,8 @@ def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Seque
 def return_job(shop: Shop, heart: Heart, back: GiveBack) -> None:
     """Give the job back."""
     fence, limit = heart.fence, shop.settings.max_losses
-    status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **vars(back)))
+    facts = {name: value for name, value in vars(back).items() if name != "rest"}
+    status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **facts))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES: Final = 64 << 10
 FIRST_BACKOFF: Final = 0.2  # seconds before a zygote that died is started again; doubles up to the last one
 LAST_BACKOFF: Final = 30.0
+ORPHAN_TICK: Final = 0.05
 PING_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 10.0  # a zygote that leaves pings unanswered for so long is replaced
 
@@ -175,7 +176,7 @@ class ZygoteLauncher:
     """
 
     def __init__(
-        self, user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS, *, pidfds: bool = True
+        self, silence_seconds: float = SILENCE_SECONDS, *, user: RunnerUser | None = None, pidfds: bool = True
     ) -> None:
         """`user` is whom the zygote and its runners run as, if not as we do."""
         self._user = user
@@ -328,7 +329,21 @@ class ZygoteLauncher:
             self._runners.clear()
         for runner in orphans:
             runner.kill()
-            runner.ended(Exit(signal=signal.SIGKILL, zygote_killed=hung))
+        how = Exit(signal=signal.SIGKILL, zygote_killed=hung)
+        threading.Thread(target=_end_when_gone, args=(orphans, how), name="orphans", daemon=True).start()
+
+
+def _end_when_gone(runners: list[RunnerProcess], how: Exit) -> None:
+    """Runners that nobody reports any more: each has ended when its process is gone, and its memory with it."""
+    while runners:
+        left = []
+        for runner in runners:
+            if runner.pid is None or lifeline.is_gone(runner.pid):
+                runner.ended(how)
+            else:
+                left.append(runner)
+        runners = left
+        time.sleep(ORPHAN_TICK)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
@@ -340,6 +355,6 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     return (json.loads(data) if data else None), fds
 
 
-def best_launcher(user: RunnerUser | None = None, silence_seconds: float = SILENCE_SECONDS) -> Launcher:
+def best_launcher(silence_seconds: float = SILENCE_SECONDS, user: RunnerUser | None = None) -> Launcher:
     """Fork where a process that has loaded torch survives it: Linux."""
-    return ZygoteLauncher(user, silence_seconds) if sys.platform == "linux" else ExecLauncher()
+    return ZygoteLauncher(silence_seconds, user=user) if sys.platform == "linux" else ExecLauncher()

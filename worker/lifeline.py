@@ -1,14 +1,17 @@
 """The processes below a worker: what they may see, their groups, how they died, and what they printed."""
 
-import contextlib
+import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from core.process import without_secrets
+
+log = logging.getLogger(__name__)
 
 # Faster allocation for training (no change of results): glibc would give freed tensors back to the kernel at once
 # and fault every page in again at the next step. One OpenBLAS thread, because NumPy's would be alive at the fork.
@@ -51,9 +54,14 @@ class RunningClock:
 
 
 def kill_group(pid: int, signum: int) -> None:
-    """Send a signal to the process group that `pid` leads; nobody there is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    """Send a signal to the process group that `pid` leads; nobody there is no error, a group not ours a warning."""
+    try:
         os.killpg(pid, signum)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        if sys.platform == "linux":  # macOS answers so for a group of processes that have all ended
+            log.warning("the process group %d runs on: we may not send it signal %d", pid, signum)
 
 
 def reap_group(pid: int) -> int:
@@ -88,6 +96,15 @@ def has_exited(pid: int, parent: int) -> bool:
     return zombie_status(pid, parent) is not None
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has reaped yet has, too."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in {"Z", "X"}
+
+
 def tail(path: Path, limit: int = 4096) -> str:
     """The last bytes of a text file as text; empty when there is none."""
     try:
@@ -98,13 +115,3 @@ def tail(path: Path, limit: int = 4096) -> str:
     except OSError:
         return ""
     return text.replace("\x00", "\ufffd").strip()
-
-
-def oom_kills() -> int:
-    """How many processes of our control group the kernel has killed for memory so far; 0 where it does not say."""
-    try:
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
-        lines = Path(f"/sys/fs/cgroup{group}/memory.events").read_text().splitlines()
-        return int(dict(line.split() for line in lines).get("oom_kill", "0"))
-    except (OSError, ValueError):
-        return 0

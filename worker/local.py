@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from worker import runner
-from worker.slots import visible_gpus
+from worker.devices.devices import opened_devices
 
 LINE_SECONDS: Final = 1.0
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
@@ -41,6 +42,9 @@ class Printer:
                 name = f"{fields['kind']}-{fields['step']}" if fields["kind"] in MANY else fields["kind"]
                 shutil.copyfile(weights, self._out / f"{name}.safetensors")
                 shutil.rmtree(fields["folder"])
+            case "checkpoint_failed":
+                where = f"the {fields['kind']} checkpoint at step {fields['step']}"
+                typer.echo(f"warning: {where} could not be written: {fields['message']}")
             case "rollback":
                 typer.echo(f"warning: {fields['message']}")
             case "log":
@@ -99,13 +103,16 @@ def train_here(spec: JobSpec, out: Path) -> int:
     printer = Printer(out)
     for warning in spec.warnings():
         typer.echo(f"warning: {warning.pointer or '/'}: {warning.message}")
-    with tempfile.TemporaryDirectory(prefix="basin-run-") as scratch, printer.interruptible():
+    settings = Settings()
+    with (
+        opened_devices(settings, wanted=spec.resources.device != "cpu") as gpus,
+        tempfile.TemporaryDirectory(prefix="basin-run-") as scratch,
+        printer.interruptible(),
+    ):
+        gpu = next((report.token for report in gpus if report.ok), "")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything asks CUDA
         ended = runner.train_local(
-            spec,
-            printer,
-            datasets=Settings().datasets,
-            scratch=Path(scratch),
-            slot="gpu" if visible_gpus() else "cpu",
+            spec, printer, datasets=settings.datasets, scratch=Path(scratch), slot="gpu" if gpu else "cpu"
         )
     if ended.outcome == "failed":
         error = ended.error or {}

@@ -1,9 +1,11 @@
 """How an attempt ended -> what becomes of the job. One pure table.
 
-A *loss* (a process that was killed) says nothing about the job: it is queued again within the budget of losses without
-a checkpoint. Out of memory, it is tried again with half as many examples at once, as long as that changes nothing
-else. A *failure* (out of memory for good, an error in the engine) is the job's own: it is final unless `max_retries`
-allows another try. `diverged` and `bad_data` would fail again in the same way, bit by bit: no retry.
+A *loss* (a process that was killed, or that ended without a word) says nothing about the job: it is queued again within
+the budget of losses without a checkpoint. A *machine* that failed (its disk, its descriptors) costs the job nothing: it
+goes back, and the slot rests. So it is with a GPU that a probe finds broken, or whose memory others use. Out of memory,
+it is tried again with half as many examples at once, as long as that changes nothing else. A *failure* (out of memory
+for good, an error in the engine) is the job's own: it is final unless `max_retries` allows another try. `diverged` and
+`bad_data` would fail again in the same way, bit by bit: no retry.
 """
 
 import signal
@@ -13,6 +15,8 @@ from typing import Any, Final
 
 from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
+from worker.devices.report import DeviceReport
+from worker.exits import MACHINE_FAILED
 from worker.launcher import Exit
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
@@ -21,6 +25,9 @@ REMEDIES: Final = {
     "diverged": "Lower optimizer.lr, add a warm-up, or standardize the data.",
     "engine_error": "The message shows where it happened; please report it with the job's spec.",
 }
+
+KEPT: Final = "The last finite checkpoint is kept."
+NONE_KEPT: Final = "There is no checkpoint to go back to; checkpoints.every says how often one is written."
 
 
 class Asked(StrEnum):
@@ -41,6 +48,7 @@ class Cut(StrEnum):
     STALLED = "stalled"
     UNRECORDED = "unrecorded"
     UNSTARTED = "unstarted"
+    MACHINE = "machine"
 
 
 _CAUSES: Final = {
@@ -61,6 +69,9 @@ class Observed:
     stderr: str = ""
     out_of_memory: bool = False  # the kernel killed something of ours for memory
     retries_left: bool = False
+    has_checkpoint: bool = False  # from which somebody could go on
+    unkillable: bool = False  # it did not die of SIGKILL
+    device: DeviceReport | None = None  # the probe after an end that may be the device's fault
     smaller: ExecutionPlan | None = None  # the plan for less memory, if there is one
     progress: dict[str, Any] = field(default_factory=dict)
 
@@ -82,6 +93,7 @@ class GiveBack:
 
     `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
     `plan` is how it is computed from now on, where that is a remedy. `progress` is where it stands, if it said so last.
+    `rest`: this machine could not do its part, so its slot takes nothing for a while.
     """
 
     cause: str
@@ -89,6 +101,7 @@ class GiveBack:
     failed: bool = False
     plan: ExecutionPlan | None = None
     progress: dict[str, Any] | None = None
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,9 +116,29 @@ def decide(seen: Observed) -> Decision:
     """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
     if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
         return LetGo()
+    if seen.unkillable:
+        return GiveBack("its runner cannot be killed", lost=seen.asked is Asked.NOTHING)
+    if seen.device is not None and not seen.device.ok:  # whatever came of it is not the job's fault
+        return GiveBack(f"its GPU failed: {seen.device.detail}")
+    if seen.cut is Cut.MACHINE:
+        return machine_failed()
     if seen.cut in _CAUSES:
         return GiveBack(_CAUSES[seen.cut], lost=True)
     return _of_exit(seen) if seen.ended is None else _of_ended(seen, seen.ended)
+
+
+def machine_failed(how: str = "see its log") -> GiveBack:
+    """This machine could not do its part, which says nothing about the job."""
+    return GiveBack(f"the machine of its worker failed: {how}", rest=True)
+
+
+def suspects_device(seen: Observed) -> bool:
+    """Whether the end of an attempt may be its device's fault, so that the device has to show that it works."""
+    error = (seen.ended or {}).get("error") or {}
+    killed = (
+        seen.ended is None and seen.exit is not None and seen.exit.signal is not None and not seen.exit.zygote_killed
+    )
+    return error.get("code") == "device_failed" or bool(error.get("foreign")) or killed or seen.cut is Cut.STALLED
 
 
 def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
@@ -118,11 +151,25 @@ def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
         case "cancelled" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case "failed":
-            return _failed(seen, ended.get("error") or {}, ended["stop_reason"], results, progress)
+            error = ended.get("error") or {}
+            return _of_machine(error) or _failed(seen, error, ended["stop_reason"], results, progress)
         case "stopped" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
             return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked), progress=progress or None)
+
+
+def _of_machine(error: dict[str, Any]) -> GiveBack | None:
+    """What the runner blames on its machine or its device; None: nothing."""
+    message = error.get("message")
+    if error.get("code") == "machine_failed":
+        return machine_failed(str(message))
+    if error.get("code") == "device_failed":
+        # The device works, or works again: a job that breaks one after the other is stopped by its losses.
+        return GiveBack(f"its GPU failed: {message}", lost=True)
+    if error.get("foreign"):
+        return GiveBack(f"out of memory, which others use: {message}")
+    return None
 
 
 def _of_exit(seen: Observed) -> Decision:
@@ -143,9 +190,13 @@ def _of_death(seen: Observed) -> Decision:
     if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
         error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
         return _failed(seen, error, None, {}, seen.progress)
+    if how.code == MACHINE_FAILED:
+        return machine_failed()
     if how.signal is not None:
         return GiveBack(f"the runner was {how}", lost=True)
-    said = (seen.stderr.strip().splitlines() or ["It printed nothing."])[-1]  # all of it is in the worker's log
+    if not seen.stderr.strip():
+        return GiveBack(f"the runner ended without a word, {how}", lost=True)
+    said = seen.stderr.strip().splitlines()[-1]  # all of it is in the worker's log
     error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[:500]}"}
     return _failed(seen, error, None, {}, seen.progress)
 
@@ -158,17 +209,16 @@ def _failed(
     progress: dict[str, Any],
 ) -> Decision:
     code = error.get("code") or "engine_error"
-    if code == "out_of_memory" and seen.smaller is not None:
+    if code == "out_of_memory" and seen.smaller is not None and error.get("where") != "build":
         size = seen.smaller.micro_batch
         return GiveBack(
             f"out of memory: from now on at most {size} examples at once, batches as before", plan=seen.smaller
         )
     if code in RETRYABLE and seen.retries_left:
         return GiveBack(f"retry after {code}", failed=True)
-    whole = {
-        "code": code,
-        "message": error.get("message") or "The training failed.",
-        "remedy": error.get("remedy") or REMEDIES.get(code),
-    }
+    remedy = error.get("remedy") or REMEDIES.get(code)
+    if code == "diverged":
+        remedy = f"{remedy} {KEPT if seen.has_checkpoint else NONE_KEPT}"
+    whole = {"code": code, "message": error.get("message") or "The training failed.", "remedy": remedy}
     reason = "non_finite" if code == "diverged" else stop_reason
     return Finish(Status.FAILED, reason, whole, results, progress)

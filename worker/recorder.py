@@ -1,5 +1,7 @@
 """Events of one attempt -> fenced metric chunks, checkpoint uploads, log lines. A thread between pipe and database."""
 
+# ruff: noqa: N818 - Lacking says what happened
+
 import logging
 import shutil
 import threading
@@ -14,6 +16,7 @@ from core.jobs.fence import Fenced
 from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk, record_points, roll_back
 from core.logs import carry
+from core.machine import is_machine_failure
 from core.recipe.assignment import Resume
 from core.recipe.averaging.ensemble import MEMBER
 from core.redact import redact
@@ -30,8 +33,13 @@ FLUSH_SECONDS: Final = 0.5
 MOST_LINES: Final = 2000  # of an attempt's log
 LONGEST_LINE: Final = 4096  # characters
 CANCEL_SECONDS: Final = 10.0  # what is not stored that long after a cancel is not waited for
+FULL_SECONDS: Final = 20.0  # a store that is full may have room again in a moment
 OVER_SECONDS: Final = 3.0  # nor what a store that hangs holds up when the attempt is over
 _JOIN_SECONDS: Final = 0.2
+
+
+class Lacking(OSError):
+    """Results without the weights that belong to them."""
 
 
 class Recorder:
@@ -41,20 +49,25 @@ class Recorder:
     next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
     """
 
-    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None) -> None:
+    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None, out: Path) -> None:
+        """`out` is the folder in which the runner leaves its checkpoints, each in one of its own."""
         self._heart = heart
         self._db = heart.db
         self._fence = heart.fence
         self._store = store
         self._backlog = backlog
         self._resumed = resumed
+        self._out = out
         self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=carry(self._run), name=f"recorder-{heart.fence.job_id}", daemon=True)
         self._away = False  # the store, as far as we know
+        self._full_since: float | None = None
         self.failure: str | None = None
+        self.machine_failed = False  # so this machine, not the job, is why something could not be recorded
+        self.has_checkpoint = resumed is not None  # one to go on from
         self.missing: set[str] = set()  # checkpoints that count and could not be stored, see _counts_as
 
     def start(self) -> None:
@@ -93,6 +106,7 @@ class Recorder:
         except Exception as error:
             log.exception("job %s: recording failed", self._fence.job_id)
             self.failure = redact(f"{type(error).__name__}: {error}")
+            self.machine_failed = is_machine_failure(error)
             self._backlog.discard()
 
     def _take(self, frame: dict[str, Any]) -> None:
@@ -104,6 +118,8 @@ class Recorder:
                     self._book.add(series, steps, values, times)
             case "checkpoint":
                 self._checkpoint(frame)
+            case "checkpoint_failed":
+                self._unwritten(frame)
             case "rollback":
                 self._roll_back(int(frame["step"]), str(frame["message"]))
             case "log":
@@ -147,7 +163,7 @@ class Recorder:
 
     def _checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
-        folder = Path(frame["folder"])
+        folder = _folder_in(self._out, frame)
         row = self._row(frame)
         try:
             self._check_results(row)
@@ -155,8 +171,9 @@ class Recorder:
         except (OSError, StoreTransient, Unwanted) as error:
             log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
             message = redact(f"the checkpoint at step {row.step} could not be stored: {error}")
-            body = {"code": "checkpoint_failed", "message": message, "step": row.step, "kind": row.kind}
-            self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
+            self._warn("checkpoint_failed", message, row.step, row.kind)
+            if not isinstance(error, Lacking):
+                self.machine_failed = is_machine_failure(error)
             self.missing.add(_counts_as(row))
             if frame["resumable"]:
                 self._turn(row.step)
@@ -168,11 +185,25 @@ class Recorder:
             self._book.written()
             if resumable:
                 self._book.turn(row.step)
+                self.has_checkpoint = True
             self.missing.discard(_counts_as(row))
             if resumable:  # who goes on from here writes again every member that then still counts
                 self.missing = {each for each in self.missing if not each.startswith(MEMBER)}
         shutil.rmtree(folder, ignore_errors=True)
         self._backlog.settle()
+
+    def _unwritten(self, frame: dict[str, Any]) -> None:
+        """The runner's disk did not take it. Nothing is missing: what counts at the end is written again until then."""
+        step, kind = int(frame["step"]), str(frame["kind"])
+        self._warn(
+            "checkpoint_failed", f"the checkpoint at step {step} could not be written: {frame['message']}", step, kind
+        )
+        if frame["resumable"]:
+            self._turn(step)
+
+    def _warn(self, code: str, message: str, step: int, kind: str) -> None:
+        body = {"code": code, "message": message, "step": step, "kind": kind}
+        self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
 
     def _turn(self, step: int) -> None:
         """Begin a segment at a checkpoint that is not there: the run may still come back to its step."""
@@ -200,7 +231,7 @@ class Recorder:
         """Who resumes from a checkpoint with results writes no other weights again, so these must be stored before."""
         lacking = sorted(self.missing - {_counts_as(row)})
         if lacking and row.manifest.get("results") is not None:
-            raise OSError(f"its {' and '.join(lacking)} weights could not be stored")
+            raise Lacking(f"its {' and '.join(lacking)} weights could not be stored")
 
     def _upload(self, row: NewCheckpoint, folder: Path) -> None:
         patience = self._heart.settings.outage_seconds
@@ -213,16 +244,41 @@ class Recorder:
     def _put(self, row: NewCheckpoint, path: Path) -> Digest:
         """One try. The first that fails in passing is an event: until the store is back, all that follows waits."""
         try:
-            return self._store.put_file(path, f"{row.key}/{path.name}")
+            digest = self._store.put_file(path, f"{row.key}/{path.name}")
         except StoreTransient as error:
             if not self._away:
                 self._away = True
                 message = redact(f"the store is away; the checkpoint at step {row.step} is tried again: {error}")
-                body = {"code": "store_away", "message": message, "step": row.step, "kind": row.kind}
-                self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
+                self._warn("store_away", message, row.step, row.kind)
             raise
+        except OSError as error:
+            now = time.monotonic()
+            self._full_since = now if self._full_since is None else self._full_since
+            if not is_machine_failure(error) or now - self._full_since >= FULL_SECONDS:
+                raise
+            raise StoreTransient(f"the store does not take it: {error.strerror}") from error
+        self._full_since = None
+        return digest
 
 
 def _counts_as(row: NewCheckpoint) -> str:
     """Of most kinds the newest one counts, of an ensemble's members each."""
     return f"{row.kind} {row.step}" if row.kind == MEMBER else row.kind
+
+
+def _folder_in(out: Path, frame: dict[str, Any]) -> Path:
+    """The folder of a checkpoint: its files are uploaded, and then it is removed.
+
+    A runner that somebody else has taken over may not name us any other, least of all where we may do more than it.
+    One straight below `out`, whose own place a runner cannot change, is still there when we remove it; rmtree itself
+    follows no links.
+
+    Raises:
+        BadFrame: it is not one of this attempt's, or its files are not in it.
+    """
+    folder, names = Path(frame["folder"]), [str(file["name"]) for file in frame["files"].values()]
+    if folder.parent != out or folder.name == ".." or folder.is_symlink():
+        raise wire.BadFrame("a checkpoint is not in the folder of its attempt")
+    if any(Path(name).name != name for name in names):
+        raise wire.BadFrame("a file of a checkpoint is not in its folder")
+    return folder

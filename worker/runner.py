@@ -21,16 +21,29 @@ from typing import Any, Final, Literal
 
 from core.engine.analysis.analyse import Arrays, Draw, analyse
 from core.engine.environment import differences
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Observer, Points, Progress, RolledBack, Started
+from core.engine.events import (
+    CheckpointFailed,
+    CheckpointWritten,
+    Ended,
+    Event,
+    Log,
+    Observer,
+    Points,
+    Progress,
+    RolledBack,
+    Started,
+)
+from core.engine.failure import expected
 from core.engine.liveness import Piece, PieceTimer, ReportAlive, unwatched
 from core.engine.loop import train
 from core.engine.warm import warm
+from core.machine import is_machine_failure
 from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
-from worker import wire
+from worker import exits, memory, wire
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
@@ -40,6 +53,7 @@ _KINDS: Final[dict[type, str]] = {
     Progress: "progress",
     Points: "points",
     CheckpointWritten: "checkpoint",
+    CheckpointFailed: "checkpoint_failed",
     RolledBack: "rollback",
     Log: "log",
     Ended: "ended",
@@ -73,7 +87,9 @@ class PipeObserver:
     def _write(self, kind: str, fields: dict[str, Any], *, urgent: bool) -> None:
         try:
             self._writer.write(wire.pack(kind, self._job, fields), urgent=urgent)
-        except OSError:
+        except OSError as error:
+            if is_machine_failure(error):  # the kernel had no memory for it
+                os._exit(exits.MACHINE_FAILED)
             os._exit(ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
 
     def stop_request(self) -> StopMode | None:
@@ -116,14 +132,16 @@ def run(sock: socket.socket) -> int:
 
 
 def _ending(assignment: Assignment | AnalysisAssignment, observer: PipeObserver) -> Ended:
-    """How it ended. What the engine did not foresee is a failure, its traceback goes to the worker's log."""
+    """How it ended. What nobody foresaw is a failure, its traceback goes to the worker's log."""
     try:
         if isinstance(assignment, AnalysisAssignment):
             draw = _draughtsman(observer, assignment.spec.kind, observer.report_alive)
             return analyse(assignment, observer, draw, report_alive=observer.report_alive)
         return train(assignment, observer, report_alive=observer.report_alive)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
-        traceback.print_exc()
+        exits.last_words(error)
+        if (known := expected(error)) is not None:
+            return Ended("failed", None, {}, known.document(), {})
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
@@ -188,10 +206,13 @@ def main() -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
-    warm()
-    code = run(sock)
-    sys.stderr.flush()
-    os._exit(code)
+    memory.volunteer()
+    try:
+        warm()
+        code = run(sock)
+    except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
+        code = exits.last_words(error)
+    exits.end(code)
 
 
 if __name__ == "__main__":

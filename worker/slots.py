@@ -2,13 +2,10 @@
 
 import logging
 import math
-import os
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from celery import bootsteps
@@ -18,50 +15,51 @@ from core.errors import Misconfigured
 from core.jobs.claim import count_waiting
 from core.jobs.workers import Tally
 from core.recipe.plan import SlotKind
-from worker.attempt import Shop, Slot
+from worker.attempt import Shop, Slot, SlotFailed
+from worker.devices.report import DeviceReport
+from worker.launcher import RunnerProcess
 from worker.supervisor import serve_one
 
 log = logging.getLogger(__name__)
 
-_GPU_DEVICE: Final = re.compile(r"nvidia(\d+)")
 _JOIN_SECONDS: Final = 60.0
 
 
-def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
-    """What CUDA would call its devices, found without asking CUDA: that would spoil every process forked later."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in {"", "-1"}]
-    found = (_GPU_DEVICE.fullmatch(path.name) for path in devices.iterdir())
-    return [str(index) for index in range(sum(match is not None for match in found))]
-
-
-def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[str]) -> tuple[Slot, ...]:
-    """One slot for each GPU first, as far as the queues want GPUs; the others compute on the CPU.
+def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) -> tuple[Slot, ...]:
+    """One slot for each GPU that works first, as far as the queues want GPUs; the others compute on the CPU. GPUs that
+    do not work come last, beside the `count` slots: they are slots once they are well again, see Slots.
 
     Raises:
-        Misconfigured: the queues and this machine leave no slot.
+        Misconfigured: the queues and this machine leave no slot; the message says what is wrong with each GPU.
     """
     if count < 1 or not set(queues) or not set(queues) <= {"cpu", "gpu"}:
         raise Misconfigured("a worker needs at least one slot, and its queues are cpu, gpu or both")
-    devices = list(gpus)[:count] if "gpu" in queues else []
-    slots = [Slot(index, "gpu", device) for index, device in enumerate(devices)]
+    wanted = gpus if "gpu" in queues else ()
+    working = [report.token for report in wanted if report.ok][:count]
+    broken = [report for report in wanted if not report.ok]
+    slots = [Slot(index, "gpu", token) for index, token in enumerate(working)]
     if "cpu" in queues:
         slots += [Slot(index, "cpu", "") for index in range(len(slots), count)]
     if not slots:
-        raise Misconfigured("this machine shows no GPU; serve the cpu queue too, or see CUDA_VISIBLE_DEVICES")
-    return tuple(slots)
+        found = "; ".join(report.sentence() for report in broken) or "none is here, see CUDA_VISIBLE_DEVICES"
+        raise Misconfigured(f"there is no GPU to serve ({found}); serve the cpu queue too, or mend it")
+    later = enumerate(broken[: count - len(working)], len(slots))
+    return (*slots, *(Slot(index, "gpu", report.token) for index, report in later))
 
 
 class Slots:
-    """Which slots are free, and since when. Taking one never waits."""
+    """Which slots are free, and since when; which are out of service, and why. Taking one never waits."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, slots: Sequence[Slot], broken: Sequence[DeviceReport] = ()) -> None:
+        """The slots of `broken` GPUs begin out of service."""
+        reports = {report.token: report for report in broken}
         self._lock = threading.Lock()
-        self._free = {slot: time.monotonic() for slot in slots}
+        self._all = tuple(slots)
+        self._retired = {slot: reports[slot.devices] for slot in slots if slot.devices in reports}
+        self._leftovers: dict[Slot, RunnerProcess] = {}
+        self._free = {slot: time.monotonic() for slot in slots if slot not in self._retired}
         self._missed = False
         self._heard_at = -math.inf
-        self._kinds = Counter(slot.kind for slot in slots)
         self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
 
@@ -78,9 +76,38 @@ class Slots:
     def release(self, slot: Slot) -> bool:
         """Give a slot back; whether somebody came in vain since the last time that this was asked."""
         with self._lock:
+            if slot in self._retired:
+                return False
             self._free[slot] = time.monotonic()
             missed, self._missed = self._missed, False
             return missed
+
+    def retire(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
+        """Take a slot that somebody holds, or that is out already, out of service. `leftover` still lives in it."""
+        with self._lock:
+            self._retired[slot] = report
+            if leftover is not None:
+                self._leftovers[slot] = leftover
+
+    def restore(self, slot: Slot) -> None:
+        """Offer a slot again that was out of service."""
+        with self._lock:
+            if self._retired.pop(slot, None) is not None:
+                self._free[slot] = time.monotonic()
+
+    def is_empty(self, slot: Slot) -> bool:
+        """Whether nothing that could not be killed is left in a slot."""
+        with self._lock:
+            leftover = self._leftovers.get(slot)
+            if leftover is not None and leftover.wait(0.0) is None:
+                return False
+            self._leftovers.pop(slot, None)
+            return True
+
+    def retired(self) -> dict[Slot, DeviceReport]:
+        """The slots that are out of service, and why."""
+        with self._lock:
+            return dict(self._retired)
 
     def hear(self) -> None:
         """A hint has arrived: the broker is well."""
@@ -91,10 +118,11 @@ class Slots:
         return time.monotonic() - self._heard_at <= seconds
 
     def tally(self) -> dict[str, Tally]:
-        """How many slots there are of each kind, and how many are free."""
+        """How many slots of each kind are in service, and how many of them are free."""
         with self._lock:
             free = Counter(slot.kind for slot in self._free)
-        return {kind: Tally(count, free[kind]) for kind, count in self._kinds.items()}
+            working = Counter(slot.kind for slot in self._all if slot not in self._retired)
+        return {kind: Tally(working[kind], free[kind]) for kind in self.kinds}
 
     def idle(self, seconds: float) -> list[SlotKind]:
         """The kinds of the slots that have been free for that long, one entry for each slot."""
@@ -112,6 +140,9 @@ def serve(shop: Shop, slots: Slots, kinds: Sequence[SlotKind]) -> int:
             try:
                 while not shop.stopping.is_set() and serve_one(shop, slot):
                     served += 1
+            except SlotFailed as failure:
+                log.warning("slot %d is out of service: %s", slot.index, failure.report.sentence())
+                slots.retire(slot, failure.report, failure.leftover)
             finally:
                 again = slots.release(slot) and not shop.stopping.is_set()
     return served

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,18 +14,20 @@ from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
 from core.lifecycle import Desired, Status
 from core.logs import about
+from core.machine import is_machine_failure
 from core.recipe.assignment import AnalysisAssignment, Assignment
 from core.recipe.plan import resolve_plan, smaller
 from core.recipe.spec import JobSpec
 from core.store.base import StoreRefused, StoreTransient
-from worker import lifeline, provision, wire
+from worker import lifeline, memory, provision, wire
 from worker.assignment import build_assignment
-from worker.attempt import Attempt, Shop, Slot
+from worker.attempt import Attempt, Shop, Slot, SlotFailed
 from worker.backlog import Backlog
 from worker.conclude import conclude, return_job
+from worker.devices.report import DeviceReport
 from worker.heart import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, LaunchFailed, RunnerProcess
-from worker.outcome import Asked, Cut, Finish, GiveBack, Observed, decide
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
 from worker.recorder import Recorder
 from worker.watch import Watch
 
@@ -40,9 +43,13 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
 
     After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
+
+    Raises:
+        SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
     if not _ready(shop) or not _store_answers(shop):
         return False
+    _check_device(shop, slot)
     claimed_at = time.monotonic()
     taken = _claim(shop, slot)
     if taken is None:
@@ -60,6 +67,8 @@ def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> N
         healthy = _attempted(shop, slot, taken, heart)
     except (Fenced, Abandoned):
         log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
+    except SlotFailed:
+        raise
     except Exception:
         # The lease ends by itself, and the reconciler gives the job to somebody else.
         log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
@@ -84,7 +93,8 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
     """The attempt, to its end; False when this machine could not do its part and the job was given back."""
     try:
         with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
-            _serve(Attempt(shop, slot, taken, heart, folder))
+            decision = _serve(Attempt(shop, slot, taken, heart, folder))
+            return not (isinstance(decision, GiveBack) and decision.rest)
     except provision.DatasetTrouble:
         # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
         back = GiveBack("its dataset could not be written", lost=not shop.stopping.is_set())
@@ -92,11 +102,9 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
         # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
         log.warning("job %s attempt %d: the store is away: %s", taken.job_id, taken.attempt, error)
         back = GiveBack("the store of its checkpoint was away")
-    except OSError:
+    except OSError as error:
         log.exception("job %s attempt %d: this machine failed; see its disk", taken.job_id, taken.attempt)
-        back = GiveBack("the disk of its worker failed")
-    else:
-        return True
+        back = machine_failed(error.strerror or str(error))
     return_job(shop, heart, back)
     return False
 
@@ -108,6 +116,14 @@ def _ready(shop: Shop) -> bool:
         if shop.launcher.wait_ready(READY_TICK):
             return True
     return False
+
+
+def _check_device(shop: Shop, slot: Slot) -> None:
+    """A job is not claimed for a GPU whose memory somebody else has. Raises SlotFailed."""
+    if slot.kind == "gpu" and slot.devices:
+        report = shop.devices.await_room(slot.devices, shop.stopping)
+        if report is not None:
+            raise SlotFailed(report)
 
 
 def _store_answers(shop: Shop) -> bool:
@@ -138,28 +154,58 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
         return None
 
 
-def _serve(attempt: Attempt) -> None:
+def _serve(attempt: Attempt) -> Decision:
+    """The attempt, to its end, which is written; the decision about it."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
     attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
+    seen, chunks = Observed(), tuple[Chunk, ...]()
     try:
         assignment = build_assignment(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
     except provision.BadDataset as error:
         bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
-        conclude(attempt, Finish(Status.FAILED, None, bad, {}, {}), Observed(), ())
+        decision: Decision = Finish(Status.FAILED, None, bad, {}, {})
     except provision.NoWayOn as error:
         lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
-        conclude(attempt, Finish(Status.FAILED, None, lost, {}, {}), Observed(), ())
+        decision = Finish(Status.FAILED, None, lost, {}, {})
     except (provision.Interrupted, Unwanted):
-        seen = _unstarted(attempt)
-        conclude(attempt, decide(seen), seen, ())
-    except LaunchFailed:
+        decision = decide(_unstarted(attempt))
+    except LaunchFailed as error:
         log.exception("job %s: no runner", attempt.claim.job_id)
-        seen = Observed(cut=Cut.UNSTARTED)
-        conclude(attempt, decide(seen), seen, ())
+        decision = decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
     else:
         seen, chunks = _run(attempt, runner, assignment)
-        conclude(attempt, decide(seen), seen, chunks)
+        return _end(attempt, runner, seen, chunks)
+    conclude(attempt, decision, seen, chunks)
+    return decision
+
+
+def _end(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
+    """Conclude an attempt that had a runner, and say if its slot can take another one. Raises SlotFailed.
+
+    The device is probed before the conclusion, which depends on it, unless somebody waits for that.
+    """
+    slot = attempt.slot
+    suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
+    if suspect and seen.asked is Asked.NOTHING:
+        seen = replace(seen, device=attempt.shop.devices.check(slot.devices or ""))
+    decision = decide(seen)
+    conclude(attempt, decision, seen, chunks)
+    if seen.unkillable:
+        detail = f"the runner {runner.pid} does not die of SIGKILL"
+        raise SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
+    if suspect:
+        report = seen.device or attempt.shop.devices.check(slot.devices or "")
+        if not report.ok or (seen.ended or {}).get("outcome") == "failed":
+            raise SlotFailed(report if not report.ok else _failed_before(report, seen))
+    return decision
+
+
+def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
+    """A device that works again has failed all the same: its slot rests."""
+    error = (seen.ended or {}).get("error") or {}
+    reason = "memory_in_use" if error.get("foreign") else "failed"
+    return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
 
 
 def _unstarted(attempt: Attempt) -> Observed:
@@ -177,41 +223,45 @@ def _run(
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
-    recorder = Recorder(heart, shop.store, backlog, assignment.resume)
+    recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
     watch = Watch(runner, heart, backlog, recorder)
-    kills = lifeline.oom_kills()
+    kills = memory.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
             runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
         seen = watch.until_end()
     finally:
-        how = _bury(runner)
+        how = _bury(runner, shop.settings.unkillable_seconds)
         chunks = recorder.close()
     cut = _last_word(seen, heart, recorder)
     seen = replace(
         seen,
         exit=how,
+        unkillable=how is None,
         cut=cut,
         stderr=lifeline.tail(attempt.folder.stderr),
-        out_of_memory=lifeline.oom_kills() > kills,
+        out_of_memory=memory.oom_kills() > kills,
+        has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
         smaller=smaller(claimed.spec, claimed.plan) if isinstance(claimed.spec, JobSpec) else None,
     )
     return seen, chunks
 
 
-def _bury(runner: RunnerProcess) -> Exit:
-    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group."""
+def _bury(runner: RunnerProcess, patience: float) -> Exit | None:
+    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group.
+
+    None: it lives on after `patience` seconds, because a driver or a disk holds it in the kernel.
+    """
     runner.sock.close()
-    how = runner.wait(EXIT_SECONDS)
-    while how is None:
+    how = runner.wait(min(EXIT_SECONDS, patience))
+    deadline = time.monotonic() + patience
+    while how is None and time.monotonic() < deadline:
         runner.kill()
-        how = runner.wait(EXIT_SECONDS)
+        how = runner.wait(min(EXIT_SECONDS, patience))
         if how is None:
-            log.warning(
-                "the runner %s is not gone %.0f s after SIGKILL; its slot waits for it", runner.pid, EXIT_SECONDS
-            )
+            log.warning("the runner %s is not gone after SIGKILL; its slot waits for it", runner.pid)
     return how
 
 
@@ -222,4 +272,6 @@ def _last_word(seen: Observed, heart: Heart, recorder: Recorder) -> Cut:
     if heart.given_up:
         return Cut.OUT_OF_TOUCH
     unstored = seen.ended is not None and seen.ended["outcome"] == "succeeded" and bool(recorder.missing)
-    return Cut.UNRECORDED if recorder.failure is not None or unstored else seen.cut
+    if recorder.failure is not None or unstored:
+        return Cut.MACHINE if recorder.machine_failed else Cut.UNRECORDED
+    return seen.cut

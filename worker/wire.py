@@ -5,7 +5,8 @@ job, so that one runner may some day train several. Numbers that JSON does not k
 (``NaN``, ``Infinity``): both ends are ours.
 
     supervisor -> runner   assignment {assignment}     stop {mode}
-    runner -> supervisor   started progress points checkpoint rollback log ended, with the fields of the engine's events
+    runner -> supervisor   started progress points checkpoint checkpoint_failed rollback log ended, with the fields of
+                           the engine's events
                            alive {piece, usual}: a piece of work begins, which usually takes so many seconds
 """
 

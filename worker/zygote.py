@@ -17,20 +17,18 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from core.process import die_with_parent, set_name
-from worker import lifeline
+from worker import exits, lifeline, memory
 
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
 BORN_TICK: Final = 1.0
 READY_NAME: Final = "basin-zygote"  # in /proc/<pid>/comm as soon as it can fork: health checks look for it
 RUNNER_NAME: Final = "basin-runner"
-_CRASHED: Final = 70
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
 
@@ -77,18 +75,26 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
 
     def _obey(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
+        except ConnectionResetError:  # the end, too: the other side was closed before it had read all that we said
+            return False
         if not data:
             return False
         order = json.loads(data)
         if "ping" in order:
             self._say({"pong": True})
             return True
-        born, bearing = os.pipe()
-        pid = os.fork()
+        ends: tuple[int, ...] = ()
+        try:
+            (pipe,) = fds  # the kernel drops it where we may open no more
+            ends = born, bearing = os.pipe()
+            pid = os.fork()
+        except (OSError, ValueError) as error:  # other runners live on
+            return self._refuse(order, (*fds, *ends), error)
         if pid == 0:
-            self._become_runner(order, fds[0], born, bearing)
-        os.close(fds[0])
+            self._become_runner(order, pipe, born, bearing)
+        os.close(pipe)
         os.close(bearing)
         self._births[born] = Birth(order["runner"], pid, self._clock.read() + BORN_SECONDS)
         return True
@@ -110,6 +116,15 @@ class Zygote:
             if now > birth.deadline:
                 os.kill(birth.pid, signal.SIGKILL)
 
+    def _refuse(self, order: dict[str, Any], fds: Sequence[int], error: Exception) -> bool:
+        """This machine has no room for another process: as if there had been one that said so."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"no runner could be forked: {error}\n")
+        for fd in fds:
+            os.close(fd)
+        self._say({"runner": order["runner"], "status": exits.MACHINE_FAILED << 8})
+        return True
+
     def _report_ended(self) -> None:
         """Report every runner that has ended; signals may have been merged, so look until nothing is left."""
         while self._runners or self._births:
@@ -127,7 +142,7 @@ class Zygote:
 
     def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
         """The child's whole life; it never returns into the zygote's loop."""
-        code = _CRASHED
+        code = exits.CRASHED
         try:
             set_name(RUNNER_NAME)
             signal.set_wakeup_fd(-1)
@@ -137,15 +152,15 @@ class Zygote:
             os.close(born)
             os.close(bearing)
             die_with_parent(self._pid)
+            memory.volunteer()
             self._control.close()
             self._wake.close()
             self._woken.close()
             code = run_as_runner(fd, order["stderr"], order["devices"])
-        except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happened
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
+            code = exits.last_words(error)
         finally:
-            sys.stderr.flush()
-            os._exit(code)
+            exits.end(code)
 
 
 def _open_pidfd(pid: int) -> list[int]:

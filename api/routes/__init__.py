@@ -42,7 +42,7 @@ NOUNS = (
     fleet.router,
 )
 
-OPEN = (health.router,)  # no Principal is asked for here, and nowhere else
+OPEN = (health.router, docs.router)  # no Principal is asked for here, and nowhere else
 
 
 def routers() -> tuple[APIRouter, ...]:
@@ -50,6 +50,6 @@ def routers() -> tuple[APIRouter, ...]:
     closed = APIRouter(dependencies=[Depends(authorize), Depends(json_only)], max_body_size=MAX_BODY)
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
-    closed.include_router(docs.router)
+    closed.include_router(docs.home)
     closed.include_router(telemetry.router)
     return (closed, *OPEN)

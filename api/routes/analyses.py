@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import AnalysisId, Body, Running, Service
 from api.documents import Json, parse, timestamp
-from api.looking import Look, eta, etag, looked, outlook_of, place
+from api.looking import IfMatch, Look, eta, etag, looked, outlook_of, place
 from api.openapi import problems, reads
 from api.paging import Page, Paging, page
 from api.ranges import unchanged
@@ -42,7 +42,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-an
 PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
 SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
-REFUSALS = problems(404, 409, 413, 415)
+REFUSALS = problems(404, 409, 412, 413, 415)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -193,18 +193,18 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     response_model=Analysis,
     responses=REFUSALS,
 )
-def cancel_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Stop it for good; what it has so far is kept, and marked as partial."""
-    cancel(service.db, caller.owner, analysis_id)
+    cancel(service.db, caller.owner, analysis_id, fits)
     return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
 
 
 @router.post(
     "/{analysis_id}/pause", operation_id="pause_analysis", status_code=202, response_model=Analysis, responses=REFUSALS
 )
-def pause_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it keep its tiles and free its slot."""
-    pause(service.db, caller.owner, analysis_id)
+    pause(service.db, caller.owner, analysis_id, fits)
     return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
 
 
@@ -215,9 +215,9 @@ def pause_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json
     response_model=Analysis,
     responses=REFUSALS,
 )
-def resume_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Json:
+def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it go on behind the tiles that it has."""
-    resume(service.db, caller.owner, analysis_id)
+    resume(service.db, caller.owner, analysis_id, fits)
     view = get_job(service.db, caller.owner, analysis_id)
     if view.status == "queued":
         service.hints.send(view.needs)
@@ -225,9 +225,9 @@ def resume_one(analysis_id: AnalysisId, caller: Caller, service: Running) -> Jso
 
 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
-def delete(analysis_id: AnalysisId, caller: Caller, service: Running) -> Response:
+def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
-    delete_job(service.db, caller.owner, analysis_id)
+    delete_job(service.db, caller.owner, analysis_id, fits)
     return Response(status_code=204)
 
 

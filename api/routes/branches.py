@@ -8,6 +8,7 @@ from api.auth import Caller
 from api.bodies import ForkRequest, RetryRequest, read_body
 from api.deps import JobId, MaybeBody, Running
 from api.documents import Json, parse
+from api.looking import IfMatch
 from api.openapi import problems, reads
 from api.routes.jobs import Job, digest, entry_of, made
 from core.jobs.branch import fork, retry
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 EXAMPLE = {"at": None, "changes": {"schedule": {"name": "linear", "end_factor": 0.0}, "swa": True}}
 ANSWERS = {
     200: {"model": Job, "description": "The first job of this Idempotency-Key"},
-    **problems(400, 404, 408, 409, 413, 415, 422, 507),
+    **problems(400, 404, 408, 409, 412, 413, 415, 422, 507),
 }
 Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
 
@@ -31,8 +32,8 @@ Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
     responses=ANSWERS,
     openapi_extra=reads("RetryRequest", required=False, once_more={"again": True}),
 )
-def retry_job(
-    job_id: JobId, body: MaybeBody, caller: Caller, service: Running, idempotency_key: Promise = None
+def retry_job(  # noqa: PLR0913 - what a request may bring
+    *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
 ) -> Json:
     """A new job (`retried_from`) as this one that failed or was cancelled, from its last good checkpoint.
 
@@ -40,7 +41,8 @@ def retry_job(
     """
     wanted = read_body(body or b"{}", RetryRequest)
     promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
-    done = retry(service.db, job_id, entry_of(caller, service), again=wanted.again, idempotency=promise)
+    entry = entry_of(caller, service)
+    done = retry(service.db, job_id, entry, again=wanted.again, idempotency=promise, fits=fits)
     return made(service, caller.owner, done)
 
 
@@ -52,14 +54,16 @@ def retry_job(
     responses=ANSWERS,
     openapi_extra=reads("ForkRequest", required=False, another_ending=EXAMPLE),
 )
-def fork_job(job_id: JobId, body: MaybeBody, caller: Caller, service: Running, idempotency_key: Promise = None) -> Json:
+def fork_job(  # noqa: PLR0913 - as above
+    *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
+) -> Json:
     """A new job (`forked_from`) that shares this one's past up to a checkpoint, its metrics included, and goes on with
     some fields changed: another schedule or rate, SWA, more epochs, another order of the data.
     """
     wanted = read_body(body or b"{}", ForkRequest)
     promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
     entry = entry_of(caller, service)
-    done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise)
+    done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise, fits=fits)
     return made(service, caller.owner, done)
 
 

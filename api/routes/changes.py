@@ -1,17 +1,14 @@
 """What an owner changes about a job afterwards, and its deletion."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header
+from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.auth import Caller
 from api.bodies import JobChanges, read_body
 from api.deps import Body, JobId, Running
 from api.documents import Json
-from api.looking import etag
+from api.looking import IfMatch
 from api.openapi import problems, reads
-from api.ranges import unchanged
 from api.routes.jobs import Job, answer
 from core.jobs.changes import delete_job, edit_job
 from core.jobs.queries import get_job
@@ -28,9 +25,7 @@ EXAMPLE = {"name": "digits, second try", "priority": 10, "metadata": {"team": "v
     responses=problems(400, 404, 408, 409, 412, 413, 415, 422),
     openapi_extra=reads("JobChanges", everything=EXAMPLE),
 )
-def edit(
-    job_id: JobId, body: Body, caller: Caller, service: Running, if_match: Annotated[str | None, Header()] = None
-) -> Json:
+def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Change name, priority or metadata, where given. With If-Match, only the job as you saw it (412 otherwise)."""
     changes = read_body(body, JobChanges)
     edit_job(
@@ -39,13 +34,13 @@ def edit(
         job_id,
         changes.model_dump(include=changes.model_fields_set),
         age_step=service.settings.age_step_seconds,
-        fits=lambda version: if_match is None or unchanged(if_match, etag(version)),
+        fits=fits,
     )
     return answer(service, get_job(service.db, caller.owner, job_id), 200)
 
 
-@router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 413, 415))
-def delete(job_id: JobId, caller: Caller, service: Running) -> Response:
+@router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 412, 413, 415))
+def delete(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
-    delete_job(service.db, caller.owner, job_id)
+    delete_job(service.db, caller.owner, job_id, fits)
     return Response(status_code=204)

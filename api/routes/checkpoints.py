@@ -12,12 +12,13 @@ from pydantic import BaseModel
 from api.auth import Caller
 from api.deps import CheckpointId, JobId, Running, Service
 from api.documents import Json, timestamp
+from api.looking import IfMatch, etag
 from api.openapi import problems
 from api.paging import Page, page
 from api.ranges import Span, requested, unchanged
 from core.errors import NotFound
 from core.jobs.checkpoints import CheckpointRow, get_checkpoint, list_checkpoints
-from core.jobs.pins import pin, unpin
+from core.jobs.pins import pin, pin_version, unpin
 from core.store.base import Store, StoreMissing
 
 router = APIRouter(tags=["checkpoints"])
@@ -73,29 +74,29 @@ def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
 )
 def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
     """One checkpoint."""
-    return Json(_shown(get_checkpoint(service.db, caller.owner, checkpoint_id)))
+    return _answer(get_checkpoint(service.db, caller.owner, checkpoint_id))
 
 
 @router.post(
     "/checkpoints/{checkpoint_id}/pin",
     operation_id="pin_checkpoint",
     response_model=Checkpoint,
-    responses=problems(404, 409, 413, 415),
+    responses=problems(404, 409, 412, 413, 415),
 )
-def keep(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
+def keep(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Keep a checkpoint whatever `checkpoints.keep_last` and the like say. Twice is the same; 409 as it is removed."""
-    return Json(_shown(pin(service.db, caller.owner, checkpoint_id)))
+    return _answer(pin(service.db, caller.owner, checkpoint_id, fits))
 
 
 @router.delete(
     "/checkpoints/{checkpoint_id}/pin",
     operation_id="unpin_checkpoint",
     status_code=204,
-    responses=problems(404, 413, 415),
+    responses=problems(404, 412, 413, 415),
 )
-def let_go(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Response:
+def let_go(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Take the pin away, twice is the same: what would not have been kept without it is removed soon."""
-    unpin(service.db, caller.owner, checkpoint_id)
+    unpin(service.db, caller.owner, checkpoint_id, fits)
     return Response(status_code=204)
 
 
@@ -172,6 +173,10 @@ def _opened(store: Store, row: CheckpointRow, span: Span) -> Iterator[bytes]:
     except StoreMissing as error:
         raise NotFound("The content of this checkpoint is no longer in the store.") from error
     return itertools.chain((first,), blocks)
+
+
+def _answer(row: CheckpointRow) -> Json:
+    return Json(_shown(row), headers={"ETag": etag(pin_version(row))})
 
 
 def _shown(row: CheckpointRow) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Alive, and ready. The only routes that anybody may call."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,6 +17,8 @@ from core.jobs.pulse import reconciler_lag
 from core.jobs.store_identity import WrongStore
 
 router = APIRouter(tags=["health"])
+
+LOW_DISK = 64 * 1024 * 1024  # bytes
 
 _log = logging.getLogger("basin.api")
 
@@ -35,9 +38,10 @@ class Check(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`degraded`: everything that is required works, something else does not."""
+    """`degraded`: everything that is required works, something else does not; the list names what."""
 
     status: Literal["ready", "degraded", "unavailable"]
+    degraded: list[str]
     checks: dict[str, Check]
 
 
@@ -54,21 +58,26 @@ async def healthz() -> Json:
     responses={503: {"model": Readiness, "description": "Something that is required does not work"}},
 )
 def readyz(service: Running) -> Json:
-    """Whether requests can be served: database, schema and store must work."""
+    """Whether jobs can be taken: there must be a database that has the schema and takes writes.
+
+    It is asked for a write once in three seconds, however many want to know.
+    """
     database = _check(_database, service)
     # The others would each wait as long to find out the same.
     reachable = database["ok"]
     checks = {
         "database": database,
+        "writes": _check(_writes if reachable else _unknown, service),
         "migrations": _check(_migrations if reachable else _unknown, service),
-        "store": _check(_store, service),
+        "store": _check(_store, service, required=False),
         "broker": _check(_broker, service, required=False),
         "reconciler": _check(_reconciler if reachable else _unknown, service, required=False),
+        "disk": _check(_disk, service, required=False),
     }
-    broken = [check for check in checks.values() if not check["ok"]]
-    if any(check["required"] for check in broken):
-        return Json({"status": "unavailable", "checks": checks}, STATUS["unavailable"])
-    return Json({"status": "degraded" if broken else "ready", "checks": checks})
+    degraded = [name for name, check in checks.items() if not check["ok"] and not check["required"]]
+    if any(check["required"] and not check["ok"] for check in checks.values()):
+        return Json({"status": "unavailable", "degraded": degraded, "checks": checks}, STATUS["unavailable"])
+    return Json({"status": "degraded" if degraded else "ready", "degraded": degraded, "checks": checks})
 
 
 def _check(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:
@@ -88,6 +97,10 @@ def _unknown(_service: Service) -> str:
 def _database(service: Service) -> None:
     with service.db.read() as connection:
         connection.exec_driver_sql("SELECT 1")
+
+
+def _writes(service: Service) -> str | None:
+    return service.writes.problem()
 
 
 def _migrations(service: Service) -> str | None:
@@ -111,3 +124,10 @@ def _reconciler(service: Service) -> str | None:
     if lag is None:
         return "no round yet"
     return None if lag <= service.settings.gap_seconds else f"the last round was {lag:.0f} s ago"
+
+
+def _disk(service: Service) -> str | None:
+    """Of the home: the database or the objects may lie there, and do by default."""
+    home = service.settings.home
+    free = shutil.disk_usage(home).free if home.exists() else LOW_DISK
+    return None if free >= LOW_DISK else f"{free // 1024**2} MiB are left where BASIN_HOME lies"

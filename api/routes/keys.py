@@ -10,10 +10,11 @@ from api.auth import Caller
 from api.bodies import KeyRequest, Scope, read_body
 from api.deps import Body, KeyId, Running
 from api.documents import Json, timestamp
+from api.looking import IfMatch, etag
 from api.openapi import problems, reads
 from api.paging import page
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.keys import Key, create_key, get_key, list_keys, revoke_key
+from core.jobs.keys import Key, create_key, get_key, key_version, list_keys, revoke_key
 from core.settings import Limits
 
 router = APIRouter(prefix="/keys", tags=["keys"])
@@ -85,13 +86,14 @@ def get_keys(caller: Caller, service: Running) -> Json:
 @router.get("/{key_id}", operation_id="get_key", response_model=ApiKey, responses=problems(404))
 def get_one(key_id: KeyId, caller: Caller, service: Running) -> Json:
     """One key."""
-    return Json(_shown(get_key(service.db, caller.owner, key_id)))
+    key = get_key(service.db, caller.owner, key_id)
+    return Json(_shown(key), headers={"ETag": etag(key_version(key.revoked_at))})
 
 
-@router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problems(404, 413, 415))
-def revoke(key_id: KeyId, caller: Caller, service: Running) -> Response:
+@router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problems(404, 412, 413, 415))
+def revoke(key_id: KeyId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """End a key; it opens nothing any more after five seconds at most. Saying it twice is the same."""
-    revoke_key(service.db, caller.owner, key_id)
+    revoke_key(service.db, caller.owner, key_id, fits)
     service.keyring.forget(key_id)
     return Response(status_code=204)
 

@@ -1,5 +1,6 @@
 """Two ways into the database: `read` (one statement, one snapshot) and `write` (one short transaction)."""
 
+import math
 import sqlite3
 import threading
 import time
@@ -15,12 +16,12 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from core.db.patience import asking, seconds_left
 from core.db.pool import ShrinkingPool, TrustingPool
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
     "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000",
-    "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -39,6 +40,13 @@ _PASSING_SQLSTATES = ("08", "40", "53", "57", "25P03", "25006", "55P03")
 # SQLite's primary result codes: busy, locked, out of memory, read only, interrupted, I/O error, full, cannot open,
 # protocol (a race for the write-ahead log). Everything else is a mistake of ours.
 _PASSING_SQLITE = {5, 6, 7, 8, 9, 10, 13, 14, 15}
+
+
+# SQLite's full, and what it says where a full disk has no room for the index of the write-ahead log (SHMSIZE).
+_FULL_SQLITE = {13, 10 | 19 << 8}
+_FULL_SQLSTATE = "53100"
+_READ_ONLY_SQLITE = 8
+_READ_ONLY_SQLSTATE = "25006"
 
 
 class _Now(FunctionElement[float]):
@@ -79,13 +87,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for plain reads: every statement sees the newest commit, nothing is locked."""
-        with self._reader.connect() as connection:
+        with asking(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A connection for reads that belong together: all of them see the database of one moment."""
-        with self._reader.connect() as connection:
+        with asking(), self._reader.connect() as connection:
             if self.dialect == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # ends when the connection goes back to the pool
             else:
@@ -95,15 +103,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction: committed at the end of the block, rolled back when it raises. Do not nest."""
+        with asking(), self._taking_turns(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _taking_turns(self) -> Iterator[None]:
         if self._turn is None:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
             return
-        if not self._turn.acquire(timeout=_WRITER_TURN_SECONDS):
+        if not self._turn.acquire(timeout=max(0.0, min(_WRITER_TURN_SECONDS, seconds_left()))):
             raise Unavailable("the database has been busy with another write for too long")
         try:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
         finally:
             self._turn.release()
 
@@ -119,11 +130,12 @@ class Database:
             connection.close()
 
 
-def open_database(url: str, pool_size: int = 40, *, trusting: bool = False) -> Database:
+def open_database(url: str, pool_size: int = 40, *, trusting: bool = False, longest_wait: float = math.inf) -> Database:
     """Open a database by its SQLAlchemy URL; nothing is connected before the first use.
 
     `trusting`: a connection to PostgreSQL that was used a moment ago is used again unseen. That halves the round trips,
-    and is for who tries again whatever fails in passing.
+    and is for who tries again whatever fails in passing. A PostgreSQL that is silent for `longest_wait` seconds after a
+    statement has lost the connection.
     """
     try:
         parsed = make_url(url)
@@ -134,12 +146,14 @@ def open_database(url: str, pool_size: int = 40, *, trusting: bool = False) -> D
         case "sqlite":
             return _open_sqlite(parsed, pool_size)
         case "postgresql":
-            return _open_postgresql(parsed, pool_size, TrustingPool if trusting else ShrinkingPool)
+            return _open_postgresql(parsed, pool_size, TrustingPool if trusting else ShrinkingPool, longest_wait)
         case other:
             raise Misconfigured(f"database {other!r} is not supported; use sqlite:///file.db or postgresql://…")
 
 
-def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool]) -> Database:
+def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool], longest_wait: float) -> Database:
+    from core.db.bounded import connect
+
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args=_POSTGRESQL,
@@ -151,6 +165,7 @@ def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool]) -> Dat
         pool_timeout=5,
         pool_pre_ping=True,
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, args, named: connect(args, named, longest_wait))
     return Database(engine.execution_options(isolation_level="AUTOCOMMIT"), engine)
 
 
@@ -214,3 +229,21 @@ def is_transient(error: BaseException) -> bool:
         # psycopg could not connect, or lost the connection before the server could say why.
         return isinstance(error, exc.OperationalError | exc.InterfaceError)
     return str(sqlstate).startswith(_PASSING_SQLSTATES)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk of the database is full."""
+    sqlite_code, sqlstate = _codes(error)
+    return sqlite_code in _FULL_SQLITE or sqlstate == _FULL_SQLSTATE
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether it is a database that takes no writes: a standby, a file that is not ours to change."""
+    sqlite_code, sqlstate = _codes(error)
+    return (sqlite_code or 0) & 0xFF == _READ_ONLY_SQLITE or sqlstate == _READ_ONLY_SQLSTATE
+
+
+def _codes(error: BaseException) -> tuple[int | None, str | None]:
+    """The extended result code of SQLite, or the SQLSTATE of PostgreSQL."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    return getattr(cause, "sqlite_errorcode", None), getattr(cause, "sqlstate", None)

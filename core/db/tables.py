@@ -229,7 +229,7 @@ service_state = Table(
     metadata,
     Column(
         "name", Text, primary_key=True
-    ),  # what all processes share: "tick", "care", "sweep"; counts, see core/jobs/tally.py
+    ),  # what all processes share: "tick", "care", "sweep", "probe"; counts, see core/jobs/tally.py
     Column("at", Number, nullable=False),  # of a count: how many
     sqlite_strict=True,
 )

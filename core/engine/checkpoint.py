@@ -18,6 +18,7 @@ from torch import Tensor
 
 from core.engine.failure import EngineError
 from core.engine.liveness import Piece, ReportAlive, reported, unwatched
+from core.machine import is_machine_failure
 from core.recipe.assignment import Resume
 
 WEIGHTS, STATE, MANIFEST = "weights", "state", "manifest"
@@ -48,9 +49,21 @@ def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], report_alive: ReportAlive = unwatched) -> dict[str, Any]:
     """One safetensors file without metadata (whose keys safetensors would order at random)."""
+    return write_bytes(path, _serialised(tensors, report_alive), report_alive)
+
+
+def describe_tensor_files(tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = unwatched) -> Files:
+    """What `write_tensor_files` would return, without a disk."""
+    contents = {role: _serialised(content, report_alive) for role, content in tensors.items()}
+    return {
+        role: {"name": NAMES[role], "sha256": sha256(content).hexdigest(), "bytes": len(content)}
+        for role, content in contents.items()
+    }
+
+
+def _serialised(tensors: dict[str, Tensor], report_alive: ReportAlive) -> bytes:
     named = reported(report_alive, "checkpoint", tensors.items())
-    on_cpu = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named}
-    return write_bytes(path, save(on_cpu), report_alive)
+    return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in named})
 
 
 def write_bytes(path: Path, content: bytes, report_alive: ReportAlive = unwatched) -> dict[str, Any]:
@@ -94,8 +107,10 @@ def read_resume(resume: Resume, report_alive: ReportAlive = unwatched) -> tuple[
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file whose digest somebody else has checked."""
     try:
-        return load_file(path)
+        return load_tensors(path)
     except (OSError, SafetensorError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("engine_error", f"cannot read the weights to begin with: {error}", REMEDY) from error
 
 
@@ -108,13 +123,21 @@ def file_digest(path: Path, report_alive: ReportAlive, piece: Piece) -> str:
     return digest.hexdigest()
 
 
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All of a safetensors file; its own reader gives errors of the machine no number, so it is opened here first."""
+    with path.open("rb"):
+        return load_file(path)
+
+
 def _read_tensors(path: Path, manifest: dict[str, Any], role: str, report_alive: ReportAlive) -> dict[str, Tensor]:
     try:
         expected = manifest["files"][role]["sha256"]
         if file_digest(path, report_alive, "checkpoint") != expected:
             raise EngineError("engine_error", f"the checkpoint's {role} file was changed or cut short", REMEDY)
-        return load_file(path)
+        return load_tensors(path)
     except (OSError, KeyError, TypeError, SafetensorError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("engine_error", f"cannot read the checkpoint's {role}: {error}", REMEDY) from error
 
 

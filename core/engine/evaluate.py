@@ -31,7 +31,8 @@ def predicted(network: Network, part: Part) -> Tensor:
 def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
     """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
     with torch.no_grad():
-        return objective.report(objective.tally(outputs, part.targets).tolist(), part)
+        sums = torch.cat([objective.tally(outputs, part.targets), objective.constants(part)])
+        return objective.report(sums.tolist(), part)
 
 
 @contextmanager

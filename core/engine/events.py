@@ -71,6 +71,19 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    """What should have been a checkpoint at `step` was not written, because this machine failed; the run goes on.
+
+    A later one makes it good. Whatever counts at the end is written then, or the run does not succeed.
+    """
+
+    kind: Kind
+    step: int
+    message: str
+    resumable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """The run is back at its mark, where `step` steps were complete: what was told since is void.
 
@@ -105,7 +118,7 @@ class Ended:
     progress: dict[str, Any]
 
 
-Event = Started | Progress | Points | CheckpointWritten | RolledBack | Log
+Event = Started | Progress | Points | CheckpointWritten | CheckpointFailed | RolledBack | Log
 
 
 class Observer(Protocol):

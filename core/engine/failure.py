@@ -8,13 +8,15 @@ import torch
 
 from core.engine.accelerator import MemoryFacts, is_creation_error, is_device_error, is_memory_error, memory_facts
 from core.engine.device_probe import why
+from core.machine import is_machine_failure
 
-Code = Literal["bad_data", "out_of_memory", "diverged", "device_failed", "engine_error"]
+Code = Literal["bad_data", "out_of_memory", "diverged", "device_failed", "engine_error", "machine_failed"]
 Where = Literal["build", "forward"]
 
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", "out of memory", "cannot allocate memory")
 PASSING: Final = "examples were on their way through the network"  # a note that an exception carries
 GIB: Final = 1 << 30
+HOST: Final = torch.device("cpu")
 LESS: Final[dict[Where, str]] = {
     "forward": "Use a smaller batch or a narrower model, or a larger machine.",
     "build": (
@@ -58,16 +60,21 @@ class DivergedError(EngineError):
         super().__init__(
             "diverged",
             f"{what} (optimizer step {step}, learning rate {lr:g})",
-            "Lower the learning rate, add warm-up, or use standardised inputs; the last finite checkpoint is kept.",
+            "Lower the learning rate, add warm-up, or use standardised inputs.",
         )
         self.step = step
 
 
-def foreseen(error: BaseException, device: torch.device) -> EngineError | None:
-    """The failure that an error of torch stands for, memory that ran out or a device that failed; None: it is a bug.
+def expected(error: BaseException, device: torch.device = HOST) -> EngineError | None:
+    """The failure that an error stands for: machine, memory or device; None: it is a bug.
 
     A device that failed is not asked anything any more: it would not answer.
     """
+    if is_machine_failure(error):
+        message = getattr(error, "strerror", None) or str(error)
+        return EngineError("machine_failed", message, "See this machine's disk, memory and limits, then go on.")
+    if isinstance(error, OSError):
+        return None
     memory = _is_out_of_memory(error)
     facts = memory_facts(device, error) if memory or is_creation_error(error) else None
     if memory or is_memory_error(error, facts):

@@ -9,7 +9,7 @@ import torch
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
-from core.engine.failure import DivergedError, EngineError, foreseen
+from core.engine.failure import DivergedError, EngineError, expected
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
@@ -56,8 +56,8 @@ def train(
                     session.roll_back(failure)
     except EngineError as failure:
         return _failed(session, failure)
-    except (MemoryError, RuntimeError) as error:
-        if (known := foreseen(error, torch.device(assignment.plan.device))) is None:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (known := expected(error, torch.device(assignment.plan.device))) is None:
             raise
         return _failed(session, known)
 

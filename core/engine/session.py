@@ -24,6 +24,7 @@ from core.engine.events import (
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
+from core.engine.folders import Unwritten
 from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
 from core.engine.results import metrics_of, results, so_far
@@ -47,7 +48,7 @@ class Session:
         """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, whatever the job says."""
         self.run = run
         self.observer = observer
-        self._shelf = Shelf(run, observer.emit)
+        self._shelf = Shelf(run, observer, lambda: self.progress(run.standing.step))
         self._clock = clock
         self._began = clock()
         self._checkpoint_seconds = checkpoint_seconds
@@ -55,6 +56,7 @@ class Session:
         self._keep_every = run.spec.checkpoints.every.steps(run.spec.run_length())
         self._keep_by = self._began + checkpoint_seconds
         self._kept: int | None = None
+        self._marked: int | None = None
         self._last: tuple[float, float] | None = None
         self._pace = (run.standing.step, self._began)
 
@@ -156,7 +158,8 @@ class Session:
             raise self._not_finite()
         incumbent.take(done, network)
         self._measure(self.run.spec.data.judged_on, {"incumbent": incumbent.network}, {})
-        self._shelf.put_incumbent(incumbent)
+        with suppress(Unwritten):  # at the end it is written again
+            self._shelf.put_incumbent(incumbent)
 
     def grow(self, ensemble: Ensemble) -> None:
         """The validation part, for the member that has just come in and for the ensemble as it now is."""
@@ -194,7 +197,10 @@ class Session:
         return done % self._keep_every == 0 or self._clock() >= self._keep_by
 
     def keep(self) -> None:
-        """Write a resumable checkpoint. The digest chain runs over the marks that do not depend on a clock."""
+        """Write a resumable checkpoint. The digest chain runs over the marks that do not depend on a clock.
+
+        One that this machine does not take is made good by the next; Unwritten is raised where there is none.
+        """
         self.look()
         done, last = self.run.standing.step, self.run.calendar.total_steps
         mark = self.run.standing.results is not None if done == last else done % self._keep_every == 0
@@ -202,13 +208,29 @@ class Session:
             if mark:
                 raise self._not_finite()
             self.observer.emit(Log("warning", f"no checkpoint at step {done}: a weight is no longer a finite number"))
+            self._kept = done
         elif self._kept != done:
-            self._shelf.put_aside()
-            if mark:
-                self._set_mark()
-            self._shelf.put_last(mark=mark, seconds=self.seconds())
-        self._kept = done
+            try:
+                self._write(mark=mark and self._marked != done)
+                self._kept = done
+            except Unwritten:
+                if self._shelf.folders.insists:
+                    raise
         self._keep_by = self._clock() + self._checkpoint_seconds
+
+    def _write(self, *, mark: bool) -> None:
+        """What lies beside comes first: whoever goes on from the checkpoint takes it for stored."""
+        chain = self.run.standing.digest if mark else None
+        if mark:
+            self._marked = self.run.standing.step
+            self._set_mark()
+        try:
+            self._shelf.put_aside()
+            self._shelf.put_last(seconds=self.seconds(), chain=chain)
+        except Unwritten:
+            if chain is not None:
+                self._shelf.chain_unwritten(chain)
+            raise
 
     def _not_finite(self) -> DivergedError:
         done = self.run.standing.step
@@ -236,7 +258,7 @@ class Session:
         )
         self.observer.emit(RolledBack(run.standing.step, message))
         self._shelf.forget()
-        self._kept = self._last = None
+        self._kept = self._marked = self._last = None
         self._pace = (run.standing.step, self._clock())
         self.keep()
 
@@ -246,8 +268,10 @@ class Session:
         """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
         if request == "cancel":
             self._publish()
-            self._shelf.put_aside()
+            with suppress(Unwritten):  # nobody waits for a disk
+                self._shelf.put_aside()
             return self.ended("cancelled", "cancelled")
+        self._shelf.folders.insists = True
         self.keep()
         return self.ended("stopped", None)
 
@@ -261,6 +285,7 @@ class Session:
             finalists = run.finalists()
             self._measure("test", finalists, {})
             self._compare()
+            self._shelf.folders.insists = True
             for kind, average in run.averages.items():
                 if average.ready:
                     self._shelf.put(kind, finalists[kind], standing.step, metrics_of(run, kind), average.details())

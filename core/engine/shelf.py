@@ -1,15 +1,18 @@
 """What one attempt puts on disk: resumable checkpoints, and weights that are kept beside them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from core.engine import verdict
 from core.engine.best import Best
-from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, seal, write_tensor_files
+from core.engine.checkpoint import STATE, WEIGHTS, Files, chained, describe_tensor_files, seal, write_tensor_files
 from core.engine.ensemble import Ensemble
-from core.engine.events import CheckpointWritten, Kind
+from core.engine.events import CheckpointWritten, Kind, Observer, Progress
+from core.engine.folders import Folders
 from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
 from core.engine.results import metrics_of
@@ -19,39 +22,47 @@ FORMAT = 1  # of manifest.json
 
 
 class Shelf:
-    """Writes folders and tells of them; knows which of the weights beside are there already."""
+    """Knows which of the weights beside are there already; all that puts something raises Unwritten, see Folders."""
 
-    def __init__(self, run: Run, tell: Callable[[CheckpointWritten], None]) -> None:
-        """`tell` hears of every folder once it is on disk for good."""
+    def __init__(self, run: Run, observer: Observer, progress: Callable[[], Progress]) -> None:
+        """`observer` hears of every folder once it is on disk for good."""
         self._run = run
-        self._tell = tell
-        self._folders = 0
+        self.folders = Folders(run.scratch, observer, progress)
         self._best = run.best.step if run.best else None
         self._members = set(run.ensemble.steps) if run.ensemble else set()
 
     def forget(self) -> None:
         """The run went back: what was put here since may be void, and what it replaced is needed again."""
         self._best, self._members = None, set()
+        self.folders.go_back()
 
-    def put_last(self, *, mark: bool, seconds: float) -> None:
-        """A checkpoint to go on from; `mark`: the next link of the digest chain. `seconds` is the training time."""
+    def put_last(self, *, seconds: float, chain: str | None = None) -> None:
+        """A checkpoint to go on from; `chain`: the digest chain whose next link it is. `seconds` is training time."""
         run, standing = self._run, self._run.standing
-        tensors = {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
-        folder = self._folder("last", standing.step)
-        files = write_tensor_files(folder, tensors, run.report_alive)
-        if mark:
-            standing.digest = chained(standing.digest, files)
         replaced = run.best and run.best.restores and run.best.weights == "base"  # what was tested are the best then
         own = ("val.", "function.", *(() if replaced else ("test.",)))
         metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
         more = {
-            "digest": standing.digest,
             "metrics": standing.metrics,
             "results": standing.results,
             "stop_reason": standing.stop_reason,
             "seconds": seconds,
         }
-        self._seal(folder, "last", standing.step, files=files, metrics=metrics, more=more)
+
+        def describe(files: Files) -> dict[str, Any]:
+            if chain is not None:
+                standing.digest = chained(chain, files)
+            return {**more, "digest": standing.digest}
+
+        self._write("last", standing.step, self._resumable(), metrics, describe)
+
+    def chain_unwritten(self, chain: str) -> None:
+        """The next link, as if the checkpoint were on disk: those that follow do not depend on a machine's luck."""
+        self._run.standing.digest = chained(chain, describe_tensor_files(self._resumable(), self._run.report_alive))
+
+    def _resumable(self) -> dict[str, dict[str, Tensor]]:
+        run = self._run
+        return {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
 
     def put_aside(self) -> None:
         """The best weights and the members of an ensemble as checkpoints of their own, unless they are that already."""
@@ -88,19 +99,26 @@ class Shelf:
 
     def put(self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]) -> None:
         """Weights alone, as they were after `step` steps."""
-        folder = self._folder(kind, step)
         tensors = {WEIGHTS: network.tensors() | self._run.data.tensors()}
-        files = write_tensor_files(folder, tensors, self._run.report_alive)
-        self._seal(folder, kind, step, files=files, metrics=metrics, more={**more, "metrics": metrics})
+        self._write(kind, step, tensors, metrics, lambda _: {**more, "metrics": metrics})
 
-    def _folder(self, kind: Kind, step: int) -> Path:
-        """One that was never used: after a rollback the same steps come again."""
-        self._folders += 1
-        return self._run.scratch / f"{self._folders:06d}-{kind}-{step:09d}"
+    def _write(
+        self,
+        kind: Kind,
+        step: int,
+        tensors: Mapping[str, dict[str, Tensor]],
+        metrics: dict[str, float],
+        describe: Callable[[Files], dict[str, Any]],
+    ) -> None:
+        def fill(folder: Path) -> CheckpointWritten:
+            files = write_tensor_files(folder, tensors, self._run.report_alive)
+            return self._seal(folder, kind, step, files=files, metrics=metrics, more=describe(files))
+
+        self.folders.put(kind, step, fill)
 
     def _seal(  # noqa: PLR0913 - what a manifest says
         self, folder: Path, kind: Kind, step: int, *, files: Files, metrics: dict[str, float], more: dict[str, Any]
-    ) -> None:
+    ) -> CheckpointWritten:
         run = self._run
         epoch = step // run.calendar.steps_per_epoch
         manifest = {
@@ -115,4 +133,4 @@ class Shelf:
         }
         sealed = seal(folder, files, manifest)
         resumable = kind == "last"
-        self._tell(CheckpointWritten(kind, step, epoch, str(folder), sealed, metrics, manifest, resumable))
+        return CheckpointWritten(kind, step, epoch, str(folder), sealed, metrics, manifest, resumable)

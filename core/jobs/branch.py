@@ -16,7 +16,7 @@ from core.db.tables import checkpoint, job, job_state, metric_chunk
 from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
-from core.jobs.state import State
+from core.jobs.state import Fits, State, require_fit
 from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
 from core.jobs.verbs import owned
 from core.lifecycle import Status, shown
@@ -40,13 +40,20 @@ class Origin:
         return self.checkpoint.step if self.checkpoint else 0
 
 
-def retry(
-    db: Database, job_id: str, entry: Entry, *, again: bool = False, idempotency: Idempotency | None = None
+def retry(  # noqa: PLR0913 - where, who, under which promise and condition
+    db: Database,
+    job_id: str,
+    entry: Entry,
+    *,
+    again: bool = False,
+    idempotency: Idempotency | None = None,
+    fits: Fits | None = None,
 ) -> Submitted:
     """A new job as the one that failed or was cancelled, from its last good checkpoint. The old one stays as it ended.
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -56,12 +63,13 @@ def retry(
         spec = _spec(connection, job_id)
         if (first := _first(connection, entry.owner, idempotency, new)) != new:
             return Submitted(first, created=False, needs=needs(spec))
+        require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.owner, parent, again=again)
         slot = _branch(connection, new, spec, entry, _standing(connection, parent))
     return Submitted(new, created=True, needs=slot)
 
 
-def fork(  # noqa: PLR0913 - where, what, who, and under which promise
+def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     db: Database,
     job_id: str,
     entry: Entry,
@@ -69,6 +77,7 @@ def fork(  # noqa: PLR0913 - where, what, who, and under which promise
     changes: Mapping[str, Any],
     at: int | str | None = None,
     idempotency: Idempotency | None = None,
+    fits: Fits | None = None,
 ) -> Submitted:
     """A new job that shares the past of another one up to a checkpoint, and goes on with some fields changed.
 
@@ -76,6 +85,7 @@ def fork(  # noqa: PLR0913 - where, what, who, and under which promise
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has no checkpoint to go on from yet.
         InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
@@ -85,6 +95,7 @@ def fork(  # noqa: PLR0913 - where, what, who, and under which promise
         new = new_id("job")
         if (first := _first(connection, entry.owner, idempotency, new)) != new:
             return Submitted(first, created=False, needs=needs(_spec(connection, first)))
+        require_fit(fits, parent.version)
         before = _spec(connection, job_id)
         kept = _chosen(connection, parent, at)
         child = branched(before, changes, kept.step)

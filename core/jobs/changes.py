@@ -1,17 +1,17 @@
 """What an owner may change about a job afterwards, and how a job goes away for good."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
-from core.errors import Conflict, FieldProblem, InvalidSpec, PreconditionFailed
+from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.jobs.checkpoints import in_use
 from core.jobs.pins import pinned
-from core.jobs.state import State, touch
+from core.jobs.state import Fits, State, touch
 from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
 
@@ -26,7 +26,7 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
     changes: Mapping[str, Any],
     *,
     age_step: float,
-    fits: Callable[[int], bool] = lambda _: True,
+    fits: Fits | None = None,
 ) -> None:
     """Change name, priority or metadata: those that stand in `changes`. The spec itself stays as it was accepted.
 
@@ -40,9 +40,7 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
         InvalidSpec: too much metadata.
     """
     with db.write() as connection:
-        state = owned(connection, owner, job_id)
-        if not fits(connection.execute(select(job_state.c.version).where(job_state.c.job_id == job_id)).scalar_one()):
-            raise PreconditionFailed
+        state = owned(connection, owner, job_id, fits)
         row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
         edits = row.edits or {}
         before = json.loads(row.spec) | edits
@@ -59,15 +57,16 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(**place))
 
 
-def delete_job(db: Database, owner: str, job_id: str) -> None:
+def delete_job(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
     """Take an ended job away: at once for its owner, with rows and objects as soon as CARE comes by.
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, a child needs its checkpoint, or one is pinned; `extra` holds the current_status.
     """
     with db.write() as connection:
-        state = owned(connection, owner, job_id)
+        state = owned(connection, owner, job_id, fits)
         if state.status not in TERMINAL:
             status = shown(state.status, state.desired)
             message = f"The job is {status}; cancel it, and delete it when it has ended."

@@ -88,7 +88,8 @@ def take_back(connection: Connection, state: State, *, cause: str, lost: bool, m
     losses = state.losses + int(lost)
     if state.desired is Desired.RUN and lost and losses >= max_losses:
         return _lost_too_often(connection, state, cause, losses)
-    detail = f"{cause} ({losses} of {max_losses} without a checkpoint)" if lost else cause
+    since = "without a checkpoint" if state.checkpoint_id is None else "since its last checkpoint"
+    detail = f"{cause} ({losses} of {max_losses} {since})" if lost else cause
     return _requeue(connection, state, detail, {"losses": losses})
 
 

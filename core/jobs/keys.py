@@ -18,6 +18,7 @@ from core.db.session import Database, now
 from core.db.tables import api_key
 from core.errors import FieldProblem, InvalidRequest, NotFound
 from core.ids import base32, new_id
+from core.jobs.state import Fits, require_fit
 from core.settings import Limits
 
 SCOPES: Final = ("read", "write", "admin")
@@ -112,17 +113,26 @@ def get_key(db: Database, owner: str | None, key_id: str) -> Key:
     return key
 
 
-def revoke_key(db: Database, owner: str | None, key_id: str) -> Key:
+def revoke_key(db: Database, owner: str | None, key_id: str, fits: Fits | None = None) -> Key:
     """End a key. Saying it twice is the same.
 
     Raises:
         NotFound: there is no such key of this owner.
+        PreconditionFailed: `fits` does not take its version.
     """
     get_key(db, owner, key_id)
     with db.write() as connection:
-        ours = (api_key.c.id == key_id) & api_key.c.revoked_at.is_(None)
-        connection.execute(update(api_key).where(ours).values(revoked_at=now()))
+        locked = select(api_key.c.revoked_at).where(api_key.c.id == key_id).with_for_update()
+        revoked_at = connection.execute(locked).scalar_one()
+        require_fit(fits, key_version(revoked_at))
+        if revoked_at is None:
+            connection.execute(update(api_key).where(api_key.c.id == key_id).values(revoked_at=now()))
     return get_key(db, owner, key_id)
+
+
+def key_version(revoked_at: float | None) -> int:
+    """What somebody can change about a key. (Its use changes it too, and its age.)"""
+    return int(revoked_at is not None)
 
 
 def find_key(db: Database, key_id: str) -> Key | None:

@@ -8,20 +8,28 @@ from core.db.session import Database, now
 from core.db.tables import checkpoint, job
 from core.errors import Conflict, NotFound
 from core.jobs.checkpoints import CheckpointRow, doom, get_checkpoint, prune
+from core.jobs.state import Fits, require_fit
 from core.jobs.verbs import owned
 
 MOST_TOLD: Final = 8  # so that the whole sentence fits into an answer
 
 
-def pin(db: Database, owner: str, checkpoint_id: str) -> CheckpointRow:
+def pin_version(row: CheckpointRow | Row[Any, Any, Any, Any, Any]) -> int:
+    """Another number for each state that a checkpoint can be seen in; all else about one never changes."""
+    return (row.pinned_at is not None) + 2 * bool(row.superseded)
+
+
+def pin(db: Database, owner: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
     """Keep the checkpoint until it is unpinned. Twice is the same, and the first time counts.
 
     Raises:
         NotFound: there is none with this id that belongs to this owner, or its bytes turned out damaged.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it is being removed.
     """
     with db.write() as connection:
         row = _held(connection, owner, checkpoint_id)
+        require_fit(fits, pin_version(row))
         if row.status == "doomed":
             raise Conflict("The checkpoint is being removed; it is too late to pin it.")
         if row.status == "good" and row.pinned_at is None:
@@ -29,14 +37,16 @@ def pin(db: Database, owner: str, checkpoint_id: str) -> CheckpointRow:
     return get_checkpoint(db, owner, checkpoint_id)
 
 
-def unpin(db: Database, owner: str, checkpoint_id: str) -> None:
+def unpin(db: Database, owner: str, checkpoint_id: str, fits: Fits | None = None) -> None:
     """Let retention have it again, at once: what it would not have kept goes. Twice is the same.
 
     Raises:
         NotFound: there is none with this id that belongs to this owner.
+        PreconditionFailed: `fits` does not take its version.
     """
     with db.write() as connection:
         row = _held(connection, owner, checkpoint_id)
+        require_fit(fits, pin_version(row))
         if row.pinned_at is None:
             return
         connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=None))

@@ -1,9 +1,10 @@
-"""How long ago anybody's reconciler made a round: what a readiness check wants to know."""
+"""What a readiness check wants to know: how long ago a reconciler made a round, and whether writes are taken."""
 
 from sqlalchemy import select
 
 from core.db.session import Database, now
 from core.db.tables import service_state
+from core.db.upsert import insert_or_update
 
 
 def reconciler_lag(db: Database) -> float | None:
@@ -12,3 +13,9 @@ def reconciler_lag(db: Database) -> float | None:
     with db.read() as connection:
         found = connection.execute(query).scalar_one_or_none()
     return None if found is None else float(found)
+
+
+def try_a_write(db: Database) -> None:
+    """Write a row, and wait until it is on the disk; raises what such a write raises."""
+    with db.write() as connection:
+        insert_or_update(connection, service_state, {"name": "probe", "at": now()}, {"at": now()})

@@ -56,10 +56,12 @@ def revive_missing(db: Database, store: Store) -> int:
     Raises:
         StoreTransient, StoreRefused: the store is away, so that nothing is known.
     """
+    state, stands = job_state.c, checkpoint.alias("stands").c
+    behind = exists().where(stands.id == state.checkpoint_id, stands.step >= checkpoint.c.step)
     query = (
         _missing()
-        .join(job_state, job_state.c.job_id == checkpoint.c.job_id)
-        .where(job_state.c.status != Status.RUNNING.value)
+        .join(job_state, state.job_id == checkpoint.c.job_id)
+        .where(state.status != Status.RUNNING.value, or_(state.status != Status.SUCCEEDED.value, behind))
         .order_by(func.random())  # those that never come back must not hide the others
         .limit(BATCH)
     )
@@ -96,6 +98,8 @@ def _revive_at_rest(db: Database, row: CheckpointRow) -> bool:
         still = connection.execute(_missing().where(checkpoint.c.id == row.id)).first()
         if state is None or state.status is Status.RUNNING or still is None:
             return False
+        if state.status is Status.SUCCEEDED and row.step > _standing(connection, state):
+            return False  # its curves are those of the way that it went in the end
         # More than whatever the last attempt has written, and less than the next one will.
         _revive(connection, state, row.id, writing(state.attempt, MOST_ROLLBACKS - 1))
         return True
@@ -108,8 +112,7 @@ def _revive(connection: Connection, state: State, checkpoint_id: str, written: i
     found = find_checkpoint(connection, checkpoint_id)
     if found is None or found.status != "good":
         return
-    stands = find_checkpoint(connection, state.checkpoint_id) if state.checkpoint_id else None
-    step = stands.step if stands else 0
+    step = _standing(connection, state)
     ahead = found.step > step
     if ahead:
         _restore_points(connection, state.job_id, step, found.step, written)
@@ -123,6 +126,12 @@ def _revive(connection: Connection, state: State, checkpoint_id: str, written: i
     }
     add_event(connection, state.job_id, state.attempt, "warning", data)
     prune(connection, state.job_id, found.kind)
+
+
+def _standing(connection: Connection, state: State) -> int:
+    """The step that the job goes on from."""
+    stands = find_checkpoint(connection, state.checkpoint_id) if state.checkpoint_id else None
+    return stands.step if stands else 0
 
 
 def _restore_points(connection: Connection, job_id: str, begin: int, end: int, written: int) -> None:

@@ -1,5 +1,6 @@
 """The hot row of a job: read it under a lock, move it along the table of transitions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,12 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from core.db.session import now
 from core.db.tables import job, job_state
+from core.errors import PreconditionFailed
 from core.jobs.events import add_event
 from core.lifecycle import TERMINAL, Desired, Status, check_transition
+
+Fits = Callable[[int], bool]
+"""Whether a version of something is one that the caller has seen; asked once it is locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +27,14 @@ class State:
     losses: int
     failures: int
     checkpoint_id: str | None
+    version: int
 
 
 def select_state() -> Select[Any]:
     """The columns of State."""
     row = job_state.c
-    return select(row.job_id, row.status, row.desired, row.attempt, row.losses, row.failures, row.checkpoint_id)
+    names = ("job_id", "status", "desired", "attempt", "losses", "failures", "checkpoint_id", "version")
+    return select(*(row[name] for name in names))
 
 
 def as_state(row: Row[Any]) -> State:
@@ -39,6 +46,7 @@ def as_state(row: Row[Any]) -> State:
         row.losses,
         row.failures,
         row.checkpoint_id,
+        row.version,
     )
 
 
@@ -47,6 +55,12 @@ def lock_state(connection: Connection, job_id: str, *, exclusive: bool = True) -
     query = select_state().where(job_state.c.job_id == job_id).with_for_update(read=not exclusive)
     row = connection.execute(query).one_or_none()
     return None if row is None else as_state(row)
+
+
+def require_fit(fits: Fits | None, version: int) -> None:
+    """Raise PreconditionFailed when the caller has seen another version; None has seen nothing."""
+    if fits is not None and not fits(version):
+        raise PreconditionFailed
 
 
 def touch(connection: Connection, job_id: str) -> None:

@@ -96,7 +96,7 @@ def establish_store_id(db: Database, store: Store, *, adopting: bool = False) ->
         if insert_if_absent(connection, store_identity, one=1, id=made, created_at=now()):
             there = create_marker(store, made)
             if not there:
-                raise WrongStore(f"The marker of the object store, {MARKER}, is none; remove it.")
+                raise StoreTransient(f"The marker of the object store, {MARKER}, cannot be read; remove it.")
             connection.execute(update(store_identity).values(id=there))
             return there
         return str(connection.execute(select(store_identity.c.id)).scalar_one())

@@ -9,45 +9,48 @@ from core.db.session import Database
 from core.db.tables import job, job_state
 from core.errors import Conflict, NotFound
 from core.jobs.events import add_event
-from core.jobs.state import Change, State, as_state, move, select_state
+from core.jobs.state import Change, Fits, State, as_state, move, require_fit, select_state
 from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, wanted
 
 _DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}
 
 
-def cancel(db: Database, owner: str, job_id: str) -> None:
+def cancel(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
     """Stop the job for good and keep its last checkpoint. Saying it twice is the same.
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended otherwise; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.CANCEL)
+    _ask(db, owner, job_id, Verb.CANCEL, fits)
 
 
-def pause(db: Database, owner: str, job_id: str) -> None:
+def pause(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
     """Have the job write a checkpoint, leave its slot and wait. Saying it twice is the same.
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.PAUSE)
+    _ask(db, owner, job_id, Verb.PAUSE, fits)
 
 
-def resume(db: Database, owner: str, job_id: str) -> None:
+def resume(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
     """Let a paused job go on from its last checkpoint, at the place in the queue that it had. Twice is the same.
 
     Raises:
         NotFound: there is no such job of this owner.
+        PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.RESUME)
+    _ask(db, owner, job_id, Verb.RESUME, fits)
 
 
-def _ask(db: Database, owner: str, job_id: str, verb: Verb) -> None:
+def _ask(db: Database, owner: str, job_id: str, verb: Verb, fits: Fits | None) -> None:
     with db.write() as connection:
-        state = owned(connection, owner, job_id)
+        state = owned(connection, owner, job_id, fits)
         desired = wanted(state.status, state.desired, verb)
         if desired is None:
             status = shown(state.status, state.desired)
@@ -82,8 +85,13 @@ def _wish(connection: Connection, state: State, desired: Desired) -> None:
         )
 
 
-def owned(connection: Connection, owner: str, job_id: str) -> State:
-    """The state row of an owner's job, locked; NotFound when there is none."""
+def owned(connection: Connection, owner: str, job_id: str, fits: Fits | None = None) -> State:
+    """The state row of an owner's job, locked.
+
+    Raises:
+        NotFound: there is none.
+        PreconditionFailed: `fits` does not take its version.
+    """
     query = (
         select_state()
         .join(job, job.c.id == job_state.c.job_id)
@@ -93,4 +101,6 @@ def owned(connection: Connection, owner: str, job_id: str) -> State:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFound("There is no job with this id.")
-    return as_state(row)
+    state = as_state(row)
+    require_fit(fits, state.version)
+    return state

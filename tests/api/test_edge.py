@@ -122,6 +122,7 @@ def test_readiness_names_what_is_missing(shared: TestClient, monkeypatch: pytest
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert {name for name, check in answer.json()["checks"].items() if not check["ok"]} == {"broker", "reconciler"}
+    assert answer.json()["degraded"] == ["broker", "reconciler"]
     service_of(shared).reconciler.tick()
     monkeypatch.setattr(health, "broker_answers", lambda _url: True)
     assert shared.get("/readyz").json()["status"] == "ready"

@@ -1,5 +1,6 @@
 """Who may ask: every route is denied unless it is declared open, and a browser that was tricked gets nothing."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from fastapi.testclient import TestClient
 
 from api.auth import authenticate, is_loopback, require_key
 from core.errors import Misconfigured, Unauthenticated
+from core.jobs.keys import create_key
+from tests.api.conftest import service_of
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/docs", "/docs/start.js", "/docs/favicon.png", "/openapi.json"}
 JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 CHECKPOINT = "ckpt_01hzzzzzzzzzzzzzzzzzzzzzzz"
 ANALYSIS = "an_01hzzzzzzzzzzzzzzzzzzzzzzz"
@@ -53,6 +56,21 @@ def test_every_route_asks_who_is_there(light: TestClient) -> None:
     refused = light.get("/v1/jobs")
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.json()["code"] == "unauthenticated"
+
+
+def test_a_browser_finds_the_page_that_takes_a_key(light: TestClient) -> None:
+    """Once there is a key: the page and what it loads are open, what it asks for is not, and it knows how to ask."""
+    _, text = create_key(service_of(light).db, owner="local")
+    page = light.get("/docs")
+    assert page.status_code == 200
+    loaded = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    assert {light.get(path).status_code for path in loaded} == {200}
+    described = light.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert {"key": []} in described["security"]
+    assert {light.get(path).status_code for path in ("/v1/jobs", "/", "/metrics")} == {401}
+    assert light.get("/v1/jobs", headers={"Authorization": f"Bearer {text}"}).status_code == 200
 
 
 FOREIGN = [

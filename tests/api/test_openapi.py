@@ -85,6 +85,13 @@ def test_every_operation_says_how_it_refuses(shared: TestClient) -> None:
             assert {"400", "413", "415", "422"} <= set(refusals), path
 
 
+def test_every_change_of_a_thing_can_depend_on_its_state(shared: TestClient) -> None:
+    for path, method, operation in operations(shared):
+        conditions = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"]
+        changes = method != "get" and "_id}" in path
+        assert ("if-match" in conditions, "412" in operation["responses"]) == (changes, changes), (method, path)
+
+
 def test_the_document_is_whole(shared: TestClient) -> None:
     found = document(shared)
     assert found["openapi"].startswith("3.1")

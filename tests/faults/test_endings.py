@@ -234,6 +234,7 @@ def test_divergence(sqlite_service: Service, truth: Truth) -> None:
     job = sqlite_service.ended(job_id)
     assert (job["status"], job["stop_reason"], job["error"]["code"]) == ("failed", "non_finite", "diverged")
     assert job["attempt"] == 1, job["timeline"]
+    assert job["error"]["remedy"].endswith("The last finite checkpoint is kept.")
     (kept,) = sqlite_service.checkpoints(job_id)
     assert kept["step"] == 300
     content = sqlite_service.http.get(f"/v1/checkpoints/{kept['id']}/content").content

@@ -104,6 +104,24 @@ def test_three_losses_without_a_checkpoint_fail_the_job(db: Database) -> None:
     ]
 
 
+def test_what_is_said_of_a_loss_is_true(db: Database) -> None:
+    """A job that goes on from a checkpoint is not one without any."""
+    fence = running(db)
+    give_back(db, fence, cause="killed", lost=True, max_losses=9)
+    said = [get_job(db, OWNER, fence.job_id).status_detail]
+    fence = again(db)
+    record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
+    for _ in range(2):
+        give_back(db, fence, cause="killed", lost=True, max_losses=9)
+        said.append(get_job(db, OWNER, fence.job_id).status_detail)
+        fence = again(db)
+    assert said == [
+        "killed (1 of 9 without a checkpoint)",
+        "killed (1 of 9 since its last checkpoint)",
+        "killed (2 of 9 since its last checkpoint)",
+    ]
+
+
 def test_a_stall_has_its_own_code(db: Database) -> None:
     fence = running(db)
     give_back(db, fence, cause="stalled", lost=True, max_losses=1)

@@ -204,6 +204,22 @@ def test_one_of_a_job_that_has_ended_is_found_by_the_chores(
     assert sound(shop)
 
 
+def test_what_a_job_became_without_it_stays(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+    """A job that has succeeded keeps the curves of the way that it went in the end."""
+    fence, (*_, third) = kept
+    db = shop.db
+    stop(db, fence)
+    files = Files(shop, third)
+    files.leave()
+    assert serve_one(shop, SLOT)
+    claim = taken(db)
+    assert claim is not None
+    finish(db, Fence(fence.job_id, claim.attempt), Ending(Status.SUCCEEDED, "completed"), [chunk("lr", 8, 2, 8)])
+    files.come_back()
+    assert revive_missing(db, shop.store) == 0
+    assert (status_of(db, third), steps(db, fence.job_id)) == (("corrupt", True), list(range(10)))
+
+
 def test_other_bytes_in_its_place_are_no_return(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
     fence, (*_, third) = kept
     stop(shop.db, fence)

@@ -239,7 +239,7 @@ def test_a_torn_marker_is_away_and_not_written_over(db: Database, tmp_path: Path
     store = LocalStore(tmp_path / "store")
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / MARKER).write_bytes(b"\xff" * 9)
-    with pytest.raises(WrongStore, match=MARKER):
+    with pytest.raises(StoreTransient, match=MARKER):
         establish_store_id(db, store)
     assert recorded_store_id(db) is None
 

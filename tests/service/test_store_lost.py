@@ -132,7 +132,9 @@ def test_an_upload_waits_until_the_right_store_is_there(
     shop.store.ping()
     fence: Fence = running(shop.db)
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), shop.store, backlog, None)
+    heart = heart_of(fence)
+    heart.start()
+    recorder = Recorder(heart, shop.store, backlog, None, tmp_path)
     with losable.lost():
         recorder.start()
         backlog.put(said(tmp_path, 1))

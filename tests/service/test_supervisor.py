@@ -26,8 +26,9 @@ from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of, submitted
 from tests.support.service import until
-from worker import assignment, provision, supervisor
+from worker import assignment, provision, supervisor, wire
 from worker.attempt import Shop, Slot
+from worker.exits import MACHINE_FAILED
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.outcome import Exit
 from worker.supervisor import serve_one
@@ -60,6 +61,25 @@ class AwayStore(LocalStore):
 
     def fetch(self, key: str, path: Path) -> Digest:
         raise StoreTransient("away")
+
+
+class Saying(ExecLauncher):
+    """Its runner says how it ended, if anything, prints, and is gone."""
+
+    def __init__(self, how: Exit, ended: dict[str, Any] | None, printed: str = "") -> None:
+        self._how = how
+        self._ended = ended
+        self._printed = printed
+
+    def launch(self, stderr: Path, devices: str | None) -> RunnerProcess:
+        ours, theirs = socket.socketpair()
+        runner = RunnerProcess(ours)
+        stderr.write_text(self._printed)
+        if self._ended:
+            theirs.sendall(wire.pack("ended", "j", self._ended))
+        theirs.close()
+        runner.ended(self._how)
+        return runner
 
 
 @pytest.fixture
@@ -222,3 +242,53 @@ def test_a_full_disk_costs_the_job_nothing_and_rests_the_slot(
     assert time.monotonic() - begun >= 0.3
     state = state_of(db, job_id)
     assert (state["status"], state["losses"]) == ("queued", 0)
+
+
+FAILED = {
+    "outcome": "failed",
+    "stop_reason": None,
+    "results": {},
+    "error": {"code": "machine_failed", "message": "No space left on device", "remedy": ""},
+    "progress": {},
+}
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(Saying(Exit(code=0), FAILED), id="said"),
+        pytest.param(Saying(Exit(code=MACHINE_FAILED), None, "OSError: No space left on device"), id="exit status"),
+    ],
+)
+def test_a_machine_that_fails_a_runner_costs_the_job_nothing_and_rests_the_slot(
+    shop: Shop, db: Database, launcher: ExecLauncher
+) -> None:
+    job_id = submitted(db)
+    for attempt in range(1, 5):  # more often than a job may be lost
+        begun = time.monotonic()
+        assert serve_one(replace(shop, launcher=launcher), SLOT)
+        assert time.monotonic() - begun >= 0.3
+        state = state_of(db, job_id)
+        assert (state["status"], state["losses"], state["attempt"]) == ("queued", 0, attempt)
+
+
+def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: Shop, db: Database) -> None:
+    job_id = submitted(db)
+    silent = replace(shop, launcher=Saying(Exit(code=70), None))
+    statuses = []
+    for _ in range(3):
+        assert serve_one(silent, SLOT)
+        statuses.append((state_of(db, job_id)["status"], state_of(db, job_id)["losses"]))
+    assert statuses == [("queued", 1), ("queued", 2), ("failed", 3)]
+
+
+def test_a_launcher_without_a_descriptor_left_is_no_loss(
+    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> RunnerProcess:
+        raise LaunchFailed("the zygote took no order") from OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shop.launcher, "launch", none_left)
+    job_id = submitted(db)
+    assert serve_one(shop, SLOT)
+    assert (state_of(db, job_id)["status"], state_of(db, job_id)["losses"]) == ("queued", 0)

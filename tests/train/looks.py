@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.engine.analysis.analyse import Draw, analyse
+from core.engine.analysis.desk import KEEP_SECONDS
 from core.engine.events import CheckpointWritten, Ended
 from core.finite import in_json
 from core.recipe.analyses import Analysis, read_analysis
@@ -57,6 +58,7 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path], slot: SlotKind = "
         watcher: Watcher | None = None,
         resume: Resume | None = None,
         draw: Draw | None = None,
+        keep_seconds: float = KEEP_SECONDS,
         **fields: Any,
     ) -> Looked:
         nonlocal count
@@ -69,7 +71,8 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path], slot: SlotKind = "
             for number, (each, written) in enumerate(subjects)
         )
         scratch = folder / f"look-{count}"
-        return looked(spec, scratch, watcher or Watcher(), draw, slot, sources=sources, resume=resume)
+        options = {"slot": slot, "keep_seconds": keep_seconds}
+        return looked(spec, scratch, watcher or Watcher(), draw, **options, sources=sources, resume=resume)
 
     return look
 
@@ -79,6 +82,8 @@ def looked(
     scratch: Path,
     watcher: Watcher,
     draw: Draw | None = None,
+    *,
+    keep_seconds: float = KEEP_SECONDS,
     slot: SlotKind = "cpu",
     **fields: Any,
 ) -> Looked:
@@ -86,7 +91,7 @@ def looked(
     scratch.mkdir()
     plan = resolve_plan(spec, slot)
     assignment = AnalysisAssignment(job="an_test", attempt=1, spec=spec, plan=plan, scratch=scratch, **fields)
-    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive)
+    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive, keep_seconds=keep_seconds)
     found = next(
         (each for each in watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
     )

@@ -11,7 +11,7 @@ from core.engine.accelerator import MemoryFacts
 from core.engine.averaging import RunningMean
 from core.engine.ensemble import Ensemble
 from core.engine.events import Ended
-from core.engine.failure import EngineError, foreseen, unopened
+from core.engine.failure import EngineError, expected, unopened
 from core.engine.networks import network
 from core.engine.steppers import flat
 from core.recipe.plan import ExecutionPlan, resolve_plan
@@ -166,7 +166,7 @@ def known(monkeypatch: pytest.MonkeyPatch, facts: MemoryFacts) -> None:
 
 def test_the_memory_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, MemoryFacts(total=80 * GIB, free=GIB, reserved=20 * GIB, peak=21 * GIB))
-    found = foreseen(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
+    found = expected(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
     assert found
     assert found.document() == {
         "code": "out_of_memory",
@@ -187,7 +187,7 @@ def test_the_memory_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_jobs_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, MemoryFacts(total=80 * GIB, free=GIB, reserved=78 * GIB, peak=78 * GIB))
-    found = foreseen(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
+    found = expected(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
     assert found
     assert "foreign" not in found.document()
     assert found.remedy.endswith("Of the device's 80.0 GiB the job had 78.0.")
@@ -196,9 +196,9 @@ def test_the_jobs_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_that_cannot_begin_is_about_memory_only_where_that_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
     known(monkeypatch, MemoryFacts(80 * GIB, 100 << 20, 79 * GIB, 79 * GIB))
-    assert (one := foreseen(error, torch.device("cuda")))
+    assert (one := expected(error, torch.device("cuda")))
     known(monkeypatch, MemoryFacts(80 * GIB, 40 * GIB, 39 * GIB, 39 * GIB))
-    assert (other := foreseen(error, torch.device("cuda")))
+    assert (other := expected(error, torch.device("cuda")))
     assert [one.code, other.code] == ["out_of_memory", "device_failed"]
 
 
@@ -208,7 +208,7 @@ def test_a_device_that_failed_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(accelerator, "memory_facts", asked)
     monkeypatch.setattr("core.engine.failure.memory_facts", asked)
-    found = foreseen(torch.AcceleratorError(STICKY), torch.device("cuda"))
+    found = expected(torch.AcceleratorError(STICKY), torch.device("cuda"))
     assert found
     assert found.code == "device_failed"
 

@@ -5,17 +5,24 @@ A GPU's part is played by tensors that hold nothing, and by a queue that is work
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from core.engine import build as building
 from core.engine import pacing
 from core.engine.build import build
+from core.engine.datasets.resident import Part
+from core.engine.evaluate import evaluate
 from core.engine.events import Ended
 from core.engine.loop import _train
+from core.engine.networks.network import flatten
+from core.engine.objective import Classification, Regression
 from core.engine.pacing import Pacer
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
@@ -103,6 +110,17 @@ def test_nor_does_what_comes_with_it(reads: Reading, recipe: str, more: dict[str
     """Clipping, micro-batches, averages, members and windows of the log wait on the device too."""
     spec = job(**{**RECIPES[recipe].model_dump(mode="json", exclude_unset=True), **more})
     assert reads(spec) == 0
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_an_evaluation_reads_once(task: str) -> None:
+    objective = Classification(("accuracy",)) if task == "classification" else Regression(("mae", "r2"), None)
+    targets = torch.empty(50, dtype=torch.int64) if task == "classification" else torch.empty(50, 3)
+    part = Part(torch.empty(50, 4, device=META), targets.to(META))
+    small = flatten(nn.Sequential(nn.Linear(4, 3)).to(META))
+    with Reads() as device:
+        assert evaluate(replace(small, most_at_once=20), part, objective).keys() >= {"loss", *objective.metrics}
+    assert device.count == 1
 
 
 def queue(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Queue:

@@ -1,12 +1,36 @@
 """The backlog: everything comes out once and in order, wherever it lay."""
 
+import errno
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.backlog import Backlog
+
+pwrite = os.pwrite
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Give the disk so many bytes of room; None: as many as there are."""
+    room: list[int | None] = [None]
+
+    def limited(file: int, content: memoryview, at: int) -> int:
+        if room[0] is None:
+            return pwrite(file, content, at)
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = pwrite(file, content[: room[0]], at)
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr("worker.backlog.os.pwrite", limited)
+    return lambda left: room.__setitem__(0, left)
 
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.none()), max_size=60))
@@ -73,3 +97,47 @@ def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
     backlog.discard()
     assert backlog.ended
     assert backlog.get(0.0) is None
+
+
+def test_a_full_disk_holds_the_reader_back_and_loses_nothing(
+    tmp_path: Path, disk: Callable[[int | None], None]
+) -> None:
+    """It fills up in the middle of a payload; what had been read from the pipe by then waits in memory."""
+    backlog, said = Backlog(tmp_path / "spill", memory_bytes=5), [b"%05d" % number for number in range(8)]
+    disk(20)
+    for payload in said[:4]:
+        backlog.put(payload)
+    assert backlog.full
+    assert [backlog.get(0.0) for _ in range(3)] == said[:3]
+    backlog.put(said[4])
+    assert backlog.full
+    disk(None)
+    assert not backlog.full
+    for payload in said[5:]:
+        backlog.put(payload)
+    assert [backlog.get(0.0) for _ in range(5)] == said[3:]
+    backlog.close()
+    assert backlog.ended
+    backlog.discard()
+
+
+def test_a_disk_that_stays_full_is_not_needed(tmp_path: Path, disk: Callable[[int | None], None]) -> None:
+    backlog = Backlog(tmp_path / "spill", memory_bytes=1)
+    disk(0)
+    backlog.put(b"abc")
+    backlog.put(b"def")
+    backlog.close()
+    assert not backlog.ended
+    assert [backlog.get(0.0), backlog.get(0.0)] == [b"abc", b"def"]
+    assert (backlog.full, backlog.ended) == (False, True)
+    backlog.discard()
+
+
+def test_a_spill_that_was_cut_short_is_the_machines_failure(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "spill", memory_bytes=1)
+    backlog.put(b"abc")
+    os.truncate(tmp_path / "spill", 5)
+    with pytest.raises(OSError, match="cut short") as failure:
+        backlog.get(0.0)
+    assert failure.value.errno == errno.EIO
+    backlog.discard()

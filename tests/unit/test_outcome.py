@@ -8,6 +8,7 @@ import pytest
 from core.lifecycle import Status
 from core.recipe.plan import smaller
 from tests.support.jobs import plan_of, small_spec
+from worker.exits import MACHINE_FAILED
 from worker.launcher import Exit
 from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide
 
@@ -91,11 +92,61 @@ def test_an_exit_without_a_word_is_an_engine_error_that_shows_what_was_printed()
     assert "ValueError: boom" in decision.error["message"]
 
 
+@pytest.mark.parametrize("stderr", ["", " \n"])
+@pytest.mark.parametrize("code", [0, 1, 70, 75])
+def test_an_exit_with_nothing_said_and_nothing_printed_is_a_loss(code: int, stderr: str) -> None:
+    decision = decide(Observed(exit=Exit(code=code), stderr=stderr))
+    assert decision == GiveBack(f"the runner ended without a word, exit status {code}", lost=True)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observed(ended=failed("machine_failed"), exit=Exit(code=0), progress=LAST),
+        Observed(ended=failed("machine_failed"), asked=Asked.PAUSE, retries_left=True),
+        Observed(exit=Exit(code=MACHINE_FAILED), stderr="OSError: [Errno 28] No space left on device"),
+        Observed(cut=Cut.MACHINE, ended=ended("succeeded", stop_reason="completed")),
+    ],
+)
+def test_a_machine_that_fails_costs_the_job_nothing_and_rests_its_slot(seen: Observed) -> None:
+    decision = decide(seen)
+    assert isinstance(decision, GiveBack)
+    assert decision.cause.startswith("the machine of its worker failed: ")
+    assert (decision.lost, decision.failed, decision.plan, decision.progress) == (False, False, None, None)
+    assert decision.rest
+
+
+def test_no_other_ending_rests_the_slot() -> None:
+    for seen in (
+        Observed(exit=Exit(signal=signal.SIGKILL)),
+        Observed(ended=ended("stopped")),
+        Observed(cut=Cut.STALLED),
+    ):
+        decision = decide(seen)
+        assert isinstance(decision, GiveBack)
+        assert not decision.rest
+
+
 def test_divergence_is_final_whatever_retries_are_left() -> None:
     decision = decide(Observed(ended=failed("diverged"), retries_left=True))
     assert isinstance(decision, Finish)
     assert (decision.status, decision.stop_reason) == (Status.FAILED, "non_finite")
-    assert decision.error == {"code": "diverged", "message": "what happened", "remedy": "do this"}
+    assert decision.error is not None
+    assert (decision.error["code"], decision.error["message"]) == ("diverged", "what happened")
+
+
+@pytest.mark.parametrize(
+    ("has_checkpoint", "promise"),
+    [
+        (True, "do this The last finite checkpoint is kept."),
+        (False, "do this There is no checkpoint to go back to; checkpoints.every says how often one is written."),
+    ],
+)
+def test_only_a_checkpoint_that_is_there_is_promised(has_checkpoint: bool, promise: str) -> None:
+    decision = decide(Observed(ended=failed("diverged"), has_checkpoint=has_checkpoint))
+    assert isinstance(decision, Finish)
+    assert decision.error is not None
+    assert decision.error["remedy"] == promise
 
 
 @pytest.mark.parametrize("code", ["out_of_memory", "engine_error"])

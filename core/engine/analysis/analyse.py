@@ -1,24 +1,27 @@
 """One analysis from its assignment to its result."""
 
 import io
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.engine.analysis.desk import FORMAT, Desk, Interrupted, Tensors
+from core.engine.analysis.desk import FORMAT, KEEP_SECONDS, Desk, Interrupted, Tensors
 from core.engine.analysis.results import Result, open_results
 from core.engine.analysis.subject import Subject, open_subjects
 from core.engine.checkpoint import WEIGHTS, seal, write_bytes
 from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
 from core.engine.events import CheckpointWritten, Ended, Observer, Started
-from core.engine.failure import EngineError, foreseen
+from core.engine.failure import EngineError, expected
+from core.engine.folders import Unwritten
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.pacing import paced
 from core.finite import in_json
@@ -38,22 +41,22 @@ def analyse(
     draw: Draw | None = None,
     *,
     report_alive: ReportAlive = unwatched,
-    clock: Callable[[], float] = time.monotonic,
+    keep_seconds: float = KEEP_SECONDS,
 ) -> Ended:
     """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
     resumed between tiles.
 
     The result is a folder with the arrays (npz), a manifest, and the pictures that `draw` makes. One that is cancelled
     leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises. `report_alive`
-    hears of every piece of work as it begins.
+    hears of every piece of work as it begins; what it has is written down every `keep_seconds`.
     """
     try:
         with switched(assignment.plan):
-            return _analyse(assignment, observer, draw, report_alive, clock)
+            return _analyse(assignment, observer, draw, report_alive, keep_seconds)
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
-    except (MemoryError, RuntimeError) as error:
-        if (known := foreseen(error, torch.device(assignment.plan.device))) is None:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (known := expected(error, torch.device(assignment.plan.device))) is None:
             raise
         return Ended("failed", None, {}, known.document(), {})
 
@@ -63,13 +66,13 @@ def _analyse(
     observer: Observer,
     draw: Draw | None,
     report_alive: ReportAlive,
-    clock: Callable[[], float],
+    keep_seconds: float,
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
     report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
-    desk = Desk(assignment, observer, environment, report_alive, clock)
+    desk = Desk(assignment, observer, environment, report_alive, keep_seconds)
     kind = import_module(spec.implementation)
     faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
     observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
@@ -86,14 +89,21 @@ def _analyse(
     numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
     facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
-    if request == "cancel":  # there is little time: first what matters
-        observer.emit(_result(assignment, facts, arrays, {}, report_alive))
-    pictures = draw(spec.kind, numbers, arrays) if draw else {}
-    if pictures or request != "cancel":
-        observer.emit(_result(assignment, facts, arrays, pictures, report_alive))
+    desk.folders.insists = request != "cancel"
+    put = partial(_put, desk, partial(_result, assignment, facts, arrays, report_alive=report_alive))
+    with suppress(*((Unwritten,) if request == "cancel" else ())):  # then nobody waits for a disk
+        if request == "cancel":  # there is little time: first what matters
+            put({})
+        pictures = draw(spec.kind, numbers, arrays) if draw else {}
+        if pictures or request != "cancel":
+            put(pictures)
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
+
+
+def _put(desk: Desk, result: Callable[..., CheckpointWritten], pictures: Mapping[str, bytes]) -> None:
+    desk.folders.put("result", desk.done, partial(result, pictures))
 
 
 def _given(
@@ -113,15 +123,16 @@ def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> di
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
-def _result(
+def _result(  # noqa: PLR0913 - all that a result is made of
     assignment: AnalysisAssignment,
     facts: dict[str, Any],
     arrays: Arrays,
     pictures: Mapping[str, bytes],
+    folder: Path,
+    *,
     report_alive: ReportAlive,
 ) -> CheckpointWritten:
     """A folder on disk for good: the data under the role of weights, each picture under its own name."""
-    folder = assignment.scratch / ("pictured" if pictures else "result")
     folder.mkdir(parents=True)
     files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
     files |= {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}

@@ -3,13 +3,16 @@
 # ruff: noqa: N818 - Interrupted says what happened
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor
 
 from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume, seal, write_tensor_files
 from core.engine.events import CheckpointWritten, Log, Observer, Progress, StopRequest
+from core.engine.folders import Folders, Unwritten
 from core.engine.liveness import ReportAlive
 from core.recipe.assignment import AnalysisAssignment
 
@@ -36,16 +39,16 @@ class Desk:
         observer: Observer,
         environment: dict[str, Any],
         report_alive: ReportAlive,
-        clock: Callable[[], float] = time.monotonic,
+        keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """Tiles are written down every KEEP_SECONDS of the clock, and when somebody asks."""
+        """Tiles are written down every `keep_seconds`, and when somebody asks."""
         self._assignment = assignment
         self._observer = observer
         self._environment = environment
-        self._clock = clock
+        self._keep_seconds = keep_seconds
         self._report_alive = report_alive
-        self._keep_by = clock() + KEEP_SECONDS
-        self._folders = 0
+        self._keep_by = time.monotonic() + keep_seconds
+        self.folders = Folders(assignment.scratch, observer, self.progress)
         resume = assignment.resume
         self.found: Tensors = read_resume(resume, report_alive)[0] if resume else {}
         self.done: int = int(resume.manifest["step"]) if resume else 0
@@ -62,8 +65,13 @@ class Desk:
         self.done, self.total, self.tensors = done, total, dict(tensors)
         self._observer.emit(self.progress())
         request = self._observer.stop_request()
-        if request == "checkpoint" or (request is None and done < total and self._clock() >= self._keep_by):
-            self._write()
+        if request == "checkpoint":
+            self.folders.insists = True
+            self.folders.put("last", done, self._write)
+        elif request is None and done < total and time.monotonic() >= self._keep_by:
+            with suppress(Unwritten):  # the next one has these tiles, too
+                self.folders.put("last", done, self._write)
+            self._keep_by = time.monotonic() + self._keep_seconds
         if request:
             raise Interrupted(request)
 
@@ -76,11 +84,9 @@ class Desk:
         """Something that whoever reads the result should know."""
         self._observer.emit(Log("warning", message))
 
-    def _write(self) -> None:
-        self._folders += 1
-        folder = self._assignment.scratch / f"{self._folders:06d}-last-{self.done:09d}"
+    def _write(self, folder: Path) -> CheckpointWritten:
         files = write_tensor_files(folder, {WEIGHTS: self.tensors, STATE: {}}, self._report_alive)
-        self._digest = chained(self._digest, files)
+        digest = chained(self._digest, files)
         manifest = {
             "format": FORMAT,
             "kind": "last",
@@ -89,9 +95,9 @@ class Desk:
             "epoch": 0,
             "environment": self._environment,
             "files": files,
-            "digest": self._digest,
+            "digest": digest,
             "metrics": {},
         }
         sealed = seal(folder, files, manifest)
-        self._observer.emit(CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True))
-        self._keep_by = self._clock() + KEEP_SECONDS
+        self._digest = digest
+        return CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True)

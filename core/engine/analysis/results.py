@@ -11,6 +11,7 @@ import torch
 from core.engine.analysis.desk import Tensors
 from core.engine.failure import EngineError
 from core.finite import numeric
+from core.machine import is_machine_failure
 from core.recipe.analyses import Analysis
 from core.recipe.assignment import Reading
 
@@ -35,5 +36,7 @@ def _arrays(reading: Reading) -> Tensors:
         with np.load(reading.data, allow_pickle=False) as file:
             return {name: torch.from_numpy(file[name]) for name in file.files}
     except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        if is_machine_failure(error):
+            raise
         message = f"the arrays of {reading.label} cannot be read: {error}"
         raise EngineError("engine_error", message, "Compute this one again.") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from core.engine.analysis.sizes import sizes_on
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
 from core.engine.failure import passing_examples
@@ -16,7 +17,6 @@ from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
 
-ROOM: Final = 2**30  # bytes that the graph of one pass may take
 COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
 
 
@@ -27,8 +27,11 @@ class Terrain:
     an argument. Chunks count by their examples, so nothing depends on how many there are.
     """
 
-    def __init__(self, network: Network, part: Part, loss: Loss, room: int = ROOM) -> None:
-        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes."""
+    def __init__(self, network: Network, part: Part, loss: Loss, room: int | None = None) -> None:
+        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes (None: what
+        suits the device).
+        """
+        room = sizes_on(network.values.device).room if room is None else room
         self._module, self._loss = network.module, loss
         self.report_alive = network.report_alive
         self._cut = parameters(network)

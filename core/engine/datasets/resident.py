@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from core.engine.checkpoint import file_digest
+from core.engine.checkpoint import file_digest, load_tensors
 from core.engine.datasets.splitting import split_indices
 from core.engine.determinism import stream
 from core.engine.failure import EngineError
 from core.engine.liveness import ReportAlive, unwatched
+from core.machine import is_machine_failure
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 
@@ -123,9 +123,11 @@ def read_dataset(
             if digest != sha256:
                 raise EngineError("bad_data", f"the dataset's SHA-256 is {digest}, not {sha256}", REMEDY)
         report_alive("dataset")
-        tensors = load_file(path)
+        tensors = load_tensors(path)
         inputs, targets = tensors["inputs"], tensors["targets"]
     except (OSError, SafetensorError, KeyError) as error:
+        if is_machine_failure(error):
+            raise
         raise EngineError("bad_data", f"cannot read the dataset: {error}", REMEDY) from error
     numbers = facts.task != "classification"
     found = (tuple(inputs.shape), inputs.dtype), (tuple(targets.shape), targets.dtype)

@@ -1,0 +1,77 @@
+"""The connections that owe us a request: how many there may be, and which of them go when there are more."""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+MOST_OF_PEER: Final = 64
+MOST_IN_ALL: Final = 512
+BURST_SECONDS: Final = 1.0  # so long nobody is counted: many clients that connect at one moment are no attack
+CEILING: Final = 2048  # those who are not counted yet included
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Owing(Protocol):
+    """A connection."""
+
+    def turn_away(self) -> None:
+        """Close it now; it calls `remove` itself."""
+
+
+class UnfinishedRequests:
+    """Whoever has waited longest makes room for a new connection, so that half-sent requests shut nobody out."""
+
+    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+        """Connections from `trusted` networks count in all, and not by peer: a proxy brings those of many clients."""
+        self._trusted = trusted
+        self._all: dict[Owing, float] = {}  # since when (seconds of the event loop's clock), in this order
+        self._by_peer: dict[str, dict[Owing, float]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def add(self, one: Owing, peer: str) -> None:
+        at = asyncio.get_running_loop().time()
+        self._all[one] = at
+        self._by_peer.setdefault(peer, {})[one] = at
+        if len(self._all) > CEILING:
+            _oldest(max(self._by_peer.values(), key=len)).turn_away()
+        elif len(self._all) > MOST_IN_ALL or len(self._by_peer[peer]) > MOST_OF_PEER:
+            self._trim(peer)
+
+    def remove(self, one: Owing, peer: str) -> None:
+        self._all.pop(one, None)
+        ones = self._by_peer.get(peer, {})
+        ones.pop(one, None)
+        if not ones:
+            self._by_peer.pop(peer, None)
+
+    def _trim(self, *peers: str) -> None:
+        """Turn away what is too much and has had its moment; look again when the rest has had it."""
+        before = asyncio.get_running_loop().time() - BURST_SECONDS
+        over = [(self._all, MOST_IN_ALL)]
+        over += [(self._by_peer[peer], MOST_OF_PEER) for peer in peers if not self._is_trusted(peer)]
+        left = False
+        for ones, most in over:
+            while len(ones) > most and ones[_oldest(ones)] <= before:
+                _oldest(ones).turn_away()
+            left = left or len(ones) > most
+        if left and self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(BURST_SECONDS, self._sweep_all)
+
+    def _sweep_all(self) -> None:
+        self._sweep = None
+        self._trim(*self._by_peer)
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._trusted)
+
+
+def _oldest(ones: dict[Owing, float]) -> Owing:
+    return next(iter(ones))

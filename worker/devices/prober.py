@@ -1,0 +1,96 @@
+"""A thread that probes the GPU slots that are out of service, and offers them again."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from worker.attempt import Slot
+from worker.devices.devices import Devices
+from worker.devices.report import DeviceReport
+
+log = logging.getLogger(__name__)
+
+FIRST_SECONDS: Final = 15.0
+TICK_SECONDS: Final = 1.0
+
+
+class RetiredSlots(Protocol):
+    """The part of Slots that this needs."""
+
+    def retired(self) -> dict[Slot, DeviceReport]: ...
+
+    def is_empty(self, slot: Slot) -> bool: ...
+
+    def retire(self, slot: Slot, report: DeviceReport) -> None: ...
+
+    def restore(self, slot: Slot) -> None: ...
+
+
+class SlotProber:
+    """Probes each retired slot after `first_seconds`, then after twice as long each time, at most `last_seconds`.
+
+    A slot that fails again within `last_seconds` of its return goes on where its pauses stood, so that a device which
+    fails under every job is not offered every few seconds.
+    """
+
+    def __init__(
+        self,
+        slots: RetiredSlots,
+        devices: Devices,
+        stopping: threading.Event,
+        last_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slots = slots
+        self._devices = devices
+        self._stopping = stopping
+        self._last_seconds = last_seconds
+        self._clock = clock
+        self._pauses: dict[Slot, float] = {}  # the pause before the next probe, or before the last one
+        self._due: dict[Slot, float] = {}
+        self._restored_at: dict[Slot, float] = {}
+        self._thread = threading.Thread(target=self._run, name="slot-prober", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def look(self) -> None:
+        """Probe what is due."""
+        for slot in self._slots.retired():
+            if slot not in self._due:
+                self._schedule(slot)
+            elif self._clock() >= self._due[slot]:
+                self._probe(slot)
+
+    def _schedule(self, slot: Slot) -> None:
+        """A slot has just been retired."""
+        relapse = self._clock() - self._restored_at.get(slot, -float("inf")) < self._last_seconds
+        first = min(FIRST_SECONDS, self._last_seconds)
+        self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds) if relapse else first
+        self._due[slot] = self._clock() + self._pauses[slot]
+
+    def _probe(self, slot: Slot) -> None:
+        if not self._slots.is_empty(slot):
+            report = self._slots.retired()[slot]
+        elif slot.kind == "gpu":
+            report = self._devices.check(slot.devices or "")
+        else:
+            report = DeviceReport(slot.kind, ok=True)
+        if report.ok:
+            log.info("slot %d is back in service", slot.index)
+            del self._due[slot]
+            self._restored_at[slot] = self._clock()
+            self._slots.restore(slot)
+            return
+        self._slots.retire(slot, report)
+        self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds)
+        self._due[slot] = self._clock() + self._pauses[slot]
+
+    def _run(self) -> None:
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                log.exception("a probe failed")

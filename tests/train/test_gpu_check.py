@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
+from core.recipe.spec import JobSpec
 from tests.architecture.test_docs import table
 from tests.architecture.test_imports import BLOCK, WALK, fresh, modules_outside
 from tests.gpu.check import conduct
 from tests.gpu.check.plan import STEPS, Step
 from tests.gpu.check.played import CONTEXT, PLAYED_UUID, TOTAL, PlayedDevice, PlayedMemoryError
 from tests.gpu.check.report import Report
+from tests.gpu.check.steps import determinism, latency, memory, service, speed
 from tests.gpu.check.target import ROOT, Target
 
+MIB, GIB = 1 << 20, 1 << 30
+LARGEST_DEVICE = 150 * GIB
 ALONE = ("torch", "numpy", "safetensors", "pydantic", "nvidia-ml-py", "schedulefree", "pytorch-optimizer")
 
 
@@ -39,6 +43,27 @@ def test_every_step_has_its_function_and_its_line_for_people() -> None:
     told = table((ROOT / "CONTRIBUTING.md").read_text(), "step", "what it proves")
     assert [row[0].strip("`") for row in told] == [step.name for step in STEPS]
     assert len(STEPS) == 10
+
+
+def test_the_jobs_for_a_real_device_are_accepted_and_as_large_as_they_have_to_be(tmp_path: Path) -> None:
+    """A dry run makes small ones; these are built here, so that no minute of a device goes to one that is refused."""
+    real = Target("real", PLAYED_UUID, tmp_path)
+    for built in (latency.networks(real), speed.networks(real)):
+        assert all(isinstance(spec, JobSpec) for spec in built.values())
+    assert len(list(service.specs(real))) == 3
+    assert len(list(determinism.subjects())) > 25
+    assert memory.small(epochs=None, steps=memory.target_steps(real)).run_length().bounded
+    wide, heavy = memory.wide(real), memory.heavy(real)
+    assert 4 * wide.batch() * 32768 * wide.data.facts().features > 8 * LARGEST_DEVICE
+    assert 4 * GIB < 16 * parameters(heavy) < 16 * GIB
+    (weights, first), (optimizer, second), (ensemble, third) = memory.crowded(real).values()
+    assert 8 * parameters(weights) > first * MIB  # with the gradient
+    assert 8 * parameters(optimizer) < second * MIB < 16 * parameters(optimizer)  # with Adam's state
+    assert 8 * parameters(ensemble) < third * MIB < (12 + 8) * parameters(ensemble)  # with another and two members
+
+
+def parameters(spec: JobSpec) -> int:
+    return spec.model.parameters(spec.data.facts())
 
 
 def test_a_finding_survives_what_it_looks_at() -> None:

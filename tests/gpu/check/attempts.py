@@ -37,15 +37,17 @@ class Attempt:
         self.process = launcher.launch(self.stderr, devices)
         self._splitter = wire.Splitter()
         self._open = True
+        self._looked_at = 0  # frames, by whoever has waited so far
         order = {"assignment": assignment.model_dump(mode="json", by_alias=True)}
         self.process.sock.sendall(wire.pack("assignment", assignment.job, order))
 
     def wait_for(self, wanted: Callable[[Frame], bool], seconds: float) -> Frame:
         """The next frame that is wanted. Raises TooLate, with what the runner printed."""
-        until, place = time.monotonic() + seconds, len(self.frames)
+        until = time.monotonic() + seconds
         while True:
-            for frame in self.frames[place:]:
-                place += 1
+            while self._looked_at < len(self.frames):
+                frame = self.frames[self._looked_at]
+                self._looked_at += 1
                 if wanted(frame):
                     return frame
             left = until - time.monotonic()

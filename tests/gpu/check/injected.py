@@ -23,6 +23,7 @@ from tests.gpu.check.target import SETTING, Target
 from worker import runner
 
 AT: Final = 3  # the gradient before which a fault happens, counted from 1
+SLOW_SECONDS: Final = 0.005
 LONG_SECONDS: Final = 60.0  # of a kernel, unless somebody ends it
 CLOCK: Final = 1.9e9  # cycles of a large GPU in a second, about
 HELD: Final = 256 * MIB  # by a runner that has a long kernel; 16 times as much on a real device
@@ -56,14 +57,24 @@ def open_played(target: Target, plainly: Callable[[ExecutionPlan], torch.device]
 def arm(target: Target, assignment: Assignment) -> None:
     """Make this process's one job meet its fault."""
     fault = assignment.job.partition("@")[2]
-    if fault.startswith("oom-") and not target.dry:
-        return  # a real device has not enough for it
-    if fault == "oom-build":
+    if fault.startswith("oom-build") and target.dry:
         build.build_stepper = no_memory
-    elif fault == "oom-forward":
+    elif fault.startswith("oom-build"):
+        build.open_device = partial(open_limited, build.open_device, int(fault.rpartition("-")[2]) * MIB)
+    elif fault == "oom-forward" and target.dry:
         build.build_gradient = partial(_without_memory, build.build_gradient)
+    elif fault == "slow":
+        build.build_gradient = partial(_slowed, build.build_gradient)
     elif fault in FAULTS or target.flaw == "bits":
         build.build_gradient = partial(_interrupted, build.build_gradient, FAULTS.get(fault), target, assignment)
+
+
+def open_limited(plainly: Callable[[ExecutionPlan], torch.device], size: int, plan: ExecutionPlan) -> torch.device:
+    """As the engine opens a device, of which torch's allocator then gives so many bytes and no more."""
+    device = plainly(plan)
+    _, total = torch.cuda.mem_get_info(device)
+    torch.cuda.set_per_process_memory_fraction(size / total, device)
+    return device
 
 
 def no_memory(*_arguments: object, **_options: object) -> Any:
@@ -74,6 +85,18 @@ def no_memory(*_arguments: object, **_options: object) -> Any:
 def _without_memory(plainly: Callable[..., Any], network: Any, _loss: Any, *rest: Any, **more: Any) -> Any:
     """The engine's gradient, in whose passes memory runs out."""
     return plainly(network, no_memory, *rest, **more)
+
+
+def _slowed(plainly: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """The engine's gradient, with time between two of them to be paused or killed, however busy this machine is."""
+    gradient = plainly(*arguments, **more)
+
+    def slow(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        time.sleep(SLOW_SECONDS)
+        loss: torch.Tensor = gradient(inputs, targets)
+        return loss
+
+    return slow
 
 
 def _interrupted(

@@ -32,6 +32,7 @@ def service_like(target: Target, report: Report) -> None:
 
 
 def _compare(found: Service, report: Report, name: str, spec: JobSpec) -> None:
+    slow = found.target.choose("", "slow")
     with report.finding(f"{name}: undisturbed") as undisturbed:
         whole, ended = found.run(name, spec, SECONDS)
         undisturbed.says(ok=ended["outcome"] == "succeeded", detail=str(whole.digests()))
@@ -39,7 +40,7 @@ def _compare(found: Service, report: Report, name: str, spec: JobSpec) -> None:
         other, _ = found.run(name, spec, SECONDS)
         again.says(ok=other.digests() == whole.digests(), detail=str(other.digests()))
     with report.finding(f"{name}: paused and resumed, the same bits") as paused:
-        first = found.begin(name, spec)
+        first = found.begin(name, spec, fault=slow)
         checkpoint(first, 2)
         first.stop()
         outcome = first.ended(SECONDS)["outcome"]
@@ -49,7 +50,7 @@ def _compare(found: Service, report: Report, name: str, spec: JobSpec) -> None:
             detail=f"{outcome} at step {first.last()['step']}, then {ended['outcome']}: {rest.digests()}",
         )
     with report.finding(f"{name}: killed and resumed, the same bits") as killed:
-        first = found.begin(name, spec)
+        first = found.begin(name, spec, fault=slow)
         checkpoint(first, 3)
         how = first.kill()
         first.drain()

@@ -20,7 +20,8 @@ from worker import provision, runner
 from worker.local import LINE_SECONDS, progress_line
 
 ROLES: Final = ("weights", "state")
-CANNOT: Final = frozenset({"engine_error", "out_of_memory", "bad_data"})  # these say nothing about the bits
+# These say nothing about the bits.
+CANNOT: Final = frozenset({"engine_error", "out_of_memory", "bad_data", "device_failed", "machine_failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,8 @@ def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, 
 
 
 def _reasons(past: Past, end: CheckpointRow, witness: Witness) -> Iterator[str]:
+    if not past.plan.deterministic:
+        yield "deterministic: the job asked for no equal bits"
     yield from runner.differences(end.manifest.get("environment", {}), witness.environment)
     if past.resume and past.resume.get("fidelity") == "approximate":
         yield from (f"the job itself went on approximately: {each}" for each in past.resume.get("reasons", ()))

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from worker import lifeline
 from worker.exit_monitor import REPORT_SECONDS, ExitMonitor
@@ -175,6 +175,8 @@ class ZygoteLauncher:
     runners end that a hanging zygote does not report. `pidfds=False` is for kernels and sandboxes without them.
     """
 
+    module: ClassVar[str] = "worker.zygote"
+
     def __init__(
         self, silence_seconds: float = SILENCE_SECONDS, *, user: RunnerUser | None = None, pidfds: bool = True
     ) -> None:
@@ -242,7 +244,7 @@ class ZygoteLauncher:
         ours.settimeout(0.0)  # a zygote that hangs must not take along whoever gives it an order
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "worker.zygote", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-m", self.module, str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 env=lifeline.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
                 pass_fds=[theirs.fileno()],

@@ -116,9 +116,9 @@ def decide(seen: Observed) -> Decision:
     """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
     if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
         return LetGo()
-    if seen.unkillable:
+    if seen.unkillable and seen.ended is None:
         return GiveBack("its runner cannot be killed", lost=seen.asked is Asked.NOTHING)
-    if seen.device is not None and not seen.device.ok:  # whatever came of it is not the job's fault
+    if seen.device is not None and seen.device.is_broken:  # whatever came of it is not the job's fault
         return GiveBack(f"its GPU failed: {seen.device.detail}")
     if seen.cut is Cut.MACHINE:
         return machine_failed()
@@ -152,21 +152,21 @@ def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case "failed":
             error = ended.get("error") or {}
-            return _of_machine(error) or _failed(seen, error, ended["stop_reason"], results, progress)
+            return _of_machine(seen, error) or _failed(seen, error, ended["stop_reason"], results, progress)
         case "stopped" if seen.asked is Asked.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
             return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked), progress=progress or None)
 
 
-def _of_machine(error: dict[str, Any]) -> GiveBack | None:
+def _of_machine(seen: Observed, error: dict[str, Any]) -> GiveBack | None:
     """What the runner blames on its machine or its device; None: nothing."""
     message = error.get("message")
     if error.get("code") == "machine_failed":
         return machine_failed(str(message))
     if error.get("code") == "device_failed":
         # The device works, or works again: a job that breaks one after the other is stopped by its losses.
-        return GiveBack(f"its GPU failed: {message}", lost=True)
+        return GiveBack(f"its GPU failed: {message}", lost=seen.asked is Asked.NOTHING)
     if error.get("foreign"):
         return GiveBack(f"out of memory, which others use: {message}")
     return None

@@ -171,14 +171,16 @@ def serve(shop: Shop, slots: Slots, kinds: Sequence[SlotKind]) -> int:
     for kind in kinds:
         again = True
         while again and (slot := slots.take(kind)) is not None:
+            failed = False
             try:
                 while not shop.stopping.is_set() and serve_one(shop, slot):
                     served += 1
             except SlotFailed as failure:
+                failed = True  # what it was to serve still waits: for another slot of this kind
                 log.warning("slot %d is out of service: %s", slot.index, failure.report.sentence())
                 slots.retire(slot, failure.report, failure.leftover)
             finally:
-                again = slots.release(slot) and not shop.stopping.is_set()
+                again = (slots.release(slot) or failed) and not shop.stopping.is_set()
     return served
 
 

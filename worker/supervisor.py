@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from core.recipe.plan import resolve_plan, smaller
 from core.recipe.spec import JobSpec
 from core.store.base import StoreRefused, StoreTransient
 from worker import lifeline, memory, provision, wire
-from worker.assignment import build_assignment
+from worker.assignment import build_assignment, is_interrupted
 from worker.attempt import Attempt, Shop, Slot, SlotFailed
 from worker.backlog import Backlog
 from worker.conclude import conclude, return_job
@@ -67,7 +68,9 @@ def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> N
         healthy = _attempted(shop, slot, taken, heart)
     except (Fenced, Abandoned):
         log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
-    except SlotFailed:
+    except SlotFailed as failure:
+        if failure.__cause__ is not None:
+            log.warning("job %s attempt %d was not concluded", taken.job_id, taken.attempt, exc_info=failure.__cause__)
         raise
     except Exception:
         # The lease ends by itself, and the reconciler gives the job to somebody else.
@@ -181,24 +184,53 @@ def _serve(attempt: Attempt) -> Decision:
 
 
 def _end(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
-    """Conclude an attempt that had a runner, and say if its slot can take another one. Raises SlotFailed.
+    """Conclude an attempt that had a runner, and say if its slot can take another one.
 
     The device is probed before the conclusion, which depends on it, unless somebody waits for that.
+
+    Raises:
+        SlotFailed: it cannot, whether or not the conclusion was written.
     """
     slot = attempt.slot
     suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
     if suspect and seen.asked is Asked.NOTHING:
-        seen = replace(seen, device=attempt.shop.devices.check(slot.devices or ""))
+        seen = replace(seen, device=_probed(attempt))
     decision = decide(seen)
-    conclude(attempt, decision, seen, chunks)
+    try:
+        conclude(attempt, decision, seen, chunks)
+    except Exception as error:
+        if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
+            raise failure from error
+        raise
+    if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
+        raise failure
+    return decision
+
+
+def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, suspect: bool) -> SlotFailed | None:
+    """Why the slot cannot be offered again after an attempt; None: it can, or its worker stops anyway."""
+    slot, shop = attempt.slot, attempt.shop
     if seen.unkillable:
         detail = f"the runner {runner.pid} does not die of SIGKILL"
-        raise SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
-    if suspect:
-        report = seen.device or attempt.shop.devices.check(slot.devices or "")
-        if not report.ok or (seen.ended or {}).get("outcome") == "failed":
-            raise SlotFailed(report if not report.ok else _failed_before(report, seen))
-    return decision
+        return SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
+    if not suspect or (seen.device is None and shop.stopping.is_set()):
+        return None
+    report = seen.device or shop.devices.check(slot.devices or "")
+    failed = (seen.ended or {}).get("outcome") == "failed"
+    return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
+
+
+def _probed(attempt: Attempt) -> DeviceReport | None:
+    """A probe of the slot's device; None once somebody waits for the attempt to end: a probe may take minutes."""
+    shop, slot = attempt.shop, attempt.slot
+    found: list[DeviceReport] = []
+    probe = threading.Thread(
+        target=lambda: found.append(shop.devices.check(slot.devices or "")), name="device-probe", daemon=True
+    )
+    probe.start()
+    while probe.is_alive() and not is_interrupted(attempt):
+        probe.join(READY_TICK)
+    return found[0] if found else None
 
 
 def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:

@@ -21,6 +21,7 @@ from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promis
 from core.jobs.verbs import owned
 from core.lifecycle import Status, shown
 from core.recipe.branch import anew, branched
+from core.recipe.plan import KINDS, ExecutionPlan
 from core.recipe.spec import JobSpec
 
 MOST_STEPS_TOLD = 20
@@ -170,10 +171,10 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
         run = spec.run_length()
         state["progress"] = {"step": kept.step, "epoch": kept.epoch, "steps": run.total_steps if run.bounded else None}
         state["progress"]["fraction"] = kept.step / run.total_steps if run.bounded else 0.0
-        if origin.verb == "retry":
-            facts["plan"] = before.plan  # the same bits need the same execution
         if spec.deterministic and spec.resources.device == "auto":
             state["needs"] = before.needs
+        if origin.verb == "retry" and _fits(before.plan, state["needs"]):
+            facts["plan"] = before.plan  # the same bits need the same execution
     enter(
         connection,
         new,
@@ -186,6 +187,11 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
     if kept:
         _share_past(connection, parent, new, kept.step)
     return str(state["needs"])
+
+
+def _fits(plan: str | None, needs: str) -> bool:
+    """Whether a slot of the kind that a job needs can carry out a plan."""
+    return plan is not None and needs in {"any", KINDS[ExecutionPlan.model_validate_json(plan).device]}
 
 
 def _share_past(connection: Connection, parent: str, child: str, step: int) -> None:

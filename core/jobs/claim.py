@@ -17,7 +17,7 @@ from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
 from core.recipe.analyses import Analysis, AnalysisSpec, ResultsSpec, read_analysis
-from core.recipe.plan import ExecutionPlan
+from core.recipe.plan import KINDS, ExecutionPlan, chosen_gpu, planned_anew
 from core.recipe.spec import JobSpec
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,10 @@ def claim(
     """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
 
     The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
-    plan that `plan_for` gives; later attempts get the stored one. A job that cannot be read or planned (a spec from
-    another release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose owner has
-    as many running as they allow are passed over.
+    plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
+    planned for another kind of device. A job that cannot be read or planned (a spec from another release) ends failed
+    here and now: at the head of the queue it would hold up everybody. Jobs whose owner has as many running as they
+    allow are passed over.
     """
     while True:
         with db.write() as connection:
@@ -125,15 +126,14 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
 def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
     columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
     row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
-    spec, plan_json = _read(row.kind, row.spec), row.plan
+    spec = _read(row.kind, row.spec)
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
-    if plan_json is None:
-        plan = plan_for(spec)
+    before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
+    plan = _plan(spec, before, plan_for)
+    if plan != before:
         # What is not set is not named: a worker of the release before may have to go on with it.
         facts["plan"] = plan.model_dump_json(exclude_none=True)
         _settle_needs(connection, taken.job_id, plan)
-    else:
-        plan = ExecutionPlan.model_validate_json(plan_json)
     connection.execute(update(job).where(job.c.id == taken.job_id).values(**facts))
     checkpoint = find_checkpoint(connection, taken.checkpoint_id) if taken.checkpoint_id else None
     drop_after(connection, taken.job_id, checkpoint.step if checkpoint else 0)
@@ -145,6 +145,8 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         "status",
         {"status": Status.RUNNING.value, "detail": detail},
     )
+    if plan != before:
+        _tell_plan(connection, taken, spec, plan, anew=before is not None)
     return Claim(
         taken.job_id,
         taken.attempt,
@@ -166,11 +168,36 @@ def _read(kind: str, spec: str) -> JobSpec | Analysis:
     return JobSpec.model_validate_json(spec) if kind == "train" else read_analysis(spec)
 
 
+def _plan(spec: JobSpec | Analysis, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
+    """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
+    if before is None:
+        return plan_for(spec)
+    if before.deterministic:
+        return before
+    here = plan_for(spec)
+    return before if here.device == before.device else planned_anew(before, here)
+
+
+def _tell_plan(
+    connection: Connection, taken: Row[Any], spec: JobSpec | Analysis, plan: ExecutionPlan, *, anew: bool
+) -> None:
+    """Events about the device that a plan has brought: that it is another one, and why it is one that nobody named."""
+    if anew:
+        kind = KINDS[plan.device].upper()
+        went_on = f"goes on on a {kind}: this run is approximate from here"
+        message = went_on if taken.checkpoint_id else f"begins anew, on a {kind}"
+        told = {"code": "planned_anew", "message": message}
+        add_event(connection, taken.job_id, taken.attempt, "warning", told)
+    if chosen := chosen_gpu(spec, plan):
+        add_event(connection, taken.job_id, taken.attempt, "log", {"level": "info", "message": chosen})
+
+
 def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:
     """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on."""
     if plan.deterministic:
-        kind = "gpu" if plan.device == "cuda" else "cpu"
-        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(needs=kind))
+        connection.execute(
+            update(job_state).where(job_state.c.job_id == job_id).values(needs=KINDS[plan.device]),
+        )
 
 
 def _fail(connection: Connection, job_id: str, error: ValueError) -> None:

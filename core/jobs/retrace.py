@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -15,6 +15,12 @@ from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
+# Warnings that say that the plan was changed -> what the job did then.
+CHANGES: Final = {
+    "remedy": "ran out of memory, and went on from step {step} with fewer examples at once",
+    "planned_anew": "went on from step {step} on another kind of device",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -22,7 +28,7 @@ class Past:
 
     `resume` says how faithful its own last resume was; None: it never resumed. A child begins at its parent's
     checkpoint `origin`, without the parts `anew`, or with the weights of `initial`; `whole`: that is still there.
-    `begins` are the steps at which its attempts began; after those in `remedies` the plan was another one.
+    `begins` are the steps at which its attempts began; after those in `changes` the plan was another one, and why.
     """
 
     job_id: str
@@ -35,7 +41,7 @@ class Past:
     initial: CheckpointRow | None
     whole: bool
     begins: Mapping[int, int]
-    remedies: frozenset[int]
+    changes: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ def read_past(db: Database, job_id: str) -> Past:
         if row is not None and row.parent_verb in {"retry", "fork"} and row.parent_step:
             origin = origin_of(connection, job_id)
         initial = find_checkpoint(connection, row.initial_id) if row is not None and row.initial_id else None
-        begins, remedies = _attempts(connection, job_id)
+        begins, changes = _attempts(connection, job_id)
     if row is None:
         raise NotFound("There is no job with this id.")
     if row.plan is None or not checkpoints:
@@ -76,21 +82,22 @@ def read_past(db: Database, job_id: str) -> Past:
     else:
         whole = row.initial_id is None or initial is not None
     anew = tuple(row.anew or ())
-    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, remedies)
+    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, changes)
 
 
-def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], frozenset[int]]:
-    """The step at which each attempt began, and the attempts after which the plan was changed."""
+def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], dict[int, str]]:
+    """The step at which each attempt began, and the attempts after which the plan was changed, with the warning."""
     row = event.c
     query = select(row.attempt, row.type, row.data).where(row.job_id == job_id, row.type.in_(("status", "warning")))
-    begins, remedies = {}, set()
+    begins, changes = {}, {}
     for attempt, kind, data in connection.execute(query.order_by(row.id)):
         if kind == "status" and data["status"] == "running":
             found = re.search(r", from step (\d+)$", data["detail"])
             begins[attempt] = int(found[1]) if found else 0
-        if kind == "warning" and data.get("code") == "remedy":
-            remedies.add(attempt)
-    return begins, frozenset(remedies)
+        if kind == "warning" and data.get("code") in CHANGES:
+            # An attempt that needs less memory is followed by others; one on another device is the first of them.
+            changes[attempt - (data["code"] == "planned_anew")] = data["code"]
+    return begins, changes
 
 
 def stretch(past: Past, start: int | None) -> Stretch:
@@ -127,15 +134,21 @@ def _from(past: Past, begin: CheckpointRow | None) -> Stretch:
     if end is None:
         raise NotFound(f"Behind step {first} there is no checkpoint that one could train to.")
     attempts = _made(past, first, end)
-    if changed := past.remedies & set(attempts[:-1]):
+    if changed := past.changes.keys() & set(attempts[:-1]):
         step = past.begins[attempts[attempts.index(max(changed)) + 1]]
+        change = CHANGES[past.changes[max(changed)]].format(step=step)
         raise NotFound(
-            f"Between the steps {first} and {end.step} the job ran out of memory, and went on from step {step} with "
-            "fewer examples at once. That checkpoint is gone, so these bits cannot be compared; begin elsewhere with "
-            "--from."
+            f"Between the steps {first} and {end.step} the job {change}. "
+            "That checkpoint is gone, so these bits cannot be compared; begin elsewhere with --from."
         )
-    size = end.manifest.get("environment", {}).get("micro_batch")
-    return Stretch(begin, end, past.plan.model_copy(update={"micro_batch": size}))
+    return Stretch(begin, end, _plan_of(past, end))
+
+
+def _plan_of(past: Past, end: CheckpointRow) -> ExecutionPlan:
+    """How it was computed before this checkpoint: the plan may have been changed since."""
+    environment = end.manifest.get("environment", {})
+    device = environment.get("kind", past.plan.device)
+    return past.plan.model_copy(update={"device": device, "micro_batch": environment.get("micro_batch")})
 
 
 def _made(past: Past, first: int, end: CheckpointRow) -> list[int]:

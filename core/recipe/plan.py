@@ -1,12 +1,12 @@
 """The execution plan: how a job is computed, fixed once at its first claim and kept by every later attempt.
 
 It comes from static tables, never from a timing, because bit-exact resume needs the same one: 1 and 2 threads give
-different bits.
+different bits. Only a job that is not deterministic gets another one, when another kind of device claims it.
 """
 
 import platform
 from importlib import metadata
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from core.recipe.component import Spec
 from core.recipe.spec import JobSpec, Resources
@@ -15,6 +15,9 @@ Device = Literal["cpu", "cuda"]
 SlotKind = Literal["cpu", "gpu"]
 MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 PACKAGES = ("torch", "numpy", "safetensors")
+KINDS: Final[dict[Device, SlotKind]] = {"cpu": "cpu", "cuda": "gpu"}
+LAUNCH_BOUND: Final = 1_000_000
+"""Multiply-adds in one forward pass of a batch, below which a GPU mostly waits for the next of some twenty launches."""
 
 
 class Planned(Protocol):
@@ -51,6 +54,24 @@ def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
     if now == 1 or spec.model.normalises_batches:
         return None
     return plan.model_copy(update={"micro_batch": -(-now // 2)})
+
+
+def planned_anew(before: ExecutionPlan, here: ExecutionPlan) -> ExecutionPlan:
+    """The plan of a job that goes on on another kind of device: that of `here`, with what is the job's own.
+
+    That is the digest of its data, and how many examples at once its memory once allowed.
+    """
+    return here.model_copy(update={"dataset_sha256": before.dataset_sha256, "micro_batch": before.micro_batch})
+
+
+def chosen_gpu(spec: Planned, plan: ExecutionPlan) -> str | None:
+    """Why a job whose `resources.device` is auto runs on a GPU, and whether that may be slow; None: it does not."""
+    if spec.resources.device != "auto" or plan.device == "cpu":
+        return None
+    chosen = "this runs on a GPU: resources.device is auto, and a GPU slot was free"
+    if isinstance(spec, JobSpec) and spec.model.multiply_adds(spec.data.facts()) * spec.batch() < LAUNCH_BOUND:
+        return f'{chosen}; steps as small as these mostly wait for the GPU to begin, so "cpu" may be faster'
+    return chosen
 
 
 def installed_versions() -> dict[str, str]:

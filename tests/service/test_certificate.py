@@ -22,6 +22,7 @@ from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
 from core.jobs.metrics import roll_back
+from core.jobs.retrace import read_past, stretch
 from core.jobs.submit import Entry, submit
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment
@@ -277,6 +278,32 @@ def test_a_job_that_ran_out_of_memory_is_trained_by_the_plan_of_each_stretch(
         query = text("UPDATE checkpoint SET manifest = replace(manifest, :old, '') WHERE job_id = :job AND step = 42")
         assert connection.execute(query, {"job": job_id, "old": ',"micro_batch":8'}).rowcount
     assert certified(basin(job_id, "--from", "28", "-o", "json"))["verdict"] == "differs"  # so the plan does count
+
+
+def test_a_job_that_changed_its_kind_of_device_is_compared_up_to_there_and_from_there(
+    basin: Verify, attempt: Attempt, db: Database
+) -> None:
+    """Each stretch by the plan of its own; none that was computed by two of them."""
+    job_id = submit(db, small_spec(**SPEC, deterministic=False), owner=OWNER).job_id
+    first = taken(db)
+    assert first is not None
+    attempt(first, stop_at=20)
+    gpu = first.plan.model_copy(update={"device": "cuda"})
+    give_back(db, Fence(job_id, 1), cause="its GPU failed", lost=False, max_losses=3, plan=gpu)
+    with db.write() as connection:  # as if a GPU had written it
+        connection.execute(CHANGED["manifest"], {"old": '"kind":"cpu"', "new": '"kind":"cuda"'})
+    last = taken(db)
+    assert last is not None
+    assert (last.checkpoint and last.checkpoint.step, last.plan.device) == (14, "cpu")
+    assert attempt(last)[0].outcome == "succeeded"
+    past = read_past(db, job_id)
+    assert [stretch(past, start).plan.device for start in (0, 14, 28)] == ["cuda", "cpu", "cpu"]
+    for begin, end in ((14, 28), (28, 42)):
+        found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
+        assert (steps(found), found["verdict"]) == ((begin, end), "exact")
+    doom(db, job_id, 14)
+    said = basin(job_id, "--from", "0")
+    assert (said.exit_code, "went on from step 14 on another kind of device" in said.stderr) == (2, True)
 
 
 def test_a_retry_goes_on_as_its_source_did(basin: Verify, attempt: Attempt, db: Database) -> None:

@@ -1,6 +1,7 @@
 """The table of outcomes, row by row."""
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from core.lifecycle import Status
 from core.recipe.plan import smaller
 from tests.support.jobs import plan_of, small_spec
+from worker.devices.report import DeviceReport
 from worker.exits import MACHINE_FAILED
 from worker.launcher import Exit
-from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide
+from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide, suspects_device
 
 RESULTS = {"base": {"test": {"loss": 0.1}}}
 LAST = {"step": 9, "steps": 10}
@@ -21,8 +23,8 @@ def ended(outcome: str, **fields: Any) -> dict[str, Any]:
     return {"type": "ended", "job": "j", **body, **fields}
 
 
-def failed(code: str) -> dict[str, Any]:
-    return ended("failed", error={"code": code, "message": "what happened", "remedy": "do this"})
+def failed(code: str, **details: Any) -> dict[str, Any]:
+    return ended("failed", error={"code": code, "message": "what happened", "remedy": "do this", **details})
 
 
 def test_success() -> None:
@@ -213,3 +215,95 @@ def test_an_attempt_that_is_not_ours_writes_nothing_whatever_it_said(cut: Cut) -
 )
 def test_what_the_supervisor_cut_off_is_a_loss(cut: Cut, cause: str) -> None:
     assert decide(Observed(exit=Exit(signal=signal.SIGKILL), cut=cut)) == GiveBack(cause, lost=True)
+
+
+BROKEN = DeviceReport.failed("GPU-a", "timeout", "no answer in 90 s")
+WORKS = DeviceReport("GPU-a", ok=True)
+FULL = DeviceReport.failed("GPU-a", "memory_in_use", "70.0 of 80.0 GB are in use by others")
+KILLED = Exit(signal=signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observed(ended=failed("device_failed")),
+        Observed(ended=failed("out_of_memory", where="forward", foreign=True)),
+        Observed(exit=KILLED),
+        Observed(exit=KILLED, cut=Cut.STALLED),
+        Observed(exit=KILLED, out_of_memory=True),
+    ],
+)
+def test_whatever_ended_on_a_gpu_that_is_found_broken_costs_nothing(seen: Observed) -> None:
+    """Nor is there a remedy or a retry to spend."""
+    less = smaller(small_spec(), plan_of(small_spec()))
+    decision = decide(replace(seen, device=BROKEN, retries_left=True, smaller=less))
+    assert decision == GiveBack("its GPU failed: no answer in 90 s")
+
+
+def test_a_device_that_failed_and_works_again_is_a_loss() -> None:
+    """So that a job which breaks one after the other comes to an end; unless it was to end anyway."""
+    for device in (WORKS, None):
+        seen = Observed(ended=failed("device_failed"), device=device, retries_left=True)
+        assert decide(seen) == GiveBack("its GPU failed: what happened", lost=True)
+    for asked in (Asked.CANCEL, Asked.PAUSE, Asked.STOP):
+        assert decide(Observed(ended=failed("device_failed"), asked=asked)) == GiveBack("its GPU failed: what happened")
+
+
+@pytest.mark.parametrize("device", [WORKS, FULL])
+def test_memory_that_others_hold_is_no_fault_of_the_job(device: DeviceReport) -> None:
+    """And no reason for another plan."""
+    less = smaller(small_spec(), plan_of(small_spec()))
+    seen = Observed(ended=failed("out_of_memory", where="forward", foreign=True), device=device, smaller=less)
+    assert decide(seen) == GiveBack("out of memory, which others use: what happened")
+
+
+def test_a_runner_that_was_killed_beside_others_that_hold_memory_is_a_loss() -> None:
+    """The GPU works."""
+    assert decide(Observed(exit=KILLED, device=FULL)) == GiveBack("the runner was killed by SIGKILL", lost=True)
+
+
+@pytest.mark.parametrize(("where", "remedied"), [("build", False), ("forward", True), (None, True)])
+def test_fewer_examples_at_once_are_no_remedy_where_there_are_none_yet(where: str | None, remedied: bool) -> None:
+    """An engine that does not say where has run out in a pass, for all that is known."""
+    less = smaller(small_spec(), plan_of(small_spec()))
+    decision = decide(Observed(ended=failed("out_of_memory", **({"where": where} if where else {})), smaller=less))
+    if remedied:
+        assert isinstance(decision, GiveBack)
+        assert decision.plan == less
+    else:
+        assert isinstance(decision, Finish)
+        assert (decision.error or {})["code"] == "out_of_memory"
+
+
+@pytest.mark.parametrize(("asked", "lost"), [(Asked.NOTHING, True), (Asked.CANCEL, False), (Asked.STOP, False)])
+def test_a_runner_that_cannot_be_killed_is_given_up(asked: Asked, lost: bool) -> None:
+    assert decide(Observed(unkillable=True, asked=asked)) == GiveBack("its runner cannot be killed", lost=lost)
+    assert decide(Observed(unkillable=True, cut=Cut.FENCED)) == LetGo()
+
+
+def test_a_runner_that_cannot_be_killed_is_taken_at_its_word() -> None:
+    """A process that hangs in its driver on its way out has done its work all the same."""
+    done = ended("succeeded", stop_reason="completed", results=RESULTS)
+    assert decide(Observed(ended=done, unkillable=True)) == Finish(Status.SUCCEEDED, "completed", None, RESULTS, LAST)
+    assert decide(Observed(ended=done, unkillable=True, cut=Cut.UNRECORDED)) == GiveBack(
+        "its results could not be recorded", lost=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "suspect"),
+    [
+        (Observed(ended=failed("device_failed"), exit=Exit(code=0)), True),
+        (Observed(ended=failed("out_of_memory", where="build", foreign=True)), True),
+        (Observed(exit=KILLED), True),
+        (Observed(exit=Exit(signal=signal.SIGABRT), asked=Asked.CANCEL), True),
+        (Observed(exit=Exit(code=0), cut=Cut.STALLED), True),
+        (Observed(exit=Exit(signal=signal.SIGKILL, zygote_killed=True)), False),
+        (Observed(ended=ended("succeeded"), exit=KILLED), False),
+        (Observed(ended=failed("out_of_memory", where="forward")), False),
+        (Observed(ended=failed("diverged")), False),
+        (Observed(exit=Exit(code=70), stderr="ValueError: boom"), False),
+    ],
+)
+def test_which_ends_a_device_has_to_answer_for(seen: Observed, suspect: bool) -> None:
+    assert suspects_device(seen) is suspect

@@ -31,6 +31,7 @@ class Devices:
     probe: Probe = probe_device
     monitor: DeviceMonitor = field(default_factory=NvmlMonitor)
     free_share: float = 0.5
+    settle_seconds: float = SETTLE_SECONDS
 
     def check(self, token: str) -> DeviceReport:
         """Whether the device works, and has room for a job."""
@@ -38,12 +39,12 @@ class Devices:
         memory = self.monitor.memory(token)
         return report if not report.ok or memory is None else self._with_room(report, memory)
 
-    def await_room(self, token: str, stopping: threading.Event, seconds: float = SETTLE_SECONDS) -> DeviceReport | None:
-        """What is wrong with a device's memory after at most `seconds`; None when there is room, or nobody can say.
+    def await_room(self, token: str, stopping: threading.Event) -> DeviceReport | None:
+        """What is wrong with a device's memory after `settle_seconds`; None when there is room, or nobody can say.
 
         A process that has just ended gives its memory back a moment later.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self.settle_seconds
         while (memory := self.monitor.memory(token)) is not None:
             report = self._with_room(DeviceReport(token, ok=True), memory)
             if report.ok:

@@ -52,14 +52,17 @@ def ask(arguments: list[str], token: str | None, seconds: float = PROBE_SECONDS)
     environment = lifeline.clean_environment(os.environ) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if token is not None:
         environment["CUDA_VISIBLE_DEVICES"] = token
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "core.engine.device_probe", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "core.engine.device_probe", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:  # no memory, no descriptors: nobody can say
+        return {"ok": False, "reason": "failed", "detail": f"no probe could be started: {error}"}
     try:
         said, printed = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -49,6 +49,11 @@ class DeviceReport:
         return cls(token, ok=False, reason=reason, detail=detail)
 
     @property
+    def is_broken(self) -> bool:
+        """Whether the device itself does not work; one whose memory others use does."""
+        return not self.ok and self.reason != "memory_in_use"
+
+    @property
     def identity(self) -> str:
         """What names the physical device, whether it works or not: its UUID, or its token where the driver gives none
         (Jetson).

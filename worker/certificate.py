@@ -20,7 +20,8 @@ from worker import provision, runner
 from worker.local import LINE_SECONDS, progress_line
 
 ROLES: Final = ("weights", "state")
-CANNOT: Final = frozenset({"engine_error", "out_of_memory", "bad_data"})  # these say nothing about the bits
+CANNOT: Final = frozenset({"engine_error", "device_failed", "machine_failed", "out_of_memory", "bad_data"})
+"""Failures that say nothing about the bits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,12 @@ def test_a_step_reads_nothing_from_the_device(
 @pytest.mark.parametrize(("recipe", "more"), [("everything", {"sam": {"rho": 0.05}}), ("everything-nadam", {})])
 def test_nor_does_what_comes_with_it(reads: Reading, recipe: str, more: dict[str, Any]) -> None:
     """Clipping, micro-batches, averages, members and windows of the log wait on the device too."""
-    spec = job(**{**RECIPES[recipe].model_dump(mode="json", exclude_unset=True), **more})
+    swa = {"start": "4st", "cycle": "2st", "swag": {"samples": 2, "max_rank": 3}}
+    ema = {"start": "3st", "every": "2st", "warmup": True, "with_swa": True}
+    stopping = {"monitor": "val.accuracy", "patience": 1000, "start_from": "2st"}
+    members = {"method": "checkpoints", "every": "3st", "members": 2}
+    early = {"swa": swa, "ema": ema, "ensemble": members, "early_stopping": stopping, "epochs": 2}
+    spec = job(**{**RECIPES[recipe].model_dump(mode="json", exclude_unset=True), **early, **more})
     assert reads(spec) == 0
 
 

@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test test-matrix fuzz gallery check lock compose-env compose-test
+.PHONY: setup demo up test test-matrix fuzz gallery check gpu-check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -21,6 +21,9 @@ fuzz:
 
 check:
 	@scripts/check
+
+gpu-check:
+	@scripts/gpu-check
 
 lock:
 	@scripts/lock

@@ -13,9 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.types import Scope
 
 from core.jobs.vitals import Vitals
+from core.jobs.workers import Tally
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # HEAD is a GET by then
+SLOT_KINDS: Final = ("cpu", "gpu")
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -70,6 +72,14 @@ class _Told(CollectorRegistry):
         for status, count in vitals.jobs.items():
             jobs.add_metric((status.value,), count)
         yield jobs
+        slots = GaugeMetricFamily(
+            "basin_slots", "Slots of live workers by kind, in service or out of it.", labels=("kind", "state")
+        )
+        for kind in SLOT_KINDS:
+            tally = vitals.slots.get(kind, Tally(0, 0))
+            slots.add_metric((kind, "in_service"), tally.slots)
+            slots.add_metric((kind, "out_of_service"), len(tally.out))
+        yield slots
         yield GaugeMetricFamily(
             "basin_queue_oldest_seconds", "How long the oldest queued job has waited.", value=vitals.queue_oldest
         )

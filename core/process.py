@@ -18,7 +18,10 @@ ORPHANED = 75  # exit status of a process that found its parent gone
 # What a process that needs none of our settings may see of our environment. An allow-list: a credential that is new to
 # us must not pass because nobody thought of it.
 _ALLOWED_NAMES = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
-_ALLOWED_PREFIXES = ("PYTHON", "LC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "GOMP_", "CUDA_", "NVIDIA_")
+_ALLOWED_PREFIXES = (
+    *("PYTHON", "LC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "GOMP_"),
+    *("CUDA_", "CUDNN_", "NVIDIA_", "PYTORCH_"),  # a GPU's knobs: which devices, how memory is taken, what is logged
+)
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

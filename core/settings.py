@@ -96,9 +96,10 @@ class Settings(BaseSettings):
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
     unkillable_seconds: Seconds = 60.0  # after which a runner that SIGKILL does not end is given up
-    device_locks: Path = Path(tempfile.gettempdir()) / "basin-devices"  # shared by all workers of a host
+    device_locks: Path = Path("/tmp/basin-devices")  # noqa: S108 - all workers of a host share it, whatever their TMPDIR
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
     gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
+    worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
     header_seconds: Seconds = 30.0
     database_seconds: Seconds = 14.0  # with what it takes to notice, nobody waits for more than 15

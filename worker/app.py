@@ -52,7 +52,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         Misconfigured: the database does not have the schema of this release, or that of one too new for it.
     """
     with opened(settings) as shop:
-        offered = Slots(slots, [report for report in gpus if not report.ok])
+        offered = Slots(slots, gpus)
         app = make_app(settings, shop, offered)
         reporter = Reporter(shop, offered)
         prober = SlotProber(offered, shop.devices, shop.stopping, settings.device_probe_seconds)

@@ -1,4 +1,7 @@
-"""This worker's row for people: written every few seconds, removed at the end. No job depends on it."""
+"""This worker's row for people, and its file for a health check: written every few seconds, removed at the end.
+
+No job depends on them.
+"""
 
 import logging
 import threading
@@ -9,6 +12,7 @@ from typing import Final
 from core.db.session import is_transient
 from core.jobs.workers import Tally, WorkerReport, forget_worker, report_worker
 from worker.attempt import Shop
+from worker.health_file import HealthFile, health_text
 from worker.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -21,11 +25,13 @@ class Reporter:
     """Reports from `start` to `stop`: what is new, every `beat_seconds`, and what is half a lease old.
 
     While no runner can be started, because the zygote still imports torch or is being replaced, no slot counts as free.
+    The health file needs no database, and is written first.
     """
 
     def __init__(self, shop: Shop, slots: Slots) -> None:
         self._shop = shop
         self._slots = slots
+        self._health = HealthFile(shop.settings.worker_state)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
 
@@ -33,9 +39,10 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more reports, and no row; one that cannot be removed now is dropped by CARE later."""
+        """No more reports, no file, and no row; a row that cannot be removed now is dropped by CARE later."""
         self._stopped.set()
         self._thread.join(_PATIENCE)
+        self._health.remove()
         try:
             forget_worker(self._shop.db, self._shop.name)
         except Exception as error:
@@ -47,7 +54,8 @@ class Reporter:
         told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
         while not self._stopped.is_set():
             ready, now = self._shop.launcher.wait_ready(0.0), time.monotonic()
-            report = WorkerReport(self._shop.name, self._tally(ready=ready))
+            report = WorkerReport(self._shop.name, self._tally(ready=ready), self._slots.states())
+            self._health.write(health_text(report.slots, report.states, ready=ready))
             try:
                 if report != told or now - told_at >= fresh:
                     report_worker(self._shop.db, report)

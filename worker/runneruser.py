@@ -11,10 +11,12 @@ import pwd
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import Misconfigured
-from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 SETTING: Final = "BASIN_RUNNER_USER"
 UMASK: Final = 0o027  # of the worker: runners read what stands in a folder of their group, and nobody else does
@@ -47,7 +49,7 @@ class RunnerUser:
         path.chmod(mode)
 
 
-def prepare_runner_user(settings: Settings) -> RunnerUser | None:
+def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
     """The user for runners, everything made ready for them; None: they are who we are.
 
     Must be called before this process has threads: each has capabilities and a copy of them.

@@ -13,7 +13,7 @@ from celery import bootsteps
 from core.db.session import is_transient
 from core.errors import Misconfigured
 from core.jobs.claim import count_waiting
-from core.jobs.workers import Tally
+from core.jobs.workers import SlotState, Tally
 from core.recipe.plan import SlotKind
 from worker.attempt import Shop, Slot, SlotFailed
 from worker.devices.report import DeviceReport
@@ -41,7 +41,8 @@ def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) 
     if "cpu" in queues:
         slots += [Slot(index, "cpu", "") for index in range(len(slots), count)]
     if not slots:
-        found = "; ".join(report.sentence() for report in broken) or "none is here, see CUDA_VISIBLE_DEVICES"
+        nothing = "none is here that no other worker has, see CUDA_VISIBLE_DEVICES"
+        found = "; ".join(report.sentence() for report in broken) or nothing
         raise Misconfigured(f"there is no GPU to serve ({found}); serve the cpu queue too, or mend it")
     later = enumerate(broken[: count - len(working)], len(slots))
     return (*slots, *(Slot(index, "gpu", report.token) for index, report in later))
@@ -50,12 +51,16 @@ def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) 
 class Slots:
     """Which slots are free, and since when; which are out of service, and why. Taking one never waits."""
 
-    def __init__(self, slots: Sequence[Slot], broken: Sequence[DeviceReport] = ()) -> None:
-        """The slots of `broken` GPUs begin out of service."""
-        reports = {report.token: report for report in broken}
+    def __init__(self, slots: Sequence[Slot], gpus: Sequence[DeviceReport] = ()) -> None:
+        """`gpus` are the devices of the slots as they were found; slots with one that does not work begin out of
+        service.
+        """
+        reports = {report.token: report for report in gpus}
         self._lock = threading.Lock()
         self._all = tuple(slots)
-        self._retired = {slot: reports[slot.devices] for slot in slots if slot.devices in reports}
+        self._devices = {slot: reports[slot.devices] for slot in slots if slot.devices in reports}
+        self._retired = {slot: report for slot, report in self._devices.items() if not report.ok}
+        self._since = dict.fromkeys(slots, time.time())  # of being in service, or out of it
         self._leftovers: dict[Slot, RunnerProcess] = {}
         self._free = {slot: time.monotonic() for slot in slots if slot not in self._retired}
         self._missed = False
@@ -85,15 +90,21 @@ class Slots:
     def retire(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
         """Take a slot that somebody holds, or that is out already, out of service. `leftover` still lives in it."""
         with self._lock:
+            if slot not in self._retired:
+                self._since[slot] = time.time()
             self._retired[slot] = report
+            self._remember(slot, report)
             if leftover is not None:
                 self._leftovers[slot] = leftover
 
-    def restore(self, slot: Slot) -> None:
-        """Offer a slot again that was out of service."""
+    def restore(self, slot: Slot, report: DeviceReport | None = None) -> None:
+        """Offer a slot again that was out of service. `report` is the probe that found its device well."""
         with self._lock:
             if self._retired.pop(slot, None) is not None:
                 self._free[slot] = time.monotonic()
+                self._since[slot] = time.time()
+            if report is not None:
+                self._remember(slot, report)
 
     def is_empty(self, slot: Slot) -> bool:
         """Whether nothing that could not be killed is left in a slot."""
@@ -108,6 +119,29 @@ class Slots:
         """The slots that are out of service, and why."""
         with self._lock:
             return dict(self._retired)
+
+    def states(self) -> tuple[SlotState, ...]:
+        """The slots with a GPU, and those of any kind that are out of service."""
+        with self._lock:
+            return tuple(self._state(slot) for slot in self._all if slot.kind == "gpu" or slot in self._retired)
+
+    def _state(self, slot: Slot) -> SlotState:
+        wrong, device = self._retired.get(slot), self._devices.get(slot)
+        return SlotState(
+            kind=slot.kind,
+            device=slot.devices or "",
+            in_service=wrong is None,
+            since=self._since[slot],
+            name=device.name if device else None,
+            memory_bytes=device.memory_bytes if device else None,
+            reason=wrong.reason or "failed" if wrong else None,
+            detail=wrong.detail if wrong else None,
+        )
+
+    def _remember(self, slot: Slot, report: DeviceReport) -> None:
+        """A probe that has opened the device knows what it is; other reports do not."""
+        if report.name is not None:
+            self._devices[slot] = report
 
     def hear(self) -> None:
         """A hint has arrived: the broker is well."""

@@ -75,7 +75,10 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
 
     def _obey(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
+        except ConnectionResetError:  # the end, too: the other side was closed before it had read all that we said
+            return False
         if not data:
             return False
         order = json.loads(data)

@@ -12,7 +12,7 @@ from api.documents import Json, timestamp
 from api.openapi import problems
 from api.paging import Query, page
 from core.jobs.waiting import Waiting, list_waiting
-from core.jobs.workers import Tally, WorkerView, fleet, is_live, list_workers
+from core.jobs.workers import SlotState, Tally, WorkerView, fleet, is_live, list_workers
 
 router = APIRouter(tags=["fleet"])
 
@@ -24,8 +24,28 @@ class SlotCount(BaseModel):
     free: int
 
 
+class Gpu(BaseModel):
+    """A GPU that a worker has a slot for. `device` is its name in CUDA_VISIBLE_DEVICES, the UUID where it has one.
+
+    `reason` and `detail` say why it is out of service: no job is started on it until a probe finds that it works.
+    `since`, by the worker's clock, is when it came into service or went out of it. `name` and `memory_bytes` are null
+    until it has worked once.
+    """
+
+    device: str
+    name: str | None
+    memory_bytes: int | None
+    status: Literal["in_service", "out_of_service"]
+    reason: str | None
+    detail: str | None
+    since: str
+
+
 class Worker(BaseModel):
-    """A worker. `lost`: it has been silent for longer than a lease. `jobs` are those of yours that it runs."""
+    """A worker. `lost`: it has been silent for longer than a lease. `jobs` are those of yours that it runs.
+
+    `slots` counts those that are in service.
+    """
 
     id: str
     object: Literal["worker"]
@@ -34,6 +54,7 @@ class Worker(BaseModel):
     pid: int
     release: str
     slots: dict[str, SlotCount]
+    devices: list[Gpu]
     jobs: list[str]
     started_at: str
     seen_at: str
@@ -89,7 +110,7 @@ class QueueQuery(Query):
 
 @router.get("/workers", operation_id="list_workers", response_model=Workers, responses=problems())
 def get_workers(caller: Caller, service: Running) -> Json:
-    """The workers, their slots, and which of your jobs they run."""
+    """The workers, their slots and GPUs, and which of your jobs they run."""
     lost_after = service.settings.lease_seconds
     return Json(page([_worker(view, lost_after) for view in list_workers(service.db, caller.owner)]))
 
@@ -116,9 +137,22 @@ def _worker(view: WorkerView, lost_after: float) -> dict[str, object]:
         "pid": view.pid,
         "release": view.release,
         "slots": _slots(view.slots),
+        "devices": [_gpu(state) for state in view.states if state.kind == "gpu"],
         "jobs": list(view.jobs),
         "started_at": timestamp(view.started_at),
         "seen_at": timestamp(view.seen_at),
+    }
+
+
+def _gpu(state: SlotState) -> dict[str, object]:
+    return {
+        "device": state.device,
+        "name": state.name,
+        "memory_bytes": state.memory_bytes,
+        "status": "in_service" if state.in_service else "out_of_service",
+        "reason": state.reason,
+        "detail": state.detail,
+        "since": timestamp(state.since),
     }
 
 

@@ -33,7 +33,7 @@ def telemetry(request: Request, service: Running) -> Response:
 
 def _vitals(service: Service) -> Vitals | None:
     try:
-        return read_vitals(service.db)
+        return read_vitals(service.db, service.settings.lease_seconds)
     except Exception as error:
         if not is_transient(error):
             raise

@@ -272,6 +272,7 @@ worker = Table(
     Column("release", Text, nullable=False),
     Column("started_at", Number, nullable=False),
     Column("seen_at", Number, nullable=False),
+    Column("devices", Json),  # a list, see core.jobs.workers.SlotState; empty in rows of earlier releases
     sqlite_strict=True,
 )
 

@@ -97,7 +97,7 @@ def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | No
     try:
         free, total = torch.cuda.mem_get_info(device)
         reserved, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
-    except RuntimeError:
+    except (RuntimeError, AssertionError):  # no context: it could not be made, or this torch knows no CUDA
         return None
     return MemoryFacts(total, free, reserved, peak, requested_bytes(str(error)))
 
@@ -114,7 +114,13 @@ def is_memory_error(error: BaseException, facts: MemoryFacts | None = None) -> b
     if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in MEMORY_SIGNS):
         return True
     scarce = facts is not None and facts.free < SCARCE_BYTES
-    return scarce and any(sign in text for sign in CREATION_SIGNS)
+    return scarce and is_creation_error(error)
+
+
+def is_creation_error(error: BaseException) -> bool:
+    """Whether a library could not begin, which is about memory where that is scarce."""
+    text = str(error).lower()
+    return any(sign in text for sign in CREATION_SIGNS)
 
 
 def is_device_error(error: BaseException) -> bool:

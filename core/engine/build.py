@@ -20,6 +20,7 @@ from core.engine.liveness import ReportAlive, unwatched
 from core.engine.mark import Mark
 from core.engine.networks.network import Network, build_network
 from core.engine.objective import build_objective
+from core.engine.pacing import paced
 from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
 from core.engine.resume import fidelity, place, read_standing
@@ -40,6 +41,7 @@ def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
     spec, plan = assignment.spec.resolved(), assignment.plan
     check_plan(plan)
     device = open_device(plan)
+    report_alive = paced(report_alive, device)
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256, report_alive)
     another = networks(spec, plan, device, report_alive)
     network = another()

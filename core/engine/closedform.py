@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.engine.failure import note_pass
+
 aten = torch.ops.aten
 
 Gradient = Callable[[Tensor, Tensor], Tensor]  # inputs, targets -> mean loss; gradients are left in .grad
@@ -97,16 +99,20 @@ def closed_form(module: nn.Sequential, mean_loss: object) -> Gradient | None:
     backwards = links[::-1]
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
-        with torch.no_grad():
-            values = [inputs.flatten(1)]
-            for link in links:
-                values.append(link.forward(values[-1]))
-            outputs = values.pop()
-            loss, slope = loss_gradient(outputs, targets)
-            for link in backwards:
-                before = values.pop()
-                slope = link.backward(slope, before, outputs)
-                outputs = before
+        try:
+            with torch.no_grad():
+                values = [inputs.flatten(1)]
+                for link in links:
+                    values.append(link.forward(values[-1]))
+                outputs = values.pop()
+                loss, slope = loss_gradient(outputs, targets)
+                for link in backwards:
+                    before = values.pop()
+                    slope = link.backward(slope, before, outputs)
+                    outputs = before
+        except (MemoryError, RuntimeError) as error:
+            note_pass(error)
+            raise
         return loss
 
     return gradient

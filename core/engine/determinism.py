@@ -10,11 +10,12 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 
-from core.engine.failure import EngineError
+from core.engine.failure import device_failed, unopened
 from core.recipe.plan import ExecutionPlan
 
 GENERATORS = "rng."  # how the names of random states begin
 HOST_GENERATOR = f"{GENERATORS}cpu"  # the one that every machine has
+PROBED = 64  # rows of the product that a device has to get right
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
@@ -75,14 +76,24 @@ def restore_random_state(device: torch.device, states: dict[str, torch.Tensor]) 
 
 
 def open_device(plan: ExecutionPlan) -> torch.device:
-    """The device of the plan. torch.cuda is touched only when the plan says so."""
+    """The device of the plan. torch.cuda is touched only when the plan says so, and then shown to work.
+
+    Raises:
+        EngineError: device_failed; or out_of_memory, since others hold the memory of a device that nothing is on yet.
+    """
     if plan.device == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise EngineError(
-            "engine_error", "the plan asks for CUDA, but this machine shows no device", "Run it on a GPU worker."
-        )
-    return torch.device("cuda", torch.cuda.current_device())
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        device = torch.device("cuda", torch.cuda.current_device())
+        ones = torch.ones(PROBED, PROBED, device=device)
+        total = float((ones @ ones).sum())
+        torch.cuda.synchronize(device)
+    except Exception as error:  # a torch without CUDA, a driver that is too old or not there: each has its own type
+        raise unopened(error) from error
+    if total != PROBED**3:
+        raise device_failed(RuntimeError(f"a product of ones on {device} adds up to {total:g}, not to {PROBED**3}"))
+    return device
 
 
 class Switches(NamedTuple):

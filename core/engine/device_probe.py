@@ -10,7 +10,7 @@ The exit status is 0 unless Python itself fails.
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -39,13 +39,23 @@ def main() -> None:
 
 def probe() -> dict[str, Any]:
     """{"ok": true, name, uuid, memory_bytes, free_bytes, capability, …} or {"ok": false, "reason", "detail", …}."""
+    return _answer(_used)
+
+
+def devices() -> dict[str, Any]:
+    """{"ok": true, "devices": [{name, uuid, capability}], …}, or as a probe that failed."""
+    return _answer(_listed)
+
+
+def _answer(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """What torch says to a question, with the versions of torch, its CUDA, the driver and Python."""
     about = {"torch": None, "cuda": None, "driver": driver_version(), "python": platform.python_version()}
     try:
         torch = import_module("torch")
         about |= {"torch": torch.__version__, "cuda": torch.version.cuda}
         if torch.version.cuda is None:
             raise RuntimeError("this torch is not compiled with CUDA")  # noqa: TRY301 - as torch itself says it
-        return {"ok": True, **about, **_used(torch)}
+        return {"ok": True, **about, **question(torch)}
     except Exception as error:  # noqa: BLE001 - whatever goes wrong here is the answer
         return {"ok": False, **about, **why(error)}
 
@@ -64,17 +74,11 @@ def _used(torch: Any) -> dict[str, Any]:
     return {**_identity(properties), "memory_bytes": total, "free_bytes": free}
 
 
-def devices() -> dict[str, Any]:
-    """{"ok": true, "devices": [{name, uuid, capability}]}, or as a probe that failed."""
-    try:
-        torch: Any = import_module("torch")
-        if torch.version.cuda is None:
-            return {"ok": False, "reason": "torch_without_cuda", "detail": "this torch is not compiled with CUDA"}
-        torch.cuda.init()
-        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        return {"ok": True, "devices": [_identity(each) for each in found]}
-    except Exception as error:  # noqa: BLE001 - as above
-        return {"ok": False, **why(error)}
+def _listed(torch: Any) -> dict[str, Any]:
+    """What is visible, without a context."""
+    torch.cuda.init()
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {"devices": [_identity(each) for each in found]}
 
 
 def _identity(properties: Any) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 import platform
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import safetensors
 import torch
 
+from core.engine.device_probe import driver_version
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.plan import ExecutionPlan
+
+TOLD: Final = frozenset({"python", "safetensors", "driver"})
+"""What is told and changes no bit: kernels come compiled with torch and its libraries, a driver launches them."""
 
 
 def describe(
@@ -46,6 +50,7 @@ def about(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
         "kernel": plan.kernel,
         "deterministic": plan.deterministic,
         "versions": versions,
+        **({"driver": driver_version()} if on_gpu else {}),
         **({"micro_batch": plan.micro_batch} if plan.micro_batch else {}),
     }
 
@@ -55,6 +60,6 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     flat_before, flat_now = ({**each, **each.get("versions", {})} for each in (before, now))
     return [
         f"{key}: {flat_before.get(key)} before, {flat_now.get(key)} now"
-        for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions", "python", "safetensors"})
+        for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions"} - TOLD)
         if flat_before.get(key) != flat_now.get(key)
     ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.datasets.resident import Part
+from core.engine.failure import passing_examples
 from core.engine.gradient import batch_norms
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
@@ -22,13 +23,16 @@ def predicted(network: Network, part: Part) -> Tensor:
     """The outputs for a part (n, outputs)."""
     with inspecting(network.module):
         chunks = reported(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
-        return torch.cat([network.forward(inputs) for inputs in chunks])
+        with passing_examples():
+            outputs = [network.forward(inputs) for inputs in chunks]
+        return torch.cat(outputs)
 
 
 def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
     """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
     with torch.no_grad():
-        return objective.report(objective.tally(outputs, part.targets).tolist(), part)
+        sums = torch.cat([objective.tally(outputs, part.targets), objective.constants(part)])
+        return objective.report(sums.tolist(), part)
 
 
 @contextmanager
@@ -64,7 +68,8 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
             for batch in reported(network.report_alive, "batch_norm", batches):
                 for layer in layers:
                     layer.momentum = len(batch) / (seen + len(batch))
-                network.forward(batch)
+                with passing_examples():
+                    network.forward(batch)
                 seen += len(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -105,7 +105,7 @@ class Log:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How it ended. `results[weights][split][metric]`, or the numbers of an analysis; `error` has code, message and
-    remedy.
+    remedy, and what its code adds, see core.engine.failure.
 
     "stopped" means that the run can go on from its last checkpoint, written at that very step unless weights had
     already ceased to be finite numbers.
@@ -114,7 +114,7 @@ class Ended:
     outcome: Outcome
     stop_reason: StopReason | None
     results: dict[str, Any]
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
     progress: dict[str, Any]
 
 

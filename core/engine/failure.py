@@ -1,25 +1,56 @@
 """Why a run cannot go on, in words that its owner can act on."""
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Literal
 
+import torch
+
+from core.engine.accelerator import MemoryFacts, is_creation_error, is_device_error, is_memory_error, memory_facts
+from core.engine.device_probe import why
 from core.machine import is_machine_failure
 
-Code = Literal["bad_data", "out_of_memory", "diverged", "engine_error", "machine_failed"]
+Code = Literal["bad_data", "out_of_memory", "diverged", "device_failed", "engine_error", "machine_failed"]
+Where = Literal["build", "forward"]
 
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", "out of memory", "cannot allocate memory")
+PASSING: Final = "examples were on their way through the network"  # a note that an exception carries
+GIB: Final = 1 << 30
+HOST: Final = torch.device("cpu")
+LESS: Final[dict[Where, str]] = {
+    "forward": "Use a smaller batch or a narrower model, or a larger machine.",
+    "build": (
+        "Weights, the optimizer's state, averages, kept weights and the data together do not fit, however few examples "
+        "are computed at once: use a smaller model, an optimizer with less state, fewer averages or members of an "
+        "ensemble, or a larger machine."
+    ),
+}
+ELSEWHERE: Final = 'or run the job without a GPU ("resources": {"device": "cpu"}).'
+REPAIRS: Final = {
+    "torch_without_cuda": f"Install a torch that was built for CUDA where the worker runs, {ELSEWHERE}",
+    "driver_too_old": f"Update the NVIDIA driver of the worker's machine, {ELSEWHERE}",
+    "no_driver": f"Install the NVIDIA driver on the worker's machine, {ELSEWHERE}",
+    "no_device": f"Show the worker a GPU that works (nvidia-smi lists them), {ELSEWHERE}",
+    "unsupported_device": f"Install a torch that was built for this kind of GPU, {ELSEWHERE}",
+}
+REPAIR: Final = (
+    "The device failed, not the job: run it on another one. nvidia-smi and the kernel's log (Xid) on the worker's "
+    "machine tell more."
+)
 
 
 class EngineError(Exception):
-    """An expected way to fail: `code` for programs, message and `remedy` for people."""
+    """An expected way to fail: `code` for programs, message and `remedy` for people, `details` for both."""
 
-    def __init__(self, code: Code, message: str, remedy: str) -> None:
+    def __init__(self, code: Code, message: str, remedy: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code: Code = code
         self.remedy = remedy
+        self.details = dict(details or {})
 
-    def document(self) -> dict[str, str]:
+    def document(self) -> dict[str, Any]:
         """As it stands in a job's `error`."""
-        return {"code": self.code, "message": str(self), "remedy": self.remedy}
+        return {"code": self.code, "message": str(self), "remedy": self.remedy, **self.details}
 
 
 class DivergedError(EngineError):
@@ -34,18 +65,76 @@ class DivergedError(EngineError):
         self.step = step
 
 
-def expected(error: BaseException) -> EngineError | None:
-    """The failure that `error` stands for when its cause is known, else None: it is a bug."""
+def expected(error: BaseException, device: torch.device = HOST) -> EngineError | None:
+    """The failure that an error stands for: machine, memory or device; None: it is a bug.
+
+    A device that failed is not asked anything any more: it would not answer.
+    """
     if is_machine_failure(error):
         message = getattr(error, "strerror", None) or str(error)
         return EngineError("machine_failed", message, "See this machine's disk, memory and limits, then go on.")
-    return None if isinstance(error, OSError) else out_of_memory(error)
-
-
-def out_of_memory(error: BaseException) -> EngineError | None:
-    """The failure that `error` stands for when it says that memory ran out, else None."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and not any(sign in text.lower() for sign in OUT_OF_MEMORY_SIGNS):
+    if isinstance(error, OSError):
         return None
-    message = (text or "memory ran out").splitlines()[0]
-    return EngineError("out_of_memory", message, "Use a smaller batch or a narrower model, or a larger machine.")
+    memory = _is_out_of_memory(error)
+    facts = memory_facts(device, error) if memory or is_creation_error(error) else None
+    if memory or is_memory_error(error, facts):
+        return out_of_memory(error, facts)
+    return device_failed(error) if is_device_error(error) else None
+
+
+def unopened(error: BaseException) -> EngineError:
+    """The failure of a device that could not be opened. Nothing of ours is there yet: full memory is that of others."""
+    if not _is_out_of_memory(error):
+        return device_failed(error)
+    return out_of_memory(error, memory_facts(torch.device("cuda"), error), foreign=True)
+
+
+def device_failed(error: BaseException) -> EngineError:
+    """`reason` is the one of core.engine.device_probe."""
+    reason, detail = why(error)["reason"], why(error)["detail"]
+    return EngineError("device_failed", detail, REPAIRS.get(reason, REPAIR), {"reason": reason})
+
+
+def out_of_memory(error: BaseException, facts: MemoryFacts | None = None, *, foreign: bool = False) -> EngineError:
+    """With `where`: in a pass of examples (forward), so that fewer at once may fit, or not (build).
+
+    On a GPU also `memory`, the facts, and `foreign`: whether others are to blame, who hold what this job wanted.
+    """
+    where: Where = "forward" if PASSING in getattr(error, "__notes__", ()) else "build"
+    foreign = foreign or (facts is not None and facts.is_foreign())
+    details: dict[str, Any] = {"where": where}
+    details |= {"foreign": True} if foreign else {}
+    details |= {"memory": facts.document()} if facts else {}
+    message = (str(error) or "memory ran out").splitlines()[0]
+    return EngineError("out_of_memory", message, _less(where, facts, foreign=foreign), details)
+
+
+def _less(where: Where, facts: MemoryFacts | None, *, foreign: bool) -> str:
+    """What to do about it."""
+    if foreign:
+        held = f"{facts.foreign / GIB:.1f} of {facts.total / GIB:.1f} GiB" if facts else "the memory"
+        return f"Other processes hold {held} of this device: end them, or run the job on another device."
+    own = f" Of the device's {facts.total / GIB:.1f} GiB the job had {facts.peak / GIB:.1f}." if facts else ""
+    return f"{LESS[where]}{own}"
+
+
+@contextmanager
+def passing_examples() -> Iterator[None]:
+    """Inside, examples go through the network: that is noted of memory that runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        note_pass(error)
+        raise
+
+
+def note_pass(error: BaseException) -> None:
+    """Note of memory that ran out that examples were on their way; for passes that have no microsecond to lose."""
+    if _is_out_of_memory(error) or is_creation_error(error):
+        error.add_note(PASSING)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    on_host = isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY_SIGNS)
+    return on_host or is_memory_error(error)

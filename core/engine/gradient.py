@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.closedform import Gradient, closed_form
+from core.engine.failure import note_pass
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
 
@@ -44,8 +45,12 @@ def autograd(network: Network, mean_loss: Loss) -> Gradient:
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
         total.zero_()
-        loss = mean_loss(forward(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            loss = mean_loss(forward(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (MemoryError, RuntimeError) as error:
+            note_pass(error)
+            raise
         return loss.detach()
 
     return gradient

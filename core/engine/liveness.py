@@ -2,6 +2,9 @@
 
 A piece is what can be waited for: one forward pass, one product with a Hessian, one piece of a file. Only the thread
 that does the work reports, between pieces: processor time that is burnt is no sign of life, for a deadlock may spin.
+
+On a GPU work is queued, and a piece that "begins" is one that the host begins to queue. core.engine.pacing makes each
+report wait for the device, so that it comes at most half a second, or two pieces, before the device gets there.
 """
 
 import math

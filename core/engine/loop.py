@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from core.engine.build import build
 from core.engine.determinism import switched
 from core.engine.events import Ended, Observer
@@ -28,7 +30,8 @@ def train(
         build, or put back where a checkpoint stood
         for t = first … total_steps - 1:
             lr           rate(t), a pure function of t and of what was heard at evaluations
-            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update
+            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update; a GPU is
+                         at most half a second behind, see core.engine.pacing
             average      what averages weights, or keeps members, takes them in when its policy says so
             events       losses wait on the device; points and progress go out about twice a second
             evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace
@@ -54,7 +57,7 @@ def train(
     except EngineError as failure:
         return _failed(session, failure)
     except (MemoryError, RuntimeError, OSError) as error:
-        if (known := expected(error)) is None:
+        if (known := expected(error, torch.device(assignment.plan.device))) is None:
             raise
         return _failed(session, known)
 

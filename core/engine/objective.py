@@ -17,7 +17,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective(Protocol):
-    """`tally` adds up over examples what `report` turns into means, so that the sizes of chunks do not matter."""
+    """`tally` adds up over examples what `report` turns into means, so that the sizes of chunks do not matter.
+
+    All that is read from the device goes through both: one transfer for an evaluation.
+    """
 
     @property
     def loss(self) -> Loss:
@@ -26,8 +29,11 @@ class Objective(Protocol):
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sums over the examples of a chunk: float64 (k,)."""
 
+    def constants(self, part: Part) -> Tensor:
+        """What else `report` needs of a whole part, the same for all outputs: float64 (m,)."""
+
     def report(self, sums: list[float], part: Part) -> dict[str, float]:
-        """Loss and metrics of a whole part."""
+        """Loss and metrics of a whole part, from its sums and then its constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,9 @@ class Classification:
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(outputs, targets, reduction="none").double().sum()
         return torch.stack([losses, (outputs.argmax(1) == targets).double().sum()])
+
+    def constants(self, part: Part) -> Tensor:
+        return nothing(part)
 
     def report(self, sums: list[float], part: Part) -> dict[str, float]:
         values = {"loss": sums[0] / len(part), "accuracy": sums[1] / len(part)}
@@ -65,12 +74,16 @@ class Regression:
         own_units = errors * self.scale.std.double().to(errors.device) if self.scale else errors
         return torch.stack([errors.square().sum(), own_units.abs().sum(), own_units.square().sum()])
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def constants(self, part: Part) -> Tensor:
+        """The sum of squared deviations, in the data's own units."""
         targets = part.targets.double()
         deviations = targets - targets.mean(0)
         if self.scale:
             deviations = deviations * self.scale.std.double().to(deviations.device)
-        total, numbers = float(deviations.square().sum()), targets.numel()
+        return deviations.square().sum().reshape(1)
+
+    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+        total, numbers = sums[3], part.targets.numel()
         r2 = 1 - sums[2] / total if total > 0 else float(sums[2] == 0)
         values = {"loss": sums[0] / numbers, "mae": sums[1] / numbers, "r2": r2}
         return {name: values[name] for name in ("loss", *self.metrics)}
@@ -96,9 +109,17 @@ class Descent:
         place = outputs[0].double()
         return (len(targets) * self.function(*place.unbind()) + targets.double().sum(0) @ place).reshape(1)
 
+    def constants(self, part: Part) -> Tensor:
+        return nothing(part)
+
     def report(self, sums: list[float], part: Part) -> dict[str, float]:
         """Their mean over a whole part."""
         return {"loss": sums[0] / len(part)}
+
+
+def nothing(part: Part) -> Tensor:
+    """No constants."""
+    return torch.empty(0, dtype=torch.float64, device=part.targets.device)
 
 
 def build_objective(spec: JobSpec, target_scale: Scale | None) -> Objective:

@@ -2,6 +2,9 @@
 
 A loop that never waits queues minutes of work on a GPU, and then a stop, a checkpoint or a lost device is noticed
 minutes late. So an event is recorded every few steps, and the loop waits for the one before the last.
+
+Loops do not ask for it: every loop over pieces of work says which piece it begins (see core.engine.liveness), and that
+is where the host waits.
 """
 
 import time
@@ -9,6 +12,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import torch
+
+from core.engine.liveness import Piece, ReportAlive
 
 AHEAD_SECONDS: Final = 0.5  # of queued work, at most
 MOST_STEPS: Final = 1000  # between two events
@@ -58,6 +63,12 @@ class Pacer:
             self._adapt(steps, now - self._passed_at)
         self._passed_at = now
 
+    def restart(self) -> None:
+        """Steps of another length follow: wait for all that is queued, and learn their pace anew."""
+        self._record().synchronize()
+        self._every, self._steps = 1, 0
+        self._last = self._passed_at = None
+
     def _adapt(self, steps: int, seconds: float) -> None:
         """An interval of `steps` took so long. At most twice as many in the next one: one quick one proves little."""
         fitting = int(steps * self._interval / max(seconds, 1e-9))
@@ -67,6 +78,26 @@ class Pacer:
 def build_pacer(device: torch.device) -> Pacer | None:
     """None where each call waits for its result anyway."""
     return Pacer(lambda: _recorded(device)) if device.type == "cuda" else None
+
+
+def paced(report_alive: ReportAlive, device: torch.device) -> ReportAlive:
+    """The same reports, each once at most AHEAD_SECONDS of work are queued on the device; where another kind of piece
+    begins, all of it is done. On a CPU it is `report_alive` itself.
+    """
+    if (pacer := build_pacer(device)) is None:
+        return report_alive
+    last: Piece | None = None
+
+    def report(piece: Piece) -> None:
+        nonlocal last
+        if piece == last:
+            pacer.step()
+        else:
+            pacer.restart()
+            last = piece
+        report_alive(piece)
+
+    return report
 
 
 def _recorded(device: torch.device) -> torch.cuda.Event:

@@ -318,6 +318,7 @@ class Session:
         diverged = isinstance(failure, DivergedError)
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
-        with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
-            self._shelf.put_aside()
+        if failure.code != "device_failed":  # else every call to it would fail too, or never return
+            with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
+                self._shelf.put_aside()
         return Ended("failed", reason, so_far(self.run), failure.document(), asdict(self.progress(step)))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from core.db.session import Database, now
 from core.db.tables import event, job_state, service_state
 from core.jobs.tally import FENCED_WRITES, TAKEOVERS, counted
+from core.jobs.workers import FORGET_SECONDS, Tally, count_slots
 from core.lifecycle import Status
 
 
@@ -22,10 +23,11 @@ class Vitals:
     reconciler_lag: float | None
     takeovers: int
     fenced_writes: int
+    slots: Mapping[str, Tally]  # of the workers that live, by kind
 
 
-def read_vitals(db: Database) -> Vitals:
-    """One look at everything."""
+def read_vitals(db: Database, lost_after: float = FORGET_SECONDS) -> Vitals:
+    """One look at everything; workers that have been silent for more than `lost_after` seconds do not count."""
     row = job_state.c
     with db.read() as connection:
         found = connection.execute(select(row.status, func.count()).group_by(row.status)).all()
@@ -39,6 +41,7 @@ def read_vitals(db: Database) -> Vitals:
             reconciler_lag=_seconds(connection, tick),
             takeovers=counted(connection, TAKEOVERS),
             fenced_writes=counted(connection, FENCED_WRITES),
+            slots=count_slots(connection, lost_after),
         )
 
 

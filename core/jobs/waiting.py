@@ -1,7 +1,7 @@
 """Why jobs wait: the queue as an owner sees it, each job with a reason and a guess when it starts."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -80,10 +80,8 @@ def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int =
     """Why a job with these needs waits: the first of these that holds. `running` of at most `most` of its owner run."""
     mine = _for(needs, slots)
     kind = "" if needs == "any" else f"{needs} "
-    if not any(tally.slots for tally in slots.values()):
-        return Reason("no_worker", "No worker is there; start one with `basin worker`.")
     if not mine.slots:
-        return Reason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+        return _without_slot(kind, mine.out, slots)
     if most is not None and running >= most:
         return Reason("owner_limit", f"{running} of your jobs run, and {most} may.")
     if mine.free == 0:
@@ -141,6 +139,23 @@ def _usual_run(connection: Connection) -> float | None:
 def _for(needs: str, slots: Mapping[str, Tally]) -> Tally:
     """The slots that can run it."""
     return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), Tally(0, 0))
+
+
+def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, Tally]) -> Reason:
+    """No slot that could take it is in service; `out` are the reasons of those that are out of it."""
+    if out:
+        return Reason("no_slot", _out_of_service(kind, out))
+    if not any(tally.slots or tally.out for tally in slots.values()):
+        return Reason("no_worker", "No worker is there; start one with `basin worker`.")
+    return Reason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+
+
+def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
+    """What people read while every slot of a kind (`kind` with a space behind it; empty: any) is out of service."""
+    one, many = ("GPU", "GPUs") if kind == "gpu " else (f"{kind}slot", f"{kind}slots")
+    subject = f"The only {one} is" if len(reasons) == 1 else f"All {len(reasons)} {many} are"
+    why = ", ".join(sorted(set(reasons)))
+    return f"{subject} out of service: {why}; see `basin workers`."
 
 
 def _jobs(count: int) -> str:

@@ -2,10 +2,10 @@
 
 import os
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
-from typing import Final
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, delete, func, select
 
@@ -20,13 +20,40 @@ FORGET_SECONDS: Final = 180.0  # a worker that was silent for so long is not lis
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Slots of one kind: how many there are, and how many serve nobody."""
+    """Slots of one kind: how many are in service, and how many of those serve nobody. `out` has the reason of each slot
+    that is out of service.
+    """
 
     slots: int
     free: int
+    out: tuple[str, ...] = ()
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.slots + other.slots, self.free + other.free)
+        return Tally(self.slots + other.slots, self.free + other.free, self.out + other.out)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """A slot with a GPU, or one of any kind that is out of service.
+
+    `device` is its name in CUDA_VISIBLE_DEVICES: the UUID, where the driver gives one; empty for a slot that computes
+    on the CPU. `since`: when it came into service or went out of it, by the clock of its worker. `reason` (one of
+    worker.devices.report.REMEDIES) and `detail` are there while it is out of service.
+    """
+
+    kind: str
+    device: str
+    in_service: bool
+    since: float
+    name: str | None = None
+    memory_bytes: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+    @classmethod
+    def from_row(cls, document: Mapping[str, Any]) -> Self:
+        """From the column `devices`; keys that a later release has added are left out."""
+        return cls(**{field.name: document[field.name] for field in fields(cls) if field.name in document})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +62,14 @@ class WorkerReport:
 
     id: str
     slots: Mapping[str, Tally]
+    states: tuple[SlotState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker as people see it: `silent` seconds since its last report, and the reader's own jobs on it."""
+    """A worker as people see it: `silent` seconds since its last report, and the reader's own jobs on it. `states` is
+    empty for a worker of an earlier release.
+    """
 
     id: str
     host: str
@@ -50,12 +80,15 @@ class WorkerView:
     seen_at: float
     silent: float
     jobs: tuple[str, ...]
+    states: tuple[SlotState, ...] = ()
 
 
 def report_worker(db: Database, report: WorkerReport) -> None:
     """Write the row of this process's worker, by the database's clock."""
     fresh = {
+        # No more keys than these: the release before takes none that it does not know.
         "slots": {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in report.slots.items()},
+        "devices": [asdict(state) for state in report.states],
         "seen_at": now(),
     }
     about = {
@@ -91,7 +124,7 @@ def forget_silent(db: Database) -> int:
 def list_workers(db: Database, owner: str) -> list[WorkerView]:
     """All workers, in the order of their names; of the jobs on them only this owner's."""
     row, state = workers.c, job_state.c
-    columns = (row.id, row.host, row.pid, row.release, row.slots, row.started_at, row.seen_at)
+    columns = (row.id, row.host, row.pid, row.release, row.slots, row.devices, row.started_at, row.seen_at)
     mine = (
         select(state.worker, state.job_id)
         .where(state.owner == owner, state.status == Status.RUNNING.value)
@@ -104,9 +137,35 @@ def list_workers(db: Database, owner: str) -> list[WorkerView]:
             jobs[name] = (*jobs.get(name, ()), job_id)
     views = []
     for one in found:
-        slots = {kind: Tally(**counts) for kind, counts in one.slots.items()}
-        views.append(WorkerView(**{**one._asdict(), "slots": slots}, jobs=jobs.get(one.id, ())))
+        told = one._asdict()
+        states = _states(told.pop("devices"))
+        told["slots"] = _tallies(one.slots, states)
+        views.append(WorkerView(**told, jobs=jobs.get(one.id, ()), states=states))
     return views
+
+
+def _states(documents: Sequence[Mapping[str, Any]] | None) -> tuple[SlotState, ...]:
+    return tuple(SlotState.from_row(document) for document in documents or ())
+
+
+def _tallies(counts: Mapping[str, Mapping[str, int]], states: Iterable[SlotState]) -> dict[str, Tally]:
+    """The columns `slots` and `devices` as one."""
+    tallies = {kind: Tally(count["slots"], count["free"]) for kind, count in counts.items()}
+    for state in states:
+        if not state.in_service:
+            before = tallies.get(state.kind, Tally(0, 0))
+            tallies[state.kind] = replace(before, out=(*before.out, state.reason or "failed"))
+    return tallies
+
+
+def count_slots(connection: Connection, lost_after: float) -> dict[str, Tally]:
+    """The slots of all workers that have reported in the last `lost_after` seconds, by kind."""
+    row = workers.c
+    query = select(row.slots, row.devices).where(now() - row.seen_at <= lost_after)
+    total: dict[str, Tally] = {}
+    for slots, devices in connection.execute(query):
+        _add(total, _tallies(slots, _states(devices)))
+    return total
 
 
 def kinds_seen(connection: Connection, within: float = FORGET_SECONDS) -> frozenset[str]:
@@ -120,9 +179,13 @@ def fleet(views: list[WorkerView], lost_after: float) -> dict[str, Tally]:
     total: dict[str, Tally] = {}
     for view in views:
         if is_live(view, lost_after):
-            for kind, tally in view.slots.items():
-                total[kind] = total.get(kind, Tally(0, 0)) + tally
+            _add(total, view.slots)
     return total
+
+
+def _add(total: dict[str, Tally], more: Mapping[str, Tally]) -> None:
+    for kind, tally in more.items():
+        total[kind] = total.get(kind, Tally(0, 0)) + tally
 
 
 def is_live(view: WorkerView, lost_after: float) -> bool:

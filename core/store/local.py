@@ -1,4 +1,4 @@
-"""Objects as files in a folder: written aside, hashed, flushed to disk, renamed, and the folder flushed too."""
+"""Objects as files in a folder: written aside, hashed, flushed to disk, named, and the folder flushed too."""
 
 import errno
 import hashlib

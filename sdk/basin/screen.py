@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from basin.errors import BasinError, Problem, Unreachable
-from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Progress, Queued, Slots, Warned, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Gpu, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 MOMENT = "%Y-%m-%d %H:%M:%S"
 PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
@@ -171,7 +171,7 @@ def analyses(page: Analyses) -> None:
 
 
 def fleet(found: Sequence[Worker]) -> None:
-    """The workers, one line each."""
+    """The workers, one line each; below them their GPUs, if there are any."""
     if not found:
         say("No workers. Start one:  basin worker")
         return
@@ -180,6 +180,20 @@ def fleet(found: Sequence[Worker]) -> None:
         for one in found
     ]
     console().print(table(("worker", "status", "busy slots", "seen", "release", "your jobs"), rows))
+    if gpus := [(one.id, gpu) for one in found for gpu in one.devices]:
+        said = [(worker, gpu.device, gpu.name or "-", memory(gpu), *verdict(gpu)) for worker, gpu in gpus]
+        console().print(table(("worker", "gpu", "name", "memory", "status", "since", "why"), said))
+
+
+def memory(gpu: Gpu) -> str:
+    """As in "80 GB"; a dash where nobody knows."""
+    return f"{gpu.memory_bytes / 1e9:.0f} GB" if gpu.memory_bytes else "-"
+
+
+def verdict(gpu: Gpu) -> tuple[str, str, str]:
+    """Whether it is in service, since when, and why not."""
+    why = ": ".join(part for part in (gpu.reason, gpu.detail) if part)
+    return gpu.status.replace("_", " "), age(gpu.since), why
 
 
 def slots(found: Mapping[str, Slots]) -> str:

@@ -153,6 +153,18 @@ class Slots(Shape):
     free: int = 0
 
 
+class Gpu(Shape):
+    """A GPU of a worker: `in_service`, or `out_of_service` for the `reason`. `device`: its UUID, if it has one."""
+
+    device: str
+    status: str = ""
+    name: str | None = None
+    memory_bytes: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    since: datetime | None = None
+
+
 class Worker(Shape):
     """A worker: `live`, or `lost` when it has been silent for too long. `jobs` are those of yours that it runs."""
 
@@ -162,6 +174,7 @@ class Worker(Shape):
     pid: int = 0
     release: str = ""
     slots: dict[str, Slots] = {}
+    devices: tuple[Gpu, ...] = ()
     jobs: tuple[str, ...] = ()
     started_at: datetime | None = None
     seen_at: datetime | None = None

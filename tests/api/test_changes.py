@@ -13,7 +13,7 @@ from core.jobs.beat import WHOLE_RUN, beat
 from core.jobs.cursor import Cursor
 from core.jobs.feed import Ask, look
 from core.jobs.finish import Ending, finish, give_back
-from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
 from core.lifecycle import Status
 from tests.api.test_guard import JOB
 from tests.api.test_jobs import IRIS, posted, taken
@@ -139,7 +139,28 @@ def test_the_queue_says_why_and_the_fleet_who(client: TestClient, service: Servi
     assert told["data"][0]["reason"]["code"] == "no_slot"
     (worker,) = client.get("/v1/workers").json()["data"]
     assert (worker["id"], worker["status"], worker["slots"]) == ("host-1", "live", {"cpu": {"slots": 2, "free": 2}})
+    assert worker["devices"] == []
     assert client.get("/v1/queue?limit=101").status_code == 422
+
+
+def test_a_worker_shows_its_gpus(client: TestClient, service: Service) -> None:
+    """A CPU slot out of service is no GPU; it is missing in `slots`."""
+    well = SlotState("gpu", "GPU-a", in_service=True, since=1.5, name="H", memory_bytes=80 << 30)
+    ill = SlotState("gpu", "GPU-b", in_service=False, since=0.0, reason="timeout", detail="no answer in 90 s")
+    hangs = SlotState("cpu", "", in_service=False, since=0.0, reason="unkillable")
+    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(0, 0), "gpu": Tally(1, 0)}, (well, ill, hangs)))
+    (worker,) = client.get("/v1/workers").json()["data"]
+    assert worker["slots"] == {"cpu": {"slots": 0, "free": 0}, "gpu": {"slots": 1, "free": 0}}
+    assert worker["devices"] == [
+        {
+            "device": "GPU-a", "name": "H", "memory_bytes": 80 << 30, "status": "in_service",
+            "reason": None, "detail": None, "since": "1970-01-01T00:00:01.500Z",
+        },
+        {
+            "device": "GPU-b", "name": None, "memory_bytes": None, "status": "out_of_service",
+            "reason": "timeout", "detail": "no answer in 90 s", "since": "1970-01-01T00:00:00.000Z",
+        },
+    ]  # fmt: skip
 
 
 def ran_for(db: Database, job_id: str, seconds: float) -> None:

@@ -6,16 +6,19 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from api.app import create_app
 from api.deps import Service
 from core.jobs.reconcile import Reconciler
 from core.jobs.tally import FENCED_WRITES, tally
 from core.jobs.verbs import cancel
+from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
 from core.settings import Settings
 from tests.api.conftest import HERE
 from tests.support.jobs import OWNER, HeardHints, run_out, running, submitted
 
+KINDS = ("cpu", "gpu")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -56,6 +59,31 @@ def test_the_queue_the_leases_and_the_takeovers(client: TestClient, service: Ser
     assert value(after, "basin_takeovers_total") == 1
     assert value(after, "basin_jobs", status="queued") == 3
     assert value(after, "basin_lease_lag_seconds") == 0
+
+
+def test_slots_in_and_out_of_service(client: TestClient, service: Service) -> None:
+    """Both kinds are always there, so that an alarm has something to look at; a silent worker does not count."""
+
+    def slots() -> dict[tuple[str, str], float]:
+        found = read(client)
+        states = ("in_service", "out_of_service")
+        return {
+            (kind, state): value(found, "basin_slots", kind=kind, state=state) for kind in KINDS for state in states
+        }
+
+    assert set(slots().values()) == {0.0}
+    out = [SlotState(kind, "", in_service=False, since=0.0, reason="unkillable") for kind in ("gpu", "cpu", "gpu")]
+    report_worker(service.db, WorkerReport("a", {"cpu": Tally(2, 1), "gpu": Tally(1, 0)}, tuple(out)))
+    report_worker(service.db, WorkerReport("b", {"cpu": Tally(4, 4)}))
+    assert slots() == {
+        ("cpu", "in_service"): 6.0,
+        ("cpu", "out_of_service"): 1.0,
+        ("gpu", "in_service"): 1.0,
+        ("gpu", "out_of_service"): 2.0,
+    }
+    with service.db.write() as connection:
+        connection.execute(text("UPDATE worker SET seen_at = seen_at - 100 WHERE id = 'a'"))
+    assert set(slots().values()) == {0.0, 4.0}
 
 
 def test_counts_outlive_everything_and_grow(client: TestClient, service: Service) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from core.jobs.workers import SlotState, Tally
 from tests.architecture import tree
 from worker.devices.report import DeviceReport
+from worker.health_file import health_text
 from worker.slots import plan_slots
 
 DOCKERFILE = (tree.ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -19,7 +21,9 @@ STACK: dict[str, Any] = yaml.safe_load(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 MOVED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "OBJECTS_ACCESS_KEY", "OBJECTS_SECRET_KEY"}
 SERVICE_SECRETS = ["database-url", "broker-url", "objects-access-key", "objects-secret-key"]
+ONCE = {"migrate", "role"}  # run at every `up`, and end
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}")
+OUT = SlotState("gpu", "GPU-a", in_service=False, since=0.0, reason="timeout", detail="no answer in 90 s")
 
 
 def stages() -> dict[str, str]:
@@ -37,8 +41,8 @@ def test_every_service_is_walled_in(service: str) -> None:
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert {"cpus", "memory", "pids"} <= set(found["deploy"]["resources"]["limits"])
     assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(found)
-    assert found["restart"] == ("no" if service == "migrate" else "unless-stopped")
-    assert "healthcheck" in found or service == "migrate"
+    assert found["restart"] == ("no" if service in ONCE else "unless-stopped")
+    assert "healthcheck" in found or service in ONCE
 
 
 def test_everything_waits_for_what_it_needs() -> None:
@@ -49,7 +53,8 @@ def test_everything_waits_for_what_it_needs() -> None:
         "redis": {"condition": "service_healthy"},
         "objects": {"condition": "service_healthy"},
     }
-    expected = {"migrate": healthy, "api": ready, "worker": ready, "worker-gpu": ready}
+    role = {"role": {"condition": "service_completed_successfully"}}
+    expected = {"role": healthy, "migrate": role | healthy, "api": ready, "worker": ready, "worker-gpu": ready}
     assert {name: found["depends_on"] for name, found in SERVICES.items() if "depends_on" in found} == expected
 
 
@@ -80,7 +85,9 @@ def test_runners_have_a_user_of_their_own() -> None:
         program, *options = found["entrypoint"]
         assert (program, options[-2:]) == ("setpriv", ["--", "basin"])
         assert {"--reuid=basin", "--regid=basin", "--init-groups"} < set(options)
-        assert found["environment"] == {**STACK["x-settings"], "BASIN_RUNNER_USER": "basin-runner"}
+        own = {"BASIN_DEVICE_LOCKS", "BASIN_WORKER_STATE"}
+        shared = {name: value for name, value in found["environment"].items() if name not in own}
+        assert shared == {**STACK["x-settings"], "BASIN_RUNNER_USER": "basin-runner"}
     users = re.findall(r"useradd --uid (\d+) .*?--shell /usr/sbin/nologin ([a-z-]+)", stages()["runtime"], re.DOTALL)
     assert users == [("10001", "basin"), ("10002", "basin-runner")]
     assert "--groups basin-runner" in stages()["runtime"], "the worker reads what its runners write"
@@ -127,18 +134,27 @@ def sources(service: dict[str, Any]) -> list[str]:
 def test_the_service_is_no_superuser_of_its_database() -> None:
     """A superuser's SQL reads files and runs programs on the database's machine."""
     assert STACK["configs"] == {"role": {"file": "deploy/postgres/role.sh"}}
-    target = "/docker-entrypoint-initdb.d/role.sh"
-    assert SERVICES["postgres"]["configs"] == [{"source": "role", "target": target}]
-    script = tree.ROOT / STACK["configs"]["role"]["file"]
-    assert script.stat().st_mode & 0o111
-    text = script.read_text(encoding="utf-8")
+    text = (tree.ROOT / STACK["configs"]["role"]["file"]).read_text(encoding="utf-8")
     (options,) = re.findall(r"^ALTER ROLE basin_service (.*)$", text, re.MULTILINE)
     powers = ["NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE", "NOREPLICATION", "NOBYPASSRLS"]
     assert options.split() == ["LOGIN", *powers, "PASSWORD", ":'password';"]
     assert "ALTER DATABASE basin OWNER TO basin_service;" in text
     assert "basin_service" not in COMPOSE
-    assert sources(SERVICES["postgres"]) == ["postgres-password", "service-password"]
-    assert [name for name, found in SERVICES.items() if "postgres-password" in sources(found)] == ["postgres"]
+    holders = [name for name, found in SERVICES.items() if "postgres-password" in sources(found)]
+    assert sorted(holders) == ["postgres", "role"]
+
+
+def test_the_role_is_made_at_every_start() -> None:
+    """PostgreSQL's image makes roles only when it fills a new volume, which that of an earlier release is not."""
+    role = SERVICES["role"]
+    assert (role["image"], role["user"]) == (SERVICES["postgres"]["image"], "postgres")
+    assert role["entrypoint"] == ["sh", "/role.sh"]
+    assert role["configs"] == [{"source": "role", "target": "/role.sh"}]
+    superuser = {"PGUSER": "POSTGRES_USER", "PGDATABASE": "POSTGRES_DB"}
+    environment = SERVICES["postgres"]["environment"]
+    assert role["environment"] == {"PGHOST": "postgres"} | {ours: environment[its] for ours, its in superuser.items()}
+    assert sources(role) == ["postgres-password", "service-password"]
+    assert "/var/lib/postgresql/data" in role["tmpfs"], "a volume without a name, left behind at every start"
 
 
 def test_one_pytorch_for_each_kind_of_worker() -> None:
@@ -160,6 +176,50 @@ def test_one_slot_for_each_gpu(gpus: int) -> None:
     reports = [DeviceReport(device, ok=True) for device in devices]
     slots = plan_slots(int(said["--slots"]), said["--queues"].split(","), reports)
     assert [(slot.kind, slot.devices) for slot in slots] == [("gpu", device) for device in devices]
+
+
+def test_a_gpu_is_booked_once_by_all_containers_of_a_host() -> None:
+    """Each container has a /tmp of its own; two workers with all GPUs each would start two jobs on each of them."""
+    found = SERVICES["worker-gpu"]
+    (volume,) = found["volumes"]
+    assert Path(found["environment"]["BASIN_DEVICE_LOCKS"]).is_relative_to(volume.partition(":")[2])
+    assert volume.partition(":")[0] in STACK["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "healthy"),
+    [
+        (health_text({"gpu": Tally(1, 0)}, [OUT], ready=True), True),
+        (health_text({"gpu": Tally(0, 0)}, [OUT], ready=True), False),
+        (health_text({"gpu": Tally(1, 0)}, [], ready=False), False),
+        (None, False),
+    ],
+    ids=["one of two", "none in service", "no zygote", "not started"],
+)
+def test_a_worker_without_a_gpu_is_not_healthy(tmp_path: Path, text: str | None, healthy: bool) -> None:
+    """It used to be while it could fork, with all its GPUs dead. The check itself, by a shell."""
+    found = SERVICES["worker-gpu"]
+    state = Path(found["environment"]["BASIN_WORKER_STATE"])
+    folder, _, options = next(one for one in found["tmpfs"] if "basin" in one).partition(":")
+    assert state.parent == Path(folder), "no other container's, and none of an earlier life of this one"
+    assert {"uid=10001", "mode=0755"} <= set(options.split(",")), "the worker writes; root without its powers reads"
+    kind, command = found["healthcheck"]["test"]
+    assert (kind, "python" in command) == ("CMD-SHELL", False)
+    if text is not None:
+        (tmp_path / state.name).write_text(text)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace(folder, str(tmp_path))], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) is healthy
+    assert done.stdout == (text or ""), "the health log says why"
+
+
+def test_the_stack_starts_on_two_cores() -> None:
+    """Docker refuses a container whose limit of cores is above the machine's; 0 is no limit."""
+    defaults = {name: found["deploy"]["resources"]["limits"]["cpus"] for name, found in SERVICES.items()}
+    numbers = {name: float(re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", value)) for name, value in defaults.items()}
+    assert numbers["worker-gpu"] == 0, "it serves as many GPUs as there are"
+    assert all(value <= 2 for value in numbers.values())
 
 
 def test_images_run_as_nobody_in_particular() -> None:
@@ -239,4 +299,7 @@ def test_passwords_of_an_earlier_release_move(tmp_path: Path) -> None:
 def test_compose_env_names_what_the_stack_reads(tmp_path: Path) -> None:
     """A variable that nothing reads is a knob that turns nothing."""
     compose_env(tmp_path / "env")
-    assert set(lines(tmp_path / "env")) <= {name for name, _ in VARIABLE.findall(COMPOSE)}
+    written, read = lines(tmp_path / "env"), dict(VARIABLE.findall(COMPOSE))
+    assert set(written) <= set(read)
+    knobs = {name: value for name, value in written.items() if name.startswith("WORKER_")}
+    assert {name: f":-{value}" for name, value in knobs.items()} == {name: read[name] for name in knobs}

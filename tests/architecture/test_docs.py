@@ -123,3 +123,18 @@ def test_the_licence_is_the_whole_licence() -> None:
     assert all(f"\n   {number}. " in licence for number in range(1, 10))
     assert "END OF TERMS AND CONDITIONS" in licence
     assert len(licence.split()) == 1581
+
+
+def test_the_tests_of_what_was_found_exist() -> None:
+    """A promise whose test was renamed or removed is one that nobody keeps."""
+    rows = table(read(DOCS / "reliability.md"), "no.", "what failed", "what holds now", "test")
+    named = [re.findall(r"`([^`]+)`", row[3]) for row in rows]
+    assert all(len(row) == 4 and tests for row, tests in zip(rows, named, strict=True))
+    assert list(dict.fromkeys(int(row[0]) for row in rows)) == list(range(1, 22))
+    assert [test for tests in named for test in tests if not defines(*test.partition("::")[::2])] == []
+
+
+def defines(path: str, function: str) -> bool:
+    """Whether this file of the tests is there, with this function if one is named."""
+    file = tree.ROOT / path
+    return file.is_file() and path.startswith("tests/") and (not function or f"\ndef {function}(" in read(file))

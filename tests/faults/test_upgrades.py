@@ -15,7 +15,7 @@ from core.db.migrate import at_head
 from core.jobs.ledger.check import Ledger
 from tests.faults.conftest import SHORT, Truth
 from tests.support.broker import Broker
-from tests.support.service import ROOT, Part, Service, gone
+from tests.support.service import ROOT, Part, Service, gone, until
 
 # The last commit before migration 0004, with pause and resume, and without retries, forks and warm starts.
 PREVIOUS = "b6fa5e7"
@@ -72,6 +72,7 @@ def test_a_rolling_upgrade_in_the_middle_of_a_job(  # noqa: PLR0917 - fixtures
     assert old_api is not None
     with still(old_worker):
         service.start_worker()  # its slot is free until the old one lets go of the job
+        until("the old api lists both", lambda: len(service.http.get("/v1/workers").json()["data"]) == 2, 30.0)
     assert old_worker.stop(30.0) == 0
     assert all(gone(process, 5.0) for process in old_worker.offspring())
     step = service.job(job_id)["progress"]["step"]

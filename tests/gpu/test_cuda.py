@@ -1,23 +1,18 @@
 """The promises of the engine, on a CUDA device."""
 
-from typing import Any
-
 import pytest
 
-from core.recipe.catalog import components
+from core.recipe.spec import JobSpec
+from tests.gpu.specs import IMAGES, MODELS, STEPS, learning, stepped_specs
 from tests.train.runs import Train, Watcher, digests, job
 
 pytestmark = pytest.mark.gpu
 
 ON_GPU = {"plan": {"device": "cuda"}}
-CNN = {"name": "cnn", "channels": [4, 6], "hidden": [12], "batch_norm": True, "dropout": 0.2}
-MLP = {"name": "mlp", "hidden": [32, 32]}
 
 
-@pytest.mark.parametrize("optimizer", sorted(components("optimizers")))
-@pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
-def test_resume_on_cuda_is_bit_exact(run: Train, model: dict[str, Any], optimizer: str) -> None:
-    spec = job(model=model, optimizer={"name": optimizer, "lr": 0.01}, swa={"start": "10st", "every": "3st"})
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in stepped_specs().items()])
+def test_resume_on_cuda_is_bit_exact(run: Train, spec: JobSpec) -> None:
     ending, whole = run(spec, **ON_GPU)
     assert ending.outcome == "succeeded"
     last, points = None, []
@@ -26,13 +21,13 @@ def test_resume_on_cuda_is_bit_exact(run: Train, model: dict[str, Any], optimize
         points += piece.series()["train.loss"]
         last = max(piece.checkpoints().items())[1]
     assert last
-    assert digests(last) == digests(whole.checkpoints()[24])
+    assert digests(last) == digests(whole.checkpoints()[STEPS])
     assert points == whole.series()["train.loss"]
 
 
 def test_cuda_and_cpu_agree(run: Train) -> None:
     """Same start, same order, same arithmetic up to rounding: the first losses are close."""
-    spec = job(model=MLP, optimizer={"name": "sgd", "lr": 0.05})
+    spec = job(model=MODELS["mlp"], data=IMAGES, optimizer={"name": "sgd", "lr": 0.05})
     (_, cpu), (_, cuda) = run(spec), run(spec, **ON_GPU)
     assert [value for _, value in cuda.series()["train.loss"]] == pytest.approx(
         [value for _, value in cpu.series()["train.loss"]], rel=1e-3
@@ -40,7 +35,6 @@ def test_cuda_and_cpu_agree(run: Train) -> None:
 
 
 def test_it_learns_on_cuda(run: Train) -> None:
-    spec = job(model=CNN, data={"name": "digits"}, optimizer={"name": "adam", "lr": 3e-3}, epochs=6)
-    ending, watcher = run(spec, **ON_GPU)
+    ending, watcher = run(learning(), **ON_GPU)
     assert ending.results["base"]["test"]["accuracy"] > 0.9
     assert watcher.checkpoints()[max(watcher.checkpoints())].manifest["environment"]["kind"] == "cuda"

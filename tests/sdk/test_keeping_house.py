@@ -1,6 +1,7 @@
 """Finding, changing and deleting jobs, the fleet and the queue, by client and by command."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -141,6 +142,18 @@ def test_the_fleet(basin: Basin, stub: Stub) -> None:
     assert basin("workers").out == "No workers. Start one:  basin worker\n"
     stub.on("GET", "/v1/workers", Answer(body=EMPTY | {"data": [WORKER]}))
     assert json.loads(basin("workers", "-o", "json").out) == [WORKER]
+
+
+def test_the_gpus_of_the_fleet(basin: Basin, stub: Stub) -> None:
+    since = "2026-11-23T13:00:00.000Z"
+    well = {"device": "GPU-a", "name": "H", "memory_bytes": 80_000_000_000, "status": "in_service", "since": since}
+    ill = {"device": "GPU-b", "status": "out_of_service", "reason": "timeout", "detail": "no answer", "since": since}
+    stub.on("GET", "/v1/workers", Answer(body=EMPTY | {"data": [WORKER | {"devices": [well, ill]}]}))
+    _, _, head, first, second = (re.split(r"  +", line.strip()) for line in basin("workers").out.splitlines())
+    assert head == ["worker", "gpu", "name", "memory", "status", "since", "why"]
+    assert first[:5] == ["host-1", "GPU-a", "H", "80 GB", "in service"]
+    assert second[:5] == ["host-1", "GPU-b", "-", "-", "out of service"]
+    assert second[6] == "timeout: no answer"
 
 
 def test_the_queue(basin: Basin, stub: Stub) -> None:

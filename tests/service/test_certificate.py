@@ -31,6 +31,7 @@ from core.settings import Limits
 from core.store.keys import checkpoint_prefix
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, running, small_spec, taken
+from tests.train.breaking import failing
 from worker import runner
 from worker.provision import fetch_checkpoint, fetch_weights
 from worker.verify import verify
@@ -367,6 +368,17 @@ def test_what_cannot_be_trained_here_is_no_difference(
     ):
         said = basin(*arguments)
         assert (said.exit_code, words in said.stderr) == (2, True), said.stderr
+
+
+def test_a_job_of_a_gpu_is_no_difference_where_there_is_none(
+    basin: Verify, trained: Job, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = trained()
+    with db.write() as connection:
+        connection.execute(CHANGED["plan"], {"old": '"device":"cpu"', "new": '"device":"cuda"'})
+    monkeypatch.setattr("torch.cuda.init", failing(lambda: None, RuntimeError("No CUDA GPUs are available")))
+    said = basin(job_id)
+    assert (said.exit_code, "cannot be trained here: No CUDA GPUs" in said.stderr) == (2, True)
 
 
 def test_all_jobs_together(basin: Verify, trained: Job, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from core.embedded.doctor import store as store_look
 from core.embedded.doctor.command import doctor
 from core.embedded.doctor.configured import read_settings, settings_checks
 from core.embedded.doctor.database import database_checks
-from core.embedded.doctor.machine import devices_check, home_checks
+from core.embedded.doctor.devices import checks_of, device_checks
+from core.embedded.doctor.machine import home_checks
 from core.embedded.doctor.report import Check, Look, Verdict, examined, fail, ok, space, worst
 from core.embedded.doctor.store import identity_checks
 from core.jobs.store_identity import IdentifiedStore, recorded_store_id
-from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
 from core.settings import Settings
 from core.store.base import Digest
 from core.store.local import LocalStore
@@ -32,6 +34,7 @@ from tests.service.test_store_identity import stored_checkpoint
 from tests.support.broker import Broker
 from tests.support.jobs import last_tick, run_out, running, submitted
 from tests.support.service import ROOT
+from worker.devices.report import REMEDIES
 from worker.verify import verify
 
 SECRET = "c4n4ry-passphrase"  # noqa: S105 - must not show up anywhere
@@ -295,13 +298,54 @@ def test_room_on_a_disk(free: int, verdict: Verdict) -> None:
 
 
 def test_a_gpu_that_torch_does_not_see_is_told() -> None:
-    blind = {"torch": "2.13.0+cpu", "built": None, "devices": []}
-    assert devices_check(blind, []).verdict is Verdict.OK
-    check = devices_check(blind, [Path("/dev/nvidia0"), Path("/dev/nvidia1")])
+    blind = {"torch": {"ok": False, "torch": "2.13.0+cpu", "cuda": None, "detail": "not compiled"}, "devices": []}
+    (check,) = checks_of(blind, [])
+    assert (check.verdict, check.found.endswith("no GPU")) == (Verdict.OK, True)
+    (check,) = checks_of(blind, [Path("/dev/nvidia0"), Path("/dev/nvidia1")])
     assert (check.verdict, "2 GPUs" in check.found, "without CUDA" in check.found) == (Verdict.WARNING, True, True)
-    assert (
-        devices_check(blind | {"built": "13.0", "devices": ["H (80 GB)"]}, [Path("/dev/nvidia0")]).verdict is Verdict.OK
-    )
+    broken = {"torch": {"ok": False, "torch": None, "cuda": None, "detail": "libc10.so: no such file"}, "devices": []}
+    (check,) = checks_of(broken, [])
+    assert (check.verdict, check.found) == (Verdict.FAIL, "torch cannot be loaded: libc10.so: no such file")
+
+
+def test_an_old_driver_that_lists_nothing_is_named() -> None:
+    old = "The NVIDIA driver on your system is too old (found version 11040)."
+    told = {"torch": {"ok": False, "torch": "2.13.0", "cuda": "13.0", "detail": old}, "devices": []}
+    (check,) = checks_of(told, [Path("/dev/nvidia0")])
+    assert check.verdict is Verdict.WARNING
+    assert check.found.endswith(f"torch (built for CUDA 13.0) sees none: {old}")
+
+
+def test_each_gpu_is_told_with_its_reason_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, as a worker's: a torch that a file plays, on a machine without NVML."""
+    library = tmp_path / "library"
+    shutil.copytree(ROOT / "tests" / "support" / "fake_torch", library)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(library), str(ROOT), str(ROOT / "sdk")]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    good = {"name": "Fake H1", "uuid": "a", "memory": 80_000_000_000, "free": 79_000_000_000}
+    ill = good | {"uuid": "b", "error": "CUDA error: uncorrectable ECC error encountered"}
+    machine = {"cuda": "13.0", "devices": {"GPU-a": good, "GPU-b": ill}}
+    (library / "machine.json").write_text(json.dumps(machine))
+    works, broken = device_checks(Settings(home=tmp_path, device_locks=tmp_path / "locks"))
+    assert (works.verdict, broken.verdict) == (Verdict.OK, Verdict.WARNING)
+    assert works.found.startswith("torch 2.13.0+fake, ")
+    assert "CUDA 13.0: GPU-a: Fake H1, 80 GB, compute capability 9.0" in works.found
+    assert broken.found == f"GPU-b cannot be used (failed): {ill['error']}"
+    assert broken.do == REMEDIES["failed"]
+    assert list(tmp_path.glob("locks/*")) == []
+
+
+def test_slots_out_of_service_are_named(db: Database, database_url: str, tmp_path: Path) -> None:
+    """From the rows of the workers, so that the doctor on any machine tells of them."""
+    gpu = SlotState("gpu", "GPU-a", in_service=False, since=0.0, reason="timeout", detail="no answer in 90 s")
+    cpu = SlotState("cpu", "", in_service=False, since=0.0, reason="unkillable", detail="the runner 7 does not die")
+    report_worker(db, WorkerReport("host:1", {"cpu": Tally(1, 1), "gpu": Tally(0, 0)}, (gpu, cpu)))
+    checks = list(database_checks(settings_for(database_url, tmp_path)))
+    found = [check.found for check in checks if check.name == "workers" and check.verdict is Verdict.WARNING]
+    assert [text.partition(": ")[2] for text in found] == [
+        "GPU-a is out of service (timeout): no answer in 90 s",
+        "a cpu slot is out of service (unkillable): the runner 7 does not die",
+    ]
 
 
 def test_looks_stand_in_their_order_and_none_holds_up_another() -> None:

@@ -1,8 +1,10 @@
 """The schema that the migrations make is the schema that the code believes in."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from core.db.migrate import MIGRATIONS, at_head, head, migrating, revision, too_
 from core.db.session import Database, open_database
 from core.db.tables import metadata
 from core.errors import Misconfigured
+from core.jobs.workers import SlotState, Tally, WorkerReport, list_workers, report_worker
 
 
 def test_migrations_and_tables_agree(db: Database) -> None:
@@ -38,7 +41,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0009"
+    assert head() == "0010"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -176,3 +179,23 @@ def test_a_database_has_one_store(db: Database, one: int) -> None:
         connection.execute(text(row), {"one": 1})
     with pytest.raises(Exception, match=r"(?i)check constraint|unique"), db.write() as connection:
         connection.execute(text(row), {"one": one})
+
+
+def test_workers_of_this_release_and_of_the_one_before_read_each_others_rows(db: Database) -> None:
+    """As 0009 had the table: no devices, and readers that know two numbers of each kind of slot."""
+    columns, values = "id, host, pid, slots, release, started_at, seen_at", "'old', 'h', 1, :slots, '0.0.9', 0, 0"
+    old_row = f"INSERT INTO worker ({columns}) VALUES ({values})"  # noqa: S608 - literals
+    with db.write() as connection:
+        connection.execute(text(old_row), {"slots": '{"cpu":{"slots":2,"free":1}}'})
+    out = SlotState("gpu", "GPU-a", in_service=False, since=1.5, reason="timeout", detail="no answer")
+    report_worker(db, WorkerReport("new", {"gpu": Tally(1, 1, ("timeout",))}, (out,)))
+    new, old = list_workers(db, "alice")
+    assert (old.slots, old.states) == ({"cpu": Tally(2, 1)}, ())
+    assert (new.slots, new.states) == ({"gpu": Tally(1, 1, ("timeout",))}, (out,))
+    with db.read() as connection:
+        slots = connection.execute(text("SELECT slots FROM worker WHERE id = 'new'")).scalar_one()
+    assert json.loads(slots) == {"gpu": {"slots": 1, "free": 1}}
+    with db.write() as connection:
+        later = json.dumps([asdict(out) | {"temperature": 91}])
+        connection.execute(text("UPDATE worker SET devices = :later WHERE id = 'new'"), {"later": later})
+    assert list_workers(db, "alice")[0].states == (out,)

@@ -9,10 +9,11 @@ from core.jobs.events import list_events
 from core.jobs.queries import get_job
 from core.jobs.submit import submit
 from core.jobs.waiting import list_waiting
-from core.jobs.workers import Tally, WorkerReport, fleet, list_workers, report_worker
+from core.jobs.workers import SlotState, Tally, WorkerReport, fleet, list_workers, report_worker
 from tests.support.jobs import OWNER, set_state, small_spec, submitted, taken
 
 NEEDS = ("gpu", "any", "cpu", "gpu", "any", "cpu")
+REASONS = ("timeout", "memory_in_use", "timeout")
 ALL = {"cpu": Tally(2, 0), "gpu": Tally(1, 0)}
 
 
@@ -70,3 +71,28 @@ def test_a_job_that_no_slot_can_take_comes_with_a_warning(db: Database) -> None:
     report_worker(db, WorkerReport("there", {"gpu": Tally(1, 0)}))
     assert told(db, "gpu") == []
     assert told(db, "gpu", lost_after=-1.0) == [], "silent ones do not count"
+
+
+def why(db: Database, needs: str) -> tuple[str, str]:
+    """The reason why a job that needs this waits."""
+    job_id = submitted(db)
+    set_state(db, job_id, needs=needs)
+    waiting, _ = list_waiting(db, OWNER, fleet(list_workers(db, OWNER), 12.0))
+    (found,) = (one.reason for one in waiting if one.job_id == job_id)
+    return found.code, found.message
+
+
+def test_slots_out_of_service_are_why_a_job_waits(db: Database) -> None:
+    """A worker is there, and says what is wrong with its GPUs; "no worker" would send people the wrong way."""
+    out = [SlotState("gpu", f"GPU-{n}", in_service=False, since=0.0, reason=why) for n, why in enumerate(REASONS)]
+    report_worker(db, WorkerReport("gpus", {"gpu": Tally(0, 0)}, tuple(out[:1])))
+    assert why(db, "gpu") == ("no_slot", "The only GPU is out of service: timeout; see `basin workers`.")
+    assert why(db, "any") == ("no_slot", "The only slot is out of service: timeout; see `basin workers`.")
+    assert why(db, "cpu") == ("no_slot", "No worker has a cpu slot; there are gpu slots.")
+    report_worker(db, WorkerReport("gpus", {"gpu": Tally(0, 0)}, tuple(out)))
+    assert why(db, "gpu") == (
+        "no_slot",
+        "All 3 GPUs are out of service: memory_in_use, timeout; see `basin workers`.",
+    )
+    report_worker(db, WorkerReport("more", {"gpu": Tally(1, 0)}))
+    assert why(db, "gpu")[0] == "slots_busy"

@@ -188,7 +188,7 @@ def test_who_is_held_back_does_not_stall(
     """The moment at which there is room again is no moment to judge: the runner has been waiting, not silent."""
     heart, backlog = heart_of(fence, stall_seconds=0.1), FullForOneSecond(tmp_path / "spill")
     ours, theirs = socket.socketpair()
-    watch = Watch(RunnerProcess(ours), heart, backlog, Recorder(heart, LocalStore(tmp_path), backlog, None))
+    watch = Watch(RunnerProcess(ours), heart, backlog, Recorder(heart, LocalStore(tmp_path), backlog, None, tmp_path))
     theirs.close()  # seen once the pipe is read again
     with ours:
         assert watch.until_end().cut is Cut.NO

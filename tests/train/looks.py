@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from core.engine.analysis.analyse import Draw, analyse
+from core.engine.analysis.desk import KEEP_SECONDS
 from core.engine.events import CheckpointWritten, Ended
 from core.finite import in_json
 from core.recipe.analyses import Analysis, read_analysis
 from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
 from core.recipe.data import DataSpec
-from core.recipe.plan import resolve_plan
+from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from tests.train.runs import Watcher
 
@@ -48,7 +49,7 @@ def source(spec: JobSpec, written: CheckpointWritten | None, dataset: Path, labe
     return Source(label=label, job=JOB, spec=spec, dataset=dataset, weights=weights, **place)
 
 
-def looker(folder: Path, dataset: Callable[[DataSpec], Path]) -> Look:
+def looker(folder: Path, dataset: Callable[[DataSpec], Path], slot: SlotKind = "cpu") -> Look:
     """Look at the weights of (spec, checkpoint) pairs; fields are those of the analysis but where it looks."""
     count = 0
 
@@ -57,6 +58,7 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path]) -> Look:
         watcher: Watcher | None = None,
         resume: Resume | None = None,
         draw: Draw | None = None,
+        keep_seconds: float = KEEP_SECONDS,
         **fields: Any,
     ) -> Looked:
         nonlocal count
@@ -68,17 +70,28 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path]) -> Look:
             source(each, written, dataset(each.data), f"subject {number}")
             for number, (each, written) in enumerate(subjects)
         )
-        return looked(spec, folder / f"look-{count}", watcher or Watcher(), draw, sources=sources, resume=resume)
+        scratch = folder / f"look-{count}"
+        options = {"slot": slot, "keep_seconds": keep_seconds}
+        return looked(spec, scratch, watcher or Watcher(), draw, **options, sources=sources, resume=resume)
 
     return look
 
 
-def looked(spec: Analysis, scratch: Path, watcher: Watcher, draw: Draw | None = None, **fields: Any) -> Looked:
+def looked(
+    spec: Analysis,
+    scratch: Path,
+    watcher: Watcher,
+    draw: Draw | None = None,
+    *,
+    keep_seconds: float = KEEP_SECONDS,
+    slot: SlotKind = "cpu",
+    **fields: Any,
+) -> Looked:
     """Carry out an analysis; `fields` are those of its assignment."""
     scratch.mkdir()
-    plan = resolve_plan(spec, "cpu")
+    plan = resolve_plan(spec, slot)
     assignment = AnalysisAssignment(job="an_test", attempt=1, spec=spec, plan=plan, scratch=scratch, **fields)
-    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive)
+    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive, keep_seconds=keep_seconds)
     found = next(
         (each for each in watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
     )

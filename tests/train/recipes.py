@@ -11,6 +11,17 @@ MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weigh
 ADAM = {"name": "adam", "lr": 3e-3}
 NADAM = {"name": "nadam", "lr": 3e-3, "weight_decay": 0.1, "decoupled_weight_decay": True}
 
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "rmsprop": {"momentum": 0.5, "centered": True},
+    "adamw": {"amsgrad": True},
+    "asgd": {"t0": 5.0},
+    "schedule_free_sgd": {"warmup_steps": 8},
+    "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
+}
+"""By optimizer, what makes it use all that it has."""
+FULL: Final[dict[str, Any]] = {"batch_size": "full", "epochs": 24}
+"""For those that need the gradient of all examples: as many steps as the others take."""
+
 
 def bumpy(**fields: Any) -> Any:
     """80 steps in epochs of 8 whose last batch is short, windows that no epoch divides, SWA over the last third."""

@@ -17,6 +17,7 @@ SERVICE = ["sqlalchemy", "celery", "kombu", "sklearn", "scipy", "fastapi", "pyda
 TRAIN = """
 import json
 from pathlib import Path
+import torch
 from core.engine.loop import train
 from core.recipe.assignment import Assignment
 from core.recipe.plan import resolve_plan
@@ -28,6 +29,7 @@ spec = JobSpec.model_validate_json(json.dumps({"model": {"name": "cnn", "channel
     "optimizer": {"name": "adam"}, "steps": 3, "swa": {"start": "1st", "every": "1st"}})).resolved()
 ended = train(Assignment(job="j", attempt=1, spec=spec, plan=resolve_plan(spec, "cpu"), dataset=Path(sys.argv[1]),
     scratch=Path(sys.argv[2])), Printer())
+assert not torch.cuda.is_initialized()
 print(ended.outcome)
 """
 
@@ -61,6 +63,7 @@ def fresh(code: str, *arguments: object) -> list[str]:
 
 
 def test_it_trains_alone(tmp_path: Path, datasets: Callable[[str], Path]) -> None:
+    """And touches no CUDA for a plan of a CPU: a process of its own knows, another test may have used a device."""
     lines = fresh(TRAIN, datasets("digits"), tmp_path / "scratch")
     assert lines[0] == "Started"
     assert lines[-1] == "succeeded"

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import pytest
 
 from core.engine import folders, loop
-from core.engine.analysis import desk
 from core.engine.events import CheckpointFailed, CheckpointWritten, Event, Progress, RolledBack, StopRequest
 from core.machine import ERRNOS
 from core.recipe.data import DataSpec
@@ -158,14 +157,13 @@ def test_another_error_of_the_operating_system_is_a_bug(run: Train, disk: Disk) 
         run(job(checkpoints={"every": "8st"}), Filler(disk=disk, full_at=range(8, 9)))
 
 
-def test_an_analysis_goes_on_too(run: Train, look: Look, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_analysis_goes_on_too(run: Train, look: Look, disk: Disk) -> None:
     """A tile that cannot be kept is computed again if need be; the result is waited for."""
     spec = job()
     pair = spec, run(spec)[1].checkpoints()[24]
     whole = look([pair], kind="landscape")
-    monkeypatch.setattr(desk.Desk.__init__, "__defaults__", (lambda: 0.0, 0.0))  # kept after each tile
     disk.tries_left = 3
-    found = look([pair], Filler(disk=disk, full_at=FOR_EVER), kind="landscape")
+    found = look([pair], Filler(disk=disk, full_at=FOR_EVER), keep_seconds=0.0, kind="landscape")
     assert isinstance(found.watcher, Filler)
     assert {each.kind for each in found.watcher.failed()} == {"last", "result"}
     assert found.numbers == whole.numbers

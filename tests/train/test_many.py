@@ -1,6 +1,7 @@
 """Many weights at once against a plain loop that puts one after the other into the network."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.analysis import many, survey
+from core.engine.analysis import sizes, survey
 from core.engine.analysis.directions import grid, random_direction
 from core.engine.analysis.many import Judge, one_by_one
 from core.engine.analysis.products import Bands, Patches, way_of
@@ -78,8 +79,7 @@ def test_every_layer_gives_what_the_network_gives(
     """In double, in chunks that divide nothing; the network, its statistics and torch's generator are as before."""
     looked = subject(job(model=MODELS[model], data=FEW), datasets("digits"))
     assert stack(looked.network, looked.parts["train"].inputs[:1])
-    monkeypatch.setitem(many.COLUMNS, "cpu", 17)
-    monkeypatch.setitem(many.AT_ONCE, "cpu", 9000)
+    monkeypatch.setattr(sizes, "CPU", replace(sizes.CPU, columns=17, numbers=9000))
     weights, splits = around(looked, 5), ("train", "val")
     before = {name: each.clone() for name, each in looked.network.tensors().items()}
     with no_trace():
@@ -139,3 +139,11 @@ def test_a_plane_is_surveyed_in_the_same_tiles_whoever_begins(
     work = len(looked.parts["train"]) * looked.spec.model.multiply_adds(looked.spec.data.facts())
     monkeypatch.setattr(survey, "WORK", 3.5 * work)
     assert (survey.points_in_tile(judge), survey.tiles(judge, plane)) == (3, 7)
+
+
+def test_a_tile_is_the_same_on_every_device(datasets: Datasets) -> None:
+    """Checkpoints count tiles and parts share them out: an analysis may go on elsewhere."""
+    judge = Judge.of(subject(job(data=FEW), datasets("digits")), ("train", "val"), reestimate=False)
+    on_gpu = replace(judge, sizes=sizes.sizes_for("cuda", 80 << 30))
+    assert on_gpu.sizes != judge.sizes
+    assert survey.points_in_tile(on_gpu) == survey.points_in_tile(judge)

@@ -8,17 +8,9 @@ import pytest
 from core.engine.events import CheckpointWritten
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
-from tests.train.recipes import MLP, RECIPES
+from tests.train.recipes import FULL, MLP, OPTIONS, RECIPES
 from tests.train.runs import Train, Watcher, digests, job
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "rmsprop": {"momentum": 0.5, "centered": True},
-    "adamw": {"amsgrad": True},
-    "asgd": {"t0": 5.0},
-    "schedule_free_sgd": {"warmup_steps": 8},
-    "pytorch_optimizer": {"optimizer": "soap", "options": {"precondition_frequency": 3}},
-}
-FULL = {"batch_size": "full", "epochs": 24}
 STOPS = 50
 
 

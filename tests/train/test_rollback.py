@@ -12,8 +12,8 @@ from core.engine.rate import Rate
 from core.engine.session import Session
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
+from tests.train.recipes import FULL, OPTIONS
 from tests.train.runs import Train, Watcher, digests, job
-from tests.train.test_resume import FULL, OPTIONS
 
 NORMED = {"name": "mlp", "hidden": [12], "batch_norm": True, "dropout": 0.1}
 MOMENTUM = {"name": "sgd", "lr": 0.1, "momentum": 0.9}

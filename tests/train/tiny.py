@@ -44,6 +44,9 @@ class Plain:
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (self.loss(outputs, targets).double() * len(targets)).reshape(1)
 
+    def constants(self, part: Part) -> Tensor:
+        return torch.empty(0, dtype=torch.float64)
+
     def report(self, sums: list[float], part: Part) -> dict[str, float]:
         return {"loss": sums[0] / len(part)}
 

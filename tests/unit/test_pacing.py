@@ -5,7 +5,9 @@ import random
 import pytest
 import torch
 
-from core.engine.pacing import Pacer, build_pacer
+from core.engine import pacing
+from core.engine.liveness import Piece, ReportAlive, unwatched
+from core.engine.pacing import Pacer, build_pacer, paced
 
 
 class Device:
@@ -78,3 +80,31 @@ def test_without_a_limit_the_queue_grows() -> None:
 
 def test_a_cpu_needs_none() -> None:
     assert build_pacer(torch.device("cpu")) is None
+
+
+def reporting(monkeypatch: pytest.MonkeyPatch, device: Device) -> tuple[ReportAlive, list[Piece]]:
+    """Paced reports, and what comes of them."""
+    monkeypatch.setattr(pacing, "build_pacer", lambda _: Pacer(device.record, clock=lambda: device.now))
+    heard: list[Piece] = []
+    return paced(heard.append, torch.device("cuda")), heard
+
+
+def test_pieces_of_another_length_begin_when_all_before_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was learnt of thousands of quick ones would let minutes of slow ones be queued."""
+    device = Device(1e-5)
+    report, heard = reporting(monkeypatch, device)
+    plan: list[tuple[Piece, float]] = [("step", 1e-4)] * 20_000 + [("evaluate", 0.1)] * 50 + [("step", 1e-4)] * 100
+    last: Piece | None = None
+    for piece, seconds in plan:
+        report(piece)
+        if piece != last:
+            assert device.done_at <= device.now
+        last = piece
+        device.step(seconds)
+        device.most_ahead = max(device.most_ahead, device.done_at - device.now)
+    assert heard == [piece for piece, _ in plan]
+    assert device.most_ahead <= 0.5
+
+
+def test_on_a_cpu_reports_go_straight_through() -> None:
+    assert paced(unwatched, torch.device("cpu")) is unwatched

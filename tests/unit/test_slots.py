@@ -1,9 +1,11 @@
 """Slots: what a machine offers, and who gets one."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.errors import Misconfigured
-from core.jobs.workers import Tally
+from core.jobs.workers import SlotState, Tally
 from worker.attempt import Slot
 from worker.devices.report import DeviceReport
 from worker.launcher import Exit, RunnerProcess
@@ -70,6 +72,31 @@ def test_a_slot_out_of_service_is_offered_to_nobody() -> None:
     assert slots.retired() == {mine: report, Slot(1, "gpu", "GPU-b"): broken("GPU-b")[0]}
     slots.restore(mine)
     assert slots.take("gpu") == mine
+
+
+def test_a_slot_says_what_it_computes_on_and_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a device is known from the probe that opened it, whatever is reported of it later."""
+    monkeypatch.setattr("time.time", lambda: 100.0)
+    well = DeviceReport("GPU-a", ok=True, name="H", memory_bytes=80)
+    slots = Slots([Slot(0, "gpu", "GPU-a"), Slot(1, "gpu", "GPU-b"), Slot(2, "cpu", "")], [well, *broken("GPU-b")])
+    good = SlotState("gpu", "GPU-a", in_service=True, since=100.0, name="H", memory_bytes=80)
+    why = {"reason": "no_device", "detail": "No CUDA GPUs are available"}
+    assert slots.states() == (good, SlotState("gpu", "GPU-b", in_service=False, since=100.0, **why))
+    mine, cpu = slots.take("gpu"), slots.take("cpu")
+    assert mine
+    assert cpu
+    for at in (200.0, 300.0):  # a probe that fails again changes nothing about since when
+        monkeypatch.setattr("time.time", lambda at=at: at)
+        slots.retire(mine, broken("GPU-a")[0])
+    assert slots.states()[0] == replace(good, in_service=False, since=200.0, **why)
+    slots.retire(cpu, DeviceReport.failed("cpu", "unkillable", "it hangs"))
+    assert slots.states()[2] == SlotState(
+        "cpu", "", in_service=False, since=300.0, reason="unkillable", detail="it hangs"
+    )
+    slots.restore(mine, replace(well, name="H2"))
+    slots.restore(cpu)
+    assert slots.states()[0] == replace(good, since=300.0, name="H2")
+    assert len(slots.states()) == 2
 
 
 class Leftover(RunnerProcess):

@@ -11,6 +11,7 @@ from typing import Final
 _PLAIN: Final = re.compile(r"[A-Za-z0-9.-]{1,80}")
 _FOLDER_MODE: Final = 0o1777  # as /tmp: workers of several users share it, and nobody removes another one's lock
 _FILE_MODE: Final = 0o666
+_KERNEL_LOCKS: Final = Path("/proc/locks")  # `1: FLOCK ADVISORY WRITE pid major:minor:inode 0 EOF`
 
 
 class DeviceLocks:
@@ -40,6 +41,17 @@ class DeviceLocks:
             return False
         self._held[identity] = handle
         return True
+
+    def is_held(self, identity: str) -> bool:
+        """Whether some process has the device now, as far as the kernel shows us. Nothing is taken, not for a moment:
+        a worker that starts meanwhile would do without the device for good.
+        """
+        try:
+            number = (self._folder / f"{_file_name(identity)}.lock").stat().st_ino
+            lines = _KERNEL_LOCKS.read_text().splitlines()
+        except OSError:
+            return False
+        return any(" FLOCK " in line and f":{number} " in line for line in lines)
 
     def close(self) -> None:
         """Give all of them back."""

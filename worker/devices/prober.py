@@ -25,7 +25,7 @@ class RetiredSlots(Protocol):
 
     def retire(self, slot: Slot, report: DeviceReport) -> None: ...
 
-    def restore(self, slot: Slot) -> None: ...
+    def restore(self, slot: Slot, report: DeviceReport) -> None: ...
 
 
 class SlotProber:
@@ -82,7 +82,7 @@ class SlotProber:
             log.info("slot %d is back in service", slot.index)
             del self._due[slot]
             self._restored_at[slot] = self._clock()
-            self._slots.restore(slot)
+            self._slots.restore(slot, report)
             return
         self._slots.retire(slot, report)
         self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds)

@@ -35,7 +35,11 @@ def probe_devices(tokens: Iterable[str], probe: Probe = probe_device) -> list[De
 
 def list_devices() -> list[str]:
     """What torch itself sees, by UUID where the driver gives one; nothing where it cannot be asked."""
-    answer = ask(["--list"], None)
+    return listed_devices(ask(["--list"], None))
+
+
+def listed_devices(answer: dict[str, Any]) -> list[str]:
+    """The same, from the answer of core.engine.device_probe."""
     if not answer["ok"]:
         log.info("torch lists no GPU: %s", answer["detail"])
         return []

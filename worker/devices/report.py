@@ -55,14 +55,24 @@ class DeviceReport:
 
     @property
     def identity(self) -> str:
-        """What names the physical device: its UUID, or its token where the driver gives none (Jetson)."""
-        digits = (self.uuid or "").removeprefix("GPU-").removeprefix("MIG-")
+        """What names the physical device, whether it works or not: its UUID, or its token where the driver gives none
+        (Jetson).
+        """
+        digits = (self.uuid or self.token).removeprefix("GPU-").removeprefix("MIG-")
         return digits if digits.strip("0-") else self.token
 
-    def sentence(self) -> str:
-        """For logs and people."""
+    @property
+    def remedy(self) -> str | None:
+        """What an operator does about a device that cannot be used."""
+        return None if self.ok else REMEDIES.get(self.reason or "", REMEDIES["failed"])
+
+    def finding(self) -> str:
+        """What the device is, or why it cannot be used."""
         if self.ok:
             size = f", {self.memory_bytes / 1e9:.0f} GB" if self.memory_bytes else ""
             return f"{self.token}: {self.name}{size}, compute capability {self.capability}, driver {self.driver}"
-        remedy = REMEDIES.get(self.reason or "", REMEDIES["failed"])
-        return f"{self.token} cannot be used ({self.reason}): {self.detail}; {remedy}"
+        return f"{self.token} cannot be used ({self.reason}): {self.detail}"
+
+    def sentence(self) -> str:
+        """For logs: the finding, and the remedy if it needs one."""
+        return self.finding() if self.ok else f"{self.finding()}; {self.remedy}"

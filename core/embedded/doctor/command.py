@@ -68,12 +68,13 @@ def _adopted() -> "Iterator[Check]":
 
 def _checks() -> "Iterator[Check]":
     from core.embedded.doctor.configured import read_settings, settings_checks
-    from core.embedded.doctor.machine import TORCH_SECONDS, device_checks
+    from core.embedded.doctor.devices import TORCH_SECONDS, device_checks
     from core.embedded.doctor.report import Look, examined
     from core.redact import hide
 
-    devices = Look("devices", device_checks, "see whether `python -c 'import torch'` comes back", TORCH_SECONDS)
     settings, problems = read_settings()
+    do = "see whether `python -c 'import torch'` comes back"
+    devices = Look("devices", partial(device_checks, settings), do, TORCH_SECONDS)
     yield from problems
     if settings is None:
         yield from examined([devices])

@@ -7,7 +7,7 @@ from core.db.session import Database
 from core.embedded.doctor.report import Check, fail, ok, warning
 from core.jobs.changes import NOBODY
 from core.jobs.vitals import Vitals, read_vitals
-from core.jobs.workers import WorkerView, is_live, list_workers
+from core.jobs.workers import SlotState, WorkerView, is_live, list_workers
 from core.lifecycle import Status
 from core.settings import Settings
 
@@ -58,3 +58,14 @@ def worker_checks(views: list[WorkerView], vitals: Vitals, settings: Settings) -
         elif view.release != ours:
             found = f"{view.id} on {view.host} is release {view.release}, this is {ours}"
             yield warning(name, found, "bring all parts to one release")
+    for view in live:
+        for state in view.states:
+            if not state.in_service:
+                yield slot_check(view, state)
+
+
+def slot_check(view: WorkerView, state: SlotState) -> Check:
+    """A slot that its worker does not offer."""
+    slot = state.device or f"a {state.kind} slot"
+    found = f"{view.id} on {view.host}: {slot} is out of service ({state.reason}): {state.detail}"
+    return warning("workers", found, "see the log of the worker, and docs/gpu.md; a probe brings it back when it works")

@@ -1,7 +1,6 @@
 """One analysis from its assignment to its result."""
 
 import io
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.engine.analysis.desk import FORMAT, Desk, Interrupted, Tensors
+from core.engine.analysis.desk import FORMAT, KEEP_SECONDS, Desk, Interrupted, Tensors
 from core.engine.analysis.results import Result, open_results
 from core.engine.analysis.subject import Subject, open_subjects
 from core.engine.checkpoint import WEIGHTS, seal, write_bytes
@@ -24,6 +23,7 @@ from core.engine.events import CheckpointWritten, Ended, Observer, Started
 from core.engine.failure import EngineError, expected
 from core.engine.folders import Unwritten
 from core.engine.liveness import ReportAlive, unwatched
+from core.engine.pacing import paced
 from core.finite import in_json
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
@@ -41,22 +41,22 @@ def analyse(
     draw: Draw | None = None,
     *,
     report_alive: ReportAlive = unwatched,
-    clock: Callable[[], float] = time.monotonic,
+    keep_seconds: float = KEEP_SECONDS,
 ) -> Ended:
     """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
     resumed between tiles.
 
     The result is a folder with the arrays (npz), a manifest, and the pictures that `draw` makes. One that is cancelled
     leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises. `report_alive`
-    hears of every piece of work as it begins.
+    hears of every piece of work as it begins; what it has is written down every `keep_seconds`.
     """
     try:
         with switched(assignment.plan):
-            return _analyse(assignment, observer, draw, report_alive, clock)
+            return _analyse(assignment, observer, draw, report_alive, keep_seconds)
     except EngineError as failure:
         return Ended("failed", None, {}, failure.document(), {})
     except (MemoryError, RuntimeError, OSError) as error:
-        if (known := expected(error)) is None:
+        if (known := expected(error, torch.device(assignment.plan.device))) is None:
             raise
         return Ended("failed", None, {}, known.document(), {})
 
@@ -66,12 +66,13 @@ def _analyse(
     observer: Observer,
     draw: Draw | None,
     report_alive: ReportAlive,
-    clock: Callable[[], float],
+    keep_seconds: float,
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
+    report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
-    desk = Desk(assignment, observer, environment, report_alive, clock)
+    desk = Desk(assignment, observer, environment, report_alive, keep_seconds)
     kind = import_module(spec.implementation)
     faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
     observer.emit(Started(desk.done, parameters, {**environment, **faithful}))

@@ -77,15 +77,17 @@ def _epoch(spec: Connect, first: Subject, ends: Sequence[Tensor], kept: Tensors,
     order = torch.randperm(len(part), generator=stream(spec.seed, "connect order", epoch)).to(part.inputs.device)
     batches = torch.split(order, spec.batch(first.spec))
     places = torch.rand(len(batches), generator=stream(spec.seed, "connect t", epoch), dtype=torch.float64).tolist()
-    total, lr = 0.0, spec.lr * rate(epoch / spec.epochs)
+    losses, lr = list[Tensor](), spec.lr * rate(epoch / spec.epochs)
     with private_randomness(spec.seed, "connect", epoch):
         seed_device(network.values.device, stream_seed(spec.seed, "connect", epoch))
         for batch, t in zip(batches, places, strict=True):
             network.values.copy_(bezier(ends, theta, t))
-            loss = gradient(part.inputs[batch], part.targets[batch])
+            losses.append(gradient(part.inputs[batch], part.targets[batch]))
             momentum.mul_(spec.momentum).add_(network.gradient, alpha=2 * t * (1 - t))
             theta.add_(momentum, alpha=-lr)
-            total += float(loss) * len(batch)
+    total = 0.0
+    for batch, loss in zip(batches, torch.stack(losses).tolist(), strict=True):
+        total += loss * len(batch)
     return total / len(part)
 
 

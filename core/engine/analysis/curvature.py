@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain
+from core.engine.analysis.terrain import Terrain, added
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 
 LEADING_STEPS: Final = 80
@@ -28,13 +29,14 @@ class Curvature:
         self._terrain = terrain
         self._weights = weights.clone().requires_grad_()
         self._kept: list[Tensor] | None = [] if terrain.fits else None
-        self.loss = 0.0
+        losses = list[Tensor]()
         self.gradient = torch.zeros_like(weights)  # (P,)
         for loss, slope in terrain.slopes(self._weights, twice=True):
-            self.loss += loss
+            losses.append(loss)
             self.gradient += slope.detach()
             if self._kept is not None:
                 self._kept.append(slope)
+        self.loss = added(losses)
 
     def product(self, vector: Tensor) -> Tensor:
         """H v (P,)."""
@@ -42,9 +44,10 @@ class Curvature:
         again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
         for slope in reported(self._terrain.report_alive, "hessian", again if kept is None else kept):
             if slope.requires_grad:  # that of a linear loss is a constant
-                total += torch.autograd.grad(
-                    slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
-                )[0]
+                with passing_examples():
+                    total += torch.autograd.grad(
+                        slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
+                    )[0]
         return total
 
     @property

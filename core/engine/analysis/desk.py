@@ -3,7 +3,7 @@
 # ruff: noqa: N818 - Interrupted says what happened
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -39,15 +39,15 @@ class Desk:
         observer: Observer,
         environment: dict[str, Any],
         report_alive: ReportAlive,
-        clock: Callable[[], float] = time.monotonic,
+        keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """Tiles are written down every KEEP_SECONDS of the clock, and when somebody asks."""
+        """Tiles are written down every `keep_seconds`, and when somebody asks."""
         self._assignment = assignment
         self._observer = observer
         self._environment = environment
-        self._clock = clock
+        self._keep_seconds = keep_seconds
         self._report_alive = report_alive
-        self._keep_by = clock() + KEEP_SECONDS
+        self._keep_by = time.monotonic() + keep_seconds
         self.folders = Folders(assignment.scratch, observer, self.progress)
         resume = assignment.resume
         self.found: Tensors = read_resume(resume, report_alive)[0] if resume else {}
@@ -68,10 +68,10 @@ class Desk:
         if request == "checkpoint":
             self.folders.insists = True
             self.folders.put("last", done, self._write)
-        elif request is None and done < total and self._clock() >= self._keep_by:
+        elif request is None and done < total and time.monotonic() >= self._keep_by:
             with suppress(Unwritten):  # the next one has these tiles, too
                 self.folders.put("last", done, self._write)
-            self._keep_by = self._clock() + KEEP_SECONDS
+            self._keep_by = time.monotonic() + self._keep_seconds
         if request:
             raise Interrupted(request)
 

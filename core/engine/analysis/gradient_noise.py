@@ -9,13 +9,13 @@ from torch import Tensor
 
 from core.engine.analysis.desk import Desk, Tensors
 from core.engine.analysis.figures import number, unknown
+from core.engine.analysis.sizes import sizes_on
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain
+from core.engine.analysis.terrain import Terrain, added
 from core.engine.determinism import stream
 from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.start import PREFERRED
 
-AT_ONCE: Final = 2**24  # numbers of separate gradients that are held together
 DOUBT: Final = (
     "This is a rough guide. The noise scale ignores curvature, momentum and how the rate is chosen, and where it was "
     "checked against the batch size beyond which training really suffers it was no dependable stand-in for it (Merrill "
@@ -58,20 +58,23 @@ def _drawn(spec: GradientNoise, subject: Subject, terrain: Terrain, draw: int) -
     chosen = torch.randint(len(part), shape, generator=stream(spec.seed, "gradient noise", draw))
     chosen = chosen.to(part.inputs.device)
     gradients = terrain.separate(weights, part.inputs[chosen], part.targets[chosen]).double()
-    return torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
+    squares = torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
+    terrain.report_alive("other")
+    return squares
 
 
 def exactly(subject: Subject, terrain: Terrain) -> tuple[float, float]:
     """G² and S = mean |g_i - G|² over every example of the train part: what drawing with replacement estimates."""
     part, weights = subject.parts["train"], subject.network.values
-    size = max(1, min(subject.network.most_at_once, AT_ONCE // len(weights)))
-    mean, squares = torch.zeros_like(weights, dtype=torch.float64), 0.0
+    size = max(1, min(subject.network.most_at_once, sizes_on(weights.device).gradients // len(weights)))
+    mean, squares = torch.zeros_like(weights, dtype=torch.float64), list[Tensor]()
     for inputs, targets in zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True):
         gradients = terrain.separate(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
         mean += gradients.sum(0) / len(part)
-        squares += float(gradients.square().sum()) / len(part)
+        squares.append(gradients.square().sum() / len(part))
     square = float(mean.square().sum())
-    return square, squares - square
+    terrain.report_alive("other")
+    return square, added(squares) - square
 
 
 class Noise(NamedTuple):

@@ -81,7 +81,7 @@ def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float]
 
     def take(step: int, lr: float) -> float:
         at[0], (_, batch) = step, next(coming)
-        loss = float(gradient(*batch))
+        loss = float(gradient(*batch))  # whether the step is taken depends on it, so a GPU is waited for
         if math.isfinite(loss):
             if clip:
                 clip()

@@ -3,21 +3,20 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from core.engine.analysis.sizes import Sizes, sizes_on
 from core.engine.analysis.stacked import Moments, Stack, stack
 from core.engine.analysis.subject import Subject, measured
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.recipe.analyses import Split
-
-AT_ONCE: Final = {"cpu": 2**21, "cuda": 2**28}  # numbers in the widest layer: what stays near the core, or fills a GPU
-COLUMNS: Final = {"cpu": 64, "cuda": 1024}  # examples side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +31,20 @@ class Judge:
     names: tuple[str, ...]
     reestimate: bool
     stack: Stack | None
+    sizes: Sizes
 
     @classmethod
     def of(cls, subject: Subject, splits: Sequence[Split], *, reestimate: bool) -> Self:
         """`splits` hold examples."""
         example = subject.parts[splits[0]].inputs[:1]
-        names = tuple(measured(subject))
-        return cls(subject, tuple(splits), names, reestimate, stack(subject.network, example))
+        names, sizes = tuple(measured(subject)), sizes_on(subject.network.values.device)
+        return cls(subject, tuple(splits), names, reestimate, stack(subject.network, example), sizes)
 
     def judged(self, weights: Tensor) -> Tensor:
         """(K, P) -> float64 (K, splits, metrics): example-weighted means, whatever the sizes of chunks."""
         if self.stack is None:
             return one_by_one(self, weights)
-        with torch.no_grad():
+        with torch.no_grad(), passing_examples():
             groups = torch.split(weights, self._weights_at_once(self.stack))
             return torch.cat([self._together(self.stack, group) for group in groups])
 
@@ -53,14 +53,13 @@ class Judge:
         return torch.stack([values_of(self, self.subject.network, split) for split in self.splits])
 
     def _columns(self, layers: Stack) -> int:
-        kind = self.subject.network.values.device.type
-        return max(1, min(COLUMNS[kind], AT_ONCE[kind] // layers.widest))
+        return max(1, min(self.sizes.columns, self.sizes.numbers // layers.widest))
 
     def _weights_at_once(self, layers: Stack) -> int:
         """Batch norm counts whole batches."""
-        kind, counts = self.subject.network.values.device.type, self.reestimate and layers.norms
+        counts = self.reestimate and layers.norms
         columns = min(self.subject.spec.batch(), len(self.subject.parts["train"])) if counts else self._columns(layers)
-        return max(1, AT_ONCE[kind] // (layers.widest * columns))
+        return max(1, self.sizes.numbers // (layers.widest * columns))
 
     def _together(self, layers: Stack, weights: Tensor) -> Tensor:
         if self.reestimate and layers.norms:
@@ -80,7 +79,9 @@ class Judge:
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
             sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))
-        rows = [objective.report(each, part) for each in torch.stack(sums).sum(0).tolist()]
+        constants = objective.constants(part).expand(len(weights), -1)
+        found = torch.cat([torch.stack(sums).sum(0), constants], 1)
+        rows = [objective.report(each, part) for each in found.tolist()]
         return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
 
 

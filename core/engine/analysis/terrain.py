@@ -1,6 +1,6 @@
 """The mean loss of a part as a function of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from core.engine.analysis.sizes import sizes_on
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
+from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
 from core.engine.objective import Loss
 
-ROOM: Final = 2**30  # bytes that the graph of one pass may take
 COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
 
 
@@ -26,8 +27,11 @@ class Terrain:
     an argument. Chunks count by their examples, so nothing depends on how many there are.
     """
 
-    def __init__(self, network: Network, part: Part, loss: Loss, room: int = ROOM) -> None:
-        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes."""
+    def __init__(self, network: Network, part: Part, loss: Loss, room: int | None = None) -> None:
+        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes (None: what
+        suits the device).
+        """
+        room = sizes_on(network.values.device).room if room is None else room
         self._module, self._loss = network.module, loss
         self.report_alive = network.report_alive
         self._cut = parameters(network)
@@ -42,27 +46,26 @@ class Terrain:
 
     def height(self, weights: Tensor) -> float:
         """The mean loss at weights (P,)."""
-        with inspecting(self._module):
+        with inspecting(self._module), passing_examples():
             chunks = reported(self.report_alive, "evaluate", self.chunks)
-            return sum(float(self._share(chunk, weights)) for chunk in chunks)
+            return added([self._share(chunk, weights) for chunk in chunks])
 
-    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[float, Tensor]]:
-        """The share of each chunk in the mean loss and in its gradient (P,); `weights` (P,) require a gradient.
+    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) require a gradient.
 
         `twice`: the gradients can be differentiated again.
         """
         for chunk in reported(self.report_alive, "gradient", self.chunks):
-            with inspecting(self._module), torch.enable_grad():
+            with inspecting(self._module), passing_examples(), torch.enable_grad():
                 loss = self._share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
-            yield float(loss.detach()), slope
+            yield loss.detach(), slope
 
     def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), all at once."""
+        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …): one piece."""
         self.report_alive("gradient")
-        with inspecting(self._module), torch.enable_grad():
+        with inspecting(self._module), passing_examples(), torch.enable_grad():
             gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
-        self.report_alive("other")
         return gradients
 
     def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -81,11 +84,19 @@ class Terrain:
 
     def slope(self, weights: Tensor) -> tuple[float, Tensor]:
         """The mean loss at weights (P,), and its gradient (P,)."""
-        height, total = 0.0, torch.zeros_like(weights)
+        losses, total = list[Tensor](), torch.zeros_like(weights)
         for loss, share in self.slopes(weights.clone().requires_grad_()):
-            height += loss
+            losses.append(loss)
             total += share
-        return height, total
+        return added(losses), total
+
+
+def added(numbers: Sequence[Tensor]) -> float:
+    """The sum of scalars, one after the other in double, whatever their own precision; one transfer from the device."""
+    total = 0.0
+    for each in torch.stack(list(numbers)).tolist() if numbers else ():
+        total += each
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,18 @@ class AveragedStepper:
         """One update at η = lr / (1 + lambd lr t)^alpha.
 
         torch works η out at the end of a step, for the next one, from the rate of the step that is over: with a
-        schedule every step would use the rate of the one before.
+        schedule every step would use the rate of the one before. It also keeps its counters where the weights are and
+        reads them in every step; on the host they are the same numbers, and nobody waits for them.
         """
-        for group, part in zip(self.flat.optimizer.param_groups, self.flat.parts, strict=True):
-            if state := self.flat.optimizer.state[part]:
+        states = [self.flat.optimizer.state[part] for part in self.flat.parts]
+        for group, state in zip(self.flat.optimizer.param_groups, states, strict=True):
+            if state:
                 done = float(state["step"])
                 state["eta"].fill_(lr / (1 + group["lambd"] * lr * done) ** group["alpha"])
+        begins = not all(states)
         self.flat.step(lr, again, momentum)
+        for state in states if begins else ():
+            state.update({name: value.cpu() for name, value in state.items() if not value.ndim})
 
     def presented(self) -> Network:
         """The mean, once there is one."""

@@ -1,0 +1,57 @@
+"""What torch and the GPUs of this machine are good for, for `basin doctor`, which runs this as a process of its own.
+
+    python -m worker.devices.inventory LOCKS FREE_SHARE
+
+The last line of its output is one JSON object, see `inventory`. The list and the probe are those of a worker.
+"""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from worker.devices.devices import Devices, has_driver
+from worker.devices.listing import candidates
+from worker.devices.locks import DeviceLocks
+from worker.devices.monitor import DeviceMonitor, NvmlMonitor
+from worker.devices.probing import ask, listed_devices, probe_devices
+from worker.devices.report import DeviceReport
+
+ASK_SECONDS: Final = 25.0  # for the list, and again for the probes: less than the doctor waits
+
+
+def main() -> None:
+    locks, share = sys.argv[1:]
+    print(json.dumps(inventory(Path(locks), float(share))))  # noqa: T201 - this is its answer
+
+
+def inventory(locks: Path, free_share: float, monitor: DeviceMonitor | None = None) -> dict[str, Any]:
+    """{"torch": the list of core.engine.device_probe, "devices": [{"ok", "found", "remedy"}]}; see `_entry`."""
+    monitor = monitor or NvmlMonitor()
+    torch = ask(["--list"], None, ASK_SECONDS)
+    seen_by_torch = partial(listed_devices, torch) if has_driver() else list
+    tokens = candidates(os.environ, monitor, seen_by_torch) if torch.get("cuda") else []
+    devices = Devices(_probe, monitor, free_share)
+    served = [token for token in tokens if DeviceLocks(locks).is_held(DeviceReport(token, ok=True).identity)]
+    reports = probe_devices([token for token in tokens if token not in served], devices.check)
+    return {"torch": torch, "devices": [*map(_served, served), *map(_entry, reports)]}
+
+
+def _probe(token: str) -> DeviceReport:
+    return DeviceReport.from_answer(token, ask([], token, ASK_SECONDS))
+
+
+def _served(token: str) -> dict[str, Any]:
+    """A worker has it and probes it; a context of ours would take memory from its job."""
+    return {"ok": True, "found": f"{token}, which a worker on this host serves", "remedy": None}
+
+
+def _entry(report: DeviceReport) -> dict[str, Any]:
+    """For people: what the device is, or what is wrong with it and what to do about that."""
+    return {"ok": report.ok, "found": report.finding(), "remedy": report.remedy}
+
+
+if __name__ == "__main__":
+    main()

@@ -330,8 +330,8 @@ class HangingOnA(FakeGpuLauncher):
         return self.hanging[0]
 
 
-def hearts() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("heart-")]
+def hearts(job_id: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == f"heart-{job_id}"]
 
 
 def test_a_runner_that_cannot_be_killed_costs_its_slot_and_one_loss(
@@ -345,7 +345,7 @@ def test_a_runner_that_cannot_be_killed_costs_its_slot_and_one_loss(
     assert worker.serve() == 0
     assert time.monotonic() - begun < TIMINGS["lease_seconds"]
     assert (standing(db, job_id), worker.why_out()) == (("queued", 1, 1), ["unkillable"])
-    assert (state_of(db, job_id)["lease_until"], hearts()) == (None, [])
+    assert (state_of(db, job_id)["lease_until"], hearts(job_id)) == (None, [])
     others = hire(B)
     assert others.serve() == 1
     assert standing(db, job_id)[:2] == ("succeeded", 2)

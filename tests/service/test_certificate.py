@@ -374,7 +374,7 @@ def test_a_job_of_a_gpu_is_no_difference_where_there_is_none(
 ) -> None:
     job_id = trained()
     with db.write() as connection:
-        connection.execute(CHANGED["plan"], {"old": '"device":"cpu"', "new": '"device":"cuda"'})
+        connection.execute(CHANGED["manifest"], {"old": '"kind":"cpu"', "new": '"kind":"cuda"'})
     monkeypatch.setattr("torch.cuda.init", failing(lambda: None, RuntimeError("No CUDA GPUs are available")))
     said = basin(job_id)
     assert (said.exit_code, "cannot be trained here: No CUDA GPUs" in said.stderr) == (2, True)

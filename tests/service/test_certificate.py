@@ -343,9 +343,7 @@ def test_a_changed_past_is_told_and_so_is_what_could_explain_it(basin: Verify, t
     assert certified(basin(job_id, "-o", "json"))["reasons"] == ["threads: 2 before, 1 now"]
 
 
-def test_what_cannot_be_trained_here_is_no_difference(
-    basin: Verify, trained: Job, db: Database, tmp_path: Path
-) -> None:
+def test_what_cannot_be_trained_is_no_difference(basin: Verify, trained: Job, db: Database, tmp_path: Path) -> None:
     job_id = trained()
     for path in (tmp_path / "store").rglob("state.safetensors"):
         path.write_bytes(b"?")

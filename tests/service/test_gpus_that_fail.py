@@ -12,13 +12,15 @@ from typing import Any, Final
 import pytest
 
 from core.db.session import Database
+from core.jobs.branch import fork
 from core.jobs.events import list_events
 from core.jobs.fence import Fence
 from core.jobs.finish import give_back
 from core.jobs.queries import JobView, get_job
+from core.jobs.submit import Entry
 from core.jobs.verbs import cancel
 from core.recipe.data.materialise import materialise
-from core.settings import Settings
+from core.settings import Limits, Settings
 from core.store.local import LocalStore
 from tests.support.fake_gpu import FILE_VARIABLE, A, B, FakeGpuLauncher, FakeMachine, Fault
 from tests.support.jobs import OWNER, small_spec, state_of, submitted
@@ -174,6 +176,22 @@ def test_a_fleet_loses_no_job_with_a_gpu(db: Database, machine: FakeMachine, hir
     assert resume["fidelity"] == ("exact" if exact else "approximate")
     assert ("kind: cuda before, cpu now" in resume["reasons"]) is not exact
     assert warnings(db, jobs["victim"]) == ([] if exact else ["planned_anew"])
+
+
+def test_a_fork_goes_on_on_a_gpu_and_another_one_back_on_a_cpu(db: Database, hire: Hire) -> None:
+    """Approximately, and it says why."""
+    (with_gpu, with_cpu), at = (hire(A), hire()), job(db, "job", "cpu")
+    assert with_cpu.serve() == 1
+    for worker, device, reason in (
+        (with_gpu, "gpu", "kind: cpu before, cuda now"),
+        (with_cpu, "cpu", "kind: cuda before, cpu now"),
+    ):
+        changes = {"resources": {"device": device}, "epochs": 4 if device == "gpu" else 5}
+        at = fork(db, at, Entry(OWNER, Limits(), 60.0), changes=changes).job_id
+        assert worker.serve() == 1
+        resume = view(db, at).resume or {}
+        assert (standing(db, at), resume["fidelity"]) == (("succeeded", 1, 0), "approximate")
+        assert reason in resume["reasons"]
 
 
 def test_a_job_that_breaks_a_gpu_that_works_is_stopped_by_its_losses(

@@ -77,7 +77,7 @@ class FakeMachine:
     def uuids(self) -> list[str]:
         return list(self.read()["gpus"])
 
-    def memory(self, uuid: str) -> DeviceMemory | None:
+    def memory(self, uuid: str) -> DeviceMemory:
         return DeviceMemory(TOTAL, int(TOTAL * self.read()["gpus"][uuid]["free"]))
 
     def probe(self, token: str) -> DeviceReport:

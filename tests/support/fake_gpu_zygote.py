@@ -12,29 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine import build, loop
-from core.engine.failure import EngineError
+from core.engine import build, failure, loop
+from core.engine.accelerator import MemoryFacts, requested_bytes
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.run import Run
 from core.recipe.assignment import Assignment
-from tests.support.fake_gpu import FakeMachine, machine_here
+from tests.support.fake_gpu import TOTAL, FakeMachine, machine_here
 from worker import zygote
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 real_build, real_describe = build.build, build.describe
-
-
-class CudaError(EngineError):
-    """What the engine makes of an error of CUDA."""
-
-    def __init__(self, code: Any, message: str, **details: Any) -> None:
-        super().__init__(code, message, "Look at the machine.")
-        self._details = details
-
-    def document(self) -> dict[str, Any]:
-        return {**super().document(), **self._details}
 
 
 def describe(device: torch.device, plan: Any, *rest: Any) -> dict[str, Any]:
@@ -47,7 +36,7 @@ def build_on_gpu(assignment: Assignment, report_alive: ReportAlive = unwatched) 
         return real_build(assignment, report_alive)
     machine, token = machine_here(), os.environ["CUDA_VISIBLE_DEVICES"]
     if not machine.read()["gpus"][token]["works"]:
-        raise CudaError("device_failed", ILLEGAL)
+        raise failure.unopened(torch.AcceleratorError(ILLEGAL))
     break_down(machine, token, assignment, -1)
     run = real_build(assignment, report_alive)
 
@@ -63,16 +52,18 @@ def break_down(machine: FakeMachine, token: str, assignment: Assignment, step: i
     match machine.take_fault(assignment.spec.name, step):
         case "dies":
             machine.set_gpu(token, works=False)
-            raise CudaError("device_failed", ILLEGAL)
+            raise torch.AcceleratorError(ILLEGAL)
         case "sticky":
-            raise CudaError("device_failed", ILLEGAL)
+            raise torch.AcceleratorError(ILLEGAL)
         case "foreign":
             machine.set_gpu(token, free=0.05)
-            raise CudaError("out_of_memory", FULL, where="forward", foreign=True)
+            with failure.passing_examples():
+                raise torch.OutOfMemoryError(FULL)
         case "oom_build":
-            raise CudaError("out_of_memory", FULL, where="build")
+            raise torch.OutOfMemoryError(FULL)
         case "oom_forward":
-            raise CudaError("out_of_memory", FULL, where="forward")
+            with failure.passing_examples():
+                raise torch.OutOfMemoryError(FULL)
         case "killed_by_driver":
             machine.set_gpu(token, works=False)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -84,8 +75,17 @@ def break_down(machine: FakeMachine, token: str, assignment: Assignment, step: i
             pass
 
 
+def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | None:
+    """As the file says; a gigabyte of it is ours."""
+    if device.type == "cpu":
+        return None
+    free = machine_here().memory(os.environ["CUDA_VISIBLE_DEVICES"]).free
+    return MemoryFacts(TOTAL, free, reserved=1 << 30, peak=1 << 30, requested=requested_bytes(str(error)))
+
+
 if __name__ == "__main__":
     loop.build = build_on_gpu  # type: ignore[attr-defined]
     build.describe = describe  # type: ignore[assignment, attr-defined]
     build.open_device = lambda _: torch.device("cpu")  # type: ignore[attr-defined]
+    failure.memory_facts = memory_facts
     zygote.main()

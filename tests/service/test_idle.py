@@ -22,14 +22,15 @@ from tests.support.jobs import OWNER, HeardHints, last_tick, run_out, running, s
 from tests.support.rounds import Rounds
 from tests.support.statements import told
 from worker.attempt import Shop, Slot
+from worker.launcher import ExecLauncher
 from worker.report import Reporter
 from worker.slots import Poll, Slots
 
 
 def shop_of(db: Database, home: Path, stopping: threading.Event) -> Shop:
     """A worker without anything that trains."""
-    nothing = cast("Any", None)
-    return Shop("idle", Settings(home=home), db, LocalStore(home / "store"), nothing, nothing, stopping)
+    no_scratch = cast("Any", None)
+    return Shop("idle", Settings(home=home), db, LocalStore(home / "store"), ExecLauncher(), no_scratch, stopping)
 
 
 def reconciler_of(db: Database, home: Path) -> Reconciler:

@@ -80,6 +80,9 @@ def write_env(file: Path, text: str) -> None:
 def main(name: str) -> str:
     """Do what is missing, and say what that was."""
     os.umask(0o077)
+    # A user of the container reads this too, whatever the umask was that it was checked out with.
+    role = Path("deploy/postgres/role.sh")
+    role.chmod(role.stat().st_mode | 0o444)
     file, folder = Path(name), Path(f"{name}.secrets")
     before = file.read_text(encoding="utf-8") if file.exists() else None
     here = folder if folder.is_absolute() else f"./{folder}"  # Compose takes a bare name for a volume's
@@ -87,15 +90,12 @@ def main(name: str) -> str:
         write_secrets(folder, secret_files(settings_in(before or "")))
     elif before is not None and "BASIN_SECRETS" in settings_in(before):
         return f"{file} is there already; it stays as it is"
-    # A user of the container reads this too, whatever the umask was that it was checked out with.
-    role = Path("deploy/postgres/role.sh")
-    role.chmod(role.stat().st_mode | 0o444)
     if before is None:
         write_env(file, KNOBS.format(folder=here))
         return f"wrote {file} and {folder}, readable by you alone; keep a copy where you keep passwords"
     kept = [line for line in before.splitlines() if line.partition("=")[0] not in {*MOVED, "BASIN_SECRETS"}]
     write_env(file, "\n".join([*kept, f"BASIN_SECRETS={here}", ""]))
-    return f'moved the passwords from {file} to {folder}; docs/compose.md, "An earlier release", has the next step'
+    return f"moved the passwords from {file} to {folder}, readable by you alone; keep a copy where you keep passwords"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """The processes below a worker: what they may see, their groups, how they died, and what they printed."""
 
-import contextlib
+import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from core.process import without_secrets
+
+log = logging.getLogger(__name__)
 
 # Faster allocation for training (no change of results): glibc would give freed tensors back to the kernel at once
 # and fault every page in again at the next step. One OpenBLAS thread, because NumPy's would be alive at the fork.
@@ -44,9 +47,14 @@ class RunningClock:
 
 
 def kill_group(pid: int, signum: int) -> None:
-    """Send a signal to the process group that `pid` leads; nobody there is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    """Send a signal to the process group that `pid` leads; nobody there is no error, a group not ours a warning."""
+    try:
         os.killpg(pid, signum)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        if sys.platform == "linux":  # macOS answers so for a group of processes that have all ended
+            log.warning("the process group %d runs on: we may not send it signal %d", pid, signum)
 
 
 def reap_group(pid: int) -> int:

@@ -49,13 +49,15 @@ class Recorder:
     next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
     """
 
-    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None) -> None:
+    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None, out: Path) -> None:
+        """`out` is the folder in which the runner leaves its checkpoints, each in one of its own."""
         self._heart = heart
         self._db = heart.db
         self._fence = heart.fence
         self._store = store
         self._backlog = backlog
         self._resumed = resumed
+        self._out = out
         self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
         self._said = 0  # lines, kept or not
@@ -161,7 +163,7 @@ class Recorder:
 
     def _checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
-        folder = Path(frame["folder"])
+        folder = _folder_in(self._out, frame)
         row = self._row(frame)
         try:
             self._check_results(row)
@@ -262,3 +264,21 @@ class Recorder:
 def _counts_as(row: NewCheckpoint) -> str:
     """Of most kinds the newest one counts, of an ensemble's members each."""
     return f"{row.kind} {row.step}" if row.kind == MEMBER else row.kind
+
+
+def _folder_in(out: Path, frame: dict[str, Any]) -> Path:
+    """The folder of a checkpoint: its files are uploaded, and then it is removed.
+
+    A runner that somebody else has taken over may not name us any other, least of all where we may do more than it.
+    One straight below `out`, whose own place a runner cannot change, is still there when we remove it; rmtree itself
+    follows no links.
+
+    Raises:
+        BadFrame: it is not one of this attempt's, or its files are not in it.
+    """
+    folder, names = Path(frame["folder"]), [str(file["name"]) for file in frame["files"].values()]
+    if folder.parent != out or folder.name == ".." or folder.is_symlink():
+        raise wire.BadFrame("a checkpoint is not in the folder of its attempt")
+    if any(Path(name).name != name for name in names):
+        raise wire.BadFrame("a file of a checkpoint is not in its folder")
+    return folder

@@ -179,7 +179,7 @@ def _run(
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
-    recorder = Recorder(heart, shop.store, backlog, assignment.resume)
+    recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
     watch = Watch(runner, heart, backlog, recorder)
     kills = memory.oom_kills()

@@ -124,9 +124,14 @@ def file_digest(path: Path, report_alive: ReportAlive, piece: Piece) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All of a safetensors file; its own reader gives errors of the machine no number, so it is opened here first."""
+    """All of a safetensors file, each tensor in memory of its own, aligned as torch aligns what it computes.
+
+    In the file's memory it lies anywhere, and matrix products round by how their operands are aligned: whoever went on
+    from a file would get other last bits. Its own reader gives errors of the machine no number, so the file is opened
+    here first.
+    """
     with path.open("rb"):
-        return load_file(path)
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def _read_tensors(path: Path, manifest: dict[str, Any], role: str, report_alive: ReportAlive) -> dict[str, Tensor]:

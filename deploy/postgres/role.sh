@@ -1,8 +1,10 @@
 #!/bin/sh
-# The role that the service works as: the owner of its database, and nothing more. PostgreSQL's image runs this when it
-# fills a new volume; docs/compose.md says how a volume of an earlier release gets the role. It may run again.
+# The role that the service works as: the owner of its database, and nothing more. Runs at every `docker compose up`, as
+# the superuser, whom the environment names but for the password; what is right already stays as it is.
 set -eu
-psql --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+PGPASSWORD=$(cat /run/secrets/postgres-password)
+export PGPASSWORD
+psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 <<'SQL'
 \set password `cat /run/secrets/service-password`
 SELECT 'CREATE ROLE basin_service' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'basin_service') \gexec
 ALTER ROLE basin_service LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'password';

@@ -18,6 +18,7 @@ STACK: dict[str, Any] = yaml.safe_load(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 MOVED = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "OBJECTS_ACCESS_KEY", "OBJECTS_SECRET_KEY"}
 SERVICE_SECRETS = ["database-url", "broker-url", "objects-access-key", "objects-secret-key"]
+ONCE = {"migrate", "role"}  # run at every `up`, and end
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}")
 
 
@@ -36,8 +37,8 @@ def test_every_service_is_walled_in(service: str) -> None:
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert {"cpus", "memory", "pids"} <= set(found["deploy"]["resources"]["limits"])
     assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(found)
-    assert found["restart"] == ("no" if service == "migrate" else "unless-stopped")
-    assert "healthcheck" in found or service == "migrate"
+    assert found["restart"] == ("no" if service in ONCE else "unless-stopped")
+    assert "healthcheck" in found or service in ONCE
 
 
 def test_everything_waits_for_what_it_needs() -> None:
@@ -48,7 +49,8 @@ def test_everything_waits_for_what_it_needs() -> None:
         "redis": {"condition": "service_healthy"},
         "objects": {"condition": "service_healthy"},
     }
-    expected = {"migrate": healthy, "api": ready, "worker": ready, "worker-gpu": ready}
+    role = {"role": {"condition": "service_completed_successfully"}}
+    expected = {"role": healthy, "migrate": role | healthy, "api": ready, "worker": ready, "worker-gpu": ready}
     assert {name: found["depends_on"] for name, found in SERVICES.items() if "depends_on" in found} == expected
 
 
@@ -126,18 +128,27 @@ def sources(service: dict[str, Any]) -> list[str]:
 def test_the_service_is_no_superuser_of_its_database() -> None:
     """A superuser's SQL reads files and runs programs on the database's machine."""
     assert STACK["configs"] == {"role": {"file": "deploy/postgres/role.sh"}}
-    target = "/docker-entrypoint-initdb.d/role.sh"
-    assert SERVICES["postgres"]["configs"] == [{"source": "role", "target": target}]
-    script = tree.ROOT / STACK["configs"]["role"]["file"]
-    assert script.stat().st_mode & 0o111
-    text = script.read_text(encoding="utf-8")
+    text = (tree.ROOT / STACK["configs"]["role"]["file"]).read_text(encoding="utf-8")
     (options,) = re.findall(r"^ALTER ROLE basin_service (.*)$", text, re.MULTILINE)
     powers = ["NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE", "NOREPLICATION", "NOBYPASSRLS"]
     assert options.split() == ["LOGIN", *powers, "PASSWORD", ":'password';"]
     assert "ALTER DATABASE basin OWNER TO basin_service;" in text
     assert "basin_service" not in COMPOSE
-    assert sources(SERVICES["postgres"]) == ["postgres-password", "service-password"]
-    assert [name for name, found in SERVICES.items() if "postgres-password" in sources(found)] == ["postgres"]
+    holders = [name for name, found in SERVICES.items() if "postgres-password" in sources(found)]
+    assert sorted(holders) == ["postgres", "role"]
+
+
+def test_the_role_is_made_at_every_start() -> None:
+    """PostgreSQL's image makes roles only when it fills a new volume, which that of an earlier release is not."""
+    role = SERVICES["role"]
+    assert (role["image"], role["user"]) == (SERVICES["postgres"]["image"], "postgres")
+    assert role["entrypoint"] == ["sh", "/role.sh"]
+    assert role["configs"] == [{"source": "role", "target": "/role.sh"}]
+    superuser = {"PGUSER": "POSTGRES_USER", "PGDATABASE": "POSTGRES_DB"}
+    environment = SERVICES["postgres"]["environment"]
+    assert role["environment"] == {"PGHOST": "postgres"} | {ours: environment[its] for ours, its in superuser.items()}
+    assert sources(role) == ["postgres-password", "service-password"]
+    assert "/var/lib/postgresql/data" in role["tmpfs"], "a volume without a name, left behind at every start"
 
 
 def test_one_pytorch_for_each_kind_of_worker() -> None:

@@ -13,6 +13,30 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "basin-compose-test"
 
+# In the worker's container. What vanishes meanwhile was removed by a sweep. The marker by which the database knows the
+# store comes last in the alphabet's reverse order, when everything else is there.
+_COPYING = """
+from contextlib import suppress
+from pathlib import Path
+from core.settings import Settings
+from core.store import open_store
+from core.store.base import StoreMissing
+
+store, aside = open_store(Settings()), Path("/var/lib/basin/aside")
+
+def copy_out():
+    for found in store.list(""):
+        path = aside / found.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(StoreMissing):
+            store.fetch(found.key, path)
+
+def copy_back():
+    for path in sorted(filter(Path.is_file, aside.rglob("*")), reverse=True):
+        store.put_file(path, str(path.relative_to(aside)))
+
+"""
+
 T = TypeVar("T")
 
 
@@ -53,6 +77,7 @@ class Stack:
         self.environment |= chosen
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = folder / "curl"
+        self.forgets = False  # whether the store keeps its objects in memory
 
     def compose(self, *arguments: str) -> str:
         base = ("docker", "compose", "--project-name", PROJECT, "--env-file", str(self.env))
@@ -85,6 +110,16 @@ class Stack:
         """What PostgreSQL answers to its superuser, without ornaments."""
         options = ("--username", "basin", "--dbname", "basin", "--tuples-only", "--no-align", "--command", statement)
         return self.compose("exec", "-T", "postgres", "psql", *options).strip()
+
+    def bucket(self, *request: str) -> str:
+        """The status of the store's answer to a request about its bucket, which nobody has signed."""
+        options = ("--silent", "--output", "/dev/null", "--write-out", "%{http_code}", *request)
+        return self.compose("exec", "-T", "objects", "curl", *options, "http://127.0.0.1:8333/basin").strip()
+
+    def copy_objects(self, way: str) -> None:
+        """Everything in the store, "out" to a folder that outlasts it or "back" from there."""
+        program = f"{_COPYING}copy_{way}()\n"
+        self.compose("exec", "-T", "--user", "basin", "worker", "python", "-Ic", program)
 
     def users(self, container: dict[str, Any]) -> set[str]:
         """Who runs what the container was started for, without Docker's own init, which only passes signals on.

@@ -70,8 +70,25 @@ def start(stack: Stack) -> None:
     tell(f"without .env: {refusal}")
     stack.present(stack.compose("run", "--rm", "-T", "api", "key", "create", "--name", "compose-test").strip())
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
-    until("everything is ready", lambda: stack.get("/readyz")["status"] == "ready", 30)
+    stack.forgets = stack.bucket("--head") == "404"
+    if stack.forgets:
+        give_bucket(stack)
+    wait_until_ready(stack)
     tell(f"up and ready: {', '.join(sorted(stack.containers()))}")
+
+
+def wait_until_ready(stack: Stack) -> None:
+    until("everything is ready", lambda: stack.get("/readyz")["status"] == "ready", 30)
+
+
+def give_bucket(stack: Stack) -> None:
+    """What stands for SeaweedFS made no bucket: the others started without, and must come right by themselves."""
+    until("only the store is away", lambda: stack.get("/readyz")["degraded"] == ["store"], 30)
+    job = submit(stack, SMALL)
+    until("the worker misses the store", lambda: "no claim: the store is away" in stack.compose("logs", "worker"), 30)
+    assert stack.bucket("--request", "PUT") == "200"
+    finished(stack, f"/v1/jobs/{job}", 60)
+    tell("the store had no bucket: the api said so and a job waited; all went on when it had one")
 
 
 def check_walls(stack: Stack) -> None:
@@ -314,12 +331,19 @@ def restart_servers(stack: Stack, digest: str) -> None:
 def stop_and_return(stack: Stack) -> None:
     """Everything ends when it is asked to, not because it is killed; what the volumes hold is there afterwards."""
     job = submitted_and_finished(stack)
+    if stack.forgets:
+        stack.copy_objects("out")
     stack.compose("stop")
     codes = {name: found["State"]["ExitCode"] for name, found in stack.containers().items()}
     assert {name for name, code in codes.items() if code} <= {"objects"}, f"ended with {codes}"
     assert codes["objects"] in {0, 143}, "the store was killed"
     stack.compose("down")
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+    if stack.forgets:
+        assert stack.bucket("--request", "PUT") == "200"
+        assert stack.get("/readyz")["degraded"] == ["store"], "an empty bucket was taken for the store"
+        stack.copy_objects("back")
+    wait_until_ready(stack)
     assert finished(stack, f"/v1/jobs/{job}")["id"] == job
     submitted_and_finished(stack)
     tell("stopped: every container ended by itself; down and up again: key and jobs are there, and it works")

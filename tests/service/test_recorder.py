@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def test_what_was_said_is_written_in_its_order(
 ) -> None:
     """Points before a checkpoint are its past: taking the job back to it leaves exactly these."""
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(points(lr=[(0, 0.1), (1, 0.2)]))
     backlog.put(checkpoint(tmp_path, 2))
     backlog.put(points(lr=[(2, 0.3)]))
@@ -113,19 +114,19 @@ def test_a_rollback_takes_back_what_came_behind_the_mark(
     """Points that are written and points that wait, behind a mark that was stored or not; later checkpoints go too."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
     store.full = full
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1), (1, 0.1)], val_loss=[(2, 5.0)]))
-    backlog.put(checkpoint(tmp_path / "a", 2))
+    backlog.put(checkpoint(tmp_path, 2))
     backlog.put(points(lr=[(2, 0.2)], val_loss=[(3, 6.0)]))
-    backlog.put(checkpoint(tmp_path / "a", 3))
+    backlog.put(checkpoint(tmp_path, 3))
     backlog.put(points(lr=[(3, 0.3)]))
     until("the later points are written", lambda: series(db, fence.job_id).get("lr") and len(found(db, fence)) == 4)
     backlog.put(points(lr=[(4, 0.4)]))
     backlog.put(wire.pack("rollback", "j", {"step": 2, "message": "the loss became NaN"})[4:])
     until("the run is back", lambda: "rolled_back" in warnings(db, fence))
     store.full = False
-    backlog.put(checkpoint(tmp_path / "b", 2))
+    backlog.put(checkpoint(tmp_path, 2))
     backlog.put(points(lr=[(2, 0.5), (3, 0.5)], val_loss=[(3, 1.0)]))
     rest = recorder.close()
     record_points(db, fence, rest)
@@ -142,7 +143,7 @@ def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(
 ) -> None:
     """The training goes on, the older checkpoint stays in force, and the job's events say what happened."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))
@@ -163,7 +164,7 @@ def test_a_store_that_is_full_for_a_moment_costs_nothing(
 ) -> None:
     monkeypatch.setattr(recorder_module, "FULL_SECONDS", 60.0)
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 1))
     until("it has been tried again", lambda: store.refused > 1)
@@ -178,7 +179,7 @@ def test_what_the_runner_could_not_write_is_an_event_and_no_loss(
 ) -> None:
     """The run may come back to that step: what was measured before it stays then."""
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1), (1, 0.1)]))
     fields = {"kind": "last", "step": 2, "message": "No space left on device", "resumable": True}
@@ -198,7 +199,7 @@ def test_a_file_that_changed_on_disk_is_no_checkpoint(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(checkpoint(tmp_path, 1))
     (tmp_path / "1-last" / "weights.safetensors").write_bytes(b"weights of step 7")
     recorder.start()
@@ -207,12 +208,36 @@ def test_a_file_that_changed_on_disk_is_no_checkpoint(
     assert warnings(db, fence) == ["checkpoint_failed"]
 
 
+@pytest.mark.parametrize("named", ["aside", "out/../aside", "out/..", "out/link", "out/1-last/deeper", "a file"])
+def test_only_what_lies_in_the_attempts_own_folder_is_a_checkpoint(
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, named: str
+) -> None:
+    """A runner that was taken over would have the worker read and remove what it may not touch itself."""
+    out, aside, backlog = tmp_path / "out", tmp_path / "aside", Backlog(tmp_path / "spill")
+    frame = wire.unpack(checkpoint(out, 1))
+    shutil.copytree(out / "1-last", aside)
+    shutil.copytree(out / "1-last", out / "1-last" / "deeper")
+    (out / "link").symlink_to(aside)
+    if named == "a file":
+        frame["files"]["weights"]["name"] = "../../aside/weights.safetensors"
+    else:
+        frame["folder"] = f"{tmp_path}/{named}"
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, out)
+    backlog.put(wire.pack("checkpoint", "j", frame)[4:])
+    recorder.start()
+    recorder.close()
+    assert (recorder.failure or "").startswith("BadFrame: ")
+    assert list_checkpoints(db, OWNER, fence.job_id) == []
+    assert sorted(path.name for path in aside.iterdir()) == ["manifest.json", "weights.safetensors"]
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
 def test_no_results_without_their_weights(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
     """A resume from a checkpoint with results would never write the mean again."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 2, "swa"))
     until("the failure is noted", lambda: recorder.missing)
@@ -229,7 +254,7 @@ def test_no_results_without_their_weights(
 def test_each_member_counts(db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     """A member that is lost is not made good by another; one that the run no longer has is not missed."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None)
+    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 2, "snapshot"))
     until("the failure is noted", lambda: recorder.missing == {"snapshot 2"})
@@ -247,7 +272,7 @@ def test_after_the_job_was_taken_away_nothing_is_written(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
     backlog, heart = Backlog(tmp_path / "spill"), heart_of(fence)
-    recorder = Recorder(heart, LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart, LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     give_back(db, fence, cause="taken away", lost=False, max_losses=3)
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))
@@ -260,7 +285,7 @@ def test_after_the_job_was_taken_away_nothing_is_written(
 
 def test_a_bug_in_a_frame_shows_as_a_failure(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(b'{"type": "points", "job": "j"}')
     recorder.start()
     recorder.close()
@@ -335,7 +360,7 @@ def test_a_log_without_end_has_one(
     """Long lines are cut, and a job that talks too much is cut off, with a word about it."""
     monkeypatch.setattr(recorder_module, "MOST_LINES", 3)
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None)
+    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     for message in ("x" * 5000, "two", "three", "four", "five"):
         backlog.put(wire.pack("log", "j", {"level": "info", "message": message})[4:])
     recorder.start()

@@ -46,7 +46,7 @@ def heart(db: Database, fence: Fence) -> Iterator[Heart]:
 def record(heart: Heart, store: S3Store, folder: Path, *steps: int) -> Recorder:
     """What a runner leaves behind at these steps, recorded to the end."""
     backlog = Backlog(folder / "spill")
-    recorder = Recorder(heart, store, backlog, None)
+    recorder = Recorder(heart, store, backlog, None, folder)
     for step in steps:
         backlog.put(checkpoint(folder, step))
     recorder.start()
@@ -178,4 +178,4 @@ def engine_checkpoint(heart: Heart, store: S3Store, folder: Path) -> tuple[Backl
     fields = {"kind": "last", "step": 4, "epoch": 1, "folder": str(out), "files": files, "metrics": {}}
     backlog = Backlog(folder / "spill")
     backlog.put(wire.pack("checkpoint", "j", {**fields, "manifest": {}, "resumable": True})[4:])
-    return backlog, Recorder(heart, store, backlog, None)
+    return backlog, Recorder(heart, store, backlog, None, folder)

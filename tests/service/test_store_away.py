@@ -46,7 +46,7 @@ def test_a_cancel_does_not_wait_for_a_store(  # noqa: PLR0917 - fixtures
     monkeypatch.setattr("worker.recorder.CANCEL_SECONDS", 3.0)
     backlog, store, heart = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=hangs), heart_of(fence)
     heart.start()
-    recorder = Recorder(heart, store, backlog, None)
+    recorder = Recorder(heart, store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 1))
     closing = threading.Thread(target=recorder.close, daemon=True)
@@ -80,7 +80,7 @@ def test_a_store_that_is_away_is_waited_for(
     backlog, store = Backlog(tmp_path / "spill", memory_bytes=200), AwayStore(tmp_path / "store")
     heart = heart_of(fence)
     heart.start()  # else its writes are held as soon as this takes longer than a lease
-    recorder = Recorder(heart, store, backlog, None)
+    recorder = Recorder(heart, store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))
@@ -101,7 +101,7 @@ def test_a_store_that_is_away_is_waited_for(
 
 def test_an_upload_is_not_tried_for_ever(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     backlog, store = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=False)
-    recorder = Recorder(heart_of(fence, outage_seconds=0.5), store, backlog, None)
+    recorder = Recorder(heart_of(fence, outage_seconds=0.5), store, backlog, None, tmp_path)
     backlog.put(checkpoint(tmp_path, 1))
     recorder.start()
     closing = threading.Thread(target=recorder.close, daemon=True)

@@ -134,7 +134,7 @@ def test_an_upload_waits_until_the_right_store_is_there(
     backlog = Backlog(tmp_path / "spill")
     heart = heart_of(fence)
     heart.start()
-    recorder = Recorder(heart, shop.store, backlog, None)
+    recorder = Recorder(heart, shop.store, backlog, None, tmp_path)
     with losable.lost():
         recorder.start()
         backlog.put(said(tmp_path, 1))

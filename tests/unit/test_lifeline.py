@@ -1,6 +1,11 @@
 """What a process that runs training code may know, and how its last words are read."""
 
+import os
+import signal
+import sys
 from pathlib import Path
+
+import pytest
 
 from worker import lifeline
 
@@ -51,3 +56,17 @@ def test_the_last_words(tmp_path: Path) -> None:
 
 def test_somebody_who_is_gone_cannot_be_killed_and_that_is_fine() -> None:
     lifeline.kill_group(2**22 + 1, 9)  # beyond the largest pid there can be
+
+
+def test_somebody_whom_we_may_not_kill_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runners of another user outlive a worker that has lost the right to end them, and nobody would know why."""
+
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.setattr(sys, "platform", "linux")
+    lifeline.kill_group(4711, signal.SIGKILL)
+    assert "the process group 4711 runs on: we may not send it signal 9" in caplog.text

@@ -3,7 +3,10 @@
 import contextlib
 import resource
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -26,6 +29,28 @@ def without_descriptors(runner: psutil.Process) -> Iterator[None]:
         runner.rlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@contextlib.contextmanager
+def full(disk: Path, _: psutil.Process) -> Iterator[None]:
+    """Nothing else fits on the disk until the end of the block, whatever is removed from it meanwhile."""
+    ballast, over = disk / ".ballast", threading.Event()
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file:
+            while not over.wait(0.005):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(1 << 12))
+
+    filler = threading.Thread(target=fill, daemon=True)
+    filler.start()
+    try:
+        yield
+    finally:
+        over.set()
+        filler.join()
+        ballast.unlink()
+
+
 @pytest.fixture
 def without_room(sqlite_service: Service) -> Iterator[Squeeze]:
     """Its scratch becomes a disk of its own; without the right to mount one it is descriptors once more."""
@@ -37,18 +62,7 @@ def without_room(sqlite_service: Service) -> Iterator[Squeeze]:
     mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     service.heal()
 
-    @contextlib.contextmanager
-    def full(_: psutil.Process) -> Iterator[None]:
-        ballast = scratch / ".ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 12))
-        try:
-            yield
-        finally:
-            ballast.unlink()
-
-    yield full if mounted else without_descriptors
+    yield partial(full, scratch) if mounted else without_descriptors
     if mounted:
         for worker in service.workers:
             worker.stop()
@@ -76,10 +90,9 @@ def test_in_the_middle_and_at_the_end(
     (runner,) = sqlite_service.worker.runners()
     with squeezed(runner):
         until("a mark is missed", lambda: failures(sqlite_service, job_id))
-    written = len(sqlite_service.checkpoints(job_id))
-    until("one is written again", lambda: len(sqlite_service.checkpoints(job_id)) > written)
-    sqlite_service.when_at(job_id, truth.steps * 4 // 5)
-    with squeezed(runner):
+    newest = sqlite_service.checkpoints(job_id)[-1]["id"]  # older ones go meanwhile
+    until("one is written again", lambda: sqlite_service.checkpoints(job_id)[-1]["id"] != newest)
+    with squeezed(runner):  # in time for its end, however slowly this process gets on
         until("the end is missed", lambda: "swa" in failures(sqlite_service, job_id))
         assert sqlite_service.job(job_id)["status"] == "running"
     same_as_undisturbed(sqlite_service, job_id)

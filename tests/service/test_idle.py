@@ -29,8 +29,8 @@ from worker.slots import Poll, Slots
 
 def shop_of(db: Database, home: Path, stopping: threading.Event) -> Shop:
     """A worker without anything that trains."""
-    nothing = cast("Any", None)
-    return Shop("idle", Settings(home=home), db, LocalStore(home / "store"), ExecLauncher(), nothing, stopping)
+    no_scratch = cast("Any", None)
+    return Shop("idle", Settings(home=home), db, LocalStore(home / "store"), ExecLauncher(), no_scratch, stopping)
 
 
 def reconciler_of(db: Database, home: Path) -> Reconciler:

@@ -41,7 +41,7 @@ def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) 
     if "cpu" in queues:
         slots += [Slot(index, "cpu", "") for index in range(len(slots), count)]
     if not slots:
-        nothing = "none is here that no other worker has, see CUDA_VISIBLE_DEVICES"
+        nothing = "this machine shows no GPU that no other worker has, see CUDA_VISIBLE_DEVICES"
         found = "; ".join(report.sentence() for report in broken) or nothing
         raise Misconfigured(f"there is no GPU to serve ({found}); serve the cpu queue too, or mend it")
     later = enumerate(broken[: count - len(working)], len(slots))

@@ -66,6 +66,7 @@ def test_replacement(hasty_service: Service, same_as_undisturbed: Check, truth: 
     (runner,) = hasty_service.worker.runners()
     assert runner.ppid() == zygote.pid
     zygote.send_signal(signal.SIGSTOP)
+    runner.send_signal(signal.SIGSTOP)  # or it may be done before anybody misses its zygote
     hasty_service.when(job_id, lambda job: job["attempt"] == 2, seconds=30)
     assert gone(zygote, 0.1)
     assert gone(runner, 0.1)

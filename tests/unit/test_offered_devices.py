@@ -64,12 +64,12 @@ def test_memory_that_a_runner_has_just_left_is_waited_for() -> None:
 
 def test_memory_that_stays_in_use_is_reported() -> None:
     """After the time for it, and at once when the worker stops."""
-    report = machine(0).await_room(FIRST, threading.Event(), seconds=0.0)
+    report = replace(machine(0), settle_seconds=0.0).await_room(FIRST, threading.Event())
     assert report is not None
     assert (report.ok, report.reason) == (False, "memory_in_use")
     stopping = threading.Event()
     stopping.set()
-    assert machine(0).await_room(FIRST, stopping, seconds=600.0) == report
+    assert replace(machine(0), settle_seconds=600.0).await_room(FIRST, stopping) == report
 
 
 def test_a_second_worker_leaves_the_devices_of_the_first(tmp_path: Path) -> None:

@@ -123,13 +123,10 @@ def test_the_memory_of_the_dead_is_free(tmp_path: Path) -> None:
     assert PlayedDevice(tmp_path, leaks=True).free() == TOTAL - CONTEXT
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("step", "flaw", "seen"),
-    [
-        ("service", "bits", "killed and resumed, the same bits"),
-        pytest.param("kills", "leak", "the memory is free", marks=pytest.mark.matrix),
-    ],
+    [("service", "bits", "killed and resumed, the same bits"), ("kills", "leak", "the memory is free")],
 )
 def test_a_device_with_a_flaw_is_found_out(step: str, flaw: str, seen: str) -> None:
     """All the rest of that step is as it should be; the whole dry run is part of .ci/run."""

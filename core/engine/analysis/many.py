@@ -16,6 +16,7 @@ from core.engine.evaluate import evaluate, reestimate_batch_norm
 from core.engine.failure import passing_examples
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
+from core.engine.objective import Objective
 from core.recipe.analyses import Split
 
 
@@ -78,11 +79,28 @@ class Judge:
             chunks = reported(layers.report_alive, "evaluate", columns)
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
-            sums.append(torch.stack([objective.tally(each.contiguous(), targets) for each in outputs]))
+            sums.append(tally_each(objective, outputs, targets))
         constants = objective.constants(part).expand(len(weights), -1)
         found = torch.cat([torch.stack(sums).sum(0), constants], 1)
         rows = [objective.report(each, part) for each in found.tolist()]
         return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
+
+
+def tally_each(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The sums of each network: outputs (K, b, outputs), targets of (b, …) -> float64 (K, k).
+
+    A CPU takes one after the other, as it does with a single network, and so with the same bits. A GPU takes all at
+    once: K times some six launches would be most of what it does.
+    """
+    if outputs.device.type == "cpu":
+        return torch.stack([objective.tally(each.contiguous(), targets) for each in outputs])
+    return tally_together(objective, outputs, targets)
+
+
+def tally_together(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The same in as many operations as one network takes."""
+    together: Tensor = torch.vmap(objective.tally, in_dims=(0, None))(outputs.contiguous(), targets)
+    return together
 
 
 def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]] | None = None) -> Tensor:

@@ -78,7 +78,7 @@ def test_nobody_waits_for_a_database_that_hangs(service: Service, cluster: Clust
     with ThreadPoolExecutor(MANY) as pool:
         # Connections are there, and some of them in use, when the server stops.
         assert {answer.status_code for answer in pool.map(lambda _: http.get(own), range(60))} == {200}
-        waiting = pool.submit(http.get, own, headers={"Prefer": "wait=20"})
+        waiting = pool.submit(http.get, own, headers={"Prefer": "wait=60"})
         time.sleep(0.3)
         with hanging(cluster):
             answers = list(pool.map(timed, [asked[number % len(asked)] for number in range(MANY)]))

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.faults.test_analyses import SMALL, Analyses
 from tests.support.service import Job, Service, until
 
@@ -14,6 +16,7 @@ def workers_of(analysis: Job) -> set[str]:
     return set(re.findall(r"attempt \d+ on ([^\s,']+)", str(analysis["timeline"])))
 
 
+@pytest.mark.matrix
 def test_two_workers_share_one_surface(sqlite_service: Service) -> None:
     """One of them even leaves in the middle."""
     service, analyses = sqlite_service, Analyses(sqlite_service)

@@ -47,6 +47,9 @@ class Stack:
         return [stored.key for stored in self.store.list("")]
 
 
+pytestmark = pytest.mark.matrix
+
+
 @pytest.fixture(scope="module")
 def lasting_stack(
     tmp_path_factory: pytest.TempPathFactory,
@@ -127,7 +130,6 @@ def secretless(service: Service) -> None:
     assert SECRET in service.environment.values(), "a secret that nobody has been given is not found either"
 
 
-@pytest.mark.matrix
 def test_runner_and_zygote(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
     """Two jobs; SIGKILL to the runner of one and to the zygote of the other: their workers see it at once, without a
     lease that has to end, and both jobs go on from checkpoints in the store.
@@ -151,7 +153,6 @@ def test_runner_and_zygote(stack: Stack, same_as_undisturbed: Check, truth: Trut
         ledger(stack, job_id)
 
 
-@pytest.mark.matrix
 def test_api_and_broker(stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth) -> None:
     """SIGKILL to both at once: who trains does not notice, and a job that comes while there is no broker is found."""
     service, api = stack.service, stack.service.api
@@ -169,7 +170,6 @@ def test_api_and_broker(stack: Stack, same_as_undisturbed: Check, at_a_random_mo
     assert service.ended(service.submit(SHORT))["status"] == "succeeded"
 
 
-@pytest.mark.matrix
 def test_a_zombie_writes_nothing(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
     """SIGSTOP of worker, zygote and runner for three leases; the other worker ends the job; SIGCONT."""
     service = stack.service
@@ -191,7 +191,6 @@ def test_a_zombie_writes_nothing(stack: Stack, same_as_undisturbed: Check, truth
     assert zombie.exit_code is None
 
 
-@pytest.mark.matrix
 def test_sigterm_and_a_crash(stack: Stack, same_as_undisturbed: Check, truth: Truth) -> None:
     """A worker is stopped, the other goes on with its job; there the runner crashes, and it goes on once more."""
     service = stack.service
@@ -210,7 +209,6 @@ def test_sigterm_and_a_crash(stack: Stack, same_as_undisturbed: Check, truth: Tr
     ledger(stack, job_id)
 
 
-@pytest.mark.matrix
 def test_no_hint_and_a_poison(stack: Stack, truth: Truth) -> None:
     """Of an api that dies as soon as it has answered; the job kills its workers' runners until it is given up."""
     service, api = stack.service, stack.service.api
@@ -226,7 +224,6 @@ def test_no_hint_and_a_poison(stack: Stack, truth: Truth) -> None:
     assert service.ended(service.submit(SHORT))["status"] == "succeeded"
 
 
-@pytest.mark.matrix
 def test_worker_while_the_store_fails(
     stack: Stack, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth
 ) -> None:

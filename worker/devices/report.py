@@ -11,7 +11,6 @@ REMEDIES: Final = {
     "no_device": "see `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container may have lost its devices: start it again",
     "unsupported_device": "this torch has no code for so old or new a GPU; install one that has",
     "memory_in_use": "something else uses the GPU's memory, see `nvidia-smi`",
-    "in_use": "another worker on this host has it; one worker for each host serves all its GPUs",
     "unkillable": "its process hangs in the kernel, see `dmesg`; the slot is offered again when the process is gone",
     "timeout": "the driver does not answer, see `dmesg` for Xid messages; a reset or a reboot may be needed",
     "failed": "see `nvidia-smi` and `dmesg` for Xid messages",

@@ -16,7 +16,7 @@ from core.recipe.models import ModelSpec
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.schedules.base import ScheduleSpec
 from core.recipe.schedules.plateau import Plateau
-from core.recipe.schedules.sequence import Member, Sequence
+from core.recipe.schedules.sequence import Sequence
 from core.recipe.spec import JobSpec
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -107,7 +107,8 @@ def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerS
 
 
 def test_a_sequence_may_hold_every_schedule_of_the_step_alone_but_itself() -> None:
-    members = set(get_args(get_args(Member)[0]))
+    member = get_args(Sequence.model_fields["schedules"].annotation)[0]
+    members = set(get_args(get_args(member)[0]))
     assert members == set(components("schedules").values()) - {Sequence, Plateau}
 
 

@@ -9,37 +9,7 @@ from core.errors import FieldProblem
 from core.recipe.component import refuse
 from core.recipe.duration import Duration, RunLength
 from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, rising
-from core.recipe.schedules.constant import Constant
-from core.recipe.schedules.cosine import Cosine
-from core.recipe.schedules.cosine_restarts import CosineRestarts
-from core.recipe.schedules.cyclic import Cyclic
-from core.recipe.schedules.exponential import Exponential
-from core.recipe.schedules.inverse_sqrt import InverseSqrt
-from core.recipe.schedules.linear import Linear
-from core.recipe.schedules.multistep import MultiStep
-from core.recipe.schedules.one_cycle import OneCycle
-from core.recipe.schedules.polynomial import Polynomial
-from core.recipe.schedules.step import Step
-from core.recipe.schedules.wsd import WSD
-
-Member = Annotated[
-    Constant
-    | Step
-    | MultiStep
-    | Exponential
-    | Cosine
-    | CosineRestarts
-    | Cyclic
-    | OneCycle
-    | Linear
-    | Polynomial
-    | InverseSqrt
-    | WSD,
-    Field(discriminator="name"),
-]  # fmt: skip
-"""Every schedule that depends on the step alone, but the sequence: a list of lists would say nothing more, and its JSON
-Schema would be endless.
-"""
+from core.recipe.schedules.step_schedules import StepSchedule
 
 
 class Sequence(ScheduleSpec):
@@ -51,7 +21,9 @@ class Sequence(ScheduleSpec):
 
     summary: ClassVar[str] = "Several schedules one after the other, each on a clock of its own."
     name: Literal["sequence"] = "sequence"
-    schedules: Annotated[tuple[Member, ...], Field(min_length=2, max_length=16)]
+    schedules: Annotated[
+        tuple[Annotated[StepSchedule, Field(discriminator="name")], ...], Field(min_length=2, max_length=16)
+    ]
     milestones: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=15)]
 
     @model_validator(mode="after")

@@ -1,6 +1,5 @@
 """Series that somebody asks for by name: a slip is told, and what may still come is waited for."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +11,7 @@ from core.errors import FieldProblem, InvalidRequest
 from core.jobs.comparison import Subject
 from core.jobs.metrics import series_names
 from core.lifecycle import TERMINAL
+from core.suggest import did_you_mean
 
 MOST_NAMED: Final = 12
 
@@ -47,6 +47,5 @@ def _measures(subject: Subject) -> set[str]:
 def _problem(name: str, there: Sequence[str]) -> FieldProblem:
     more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
     known = ", ".join(there[:MOST_NAMED]) + more if there else "none"
-    close = difflib.get_close_matches(name, there, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else None
-    return FieldProblem("/query/series", f'there is no series "{name}"; there are: {known}', hint)
+    message = f'there is no series "{name}"; there are: {known}'
+    return FieldProblem("/query/series", message, did_you_mean(name, there))

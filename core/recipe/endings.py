@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -15,6 +14,7 @@ from core.recipe.component import SpecWarning
 from core.recipe.course import Course, course_of
 from core.recipe.duration import LONGEST, Duration, RunLength
 from core.recipe.schedules.base import MOST_CYCLES
+from core.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from core.recipe.spec import JobSpec
@@ -45,8 +45,7 @@ def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
 
 
 def _unknown(pointer: str, name: str, known: tuple[str, ...]) -> FieldProblem:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"monitor {' or '.join(known)}"
+    hint = did_you_mean(name, known) or f"monitor {' or '.join(known)}"
     return FieldProblem(pointer, f"this job has no evaluation series {name!r}; there are {', '.join(known)}", hint)
 
 

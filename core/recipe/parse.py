@@ -1,6 +1,5 @@
 """The one way from bytes to a JobSpec, and to an analysis; the api and `basin run` both take it."""
 
-import difflib
 import json
 
 from pydantic import ValidationError
@@ -9,6 +8,7 @@ from core.errors import FieldProblem, InvalidSpec
 from core.recipe.analyses import AnyAnalysis, kinds
 from core.recipe.problems import field_problems
 from core.recipe.spec import JobSpec
+from core.suggest import did_you_mean
 
 
 def parse_job(body: bytes) -> JobSpec:
@@ -28,9 +28,8 @@ def parse_analysis(body: bytes, document: object) -> AnyAnalysis:
     known = kinds()
     wanted = document.get("kind") if isinstance(document, dict) else None
     if not isinstance(wanted, str) or wanted not in known:
-        close = difflib.get_close_matches(str(wanted)[:100], known, n=1, cutoff=0.6)
         message = f"there are {', '.join(known)}"
-        raise InvalidSpec(errors=(FieldProblem("/kind", message, f'did you mean "{close[0]}"?' if close else None),))
+        raise InvalidSpec(errors=(FieldProblem("/kind", message, did_you_mean(str(wanted), known)),))
     try:
         return known[wanted].model_validate_json(body)
     except ValidationError as error:

@@ -1,6 +1,5 @@
 """Turns what pydantic says of a document into problems a person can act on: a JSON pointer, a sentence, a hint."""
 
-import difflib
 import types
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from core.errors import FieldProblem
 from core.recipe.component import CROSS_FIELD
+from core.suggest import did_you_mean
 
 MOST = 50  # problems reported at once
 TAGS = ("name", "method")  # the fields that pick a member of a union
@@ -70,21 +70,18 @@ def _message(detail: ErrorDetails) -> str:
 
 def _hint(detail: ErrorDetails, path: list[int | str], document: object, model: type[BaseModel]) -> str | None:
     if detail["type"] == "extra_forbidden":
-        return _nearest(str(path[-1]), _fields(path[:-1], document, model))
+        return did_you_mean(str(path[-1]), _fields(path[:-1], document, model))
     if detail["type"] == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
-        return _nearest(str(detail["ctx"]["tag"]), tags)
+        return did_you_mean(str(detail["ctx"]["tag"]), tags)
     value = detail["input"]
     if detail["type"] == "literal_error" and isinstance(value, str):
-        return _nearest(value, [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
+        return did_you_mean(
+            value, [word.strip(" '") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
+        )
     if detail["type"] == "batch_size" and isinstance(value, str):
-        return _nearest(value, ["full"])
+        return did_you_mean(value, ["full"])
     return None
-
-
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?".replace("'", '"') if close else None
 
 
 def _fields(path: Sequence[int | str], document: object, model: type[BaseModel]) -> list[str]:

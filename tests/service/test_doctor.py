@@ -254,7 +254,7 @@ def test_settings_say_where_they_come_from_and_what_looks_wrong(
     assert given.found == (
         "broker_url=redis://h:1/0 (basin.toml), lease_seconds=11.0 (BASIN_LEASE_SECONDS); all else at its default"
     )
-    assert (typo.found, typo.do) == ("BASIN_HOEM is no setting", "did you mean BASIN_HOME?")
+    assert (typo.found, typo.do) == ("BASIN_HOEM is no setting", 'did you mean "BASIN_HOME"?')
     assert "less than 4 beats" in short.found
     monkeypatch.setenv("BASIN_PORT", SECRET)
     settings, (problem,) = read_settings()

@@ -1,6 +1,5 @@
 """The settings: whether they can be used, where each comes from, and what looks like a mistake."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from core import secretfiles
 from core.embedded.doctor.report import Check, fail, ok, said, warning
 from core.errors import BasinError
 from core.settings import Settings
+from core.suggest import did_you_mean
 
 NAME: Final = "settings"
 PREFIX: Final = "BASIN_"
@@ -43,8 +43,7 @@ def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Itera
     yield ok(NAME, f"{', '.join(given)}; all else at its default" if given else "all at their defaults")
     known = {name for field in Settings.model_fields for name in variables(field)} | OTHERS
     for name in sorted(name for name in present if name.startswith(PREFIX) and name not in known):
-        near = difflib.get_close_matches(name, known, n=1)
-        yield warning(NAME, f"{name} is no setting", f"did you mean {near[0]}?" if near else "remove it")
+        yield warning(NAME, f"{name} is no setting", did_you_mean(name, known) or "remove it")
     if settings.lease_seconds < BEATS * settings.beat_seconds:
         found = f"a lease of {settings.lease_seconds:g} s is less than {BEATS} beats of {settings.beat_seconds:g} s"
         yield warning(NAME, found, "make BASIN_LEASE_SECONDS longer: a worker that is late loses its jobs")

@@ -1,4 +1,3 @@
-import difflib
 import json
 import math
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 from core.errors import FieldProblem
 from core.recipe.component import LARGEST, Positive, refuse
 from core.recipe.optimizers.base import OptimizerSpec
+from core.suggest import did_you_mean
 
 TYPES: dict[str, tuple[type, ...]] = {
     "number": (float, int),
@@ -53,14 +53,14 @@ class PytorchOptimizer(OptimizerSpec):
             message = f'"{self.optimizer}" cannot be used here: it {known["refused"][self.optimizer]}'
             yield FieldProblem("/optimizer", message, "docs/recipe.md lists those that can")
         elif self.optimizer not in known["accepted"]:
-            hint = nearest(self.optimizer, list(known["accepted"])) or "docs/recipe.md lists them"
+            hint = did_you_mean(self.optimizer, known["accepted"]) or "docs/recipe.md lists them"
             yield FieldProblem("/optimizer", f'pytorch-optimizer has no "{self.optimizer}"', hint)
         else:
             options = known["accepted"][self.optimizer]["options"]
             for name, value in self.options.items():
                 pointer = "/options/" + name.replace("~", "~0").replace("/", "~1")
                 if name not in options:
-                    hint = nearest(name, list(options)) or f"it has {', '.join(options)}"
+                    hint = did_you_mean(name, options) or f"it has {', '.join(options)}"
                     yield FieldProblem(pointer, f'"{self.optimizer}" has no option "{name}"', hint)
                 elif not any(fits(value, kind) for kind in options[name]["kinds"]):
                     forms = " or ".join(dict.fromkeys(spoken(kind) for kind in options[name]["kinds"]))
@@ -102,11 +102,6 @@ def offered() -> dict[str, Any]:
     text = (resources.files("core.recipe.optimizers") / "pytorch_optimizer.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
     return table
-
-
-def nearest(word: str, known: list[str]) -> str | None:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else None
 
 
 def fits(value: JsonValue, kind: Any) -> bool:

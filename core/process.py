@@ -13,6 +13,8 @@ from collections.abc import Mapping
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 ORPHANED = 75  # exit status of a process that found its parent gone
 
 # What a process that needs none of our settings may see of our environment. An allow-list: a credential that is new to
@@ -57,6 +59,26 @@ def set_name(name: str) -> None:
     """Set what /proc/<pid>/comm, ps and top call this process, at most 15 bytes; Linux only. A fork inherits it."""
     if sys.platform == "linux":
         _prctl(PR_SET_NAME, name.encode())
+
+
+def clear_ambient_capabilities() -> None:
+    """Keep this process's capabilities from the programs that it executes; Linux only, per thread."""
+    if sys.platform == "linux":
+        _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def signal_group(leader: int, signum: int) -> bool:
+    """Send a signal to the process group that `leader` leads; False: a process in it is not ours to signal.
+
+    A group without processes is no error. One whose processes have all ended, but are not reaped, is refused by macOS.
+    """
+    try:
+        os.killpg(leader, signum)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return sys.platform != "linux"
+    return True
 
 
 def _prctl(option: int, value: int | bytes) -> None:

@@ -3,13 +3,12 @@
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from core.process import without_secrets
+from core.process import signal_group, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +54,8 @@ class RunningClock:
 
 def kill_group(pid: int, signum: int) -> None:
     """Send a signal to the process group that `pid` leads; nobody there is no error, a group not ours a warning."""
-    try:
-        os.killpg(pid, signum)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        if sys.platform == "linux":  # macOS answers so for a group of processes that have all ended
-            log.warning("the process group %d runs on: we may not send it signal %d", pid, signum)
+    if not signal_group(pid, signum):
+        log.warning("the process group %d runs on: we may not send it signal %d", pid, signum)
 
 
 def reap_group(pid: int) -> int:
@@ -78,11 +72,8 @@ def zombie_status(pid: int, parent: int) -> int | None:
 
     It is 0, too, where the kernel does not show it to us: the child ran under another user.
     """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[49]) if fields[0] == "Z" and int(fields[1]) == parent else None
+    fields = _read_stat(pid)
+    return int(fields[49]) if fields and fields[0] == "Z" and int(fields[1]) == parent else None
 
 
 def has_exited(pid: int, parent: int) -> bool:
@@ -98,11 +89,16 @@ def has_exited(pid: int, parent: int) -> bool:
 
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has reaped yet has, too."""
+    fields = _read_stat(pid)
+    return not fields or fields[0] in {"Z", "X"}
+
+
+def _read_stat(pid: int) -> list[str]:
+    """What /proc/<pid>/stat holds behind the command's name, from the state on; empty if there is no such process."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state in {"Z", "X"}
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def tail(path: Path, limit: int = 4096) -> str:

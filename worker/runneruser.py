@@ -5,7 +5,6 @@ as ambient ones. It takes them out of that set, so that they are this process's 
 for the runners' end, by us or by the kernel's death signal, which asks for the same right.
 """
 
-import ctypes
 import os
 import pwd
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import Misconfigured
+from core.process import clear_ambient_capabilities
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -27,7 +27,6 @@ OUTPUTS: Final = 0o2770  # a folder that they write in
 LOG: Final = 0o660
 _KILL, _SETGID, _SETUID = 5, 6, 7
 _NEEDED: Final = 1 << _KILL | 1 << _SETGID | 1 << _SETUID
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
     user = find_user(settings.runner_user)
     if sys.platform != "linux" or _capabilities() & _NEEDED != _NEEDED:
         raise Misconfigured(f"{SETTING} needs Linux and a worker with the capabilities KILL, SETGID and SETUID")
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_CAP_AMBIENT) failed")
+    clear_ambient_capabilities()
     os.umask(UMASK)
     try:
         for folder, mode in ((settings.home, PASSAGE), (settings.scratch, PASSAGE), (settings.datasets, INPUTS)):

@@ -13,7 +13,7 @@ from api.documents import Json
 from api.errors import STATUS
 from api.probes import broker_answers
 from core.db.migrate import unfit
-from core.jobs.pulse import reconciler_lag
+from core.jobs.pulse import reconciler_lag, reconciler_problem
 from core.jobs.store_identity import WrongStore
 
 router = APIRouter(tags=["health"])
@@ -120,10 +120,9 @@ def _broker(service: Service) -> str | None:
 
 
 def _reconciler(service: Service) -> str | None:
-    lag = reconciler_lag(service.db)
-    if lag is None:
-        return "no round yet"
-    return None if lag <= service.settings.gap_seconds else f"the last round was {lag:.0f} s ago"
+    with service.db.read() as connection:
+        lag = reconciler_lag(connection)
+    return reconciler_problem(lag, service.settings.gap_seconds)
 
 
 def _disk(service: Service) -> str | None:

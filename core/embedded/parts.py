@@ -121,8 +121,7 @@ def ended(process: subprocess.Popen[bytes]) -> bool:
 def bury(process: subprocess.Popen[bytes]) -> int:
     """Kills the process and everything that is left of its group; its exit status, negative for a signal."""
     if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: a group of dead processes
-            os.killpg(process.pid, signal.SIGKILL)
+        core.process.signal_group(process.pid, signal.SIGKILL)
     return process.wait()
 
 

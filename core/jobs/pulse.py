@@ -1,18 +1,24 @@
 """What a readiness check wants to know: how long ago a reconciler made a round, and whether writes are taken."""
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from core.db.session import Database, now
 from core.db.tables import service_state
 from core.db.upsert import insert_or_update
 
 
-def reconciler_lag(db: Database) -> float | None:
-    """Seconds since the last tick of any reconciler, by the database's clock; None before the first of all."""
+def reconciler_lag(connection: Connection) -> float | None:
+    """Seconds since the last round of any reconciler, by the database's clock; None before the first of all."""
     query = select(now() - service_state.c.at).where(service_state.c.name == "tick")
-    with db.read() as connection:
-        found = connection.execute(query).scalar_one_or_none()
+    found = connection.execute(query).scalar_one_or_none()
     return None if found is None else float(found)
+
+
+def reconciler_problem(lag: float | None, gap_seconds: float) -> str | None:
+    """What is wrong with this lag; None if a reconciler made a round within the last `gap_seconds`."""
+    if lag is None:
+        return "no round yet"
+    return None if lag <= gap_seconds else f"the last round was {lag:.0f} s ago"
 
 
 def try_a_write(db: Database) -> None:

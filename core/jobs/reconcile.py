@@ -79,7 +79,8 @@ class Reconciler:
 
     def _take_part(self) -> bool:
         """One round, unless somebody else has just made one: of all processes, one at a time repairs."""
-        lag = reconciler_lag(self._db)
+        with self._db.read() as connection:
+            lag = reconciler_lag(connection)
         due = lag is None or not 0 <= lag < self._settings.tick_seconds
         if due:
             self.tick()

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from core.db.session import Database, now
-from core.db.tables import event, job_state, service_state
+from core.db.tables import event, job_state
+from core.jobs.pulse import reconciler_lag
 from core.jobs.tally import FENCED_WRITES, TAKEOVERS, counted
 from core.jobs.workers import FORGET_SECONDS, Tally, count_slots
 from core.lifecycle import Status
@@ -33,12 +34,11 @@ def read_vitals(db: Database, lost_after: float = FORGET_SECONDS) -> Vitals:
         found = connection.execute(select(row.status, func.count()).group_by(row.status)).all()
         counts = {Status(status): int(count) for status, count in found}
         lease = select(now() - func.min(row.lease_until)).where(row.status == Status.RUNNING.value)
-        tick = select(now() - service_state.c.at).where(service_state.c.name == "tick")
         return Vitals(
             jobs={status: counts.get(status, 0) for status in Status},
             queue_oldest=max(0.0, _seconds(connection, _oldest()) or 0.0),
             lease_lag=max(0.0, _seconds(connection, lease) or 0.0),
-            reconciler_lag=_seconds(connection, tick),
+            reconciler_lag=reconciler_lag(connection),
             takeovers=counted(connection, TAKEOVERS),
             fenced_writes=counted(connection, FENCED_WRITES),
             slots=count_slots(connection, lost_after),

@@ -6,6 +6,7 @@ from importlib import metadata
 from core.db.session import Database
 from core.embedded.doctor.report import Check, fail, ok, warning
 from core.jobs.changes import NOBODY
+from core.jobs.pulse import reconciler_problem
 from core.jobs.vitals import Vitals, read_vitals
 from core.jobs.workers import SlotState, WorkerView, is_live, list_workers
 from core.lifecycle import Status
@@ -25,9 +26,9 @@ def service_checks(db: Database, settings: Settings) -> Iterator[Check]:
 def reconciler_check(vitals: Vitals, settings: Settings) -> Check:
     """Nobody reconciles: bad where jobs wait for it, else only a service that is not running."""
     lag, name = vitals.reconciler_lag, "reconciler"
-    if lag is not None and lag <= settings.gap_seconds:
-        return ok(name, f"the last round was {max(0.0, lag):.1f} s ago")
-    found = "there was no round yet" if lag is None else f"the last round was {lag:.0f} s ago"
+    found = reconciler_problem(lag, settings.gap_seconds)
+    if found is None:
+        return ok(name, f"the last round was {max(0.0, lag or 0.0):.1f} s ago")
     open_ = vitals.jobs[Status.RUNNING] + vitals.jobs[Status.QUEUED]
     return fail(name, f"{found}, and {open_} jobs are open", START) if open_ else warning(name, found, START)
 

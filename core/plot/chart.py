@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 AxisKind = Literal["auto", "linear", "log"]
@@ -127,4 +127,4 @@ class Look:
 
     width: int = 760
     height: int | None = None
-    theme: Theme = field(default="auto")
+    theme: Theme = "auto"

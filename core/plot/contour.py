@@ -27,7 +27,7 @@ class Contour:
     """All lines of one height; a closed one ends where it begins."""
 
     level: float
-    lines: list[list[Point]]
+    lines: tuple[tuple[Point, ...], ...]
 
 
 def levels(grid: Grid, count: int = LEVELS) -> list[float]:
@@ -48,7 +48,7 @@ def contours(grid: Grid, heights: Sequence[float]) -> list[Contour]:
         for place in range(bisect_right(heights, min(corners)), bisect_right(heights, max(corners))):
             crossings[place] += _crossings(corners, column, row, heights[place])
     return [
-        Contour(level, [[_at(grid, edge, level) for edge in line] for line in _joined(found)])
+        Contour(level, tuple(tuple(_at(grid, edge, level) for edge in line) for line in _joined(found)))
         for level, found in zip(heights, crossings, strict=True)
         if found
     ]

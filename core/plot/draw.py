@@ -24,7 +24,7 @@ class _Stage:
     """A panel with its legend in place; `head` pixels lie above its frame."""
 
     panel: Panel
-    entries: list[legend.Placed]
+    entries: tuple[legend.Placed, ...]
     head: int
 
 
@@ -60,7 +60,7 @@ def _stage(chart: Chart, panel: Panel, number: int, width: int) -> _Stage:
     own = found if len(found) > 1 or (found and found[0].label != panel.title) else []
     entries = legend.placed(own, EDGE, first, width - EDGE)
     head = legend.ROW * max(1, legend.rows(entries)) + ABOVE
-    return _Stage(panel, entries, head + (ANNOTATIONS if panel.spans or panel.rules else 0))
+    return _Stage(panel, tuple(entries), head + (ANNOTATIONS if panel.spans or panel.rules else 0))
 
 
 def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: float) -> list[Frame]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from core.plot.chart import Theme
 
@@ -26,28 +28,30 @@ class Colours:
     curves: tuple[str, ...]
 
 
-COLOURS: Mapping[str, Colours] = {
-    "light": Colours(
-        background="#ffffff",
-        text="#1f2328",
-        muted="#59636e",
-        axis="#8c959f",
-        grid="#dde2e7",
-        minor="#f0f2f5",
-        shade="#eef3fa",
-        curves=("#0072b2", "#d55e00", "#009e73", "#db4dff", "#6a21d9", "#56592d", "#733958"),
-    ),
-    "dark": Colours(
-        background="#0d1117",
-        text="#e6edf3",
-        muted="#9aa4af",
-        axis="#6e7681",
-        grid="#2a313a",
-        minor="#1b2129",
-        shade="#17202c",
-        curves=("#4c9ffe", "#ff8a3d", "#38d9a9", "#fab2ff", "#f2e524", "#f2495f", "#9574a6"),
-    ),
-}
+COLOURS: Final[Mapping[str, Colours]] = MappingProxyType(
+    {
+        "light": Colours(
+            background="#ffffff",
+            text="#1f2328",
+            muted="#59636e",
+            axis="#8c959f",
+            grid="#dde2e7",
+            minor="#f0f2f5",
+            shade="#eef3fa",
+            curves=("#0072b2", "#d55e00", "#009e73", "#db4dff", "#6a21d9", "#56592d", "#733958"),
+        ),
+        "dark": Colours(
+            background="#0d1117",
+            text="#e6edf3",
+            muted="#9aa4af",
+            axis="#6e7681",
+            grid="#2a313a",
+            minor="#1b2129",
+            shade="#17202c",
+            curves=("#4c9ffe", "#ff8a3d", "#38d9a9", "#fab2ff", "#f2e524", "#f2495f", "#9574a6"),
+        ),
+    }
+)
 PALETTE = len(COLOURS["light"].curves)
 
 # No custom properties: not every renderer of SVG knows them. Every rule is for .basin, since a picture that is pasted

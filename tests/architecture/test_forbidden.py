@@ -1,6 +1,7 @@
 """Things that must not stand in the product's code, found in the syntax tree rather than by text search."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from tests.architecture import tree
 
 UNPICKLERS = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "multiprocessing")
 LOADERS = {"torch.load", "torch.save", "joblib.load", "joblib.dump", "yaml.load", "yaml.unsafe_load", "PickleType"}
+CHANGEABLE = re.compile(r"\b(list|dict|set|defaultdict|Mutable\w+)\b")
 RUNNERS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 
 
@@ -126,3 +128,27 @@ def test_no_test_is_skipped_or_tried_twice() -> None:
         if isinstance(node, ast.Attribute) and node.attr in words and "pytest" in ast.unparse(node)
     ]
     assert offenders == []
+
+
+def unfrozen(path: Path) -> Iterator[str]:
+    """Every class that is neither an error nor a frozen dataclass, and every field that can be changed in place."""
+    for node in tree.nodes(path):
+        if not isinstance(node, ast.ClassDef) or node.name.endswith("Error"):
+            continue
+        if not any(ast.unparse(each).startswith("dataclass(frozen=True") for each in node.decorator_list):
+            yield spot(path, node)
+        fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+        yield from (spot(path, each) for each in fields if CHANGEABLE.search(ast.unparse(each.annotation)))
+
+
+def test_a_picture_is_made_of_values() -> None:
+    """The same chart must make the same text, also for the second reader: nothing in core/plot is changed in place."""
+    paths = [path for path in tree.python("core") if tree.name(path).startswith("core/plot/")]
+    constants = [
+        spot(path, node)
+        for path in paths
+        for node in tree.parsed(path).body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.List | ast.Dict | ast.Set)
+    ]
+    assert paths
+    assert [each for path in paths for each in unfrozen(path)] + constants == []

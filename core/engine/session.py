@@ -9,6 +9,7 @@ from typing import Literal
 
 from core.engine import endings, verdict
 from core.engine.best import Best
+from core.engine.checkpoint_writer import Unwritten
 from core.engine.ensemble import Ensemble
 from core.engine.evaluate import evaluate
 from core.engine.events import (
@@ -24,13 +25,12 @@ from core.engine.events import (
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
-from core.engine.folders import Unwritten
 from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
 from core.engine.results import metrics_of, results, so_far
 from core.engine.resume import go_back
 from core.engine.run import Run
-from core.engine.shelf import Shelf
+from core.engine.run_checkpoints import RunCheckpoints
 from core.recipe.stopping import StopReason
 
 Split = Literal["val", "test", "function"]
@@ -48,7 +48,7 @@ class Session:
         """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, whatever the job says."""
         self.run = run
         self.observer = observer
-        self._shelf = Shelf(run, observer, lambda: self.progress(run.standing.step))
+        self._checkpoints = RunCheckpoints(run, observer, lambda: self.progress(run.standing.step))
         self._clock = clock
         self._began = clock()
         self._checkpoint_seconds = checkpoint_seconds
@@ -159,7 +159,7 @@ class Session:
         incumbent.take(done, network)
         self._measure(self.run.spec.data.judged_on, {"incumbent": incumbent.network}, {})
         with suppress(Unwritten):  # at the end it is written again
-            self._shelf.put_incumbent(incumbent)
+            self._checkpoints.write_incumbent(incumbent)
 
     def grow(self, ensemble: Ensemble) -> None:
         """The validation part, for the member that has just come in and for the ensemble as it now is."""
@@ -214,7 +214,7 @@ class Session:
                 self._write(mark=mark and self._marked != done)
                 self._kept = done
             except Unwritten:
-                if self._shelf.folders.insists:
+                if self._checkpoints.writer.insists:
                     raise
         self._keep_by = self._clock() + self._checkpoint_seconds
 
@@ -225,11 +225,11 @@ class Session:
             self._marked = self.run.standing.step
             self._set_mark()
         try:
-            self._shelf.put_aside()
-            self._shelf.put_last(seconds=self.seconds(), chain=chain)
+            self._checkpoints.write_missing()
+            self._checkpoints.write_last(seconds=self.seconds(), chain=chain)
         except Unwritten:
             if chain is not None:
-                self._shelf.chain_unwritten(chain)
+                self._checkpoints.chain_unwritten(chain)
             raise
 
     def _not_finite(self) -> DivergedError:
@@ -257,7 +257,7 @@ class Session:
             f"{policy.factor**count:g} (rollback {count} of {policy.times})"
         )
         self.observer.emit(RolledBack(run.standing.step, message))
-        self._shelf.forget()
+        self._checkpoints.forget_written()
         self._kept = self._marked = self._last = None
         self._pace = (run.standing.step, self._clock())
         self.keep()
@@ -269,9 +269,9 @@ class Session:
         if request == "cancel":
             self._publish()
             with suppress(Unwritten):  # nobody waits for a disk
-                self._shelf.put_aside()
+                self._checkpoints.write_missing()
             return self.ended("cancelled", "cancelled")
-        self._shelf.folders.insists = True
+        self._checkpoints.writer.insists = True
         self.keep()
         return self.ended("stopped", None)
 
@@ -285,16 +285,18 @@ class Session:
             finalists = run.finalists()
             self._measure("test", finalists, {})
             self._compare()
-            self._shelf.folders.insists = True
+            self._checkpoints.writer.insists = True
             for kind, average in run.averages.items():
                 if average.ready:
-                    self._shelf.put(kind, finalists[kind], standing.step, metrics_of(run, kind), average.details())
+                    self._checkpoints.write_weights(
+                        kind, finalists[kind], standing.step, metrics_of(run, kind), average.details()
+                    )
             if run.best:
-                self._shelf.put_best(run.best)
+                self._checkpoints.write_best(run.best)
             if run.incumbent:
-                self._shelf.put_incumbent(run.incumbent)
+                self._checkpoints.write_incumbent(run.incumbent)
             if run.ensemble:
-                self._shelf.put_members(run.ensemble)
+                self._checkpoints.write_members(run.ensemble)
             standing.results = results(run)
             self.keep()
         return self.ended("succeeded", standing.stop_reason or "completed")
@@ -320,5 +322,5 @@ class Session:
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
         if failure.code != "device_failed":  # else every call to it would fail too, or never return
             with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
-                self._shelf.put_aside()
+                self._checkpoints.write_missing()
         return Ended("failed", reason, so_far(self.run), failure.document(), asdict(self.progress(step)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.engine.analysis.connect import barrier, bezier, explore, rate
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
 from core.engine.analysis.terrain import Terrain
 from core.engine.determinism import stream
@@ -71,7 +71,7 @@ def test_the_curve_and_its_numbers() -> None:
 
 def connected(subjects: list[Subject], **fields: Any) -> Tensors:
     spec = Connect.model_validate({"checkpoints": ({"job": JOB},) * 2, "points": 3, **fields})
-    return explore(spec, subjects, cast("Desk", Bench()))
+    return explore(spec, subjects, cast("AnalysisProgress", Bench()))
 
 
 def test_theta_descends_the_loss_at_a_random_place() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.analysis.critical_point import ALONG, explore, report
-from core.engine.analysis.desk import Desk, Interrupted
+from core.engine.analysis.desk import AnalysisProgress, Interrupted
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
 from core.recipe.analyses.critical_point import CriticalPoint
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def looked(subject: Subject, **fields: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     spec = CriticalPoint(job=JOB, **fields)
-    tensors = explore(spec, [subject], cast("Desk", Bench()))
+    tensors = explore(spec, [subject], cast("AnalysisProgress", Bench()))
     return report(spec, [subject], tensors), tensors
 
 
@@ -176,16 +176,16 @@ def test_one_that_an_earlier_release_has_begun_is_judged_like_any_other() -> Non
     """It has no iteration from the gradient yet; what it has stays to the bit."""
     here = at([-1.0, 1.0], rosenbrock)
     spec = CriticalPoint(job=JOB, points=5, lanczos_steps=10)
-    whole = explore(spec, [here], cast("Desk", Bench()))
+    whole = explore(spec, [here], cast("AnalysisProgress", Bench()))
     for done in (3, 10, 11, 14):
         desk = Halting(done)
         with pytest.raises(Interrupted):
-            explore(spec, [here], cast("Desk", desk))
+            explore(spec, [here], cast("AnalysisProgress", desk))
         older = {name: each for name, each in desk.kept.items() if not name.startswith(ALONG) and name != "slopes"}
         assert len(older) < len(desk.kept)
         again = Bench()
         again.found, again.done = older, done
-        found = explore(spec, [here], cast("Desk", again))
+        found = explore(spec, [here], cast("AnalysisProgress", again))
         assert {name: each.numpy().tobytes() for name, each in found.items()} == {
             name: each.numpy().tobytes() for name, each in whole.items()
         }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.analysis.desk import Desk
+from core.engine.analysis.desk import AnalysisProgress
 from core.engine.analysis.directions import grid
 from core.engine.analysis.interpolation import barrier, explore, judged, report
 from core.engine.analysis.many import Judge
@@ -174,7 +174,7 @@ def test_one_that_an_earlier_release_has_begun_keeps_its_places() -> None:
     desk, done = Bench(), torch.full((2, len(alphas)), torch.nan, dtype=torch.float64)
     done[0] = torch.tensor(alphas) ** 2
     desk.found, desk.done = {"alpha": torch.tensor(alphas, dtype=torch.float64), "train.loss": done}, 1
-    found = explore(asked, subjects, cast("Desk", desk))
+    found = explore(asked, subjects, cast("AnalysisProgress", desk))
     assert found["alpha"].tolist() == alphas
     torch.testing.assert_close(found["train.loss"][1], (1 + 2 * found["alpha"]) ** 2)
     assert report(asked, subjects, found)["places"] == len(alphas)

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from core.engine.analysis.desk import Desk
+from core.engine.analysis.desk import AnalysisProgress
 from core.engine.analysis.gauges import GAUGES, Ground, Reading
 from core.engine.analysis.sharpness import explore, report
 from core.engine.analysis.subject import Subject
@@ -164,7 +164,7 @@ def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, n
     part = Part(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
     looked_at, desk = subject(module, part, Classification(())), Bench()
     spec = Sharpness(job=JOB, measures=tuple(ALL))
-    tensors = explore(spec, [looked_at], cast("Desk", desk))
+    tensors = explore(spec, [looked_at], cast("AnalysisProgress", desk))
     found = report(spec, [looked_at], tensors)
     assert [each.partition(" of tiny: the loss is ")[0] for each in desk.warned] == names
     assert found["warnings"][-len(names) or len(found["warnings"]) :] == desk.warned

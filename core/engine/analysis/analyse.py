@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.engine.analysis.desk import FORMAT, KEEP_SECONDS, Desk, Interrupted, Tensors
+from core.engine.analysis.desk import KEEP_SECONDS, AnalysisProgress, Interrupted, Tensors
 from core.engine.analysis.results import Result, open_results
 from core.engine.analysis.subject import Subject, open_subjects
-from core.engine.checkpoint import WEIGHTS, seal, write_bytes
+from core.engine.checkpoint import WEIGHTS, Files, write_bytes
+from core.engine.checkpoint_writer import CheckpointHeader, Unwritten
 from core.engine.determinism import open_device, switched
 from core.engine.environment import about, differences
-from core.engine.events import CheckpointWritten, Ended, Observer, Started
+from core.engine.events import Ended, Observer, Started
 from core.engine.failure import EngineError, expected
-from core.engine.folders import Unwritten
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.pacing import paced
 from core.finite import in_json
@@ -72,7 +72,7 @@ def _analyse(
     report_alive = paced(report_alive, device)
     given, parameters = _given(assignment, device, report_alive)
     environment = about(device, assignment.plan)
-    desk = Desk(assignment, observer, environment, report_alive, keep_seconds)
+    desk = AnalysisProgress(assignment, observer, environment, report_alive, keep_seconds)
     kind = import_module(spec.implementation)
     faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
     observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
@@ -88,9 +88,9 @@ def _analyse(
         return Ended("cancelled", "cancelled", {}, None, progress)
     numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
-    facts = {"step": desk.done, "environment": environment, "analysis": spec.dump(), "numbers": in_json(numbers)}
-    desk.folders.insists = request != "cancel"
-    put = partial(_put, desk, partial(_result, assignment, facts, arrays, report_alive=report_alive))
+    facts = {"analysis": spec.dump(), "numbers": in_json(numbers)}
+    desk.writer.insists = request != "cancel"
+    put = partial(_write_result, desk, facts, arrays, report_alive)
     with suppress(*((Unwritten,) if request == "cancel" else ())):  # then nobody waits for a disk
         if request == "cancel":  # there is little time: first what matters
             put({})
@@ -100,10 +100,6 @@ def _analyse(
     if request == "cancel":
         return Ended("cancelled", "cancelled", numbers, None, progress)
     return Ended("succeeded", "completed", numbers, None, progress)
-
-
-def _put(desk: Desk, result: Callable[..., CheckpointWritten], pictures: Mapping[str, bytes]) -> None:
-    desk.folders.put("result", desk.done, partial(result, pictures))
 
 
 def _given(
@@ -123,23 +119,21 @@ def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> di
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
-def _result(  # noqa: PLR0913 - all that a result is made of
-    assignment: AnalysisAssignment,
-    facts: dict[str, Any],
+def _write_result(
+    desk: AnalysisProgress,
+    facts: Mapping[str, Any],
     arrays: Arrays,
-    pictures: Mapping[str, bytes],
-    folder: Path,
-    *,
     report_alive: ReportAlive,
-) -> CheckpointWritten:
-    """A folder on disk for good: the data under the role of weights, each picture under its own name."""
-    folder.mkdir(parents=True)
-    files = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
-    files |= {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}
-    step = int(facts["step"])
-    manifest = {"format": FORMAT, "kind": "result", "job": assignment.job, "epoch": 0, "files": files, **facts}
-    sealed = seal(folder, files, manifest)
-    return CheckpointWritten("result", step, 0, str(folder), sealed, {}, manifest, resumable=False)
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Write a folder with the data under the role of weights, and each picture under its own name."""
+
+    def fill(folder: Path) -> Files:
+        folder.mkdir(parents=True)
+        data = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
+        return data | {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}
+
+    desk.writer.write_folder(CheckpointHeader("result", desk.done), fill, lambda _: dict(facts))
 
 
 def npz(arrays: Arrays) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.results import Result
 from core.engine.analysis.survey import AXES, extremes
 from core.engine.failure import EngineError
@@ -19,7 +19,7 @@ CLOSE: Final = 1e-3  # of the largest: far from what rounding does, far from ano
 REMEDY: Final = "Compute this part again, where the first one was computed."
 
 
-def explore(spec: Assembly, results: Sequence[Result], desk: Desk) -> Tensors:
+def explore(spec: Assembly, results: Sequence[Result], desk: AnalysisProgress) -> Tensors:
     """The arrays of the whole landscape. What no surface holds is that of the first part."""
     parts = in_order(results)
     first, surfaces = parts[0], surfaces_of(parts[0].numbers)

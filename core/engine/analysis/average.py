@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject, held, measured, replaced
 from core.engine.ensemble import MIXTURES
 from core.engine.evaluate import judged, predicted
@@ -16,7 +16,7 @@ from core.recipe.analyses import Split
 from core.recipe.analyses.average import Average
 
 
-def explore(spec: Average, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Average, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`metrics` float64 (subjects + 2, parts, metrics): each subject, the mean of weights, that of predictions."""
     first, splits, names = subjects[0], held(subjects[0]), measured(subjects[0])
     table = torch.full((len(subjects) + 2, len(splits), len(names)), math.nan, dtype=torch.float64)

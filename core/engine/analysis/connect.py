@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.subject import Subject, held, measured, replaced
 from core.engine.closedform import Gradient
@@ -26,7 +26,7 @@ SWAPS: Final = (
 TRAINED: Final = "The curve was trained to be low on the train part; the line was not."
 
 
-def explore(spec: Connect, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Connect, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, parts, metrics).
 
     `t` (points,) is where on them. A tile is an epoch, then a point on both.

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 
 from core.engine.analysis.curvature import Lanczos
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import Eigenvalues, Ground
 from core.engine.analysis.subject import Subject
@@ -31,7 +31,7 @@ SENTENCES: Final[dict[Verdict, str]] = {
 }
 
 
-def explore(spec: CriticalPoint, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: CriticalPoint, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`start` float64 (2,): loss and |g|; `ends` (2, 2): largest and smallest eigenvalue with residuals; `raw` (k,).
 
     `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it. `slopes`

@@ -1,54 +1,56 @@
-"""Where an analysis puts what it has so far: progress goes out, tiles are kept, and orders to stop come in."""
+"""How far an analysis is: progress goes out, finished tiles are kept, and requests to stop come in."""
 
 # ruff: noqa: N818 - Interrupted says what happened
 
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor
 
-from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume, seal, write_tensor_files
-from core.engine.events import CheckpointWritten, Log, Observer, Progress, StopRequest
-from core.engine.folders import Folders, Unwritten
+from core.engine.checkpoint import STATE, WEIGHTS, chained, read_resume
+from core.engine.checkpoint_writer import CheckpointHeader, CheckpointWriter, Unwritten
+from core.engine.events import Log, Observer, Progress, StopRequest
 from core.engine.liveness import ReportAlive
 from core.recipe.assignment import AnalysisAssignment
 
 KEEP_SECONDS: Final = 20.0
-FORMAT: Final = 1  # of manifest.json
 
 Tensors = dict[str, Tensor]
 
 
 class Interrupted(Exception):
-    """Somebody wants it to end; what there is so far is on the desk."""
+    """A request to stop; the tiles that are finished are in `AnalysisProgress.tensors`."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
         self.request = request
 
 
-class Desk:
-    """One attempt at one analysis. `found` are the tensors that an earlier attempt has kept, `done` its tiles."""
+class AnalysisProgress:
+    """Of one attempt at one analysis. `found` are the tensors that an earlier attempt has kept, `done` its tiles."""
 
     def __init__(
         self,
         assignment: AnalysisAssignment,
         observer: Observer,
-        environment: dict[str, Any],
+        environment: Mapping[str, Any],
         report_alive: ReportAlive,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
         """Tiles are written down every `keep_seconds`, and when somebody asks."""
-        self._assignment = assignment
         self._observer = observer
-        self._environment = environment
         self._keep_seconds = keep_seconds
-        self._report_alive = report_alive
         self._keep_by = time.monotonic() + keep_seconds
-        self.folders = Folders(assignment.scratch, observer, self.progress)
+        self.writer = CheckpointWriter(
+            assignment.scratch,
+            assignment.job,
+            environment,
+            observer=observer,
+            progress=self.progress,
+            report_alive=report_alive,
+        )
         resume = assignment.resume
         self.found: Tensors = read_resume(resume, report_alive)[0] if resume else {}
         self.done: int = int(resume.manifest["step"]) if resume else 0
@@ -66,11 +68,11 @@ class Desk:
         self._observer.emit(self.progress())
         request = self._observer.stop_request()
         if request == "checkpoint":
-            self.folders.insists = True
-            self.folders.put("last", done, self._write)
+            self.writer.insists = True
+            self._write_tiles()
         elif request is None and done < total and time.monotonic() >= self._keep_by:
             with suppress(Unwritten):  # the next one has these tiles, too
-                self.folders.put("last", done, self._write)
+                self._write_tiles()
             self._keep_by = time.monotonic() + self._keep_seconds
         if request:
             raise Interrupted(request)
@@ -84,20 +86,11 @@ class Desk:
         """Something that whoever reads the result should know."""
         self._observer.emit(Log("warning", message))
 
-    def _write(self, folder: Path) -> CheckpointWritten:
-        files = write_tensor_files(folder, {WEIGHTS: self.tensors, STATE: {}}, self._report_alive)
-        digest = chained(self._digest, files)
-        manifest = {
-            "format": FORMAT,
-            "kind": "last",
-            "job": self._assignment.job,
-            "step": self.done,
-            "epoch": 0,
-            "environment": self._environment,
-            "files": files,
-            "digest": digest,
-            "metrics": {},
-        }
-        sealed = seal(folder, files, manifest)
-        self._digest = digest
-        return CheckpointWritten("last", self.done, 0, str(folder), sealed, {}, manifest, resumable=True)
+    def _write_tiles(self) -> None:
+        chain = self._digest
+        written = self.writer.write_tensors(
+            CheckpointHeader("last", self.done),
+            {WEIGHTS: self.tensors, STATE: {}},
+            lambda files: {"digest": chained(chain, files), "metrics": {}},
+        )
+        self._digest = written.manifest["digest"]

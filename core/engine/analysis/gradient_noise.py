@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, unknown
 from core.engine.analysis.sizes import sizes_on
 from core.engine.analysis.subject import Subject
@@ -23,7 +23,7 @@ DOUBT: Final = (
 )
 
 
-def explore(spec: GradientNoise, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: GradientNoise, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`squares` float64 (places, draws, 2): mean |g|² of the small batches and |g|² of the large one that they make up.
 
     `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, the

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import cosine, grid
 from core.engine.analysis.many import Judge, one_by_one, values_of
 from core.engine.analysis.subject import Subject
@@ -19,7 +19,7 @@ ENDS: Final = (0.0, 1.0)
 NEAR: Final = 1e-12  # of the range
 
 
-def explore(spec: Interpolation, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Interpolation, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`alpha` float64 (a,), the places asked for, and 0 and 1 where they are not among them; `train.loss` and the like
     (pairs, a); `own` (subjects, splits, metrics): each of the weights with the statistics that it has.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.curvature import leading
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import (
     around,
     between,
@@ -28,7 +28,7 @@ MARGIN: Final = 0.25  # of their extent, around checkpoints
 RANGES: Final = {"random": (-1.0, 1.0), "eigen": (-1.0, 1.0), "between": (-0.5, 1.5)}
 
 
-def explore(spec: Landscape, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Landscape, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`x` (and `y`): the places along the directions; `train.loss` and the like: float64 (x,) or (y, x).
 
     `centre` (splits, metrics) is what the weights themselves give with the statistics that they have, `norms` (A,) and

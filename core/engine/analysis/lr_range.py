@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, unknown
 from core.engine.analysis.subject import Subject
 from core.engine.clip import build_clip
@@ -32,7 +32,7 @@ CAVEATS: Final = (
 )
 
 
-def explore(spec: LrRange, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: LrRange, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`lr` float64 (steps,), `losses` (runs, steps) of the batches before the step at that rate; NaN from the end on.
 
     A tile is a step, but a run that was not complete starts again when the analysis goes on.

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, placed, unknown
 from core.engine.analysis.gauges import GAUGES, Ground
 from core.engine.analysis.subject import Subject
@@ -88,7 +88,7 @@ ABOUT: Final[dict[str, About]] = {
 }
 
 
-def explore(spec: Sharpness, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Sharpness, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """`readings` float64 (subjects, columns, 4): value, error, forward and backward passes; `loss` (subjects,).
 
     And for each measure, under its name, the numbers that its value comes from (subjects, width): rises, products with

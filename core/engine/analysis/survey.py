@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import cosine
 from core.engine.analysis.many import Judge
 from core.engine.analysis.subject import Subject, measured
@@ -74,7 +74,7 @@ def tiles(judge: Judge, plane: Plane) -> int:
 
 
 def survey(  # noqa: PLR0913, PLR0917 - what is surveyed, where that is put, and how much of it
-    judge: Judge, plane: Plane, desk: Desk, tensors: Tensors, before: int = 0, part: Part | None = None
+    judge: Judge, plane: Plane, desk: AnalysisProgress, tensors: Tensors, before: int = 0, part: Part | None = None
 ) -> None:
     """Fill the surfaces of `blank` in `tensors`, from the tile on at which the desk stands; `before` others came first.
 

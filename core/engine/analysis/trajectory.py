@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import Desk, Tensors
+from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import (
     around,
     centred_shares,
@@ -26,7 +26,7 @@ from core.recipe.analyses.trajectory import Trajectory
 AVERAGED: Final = frozenset({"swa", "ema"})
 
 
-def explore(spec: Trajectory, subjects: Sequence[Subject], desk: Desk) -> Tensors:
+def explore(spec: Trajectory, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
     """As of a landscape around the last weights of the way: `x`, `y`, `train.loss` (y, x) and the like, unless `steps`
     is 0.
 

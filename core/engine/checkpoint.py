@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from core.durable import sync_folder
 from core.engine.failure import EngineError
 from core.engine.liveness import Piece, ReportAlive, reported, unwatched
 from core.machine import is_machine_failure
@@ -80,15 +81,6 @@ def write_bytes(path: Path, content: bytes, report_alive: ReportAlive = unwatche
         file.flush()
         os.fsync(file.fileno())
     return {"name": path.name, "sha256": digest.hexdigest(), "bytes": len(view)}
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def chained(digest: str, files: Files) -> str:

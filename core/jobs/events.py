@@ -29,6 +29,11 @@ def add_event(connection: Connection, job_id: str, attempt: int, type_: str, dat
     )
 
 
+def add_status_event(connection: Connection, job_id: str, attempt: int, status: str, detail: str | None) -> None:
+    """Write one line of a job's timeline in the caller's transaction."""
+    add_event(connection, job_id, attempt, "status", {"status": status, "detail": detail})
+
+
 def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
     owner: str,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, select, update
 from core.db.session import now
 from core.db.tables import job, job_state
 from core.errors import PreconditionFailed
-from core.jobs.events import add_event
+from core.jobs.events import add_status_event
 from core.lifecycle import TERMINAL, Desired, Status, check_transition
 
 Fits = Callable[[int], bool]
@@ -99,10 +99,4 @@ def move(connection: Connection, state: State, change: Change) -> None:
         facts.setdefault("stop_reason", "cancelled")
     if facts:
         connection.execute(update(job).where(job.c.id == state.job_id).values(**facts))
-    add_event(
-        connection,
-        state.job_id,
-        state.attempt,
-        "status",
-        {"status": change.status.value, "detail": change.detail},
-    )
+    add_status_event(connection, state.job_id, state.attempt, change.status.value, change.detail)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, update
 from core.db.session import Database
 from core.db.tables import job, job_state
 from core.errors import Conflict, NotFound
-from core.jobs.events import add_event
+from core.jobs.events import add_status_event
 from core.jobs.state import Change, Fits, State, as_state, move, require_fit, select_state
 from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, wanted
 
@@ -76,13 +76,8 @@ def _wish(connection: Connection, state: State, desired: Desired) -> None:
     )
     asked = replace(state, desired=desired)
     if not settle(connection, asked) and state.status is Status.RUNNING:
-        add_event(
-            connection,
-            state.job_id,
-            state.attempt,
-            "status",
-            {"status": shown(state.status, desired), "detail": "as its owner asked"},
-        )
+        told = shown(state.status, desired)
+        add_status_event(connection, state.job_id, state.attempt, told, "as its owner asked")
 
 
 def owned(connection: Connection, owner: str, job_id: str, fits: Fits | None = None) -> State:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
+from core.durable import sync_folder
 from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
 from core.store.keys import checked
 
@@ -198,7 +199,7 @@ def _move(aside: Path, target: Path, root: Path) -> bool:
                 if error.errno not in _NO_LINKS:
                     raise
                 aside.rename(target)
-            _flush_folder(target.parent)
+            sync_folder(target.parent)
             return True
     raise StoreTransient(f"The folders above {target.name} keep going away.")
 
@@ -209,15 +210,7 @@ def _make_folders(folder: Path, root: Path) -> None:
     for path in reversed(missing):
         with suppress(FileExistsError):  # mkdir's own exist_ok fails where the folder is removed right afterwards
             path.mkdir()
-        _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(path.parent)
 
 
 def _pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[bytes]:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from basin import jobfile, screen
 from basin.client import DEFAULT_URL, Client
 from basin.errors import BadFile, BasinError, NotThere
 from basin.follow import KEPT, SAID, entries, follow
-from basin.shapes import Checkpoint, Job, Warned
+from basin.shapes import Checkpoint, Job, Shape, Warned
+
+Answer = TypeVar("Answer", bound=Shape)
 
 PREFERRED = ("swa", "ema", "best", "last")
 """Which weights somebody most likely wants, when they do not say."""
@@ -31,6 +33,14 @@ class Session:
         elsewhere = self.url and self.url.rstrip("/") != DEFAULT_URL
         return f"basin {command} --url {self.url}" if elsewhere else f"basin {command}"
 
+    def print_answer(self, answer: Any, print_table: Callable[[], None]) -> int:
+        """Print an answer of the service as JSON, or for people; the exit code of a command that succeeded."""
+        if self.json:
+            screen.as_json(answer)
+        else:
+            print_table()
+        return 0
+
 
 def submit(session: Session, path: str, changes: Sequence[str], *, watch: bool) -> int:
     """Posts a job file; the exit code is the job's when it is watched."""
@@ -44,11 +54,8 @@ def begun(session: Session, client: Client, job: Job, *, watch: bool) -> int:
     screen.warnings(job.warnings)
     if watch:
         return attend(session, client, job)
-    if session.json:
-        screen.as_json(job.raw())
-    else:
-        screen.say(f"{job.id}  {job.status}", f"follow it:  {session.again(f'watch {job.id}')}")
-    return 0
+    follow_it = f"follow it:  {session.again(f'watch {job.id}')}"
+    return session.print_answer(job.raw(), lambda: screen.say(f"{job.id}  {job.status}", follow_it))
 
 
 def check(session: Session, path: str, changes: Sequence[str]) -> int:
@@ -152,11 +159,7 @@ def listing(session: Session, search: Search, after: str | None, limit: int) -> 
     wanted = pairs(search.metadata)
     with session.client() as client:
         page = client.list(status=search.status, metadata=wanted, q=search.q, after=after, limit=limit)
-    if session.json:
-        screen.as_json(page.raw())
-    else:
-        screen.jobs(page, searched=search != Search())
-    return 0
+    return session.print_answer(page.raw(), lambda: screen.jobs(page, searched=search != Search()))
 
 
 def show(session: Session, job_id: str) -> int:
@@ -168,11 +171,7 @@ def show(session: Session, job_id: str) -> int:
             page(session, client.analysis(job_id))
             return 0
         job = client.get(job_id)
-        if session.json:
-            screen.as_json(job.raw())
-        else:
-            screen.job_page(job, client.checkpoints(job_id))
-    return 0
+        return session.print_answer(job.raw(), lambda: screen.job_page(job, client.checkpoints(job_id)))
 
 
 Verb = Literal["cancel", "pause", "resume"]
@@ -180,21 +179,7 @@ Verb = Literal["cancel", "pause", "resume"]
 
 def tell(session: Session, verb: Verb, job_ids: Sequence[str]) -> int:
     """Asks the same of several jobs; each that refuses is an error, the others are asked all the same."""
-    failed = 0
-    answers: list[dict[str, Any]] = []
-    with session.client() as client:
-        for job_id in job_ids:
-            try:
-                job = getattr(client, verb)(job_id)
-            except BasinError as error:
-                failed = refused(job_id, error)
-                continue
-            answers.append(job.raw())
-            if not session.json:
-                screen.say(f"{job.id}  {job.status}")
-    if session.json:
-        screen.as_json(answers)
-    return failed
+    return answer_each(session, job_ids, getattr(Client, verb), lambda job: f"{job.id}  {job.status}")
 
 
 def retry(session: Session, job_id: str, *, again: bool, watch: bool) -> int:
@@ -222,11 +207,8 @@ def edit(session: Session, job_id: str, changes: dict[str, Any], metadata: Seque
         raise BadFile("say what to change: --name, --priority, --metadata")
     with session.client() as client:
         job = client.edit(job_id, changes)
-    if session.json:
-        screen.as_json(job.raw())
-    else:
-        screen.say(f"{job.id}  {job.status}  {job.name or ''}".rstrip())
-    return 0
+    line = f"{job.id}  {job.status}  {job.name or ''}".rstrip()
+    return session.print_answer(job.raw(), lambda: screen.say(line))
 
 
 def delete(session: Session, job_ids: Sequence[str]) -> int:
@@ -236,26 +218,37 @@ def delete(session: Session, job_ids: Sequence[str]) -> int:
 
 def pin(session: Session, checkpoint_ids: Sequence[str]) -> int:
     """Pins checkpoints; each that cannot be is an error, the others are pinned all the same."""
-    failed = 0
-    answers: list[dict[str, Any]] = []
-    with session.client() as client:
-        for checkpoint_id in checkpoint_ids:
-            try:
-                kept = client.pin(checkpoint_id)
-            except BasinError as error:
-                failed = refused(checkpoint_id, error)
-                continue
-            answers.append(kept.raw())
-            if not session.json:
-                screen.say(f"{kept.id}  pinned  ({kept.kind} weights of step {kept.step})")
-    if session.json:
-        screen.as_json(answers)
-    return failed
+
+    def line(kept: Checkpoint) -> str:
+        return f"{kept.id}  pinned  ({kept.kind} weights of step {kept.step})"
+
+    return answer_each(session, checkpoint_ids, Client.pin, line)
 
 
 def unpin(session: Session, checkpoint_ids: Sequence[str]) -> int:
     """Takes pins away, as above."""
     return one_by_one(session, checkpoint_ids, Client.unpin, "unpinned")
+
+
+def answer_each(
+    session: Session, ids: Sequence[str], deed: Callable[[Client, str], Answer], line: Callable[[Answer], str]
+) -> int:
+    """Does the same to each of several, and prints what the service answers; the exit code."""
+    failed = 0
+    answers: list[dict[str, Any]] = []
+    with session.client() as client:
+        for each in ids:
+            try:
+                found = deed(client, each)
+            except BasinError as error:
+                failed = refused(each, error)
+                continue
+            answers.append(found.raw())
+            if not session.json:
+                screen.say(line(found))
+    if session.json:
+        screen.as_json(answers)
+    return failed
 
 
 def one_by_one(session: Session, ids: Sequence[str], deed: Callable[[Client, str], object], done: str) -> int:
@@ -283,22 +276,14 @@ def workers(session: Session) -> int:
     """The fleet."""
     with session.client() as client:
         found = client.workers()
-    if session.json:
-        screen.as_json([one.raw() for one in found])
-    else:
-        screen.fleet(found)
-    return 0
+    return session.print_answer([one.raw() for one in found], lambda: screen.fleet(found))
 
 
 def queue(session: Session) -> int:
     """What waits, and why."""
     with session.client() as client:
         found = client.queue()
-    if session.json:
-        screen.as_json(found.raw())
-    else:
-        screen.queue(found)
-    return 0
+    return session.print_answer(found.raw(), lambda: screen.queue(found))
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -323,12 +308,8 @@ def download(session: Session, job_id: str, kind: str | None, target: str | None
         name = f"{job_id}-{found.kind}-{found.step}.safetensors"
         folder = target is None or target.endswith("/") or Path(target).is_dir()
         path = client.download(found, Path(target or ".", name if folder else ""))
-    if session.json:
-        screen.as_json(found.raw() | {"path": str(path)})
-    else:
-        screen.say(f"{path}  ({screen.size(found.bytes)}, {found.kind} weights of step {found.step})")
-        screen.say(f"sha256 {found.sha256}")
-    return 0
+    line = f"{path}  ({screen.size(found.bytes)}, {found.kind} weights of step {found.step})"
+    return session.print_answer(found.raw() | {"path": str(path)}, lambda: screen.say(line, f"sha256 {found.sha256}"))
 
 
 def plot(session: Session, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, Any]) -> int:

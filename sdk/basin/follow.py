@@ -36,17 +36,24 @@ def lines(*, stderr: bool) -> Iterator[Show]:
 
 
 @contextmanager
-def bar() -> Iterator[Show]:
-    """One line that is drawn over: a bar, the epoch, loss, accuracy, learning rate."""
+def progress_bar() -> Iterator[Callable[[float, str], None]]:
+    """One line that is drawn over: a bar, filled to a fraction, with words behind it."""
     columns = (BarColumn(16), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=screen.console()) as bars:
         task = bars.add_task("waiting", total=1.0)
+        yield lambda fraction, words: bars.update(task, completed=fraction, description=words)
+
+
+@contextmanager
+def bar() -> Iterator[Show]:
+    """One line that is drawn over: a bar, the epoch, loss, accuracy, learning rate."""
+    with progress_bar() as draw:
 
         def show(job: Job) -> None:
             told = screen.facts(job.progress)
             words = told if told and job.status in {"running", "succeeded"} else [headline(job), *told[:1]]
             fraction = 1.0 if job.status == "succeeded" else job.progress.fraction or 0.0
-            bars.update(task, completed=fraction, description=screen.clean("  ".join(words)))
+            draw(fraction, screen.clean("  ".join(words)))
 
         yield show
 

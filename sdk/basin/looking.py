@@ -23,11 +23,8 @@ def analyze(session: Session, request: Mapping[str, Any], *, to: str | None, wai
         found = client.analyze(request)
         if wait:
             return awaited(session, client, found, to)
-        if session.json:
-            screen.as_json(found.raw())
-        else:
-            screen.say(f"{found.id}  {found.status}", f"follow it:  {session.again(f'watch {found.id}')}")
-        return 0
+        follow_it = f"follow it:  {session.again(f'watch {found.id}')}"
+        return session.print_answer(found.raw(), lambda: screen.say(f"{found.id}  {found.status}", follow_it))
 
 
 def awaited(session: Session, client: Client, found: Analysis, to: str | None) -> int:
@@ -70,11 +67,7 @@ def download(session: Session, analysis_id: str, to: str | None) -> int:
         if not found.results:
             raise NotThere(f"{analysis_id} has found nothing yet: it is {found.status}")
         paths = saved(client, found, to)
-    if session.json:
-        screen.as_json(found.raw() | {"paths": paths})
-    else:
-        screen.say(*paths)
-    return 0
+    return session.print_answer(found.raw() | {"paths": paths}, lambda: screen.say(*paths))
 
 
 def saved(client: Client, found: Analysis, to: str | None) -> list[str]:
@@ -86,11 +79,7 @@ def listing(session: Session, job: str | None, limit: int) -> int:
     """The newest analyses."""
     with session.client() as client:
         found = client.analyses(job=job, limit=limit)
-    if session.json:
-        screen.as_json(found.raw())
-    else:
-        screen.analyses(found)
-    return 0
+    return session.print_answer(found.raw(), lambda: screen.analyses(found))
 
 
 def origin(what: Sequence[str]) -> dict[str, Any]:

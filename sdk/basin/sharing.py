@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
 from basin import looking, screen
 from basin.client import PATIENCE, POLL, Client
 from basin.deeds import Session
 from basin.errors import Unreachable
+from basin.follow import progress_bar
 from basin.shapes import Analysis
 
 SHARE_OF_A_SECOND: Final = 0.02  # between looks, for each part: many parts are looked at less often
@@ -24,11 +23,8 @@ def analyze(session: Session, request: Mapping[str, Any], count: int, *, to: str
         parts = client.share(request, count)
         ids = [one.id for one in parts]
         if not wait:
-            if session.json:
-                screen.as_json([one.raw() for one in parts])
-            else:
-                screen.say(*(f"{one.id}  {one.status}" for one in parts), *how_to_join(session, ids))
-            return 0
+            started = (*(f"{one.id}  {one.status}" for one in parts), *how_to_join(session, ids))
+            return session.print_answer([one.raw() for one in parts], lambda: screen.say(*started))
         screen.say(*(f"{one.id}  part {number} of {count}" for number, one in enumerate(parts, 1)), stderr=session.json)
         try:
             ended = together(client, parts, stderr=session.json)
@@ -87,14 +83,8 @@ def lines(*, stderr: bool) -> Iterator[Show]:
 @contextmanager
 def bar() -> Iterator[Show]:
     """One line that is drawn over."""
-    columns = (BarColumn(16), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=screen.console()) as bars:
-        task = bars.add_task("waiting", total=1.0)
-
-        def show(parts: Sequence[Analysis]) -> None:
-            bars.update(task, completed=done(parts), description=words(parts))
-
-        yield show
+    with progress_bar() as draw:
+        yield lambda parts: draw(done(parts), words(parts))
 
 
 def told(session: Session, lacking: Sequence[Analysis], ids: Sequence[str]) -> None:

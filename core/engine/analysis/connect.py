@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.figures import number, placed, unknown
-from core.engine.analysis.subject import Subject, held, measured, replaced
+from core.engine.analysis.subject import Subject, held, measured, preserving, replaced
 from core.engine.closedform import Gradient
 from core.engine.determinism import private_randomness, seed_device, stream, stream_seed
 from core.engine.evaluate import judged, predicted
@@ -94,19 +94,15 @@ def _epoch(spec: Connect, first: Subject, ends: Sequence[Tensor], kept: Tensors,
 @contextmanager
 def training(network: Network) -> Iterator[None]:
     """Train mode inside; weights, buffers and modes are put back, the gradient is left at 0."""
-    before, buffers = network.values.clone(), [each.clone() for each in network.buffers]
     modes = [(layer, layer.training) for layer in network.module.modules()]
-    network.module.train()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
-        network.values.copy_(before)
-        network.gradient.zero_()
-        with torch.no_grad():
-            for own, was in zip(network.buffers, buffers, strict=True):
-                own.copy_(was)
+    with preserving(network):
+        network.module.train()
+        try:
+            yield
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+            network.gradient.zero_()
 
 
 def _looked(first: Subject, weights: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Loss and metrics of many weights of one network, fast: as if each were put into it and evaluated."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from core.engine.analysis.sizes import Sizes, sizes_on
 from core.engine.analysis.stacked import Moments, Stack, stack
-from core.engine.analysis.subject import Subject, measured
+from core.engine.analysis.subject import Subject, measured, preserving
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import evaluate, reestimate_batch_norm
 from core.engine.failure import passing_examples
@@ -109,7 +108,7 @@ def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]
     float64 (K, splits, metrics); weights and buffers of the network are the same afterwards.
     """
     found = []
-    with untouched(judge.subject.network) as network:
+    with preserving(judge.subject.network) as network:
         for number, values in enumerate(weights):
             network.values.copy_(values)
             for own, other in zip(network.buffers, buffers[number] if buffers else (), strict=False):
@@ -124,15 +123,3 @@ def values_of(judge: Judge, network: Network, split: Split) -> Tensor:
     """What is measured of one split: float64 (metrics,)."""
     found = evaluate(network, judge.subject.parts[split], judge.subject.objective)
     return torch.tensor([found[name] for name in judge.names], dtype=torch.float64)
-
-
-@contextmanager
-def untouched(network: Network) -> Iterator[Network]:
-    """Weights and buffers are put back, bit for bit, whatever happens inside."""
-    before = network.values.clone(), [each.clone() for each in network.buffers]
-    try:
-        yield network
-    finally:
-        network.values.copy_(before[0])
-        for own, was in zip(network.buffers, before[1], strict=True):
-            own.copy_(was)

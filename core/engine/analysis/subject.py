@@ -103,15 +103,21 @@ def measured(subject: Subject) -> list[str]:
 
 
 @contextmanager
-def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
-    """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
-    network = subject.network
+def preserving(network: Network) -> Iterator[Network]:
+    """Weights and buffers are put back, bit for bit, whatever happens inside."""
     before = network.values.clone(), [each.clone() for each in network.buffers]
     try:
-        network.values.copy_(weights)
-        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.spec.batch())
         yield network
     finally:
         network.values.copy_(before[0])
         for own, was in zip(network.buffers, before[1], strict=True):
             own.copy_(was)
+
+
+@contextmanager
+def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
+    """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
+    with preserving(subject.network) as network:
+        network.values.copy_(weights)
+        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.spec.batch())
+        yield network

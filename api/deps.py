@@ -15,6 +15,7 @@ from api.probes import WriteProbe
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
+from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.reconcile import Reconciler
 from core.queue import Hints
 from core.settings import Settings
@@ -84,11 +85,11 @@ def _named(prefix: str, noun: str, text: str) -> str:
 
 
 async def _job_id(job_id: Annotated[str, Path(description="`job_` and 26 characters")]) -> str:
-    return _named("job", "job", job_id)
+    return _named(TRAIN.id_prefix, TRAIN.noun, job_id)
 
 
 async def _analysis_id(analysis_id: Annotated[str, Path(description="`an_` and 26 characters")]) -> str:
-    return _named("an", "analysis", analysis_id)
+    return _named(ANALYSIS.id_prefix, ANALYSIS.noun, analysis_id)
 
 
 async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_` and 26 characters")]) -> str:

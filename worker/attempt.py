@@ -5,10 +5,12 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.db.session import Database
 from core.jobs.claim import Claim
 from core.jobs.fence import Fence
+from core.jobs.kinds import KINDS, JobKind
 from core.recipe.plan import SlotKind
 from core.settings import Settings
 from core.store.base import Store
@@ -16,6 +18,7 @@ from worker import provision
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
 from worker.heart import Heart
+from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 from worker.launcher import Launcher, RunnerProcess
 
 
@@ -44,6 +47,8 @@ class Shop:
     scratch: provision.Scratch
     stopping: threading.Event
     devices: Devices = field(default_factory=Devices)
+    job_kinds: tuple[JobKind[Any], ...] = KINDS
+    worker_kinds: tuple[WorkerKind, ...] = WORKER_KINDS
 
 
 class SlotFailed(Exception):
@@ -64,6 +69,10 @@ class Attempt:
     claim: Claim
     heart: Heart
     folder: provision.Folder
+
+    @property
+    def kind(self) -> WorkerKind:
+        return find_worker_kind(self.shop.worker_kinds, self.claim.kind)
 
     @property
     def fence(self) -> Fence:

@@ -1,19 +1,72 @@
-"""The end of an attempt in the database: exactly one transition, under its fence."""
+"""The end of an attempt: what becomes of its job, in exactly one transition under its fence, and of its slot."""
 
 import logging
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
 from core.jobs.metrics import Chunk
+from core.lifecycle import Desired, Status
+from core.machine import is_machine_failure
 from core.redact import redact
-from worker.attempt import Attempt, Shop
+from worker import provision
+from worker.assignment import is_interrupted
+from worker.attempt import Attempt, Shop, SlotFailed
+from worker.devices.report import DeviceReport
 from worker.heart import Heart
-from worker.outcome import Decision, Finish, GiveBack, Observed
+from worker.launcher import LaunchFailed, RunnerProcess
+from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
 
 log = logging.getLogger(__name__)
+
+PROBE_TICK: Final = 0.2
+
+
+def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
+    """What becomes of a job whose attempt had no runner: it cannot be provided for, or launched, or is not wanted."""
+    match error:
+        case provision.BadDataset():
+            bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
+            return Finish(Status.FAILED, None, bad, {}, {})
+        case provision.NoWayOn():
+            lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
+            return Finish(Status.FAILED, None, lost, {}, {})
+        case LaunchFailed():
+            log.error("job %s: no runner", attempt.claim.job_id, exc_info=error)
+            return decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
+        case _:
+            return decide(_unwanted(attempt))
+
+
+def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBack:
+    """What becomes of a job whose dataset, store or disk this machine could not use."""
+    match error:
+        case provision.DatasetTrouble():
+            # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
+            return GiveBack("its dataset could not be written", lost=not stopping)
+        case OSError():
+            log.error(
+                "job %s attempt %d: this machine failed; see its disk", fence.job_id, fence.attempt, exc_info=error
+            )
+            return machine_failed(error.strerror or str(error))
+        case _:
+            # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
+            log.warning("job %s attempt %d: the store is away: %s", fence.job_id, fence.attempt, error)
+            return GiveBack("the store of its checkpoint was away")
+
+
+def _unwanted(attempt: Attempt) -> Observed:
+    """An attempt that somebody ended before it had a runner."""
+    heart = attempt.heart
+    if heart.fenced or heart.given_up:
+        return Observed(cut=Cut.FENCED if heart.fenced else Cut.OUT_OF_TOUCH)
+    asked = {Desired.CANCEL: Asked.CANCEL, Desired.PAUSE: Asked.PAUSE}.get(heart.desired, Asked.STOP)
+    return Observed(asked=asked)
 
 
 def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
@@ -50,6 +103,63 @@ def return_job(shop: Shop, heart: Heart, back: GiveBack) -> None:
     facts = {name: value for name, value in vars(back).items() if name != "rest"}
     status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **facts))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
+
+
+def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
+    """Conclude an attempt that had a runner, and say if its slot can take another one.
+
+    The device is probed before the conclusion, which depends on it, unless somebody waits for that.
+
+    Raises:
+        SlotFailed: it cannot, whether or not the conclusion was written.
+    """
+    slot = attempt.slot
+    suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
+    if suspect and seen.asked is Asked.NOTHING:
+        seen = replace(seen, device=_probed(attempt))
+    decision = decide(seen)
+    try:
+        conclude(attempt, decision, seen, chunks)
+    except Exception as error:
+        if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
+            raise failure from error
+        raise
+    if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
+        raise failure
+    return decision
+
+
+def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, suspect: bool) -> SlotFailed | None:
+    """Why the slot cannot be offered again after an attempt; None: it can, or its worker stops anyway."""
+    slot, shop = attempt.slot, attempt.shop
+    if seen.unkillable:
+        detail = f"the runner {runner.pid} does not die of SIGKILL"
+        return SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
+    if not suspect or (seen.device is None and shop.stopping.is_set()):
+        return None
+    report = seen.device or shop.devices.check(slot.devices or "")
+    failed = (seen.ended or {}).get("outcome") == "failed"
+    return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
+
+
+def _probed(attempt: Attempt) -> DeviceReport | None:
+    """A probe of the slot's device; None once somebody waits for the attempt to end: a probe may take minutes."""
+    shop, slot = attempt.shop, attempt.slot
+    found: list[DeviceReport] = []
+    probe = threading.Thread(
+        target=lambda: found.append(shop.devices.check(slot.devices or "")), name="device-probe", daemon=True
+    )
+    probe.start()
+    while probe.is_alive() and not is_interrupted(attempt):
+        probe.join(PROBE_TICK)
+    return found[0] if found else None
+
+
+def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
+    """A device that works again has failed all the same: its slot rests."""
+    error = (seen.ended or {}).get("error") or {}
+    reason = "memory_in_use" if error.get("foreign") else "failed"
+    return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
 
 
 def _note_words(attempt: Attempt, seen: Observed) -> None:

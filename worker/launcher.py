@@ -126,7 +126,13 @@ class Launcher(Protocol):
 
 
 class ExecLauncher:
-    """Every runner is a new process: 2 s slower, for macOS and whatever else cannot fork after loading torch."""
+    """Every runner is a new process: 2 s slower, for macOS and whatever else cannot fork after loading torch.
+
+    `module` is run with a descriptor and our process id, as worker.runner is.
+    """
+
+    def __init__(self, module: str = "worker.runner") -> None:
+        self._module = module
 
     def start(self) -> None:
         """Nothing to keep alive."""
@@ -143,7 +149,7 @@ class ExecLauncher:
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         with theirs, stderr.open("ab") as out:
-            arguments = [sys.executable, "-m", "worker.runner", str(theirs.fileno()), str(os.getpid())]
+            arguments = [sys.executable, "-m", self._module, str(theirs.fileno()), str(os.getpid())]
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 arguments,
                 stdin=subprocess.DEVNULL,

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.engine.analysis.analyse import Arrays, Draw, analyse
+from core.engine.analysis.analyse import Arrays, Draw
 from core.engine.environment import differences
 from core.engine.events import (
     CheckpointFailed,
@@ -36,14 +37,15 @@ from core.engine.events import (
 from core.engine.failure import expected
 from core.engine.liveness import Piece, PieceTimer, ReportAlive, unwatched
 from core.engine.loop import train
-from core.engine.warm import warm
+from core.engine.warm import warm as warm_engine
 from core.machine import is_machine_failure
 from core.process import ORPHANED, die_with_parent
-from core.recipe.assignment import AnalysisAssignment, Assignment, read_order
+from core.recipe.assignment import AnyAssignment, Assignment
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from worker import exits, memory, wire
+from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
 
@@ -118,26 +120,40 @@ class PipeObserver:
                 self._stop = self._stop or "checkpoint"
 
 
-def run(sock: socket.socket) -> int:
+def warm(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
+    """Import everything that a job of any kind calls, and what is slow at its first call."""
+    for kind in kinds:
+        _load_entry_point(kind)
+    warm_engine()
+
+
+def _load_entry_point(kind: WorkerKind) -> Callable[..., Ended]:
+    module, _, function = kind.entry_point.partition(":")
+    entry_point: Callable[..., Ended] = getattr(import_module(module), function)
+    return entry_point
+
+
+def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
     """Take one assignment from the pipe and carry it out; the exit status."""
     frame = wire.receive(sock)
     if frame is None:
         return ORPHANED
-    assignment = read_order(json.dumps(frame["assignment"]))
+    kind = find_worker_kind(kinds, str(frame["assignment"].get("kind")))
+    assignment = kind.assignment.model_validate_json(json.dumps(frame["assignment"]))
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
     observer.listen()
-    observer.emit(_ending(assignment, observer))
+    observer.emit(_ending(kind, assignment, observer))
     return 0
 
 
-def _ending(assignment: Assignment | AnalysisAssignment, observer: PipeObserver) -> Ended:
+def _ending(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObserver) -> Ended:
     """How it ended. What nobody foresaw is a failure, its traceback goes to the worker's log."""
     try:
-        if isinstance(assignment, AnalysisAssignment):
-            draw = _draughtsman(observer, assignment.spec.kind, observer.report_alive)
-            return analyse(assignment, observer, draw, report_alive=observer.report_alive)
-        return train(assignment, observer, report_alive=observer.report_alive)
+        further: dict[str, Any] = {"report_alive": observer.report_alive}
+        if kind.picture_kind is not None:
+            further["draw"] = _draughtsman(observer, kind.picture_kind(assignment.spec), observer.report_alive)
+        return _load_entry_point(kind)(assignment, observer, **further)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         exits.last_words(error)
         if (known := expected(error)) is not None:
@@ -202,14 +218,14 @@ def retrain(assignment: Assignment, observer: Observer) -> Ended:
     return train(assignment, observer, checkpoint_seconds=math.inf, clock=lambda: 0.0)
 
 
-def main() -> None:
+def main(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
     memory.volunteer()
     try:
-        warm()
-        code = run(sock)
+        warm(kinds)
+        code = run(sock, kinds)
     except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
         code = exits.last_words(error)
     exits.end(code)

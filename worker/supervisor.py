@@ -2,9 +2,7 @@
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,22 +11,18 @@ from core.jobs.claim import Claim, claim
 from core.jobs.fence import Fence, Fenced
 from core.jobs.metrics import Chunk
 from core.jobs.tally import FENCED_WRITES, tally
-from core.lifecycle import Desired, Status
 from core.logs import about
-from core.machine import is_machine_failure
-from core.recipe.assignment import AnalysisAssignment, Assignment
-from core.recipe.plan import resolve_plan, smaller
-from core.recipe.spec import JobSpec
+from core.recipe.assignment import AnyAssignment
+from core.recipe.plan import resolve_plan
 from core.store.base import StoreRefused, StoreTransient
 from worker import lifeline, memory, provision, wire
-from worker.assignment import build_assignment, is_interrupted
+from worker.assignment import build_assignment
 from worker.attempt import Attempt, Shop, Slot, SlotFailed
 from worker.backlog import Backlog
-from worker.conclude import conclude, return_job
-from worker.devices.report import DeviceReport
+from worker.conclude import conclude, conclude_run, decide_trouble, decide_unstarted, return_job
 from worker.heart import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, LaunchFailed, RunnerProcess
-from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
+from worker.outcome import Cut, Decision, GiveBack, Observed
 from worker.recorder import Recorder
 from worker.watch import Watch
 
@@ -98,18 +92,9 @@ def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
         with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
             decision = _serve(Attempt(shop, slot, taken, heart, folder))
             return not (isinstance(decision, GiveBack) and decision.rest)
-    except provision.DatasetTrouble:
-        # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
-        back = GiveBack("its dataset could not be written", lost=not shop.stopping.is_set())
-    except (StoreTransient, StoreRefused) as error:
-        # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
-        log.warning("job %s attempt %d: the store is away: %s", taken.job_id, taken.attempt, error)
-        back = GiveBack("the store of its checkpoint was away")
-    except OSError as error:
-        log.exception("job %s attempt %d: this machine failed; see its disk", taken.job_id, taken.attempt)
-        back = machine_failed(error.strerror or str(error))
-    return_job(shop, heart, back)
-    return False
+    except (provision.DatasetTrouble, StoreTransient, StoreRefused, OSError) as error:
+        return_job(shop, heart, decide_trouble(heart.fence, error, stopping=shop.stopping.is_set()))
+        return False
 
 
 def _ready(shop: Shop) -> bool:
@@ -149,6 +134,7 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
             needs=slot.needs,
             plan_for=lambda spec: resolve_plan(spec, slot.kind),
             lease_seconds=shop.settings.lease_seconds,
+            kinds=shop.job_kinds,
         )
     except Exception as error:
         if not is_transient(error):
@@ -161,97 +147,18 @@ def _serve(attempt: Attempt) -> Decision:
     """The attempt, to its end, which is written; the decision about it."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
     attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
-    seen, chunks = Observed(), tuple[Chunk, ...]()
     try:
         assignment = build_assignment(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
-    except provision.BadDataset as error:
-        bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
-        decision: Decision = Finish(Status.FAILED, None, bad, {}, {})
-    except provision.NoWayOn as error:
-        lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
-        decision = Finish(Status.FAILED, None, lost, {}, {})
-    except (provision.Interrupted, Unwanted):
-        decision = decide(_unstarted(attempt))
-    except LaunchFailed as error:
-        log.exception("job %s: no runner", attempt.claim.job_id)
-        decision = decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
-    else:
-        seen, chunks = _run(attempt, runner, assignment)
-        return _end(attempt, runner, seen, chunks)
-    conclude(attempt, decision, seen, chunks)
-    return decision
+    except (provision.BadDataset, provision.NoWayOn, provision.Interrupted, Unwanted, LaunchFailed) as error:
+        decision = decide_unstarted(attempt, error)
+        conclude(attempt, decision, Observed(), ())
+        return decision
+    seen, chunks = _run(attempt, runner, assignment)
+    return conclude_run(attempt, runner, seen, chunks)
 
 
-def _end(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
-    """Conclude an attempt that had a runner, and say if its slot can take another one.
-
-    The device is probed before the conclusion, which depends on it, unless somebody waits for that.
-
-    Raises:
-        SlotFailed: it cannot, whether or not the conclusion was written.
-    """
-    slot = attempt.slot
-    suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
-    if suspect and seen.asked is Asked.NOTHING:
-        seen = replace(seen, device=_probed(attempt))
-    decision = decide(seen)
-    try:
-        conclude(attempt, decision, seen, chunks)
-    except Exception as error:
-        if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
-            raise failure from error
-        raise
-    if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
-        raise failure
-    return decision
-
-
-def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, suspect: bool) -> SlotFailed | None:
-    """Why the slot cannot be offered again after an attempt; None: it can, or its worker stops anyway."""
-    slot, shop = attempt.slot, attempt.shop
-    if seen.unkillable:
-        detail = f"the runner {runner.pid} does not die of SIGKILL"
-        return SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
-    if not suspect or (seen.device is None and shop.stopping.is_set()):
-        return None
-    report = seen.device or shop.devices.check(slot.devices or "")
-    failed = (seen.ended or {}).get("outcome") == "failed"
-    return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
-
-
-def _probed(attempt: Attempt) -> DeviceReport | None:
-    """A probe of the slot's device; None once somebody waits for the attempt to end: a probe may take minutes."""
-    shop, slot = attempt.shop, attempt.slot
-    found: list[DeviceReport] = []
-    probe = threading.Thread(
-        target=lambda: found.append(shop.devices.check(slot.devices or "")), name="device-probe", daemon=True
-    )
-    probe.start()
-    while probe.is_alive() and not is_interrupted(attempt):
-        probe.join(READY_TICK)
-    return found[0] if found else None
-
-
-def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
-    """A device that works again has failed all the same: its slot rests."""
-    error = (seen.ended or {}).get("error") or {}
-    reason = "memory_in_use" if error.get("foreign") else "failed"
-    return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
-
-
-def _unstarted(attempt: Attempt) -> Observed:
-    """An attempt that somebody ended before it had a runner."""
-    heart = attempt.heart
-    if heart.fenced or heart.given_up:
-        return Observed(cut=Cut.FENCED if heart.fenced else Cut.OUT_OF_TOUCH)
-    asked = {Desired.CANCEL: Asked.CANCEL, Desired.PAUSE: Asked.PAUSE}.get(heart.desired, Asked.STOP)
-    return Observed(asked=asked)
-
-
-def _run(
-    attempt: Attempt, runner: RunnerProcess, assignment: Assignment | AnalysisAssignment
-) -> tuple[Observed, tuple[Chunk, ...]]:
+def _run(attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment) -> tuple[Observed, tuple[Chunk, ...]]:
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
@@ -276,7 +183,7 @@ def _run(
         out_of_memory=memory.oom_kills() > kills,
         has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
-        smaller=smaller(claimed.spec, claimed.plan) if isinstance(claimed.spec, JobSpec) else None,
+        smaller=attempt.kind.smaller_plan(claimed.spec, claimed.plan),
     )
     return seen, chunks
 

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi import Path as InPath
@@ -13,25 +13,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.auth import Caller
 from api.deps import AnalysisId, Body, Running, Service
-from api.documents import Json, parse, timestamp
-from api.looking import IfMatch, Look, eta, etag, looked, outlook_of, place
+from api.documents import Json, parse
+from api.looking import IfMatch, Look, eta, looked, outlook_of, place
 from api.openapi import problems, reads
 from api.paging import Page, Paging, page
 from api.ranges import unchanged
+from api.resources import Resource, SharedFields, delete_one, entry_of, path_of, promise_of, shared_fields
 from api.routes.events import Event, EventsQuery, told
-from api.routes.jobs import Failure, Moment, Place, digest, entry_of
 from api.search import Status
-from core.errors import Conflict, NotFound
+from core.errors import NotFound
 from core.ids import is_id
 from core.jobs.analyses import Input, inputs_of, list_analyses, result_of, submit_analysis
-from core.jobs.changes import delete_job
 from core.jobs.checkpoints import CheckpointRow
+from core.jobs.kinds import ANALYSIS
 from core.jobs.queries import JobView, get_job
 from core.jobs.search import Search
-from core.jobs.submit import Idempotency
 from core.jobs.verbs import cancel, pause, resume
 from core.jobs.waiting import Outlook
-from core.recipe.parse import parse_analysis
 from core.store.base import StoreMissing
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
@@ -43,6 +41,7 @@ PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
 SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
 REFUSALS = problems(404, 409, 412, 413, 415)
+LINKS: Final = {name: name for name in ("cancel", "pause", "resume", "events", "content")}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -66,7 +65,7 @@ class Subject(BaseModel):
     kind: str | None
 
 
-class Analysis(BaseModel):
+class Analysis(SharedFields):
     """An analysis: what was asked for, beside what became of it.
 
     `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file at
@@ -75,26 +74,13 @@ class Analysis(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str
     object: Literal["analysis"]
     kind: str
-    status: Status
-    status_detail: str | None
-    attempt: int
     progress: Tiles
-    queue: Place | None
-    timeline: list[Moment]
     subjects: list[Subject]
     results: dict[str, Any] | None
     pictures: dict[str, str]
-    error: Failure | None
     stop_reason: str | None
-    resume: dict[str, Any] | None
-    environment: dict[str, Any] | None
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    links: dict[str, str]
 
 
 @router.post(
@@ -116,19 +102,10 @@ def submit(
 ) -> Json:
     """Look at a job, a checkpoint, or several. What it looks at stays until it has ended."""
     document = parse(body)
-    spec = parse_analysis(body, document)
-    promise = Idempotency(idempotency_key, digest(["analysis", document])) if idempotency_key is not None else None
-    entry = entry_of(caller, service)
-    done = submit_analysis(service.db, spec, entry, promise)
-    if done.created:
-        service.hints.send(done.needs)
-    try:
-        view = get_job(service.db, caller.owner, done.job_id)
-    except NotFound:
-        raise Conflict("The analysis of this Idempotency-Key was deleted; use a new key for a new one.") from None
-    found = answer(service, view, 201 if done.created else 200)
-    found.headers["Location"] = f"/v1/analyses/{done.job_id}"
-    return found
+    spec = ANALYSIS.parse_spec(body, document)
+    promise = promise_of(idempotency_key, ["analysis", document])
+    done = submit_analysis(service.db, spec, entry_of(caller, service), promise)
+    return ANALYSES.answer_created(service, caller.owner, done)
 
 
 def _an_id(prefix: str) -> AfterValidator:
@@ -183,7 +160,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s")] = None,
 ) -> Response:
     """One analysis, with its numbers. Conditions and waiting are those of jobs."""
-    return await looked(request, Look(service, caller.owner, analysis_id, if_none_match, prefer), answer)
+    return await looked(request, Look(service, caller.owner, analysis_id, if_none_match, prefer), ANALYSES.answer)
 
 
 @router.post(
@@ -195,8 +172,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 )
 def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Stop it for good; what it has so far is kept, and marked as partial."""
-    cancel(service.db, caller.owner, analysis_id, fits)
-    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+    return ANALYSES.carry_out(cancel, service, caller.owner, analysis_id, fits)
 
 
 @router.post(
@@ -204,8 +180,7 @@ def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: 
 )
 def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it keep its tiles and free its slot."""
-    pause(service.db, caller.owner, analysis_id, fits)
-    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+    return ANALYSES.carry_out(pause, service, caller.owner, analysis_id, fits)
 
 
 @router.post(
@@ -217,18 +192,13 @@ def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: R
 )
 def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it go on behind the tiles that it has."""
-    resume(service.db, caller.owner, analysis_id, fits)
-    view = get_job(service.db, caller.owner, analysis_id)
-    if view.status == "queued":
-        service.hints.send(view.needs)
-    return answer(service, view, 202)
+    return ANALYSES.carry_out(resume, service, caller.owner, analysis_id, fits)
 
 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
 def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
-    delete_job(service.db, caller.owner, analysis_id, fits)
-    return Response(status_code=204)
+    return delete_one(service, caller.owner, analysis_id, fits)
 
 
 @router.get(
@@ -332,53 +302,33 @@ def _file(
     return StreamingResponse(whole, 200, {**own, **size}, media_type=media_type)
 
 
-def answer(service: Service, view: JobView, status: int) -> Json:
+def _whole(service: Service, view: JobView) -> dict[str, Any]:
     """The analysis with everything that is known about it."""
     inputs = inputs_of(service.db, [view.id])[view.id]
     row = result_of(service.db, view.owner, view.id)
-    shown = _shown(view, outlook_of(service, [view]), inputs, row)
-    return Json(shown, status, {"ETag": etag(view.version)})
+    return _shown(view, outlook_of(service, [view]), inputs, row)
 
 
 def _shown(
     view: JobView, expected: Outlook | None, inputs: Sequence[Input], row: CheckpointRow | None
-) -> dict[str, object]:
-    own = f"/v1/analyses/{view.id}"
+) -> dict[str, Any]:
     queue, progress = place(view, expected), view.progress
     return {
         **view.spec,
-        "id": view.id,
-        "object": "analysis",
-        "status": view.status,
-        "status_detail": view.status_detail,
-        "attempt": view.attempt,
+        **shared_fields(ANALYSIS, view, queue, LINKS),
         "progress": {
             "step": progress.get("step", 0),
             "steps": progress.get("steps"),
             "fraction": progress.get("fraction", 0.0),
             "eta_seconds": eta(view, queue, expected),
         },
-        "queue": queue,
-        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "subjects": [
             {"job": each.job_id, "checkpoint": each.checkpoint_id, "step": each.step, "kind": each.checkpoint_kind}
             for each in inputs
         ],
         "results": view.results or (row.manifest.get("numbers") if row else None),
-        "pictures": {name: f"{own}/pictures/{name}" for name in _pictures(row)},
-        "error": view.error,
-        "stop_reason": view.stop_reason,
-        "resume": view.resume,
-        "environment": view.environment,
-        "created_at": timestamp(view.created_at),
-        "started_at": timestamp(view.started_at),
-        "finished_at": timestamp(view.finished_at),
-        "links": {
-            "self": own,
-            "cancel": f"{own}/cancel",
-            "pause": f"{own}/pause",
-            "resume": f"{own}/resume",
-            "events": f"{own}/events",
-            "content": f"{own}/content",
-        },
+        "pictures": {name: f"{path_of(ANALYSIS, view.id)}/pictures/{name}" for name in _pictures(row)},
     }
+
+
+ANALYSES: Final = Resource(ANALYSIS, _whole)

@@ -10,7 +10,8 @@ from api.deps import JobId, MaybeBody, Running
 from api.documents import Json, parse
 from api.looking import IfMatch
 from api.openapi import problems, reads
-from api.routes.jobs import Job, digest, entry_of, made
+from api.resources import entry_of, promise_of
+from api.routes.jobs import JOBS, Job
 from core.jobs.branch import fork, retry
 from core.jobs.submit import Idempotency
 
@@ -43,7 +44,7 @@ def retry_job(  # noqa: PLR0913 - what a request may bring
     promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
     entry = entry_of(caller, service)
     done = retry(service.db, job_id, entry, again=wanted.again, idempotency=promise, fits=fits)
-    return made(service, caller.owner, done)
+    return JOBS.answer_created(service, caller.owner, done)
 
 
 @router.post(
@@ -64,8 +65,8 @@ def fork_job(  # noqa: PLR0913 - as above
     promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
     entry = entry_of(caller, service)
     done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise, fits=fits)
-    return made(service, caller.owner, done)
+    return JOBS.answer_created(service, caller.owner, done)
 
 
 def _promise(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:
-    return None if key is None else Idempotency(key, digest([verb, job_id, parse(body)]))
+    return None if key is None else promise_of(key, [verb, job_id, parse(body)])

@@ -9,8 +9,9 @@ from api.deps import Body, JobId, Running
 from api.documents import Json
 from api.looking import IfMatch
 from api.openapi import problems, reads
-from api.routes.jobs import Job, answer
-from core.jobs.changes import delete_job, edit_job
+from api.resources import delete_one
+from api.routes.jobs import JOBS, Job
+from core.jobs.changes import edit_job
 from core.jobs.queries import get_job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -36,11 +37,10 @@ def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Runn
         age_step=service.settings.age_step_seconds,
         fits=fits,
     )
-    return answer(service, get_job(service.db, caller.owner, job_id), 200)
+    return JOBS.answer(service, get_job(service.db, caller.owner, job_id), 200)
 
 
 @router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 412, 413, 415))
 def delete(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
-    delete_job(service.db, caller.owner, job_id, fits)
-    return Response(status_code=204)
+    return delete_one(service, caller.owner, job_id, fits)

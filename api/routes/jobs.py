@@ -1,8 +1,7 @@
 """Jobs: submit, read, list."""
 
-import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi import Query as InQuery
@@ -11,19 +10,19 @@ from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from api.auth import Caller, Principal
+from api.auth import Caller
 from api.deps import Body, JobId, Running, Service
-from api.documents import Json, parse, timestamp
-from api.looking import Look, eta, etag, looked, outlook_of, place, slot_warning
+from api.documents import Json, parse
+from api.looking import Look, eta, looked, outlook_of, place, slot_warning
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
-from api.search import BY_METADATA, JobsQuery, Status
-from core.errors import Conflict, NotFound
-from core.jobs.queries import JobView, get_job, list_jobs
-from core.jobs.submit import Entry, Idempotency, Submitted, needs, submit
+from api.resources import Resource, SharedFields, promise_of, shared_fields
+from api.search import BY_METADATA, JobsQuery
+from core.jobs.kinds import TRAIN
+from core.jobs.queries import JobView, list_jobs
+from core.jobs.submit import submit
 from core.jobs.waiting import Outlook
 from core.jobs.workers import kinds_seen
-from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
 
@@ -45,6 +44,14 @@ EXAMPLE = {
 SMALLEST = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 10}
 
 
+LINKS: Final = {
+    **{name: name for name in ("cancel", "pause", "resume", "retry", "fork", "events", "metrics")},
+    "metric_names": "metrics/names",
+    "plot": "plot.svg",
+    "checkpoints": "checkpoints",
+}
+
+
 class Progress(BaseModel):
     """Where the run stands; the engine adds the loss, the rate and the newest metrics.
 
@@ -63,33 +70,6 @@ class Progress(BaseModel):
     metrics: dict[str, Number] = {}
 
 
-class Place(BaseModel):
-    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1.
-
-    `eta_seconds` until it starts, a guess.
-    """
-
-    position: int
-    ahead: int
-    eta_seconds: float | None
-
-
-class Moment(BaseModel):
-    """From `at` on, the job was `status`."""
-
-    status: Status
-    at: str
-    detail: str | None
-
-
-class Failure(BaseModel):
-    """Why the job failed, and what to do about it."""
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
 class Advice(BaseModel):
     """Something that is allowed and probably not meant."""
 
@@ -105,31 +85,18 @@ class Parent(BaseModel):
     step: int
 
 
-class Job(BaseModel):
+class Job(SharedFields):
     """A job: its resolved spec, every default filled in, and what became of it."""
 
-    id: str
     object: Literal["job"]
-    status: Status
-    status_detail: str | None
-    attempt: int
     progress: Progress
-    queue: Place | None
-    timeline: list[Moment]
     results: dict[str, dict[str, dict[str, Number]]]
     stop_reason: StopReason | None
-    error: Failure | None
-    resume: dict[str, Any] | None
-    environment: dict[str, Any] | None
     retried_from: Parent | None
     forked_from: Parent | None
     started_from: Parent | None
     children: list[str]
     warnings: list[Advice]
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    links: dict[str, str]
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -175,39 +142,19 @@ def submit_job(
 ) -> Json:
     """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
     document = parse(body)
-    spec = parse_job(body).resolved()
+    spec = TRAIN.parse_spec(body, document)
     if query.dry_run:
         return Json(_dry(spec, service))
-    promise = Idempotency(idempotency_key, digest(document)) if idempotency_key is not None else None
     done = submit(
         service.db,
         spec,
         owner=caller.owner,
-        idempotency=promise,
+        idempotency=promise_of(idempotency_key, document),
         age_step=service.settings.age_step_seconds,
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
-    return made(service, caller.owner, done)
-
-
-def made(service: Service, owner: str, done: Submitted) -> Json:
-    """The answer to who wanted a new job: it, or the one that an Idempotency-Key has made before."""
-    if done.created:
-        service.hints.send(done.needs)
-    try:
-        view = get_job(service.db, owner, done.job_id)
-    except NotFound:
-        raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
-    found = answer(service, view, 201 if done.created else 200)
-    found.headers["Location"] = f"/v1/jobs/{done.job_id}"
-    return found
-
-
-def entry_of(caller: Principal, service: Service) -> Entry:
-    """How a new job of this caller comes into the queue."""
-    settings = service.settings
-    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds)
+    return JOBS.answer_created(service, caller.owner, done)
 
 
 @router.get(
@@ -250,16 +197,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
     look = Look(service, caller.owner, job_id, if_none_match, prefer)
-    return await looked(request, look, answer)
-
-
-def digest(document: object) -> str:
-    """Equal for equal documents, whatever their spaces and the order of their keys."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def answer(service: Service, view: JobView, status: int) -> Json:
-    return Json(_shown(view, outlook_of(service, [view])), status, {"ETag": etag(view.version)})
+    return await looked(request, look, JOBS.answer)
 
 
 def _dry(spec: JobSpec, service: Service) -> dict[str, object]:
@@ -271,7 +209,7 @@ def _dry(spec: JobSpec, service: Service) -> dict[str, object]:
         "spec": spec.dump(),
         "total_steps": run.total_steps if run.bounded else None,
         "steps_per_epoch": run.steps_per_epoch,
-        "warnings": _warnings(spec) + slot_warning(needs(spec), kinds),
+        "warnings": _warnings(spec) + slot_warning(TRAIN.slot_needed(spec), kinds),
     }
 
 
@@ -280,45 +218,20 @@ def _warnings(spec: JobSpec) -> list[dict[str, str]]:
 
 
 def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
-    spec = JobSpec.model_validate_json(json.dumps(view.spec))
-    own = f"/v1/jobs/{view.id}"
+    spec = TRAIN.read_spec(json.dumps(view.spec))
     queue = place(view, expected)
     return {
         "id": view.id,
-        "object": "job",
+        "object": TRAIN.noun,
         **view.spec,
-        "status": view.status,
-        "status_detail": view.status_detail,
-        "attempt": view.attempt,
+        **shared_fields(TRAIN, view, queue, LINKS),
         "progress": _progress(view, spec) | {"eta_seconds": eta(view, queue, expected)},
-        "queue": queue,
-        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "results": view.results or {},
-        "stop_reason": view.stop_reason,
-        "error": view.error,
-        "resume": view.resume,
-        "environment": view.environment,
         "retried_from": _parent(view, "retry"),
         "forked_from": _parent(view, "fork"),
         "started_from": _parent(view, "from"),
         "children": list(view.children),
         "warnings": _warnings(spec) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
-        "created_at": timestamp(view.created_at),
-        "started_at": timestamp(view.started_at),
-        "finished_at": timestamp(view.finished_at),
-        "links": {
-            "self": own,
-            "cancel": f"{own}/cancel",
-            "pause": f"{own}/pause",
-            "resume": f"{own}/resume",
-            "retry": f"{own}/retry",
-            "fork": f"{own}/fork",
-            "events": f"{own}/events",
-            "metrics": f"{own}/metrics",
-            "metric_names": f"{own}/metrics/names",
-            "plot": f"{own}/plot.svg",
-            "checkpoints": f"{own}/checkpoints",
-        },
     }
 
 
@@ -336,3 +249,6 @@ def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
         "fraction": 0.0,
     }
     return known | view.progress
+
+
+JOBS: Final = Resource(TRAIN, lambda service, view: _shown(view, outlook_of(service, [view])))

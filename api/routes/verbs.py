@@ -7,8 +7,7 @@ from api.deps import JobId, Running
 from api.documents import Json
 from api.looking import IfMatch
 from api.openapi import problems
-from api.routes.jobs import Job, answer
-from core.jobs.queries import get_job
+from api.routes.jobs import JOBS, Job
 from core.jobs.verbs import cancel, pause, resume
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -19,22 +18,16 @@ REFUSALS = problems(404, 409, 412, 413, 415)
 @router.post("/{job_id}/cancel", operation_id="cancel_job", status_code=202, response_model=Job, responses=REFUSALS)
 def cancel_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
-    cancel(service.db, caller.owner, job_id, fits)
-    return answer(service, get_job(service.db, caller.owner, job_id), 202)
+    return JOBS.carry_out(cancel, service, caller.owner, job_id, fits)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", status_code=202, response_model=Job, responses=REFUSALS)
 def pause_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let a job end its step, write a checkpoint and free its slot. Twice is the same; 409 once it ended."""
-    pause(service.db, caller.owner, job_id, fits)
-    return answer(service, get_job(service.db, caller.owner, job_id), 202)
+    return JOBS.carry_out(pause, service, caller.owner, job_id, fits)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", status_code=202, response_model=Job, responses=REFUSALS)
 def resume_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let a paused job go on, bit for bit as if nothing had been. Twice is the same; 409 once it ended."""
-    resume(service.db, caller.owner, job_id, fits)
-    view = get_job(service.db, caller.owner, job_id)
-    if view.status == "queued":
-        service.hints.send(view.needs)
-    return answer(service, view, 202)
+    return JOBS.carry_out(resume, service, caller.owner, job_id, fits)

@@ -1,8 +1,8 @@
 """Analyses: jobs of another kind, which look at checkpoints of jobs, or at what analyses have found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, insert, select
 
@@ -11,13 +11,15 @@ from core.db.tables import analysis_input, checkpoint, job
 from core.errors import FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
+from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
 from core.jobs.search import Search
 from core.jobs.state import lock_state
-from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
+from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
 from core.jobs.warmstart import Chosen, choose
 from core.lifecycle import TERMINAL, Status
-from core.recipe.analyses import Analysis, AnalysisSpec, AnyAnalysis, ResultsSpec, read_analysis
+from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec
+from core.recipe.analyses.base import Takes
 from core.recipe.spec import JobSpec
 
 AVERAGED = ("swa", "ema")
@@ -50,7 +52,7 @@ class Found:
     """The result of an analysis that another one reads: what was asked, its numbers, and the row of its arrays."""
 
     label: str
-    spec: Analysis
+    spec: AnyAnalysis
     numbers: dict[str, Any]
     row: CheckpointRow
 
@@ -63,7 +65,7 @@ class Picked:
     job_id: str
     step: int
     kind: str | None
-    spec: JobSpec | Analysis
+    spec: JobSpec | AnyAnalysis
 
 
 def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: Idempotency | None = None) -> Submitted:
@@ -76,16 +78,16 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
         StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
     with db.write() as connection:
-        analysis_id = new_id("an")
-        if idempotency is not None:
-            first = promised(connection, entry.owner, idempotency, analysis_id)
-            if first != analysis_id:
-                return Submitted(first, created=False, needs=needs(spec))
-        chosen = _chosen(connection, entry.owner, spec)
-        problems = tuple(spec.problems([each.spec for each in chosen])) or tuple(_elsewhere(connection, chosen))
+        analysis_id = new_id(ANALYSIS.id_prefix)
+        if (first := promised(connection, entry.owner, idempotency, analysis_id)) != analysis_id:
+            return Submitted(first, created=False, needs=ANALYSIS.slot_needed(spec))
+        chosen = _CHOOSE[spec.takes](connection, entry.owner, spec)
+        problems = tuple(spec.problems([each.spec for each in chosen]))
+        if spec.takes == "results":
+            problems = problems or tuple(_elsewhere(connection, chosen))
         if problems:
             raise InvalidSpec(errors=problems)
-        enter(connection, analysis_id, spec, entry)
+        enter(connection, ANALYSIS, analysis_id, spec, entry)
         rows = [
             {
                 "analysis_id": analysis_id,
@@ -98,7 +100,7 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
             for position, each in enumerate(chosen)
         ]
         connection.execute(insert(analysis_input), rows)
-    return Submitted(analysis_id, created=True, needs=needs(spec))
+    return Submitted(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))
 
 
 def inputs(connection: Connection, ids: Sequence[str]) -> dict[str, list[Input]]:
@@ -161,7 +163,7 @@ def list_analyses(  # noqa: PLR0913 - one argument for each parameter of the que
     order: Literal["asc", "desc"] = "desc",
 ) -> tuple[list[JobView], bool]:
     """At most `limit` analyses behind the id `after`, those of one job if asked; and whether more follow."""
-    conditions = [job.c.kind == "analysis", *search.conditions()]
+    conditions = [job.c.kind == ANALYSIS.name, *search.conditions()]
     if of_job is not None:
         row = analysis_input.c
         conditions.append(job.c.id.in_(select(row.analysis_id).where(row.job_id == of_job)))
@@ -176,7 +178,7 @@ def _look(connection: Connection, given: Input) -> Look:
     label = known.name or given.job_id
     if row:
         label += f" ({row.kind}, step {row.step})"
-    return Look(label, given.job_id, JobSpec.model_validate_json(known.spec), row)
+    return Look(label, given.job_id, TRAIN.read_spec(known.spec), row)
 
 
 def _found(connection: Connection, given: Input) -> Found:
@@ -184,26 +186,27 @@ def _found(connection: Connection, given: Input) -> Found:
     known = connection.execute(select(job.c.spec, job.c.results).where(job.c.id == given.job_id)).one_or_none()
     if known is None or row is None or row.status != "good":
         raise ValueError(f"the result that it reads is gone: {given.job_id}")
-    return Found(given.job_id, read_analysis(known.spec), dict(known.results or {}), row)
+    return Found(given.job_id, ANALYSIS.read_spec(known.spec), dict(known.results or {}), row)
 
 
-def _chosen(connection: Connection, owner: str, spec: AnyAnalysis) -> list[Picked]:
-    """What is meant, locked."""
-    if isinstance(spec, ResultsSpec):
-        return _results(connection, owner, spec.analyses)
-    if not isinstance(spec, AnalysisSpec):
-        raise TypeError(f"{spec.kind} looks at nothing that is known")
-    if spec.takes == "recipe":
-        recipe = _recipe(connection, owner, str(spec.job))
-        return [Picked(None, recipe.job_id, recipe.step, None, recipe.spec)]
-    if spec.takes == "run" and spec.job:
-        recipe = _recipe(connection, owner, spec.job)
-        run = [_picked(each) for each in _run(connection, recipe)]
-        if len(run) < spec.fewest:
-            message = f"{spec.kind} needs {spec.fewest} checkpoints or more of a run, and this job has kept {len(run)}"
-            hint = 'train it with "checkpoints": {"every": …, "keep_last": …} that keep more'
-            raise InvalidSpec(errors=(FieldProblem("/job", message, hint),))
-        return run
+def _choose_recipe(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
+    recipe = _recipe(connection, owner, str(spec.job))
+    return [Picked(None, recipe.job_id, recipe.step, None, recipe.spec)]
+
+
+def _choose_run(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
+    if not spec.job:
+        return _choose_weights(connection, owner, spec)
+    recipe = _recipe(connection, owner, spec.job)
+    run = [_picked(each) for each in _run(connection, recipe)]
+    if len(run) < spec.fewest:
+        message = f"{spec.kind} needs {spec.fewest} checkpoints or more of a run, and this job has kept {len(run)}"
+        hint = 'train it with "checkpoints": {"every": …, "keep_last": …} that keep more'
+        raise InvalidSpec(errors=(FieldProblem("/job", message, hint),))
+    return run
+
+
+def _choose_weights(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
     several = spec.checkpoints is not None
     return [
         _picked(choose(connection, owner, start, f"/checkpoints/{number}" if several else ""))
@@ -215,9 +218,9 @@ def _picked(chosen: Chosen) -> Picked:
     return Picked(chosen.id, chosen.job_id, chosen.step, chosen.kind, chosen.spec)
 
 
-def _results(connection: Connection, owner: str, ids: Sequence[str]) -> list[Picked]:
+def _choose_results(connection: Connection, owner: str, spec: ResultsSpec) -> list[Picked]:
     """The results of analyses that have succeeded. Their state rows are locked, as by somebody who deletes them."""
-    found = [_usable(connection, owner, each, f"/analyses/{place}") for place, each in enumerate(ids)]
+    found = [_usable(connection, owner, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
     if problems := tuple(each for each in found if isinstance(each, FieldProblem)):
         raise InvalidSpec(errors=problems)
     return [each for each in found if isinstance(each, Picked)]
@@ -225,7 +228,7 @@ def _results(connection: Connection, owner: str, ids: Sequence[str]) -> list[Pic
 
 def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) -> Picked | FieldProblem:
     state = lock_state(connection, analysis_id, exclusive=False)
-    query = select(job.c.spec).where(job.c.id == analysis_id, job.c.owner == owner, job.c.kind == "analysis")
+    query = select(job.c.spec).where(job.c.id == analysis_id, job.c.owner == owner, job.c.kind == ANALYSIS.name)
     spec = connection.execute(query).scalar_one_or_none()
     if state is None or spec is None:
         return FieldProblem(pointer, "there is no analysis of yours with this id", "GET /v1/analyses lists them")
@@ -235,13 +238,13 @@ def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) 
     row = _result(connection, owner, analysis_id)
     if row is None:
         return FieldProblem(pointer, "its result is gone", "ask for this one again")
-    return Picked(row.id, analysis_id, row.step, row.kind, read_analysis(spec))
+    return Picked(row.id, analysis_id, row.step, row.kind, ANALYSIS.read_spec(spec))
 
 
 def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[FieldProblem]:
     """Results of analyses which looked at other weights than the first."""
-    looked = inputs(connection, [each.job_id for each in chosen if not isinstance(each.spec, JobSpec)])
-    seen = [[(one.job_id, one.checkpoint_id) for one in looked.get(each.job_id, ())] for each in chosen]
+    looked = inputs(connection, [each.job_id for each in chosen])
+    seen = [[(one.job_id, one.checkpoint_id) for one in looked[each.job_id]] for each in chosen]
     for place, each in enumerate(seen):
         if each != seen[0]:
             message = "it looked at other checkpoints than the first"
@@ -264,8 +267,17 @@ def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:
 
 
 def _recipe(connection: Connection, owner: str, job_id: str) -> Chosen:
-    query = select(job.c.spec).where(job.c.id == job_id, job.c.owner == owner, job.c.kind == "train")
+    query = select(job.c.spec).where(job.c.id == job_id, job.c.owner == owner, job.c.kind == TRAIN.name)
     found = connection.execute(query.with_for_update(read=True, of=job)).scalar_one_or_none()
     if found is None:
         raise InvalidSpec(errors=(FieldProblem("/job", "there is no job of yours with this id"),))
-    return Chosen("", job_id, 0, "", JobSpec.model_validate_json(found))
+    return Chosen("", job_id, 0, "", TRAIN.read_spec(found))
+
+
+_CHOOSE: Final[Mapping[Takes, Callable[[Connection, str, Any], list[Picked]]]] = {
+    "weights": _choose_weights,
+    "run": _choose_run,
+    "recipe": _choose_recipe,
+    "results": _choose_results,
+}
+"""What an analysis takes -> who finds and locks what is meant."""

@@ -16,8 +16,9 @@ from core.db.tables import checkpoint, job, job_state, metric_chunk
 from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
+from core.jobs.kinds import TRAIN
 from core.jobs.state import Fits, State, require_fit
-from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
+from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
 from core.jobs.verbs import owned
 from core.lifecycle import Status, shown
 from core.recipe.branch import anew, branched
@@ -60,10 +61,10 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
     """
     with db.write() as connection:
         parent = owned(connection, entry.owner, job_id)
-        new = new_id("job")
+        new = new_id(TRAIN.id_prefix)
         spec = _spec(connection, job_id)
-        if (first := _first(connection, entry.owner, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=needs(spec))
+        if (first := promised(connection, entry.owner, idempotency, new)) != new:
+            return Submitted(first, created=False, needs=TRAIN.slot_needed(spec))
         require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.owner, parent, again=again)
         slot = _branch(connection, new, spec, entry, _standing(connection, parent))
@@ -93,9 +94,9 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     """
     with db.write() as connection:
         parent = owned(connection, entry.owner, job_id)
-        new = new_id("job")
-        if (first := _first(connection, entry.owner, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=needs(_spec(connection, first)))
+        new = new_id(TRAIN.id_prefix)
+        if (first := promised(connection, entry.owner, idempotency, new)) != new:
+            return Submitted(first, created=False, needs=TRAIN.slot_needed(_spec(connection, first)))
         require_fit(fits, parent.version)
         before = _spec(connection, job_id)
         kept = _chosen(connection, parent, at)
@@ -104,14 +105,10 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     return Submitted(new, created=True, needs=slot)
 
 
-def _first(connection: Connection, owner: str, given: Idempotency | None, new: str) -> str:
-    return new if given is None else promised(connection, owner, given, new)
-
-
 def _spec(connection: Connection, job_id: str) -> JobSpec:
     """As it runs, with what its owner has edited since."""
     row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
-    return JobSpec.model_validate_json(json.dumps(json.loads(row.spec) | (row.edits or {})))
+    return TRAIN.read_spec(json.dumps(json.loads(row.spec) | (row.edits or {})))
 
 
 def _may_retry(connection: Connection, owner: str, parent: State, *, again: bool) -> None:
@@ -166,7 +163,7 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
     before = connection.execute(columns.where(job.c.id == parent)).one()
     facts = {"parent_id": parent, "parent_verb": origin.verb, "parent_step": origin.step, "anew": origin.anew}
     facts["initial_id"] = before.initial_id  # for a retry that has to begin at the start
-    state: dict[str, Any] = {"checkpoint_id": kept.id if kept else None, "needs": needs(spec)}
+    state: dict[str, Any] = {"checkpoint_id": kept.id if kept else None, "needs": TRAIN.slot_needed(spec)}
     if kept:
         run = spec.run_length()
         state["progress"] = {"step": kept.step, "epoch": kept.epoch, "steps": run.total_steps if run.bounded else None}
@@ -177,10 +174,11 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
             facts["plan"] = before.plan  # the same bits need the same execution
     enter(
         connection,
+        TRAIN,
         new,
         spec,
         entry,
-        facts=facts,
+        facts=lambda: facts,
         state=state,
         detail=f"{origin.verb} of {parent}, from step {origin.step}",
     )

@@ -14,11 +14,10 @@ from core.errors import NotFound
 from core.ids import new_id
 from core.jobs.events import add_event
 from core.jobs.fence import Fence, fenced, hold
+from core.jobs.kinds import KINDS, TRAIN, Retention, find_kind
 from core.jobs.metrics import Chunk, forget_aside, put_aside, put_chunks
 from core.lifecycle import TERMINAL
-from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.monitor import way_of
-from core.recipe.spec import Checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRo
         _select()
         .join(job, job.c.id == checkpoint.c.job_id)
         .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good")
-        .where(job.c.owner == owner, job.c.kind == "train")
+        .where(job.c.owner == owner, job.c.kind == TRAIN.name)
     )
     with db.read() as connection:
         found = connection.execute(query).one_or_none()
@@ -274,10 +273,9 @@ def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     Pinned ones are not counted, so that there are always enough others to go on from.
     """
     whose, text = connection.execute(select(job.c.kind, job.c.spec).where(job.c.id == job_id)).one()
-    spec = json.loads(text)
-    policy = Checkpoints.model_validate(spec["checkpoints"]) if whose == "train" else Checkpoints()
-    members = (spec.get("ensemble") or {}).get("members")
-    most = {"last": policy.keep_last, "cycle_end": policy.keep_cycles, MEMBER: members}.get(kind)
+    whose_kind = find_kind(KINDS, whose)
+    policy = whose_kind.keep_checkpoints(json.loads(text)) if whose_kind else Retention()
+    most = policy.newest.get(kind)
     if most is None:
         return ()
     row = checkpoint.c
@@ -291,8 +289,8 @@ def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     return [one.id for one in rows if one.id not in kept]
 
 
-def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
-    """The best `keep_best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
+def _best(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
+    """The best `policy.best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
 
     One without a finite value is no candidate.
     """
@@ -302,7 +300,7 @@ def _best(rows: Sequence[Any], policy: Checkpoints) -> Sequence[str]:
         for one in rows
         if isinstance(value := one.metrics.get(policy.monitor), int | float) and math.isfinite(value)
     ]
-    return [id_ for _, _, id_ in sorted(judged)[: policy.keep_best]]
+    return [id_ for _, _, id_ in sorted(judged)[: policy.best]]
 
 
 def doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:

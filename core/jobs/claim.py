@@ -12,17 +12,17 @@ from core.db.tables import job, job_state
 from core.jobs.analyses import Found, Look, findings, looks
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
 from core.jobs.events import add_event
+from core.jobs.kinds import KINDS, JobKind, QueuedSpec, Reads, find_kind
 from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
-from core.recipe.analyses import Analysis, AnalysisSpec, ResultsSpec, read_analysis
-from core.recipe.plan import KINDS, ExecutionPlan, chosen_gpu, planned_anew
-from core.recipe.spec import JobSpec
+from core.recipe.plan import KINDS as SLOT_KINDS
+from core.recipe.plan import ExecutionPlan, Planned, chosen_gpu, planned_anew
 
 log = logging.getLogger(__name__)
 
-PlanFor = Callable[[JobSpec | Analysis], ExecutionPlan]
+PlanFor = Callable[[Planned], ExecutionPlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Claim:
     job_id: str
     attempt: int
     kind: str
-    spec: JobSpec | Analysis
+    spec: QueuedSpec
     plan: ExecutionPlan
     checkpoint: CheckpointRow | None
     losses: int
@@ -61,21 +61,22 @@ def count_waiting(db: Database, needs: Sequence[str], most: int) -> int:
         return len(connection.execute(query).all())
 
 
-def claim(
+def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
     db: Database,
     *,
     worker: str,
     needs: Sequence[str],
     plan_for: PlanFor,
     lease_seconds: float,
+    kinds: Sequence[JobKind[Any]] = KINDS,
 ) -> Claim | None:
     """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
 
     The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
     plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
-    planned for another kind of device. A job that cannot be read or planned (a spec from another release) ends failed
-    here and now: at the head of the queue it would hold up everybody. Jobs whose owner has as many running as they
-    allow are passed over.
+    planned for another kind of device. A job that cannot be read or planned (its spec or its kind is from another
+    release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose owner has as many
+    running as they allow are passed over. `kinds` are the kinds of job that are known.
     """
     while True:
         with db.write() as connection:
@@ -86,7 +87,7 @@ def claim(
                 connection.rollback()
                 continue
             try:
-                return _assigned(connection, taken, worker, plan_for)
+                return _assigned(connection, taken, worker, plan_for, kinds)
             except ValueError as error:
                 log.exception("job %s cannot be run", taken.job_id)
                 _fail(connection, taken.job_id, error)
@@ -123,10 +124,12 @@ def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
     )
 
 
-def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor) -> Claim:
+def _assigned(
+    connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor, kinds: Sequence[JobKind[Any]]
+) -> Claim:
     columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
     row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
-    spec = _read(row.kind, row.spec)
+    spec, reads = _read_spec(kinds, row.kind, row.spec)
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
     before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
     plan = _plan(spec, before, plan_for)
@@ -159,16 +162,21 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
-        looks(connection, taken.job_id) if isinstance(spec, AnalysisSpec) else (),
-        findings(connection, taken.job_id) if isinstance(spec, ResultsSpec) else (),
+        looks(connection, taken.job_id) if reads == "weights" else (),
+        findings(connection, taken.job_id) if reads == "results" else (),
     )
 
 
-def _read(kind: str, spec: str) -> JobSpec | Analysis:
-    return JobSpec.model_validate_json(spec) if kind == "train" else read_analysis(spec)
+def _read_spec(kinds: Sequence[JobKind[Any]], name: str, stored: str) -> tuple[QueuedSpec, Reads | None]:
+    """The spec of a job, and what it reads. ValueError where this release cannot read it."""
+    kind = find_kind(kinds, name)
+    if kind is None:
+        raise ValueError(f"there is no kind of job {name!r}")
+    spec = kind.read_spec(stored)
+    return spec, kind.reads(spec) if kind.reads else None
 
 
-def _plan(spec: JobSpec | Analysis, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
+def _plan(spec: Planned, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
     """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
     if before is None:
         return plan_for(spec)
@@ -178,12 +186,10 @@ def _plan(spec: JobSpec | Analysis, before: ExecutionPlan | None, plan_for: Plan
     return before if here.device == before.device else planned_anew(before, here)
 
 
-def _tell_plan(
-    connection: Connection, taken: Row[Any], spec: JobSpec | Analysis, plan: ExecutionPlan, *, anew: bool
-) -> None:
+def _tell_plan(connection: Connection, taken: Row[Any], spec: Planned, plan: ExecutionPlan, *, anew: bool) -> None:
     """Events about the device that a plan has brought: that it is another one, and why it is one that nobody named."""
     if anew:
-        kind = KINDS[plan.device].upper()
+        kind = SLOT_KINDS[plan.device].upper()
         went_on = f"goes on on a {kind}: this run is approximate from here"
         message = went_on if taken.checkpoint_id else f"begins anew, on a {kind}"
         told = {"code": "planned_anew", "message": message}
@@ -196,7 +202,7 @@ def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> N
     """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on."""
     if plan.deterministic:
         connection.execute(
-            update(job_state).where(job_state.c.job_id == job_id).values(needs=KINDS[plan.device]),
+            update(job_state).where(job_state.c.job_id == job_id).values(needs=SLOT_KINDS[plan.device]),
         )
 
 

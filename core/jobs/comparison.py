@@ -14,6 +14,7 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import job
 from core.errors import NotFound
+from core.jobs.kinds import TRAIN
 from core.jobs.metrics import Columns, Points, columns
 from core.jobs.thinning import thinned
 from core.recipe.spec import JobSpec
@@ -109,7 +110,7 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
 
 
 def _subject(row: Any) -> Subject:
-    spec = JobSpec.model_validate_json(row.spec)
+    spec = TRAIN.read_spec(row.spec)
     began = row.created_at if row.started_at is None else row.started_at
     return Subject(row.id, row.name, spec, spec.steps_per_epoch(), began)
 

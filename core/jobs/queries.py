@@ -13,6 +13,7 @@ from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
 from core.jobs.beat import WHOLE_RUN, told
+from core.jobs.kinds import TRAIN
 from core.jobs.places import count_ahead
 from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
@@ -122,7 +123,7 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     Raises:
         InvalidRequest: there is no such status.
     """
-    conditions = [job.c.kind == "train", *(search or Search()).conditions()]
+    conditions = [job.c.kind == TRAIN.name, *(search or Search()).conditions()]
     return list_views(db, owner, conditions, after=after, limit=limit, order=order)
 
 

@@ -12,6 +12,7 @@ from core.db.session import Database
 from core.db.tables import event, job
 from core.errors import InvalidSpec, NotFound
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable, origin_of
+from core.jobs.kinds import TRAIN
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
@@ -61,7 +62,7 @@ def read_past(db: Database, job_id: str) -> Past:
         InvalidSpec: it is of a release that this one cannot read.
     """
     names = ("spec", "plan", "resume", "parent_verb", "parent_step", "initial_id", "anew")
-    query = select(*(job.c[name] for name in names)).where(job.c.id == job_id, job.c.kind == "train")
+    query = select(*(job.c[name] for name in names)).where(job.c.id == job_id, job.c.kind == TRAIN.name)
     with db.snapshot() as connection:
         row = connection.execute(query).one_or_none()
         checkpoints, origin = good_resumable(connection, job_id), None
@@ -74,7 +75,7 @@ def read_past(db: Database, job_id: str) -> Past:
     if row.plan is None or not checkpoints:
         raise NotFound("The job has no checkpoint that one could train to.")
     try:
-        spec, plan = JobSpec.model_validate_json(row.spec), ExecutionPlan.model_validate_json(row.plan)
+        spec, plan = TRAIN.read_spec(row.spec), ExecutionPlan.model_validate_json(row.plan)
     except ValueError as error:
         raise InvalidSpec("This release cannot read the job; use the one that took it.") from error
     if row.parent_verb in {"retry", "fork"} and row.parent_step:

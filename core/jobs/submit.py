@@ -1,8 +1,9 @@
 """Take a job in: one transaction, and it is there for good."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert, select
 
@@ -13,17 +14,17 @@ from core.db.upsert import insert_if_absent
 from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.events import add_event
+from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
 from core.jobs.limits import check_queue, check_storage
 from core.jobs.places import no_slot
 from core.jobs.state import touch
 from core.jobs.warmstart import origin
 from core.jobs.workers import kinds_seen
 from core.lifecycle import Desired, Status
-from core.recipe.analyses import AnyAnalysis
 from core.recipe.spec import JobSpec
 from core.settings import Limits
 
-_NEEDS: Final = {"auto": "any", "cpu": "cpu", "gpu": "gpu"}
+S = TypeVar("S", bound=QueuedSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,6 @@ class Entry:
     lost_after: float = 12.0
 
 
-def needs(spec: JobSpec | AnyAnalysis) -> str:
-    """The kind of slot that can run it: cpu, gpu or any."""
-    return _NEEDS[spec.resources.device]
-
-
 def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     db: Database,
     spec: JobSpec,
@@ -82,18 +78,35 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
         StorageFull: the checkpoints of this owner take as much as the limits allow.
     """
     entry = Entry(owner, limits or Limits(), age_step, lost_after)
+    return submit_as(TRAIN, db, spec, entry, idempotency, lambda connection: origin(connection, owner, spec))
+
+
+def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
+    kind: JobKind[S],
+    db: Database,
+    spec: S,
+    entry: Entry,
+    idempotency: Idempotency | None = None,
+    facts: Callable[[Connection], Mapping[str, Any]] | None = None,
+) -> Submitted:
+    """Store a spec as a queued job of a kind whose jobs have no inputs; raises as `submit` does.
+
+    `facts` gives further columns of `job`, see `enter`.
+    """
     with db.write() as connection:
-        job_id = new_id("job")
-        if idempotency is not None:
-            first = promised(connection, owner, idempotency, job_id)
-            if first != job_id:
-                return Submitted(first, created=False, needs=needs(spec))
-        enter(connection, job_id, spec, entry)
-    return Submitted(job_id, created=True, needs=needs(spec))
+        job_id = new_id(kind.id_prefix)
+        if (first := promised(connection, entry.owner, idempotency, job_id)) != job_id:
+            return Submitted(first, created=False, needs=kind.slot_needed(spec))
+        enter(connection, kind, job_id, spec, entry, facts=partial(facts, connection) if facts else dict)
+    return Submitted(job_id, created=True, needs=kind.slot_needed(spec))
 
 
-def promised(connection: Connection, owner: str, given: Idempotency, job_id: str) -> str:
-    """The job that owns the key: ours, or the one that came first. A rival's insert waits here for our commit."""
+def promised(connection: Connection, owner: str, given: Idempotency | None, job_id: str) -> str:
+    """The job that owns the key: ours, as it is without a key, or the one that came first. A rival's insert waits here
+    for our commit.
+    """
+    if given is None:
+        return job_id
     promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
     if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
         return job_id
@@ -113,17 +126,18 @@ def promised(connection: Connection, owner: str, given: Idempotency, job_id: str
 
 def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     connection: Connection,
+    kind: JobKind[S],
     job_id: str,
-    spec: JobSpec | AnyAnalysis,
+    spec: S,
     entry: Entry,
     *,
-    facts: Mapping[str, Any] | None = None,
+    facts: Callable[[], Mapping[str, Any]] = dict,
     state: Mapping[str, Any] | None = None,
     detail: str | None = None,
 ) -> None:
-    """Write the rows of a queued job or analysis, limits checked, in the caller's transaction.
+    """Write the rows of a queued job of any kind, limits checked, in the caller's transaction.
 
-    `facts` and `state` are further columns.
+    `facts`, called once the limits are checked, and `state` are further columns.
 
     Raises:
         QuotaExceeded: as many jobs of this owner wait as the limits allow.
@@ -132,19 +146,19 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     """
     check_queue(connection, entry.owner, entry.limits.queued_jobs)
     check_storage(connection, entry.owner, entry.limits.stored_bytes)
-    begins = origin(connection, entry.owner, spec) if isinstance(spec, JobSpec) and not facts else {}
+    further = facts()
     connection.execute(
         insert(job).values(
             id=job_id,
             owner=entry.owner,
-            kind="train" if isinstance(spec, JobSpec) else "analysis",
+            kind=kind.name,
             name=spec.name,
             spec=spec.model_dump_json(),
             created_at=now(),
-            **(facts or begins),
+            **further,
         ),
     )
-    own = {"needs": needs(spec), "progress": {}, **(state or {})}
+    own = {"needs": kind.slot_needed(spec), "progress": {}, **(state or {})}
     connection.execute(
         insert(job_state).values(
             job_id=job_id,
@@ -165,7 +179,7 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
         connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
     _warn(connection, job_id, own["needs"], entry.lost_after)
-    if parent := (facts or begins).get("parent_id"):
+    if parent := further.get("parent_id"):
         touch(connection, parent)  # it shows its children
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, select
 
 from core.db.tables import checkpoint, job
 from core.errors import FieldProblem, InvalidSpec
+from core.jobs.kinds import TRAIN
 from core.recipe.spec import JobSpec
 from core.recipe.start import Start, same_shape
 
@@ -53,7 +54,7 @@ def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Ch
     query = (
         select(row.id, row.job_id, row.step, row.kind, job.c.spec)
         .join(job, job.c.id == row.job_id)
-        .where(job.c.owner == owner, job.c.kind == "train", row.status == "good")
+        .where(job.c.owner == owner, job.c.kind == TRAIN.name, row.status == "good")
         .where(
             row.id == start.checkpoint if start.checkpoint else and_(row.job_id == start.job, row.superseded.is_(None))
         )
@@ -68,4 +69,4 @@ def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Ch
         hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
         raise InvalidSpec(errors=(FieldProblem(f"{pointer}/{field}", f"there is {what} of yours with this id", hint),))
     best = wanted[0]
-    return Chosen(best.id, best.job_id, best.step, best.kind, JobSpec.model_validate_json(best.spec))
+    return Chosen(best.id, best.job_id, best.step, best.kind, TRAIN.read_spec(best.spec))

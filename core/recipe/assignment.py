@@ -1,9 +1,7 @@
 """What a runner is told: everything it needs, and no secret."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import Any, Literal
 
 from core.recipe.analyses import Analysis
 from core.recipe.component import Spec
@@ -24,19 +22,24 @@ class Resume(Spec):
     anew: tuple[str, ...] | None = None
 
 
-class Assignment(Spec):
-    """One attempt of one job. `scratch` is an empty folder of its own for checkpoints, `initial` a verified file of the
-    weights that it begins with.
-    """
+class AnyAssignment(Spec):
+    """One attempt of one job of any kind. `scratch` is an empty folder of its own for checkpoints."""
 
     job: str
     attempt: int
-    kind: Literal["train"] = "train"
-    spec: JobSpec
+    kind: str
+    spec: Spec
     plan: ExecutionPlan
-    dataset: Path
     scratch: Path
     resume: Resume | None = None
+
+
+class Assignment(AnyAssignment):
+    """One attempt of one training. `initial` is a verified file of the weights that it begins with."""
+
+    kind: Literal["train"] = "train"
+    spec: JobSpec
+    dataset: Path
     initial: Path | None = None
 
 
@@ -65,26 +68,13 @@ class Reading(Spec):
     data: Path
 
 
-class AnalysisAssignment(Spec):
+class AnalysisAssignment(AnyAssignment):
     """One attempt of one analysis; `resume` holds the tiles that an earlier one has done.
 
     It has `sources` where it looks at jobs, `readings` where it looks at what analyses have found.
     """
 
-    job: str
-    attempt: int
     kind: Literal["analysis"] = "analysis"
     spec: Analysis
-    plan: ExecutionPlan
     sources: tuple[Source, ...] = ()
     readings: tuple[Reading, ...] = ()
-    scratch: Path
-    resume: Resume | None = None
-
-
-Order = Annotated[Assignment | AnalysisAssignment, Field(discriminator="kind")]
-
-
-def read_order(text: str | bytes) -> Assignment | AnalysisAssignment:
-    """What a runner is told, from its JSON."""
-    return TypeAdapter[Assignment | AnalysisAssignment](Order).validate_json(text)

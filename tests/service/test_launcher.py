@@ -156,13 +156,18 @@ def test_a_stopped_runner_can_be_killed(zygote: ZygoteLauncher, order: Callable[
     runner.sock.close()
 
 
-def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(zygote: ZygoteLauncher, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("assignment", "complaint"), [({"kind": "train", "job": 3}, "validation error"), ({"job": 3}, "no kind of job")]
+)
+def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(
+    zygote: ZygoteLauncher, tmp_path: Path, assignment: dict[str, Any], complaint: str
+) -> None:
     runner = zygote.launch(tmp_path / "stderr.txt", "")
-    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": {"job": 3}}))
+    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": assignment}))
     how = runner.wait(30.0)
     assert how is not None
     assert how.code not in {None, 0}
-    assert "validation error" in lifeline.tail(tmp_path / "stderr.txt")
+    assert complaint in lifeline.tail(tmp_path / "stderr.txt")
     runner.sock.close()
 
 

@@ -54,12 +54,12 @@ def test_analyses_by_the_rules_raise_nothing(db: Database, tmp_path: Path) -> No
 
 LOOKED = "(SELECT checkpoint_id FROM analysis_input WHERE analysis_id = :job AND position = 1)"
 BROKEN: list[tuple[str, str]] = [
-    ("DELETE FROM analysis_input WHERE analysis_id = :job", "it is an analysis and looks at nothing"),
+    ("DELETE FROM analysis_input WHERE analysis_id = :job", "it is of the kind analysis, and looks at nothing"),
     (
         "DELETE FROM analysis_input WHERE analysis_id = :job AND position = 0",
         "one of the things that it looks at is missing from its list",
     ),
-    ("UPDATE job SET kind = 'train' WHERE id = :job", "it is no analysis and looks at something"),
+    ("UPDATE job SET kind = 'train' WHERE id = :job", "it is of the kind train, and looks at something"),
     ("UPDATE checkpoint SET status = 'doomed' WHERE id = LOOKED", "it is to look at this, and it is doomed"),
     ("DELETE FROM checkpoint WHERE id = LOOKED", "it is to look at this, and it is gone"),
     (

@@ -11,6 +11,7 @@ from core.ids import new_id
 from core.jobs.checkpoints import NewCheckpoint
 from core.jobs.claim import Claim, claim
 from core.jobs.fence import Fence
+from core.jobs.kinds import KINDS, JobKind
 from core.jobs.metrics import Chunk, Points
 from core.jobs.submit import submit
 from core.queue import Hints
@@ -62,9 +63,14 @@ def submitted(db: Database, **changes: Any) -> str:
     return submit(db, small_spec(**changes), owner=OWNER).job_id
 
 
-def taken(db: Database, lease: float = LEASE, needs: tuple[str, ...] = ("cpu", "any")) -> Claim | None:
+def taken(
+    db: Database,
+    lease: float = LEASE,
+    needs: tuple[str, ...] = ("cpu", "any"),
+    kinds: tuple[JobKind[Any], ...] = KINDS,
+) -> Claim | None:
     """Claim for a CPU slot; a negative lease has run out already."""
-    return claim(db, worker="host:cpu0", needs=needs, plan_for=plan_of, lease_seconds=lease)
+    return claim(db, worker="host:cpu0", needs=needs, plan_for=plan_of, lease_seconds=lease, kinds=kinds)
 
 
 def running(db: Database, lease: float = LEASE, **changes: Any) -> Fence:

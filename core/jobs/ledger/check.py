@@ -11,6 +11,7 @@ from core.db.session import Database
 from core.db.tables import idempotency, job
 from core.ids import is_id
 from core.jobs.changes import NOBODY
+from core.jobs.kinds import KINDS
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.objects import Listing, object_problems
 from core.jobs.ledger.page import Page, read_page
@@ -19,7 +20,7 @@ from core.jobs.ledger.timeline import timeline_problems
 from core.store.base import Store
 
 PAGE: Final = 500
-PREFIXES: Final = ("job", "an")  # an analysis is a job of another kind
+PREFIXES: Final = tuple(kind.id_prefix for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)

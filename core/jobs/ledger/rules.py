@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from core.jobs.changes import NOBODY
+from core.jobs.kinds import KINDS, find_kind
 from core.lifecycle import TERMINAL, Desired, Status
 from core.recipe.stopping import StopReason
 
@@ -141,14 +142,15 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
 
 
 def input_problems(line: JobLine, inputs: Sequence[InputLine]) -> Iterator[tuple[str, str]]:
-    """(id, problem): analyses alone look at something, and what they look at stays until they have ended.
+    """(id, problem): a job looks at something if its kind does, and what it looks at stays until it has ended.
 
     A checkpoint that turned out corrupt is still there; who looks at it will say so.
     """
     if line.owner == NOBODY or line.status is None:
         return
-    if (line.kind == "analysis") != bool(inputs):
-        yield "", "it is an analysis and looks at nothing" if not inputs else "it is no analysis and looks at something"
+    kind = find_kind(KINDS, line.kind)
+    if (kind is not None and kind.reads is not None) != bool(inputs):
+        yield "", f"it is of the kind {line.kind}, and looks at {'something' if inputs else 'nothing'}"
     if [each.position for each in inputs] != list(range(len(inputs))):
         yield "", "one of the things that it looks at is missing from its list"
     for each in inputs if line.status not in TERMINAL else ():

@@ -13,6 +13,7 @@ from core.recipe.start import Start, Weights, same_shape
 from core.recipe.text import Label, Name, Note
 
 Split = Literal["train", "val", "test"]
+Takes = Literal["weights", "run", "recipe", "results"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Examples = Annotated[int, Field(ge=1, le=10**9)]
 
@@ -30,6 +31,8 @@ class AnyAnalysis(Spec):
     paper: ClassVar[str | None] = None
     implementation: ClassVar[str]
     """The module of the engine with `explore` and `report`."""
+    takes: ClassVar[Takes]
+    """Single weights; all that a run has kept on its way, in order; how a job trains, from its start; or results."""
     deterministic: ClassVar[bool] = True
     max_retries: ClassVar[int] = 0
 
@@ -47,6 +50,8 @@ class AnyAnalysis(Spec):
 class ResultsSpec(AnyAnalysis):
     """Reads the results of `analyses` that have succeeded; these looked at the same weights."""
 
+    takes: ClassVar[Takes] = "results"
+
     analyses: Annotated[
         tuple[Annotated[str, Field(pattern=r"^an_[0-9a-z]{26}$")], ...], Field(min_length=2, max_length=64)
     ]
@@ -57,8 +62,7 @@ class AnalysisSpec(AnyAnalysis):
     named), one `checkpoint`, or several `checkpoints`. `kind` picks the analysis.
     """
 
-    takes: ClassVar[Literal["weights", "run", "recipe"]] = "weights"
-    """Single weights; all that a run has kept on its way, in order; or how a job trains, from its start."""
+    takes: ClassVar[Takes] = "weights"
     fewest: ClassVar[int] = 1
     most: ClassVar[int] = 1
     alike: ClassVar[bool] = True

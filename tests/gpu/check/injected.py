@@ -13,14 +13,13 @@ from typing import Any, Final
 
 import torch
 
-from core.engine import build
+from core.engine import build, loop
 from core.engine.analysis import analyse
 from core.engine.failure import device_failed
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
 from tests.gpu.check.played import CONTEXT, MIB
 from tests.gpu.check.target import SETTING, Target
-from worker import runner
 
 AT: Final = 3  # the gradient before which a fault happens, counted from 1
 SLOW_SECONDS: Final = 0.005
@@ -35,13 +34,13 @@ Fault = Callable[[Target, Assignment, torch.device], None]
 def install() -> None:
     """Wrap what this process's runners will call."""
     target = Target.read(os.environ[SETTING])
-    plainly = runner.train
+    plainly = loop.train
 
     def train(assignment: Assignment, *arguments: Any, **options: Any) -> Any:
         arm(target, assignment)
         return plainly(assignment, *arguments, **options)
 
-    runner.train = train
+    loop.train = train
     if target.dry:
         build.open_device = analyse.open_device = partial(open_played, target, build.open_device)
 

@@ -1,0 +1,158 @@
+"""What the routes of every kind of job share: how one is made and shown, what it is told, and how it is deleted.
+
+A kind has a router of its own, whose functions name the id and the answer's shape and call these.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from api.auth import Principal
+from api.deps import Service
+from api.documents import Json, timestamp
+from api.looking import etag
+from api.search import Status
+from core.db.session import Database
+from core.errors import Conflict, NotFound
+from core.jobs.changes import delete_job
+from core.jobs.kinds import JobKind
+from core.jobs.queries import JobView, get_job
+from core.jobs.state import Fits
+from core.jobs.submit import Entry, Idempotency, Submitted
+
+Verb = Callable[[Database, str, str, Fits | None], None]
+"""`cancel`, `pause` or `resume` of core.jobs.verbs."""
+
+
+class Place(BaseModel):
+    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1.
+
+    `eta_seconds` until it starts, a guess.
+    """
+
+    position: int
+    ahead: int
+    eta_seconds: float | None
+
+
+class Moment(BaseModel):
+    """From `at` on, the job was `status`."""
+
+    status: Status
+    at: str
+    detail: str | None
+
+
+class Failure(BaseModel):
+    """Why the job failed, and what to do about it."""
+
+    code: str
+    message: str
+    remedy: str | None = None
+
+
+class SharedFields(BaseModel):
+    """What is shown of a job of any kind; see shared_fields."""
+
+    id: str
+    status: Status
+    status_detail: str | None
+    attempt: int
+    queue: Place | None
+    timeline: list[Moment]
+    error: Failure | None
+    resume: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    links: dict[str, str]
+
+
+def shared_fields(
+    kind: JobKind[Any], view: JobView, queue: dict[str, Any] | None, links: Mapping[str, str]
+) -> dict[str, Any]:
+    """The values of SharedFields, with `object` and `stop_reason`; `links` are names -> paths behind its own one."""
+    own = path_of(kind, view.id)
+    return {
+        "id": view.id,
+        "object": kind.noun,
+        "status": view.status,
+        "status_detail": view.status_detail,
+        "attempt": view.attempt,
+        "queue": queue,
+        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
+        "stop_reason": view.stop_reason,
+        "error": view.error,
+        "resume": view.resume,
+        "environment": view.environment,
+        "created_at": timestamp(view.created_at),
+        "started_at": timestamp(view.started_at),
+        "finished_at": timestamp(view.finished_at),
+        "links": {"self": own, **{name: f"{own}/{path}" for name, path in links.items()}},
+    }
+
+
+def path_of(kind: JobKind[Any], job_id: str) -> str:
+    return f"/v1/{kind.collection}/{job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of job in the API: its record, and what shows a job of it (`status` is the answer's)."""
+
+    kind: JobKind[Any]
+    shown: Callable[[Service, JobView], dict[str, Any]]
+
+    def answer(self, service: Service, view: JobView, status: int) -> Json:
+        """The job with everything that is known about it."""
+        return Json(self.shown(service, view), status, {"ETag": etag(view.version)})
+
+    def answer_created(self, service: Service, owner: str, done: Submitted) -> Json:
+        """The answer to who wanted a new one: it, or the one that an Idempotency-Key has made before."""
+        if done.created:
+            service.hints.send(done.needs)
+        try:
+            view = get_job(service.db, owner, done.job_id)
+        except NotFound:
+            raise Conflict(
+                f"The {self.kind.noun} of this Idempotency-Key was deleted; use a new key for a new one."
+            ) from None
+        found = self.answer(service, view, 201 if done.created else 200)
+        found.headers["Location"] = path_of(self.kind, done.job_id)
+        return found
+
+    def carry_out(self, verb: Verb, service: Service, owner: str, job_id: str, fits: Fits | None) -> Json:
+        """Note what the owner wishes, and answer with the job as it is then."""
+        verb(service.db, owner, job_id, fits)
+        view = get_job(service.db, owner, job_id)
+        if view.status == "queued":
+            service.hints.send(view.needs)
+        return self.answer(service, view, 202)
+
+
+def delete_one(service: Service, owner: str, job_id: str, fits: Fits | None) -> Response:
+    """Delete a job that has ended, whatever its kind."""
+    delete_job(service.db, owner, job_id, fits)
+    return Response(status_code=204)
+
+
+def entry_of(caller: Principal, service: Service) -> Entry:
+    """How a new job of this caller comes into the queue."""
+    settings = service.settings
+    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds)
+
+
+def promise_of(key: str | None, document: object) -> Idempotency | None:
+    """What an Idempotency-Key promises: that it means this document."""
+    return None if key is None else Idempotency(key, digest(document))
+
+
+def digest(document: object) -> str:
+    """Equal for equal documents, whatever their spaces and the order of their keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,14 @@
+"""The kinds of job. A new one: its file here, its line in the tuple, and the same in `worker/kinds`."""
+
+from typing import Any, Final
+
+from core.jobs.kinds.analysis import ANALYSIS
+from core.jobs.kinds.base import JobKind, QueuedSpec, Reads, Retention, find_kind
+from core.jobs.kinds.train import TRAIN
+
+KINDS: Final[tuple[JobKind[Any], ...]] = (
+    TRAIN,
+    ANALYSIS,
+)
+
+__all__ = ["ANALYSIS", "KINDS", "TRAIN", "JobKind", "QueuedSpec", "Reads", "Retention", "find_kind"]

@@ -1,0 +1,31 @@
+"""The kind `analysis`: it reads checkpoints of jobs, or results of analyses, and trains nothing that is kept."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from core.jobs.kinds.base import JobKind, Reads, Retention, slot_needed
+from core.recipe.analyses import AnyAnalysis, read_analysis
+from core.recipe.parse import parse_analysis
+from core.recipe.spec import Checkpoints
+
+
+def keep_checkpoints(_stored: Mapping[str, Any]) -> Retention:
+    """As for a job whose spec says nothing about it: the `checkpoints` of an analysis are those that it reads."""
+    return Retention.from_policy(Checkpoints())
+
+
+def reads(spec: AnyAnalysis) -> Reads:
+    return "results" if spec.takes == "results" else "weights"
+
+
+ANALYSIS: Final[JobKind[AnyAnalysis]] = JobKind(
+    name="analysis",
+    noun="analysis",
+    collection="analyses",
+    id_prefix="an",
+    parse_spec=parse_analysis,
+    read_spec=read_analysis,
+    keep_checkpoints=keep_checkpoints,
+    slot_needed=slot_needed,
+    reads=reads,
+)

@@ -1,0 +1,39 @@
+"""The kind `train`: a spec is trained from its start, or from another job's checkpoint, to its end."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from core.jobs.kinds.base import JobKind, Retention, slot_needed
+from core.recipe.averaging.ensemble import MEMBER
+from core.recipe.parse import parse_job
+from core.recipe.spec import Checkpoints, JobSpec
+
+
+def parse_train_spec(body: bytes, _document: object) -> JobSpec:
+    """The body of a submit, with every default filled in. Raises InvalidSpec."""
+    return parse_job(body).resolved()
+
+
+def read_train_spec(stored: str) -> JobSpec:
+    """The spec of a job as it was stored."""
+    return JobSpec.model_validate_json(stored)
+
+
+def keep_checkpoints(stored: Mapping[str, Any]) -> Retention:
+    """As the spec's `checkpoints` say, and as many snapshots as the ensemble has members."""
+    kept = Retention.from_policy(Checkpoints.model_validate(stored["checkpoints"]))
+    members = (stored.get("ensemble") or {}).get("members")
+    return kept if members is None else replace(kept, newest={**kept.newest, MEMBER: members})
+
+
+TRAIN: Final[JobKind[JobSpec]] = JobKind(
+    name="train",
+    noun="job",
+    collection="jobs",
+    id_prefix="job",
+    parse_spec=parse_train_spec,
+    read_spec=read_train_spec,
+    keep_checkpoints=keep_checkpoints,
+    slot_needed=slot_needed,
+)

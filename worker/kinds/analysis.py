@@ -1,0 +1,63 @@
+"""The kind `analysis`: the weights or results that it reads, and the engine's analyses."""
+
+from typing import TYPE_CHECKING, Final, cast
+
+from core.recipe.analyses import Analysis
+from core.recipe.assignment import AnalysisAssignment, Reading, Source
+from worker.kinds.base import Provider, WorkerKind
+
+if TYPE_CHECKING:
+    from core.jobs.analyses import Found, Look
+
+
+def build_analysis_assignment(provider: Provider, spec: Analysis) -> AnalysisAssignment:
+    """What it reads, and the tiles that an earlier attempt has done."""
+    claim = provider.claim
+    return AnalysisAssignment(
+        job=claim.job_id,
+        attempt=claim.attempt,
+        spec=spec,
+        plan=claim.plan,
+        sources=tuple(_provide_source(provider, number, look) for number, look in enumerate(claim.looks)),
+        readings=tuple(_provide_reading(provider, number, found) for number, found in enumerate(claim.findings)),
+        scratch=provider.scratch,
+        resume=provider.resume_point(),
+    )
+
+
+def _provide_source(provider: Provider, number: int, look: "Look") -> Source:
+    """Weights, or a recipe, with the dataset of the job that they are of."""
+    weights, row = None, look.row
+    if row is not None:
+        weights = provider.weights_file(row, f"look-{number}", "it looks at weights that cannot be read")
+    return Source(
+        label=look.label,
+        job=look.job_id,
+        checkpoint=row.id if row else None,
+        step=row.step if row else 0,
+        kind=row.kind if row else None,
+        spec=look.spec,
+        dataset=provider.dataset_file(look.spec.data),
+        weights=weights,
+    )
+
+
+def _provide_reading(provider: Provider, number: int, found: "Found") -> Reading:
+    """The numbers and arrays of another analysis."""
+    again = f"Ask for {found.label} again, and then for this."
+    otherwise = f"it reads the result of {found.label}, which cannot be read"
+    data = provider.weights_file(found.row, f"read-{number}", otherwise, again)
+    return Reading(label=found.label, spec=cast("Analysis", found.spec), numbers=found.numbers, data=data)
+
+
+def picture_kind(spec: Analysis) -> str:
+    return spec.kind
+
+
+ANALYSIS: Final = WorkerKind(
+    name="analysis",
+    assignment=AnalysisAssignment,
+    build_assignment=build_analysis_assignment,
+    entry_point="core.engine.analysis.analyse:analyse",
+    picture_kind=picture_kind,
+)

@@ -1,0 +1,74 @@
+"""What a worker knows about one kind of job. The runner reads it too, so nothing of the service is imported here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from core.recipe.assignment import AnyAssignment, Resume
+from core.recipe.data import DataSpec
+from core.recipe.plan import ExecutionPlan
+
+if TYPE_CHECKING:
+    from core.jobs.checkpoints import CheckpointRow
+    from core.jobs.claim import Claim
+
+
+class Provider(Protocol):
+    """Puts what one attempt reads on this machine's disk, verified. Every method may raise provision.Interrupted."""
+
+    @property
+    def claim(self) -> "Claim": ...
+
+    @property
+    def scratch(self) -> Path:
+        """An empty folder for what the runner writes."""
+
+    def dataset_file(self, data: DataSpec) -> Path:
+        """The dataset, written first where it is missing."""
+
+    def weights_file(self, row: "CheckpointRow", folder: str, otherwise: str, *remedy: str) -> Path:
+        """The weights of a checkpoint of any kind, in a fresh `folder` of the attempt.
+
+        Where they cannot be read the job fails, with the message `otherwise` and the `remedy`.
+        """
+
+    def resume_point(self) -> Resume | None:
+        """The newest good checkpoint to go on from; None: the job begins at its start."""
+
+
+def no_smaller_plan(_spec: object, _plan: ExecutionPlan) -> None:
+    """For a kind that cannot be computed with less memory than it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKind:
+    """How a worker provides for jobs of one kind, and what its runners call for them.
+
+    A new kind is a file beside this one and a line in `__init__`; what the domain knows of it: `core/jobs/kinds`.
+    """
+
+    name: str
+    """As in `core/jobs/kinds`."""
+    assignment: type[AnyAssignment]
+    """What a runner is given."""
+    build_assignment: Callable[[Provider, Any], AnyAssignment]
+    """(provider, spec) -> the assignment of the provider's attempt. In the supervisor."""
+    entry_point: str
+    """`module:function`, called in the runner with the assignment, the observer and `report_alive`; gives `Ended`."""
+    picture_kind: Callable[[Any], str] | None = None
+    """(spec) -> the module of `worker/pictures` that draws its results, where the entry point takes `draw` as well."""
+    smaller_plan: Callable[[Any, ExecutionPlan], ExecutionPlan | None] = no_smaller_plan
+    """(spec, plan) -> the plan that needs less memory and gives the same numbers; None: there is none."""
+
+
+def find_worker_kind(kinds: Sequence[WorkerKind], name: str) -> WorkerKind:
+    """The record of this name.
+
+    Raises:
+        ValueError: this worker has no such kind.
+    """
+    for kind in kinds:
+        if kind.name == name:
+            return kind
+    raise ValueError(f"this worker has no kind of job {name!r}")

@@ -1,0 +1,36 @@
+"""The kind `train`: a dataset, the weights to begin with, and the engine's training loop."""
+
+from typing import Final
+
+from core.recipe.assignment import Assignment
+from core.recipe.plan import smaller
+from core.recipe.spec import JobSpec
+from worker.kinds.base import Provider, WorkerKind
+
+
+def build_train_assignment(provider: Provider, spec: JobSpec) -> Assignment:
+    """The dataset, the checkpoint to go on from, and the weights to begin with where they are not those of the seed."""
+    claim = provider.claim
+    dataset, resume = provider.dataset_file(spec.data), provider.resume_point()
+    initial = None
+    if claim.initial is not None:
+        initial = provider.weights_file(claim.initial, "resume", "the weights to begin with cannot be read")
+    return Assignment(
+        job=claim.job_id,
+        attempt=claim.attempt,
+        spec=spec,
+        plan=claim.plan,
+        dataset=dataset,
+        scratch=provider.scratch,
+        resume=resume,
+        initial=initial,
+    )
+
+
+TRAIN: Final = WorkerKind(
+    name="train",
+    assignment=Assignment,
+    build_assignment=build_train_assignment,
+    entry_point="core.engine.loop:train",
+    smaller_plan=smaller,
+)

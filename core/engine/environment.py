@@ -1,6 +1,7 @@
 """What an attempt computes on, as far as it can change bits."""
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import torch
 
 from core.engine.device_probe import driver_version
 from core.recipe.optimizers.base import OptimizerSpec
-from core.recipe.plan import ExecutionPlan
+from core.recipe.plan import CAME_LATER, ExecutionPlan
 
 TOLD: Final = frozenset({"python", "safetensors", "driver"})
 """What is told and changes no bit: kernels come compiled with torch and its libraries, a driver launches them."""
@@ -45,19 +46,18 @@ def about(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "kind": device.type,
-        "threads": plan.threads,
-        "precision": plan.precision,
-        "kernel": plan.kernel,
-        "deterministic": plan.deterministic,
+        **plan.environment(),
         "versions": versions,
         **({"driver": driver_version()} if on_gpu else {}),
-        **({"micro_batch": plan.micro_batch} if plan.micro_batch else {}),
     }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Why a resume cannot promise the bits of an undisturbed run; empty when it can."""
-    flat_before, flat_now = ({**each, **each.get("versions", {})} for each in (before, now))
+def differences(before: dict[str, Any], now: dict[str, Any], came_later: Mapping[str, Any] = CAME_LATER) -> list[str]:
+    """Why a resume cannot promise the bits of an undisturbed run; empty when it can.
+
+    A field that one side lacks has the value of `came_later`.
+    """
+    flat_before, flat_now = ({**came_later, **each, **each.get("versions", {})} for each in (before, now))
     return [
         f"{key}: {flat_before.get(key)} before, {flat_now.get(key)} now"
         for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions"} - TOLD)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from core.db.session import Database, now
 from core.db.tables import job, job_state
@@ -50,14 +50,25 @@ def report_start(
 ) -> None:
     """Note on what this attempt computes, and how it resumed: {"fidelity": exact | approximate, "digest": …}.
 
+    A job of which one attempt was approximate stays approximate.
+
     Raises:
         Fenced: this attempt is over.
     """
     with fenced(db, fence, exclusive=True) as connection:
         facts: dict[str, Any] = {"environment": environment}
         if resume is not None:
-            facts["resume"] = resume
+            earlier = connection.execute(select(job.c.resume).where(job.c.id == fence.job_id)).scalar_one()
+            facts["resume"] = worst_fidelity(earlier or {}, resume)
         connection.execute(update(job).where(job.c.id == fence.job_id).values(**facts))
         connection.execute(
             update(job_state).where(job_state.c.job_id == fence.job_id).values(version=job_state.c.version + 1),
         )
+
+
+def worst_fidelity(earlier: dict[str, Any], resume: dict[str, Any]) -> dict[str, Any]:
+    """This attempt's resume with the fidelity of the worst attempt so far, and the reasons of all of them."""
+    if earlier.get("fidelity") != "approximate":
+        return resume
+    reasons = dict.fromkeys((*earlier.get("reasons", ()), *resume.get("reasons", ())))
+    return {**resume, "fidelity": "approximate", "reasons": list(reasons)}

@@ -134,8 +134,7 @@ def _assigned(
     before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
     plan = _plan(spec, before, plan_for)
     if plan != before:
-        # What is not set is not named: a worker of the release before may have to go on with it.
-        facts["plan"] = plan.model_dump_json(exclude_none=True)
+        facts["plan"] = plan.stored_json()
         _settle_needs(connection, taken.job_id, plan)
     connection.execute(update(job).where(job.c.id == taken.job_id).values(**facts))
     checkpoint = find_checkpoint(connection, taken.checkpoint_id) if taken.checkpoint_id else None

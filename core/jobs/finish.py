@@ -74,7 +74,7 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
     with db.write() as connection:
         state = hold(connection, fence, exclusive=True)
         if plan is not None:
-            connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=plan.model_dump_json()))
+            connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=plan.stored_json()))
         if progress is not None:
             place = update(job_state).where(job_state.c.job_id == fence.job_id)
             connection.execute(place.values(progress=progress))

@@ -5,8 +5,11 @@ different bits. Only a job that is not deterministic gets another one, when anot
 """
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
+
+from pydantic import ConfigDict
 
 from core.recipe.component import Spec
 from core.recipe.spec import JobSpec, Resources
@@ -18,6 +21,13 @@ PACKAGES = ("torch", "numpy", "safetensors")
 KINDS: Final[dict[Device, SlotKind]] = {"cpu": "cpu", "cuda": "gpu"}
 LAUNCH_BOUND: Final = 1_000_000
 """Multiply-adds in one forward pass of a batch, below which a GPU mostly waits for the next of some twenty launches."""
+
+CAME_LATER: Final[Mapping[str, Any]] = {"dataset_sha256": None, "micro_batch": None}
+"""Fields of plans and environments that not every release has -> the value that a release without the field uses.
+
+Whoever adds a field to a plan or an environment, or removes one, adds its line here. Without that line every job that
+another release paused resumes approximately.
+"""
 
 
 class Planned(Protocol):
@@ -31,7 +41,13 @@ class Planned(Protocol):
 
 
 class ExecutionPlan(Spec):
-    """`versions` names the libraries whose release can change bits."""
+    """`versions` names the libraries whose release can change bits.
+
+    The stored plan of another release is readable. A field that it lacks takes its default, which is the value in
+    `CAME_LATER`. A field that only it has is ignored here and compared in the environments.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     device: Device
     threads: int
@@ -40,9 +56,23 @@ class ExecutionPlan(Spec):
     compile: bool
     deterministic: bool
     versions: dict[str, str]
-    dataset_sha256: str | None = None
-    micro_batch: int | None = None
+    dataset_sha256: str | None = CAME_LATER["dataset_sha256"]
+    micro_batch: int | None = CAME_LATER["micro_batch"]
     """Examples in one forward pass at most, once a worker's memory has been too small for more."""
+
+    def stored_json(self) -> str:
+        """The plan as the database holds it, without later fields at their default.
+
+        A worker of the release before may have to go on with it, and refuses fields that it does not know.
+        """
+        return self.model_dump_json(exclude_defaults=True)
+
+    def environment(self) -> dict[str, Any]:
+        """The fields that can change bits, without later fields at their default.
+
+        Device and libraries describe themselves, the dataset is checked when it is loaded, and no engine compiles.
+        """
+        return self.model_dump(exclude={"device", "versions", "dataset_sha256", "compile"}, exclude_defaults=True)
 
 
 def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:

@@ -1,5 +1,6 @@
 """Claiming: the best job, to one claimer, with the stored plan, and nothing in the way of the queue."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -90,6 +91,20 @@ def test_the_plan_is_made_once_and_kept(db: Database) -> None:
     )
     assert again is not None
     assert (again.attempt, again.plan) == (2, plan_of(small_spec()))
+
+
+def test_a_plan_with_a_field_more_and_a_field_less_is_claimed_and_stays_as_it_is(db: Database) -> None:
+    """A release that has another field wrote it, and may have to read it again in a rolling upgrade."""
+    fence = running(db)
+    give_back(db, fence, cause="worker stopping", lost=False, max_losses=3)
+    stored = {**get_job(db, OWNER, fence.job_id).plan, "tf32": "never"}  # type: ignore[dict-item]
+    assert "micro_batch" not in stored
+    with db.write() as connection:
+        connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=json.dumps(stored)))
+    again = taken(db)
+    assert again is not None
+    assert (again.attempt, again.plan) == (2, plan_of(small_spec()))
+    assert get_job(db, OWNER, fence.job_id).plan == stored
 
 
 @pytest.mark.parametrize(("deterministic", "needs"), [(True, "gpu"), (False, "any")])

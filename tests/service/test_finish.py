@@ -1,5 +1,7 @@
 """The end of an attempt: once, whole, and where the owner and the budgets say."""
 
+from typing import Any
+
 import pytest
 
 from core.db.session import Database
@@ -179,6 +181,23 @@ def test_where_an_attempt_computes_can_be_read(db: Database) -> None:
     view = get_job(db, OWNER, fence.job_id)
     assert view.environment == environment
     assert view.resume == {"fidelity": "exact", "digest": "ab"}
+
+
+def test_a_job_that_was_approximate_once_stays_approximate(db: Database) -> None:
+    """From a GPU to a CPU, on that CPU, and on one with other libraries: the last attempt is not all there was."""
+    fence, environment = running(db), {"device": "cpu"}
+    moved, newer = "kind: cuda before, cpu now", "torch: 2.12 before, 2.13 now"
+
+    def resumed(digest: str, *reasons: str) -> dict[str, Any] | None:
+        fidelity = "approximate" if reasons else "exact"
+        resume = {"fidelity": fidelity, "reasons": list(reasons), "digest": digest}
+        report_start(db, fence, environment=environment, resume=resume)
+        return get_job(db, OWNER, fence.job_id).resume
+
+    assert resumed("aa") == {"fidelity": "exact", "reasons": [], "digest": "aa"}
+    assert resumed("bb", moved) == {"fidelity": "approximate", "reasons": [moved], "digest": "bb"}
+    assert resumed("cc") == {"fidelity": "approximate", "reasons": [moved], "digest": "cc"}
+    assert resumed("dd", newer, moved) == {"fidelity": "approximate", "reasons": [moved, newer], "digest": "dd"}
 
 
 def again(db: Database) -> Fence:

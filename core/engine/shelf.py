@@ -129,6 +129,7 @@ class Shelf:
             "epoch": epoch,
             "environment": run.environment,
             "files": files,
+            **({"aliases": dict(run.network.aliases)} if run.network.aliases else {}),
             **more,
         }
         sealed = seal(folder, files, manifest)

@@ -3,6 +3,9 @@
 A folder holds weights.safetensors (the network under its state_dict names, and standardize.*), for a resumable one
 state.safetensors (optimizer, averages, best weights, random state, open log window), and manifest.json. The tensor
 files are functions of their tensors alone: equal states have equal SHA-256.
+
+A tensor that has several names in the state_dict (weights that layers share) is stored once. The manifest then has
+`aliases`: further name -> the name in the file.
 """
 
 import json
@@ -89,11 +92,24 @@ def chained(digest: str, files: Files) -> str:
 
 
 def read_resume(resume: Resume, report_alive: ReportAlive = unwatched) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, state) of a checkpoint, their digests checked against its manifest first."""
-    return tuple(  # type: ignore[return-value]
+    """(weights, state) of a checkpoint, their digests checked against its manifest first.
+
+    The weights come under all of their names.
+    """
+    weights, state = (
         _read_tensors(path, resume.manifest, role, report_alive)
         for path, role in ((resume.weights, WEIGHTS), (resume.state, STATE))
     )
+    return add_aliases(weights, resume.manifest), state
+
+
+def add_aliases(weights: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a weights file under all the names that the manifest gives them: what load_state_dict() takes."""
+    aliases: dict[str, str] = manifest.get("aliases", {})
+    if missing := sorted(set(aliases.values()) - weights.keys()):
+        message = f"the checkpoint's manifest gives further names to tensors that are not there: {', '.join(missing)}"
+        raise EngineError("engine_error", message, REMEDY)
+    return {**weights, **{alias: weights[name] for alias, name in aliases.items()}}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.failure import note_pass
+from core.engine.networks.layers import plain_layers
 
 aten = torch.ops.aten
 
@@ -91,7 +92,7 @@ LOSSES: dict[object, LossGradient] = {
 }
 
 
-def closed_form(module: nn.Sequential, mean_loss: object) -> Gradient | None:
+def closed_form(module: nn.Module, mean_loss: object) -> Gradient | None:
     """The gradient function of a network of linear layers and simple activations, or None for any other."""
     links, loss_gradient = _links(module), LOSSES.get(mean_loss)
     if links is None or loss_gradient is None:
@@ -118,9 +119,9 @@ def closed_form(module: nn.Sequential, mean_loss: object) -> Gradient | None:
     return gradient
 
 
-def _links(module: nn.Sequential) -> list[Link] | None:
-    layers = list(module)
-    if layers and isinstance(layers[0], nn.Flatten):
+def _links(module: nn.Module) -> list[Link] | None:
+    layers = [layer for _, layer in plain_layers(module) or ()]
+    if layers and type(layers[0]) is nn.Flatten:
         layers = layers[1:]
     links: list[Link] = []
     for number, layer in enumerate(layers):

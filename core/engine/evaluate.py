@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from core.engine.datasets.resident import Part
 from core.engine.failure import passing_examples
-from core.engine.gradient import batch_norms
 from core.engine.liveness import reported
 from core.engine.networks.network import Network
+from core.engine.networks.norms import running_norms
 from core.engine.objective import Objective
 
 
@@ -54,7 +54,7 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
     Weights that were averaged have never seen data, so their statistics are those of nothing (Izmailov et al. 2018,
     section 3.2). Each batch of b comes in with momentum b / (n + b) after n examples. Dropout is off.
     """
-    layers = batch_norms(network.module)
+    layers = running_norms(network.module)
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]

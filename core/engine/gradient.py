@@ -3,11 +3,12 @@
 import sys
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engine.closedform import Gradient, closed_form
 from core.engine.failure import note_pass
 from core.engine.networks.network import Network
+from core.engine.networks.norms import mixes_batch
 from core.engine.objective import Loss
 
 
@@ -19,7 +20,7 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
     of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
     at_once, report_alive = closed_form(network.module, mean_loss) or autograd(network, mean_loss), network.report_alive
-    most = None if batch_norms(network.module) else network.most_at_once
+    most = None if mixes_batch(network.module) else network.most_at_once
     size = min(each for each in (most, micro, sys.maxsize) if each is not None)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -54,8 +55,3 @@ def autograd(network: Network, mean_loss: Loss) -> Gradient:
         return loss.detach()
 
     return gradient
-
-
-def batch_norms(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
-    """The layers whose output depends on who else is in the batch."""
-    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from torch import nn
 
 from core.engine.determinism import random_state, restore_random_state
-from core.engine.gradient import batch_norms
 from core.engine.networks.network import Network
+from core.engine.networks.norms import running_norms
 
 
 @contextmanager
@@ -27,12 +27,19 @@ def replaying(network: Network) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def uncounted(module: nn.Module) -> Iterator[None]:
-    """Running statistics and their counters stay as they are, to the last bit."""
-    layers = [layer for layer in batch_norms(module) if layer.track_running_stats]
+    """Running statistics and their counters stay as they are, to the last bit.
+
+    The buffers are taken out meanwhile: a layer without them normalises by what passes, and has nothing to count in.
+    A layer in evaluation mode counts nothing anyway.
+    """
+    layers = [layer for layer in running_norms(module) if layer.training]
+    kept = [(layer, layer.running_mean, layer.running_var) for layer in layers]
     try:
         for layer in layers:
             layer.track_running_stats = False
+            layer.running_mean = layer.running_var = None
         yield
     finally:
-        for layer in layers:
+        for layer, mean, variance in kept:
             layer.track_running_stats = True
+            layer.running_mean, layer.running_var = mean, variance

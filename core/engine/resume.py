@@ -64,7 +64,7 @@ def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
 def put_back(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume, run.report_alive)
-    check_tensors("weights", weights, {**run.network.tensors(), **run.data.tensors()})
+    check_tensors("weights", weights, {**run.network.module.state_dict(), **run.data.tensors()})
     if resume.anew:
         prefixes = tuple(f"{name}." for name in resume.anew)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
@@ -78,7 +78,7 @@ def begin_with(run: Run, weights: Path) -> None:
     """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
     found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.tensors()}
     check_tensors("weights", found, run.network.tensors())
-    run.network.module.load_state_dict(found)
+    run.network.load_tensors(found)
 
 
 def go_back(run: Run, mark: Mark) -> None:
@@ -104,7 +104,7 @@ def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], st
     for keeper in keepers:
         expected |= keeper.expected(owned(keeper, state), run.standing.step)
     check_tensors("state", state, expected)
-    run.network.module.load_state_dict(weights)
+    run.network.load_tensors(weights)
     for keeper in keepers:
         keeper.restore(owned(keeper, state))
     restore_random_state(run.device, dict(state))

@@ -56,7 +56,7 @@ class RunCheckpoints:
         def describe(files: Files) -> dict[str, Any]:
             if chain is not None:
                 standing.digest = chained(chain, files)
-            return {**more, "digest": standing.digest}
+            return {**self._aliases(), **more, "digest": standing.digest}
 
         self.writer.write_tensors(self._header("last", standing.step, metrics), self._resumable(), describe)
 
@@ -106,7 +106,12 @@ class RunCheckpoints:
     ) -> None:
         """Weights alone, as they were after `step` steps."""
         tensors = {WEIGHTS: network.tensors() | self._run.data.tensors()}
-        self.writer.write_tensors(self._header(kind, step, metrics), tensors, lambda _: {**more, "metrics": metrics})
+        said = {**self._aliases(), **more, "metrics": metrics}
+        self.writer.write_tensors(self._header(kind, step, metrics), tensors, lambda _: said)
 
     def _header(self, kind: Kind, step: int, metrics: dict[str, float]) -> CheckpointHeader:
         return CheckpointHeader(kind, step, step // self._run.calendar.steps_per_epoch, metrics)
+
+    def _aliases(self) -> dict[str, Any]:
+        """The manifest's `aliases`, where the network has weights under several names."""
+        return {"aliases": dict(self._run.network.aliases)} if self._run.network.aliases else {}

@@ -8,7 +8,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from core.engine.steppers.hidden import hidden_matrices
+from core.engine.networks.builders import build_module
+from core.engine.networks.norms import mixes_batch
+from core.engine.networks.roles import hidden_matrices, infer_roles
 from core.recipe.averaging import AVERAGING
 from core.recipe.catalog import Described, Kind, catalog, components
 from core.recipe.data import DataSpec
@@ -122,19 +124,19 @@ def test_schedule_is_finite_and_non_negative(name: str, component: type[Schedule
 
 @pytest.mark.parametrize(("name", "component"), components("models").items())
 def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
-    module, attribute = component.implementation.split(":")
     facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
-    built = getattr(importlib.import_module(module), attribute)(spec, facts)
+    built = build_module(spec, facts).module
     assert sum(each.numel() for each in built.parameters()) == spec.parameters(facts)
+    assert mixes_batch(built) == spec.normalises_batches
 
 
 @pytest.mark.parametrize(("name", "component"), components("models").items())
 def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec]) -> None:
     spec = JobSpec.model_validate_json(json.dumps(job("models", name)))
-    module, attribute = component.implementation.split(":")
-    built = getattr(importlib.import_module(module), attribute)(spec.model, spec.data.facts())
-    assert len(hidden_matrices(built)) == spec.model.hidden_matrices
+    built = build_module(spec.model, spec.data.facts())
+    found = hidden_matrices(built.module, infer_roles(built.module, built.roles))
+    assert len(found) == spec.model.hidden_matrices
 
 
 @pytest.mark.parametrize(("name", "component"), components("datasets").items())

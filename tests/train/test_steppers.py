@@ -17,9 +17,9 @@ from core.engine.events import Log, Started
 from core.engine.failure import EngineError
 from core.engine.gradient import build_gradient
 from core.engine.networks.network import Network, build_network, flatten
+from core.engine.networks.roles import hidden_matrices
 from core.engine.steppers import tree
 from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.hidden import hidden_matrices
 from core.engine.steppers.stepper import Stepper, build_stepper
 from core.recipe.catalog import components
 from core.recipe.facts import DataFacts
@@ -133,7 +133,8 @@ def test_asgd_shows_the_weights_until_there_is_a_mean(run: Train) -> None:
     ],
 )
 def test_hidden_matrices_by_hand(spec: Any, facts: DataFacts, expected: list[str]) -> None:
-    assert hidden_matrices(build_network(spec, facts, 0, CPU).module) == expected
+    network = build_network(spec, facts, 0, CPU)
+    assert hidden_matrices(network.module, network.roles) == expected
 
 
 def test_muon_says_which_weights_it_steps(run: Train) -> None:

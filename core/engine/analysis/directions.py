@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from core.engine.determinism import stream
-from core.engine.networks.network import Network, undecayed
+from core.engine.networks.network import Network
+from core.engine.networks.roles import ParameterRole, filter_rows
 from core.recipe.analyses.surface import Ignore, Norm
 
 PRINTS = 4
@@ -22,18 +23,18 @@ def random_direction(network: Network, seed: int, number: int) -> Tensor:
 def normalised(network: Network, direction: Tensor, norm: Norm, ignore: Ignore) -> Tensor:
     """(P,), each filter (or layer) as long as that of the weights, so that the scale of no layer matters (Li 2018).
 
-    A filter is a slice along the first axis. What has one axis alone counts as a single filter. With `ignore` biasbn
-    biases, and scales and shifts of batch norm, stay where they are.
+    A filter is a slice along the first axis, and of positions the vector of each place. A vector, a bias and a norm are
+    a single filter each. With `ignore` biasbn biases, and scales and shifts of norms, stay where they are.
     """
     found = direction.clone()
-    exempt = {id(each) for each in undecayed(network.module, ("bias", "norm"))} if ignore == "biasbn" else set()
-    for parameter in network.module.parameters():
+    exempt = {ParameterRole.BIAS, ParameterRole.NORM} if ignore == "biasbn" else set()
+    for name, parameter in network.module.named_parameters():
         start = int(parameter.storage_offset())
         piece = found[start : start + parameter.numel()]
-        if id(parameter) in exempt:
+        if network.roles[name] in exempt:
             piece.zero_()
         elif norm != "none":
-            filters = len(parameter) if norm == "filter" and parameter.ndim > 1 else 1
+            filters = filter_rows(parameter, network.roles[name]) if norm == "filter" else 1
             rows = piece.view(filters, -1)
             lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
             wanted = torch.linalg.vector_norm(parameter.detach().reshape(filters, -1), dim=1, keepdim=True)

@@ -5,9 +5,16 @@ every device. These sizes are the same on every device of a kind, so that resumi
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core.engine.evaluate import inspecting
+from core.engine.networks.layers import plain_layers
+from core.engine.networks.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +54,32 @@ def sizes_on(device: torch.device) -> Sizes:
         return CPU
     _, total = torch.cuda.mem_get_info(device)
     return sizes_for(device.type, int(total * torch.cuda.get_per_process_memory_fraction(device)))
+
+
+class NumberCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that operations compute; views are none."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.total += sum(each.numel() for each in tree_leaves(found) if isinstance(each, Tensor))
+        return found
+
+
+def count_activations(network: Network, example: Tensor) -> int:
+    """How many numbers one example (1, *shape) is on its way through the network."""
+    layers = plain_layers(network.module)
+    with inspecting(network.module):
+        if layers is None:
+            with NumberCount() as count:
+                network.module(example)
+            return int(count.total)
+        total, values = 0, example
+        for _, layer in layers:
+            values = layer(values)
+            total += values.numel()
+    return total

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from core.engine.analysis.products import Room, Way, way_of
 from core.engine.evaluate import chunk_sizes, inspecting
 from core.engine.liveness import ReportAlive, reported
+from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
+from core.engine.networks.norms import FoldableNorm, is_foldable
 
 RISING: Final = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.Sigmoid: torch.sigmoid_}
 ACTIVATIONS: Final = (*RISING, nn.LeakyReLU, nn.GELU, nn.SiLU)
@@ -182,7 +184,7 @@ class Stack:
 
     layers: tuple[Layer, ...]
     widest: int
-    norms: tuple[nn.BatchNorm1d | nn.BatchNorm2d, ...]
+    norms: tuple[FoldableNorm, ...]
     report_alive: ReportAlive
 
     def bound(self, weights: Tensor, moments: Moments) -> Pass:
@@ -217,17 +219,20 @@ class Stack:
 
 def stack(network: Network, example: Tensor) -> Stack | None:
     """The network's layers over many weights, or None where one of them is not known here. `example` (1, *shape)."""
+    layers = plain_layers(network.module)
+    if layers is None:
+        return None
     steps: list[Layer] = []
-    norms: list[nn.BatchNorm1d | nn.BatchNorm2d] = []
+    norms: list[FoldableNorm] = []
     before: nn.Module | None = None
-    widest, widths = _sizes(network, example)
-    modules = [each for each in network.module if type(each) is not nn.Dropout]
+    widest, widths = _sizes(network, [layer for _, layer in layers], example)
+    modules = [layer for _, layer in layers if type(layer) is not nn.Dropout]
     for module, after in pairwise((*modules, nn.Identity())):
         shared = not any(isinstance(step, Product) for step in steps)
         if _multiplies(module):
-            norm = _norm(module, after, len(norms)) if _normalises(after) else None
+            norm = _norm(module, after, len(norms)) if is_foldable(after) else None
             steps += _products(module, norm, widths[module], shared=shared)
-        elif _normalises(module) and before is not None and _multiplies(before):
+        elif is_foldable(module) and before is not None and _multiplies(before):
             norms.append(module)
         elif type(module) in ACTIVATIONS and not shared:
             steps.append(Activation(module))
@@ -252,10 +257,6 @@ def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     return plain and height == width and height % 2 == 1 and module.padding == (height // 2, width // 2)
 
 
-def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:
-    return type(module) in {nn.BatchNorm1d, nn.BatchNorm2d} and bool(module.affine and module.track_running_stats)
-
-
 def _halves(module: nn.MaxPool2d) -> bool:
     sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
     return sizes == (2, 2, 0, 1) and not module.ceil_mode
@@ -267,7 +268,7 @@ def _place(parameter: Tensor) -> slice:
     return slice(start, start + parameter.numel())
 
 
-def _norm(module: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d, number: int) -> Norm:
+def _norm(module: nn.Linear | nn.Conv2d, norm: FoldableNorm, number: int) -> Norm:
     bias = None if module.bias is None else _place(module.bias)
     return Norm(number, _place(norm.weight), _place(norm.bias), norm.eps, bias)
 
@@ -286,12 +287,12 @@ def _earliest(steps: Sequence[Layer]) -> int:
     return len(steps) - len(list(takewhile(lambda step: step.rising, reversed(steps))))
 
 
-def _sizes(network: Network, example: Tensor) -> tuple[int, dict[nn.Module, int]]:
+def _sizes(network: Network, layers: Sequence[nn.Module], example: Tensor) -> tuple[int, dict[nn.Module, int]]:
     """The most numbers of an example that any layer holds, and the width of what each sees."""
     widest, widths, values = 1, {}, example
     with inspecting(network.module):
-        for module in network.module:
-            seen = module.kernel_size[0] ** 2 if isinstance(module, nn.Conv2d) else 1
+        for module in layers:
+            seen = module.kernel_size[0] ** 2 if type(module) is nn.Conv2d else 1
             widest, widths[module] = max(widest, values.numel() * seen), values.shape[-1]
             values = module(values)
     return max(widest, values.numel()), widths

@@ -71,7 +71,7 @@ def _open(source: Source, spec: JobSpec, data: Resident, network: Network, examp
     if source.weights:
         tensors = {name: each for name, each in read_tensors(source.weights).items() if name not in data.tensors()}
         check_tensors("weights", tensors, network.tensors())
-        network.module.load_state_dict(tensors)
+        network.load_tensors(tensors)
     network.module.eval()
     parts: dict[Split, Part] = {
         "train": some(data.train, examples, spec.data.split_seed),

@@ -12,6 +12,7 @@ from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import cosine
 from core.engine.analysis.many import Judge
 from core.engine.analysis.subject import Subject, measured
+from core.engine.networks.norms import running_norms
 from core.recipe.analyses import Split
 from core.recipe.analyses.landscape import Part
 from core.recipe.analyses.surface import MOST_NUMBERS, MOST_POINTS, BatchNorm
@@ -124,7 +125,7 @@ def looked_at(subject: Subject, splits: tuple[Split, ...], batch_norm: BatchNorm
         "examples": {split: len(subject.parts[split]) for split in splits},
         "metrics": measured(subject),
         "parameters": len(subject.network.values),
-        "bn": batch_norm if subject.spec.model.normalises_batches else None,
+        "bn": batch_norm if running_norms(subject.network.module) else None,
     }
 
 

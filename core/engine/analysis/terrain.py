@@ -8,13 +8,16 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.engine.analysis.sizes import sizes_on
+from core.engine.analysis.sizes import count_activations, sizes_on
 from core.engine.datasets.resident import Part
 from core.engine.evaluate import inspecting
 from core.engine.failure import passing_examples
 from core.engine.liveness import reported
+from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
+from core.engine.networks.norms import is_foldable
 from core.engine.objective import Loss
 
 COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
@@ -35,9 +38,10 @@ class Terrain:
         self._module, self._loss = network.module, loss
         self.report_alive = network.report_alive
         self._cut = parameters(network)
-        self._layers = list(layers(network.module))
+        stack = plain_layers(network.module)
+        self._layers = None if stack is None else list(fold_norms(stack))
         self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
-        each = COPIES * activations(network, part) * network.values.element_size()
+        each = COPIES * count_activations(network, part.inputs[:1]) * network.values.element_size()
         size = max(1, min(network.most_at_once, room // max(each, 1)))
         pairs = zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True)
         self.chunks = [Part(inputs, targets) for inputs, targets in pairs]
@@ -56,7 +60,7 @@ class Terrain:
         `twice`: the gradients can be differentiated again.
         """
         for chunk in reported(self.report_alive, "gradient", self.chunks):
-            with inspecting(self._module), passing_examples(), torch.enable_grad():
+            with inspecting(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 loss = self._share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
             yield loss.detach(), slope
@@ -71,6 +75,8 @@ class Terrain:
     def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         cut = torch.split(weights, [shape.numel() for shape in self._cut.values()])
         named = {name: each.view(shape) for (name, shape), each in zip(self._cut.items(), cut, strict=True)}
+        if self._layers is None:
+            return self._loss(functional_call(self._module, named | self._buffers, (inputs,)), targets)
         for name, layer, norm in self._layers:
             own = {inner: named[f"{name}.{inner}"] for inner, _ in layer.named_parameters()}
             if norm:
@@ -119,15 +125,14 @@ class Norm:
         return {"weight": weight * scale.view(-1, *[1] * (weight.ndim - 1)), "bias": shift}
 
 
-def layers(module: nn.Sequential) -> Iterator[tuple[str, nn.Module, Norm | None]]:
+def fold_norms(named: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module, Norm | None]]:
     """Every layer with its name, and the batch norm that is part of it; statistics as they are now."""
-    named = [*module.named_children(), ("", nn.Identity())]
     absorbed = ""
-    for (name, layer), (follower, norm) in pairwise(named):
+    for (name, layer), (follower, norm) in pairwise([*named, ("", nn.Identity())]):
         if name == absorbed:
             continue
-        linear = isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
-        if linear and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+        linear = type(layer) in {nn.Linear, nn.Conv2d} and getattr(layer, "bias", None) is not None
+        if linear and is_foldable(norm):
             absorbed, statistics = follower, dict(norm.named_buffers())
             deviation = torch.sqrt(statistics["running_var"] + norm.eps)
             yield name, layer, Norm(follower, statistics["running_mean"].clone(), deviation)
@@ -139,13 +144,3 @@ def parameters(network: Network) -> dict[str, torch.Size]:
     """Names and shapes of the parameters, in their order in the flat weights."""
     named = sorted(network.module.named_parameters(), key=lambda pair: pair[1].storage_offset())
     return {name: each.shape for name, each in named}
-
-
-def activations(network: Network, part: Part) -> int:
-    """Numbers that one example is on its way through the network."""
-    total, values = 0, part.inputs[:1]
-    with inspecting(network.module):
-        for layer in network.module:
-            values = layer(values)
-            total += values.numel()
-    return total

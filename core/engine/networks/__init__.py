@@ -1,1 +1,1 @@
-"""The networks that model specs name by import string: build(spec, facts) -> torch.nn.Sequential."""
+"""The networks that model specs name by import string: build(spec, facts) -> a torch.nn.Module, see builders.py."""

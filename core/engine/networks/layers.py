@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from core.engine.networks.roles import ParameterRole, Roles
 from core.recipe.models.base import Activation, Init
 
 Layers = Iterator[tuple[str, nn.Module]]
@@ -27,6 +28,9 @@ SCHEMES: dict[str, Callable[[torch.Tensor], object]] = {
     "zeros": nn.init.zeros_,
 }
 
+FILLED = frozenset({ParameterRole.MATRIX, ParameterRole.CONV, ParameterRole.HEAD})
+"""The roles that a scheme applies to."""
+
 
 def dense(number: int, widths: tuple[int, int], activation: Activation, dropout: float, *, batch_norm: bool) -> Layers:
     """One hidden block: (batch, widths[0]) -> (batch, widths[1])."""
@@ -38,12 +42,34 @@ def dense(number: int, widths: tuple[int, int], activation: Activation, dropout:
         yield f"dropout{number}", nn.Dropout(dropout)
 
 
-def initialise(network: nn.Module, init: Init) -> None:
-    """Fill weights by the scheme; biases start at 0. `torch` keeps what each layer drew for itself."""
+def initialise_weights(module: nn.Module, roles: Roles, init: Init) -> None:
+    """Fill matrices, kernels and the head by the scheme; biases start at 0. `torch` keeps what each layer drew.
+
+    Norms, embeddings and positions always keep it.
+    """
     if init.scheme == "torch":
         return
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            SCHEMES[init.scheme](layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    for name, parameter in module.named_parameters():
+        if roles[name] in FILLED and parameter.ndim > 1:
+            SCHEMES[init.scheme](parameter)
+        elif roles[name] is ParameterRole.BIAS:
+            nn.init.zeros_(parameter)
+
+
+def plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """The named layers of a stack in which nothing happens but one after the other; None for any other module.
+
+    What writes a layer's arithmetic out itself asks here first: a parameter that two layers share, a hook, or a forward
+    pass of the module's own need the module itself.
+    """
+    if type(module) is not nn.Sequential or any(map(has_hooks, module.modules())):
+        return None
+    layers = [(name, layer) for name, layer in module.named_modules(remove_duplicate=False) if name and "." not in name]
+    owned = [id(each) for _, layer in layers for each in (layer, *layer.parameters())]
+    return layers if len(set(owned)) == len(owned) else None
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether calling the layer is more than its `forward`."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(layer, kind) for kind in kinds)

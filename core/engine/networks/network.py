@@ -1,9 +1,8 @@
 """A network ready to train: its weights in one flat buffer, its gradients in another, its layers called directly."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,9 @@ from torch.nn import functional
 
 from core.engine.determinism import private_randomness
 from core.engine.liveness import ReportAlive, unwatched
-from core.engine.networks.layers import initialise
+from core.engine.networks.builders import build_module
+from core.engine.networks.layers import has_hooks, initialise_weights
+from core.engine.networks.roles import Roles, find_aliases, infer_roles, is_undecayed
 from core.recipe.facts import DataFacts
 from core.recipe.models import ModelSpec
 from core.recipe.plan import MOST_AT_ONCE
@@ -26,16 +27,19 @@ class Network:
 
     An optimizer then sees one tensor, clearing gradients is one call, and averaging is one addition. `values` are the
     same weights to autograd's eyes a constant. The last `undecayed` weights are those that weight decay leaves alone.
-    `buffers` are the module's own. All of these only ever change in place. Whoever sends examples through the network
-    calls `report_alive` before each pass.
+    `buffers` are the module's own. All of these only ever change in place. `roles` has each parameter's, and `aliases`
+    the further names of what has several: a parameter that layers share lies in the flat buffer once. Whoever sends
+    examples through the network calls `report_alive` before each pass.
     """
 
-    module: nn.Sequential
+    module: nn.Module
     weights: nn.Parameter
     values: Tensor
     forward: Forward
     undecayed: int = 0
     buffers: tuple[Tensor, ...] = ()
+    roles: Roles = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)  # further name -> the name under which it is kept
     most_at_once: int = MOST_AT_ONCE  # examples in one forward pass
     report_alive: ReportAlive = unwatched
 
@@ -47,8 +51,12 @@ class Network:
         return self.weights.grad
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers under their state_dict names."""
-        return dict(self.module.state_dict())
+        """Parameters and buffers under their state_dict names, each once."""
+        return {name: each for name, each in self.module.state_dict().items() if name not in self.aliases}
+
+    def load_tensors(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors(), in place."""
+        self.module.load_state_dict({**found, **{alias: found[name] for alias, name in self.aliases.items()}})
 
     def copy(self, other: "Network") -> None:
         """Take over the weights and the buffers of a network of the same shape."""
@@ -77,19 +85,23 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
     report_alive: ReportAlive = unwatched,
 ) -> Network:
     """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
-    module_name, function = spec.implementation.split(":")
-    build = getattr(import_module(module_name), function)
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):
-        module: nn.Sequential = build(spec, facts)
-        initialise(module, spec.init)
-    return replace(flatten(module.to(device), no_decay), most_at_once=most_at_once, report_alive=report_alive)
+        built = build_module(spec, facts)
+        roles = infer_roles(built.module, built.roles)
+        initialise_weights(built.module, roles, spec.init)
+    network = flatten(built.module.to(device), no_decay, roles)
+    return replace(network, most_at_once=most_at_once, report_alive=report_alive)
 
 
-def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Network:
-    """Move the parameters of `module` into one flat buffer, values unchanged, in their order but the undecayed last."""
-    exempt = {id(each) for each in undecayed(module, no_decay)}
+def flatten(module: nn.Module, no_decay: Collection[Undecayed] = (), roles: Roles | None = None) -> Network:
+    """Move the parameters of `module` into one flat buffer, values unchanged, in their order but the undecayed last.
+
+    Roles that are not given are inferred.
+    """
+    roles = infer_roles(module, roles)
+    exempt = {id(each) for name, each in module.named_parameters() if is_undecayed(name, roles[name], no_decay)}
     parameters = sorted(module.parameters(), key=lambda each: id(each) in exempt)
-    flat = torch.cat([each.detach().reshape(-1) for each in parameters])
+    flat = torch.cat([each.detach().reshape(-1) for each in parameters])  # (P,)
     weights = nn.Parameter(flat)
     weights.grad = torch.zeros_like(flat)
     start = 0
@@ -105,20 +117,18 @@ def flatten(module: nn.Sequential, no_decay: Collection[Undecayed] = ()) -> Netw
         direct_forward(module),
         sum(each.numel() for each in parameters if id(each) in exempt),
         tuple(module.buffers()),
+        roles,
+        find_aliases(module.state_dict(keep_vars=True).items()),
     )
 
 
-def undecayed(module: nn.Module, kinds: Collection[Undecayed]) -> Iterator[nn.Parameter]:
-    """The parameters of those kinds: `bias` means everything so called, `norm` the scale and shift of batch norm."""
-    for layer in module.modules():
-        is_norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-        for name, parameter in layer.named_parameters(recurse=False):
-            if ("norm" in kinds and is_norm) or ("bias" in kinds and name == "bias"):
-                yield parameter
+def direct_forward(module: nn.Module) -> Forward:
+    """What module(x) computes, without the attribute searches of nn.Module (a tenth of a small step).
 
-
-def direct_forward(module: nn.Sequential) -> Forward:
-    """What module(x) computes, without the hooks and attribute searches of nn.Module (a tenth of a small step)."""
+    Modules and layers that have hooks are called as torch calls them.
+    """
+    if type(module) is not nn.Sequential or has_hooks(module):
+        return _direct(module)
     calls = [_direct(layer) for layer in module]
 
     def forward(inputs: Tensor) -> Tensor:
@@ -130,6 +140,8 @@ def direct_forward(module: nn.Sequential) -> Forward:
 
 
 def _direct(layer: nn.Module) -> Forward:
+    if has_hooks(layer):
+        return layer
     if type(layer) is nn.Linear:
         return partial(functional.linear, weight=layer.weight, bias=layer.bias)
     if type(layer) is nn.ReLU:

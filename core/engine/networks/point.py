@@ -5,6 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from core.engine.networks.builders import ModuleWithRoles
+from core.engine.networks.roles import ParameterRole
 from core.recipe.facts import DataFacts
 from core.recipe.models.point import Point
 
@@ -22,7 +24,8 @@ class Place(nn.Module):
         return self.weight.expand(len(inputs), -1)
 
 
-def build(spec: Point, facts: DataFacts) -> nn.Sequential:
-    """(batch, 0) -> (batch, dimension)."""
+def build(spec: Point, facts: DataFacts) -> ModuleWithRoles:
+    """(batch, 0) -> (batch, dimension). Its one vector is no factor but what the network answers."""
     del facts
-    return nn.Sequential(OrderedDict(point=Place(spec.start)))
+    module = nn.Sequential(OrderedDict(point=Place(spec.start)))
+    return ModuleWithRoles(module, {"point.weight": ParameterRole.HEAD})

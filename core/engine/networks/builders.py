@@ -1,0 +1,68 @@
+"""From a model's spec to a module: the builder that the spec names by import string, wherever it is installed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from torch import nn
+
+from core.engine.failure import EngineError
+from core.engine.networks.roles import REMEDY, Roles
+from core.recipe.facts import DataFacts
+from core.recipe.models import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleWithRoles:
+    """What a builder returns where the roles that follow from layers and shapes are not the right ones.
+
+    `roles` holds those that differ, by parameter name.
+    """
+
+    module: nn.Module
+    roles: Roles = field(default_factory=dict)
+
+
+Builder = Callable[[ModelSpec, DataFacts], nn.Module | ModuleWithRoles]
+
+
+def load_builder(spec: ModelSpec) -> Builder:
+    """The function that the spec names. Raises EngineError when the worker has no such function."""
+    module, _, name = spec.implementation.partition(":")
+    try:
+        builder: Builder = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        message = f"this worker cannot import {spec.implementation}, which builds the model {spec.name}: {error}"
+        raise EngineError("engine_error", message, "Install it where workers run, or use another model.") from error
+    return builder
+
+
+def build_module(spec: ModelSpec, facts: DataFacts) -> ModuleWithRoles:
+    """A module for inputs (batch, *facts.input_shape) with random weights. Raises EngineError where it cannot train."""
+    built = load_builder(spec)(spec, facts)
+    found = built if isinstance(built, ModuleWithRoles) else ModuleWithRoles(built)
+    if problem := _find_problem(found.module):
+        raise EngineError("engine_error", f"the model {spec.name} cannot be trained: {problem}", REMEDY)
+    return found
+
+
+def _find_problem(module: nn.Module) -> str | None:
+    """Why the parameters cannot lie in one flat buffer."""
+    named = dict(module.named_parameters())
+    if not named:
+        return "it has no parameters"
+    if frozen := [name for name, each in named.items() if not each.requires_grad]:
+        return f"{', '.join(frozen)} need no gradient (a constant is a buffer)"
+    if len(types := sorted({str(each.dtype) for each in named.values()})) > 1:
+        return f"its parameters are of several types: {', '.join(types)}"
+    return _describe_overlap(named)
+
+
+def _describe_overlap(named: Mapping[str, nn.Parameter]) -> str | None:
+    """Layers share weights by sharing a Parameter; two that only share memory would come apart."""
+    owners: dict[int, str] = {}
+    for name, each in named.items():
+        first = owners.setdefault(each.data_ptr(), name) if each.numel() else name
+        if first != name:
+            return f"{first} and {name} are two parameters in the same memory (assign one of them to both layers)"
+    return None

@@ -18,7 +18,7 @@ from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems
 from core.jobs.ledger.timeline import timeline_problems
 from core.store.base import Store
 
-PAGE: Final = 500
+PAGE_ROWS: Final = 500  # that are read in one transaction
 PREFIXES: Final = ("job", "an")  # an analysis is a job of another kind
 
 
@@ -32,6 +32,7 @@ class Ledger:
     db: Database
     store: Store | None
     digests: bool = False
+    page_rows: int = PAGE_ROWS
     counts: Counter[str] = field(default_factory=Counter)
 
     def findings(self) -> Iterator[Finding]:
@@ -40,7 +41,7 @@ class Ledger:
         after: str | None = ""
         while after is not None:
             with self.db.snapshot() as connection:
-                page = read_page(connection, after, PAGE)
+                page = read_page(connection, after, self.page_rows)
             yield from _page_findings(page)
             self._count(page)
             for line in page.jobs:
@@ -72,7 +73,7 @@ class Ledger:
             select(row.owner, row.key, row.job_id, job.c.owner.label("whose"))
             .join_from(idempotency, job, job.c.id == row.job_id, isouter=True)
             .order_by(row.owner, row.key)
-            .limit(PAGE)
+            .limit(self.page_rows)
         )
         last: tuple[str, str] | None = None
         while True:
@@ -84,7 +85,7 @@ class Ledger:
                     yield Finding("promise", "", key, f"{owner}'s key promises {job_id!r}, which is no job")
                 elif whose not in {None, NOBODY, owner}:
                     yield Finding("promise", job_id, key, f"{owner}'s key promises a job of {whose}")
-            if len(found) < PAGE:
+            if len(found) < self.page_rows:
                 return
             last = (found[-1].owner, found[-1].key)
 

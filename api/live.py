@@ -61,6 +61,17 @@ class Pending:
             self.done.set_result(news)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamPace:
+    """Seconds between pings of an idle stream, until a reader that takes nothing is dropped, and between looks at
+    whether a reader may still listen.
+    """
+
+    ping_seconds: float = 15.0
+    slow_seconds: float = 20.0
+    check_seconds: float = 5.0
+
+
 class Live:
     """All open questions of this process, and the poller that answers them."""
 
@@ -69,6 +80,7 @@ class Live:
         self._db = db
         self._encode = encode
         self._most = most
+        self.pace = StreamPace()
         self._held: Counter[str] = Counter()
         self._pending: dict[Key, Pending] = {}
         self._asked = asyncio.Event()  # there is something to poll for

@@ -20,8 +20,9 @@ TURN_SECONDS = 5.0
 class WriteProbe:
     """Whether the database takes writes, found out by one."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._db = db
+        self.fresh_seconds = fresh_seconds
         self._turn = threading.Lock()
         self._asked_at = -math.inf
         self._problem: str | None = None
@@ -31,7 +32,7 @@ class WriteProbe:
         if not self._turn.acquire(timeout=TURN_SECONDS):
             return "a write has taken too long"
         try:
-            if time.monotonic() - self._asked_at > FRESH_SECONDS:
+            if time.monotonic() - self._asked_at > self.fresh_seconds:
                 self._problem = self._ask()
                 self._asked_at = time.monotonic()
             return self._problem

@@ -15,9 +15,6 @@ from api.documents import render, timestamp
 from api.live import Live
 from core.jobs.feed import Ask, Item, Look
 
-PING_SECONDS = 15.0
-SLOW_SECONDS = 20.0  # a reader that takes nothing for this long is dropped
-CHECK_SECONDS = 5.0  # whether a reader may still listen is looked at again and again
 LONGEST_SECONDS = 3600.0  # then the reader comes again
 RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
@@ -69,26 +66,28 @@ class Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
+        slow_seconds = self._live.pace.slow_seconds
+
         async def hurried(message: Message) -> None:
-            async with asyncio.timeout(SLOW_SECONDS):
+            async with asyncio.timeout(slow_seconds):
                 await send(message)
 
         async with contextlib.aclosing(self._frames):
             try:
                 await super().stream_response(hurried)
             except TimeoutError:
-                _log.warning("a reader that took nothing for %.0f s is dropped", SLOW_SECONDS)
+                _log.warning("a reader that took nothing for %.0f s is dropped", slow_seconds)
                 raise ClientDisconnect from None
 
 
 async def _frames(live: Live, ask: Ask, admitted: Admitted) -> AsyncGenerator[bytes]:
-    clock = asyncio.get_running_loop().time
+    clock, pace = asyncio.get_running_loop().time, live.pace
     spoke = checked = clock()
     until = spoke + LONGEST_SECONDS
 
     async def over() -> bool:
         nonlocal checked
-        if clock() < checked + CHECK_SECONDS:
+        if clock() < checked + pace.check_seconds:
             return False
         checked = clock()
         return checked > until or not await admitted()
@@ -97,10 +96,10 @@ async def _frames(live: Live, ask: Ask, admitted: Admitted) -> AsyncGenerator[by
     yield RETRY
     while not await over():
         with live.asking(ask, version) as pending:
-            while not await pending.within(min(PING_SECONDS, CHECK_SECONDS)):
+            while not await pending.within(min(pace.ping_seconds, pace.check_seconds)):
                 if await over():
                     return
-                if clock() >= spoke + PING_SECONDS:
+                if clock() >= spoke + pace.ping_seconds:
                     spoke = clock()
                     yield KEEPALIVE_COMMENT
         news = pending.done.result()

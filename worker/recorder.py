@@ -49,7 +49,18 @@ class Recorder:
     next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
     """
 
-    def __init__(self, heart: Heart, store: Store, backlog: Backlog, resumed: Resume | None, out: Path) -> None:
+    def __init__(  # noqa: PLR0913 - what an attempt has, and the limits
+        self,
+        heart: Heart,
+        store: Store,
+        backlog: Backlog,
+        resumed: Resume | None,
+        out: Path,
+        *,
+        most_lines: int = MOST_LINES,
+        cancel_seconds: float = CANCEL_SECONDS,
+        full_seconds: float = FULL_SECONDS,
+    ) -> None:
         """`out` is the folder in which the runner leaves its checkpoints, each in one of its own."""
         self._heart = heart
         self._db = heart.db
@@ -58,6 +69,9 @@ class Recorder:
         self._backlog = backlog
         self._resumed = resumed
         self._out = out
+        self._most_lines = most_lines
+        self._cancel_seconds = cancel_seconds
+        self._full_seconds = full_seconds
         self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
         self._said = 0  # lines, kept or not
@@ -85,7 +99,7 @@ class Recorder:
             now, heart = time.monotonic(), self._heart
             if over_at is None and (heart.fenced or heart.given_up):
                 over_at = now + OVER_SECONDS
-            deadline = heart.cancelled_at + CANCEL_SECONDS if heart.cancelled_at is not None else over_at
+            deadline = heart.cancelled_at + self._cancel_seconds if heart.cancelled_at is not None else over_at
             if deadline is not None and now > deadline and self._thread.is_alive():
                 log.error("job %s: a write hangs and is left behind", self._fence.job_id)
                 self._backlog.discard()
@@ -128,11 +142,11 @@ class Recorder:
     def _log(self, level: str, message: str) -> None:
         """Keep a line, cut to a readable length; one that talks without end gets a last word from us."""
         self._said += 1
-        if self._said <= MOST_LINES:
+        if self._said <= self._most_lines:
             cut = message if len(message) <= LONGEST_LINE else message[:LONGEST_LINE] + " …"
             self._logs.append({"level": level, "message": cut})
-        elif self._said == MOST_LINES + 1:
-            message = f"the log of this attempt ends here, after {MOST_LINES} lines"
+        elif self._said == self._most_lines + 1:
+            message = f"the log of this attempt ends here, after {self._most_lines} lines"
             self._logs.append({"level": "warning", "message": message})
 
     def _start(self, environment: dict[str, Any]) -> None:
@@ -254,7 +268,7 @@ class Recorder:
         except OSError as error:
             now = time.monotonic()
             self._full_since = now if self._full_since is None else self._full_since
-            if not is_machine_failure(error) or now - self._full_since >= FULL_SECONDS:
+            if not is_machine_failure(error) or now - self._full_since >= self._full_seconds:
                 raise
             raise StoreTransient(f"the store does not take it: {error.strerror}") from error
         self._full_since = None

@@ -70,15 +70,22 @@ def _serialised(tensors: dict[str, Tensor], report_alive: ReportAlive) -> bytes:
     return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in named})
 
 
-def write_bytes(path: Path, content: bytes, report_alive: ReportAlive = unwatched) -> dict[str, Any]:
+def write_bytes(
+    path: Path,
+    content: bytes,
+    report_alive: ReportAlive = unwatched,
+    *,
+    piece_bytes: int = PIECE,
+    unsynced_bytes: int = UNSYNCED,
+) -> dict[str, Any]:
     """Write a new file, hashed on the way and flushed to the disk."""
     digest, view = sha256(), memoryview(content)
     with path.open("xb") as file:
-        for start in reported(report_alive, "checkpoint", range(0, len(view), PIECE)):
-            piece = view[start : start + PIECE]
+        for start in reported(report_alive, "checkpoint", range(0, len(view), piece_bytes)):
+            piece = view[start : start + piece_bytes]
             digest.update(piece)
             file.write(piece)
-            if start and start % UNSYNCED == 0:
+            if start and start % unsynced_bytes == 0:
                 file.flush()
                 os.fsync(file.fileno())
         file.flush()
@@ -122,11 +129,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EngineError("engine_error", f"cannot read the weights to begin with: {error}", REMEDY) from error
 
 
-def file_digest(path: Path, report_alive: ReportAlive, piece: Piece) -> str:
+def file_digest(path: Path, report_alive: ReportAlive, piece: Piece, *, piece_bytes: int = PIECE) -> str:
     """The SHA-256 of a file, as hex digits."""
     digest = sha256()
     with path.open("rb") as file:
-        for content in reported(report_alive, piece, iter(lambda: file.read(PIECE), b"")):
+        for content in reported(report_alive, piece, iter(lambda: file.read(piece_bytes), b"")):
             digest.update(content)
     return digest.hexdigest()
 

@@ -19,7 +19,7 @@ from core.store.keys import JOBS, folder_of
 
 log = logging.getLogger(__name__)
 
-_BATCH: Final = 100
+BATCH: Final = 100  # checkpoints, or jobs, that are removed at a time
 _PATIENCE: Final = 1.0  # seconds of removing in one round
 _SWEEP_EVERY: Final = 60  # rounds of care
 
@@ -27,10 +27,11 @@ _SWEEP_EVERY: Final = 60  # rounds of care
 class Care:
     """One round every `care_seconds`, by whichever reconciler comes first."""
 
-    def __init__(self, db: Database, store: Store, settings: Settings) -> None:
+    def __init__(self, db: Database, store: Store, settings: Settings, *, batch: int = BATCH) -> None:
         self._db = db
         self._store = store
         self._settings = settings
+        self._batch = batch
         self.behind = False  # there is more to remove than the last round could
 
     def round(self) -> None:
@@ -42,7 +43,7 @@ class Care:
         if due or self.behind:
             until = time.monotonic() + _PATIENCE
             self.behind = False  # should the store be away: it may take seconds to say so, and not in every round
-            while (behind := self.remove_doomed() == _BATCH) and time.monotonic() < until:
+            while (behind := self.remove_doomed() == self._batch) and time.monotonic() < until:
                 pass
             self.behind = behind
         if due:
@@ -55,7 +56,7 @@ class Care:
 
     def remove_doomed(self) -> int:
         """Checkpoints marked for removal: the objects first, then the rows, so that a kill in between loses nothing."""
-        query = select(checkpoint.c.id, checkpoint.c.key).where(checkpoint.c.status == "doomed").limit(_BATCH)
+        query = select(checkpoint.c.id, checkpoint.c.key).where(checkpoint.c.status == "doomed").limit(self._batch)
         with self._db.read() as connection:
             doomed = connection.execute(query).all()
         for _, key in doomed:
@@ -69,7 +70,7 @@ class Care:
     def remove_deleted(self) -> int:
         """Deleted jobs whose checkpoints are gone, with everything that belongs to them; one transaction each."""
         left = select(checkpoint.c.id).where(checkpoint.c.job_id == job.c.id).exists()
-        query = select(job.c.id).where(job.c.owner == NOBODY, ~left).limit(_BATCH)
+        query = select(job.c.id).where(job.c.owner == NOBODY, ~left).limit(self._batch)
         with self._db.read() as connection:
             deleted = connection.execute(query).scalars().all()
         for job_id in deleted:

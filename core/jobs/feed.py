@@ -22,8 +22,6 @@ from core.lifecycle import TERMINAL, Status
 
 STORED: Final = ("status", "checkpoint", "log", "warning")
 TYPES: Final = (*STORED, "progress", "metrics")
-MOST_EVENTS: Final = 200  # of one look
-MOST_POINTS: Final = 5000
 _MOST_ROWS: Final = 64
 _MOST_JOBS: Final = 500  # of one statement
 
@@ -60,6 +58,17 @@ class Look:
     ended: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """The most events, and the most points of all series together, in one answer."""
+
+    events: int = 200
+    points: int = 5000
+
+
+FEED_LIMITS: Final = FeedLimits()
+
+
 def versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
     """The versions of these jobs; those that are gone are left out."""
     ids, row = sorted(job_ids), job_state.c
@@ -71,27 +80,27 @@ def versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
     return found
 
 
-def look(db: Database, job_id: str, asks: Sequence[Ask]) -> list[Look] | None:
+def look(db: Database, job_id: str, asks: Sequence[Ask], limits: FeedLimits = FEED_LIMITS) -> list[Look] | None:
     """The answers to questions about one job, in their order; None when there is no such job."""
     row = job_state.c
     query: Select[Any] = select(row.version, row.status, row.attempt, row.progress, now().label("at"))
     with db.snapshot() as connection:
         state = connection.execute(query.where(row.job_id == job_id)).one_or_none()
-        return None if state is None else [_look(connection, state, ask) for ask in asks]
+        return None if state is None else [_look(connection, state, ask, limits) for ask in asks]
 
 
-def _look(connection: Connection, state: Row[Any], ask: Ask) -> Look:
+def _look(connection: Connection, state: Row[Any], ask: Ask, limits: FeedLimits) -> Look:
     """Events, then points, then progress; the event that ends the job comes last."""
     over = Status(state.status) in TERMINAL
-    events = _events(connection, ask)
-    more = len(events) == MOST_EVENTS
+    events = _events(connection, ask, limits.events)
+    more = len(events) == limits.events
     last = events.pop() if over and events and _ends(events[-1]) else None
     cursor, items = ask.cursor, []
     for found in events:
         cursor = replace(cursor, event=found.id)
         items.append(_told(cursor, found))
     if "metrics" in ask.types:
-        cursor, points, behind = _points(connection, ask.job_id, cursor)
+        cursor, points, behind = _points(connection, ask.job_id, cursor, limits.points)
         items += [Item(cursor, None, "metrics", state.attempt, state.at, {"series": points})] if points else []
         more = more or behind
     if not more and "progress" in ask.types and state.progress:
@@ -106,11 +115,11 @@ def _look(connection: Connection, state: Row[Any], ask: Ask) -> Look:
     return Look(tuple(items), cursor, state.version, more, ended=over and not more)
 
 
-def _events(connection: Connection, ask: Ask) -> list[EventView]:
+def _events(connection: Connection, ask: Ask, most: int) -> list[EventView]:
     wanted = ask.types.intersection(STORED)
     if not wanted:
         return []
-    query = events_after(ask.job_id, ask.cursor.event, MOST_EVENTS, sorted(wanted))
+    query = events_after(ask.job_id, ask.cursor.event, most, sorted(wanted))
     return [EventView(*row) for row in connection.execute(query)]
 
 
@@ -122,7 +131,7 @@ def _told(cursor: Cursor, found: EventView) -> Item:
     return Item(cursor, found.id, found.type, found.attempt, found.at, found.data)
 
 
-def _points(connection: Connection, job_id: str, cursor: Cursor) -> tuple[Cursor, dict[str, Any], bool]:
+def _points(connection: Connection, job_id: str, cursor: Cursor, most: int) -> tuple[Cursor, dict[str, Any], bool]:
     """New points of each series, with the index of the first: what the reader holds from there on is void."""
     row, held = metric_chunk.c, dict(cursor.counts)
     known = case((row.attempt <= cursor.attempt, row.points), else_=0)
@@ -131,7 +140,7 @@ def _points(connection: Connection, job_id: str, cursor: Cursor) -> tuple[Cursor
     totals = {name: int(total) for name, total, _, _ in found}
     counts = dict.fromkeys(held, 0) | {name: min(held.get(name, 0), int(kept)) for name, _, kept, _ in found}
     pieces = {name: _piece(start) for name, start in counts.items() if start < held.get(name, 0)}
-    budget = MOST_POINTS
+    budget = most
     if any(counts[name] < total for name, total in totals.items()):
         starts = {name: counts[name] for name in totals}
         for name, *columns, points, upto in connection.execute(_unseen(job_id, starts)):
@@ -140,7 +149,7 @@ def _points(connection: Connection, job_id: str, cursor: Cursor) -> tuple[Cursor
             for key, data, code in zip(("steps", "values", "times"), columns, "qdd", strict=True):
                 piece[key] += unpack(data, code)[counts[name] - skip :][:budget]
             counts[name] = piece["offset"] + len(piece["steps"])
-            budget = MOST_POINTS - sum(len(one["steps"]) for one in pieces.values())
+            budget = most - sum(len(one["steps"]) for one in pieces.values())
             if budget <= 0:
                 break
     attempt = max((int(one) for *_, one in found), default=cursor.attempt)

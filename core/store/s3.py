@@ -37,21 +37,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WHOLE_BYTES: Final = 16 << 20  # a file up to this size is one request, and is held in memory
-PART_BYTES: Final = 8 << 20
 _MOST_PARTS: Final = 9_000  # S3 takes 10,000
 _AT_ONCE: Final = 4  # parts on their way: 32 MiB of memory
 _PIECE_BYTES: Final = 8 << 20
-_PAGE: Final = 1_000
-
-# Below each of our calls, obstore tries a request again after 5xx and broken connections, with growing, random pauses.
-_INNER_TRIES: Final = 4
 _INNER_SECONDS: Final = timedelta(seconds=10)
-_FIRST_PAUSE: Final = timedelta(milliseconds=100)
-_LAST_PAUSE: Final = timedelta(seconds=2)
-# Above it, whole calls are tried again: it leaves out what may have been done although no answer came.
-_TRIES: Final = 4
-_PAUSE_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 15.0
 _CONNECT: Final = timedelta(seconds=3)
 _REQUEST: Final = timedelta(seconds=60)  # for 8 MiB
@@ -64,11 +53,34 @@ T = TypeVar("T")
 _user: int | None = None  # the process that uses obstore
 
 
+@dataclass(frozen=True, slots=True)
+class S3Tuning:
+    """Sizes of requests, and how often they are tried.
+
+    Below each of our calls, obstore tries a request again after 5xx and broken connections, with growing, random
+    pauses: `inner_tries` times, `first_pause` to `last_pause`. Above it, whole calls are made `tries` times, because it
+    leaves out what may have been done although no answer came.
+    """
+
+    whole_bytes: int = 16 << 20  # a file up to this size is one request, and is held in memory
+    part_bytes: int = 8 << 20
+    page_keys: int = 1_000
+    inner_tries: int = 4
+    first_pause: timedelta = timedelta(milliseconds=100)
+    last_pause: timedelta = timedelta(seconds=2)
+    tries: int = 4
+    pause_seconds: float = 0.1
+
+
+TUNING: Final = S3Tuning()
+
+
 class S3Store:
     """A Store in a bucket. The client is made at the first call, in the process that makes it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, tuning: S3Tuning = TUNING) -> None:
         self._place = place
+        self._tuning = tuning
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._creates: bool | None = None
@@ -78,7 +90,7 @@ class S3Store:
 
     def put_file(self, path: Path, key: str) -> Digest:
         checked(key)
-        source = _read(path)
+        source = _read(path, self._tuning)
         tries = itertools.count()
         tag = self._ask(key, lambda client: self._put(client, source, key, next(tries)), writing=True)
         if tag is None:
@@ -226,7 +238,7 @@ class S3Store:
         import obstore
 
         def ask(client: "Client") -> "Sequence[ObjectMeta]":
-            pages = obstore.list(client, folder or None, offset=last or None, chunk_size=_PAGE)
+            pages = obstore.list(client, folder or None, offset=last or None, chunk_size=self._tuning.page_keys)
             return [found for found in next(iter(pages), ()) if found["path"] > last]
 
         return self._ask(folder or "the listing", ask)
@@ -235,28 +247,28 @@ class S3Store:
         """`call`, again a few times while it fails in passing; every failure in the words of core.store.base."""
         client = self._opened()
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        for tried in range(_TRIES):
+        for tried in range(self._tuning.tries):
             try:
                 return call(client)
             except Exception as error:
                 failure = _failure(error, key, writing=writing)
-                last = tried == _TRIES - 1 or time.monotonic() > deadline
+                last = tried == self._tuning.tries - 1 or time.monotonic() > deadline
                 if last or not isinstance(failure, StoreTransient):
                     raise failure from error
-            time.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0) * (1 << tried))
+            time.sleep(self._tuning.pause_seconds * random.uniform(0.5, 1.0) * (1 << tried))
         raise StoreTransient(f"The object store failed on {key}.")
 
     def _opened(self) -> "Client":
         _claim_process()
         with self._lock:
             if self._client is None:
-                self._client = self._made(tries=_INNER_TRIES, request=_REQUEST)
+                self._client = self._made(tries=self._tuning.inner_tries, request=_REQUEST)
             return self._client
 
     def _made(self, *, tries: int, request: timedelta) -> "Client":
         from obstore.store import S3Store as ObstoreS3
 
-        place = self._place
+        place, tuning = self._place, self._tuning
         return ObstoreS3(
             place.bucket.name,
             prefix=place.bucket.prefix or None,
@@ -278,7 +290,7 @@ class S3Store:
             retry_config={
                 "max_retries": tries,
                 "retry_timeout": _INNER_SECONDS,
-                "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LAST_PAUSE, "base": 2},
+                "backoff": {"init_backoff": tuning.first_pause, "max_backoff": tuning.last_pause, "base": 2},
             },
         )
 
@@ -294,15 +306,16 @@ class _Source:
     part_bytes: int
 
 
-def _read(path: Path) -> _Source:
+def _read(path: Path, tuning: S3Tuning) -> _Source:
     if not path.is_file():
         raise FileNotFoundError(path)
     size = path.stat().st_size
-    if size <= WHOLE_BYTES:
+    if size <= tuning.whole_bytes:
         content = path.read_bytes()
         digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
-        return _Source(path, content, digest, hashlib.md5(content, usedforsecurity=False).hexdigest(), PART_BYTES)
-    part_bytes = max(PART_BYTES, -(-size // _MOST_PARTS))
+        tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        return _Source(path, content, digest, tag, tuning.part_bytes)
+    part_bytes = max(tuning.part_bytes, -(-size // _MOST_PARTS))
     sha256, count, parts = hashlib.sha256(), 0, []
     with path.open("rb") as file:
         while part := file.read(part_bytes):

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from api import sse
 from api.keyring import FRESH_SECONDS
+from api.live import StreamPace
 from core.jobs.keys import create_key, revoke_key
 from core.jobs.submit import submit
 from tests.api.test_events import EVENT_STREAM, House, serving
@@ -18,10 +18,10 @@ from tests.support.service import until
 
 
 @pytest.fixture
-def house(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def house(tmp_path: Path, sqlite_url: str) -> Iterator[House]:
     """One that looks at keys a hundred times as often as others do; memory of keys is dropped by `forget`."""
-    monkeypatch.setattr(sse, "CHECK_SECONDS", 0.05)
     with serving(tmp_path, sqlite_url, most=20) as one:
+        one.service.live.pace = StreamPace(check_seconds=0.05)
         yield one
 
 

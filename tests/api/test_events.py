@@ -14,10 +14,9 @@ import httpx2
 import pytest
 import uvicorn
 
-from api import sse
 from api.app import create_app
 from api.deps import Service
-from api.live import wait_asked
+from api.live import StreamPace, wait_asked
 from core.jobs.beat import beat
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish
@@ -287,7 +286,7 @@ def test_what_a_client_may_prefer() -> None:
 
 
 def test_an_idle_stream_is_pinged(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(light.service.live, "pace", StreamPace(ping_seconds=0.05))
     fence = light.job()
     with httpx2.stream("GET", f"{light.path(fence)}/events", headers=EVENT_STREAM, trust_env=False) as answer:
         lines = answer.iter_lines()
@@ -311,7 +310,7 @@ def deaf(light: House, fence: Fence) -> Iterator[None]:
 
 def test_a_reader_that_takes_nothing_is_dropped(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place is free again, and meanwhile nobody else is kept waiting."""
-    monkeypatch.setattr(sse, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(light.service.live, "pace", StreamPace(slow_seconds=0.2))
     fence = light.job()
     with deaf(light, fence), stream(light.path(fence), types="log") as other:
         for number in range(100):
@@ -326,7 +325,7 @@ def test_a_reader_that_takes_nothing_is_dropped(light: House, monkeypatch: pytes
 
 def test_a_reader_that_takes_nothing_fills_no_memory(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it is dropped, one look at most is kept for it, however much is said: here ten looks of a megabyte."""
-    monkeypatch.setattr(sse, "SLOW_SECONDS", 120.0)
+    monkeypatch.setattr(light.service.live, "pace", StreamPace(slow_seconds=120.0))
     fence = light.job()
     most = 0
     with deaf(light, fence), stream(light.path(fence), types="log") as other:

@@ -69,7 +69,7 @@ def full_postgresql(db: Database) -> Iterator[None]:
 def test_a_full_disk_is_said_and_gets_well(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(service.writes, "fresh_seconds", 0.0)
     job = posted(client)
     large = IRIS | {"metadata": {f"key-{number}": "x" * 400 for number in range(16)}}
     assert client.get("/readyz").status_code == 200
@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_gets_well(
 def test_readiness_says_that_the_disk_is_full(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(service.writes, "fresh_seconds", 0.0)
     with full(service.db):
         answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")

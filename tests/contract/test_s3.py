@@ -7,7 +7,8 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +16,11 @@ from typing import Any, TypeVar
 import httpx2
 import pytest
 
-from core.store import s3 as module
 from core.store.base import Digest, StoreMissing, StoreRefused, StoreTaken, StoreTransient
 from core.store.place import Bucket, Place
-from core.store.s3 import S3Store
+from core.store.s3 import TUNING, S3Store, S3Tuning
 from tests.support.proxy import Fault, Proxy, answer
-from tests.support.s3 import SECRET
+from tests.support.s3 import SECRET, unreliable
 
 Pair = tuple[Proxy, S3Store]
 T = TypeVar("T")
@@ -29,13 +29,21 @@ KEY = "jobs/job_a/1-2-ff/weights.safetensors"
 LARGE = random.Random(7).randbytes((5 << 20) + 5)  # two parts, the second of five bytes
 
 
-@pytest.fixture(autouse=True)
-def _small_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(module, "_FIRST_PAUSE", module._FIRST_PAUSE / 50)
-    monkeypatch.setattr(module, "_LAST_PAUSE", module._LAST_PAUSE / 50)
-    monkeypatch.setattr(module, "WHOLE_BYTES", 5 << 20)
-    monkeypatch.setattr(module, "PART_BYTES", 5 << 20)  # the least that S3 takes
+HASTY = S3Tuning(
+    whole_bytes=5 << 20,
+    part_bytes=5 << 20,  # the least that S3 takes
+    first_pause=TUNING.first_pause / 50,
+    last_pause=TUNING.last_pause / 50,
+    pause_seconds=0.001,
+)
+IMPATIENT = replace(HASTY, inner_tries=0)
+
+
+@pytest.fixture
+def proxy_and_store(bucket: Place) -> Iterator[Pair]:
+    """A store behind a proxy, on which everything passes until it is told otherwise."""
+    with unreliable(bucket) as (proxy, place):
+        yield proxy, S3Store(place, HASTY)
 
 
 def file(folder: Path, content: bytes) -> Path:
@@ -209,16 +217,18 @@ REFUSALS: list[tuple[bytes, type[Exception], type[Exception] | int]] = [
 
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case[0].split()[1].decode())
 def test_each_refusal_is_what_it_is(
-    proxy_and_store: Pair,
+    bucket: Place,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     case: tuple[bytes, type[Exception], type[Exception] | int],
 ) -> None:
     """Take a refusal for a missing object, and a typing error in the name of a bucket costs every checkpoint."""
     said, reading, writing = case
-    proxy, store = proxy_and_store
-    monkeypatch.setattr(module, "_INNER_TRIES", 0)
-    proxy.choose = lambda _method, _target: said
+    with unreliable(bucket) as (proxy, place):
+        proxy.choose = lambda _method, _target: said
+        refuses_all(S3Store(place, IMPATIENT), tmp_path, reading, writing)
+
+
+def refuses_all(store: S3Store, tmp_path: Path, reading: type[Exception], writing: type[Exception] | int) -> None:
     calls: list[Callable[[], Any]] = [
         lambda: store.open_range(KEY),
         lambda: store.fetch(KEY, tmp_path / "back"),
@@ -235,29 +245,25 @@ def test_each_refusal_is_what_it_is(
     assert not (tmp_path / "back").exists()
 
 
-def test_nobody_there(tmp_path: Path, bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_INNER_TRIES", 0)
-    store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"))
+def test_nobody_there(tmp_path: Path, bucket: Place) -> None:
+    store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"), IMPATIENT)
     for call in (store.ping, lambda: store.size(KEY), lambda: store.put_file(file(tmp_path, b"abc"), KEY)):
         with pytest.raises(StoreTransient, match="no answer"):
             call()
 
 
-def test_pauses_between_tries_grow_and_are_random(
-    bucket: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_pauses_between_tries_grow_and_are_random(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The k-th between half and all of 2^k times the first: many workers do not come back in step."""
     slept: list[float] = []
-    monkeypatch.setattr(module, "_INNER_TRIES", 0)
-    monkeypatch.setattr(module.time, "sleep", slept.append)
-    store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"), IMPATIENT)
     rounds = []
     for _ in range(2):
         with pytest.raises(StoreTransient):
             store.size(KEY)
-        rounds.append([seconds / module._PAUSE_SECONDS for seconds in slept])
+        rounds.append([seconds / IMPATIENT.pause_seconds for seconds in slept])
         slept.clear()
-    assert len(rounds[0]) == len(rounds[1]) == module._TRIES - 1
+    assert len(rounds[0]) == len(rounds[1]) == IMPATIENT.tries - 1
     for pauses in rounds:
         assert all(0.5 * 2**k <= pause <= 2**k for k, pause in enumerate(pauses))
     assert rounds[0] != rounds[1]
@@ -273,10 +279,9 @@ def test_a_bucket_that_is_not_there_has_no_missing_objects(bucket: Place, tmp_pa
         store.put_file(file(tmp_path, b"abc"), KEY)
 
 
-def test_listings_go_on_page_after_page(bucket: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listings_go_on_page_after_page(bucket: Place, tmp_path: Path) -> None:
     """And show nothing that is not ours, which nobody could remove by a key."""
-    monkeypatch.setattr(module, "_PAGE", 2)
-    store = S3Store(bucket)
+    store = S3Store(bucket, replace(HASTY, page_keys=2))
     names = sorted(f"jobs/{letter}/{number}" for letter in "abc" for number in range(3))
     for name in names:
         store.put_file(file(tmp_path, b"abc"), name)
@@ -298,13 +303,10 @@ def test_a_link_opens_one_object_for_a_while(bucket: Place, tmp_path: Path) -> N
     assert SECRET not in link
 
 
-def test_the_secret_shows_nowhere(
-    bucket: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module, "_INNER_TRIES", 0)
+def test_the_secret_shows_nowhere(bucket: Place, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     place = replace(bucket, endpoint="http://127.0.0.1:1", token="t0k3n-c4n4ry")  # noqa: S106 - a canary
-    store = S3Store(place)
+    store = S3Store(place, IMPATIENT)
     with pytest.raises(StoreTransient) as caught:
         store.size(KEY)
     assert store.remove_unfinished(0.0) == 0

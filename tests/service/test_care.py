@@ -104,11 +104,9 @@ def test_chores_are_done_once_in_their_time(db: Database, care: Care, tmp_path: 
     assert keys(store) == []
 
 
-def test_one_round_removes_all_that_is_doomed_not_one_batch(
-    db: Database, store: LocalStore, care: Care, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_round_removes_all_that_is_doomed_not_one_batch(db: Database, store: LocalStore, tmp_path: Path) -> None:
     """Jobs can doom more checkpoints in a minute than one batch holds."""
-    monkeypatch.setattr("core.jobs.care._BATCH", 1)
+    care = Care(db, store, Settings(home=tmp_path), batch=1)
     fence = running(db)
     for step in (5, 10, 15, 20, 25):
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)

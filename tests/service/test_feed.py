@@ -8,12 +8,11 @@ import pytest
 
 from core.db.session import Database
 from core.errors import InvalidRequest
-from core.jobs import feed
 from core.jobs.beat import beat
 from core.jobs.checkpoints import mark_corrupt, record_checkpoint
 from core.jobs.cursor import LONGEST, START, Cursor
 from core.jobs.events import list_events
-from core.jobs.feed import TYPES, Ask, Look, look, versions
+from core.jobs.feed import FEED_LIMITS, TYPES, Ask, FeedLimits, Look, look, versions
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
@@ -29,8 +28,15 @@ EVERYTHING = frozenset(TYPES)
 class Reader:
     """Takes looks from where it stands, carries its cursor as text, and believes what it is told."""
 
-    def __init__(self, db: Database, job_id: str, types: frozenset[str] = EVERYTHING) -> None:
-        self.db, self.job_id, self.types = db, job_id, types
+    def __init__(
+        self,
+        db: Database,
+        job_id: str,
+        types: frozenset[str] = EVERYTHING,
+        *,
+        limits: FeedLimits = FEED_LIMITS,
+    ) -> None:
+        self.db, self.job_id, self.types, self.limits = db, job_id, types, limits
         self.place = str(START)
         self.events: list[int] = []
         self.told: list[str] = []
@@ -39,7 +45,7 @@ class Reader:
 
     def look(self, upto: int | None = None) -> Look:
         """One look, of which the first `upto` items arrive."""
-        found = look(self.db, self.job_id, [Ask(self.job_id, Cursor.parse(self.place), self.types)])
+        found = look(self.db, self.job_id, [Ask(self.job_id, Cursor.parse(self.place), self.types)], self.limits)
         assert found is not None
         for item in found[0].items[:upto]:
             self.place = str(item.cursor)
@@ -121,13 +127,12 @@ class Worker:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_lost_or_doubled(db: Database, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_or_doubled(db: Database, seed: int) -> None:
     """Readers who look at odd moments, lose half of an answer, and see points being taken back, end up alike."""
-    monkeypatch.setattr(feed, "MOST_POINTS", 4)
-    monkeypatch.setattr(feed, "MOST_EVENTS", 3)
+    limits = FeedLimits(events=3, points=4)
     worker = Worker(db, seed)
     job_id = worker.fence.job_id
-    readers = [Reader(db, job_id) for _ in range(3)]
+    readers = [Reader(db, job_id, limits=limits) for _ in range(3)]
     for _ in range(40):
         deeds = [worker.compute, worker.compute, worker.say, worker.report, worker.save, worker.die, worker.go_back]
         worker.random.choice(deeds)()
@@ -136,7 +141,7 @@ def test_nothing_is_lost_or_doubled(db: Database, seed: int, monkeypatch: pytest
                 reader.look(worker.random.choice([0, 1, 2, None]))
     worker.compute()
     finish(db, worker.fence, Ending(Status.SUCCEEDED, "completed", progress={"step": worker.step}), [])
-    readers.append(Reader(db, job_id))
+    readers.append(Reader(db, job_id, limits=limits))
     ids = [event.id for event in list_events(db, OWNER, job_id, limit=1000)]
     for reader in readers:
         last = reader.catch_up()
@@ -201,7 +206,7 @@ def test_a_long_history_comes_in_pages(db: Database) -> None:
         if not found.more:
             break
     assert sum(sizes) == 7003
-    assert max(sizes) <= feed.MOST_POINTS
+    assert max(sizes) <= FEED_LIMITS.points
     assert reader.series == known(db, fence.job_id)
 
 

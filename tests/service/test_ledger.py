@@ -17,7 +17,6 @@ from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
 from core.jobs.fence import Fence
 from core.jobs.finish import Ending, finish, give_back
 from core.jobs.journal import record_events
-from core.jobs.ledger import check
 from core.jobs.ledger.check import Ledger
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.timeline import Step, timeline_problems
@@ -80,10 +79,7 @@ def told(found: list[Finding]) -> set[tuple[str, str]]:
     return {(finding.rule, finding.message) for finding in found}
 
 
-def test_lives_by_the_rules_raise_nothing(
-    db: Database, store: LocalStore, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(check, "PAGE", 3)
+def test_lives_by_the_rules_raise_nothing(db: Database, store: LocalStore, keeping: Keeping) -> None:
     keeping.life()
     delete_job(db, OWNER, keeping.life())
     lost = running(db)  # whose checkpoint turned out bad, which diverged and went back, and whose worker was lost
@@ -116,7 +112,7 @@ def test_lives_by_the_rules_raise_nothing(
     with db.write() as connection:
         connection.execute(text("UPDATE job_state SET rank = rank + 1e9 WHERE status = 'queued'"))
     family(db, keeping, lost.job_id)
-    ledger = Ledger(db, store, digests=True)
+    ledger = Ledger(db, store, digests=True, page_rows=3)
     assert list(ledger.findings()) == []
     counts = dict(ledger.counts)
     assert counts.pop("events") > 20

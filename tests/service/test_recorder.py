@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from core.store.base import Digest
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, state_of
 from tests.support.service import until
-from worker import recorder as recorder_module
 from worker import wire
 from worker.backlog import Backlog
 from worker.heart import Abandoned, Heart
@@ -47,10 +47,7 @@ class FullStore(LocalStore):
         return super().put_file(path, key)
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that is full is believed at once."""
-    monkeypatch.setattr(recorder_module, "FULL_SECONDS", 0.0)
+recorder_of = partial(Recorder, full_seconds=0.0)  # a store that is full is believed at once
 
 
 def points(**values: list[tuple[int, float]]) -> bytes:
@@ -92,7 +89,7 @@ def test_what_was_said_is_written_in_its_order(
 ) -> None:
     """Points before a checkpoint are its past: taking the job back to it leaves exactly these."""
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(points(lr=[(0, 0.1), (1, 0.2)]))
     backlog.put(checkpoint(tmp_path, 2))
     backlog.put(points(lr=[(2, 0.3)]))
@@ -114,7 +111,7 @@ def test_a_rollback_takes_back_what_came_behind_the_mark(
     """Points that are written and points that wait, behind a mark that was stored or not; later checkpoints go too."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
     store.full = full
-    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1), (1, 0.1)], val_loss=[(2, 5.0)]))
     backlog.put(checkpoint(tmp_path, 2))
@@ -143,7 +140,7 @@ def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(
 ) -> None:
     """The training goes on, the older checkpoint stays in force, and the job's events say what happened."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))
@@ -160,11 +157,10 @@ def test_a_store_that_is_full_costs_a_checkpoint_and_nothing_else(
 
 
 def test_a_store_that_is_full_for_a_moment_costs_nothing(
-    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recorder_module, "FULL_SECONDS", 60.0)
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), store, backlog, None, tmp_path, full_seconds=60.0)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 1))
     until("it has been tried again", lambda: store.refused > 1)
@@ -179,7 +175,7 @@ def test_what_the_runner_could_not_write_is_an_event_and_no_loss(
 ) -> None:
     """The run may come back to that step: what was measured before it stays then."""
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     recorder.start()
     backlog.put(points(lr=[(0, 0.1), (1, 0.1)]))
     fields = {"kind": "last", "step": 2, "message": "No space left on device", "resumable": True}
@@ -199,7 +195,7 @@ def test_a_file_that_changed_on_disk_is_no_checkpoint(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(checkpoint(tmp_path, 1))
     (tmp_path / "1-last" / "weights.safetensors").write_bytes(b"weights of step 7")
     recorder.start()
@@ -222,7 +218,7 @@ def test_only_what_lies_in_the_attempts_own_folder_is_a_checkpoint(
         frame["files"]["weights"]["name"] = "../../aside/weights.safetensors"
     else:
         frame["folder"] = f"{tmp_path}/{named}"
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, out)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, out)
     backlog.put(wire.pack("checkpoint", "j", frame)[4:])
     recorder.start()
     recorder.close()
@@ -237,7 +233,7 @@ def test_no_results_without_their_weights(
 ) -> None:
     """A resume from a checkpoint with results would never write the mean again."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 2, "swa"))
     until("the failure is noted", lambda: recorder.missing)
@@ -254,7 +250,7 @@ def test_no_results_without_their_weights(
 def test_each_member_counts(db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     """A member that is lost is not made good by another; one that the run no longer has is not missed."""
     backlog, store = Backlog(tmp_path / "spill"), FullStore(tmp_path / "store")
-    recorder = Recorder(heart_of(fence), store, backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), store, backlog, None, tmp_path)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 2, "snapshot"))
     until("the failure is noted", lambda: recorder.missing == {"snapshot 2"})
@@ -272,7 +268,7 @@ def test_after_the_job_was_taken_away_nothing_is_written(
     db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
 ) -> None:
     backlog, heart = Backlog(tmp_path / "spill"), heart_of(fence)
-    recorder = Recorder(heart, LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart, LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     give_back(db, fence, cause="taken away", lost=False, max_losses=3)
     backlog.put(points(lr=[(0, 0.1)]))
     backlog.put(checkpoint(tmp_path, 1))
@@ -285,7 +281,7 @@ def test_after_the_job_was_taken_away_nothing_is_written(
 
 def test_a_bug_in_a_frame_shows_as_a_failure(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
     backlog.put(b'{"type": "points", "job": "j"}')
     recorder.start()
     recorder.close()
@@ -354,13 +350,10 @@ def test_an_attempt_is_given_up_when_the_database_stays_away(
         heart.persist(lambda: None)
 
 
-def test_a_log_without_end_has_one(
-    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_without_end_has_one(db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
     """Long lines are cut, and a job that talks too much is cut off, with a word about it."""
-    monkeypatch.setattr(recorder_module, "MOST_LINES", 3)
     backlog = Backlog(tmp_path / "spill")
-    recorder = Recorder(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path)
+    recorder = recorder_of(heart_of(fence), LocalStore(tmp_path / "store"), backlog, None, tmp_path, most_lines=3)
     for message in ("x" * 5000, "two", "three", "four", "five"):
         backlog.put(wire.pack("log", "j", {"level": "info", "message": message})[4:])
     recorder.start()

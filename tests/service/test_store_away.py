@@ -35,18 +35,16 @@ class StuckStore(LocalStore):
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_a_cancel_does_not_wait_for_a_store(  # noqa: PLR0917 - fixtures
+def test_a_cancel_does_not_wait_for_a_store(
     db: Database,
     fence: Fence,
     heart_of: Callable[..., Heart],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     hangs: bool,
 ) -> None:
-    monkeypatch.setattr("worker.recorder.CANCEL_SECONDS", 3.0)
     backlog, store, heart = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=hangs), heart_of(fence)
     heart.start()
-    recorder = Recorder(heart, store, backlog, None, tmp_path)
+    recorder = Recorder(heart, store, backlog, None, tmp_path, cancel_seconds=3.0)
     recorder.start()
     backlog.put(checkpoint(tmp_path, 1))
     closing = threading.Thread(target=recorder.close, daemon=True)

@@ -126,11 +126,10 @@ def test_every_pass_of_an_analysis_is_a_piece(
 def test_pieces_of_files_are_reported(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashed, written, and brought to the disk before too much waits for it."""
     synced: list[int] = []
-    monkeypatch.setattr(checkpoint, "PIECE", 10)
-    monkeypatch.setattr(checkpoint, "UNSYNCED", 50)
     monkeypatch.setattr(checkpoint.os, "fsync", lambda _: synced.append(machine.kinds["checkpoint"]))
-    written = write_bytes(tmp_path / "file", b"x" * 120, machine.report_alive)
+    written = write_bytes(tmp_path / "file", b"x" * 120, machine.report_alive, piece_bytes=10, unsynced_bytes=50)
     assert machine.kinds["checkpoint"] == 12
     assert synced == [6, 11, 12]
-    assert checkpoint.file_digest(tmp_path / "file", machine.report_alive, "dataset") == written["sha256"]
+    found = checkpoint.file_digest(tmp_path / "file", machine.report_alive, "dataset", piece_bytes=10)
+    assert found == written["sha256"]
     assert machine.kinds["dataset"] == 12

@@ -130,15 +130,15 @@ def test_a_slot_with_a_runner_left_in_it_stays_out(slot: Slot) -> None:
     assert bench.slots.take(slot.kind) == slot
 
 
-def test_the_thread_survives_a_probe_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.devices.prober.TICK_SECONDS", 0.001)
+def test_the_thread_survives_a_probe_that_raises() -> None:
     slots, stopping, calls = Slots([GPU], [ILL]), threading.Event(), threading.Semaphore(0)
 
     def probe(_: str) -> DeviceReport:
         calls.release()
         raise OSError("no process left")
 
-    prober = SlotProber(slots, Devices(probe, FakeMonitor()), stopping, last_seconds=0.001)
+    devices = Devices(probe, FakeMonitor())
+    prober = SlotProber(slots, devices, stopping, last_seconds=0.001, tick_seconds=0.001)
     prober.start()
     assert calls.acquire(timeout=10)
     assert calls.acquire(timeout=10)

@@ -35,19 +35,22 @@ class SlotProber:
     fails under every job is not offered every few seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - slots, devices, and the times
         self,
         slots: RetiredSlots,
         devices: Devices,
         stopping: threading.Event,
         last_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        tick_seconds: float = TICK_SECONDS,
     ) -> None:
         self._slots = slots
         self._devices = devices
         self._stopping = stopping
         self._last_seconds = last_seconds
         self._clock = clock
+        self._tick_seconds = tick_seconds
         self._pauses: dict[Slot, float] = {}  # the pause before the next probe, or before the last one
         self._due: dict[Slot, float] = {}
         self._restored_at: dict[Slot, float] = {}
@@ -89,7 +92,7 @@ class SlotProber:
         self._due[slot] = self._clock() + self._pauses[slot]
 
     def _run(self) -> None:
-        while not self._stopping.wait(TICK_SECONDS):
+        while not self._stopping.wait(self._tick_seconds):
             try:
                 self.look()
             except Exception:

@@ -19,7 +19,7 @@ from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems
 from core.jobs.ledger.timeline import timeline_problems
 from core.store.base import Store
 
-PAGE: Final = 500
+PAGE_ROWS: Final = 500  # that are read in one transaction
 PREFIXES: Final = tuple(kind.id_prefix for kind in KINDS)
 
 
@@ -33,6 +33,7 @@ class Ledger:
     db: Database
     store: Store | None
     digests: bool = False
+    page_rows: int = PAGE_ROWS
     counts: Counter[str] = field(default_factory=Counter)
 
     def findings(self) -> Iterator[Finding]:
@@ -41,7 +42,7 @@ class Ledger:
         after: str | None = ""
         while after is not None:
             with self.db.snapshot() as connection:
-                page = read_page(connection, after, PAGE)
+                page = read_page(connection, after, self.page_rows)
             yield from _page_findings(page)
             self._count(page)
             for line in page.jobs:
@@ -73,7 +74,7 @@ class Ledger:
             select(row.owner, row.key, row.job_id, job.c.owner.label("whose"))
             .join_from(idempotency, job, job.c.id == row.job_id, isouter=True)
             .order_by(row.owner, row.key)
-            .limit(PAGE)
+            .limit(self.page_rows)
         )
         last: tuple[str, str] | None = None
         while True:
@@ -85,7 +86,7 @@ class Ledger:
                     yield Finding("promise", "", key, f"{owner}'s key promises {job_id!r}, which is no job")
                 elif whose not in {None, NOBODY, owner}:
                     yield Finding("promise", job_id, key, f"{owner}'s key promises a job of {whose}")
-            if len(found) < PAGE:
+            if len(found) < self.page_rows:
                 return
             last = (found[-1].owner, found[-1].key)
 

@@ -87,3 +87,16 @@ def test_nobody_else_knows_an_optimizer_by_name() -> None:
         ]
     assert offenders == []
     assert len(names) >= 9
+
+
+def test_nobody_else_asks_which_norm_layer_it_is() -> None:
+    """A LayerNorm that one `isinstance` forgets is decayed without a word. Builders make norms; a table knows them."""
+    home = "core/engine/networks/"
+    named = {
+        f"{tree.name(path)}:{node.lineno} {node.attr}"
+        for path in tree.python("core", "worker")
+        for node in tree.nodes(path)
+        if isinstance(node, ast.Attribute) and "Norm" in node.attr and "nn" in ast.unparse(node.value).split(".")
+    }
+    assert len({each for each in named if each.startswith(f"{home}norms.py")}) >= 12
+    assert {each for each in named if not each.startswith(home)} == set()

@@ -19,6 +19,12 @@ def run(tmp_path: Path, datasets: Callable[[str | DataSpec], Path]) -> Train:
 
 
 @pytest.fixture
+def run_own(tmp_path: Path, datasets: Callable[[str | DataSpec], Path]) -> Train:
+    """As `run`, for a spec whose model no JSON can name."""
+    return trainer(tmp_path, datasets, travels=False)
+
+
+@pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     """Make the losses of evaluations come out as written, in their order, then stay at the last value."""
 

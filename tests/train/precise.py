@@ -25,7 +25,8 @@ CPU = torch.device("cpu")
 def subject(spec: JobSpec, dataset: Path, dtype: torch.dtype = torch.float64, label: str = "a") -> Subject:
     """One of the job's seed; batch norm has seen some data, with scales and shifts that are not those of the start."""
     data = load_resident(spec.data, dataset, CPU)
-    network = flatten(build_network(spec.model, spec.data.facts(), spec.seed, CPU).module.to(dtype))
+    built = build_network(spec.model, spec.data.facts(), spec.seed, CPU)
+    network = flatten(built.module.to(dtype), roles=built.roles)
     draw = torch.Generator().manual_seed(spec.seed)
     network.values.add_(0.2 * torch.randn(len(network.values), generator=draw, dtype=torch.float64).to(dtype))
     with torch.no_grad():

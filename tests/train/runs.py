@@ -85,8 +85,11 @@ Train = Callable[..., tuple[Ended, Watcher]]
 Script = Callable[[list[float]], None]
 
 
-def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
-    """train(spec, watcher=None, resume=None, **options) -> (ending, watcher); each attempt has its own scratch."""
+def trainer(folder: Path, dataset: Callable[[DataSpec], Path], *, travels: bool = True) -> Train:
+    """train(spec, watcher=None, resume=None, **options) -> (ending, watcher); each attempt has its own scratch.
+
+    An assignment `travels` to the engine as JSON, unless its model is of a test's own making.
+    """
     attempts = iter(range(1, 10**6))
 
     def run(
@@ -104,8 +107,8 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
             resume=as_resume(resume, options.pop("anew", None)) if resume else None,
             initial=options.pop("initial", None),
         )
-        travelled = Assignment.model_validate_json(assignment.model_dump_json())
-        return train(travelled, watcher, report_alive=watcher.report_alive, **options), watcher
+        sent = Assignment.model_validate_json(assignment.model_dump_json()) if travels else assignment
+        return train(sent, watcher, report_alive=watcher.report_alive, **options), watcher
 
     return run
 

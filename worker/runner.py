@@ -4,7 +4,6 @@ python -m worker.runner FD PARENT      where fork is no option; the zygote's chi
 """
 
 import dataclasses
-import json
 import math
 import os
 import select
@@ -123,7 +122,7 @@ def run(sock: socket.socket) -> int:
     frame = wire.receive(sock)
     if frame is None:
         return ORPHANED
-    assignment = read_order(json.dumps(frame["assignment"]))
+    assignment = read_order(frame["assignment"])
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
     observer.listen()

@@ -23,7 +23,9 @@ from core.jobs.queries import JobView, get_job, list_jobs
 from core.jobs.submit import Entry, Idempotency, Submitted, needs, submit
 from core.jobs.waiting import Outlook
 from core.jobs.workers import kinds_seen
-from core.recipe.parse import parse_job
+from core.recipe.outline import RunOutline, outline_run, outline_stored_run
+from core.recipe.parse import parse_sized_job
+from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
 
@@ -175,9 +177,10 @@ def submit_job(
 ) -> Json:
     """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
     document = parse(body)
-    spec = parse_job(body).resolved()
+    spec, shape = parse_sized_job(body)
+    outline = outline_run(spec, shape)
     if query.dry_run:
-        return Json(_dry(spec, service))
+        return Json(_dry(spec, shape, outline, service))
     promise = Idempotency(idempotency_key, digest(document)) if idempotency_key is not None else None
     done = submit(
         service.db,
@@ -188,18 +191,21 @@ def submit_job(
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
-    return made(service, caller.owner, done)
+    return made(service, caller.owner, done, outline)
 
 
-def made(service: Service, owner: str, done: Submitted) -> Json:
-    """The answer to who wanted a new job: it, or the one that an Idempotency-Key has made before."""
+def made(service: Service, owner: str, done: Submitted, outline: RunOutline | None = None) -> Json:
+    """The answer to who wanted a new job: it, or the one that an Idempotency-Key has made before.
+
+    `outline` is that of the job wanted, where it is known.
+    """
     if done.created:
         service.hints.send(done.needs)
     try:
         view = get_job(service.db, owner, done.job_id)
     except NotFound:
         raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
-    found = answer(service, view, 201 if done.created else 200)
+    found = answer(service, view, 201 if done.created else 200, outline if done.created else None)
     found.headers["Location"] = f"/v1/jobs/{done.job_id}"
     return found
 
@@ -223,7 +229,7 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
         service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
     )
     expected = outlook_of(service, views)
-    return Json(page([_shown(view, expected) for view in views], has_more=more))
+    return Json(page([_shown(view, expected, outline_stored_run(view.spec)) for view in views], has_more=more))
 
 
 @router.get(
@@ -258,29 +264,29 @@ def digest(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def answer(service: Service, view: JobView, status: int) -> Json:
-    return Json(_shown(view, outlook_of(service, [view])), status, {"ETag": etag(view.version)})
+def answer(service: Service, view: JobView, status: int, outline: RunOutline | None = None) -> Json:
+    shown = _shown(view, outlook_of(service, [view]), outline or outline_stored_run(view.spec))
+    return Json(shown, status, {"ETag": etag(view.version)})
 
 
-def _dry(spec: JobSpec, service: Service) -> dict[str, object]:
-    run = spec.run_length()
+def _dry(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
     with service.db.read() as connection:
         kinds = kinds_seen(connection, service.settings.lease_seconds)
     return {
         "object": "dry_run",
         "spec": spec.dump(),
-        "total_steps": run.total_steps if run.bounded else None,
-        "steps_per_epoch": run.steps_per_epoch,
-        "warnings": _warnings(spec) + slot_warning(needs(spec), kinds),
+        "total_steps": outline.total_steps,
+        "steps_per_epoch": shape.run.steps_per_epoch,
+        "warnings": _warnings(outline) + slot_warning(needs(spec), kinds),
     }
 
 
-def _warnings(spec: JobSpec) -> list[dict[str, str]]:
-    return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in spec.warnings()]
+def _warnings(outline: RunOutline) -> list[dict[str, str]]:
+    return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in outline.warnings]
 
 
-def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
-    spec = JobSpec.model_validate_json(json.dumps(view.spec))
+def _shown(view: JobView, expected: Outlook | None, outline: RunOutline) -> dict[str, object]:
+    """The stored spec as it is, with what became of it."""
     own = f"/v1/jobs/{view.id}"
     queue = place(view, expected)
     return {
@@ -290,7 +296,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,
-        "progress": _progress(view, spec) | {"eta_seconds": eta(view, queue, expected)},
+        "progress": _progress(view, outline) | {"eta_seconds": eta(view, queue, expected)},
         "queue": queue,
         "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "results": view.results or {},
@@ -302,7 +308,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "forked_from": _parent(view, "fork"),
         "started_from": _parent(view, "from"),
         "children": list(view.children),
-        "warnings": _warnings(spec) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
+        "warnings": _warnings(outline) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
         "created_at": timestamp(view.created_at),
         "started_at": timestamp(view.started_at),
         "finished_at": timestamp(view.finished_at),
@@ -326,13 +332,12 @@ def _parent(view: JobView, verb: str) -> dict[str, object] | None:
     return {"job": view.parent_id, "step": view.parent_step} if view.parent_verb == verb else None
 
 
-def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
-    run = spec.run_length()
+def _progress(view: JobView, outline: RunOutline) -> dict[str, object]:
     known: dict[str, object] = {
         "step": 0,
-        "steps": run.total_steps if run.bounded else None,
+        "steps": outline.total_steps,
         "epoch": 0,
-        "epochs": -(-run.total_steps // run.steps_per_epoch) if run.bounded else None,
+        "epochs": outline.epochs,
         "fraction": 0.0,
     }
     return known | view.progress

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select
 
 from core.db.session import Database
 from core.db.tables import analysis_input, checkpoint, job
-from core.errors import FieldProblem, InvalidSpec
+from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
 from core.jobs.queries import JobView, list_views
@@ -17,8 +17,9 @@ from core.jobs.state import lock_state
 from core.jobs.submit import Entry, Idempotency, Submitted, enter, needs, promised
 from core.jobs.warmstart import Chosen, choose
 from core.lifecycle import TERMINAL, Status
-from core.recipe.analyses import Analysis, AnalysisSpec, AnyAnalysis, ResultsSpec, read_analysis
+from core.recipe.analyses import Analysis, AnalysisSpec, AnyAnalysis, ResultsSpec
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_analysis, read_job
 
 AVERAGED = ("swa", "ema")
 
@@ -176,7 +177,7 @@ def _look(connection: Connection, given: Input) -> Look:
     label = known.name or given.job_id
     if row:
         label += f" ({row.kind}, step {row.step})"
-    return Look(label, given.job_id, JobSpec.model_validate_json(known.spec), row)
+    return Look(label, given.job_id, read_job(known.spec), row)
 
 
 def _found(connection: Connection, given: Input) -> Found:
@@ -235,7 +236,11 @@ def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) 
     row = _result(connection, owner, analysis_id)
     if row is None:
         return FieldProblem(pointer, "its result is gone", "ask for this one again")
-    return Picked(row.id, analysis_id, row.step, row.kind, read_analysis(spec))
+    try:
+        found = read_analysis(spec)
+    except UnreadableSpec as error:
+        return FieldProblem(pointer, error.message)
+    return Picked(row.id, analysis_id, row.step, row.kind, found)
 
 
 def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[FieldProblem]:
@@ -268,4 +273,8 @@ def _recipe(connection: Connection, owner: str, job_id: str) -> Chosen:
     found = connection.execute(query.with_for_update(read=True, of=job)).scalar_one_or_none()
     if found is None:
         raise InvalidSpec(errors=(FieldProblem("/job", "there is no job of yours with this id"),))
-    return Chosen("", job_id, 0, "", JobSpec.model_validate_json(found))
+    try:
+        spec = read_job(found)
+    except UnreadableSpec as error:
+        raise InvalidSpec(errors=(FieldProblem("/job", error.message),)) from error
+    return Chosen("", job_id, 0, "", spec)

@@ -19,6 +19,7 @@ from core.lifecycle import TERMINAL
 from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.monitor import way_of
 from core.recipe.spec import Checkpoints
+from core.recipe.stored import read_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,7 @@ def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     """
     whose, text = connection.execute(select(job.c.kind, job.c.spec).where(job.c.id == job_id)).one()
     spec = json.loads(text)
-    policy = Checkpoints.model_validate(spec["checkpoints"]) if whose == "train" else Checkpoints()
+    policy = read_stored(Checkpoints, spec["checkpoints"]) if whose == "train" else Checkpoints()
     members = (spec.get("ensemble") or {}).get("members")
     most = {"last": policy.keep_last, "cycle_end": policy.keep_cycles, MEMBER: members}.get(kind)
     if most is None:

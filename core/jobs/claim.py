@@ -16,9 +16,10 @@ from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
-from core.recipe.analyses import Analysis, AnalysisSpec, ResultsSpec, read_analysis
+from core.recipe.analyses import Analysis, AnalysisSpec, ResultsSpec
 from core.recipe.plan import KINDS, ExecutionPlan, chosen_gpu, planned_anew
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_analysis, read_job
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def _assigned(connection: Connection, taken: Row[Any], worker: str, plan_for: Pl
 
 
 def _read(kind: str, spec: str) -> JobSpec | Analysis:
-    return JobSpec.model_validate_json(spec) if kind == "train" else read_analysis(spec)
+    return read_job(spec) if kind == "train" else read_analysis(spec)
 
 
 def _plan(spec: JobSpec | Analysis, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:

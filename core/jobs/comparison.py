@@ -17,6 +17,7 @@ from core.errors import NotFound
 from core.jobs.metrics import Columns, Points, columns
 from core.jobs.thinning import thinned
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_job
 
 MOST_JOBS: Final = 20
 _SQUARED: Final = 1e150  # above this a square is too large for a float
@@ -109,9 +110,9 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
 
 
 def _subject(row: Any) -> Subject:
-    spec = JobSpec.model_validate_json(row.spec)
+    spec = read_job(row.spec)
     began = row.created_at if row.started_at is None else row.started_at
-    return Subject(row.id, row.name, spec, spec.steps_per_epoch(), began)
+    return Subject(row.id, row.name, spec, spec.shape().run.steps_per_epoch, began)
 
 
 def _curve(db: Database, one: Subject, series: str, x: XAxis) -> "tuple[array[float], array[float]]":

@@ -14,6 +14,7 @@ from core.errors import InvalidSpec, NotFound
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable, origin_of
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_job
 
 # Warnings that say that the plan was changed -> what the job did then.
 CHANGES: Final = {
@@ -74,7 +75,7 @@ def read_past(db: Database, job_id: str) -> Past:
     if row.plan is None or not checkpoints:
         raise NotFound("The job has no checkpoint that one could train to.")
     try:
-        spec, plan = JobSpec.model_validate_json(row.spec), ExecutionPlan.model_validate_json(row.plan)
+        spec, plan = read_job(row.spec), ExecutionPlan.model_validate_json(row.plan)
     except ValueError as error:
         raise InvalidSpec("This release cannot read the job; use the one that took it.") from error
     if row.parent_verb in {"retry", "fork"} and row.parent_step:
@@ -172,5 +173,5 @@ def _repeats(row: CheckpointRow, spec: JobSpec) -> bool:
     """Whether training comes to it by itself: no clock ended the run there, nor chose a step that comes twice."""
     if row.manifest.get("stop_reason") == "time_limit":
         return False
-    every = spec.checkpoints.every.steps(spec.run_length())
+    every = spec.checkpoints.every.steps(spec.shape().run)
     return spec.rollback is None or is_final(row) or row.step % every == 0

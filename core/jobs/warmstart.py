@@ -6,9 +6,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from core.db.tables import checkpoint, job
-from core.errors import FieldProblem, InvalidSpec
+from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.recipe.spec import JobSpec
 from core.recipe.start import Start, same_shape
+from core.recipe.stored import read_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +69,8 @@ def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Ch
         hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
         raise InvalidSpec(errors=(FieldProblem(f"{pointer}/{field}", f"there is {what} of yours with this id", hint),))
     best = wanted[0]
-    return Chosen(best.id, best.job_id, best.step, best.kind, JobSpec.model_validate_json(best.spec))
+    try:
+        spec = read_job(best.spec)
+    except UnreadableSpec as error:
+        raise InvalidSpec(errors=(FieldProblem(pointer, error.message),)) from error
+    return Chosen(best.id, best.job_id, best.step, best.kind, spec)

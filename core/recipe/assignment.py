@@ -1,14 +1,13 @@
 """What a runner is told: everything it needs, and no secret."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import Any, Literal
 
 from core.recipe.analyses import Analysis
 from core.recipe.component import Spec
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_stored
 
 
 class Resume(Spec):
@@ -82,9 +81,8 @@ class AnalysisAssignment(Spec):
     resume: Resume | None = None
 
 
-Order = Annotated[Assignment | AnalysisAssignment, Field(discriminator="kind")]
-
-
-def read_order(text: str | bytes) -> Assignment | AnalysisAssignment:
-    """What a runner is told, from its JSON."""
-    return TypeAdapter[Assignment | AnalysisAssignment](Order).validate_json(text)
+def read_order(document: object) -> Assignment | AnalysisAssignment:
+    """What a runner is told, from its JSON. Its specs were judged when they were submitted, and are not here."""
+    if isinstance(document, dict) and document.get("kind") == "analysis":
+        return read_stored(AnalysisAssignment, document)
+    return read_stored(Assignment, document)

@@ -162,7 +162,7 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(zygote: ZygoteLaun
     how = runner.wait(30.0)
     assert how is not None
     assert how.code not in {None, 0}
-    assert "validation error" in lifeline.tail(tmp_path / "stderr.txt")
+    assert "UnreadableSpec" in lifeline.tail(tmp_path / "stderr.txt")
     runner.sock.close()
 
 

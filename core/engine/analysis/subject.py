@@ -35,6 +35,11 @@ class Subject:
     objective: Objective
 
     @property
+    def batch(self) -> int:
+        """Examples in a batch of its job."""
+        return self.spec.shape().batch
+
+    @property
     def label(self) -> str:
         """What it is called in captions."""
         return self.source.label
@@ -109,7 +114,7 @@ def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
     before = network.values.clone(), [each.clone() for each in network.buffers]
     try:
         network.values.copy_(weights)
-        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.spec.batch())
+        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.batch)
         yield network
     finally:
         network.values.copy_(before[0])

@@ -64,8 +64,8 @@ def network_of(spec: JobSpec) -> Network:
 def step_of(spec: JobSpec, network: Network) -> Update:
     """One training step of the engine on random digits."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(spec.batch(), *spec.data.facts().input_shape, generator=generator)
-    targets = torch.randint(10, (spec.batch(),), generator=generator)
+    inputs = torch.randn(spec.shape().batch, *spec.data.facts().input_shape, generator=generator)
+    targets = torch.randint(10, (spec.shape().batch,), generator=generator)
     gradient = build_gradient(network, build_objective(spec, None).loss)
     stepper = build_stepper(spec.optimizer, network)
     network.module.train()
@@ -80,8 +80,8 @@ def step_of(spec: JobSpec, network: Network) -> Update:
 def plain_step_of(spec: JobSpec, network: Network) -> Update:
     """One training step as torch's users write it, with what makes it fast: nothing is copied, Adam is fused."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(spec.batch(), *spec.data.facts().input_shape, generator=generator)
-    targets = torch.randint(10, (spec.batch(),), generator=generator)
+    inputs = torch.randn(spec.shape().batch, *spec.data.facts().input_shape, generator=generator)
+    targets = torch.randint(10, (spec.shape().batch,), generator=generator)
     module: nn.Module = deepcopy(network.module)
     optimizer = torch.optim.Adam(module.parameters(), fused=True)
 

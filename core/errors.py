@@ -56,6 +56,17 @@ class InvalidSpec(BasinError):
     kind = "invalid"
 
 
+class UnreadableSpec(InvalidSpec, ValueError):
+    """The stored spec holds something that this release does not know; `pointer` says where."""
+
+    def __init__(self, pointer: str, reason: str) -> None:
+        super().__init__(
+            f"This release cannot read the stored spec at {pointer or '/'}: {reason}.",
+            errors=(FieldProblem(pointer, reason),),
+        )
+        self.pointer, self.reason = pointer, reason
+
+
 class InvalidRequest(BasinError):
     """The request's parameters cannot be accepted."""
 

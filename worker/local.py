@@ -14,6 +14,7 @@ from typing import Any, Final
 import typer
 
 from core.recipe.averaging.ensemble import MEMBER
+from core.recipe.checks.spec import warnings
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from worker import runner
@@ -101,7 +102,7 @@ def train_here(spec: JobSpec, out: Path) -> int:
         return FAILED
     _make_room(out)
     printer = Printer(out)
-    for warning in spec.warnings():
+    for warning in warnings(spec, spec.shape()):
         typer.echo(f"warning: {warning.pointer or '/'}: {warning.message}")
     settings = Settings()
     with (

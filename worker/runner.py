@@ -4,7 +4,6 @@ python -m worker.runner FD PARENT      where fork is no option; the zygote's chi
 """
 
 import dataclasses
-import json
 import math
 import os
 import select
@@ -44,6 +43,7 @@ from core.recipe.assignment import AnyAssignment, Assignment
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_stored
 from worker import exits, memory, wire
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 
@@ -139,7 +139,7 @@ def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
     if frame is None:
         return ORPHANED
     kind = find_worker_kind(kinds, str(frame["assignment"].get("kind")))
-    assignment = kind.assignment.model_validate_json(json.dumps(frame["assignment"]))
+    assignment = read_stored(kind.assignment, frame["assignment"])
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
     observer.listen()

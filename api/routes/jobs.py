@@ -1,6 +1,6 @@
 """Jobs: submit, read, list."""
 
-import json
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -23,6 +23,9 @@ from core.jobs.queries import JobView, list_jobs
 from core.jobs.submit import submit
 from core.jobs.waiting import Outlook
 from core.jobs.workers import kinds_seen
+from core.recipe.outline import RunOutline, outline_run, outline_stored_run
+from core.recipe.parse import parse_sized_job
+from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
 
@@ -142,9 +145,10 @@ def submit_job(
 ) -> Json:
     """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
     document = parse(body)
-    spec = TRAIN.parse_spec(body, document)
+    spec, shape = parse_sized_job(body)
+    outline = outline_run(spec, shape)
     if query.dry_run:
-        return Json(_dry(spec, service))
+        return Json(_dry(spec, shape, outline, service))
     done = submit(
         service.db,
         spec,
@@ -154,7 +158,8 @@ def submit_job(
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
-    return JOBS.answer_created(service, caller.owner, done)
+    wanted = JOBS if not done.created else Resource(TRAIN, partial(_shown, outline=outline))
+    return wanted.answer_created(service, caller.owner, done)
 
 
 @router.get(
@@ -170,7 +175,7 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
         service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
     )
     expected = outlook_of(service, views)
-    return Json(page([_shown(view, expected) for view in views], has_more=more))
+    return Json(page([_shown_with(view, expected, outline_stored_run(view.spec)) for view in views], has_more=more))
 
 
 @router.get(
@@ -200,38 +205,41 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     return await looked(request, look, JOBS.answer)
 
 
-def _dry(spec: JobSpec, service: Service) -> dict[str, object]:
-    run = spec.run_length()
+def _dry(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
     with service.db.read() as connection:
         kinds = kinds_seen(connection, service.settings.lease_seconds)
     return {
         "object": "dry_run",
         "spec": spec.dump(),
-        "total_steps": run.total_steps if run.bounded else None,
-        "steps_per_epoch": run.steps_per_epoch,
-        "warnings": _warnings(spec) + slot_warning(TRAIN.slot_needed(spec), kinds),
+        "total_steps": outline.total_steps,
+        "steps_per_epoch": shape.run.steps_per_epoch,
+        "warnings": _warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds),
     }
 
 
-def _warnings(spec: JobSpec) -> list[dict[str, str]]:
-    return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in spec.warnings()]
+def _warnings(outline: RunOutline) -> list[dict[str, str]]:
+    return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in outline.warnings]
 
 
-def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
-    spec = TRAIN.read_spec(json.dumps(view.spec))
+def _shown(service: Service, view: JobView, outline: RunOutline) -> dict[str, object]:
+    """The stored spec as it is, with what became of it."""
+    return _shown_with(view, outlook_of(service, [view]), outline)
+
+
+def _shown_with(view: JobView, expected: Outlook | None, outline: RunOutline) -> dict[str, object]:
     queue = place(view, expected)
     return {
         "id": view.id,
         "object": TRAIN.noun,
         **view.spec,
         **shared_fields(TRAIN, view, queue, LINKS),
-        "progress": _progress(view, spec) | {"eta_seconds": eta(view, queue, expected)},
+        "progress": _progress(view, outline) | {"eta_seconds": eta(view, queue, expected)},
         "results": view.results or {},
         "retried_from": _parent(view, "retry"),
         "forked_from": _parent(view, "fork"),
         "started_from": _parent(view, "from"),
         "children": list(view.children),
-        "warnings": _warnings(spec) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
+        "warnings": _warnings(outline) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
     }
 
 
@@ -239,16 +247,15 @@ def _parent(view: JobView, verb: str) -> dict[str, object] | None:
     return {"job": view.parent_id, "step": view.parent_step} if view.parent_verb == verb else None
 
 
-def _progress(view: JobView, spec: JobSpec) -> dict[str, object]:
-    run = spec.run_length()
+def _progress(view: JobView, outline: RunOutline) -> dict[str, object]:
     known: dict[str, object] = {
         "step": 0,
-        "steps": run.total_steps if run.bounded else None,
+        "steps": outline.total_steps,
         "epoch": 0,
-        "epochs": -(-run.total_steps // run.steps_per_epoch) if run.bounded else None,
+        "epochs": outline.epochs,
         "fraction": 0.0,
     }
     return known | view.progress
 
 
-JOBS: Final = Resource(TRAIN, lambda service, view: _shown(view, outlook_of(service, [view])))
+JOBS: Final = Resource(TRAIN, lambda service, view: _shown(service, view, outline_stored_run(view.spec)))

@@ -5,16 +5,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from fastapi import Query as InQuery
 from fastapi.responses import Response
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api.deps import Body
 from api.documents import Json, parse
 from api.openapi import problems, reads
 from api.pictures import PICTURE, PictureQuery, Svg
-from core.errors import InvalidSpec
+from core.recipe.parse import parse_preview
 from core.recipe.picture import picture
-from core.recipe.preview import Preview, PreviewRequest, preview
-from core.recipe.problems import field_problems
+from core.recipe.preview import Preview, preview
 
 router = APIRouter(tags=["schedules"])
 
@@ -44,11 +43,8 @@ class PreviewQuery(PictureQuery):
 )
 def preview_schedule(body: Body, query: Annotated[PreviewQuery, InQuery()]) -> Response:
     """The learning rate of every optimizer step, from the very code that trains, and where SWA starts and collects."""
-    document = parse(body)
-    try:
-        request = PreviewRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidSpec(errors=field_problems(error, document, PreviewRequest)) from None
+    parse(body)
+    request = parse_preview(body)
     if query.format == "svg":
         return Svg(picture(request, y=query.y, x=query.x), query)
     return Json(preview(request).dump())

@@ -32,13 +32,16 @@ from core.engine.steppers.stepper import build_stepper
 from core.engine.swag import Gaussian
 from core.recipe.assignment import Assignment
 from core.recipe.course import course_of
+from core.recipe.duration import RunLength
 from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
+from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 
 
 def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
     """Every part by its own pure function; a resume comes last, and its random state last of all."""
-    spec, plan = assignment.spec.resolved(), assignment.plan
+    shape, plan = assignment.spec.shape(), assignment.plan
+    spec = assignment.spec.resolved(shape)
     check_plan(plan)
     device = open_device(plan)
     report_alive = paced(report_alive, device)
@@ -46,21 +49,20 @@ def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
     another = networks(spec, plan, device, report_alive)
     network = another()
     objective = build_objective(spec, data.target_scale)
-    calendar = Calendar(spec.examples_per_epoch(), spec.batch() * spec.accumulate, spec.run_length().total_steps)
-    course, stopping, rollback = course_of(spec), spec.early_stopping, spec.rollback
+    calendar = Calendar(shape.examples_per_epoch, shape.batch * spec.accumulate, shape.run.total_steps)
+    course, stopping, rollback = course_of(spec, shape.run), spec.early_stopping, spec.rollback
     rate = Rate(course, rollback.factor if rollback else 1.0)
-    averages, swag = build_averages(spec, network, another, data.train)
-    micro = spec.batch() if spec.accumulate > 1 else None
-    elsewhere = partial(Elsewhere, network, another, data.train, spec.batch())
-    stepper = build_stepper(spec.optimizer, network, elsewhere)
+    averages, swag = build_averages(spec, shape, network, another, data.train)
+    stepper = build_stepper(spec.optimizer, network, partial(Elsewhere, network, another, data.train, shape.batch))
     environment, resume = describe(device, plan, spec.optimizer, stepper.roles()), assignment.resume
     standing = read_standing(resume, calendar) if resume else Standing()
-    gradient = build_gradient(network, objective.loss, micro=micro)
+    gradient = build_gradient(network, objective.loss, micro=shape.batch if spec.accumulate > 1 else None)
     if spec.sam:
         gradient = sharpness_aware(gradient, network, spec.sam, lambda: standing.step)
     run = Run(
         job=assignment.job,
         spec=spec,
+        shape=shape,
         scratch=assignment.scratch,
         device=device,
         environment=environment,
@@ -74,8 +76,8 @@ def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
         stepper=stepper,
         averages=averages,
         swag=swag,
-        ensemble=build_ensemble(spec, another),
-        best=Best(stopping, another(), stopping.start_from.steps(spec.run_length())) if stopping else None,
+        ensemble=build_ensemble(spec, shape.run, another),
+        best=Best(stopping, another(), stopping.start_from.steps(shape.run)) if stopping else None,
         incumbent=Incumbent(another(), course.cycles) if next(course.cycles(), None) else None,
         mark=Mark(rollback) if rollback else None,
         log=build_log(spec, calendar, rate, standing.step, network),
@@ -99,15 +101,16 @@ def networks(
 
 
 def build_averages(
-    spec: JobSpec, network: Network, another: Callable[[], Network], train: Part
+    spec: JobSpec, shape: RunShape, network: Network, another: Callable[[], Network], train: Part
 ) -> tuple[dict[Kind, Average], Gaussian | None]:
     """The averages of `network` that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
-    run, phase = spec.run_length(), spec.swa_phase()
+    run = shape.run
     averages: dict[Kind, Average] = {}
     swag = None
-    if spec.swa and phase:
+    if spec.swa:
+        phase = spec.swa.phase(run, spec.optimizer.lr)
         lender = None if spec.swa.update_bn else network
-        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, spec.batch(), lender)
+        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, shape.batch, lender)
         if spec.swa.swag:
             swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
     if spec.ema:
@@ -116,9 +119,9 @@ def build_averages(
     return averages, swag
 
 
-def build_ensemble(spec: JobSpec, another: Callable[[], Network]) -> Ensemble | None:
+def build_ensemble(spec: JobSpec, run: RunLength, another: Callable[[], Network]) -> Ensemble | None:
     """Room for the members that there will be."""
-    run, ensemble = spec.run_length(), spec.ensemble
+    ensemble = spec.ensemble
     return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
 
 

@@ -27,6 +27,7 @@ from core.engine.rate import Rate
 from core.engine.steplog import Calendar, StepLog
 from core.engine.steppers.stepper import Stepper
 from core.engine.swag import Gaussian
+from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
 
@@ -61,6 +62,7 @@ class Run:
 
     job: str
     spec: JobSpec
+    shape: RunShape
     scratch: Path
     device: torch.device
     environment: dict[str, Any]

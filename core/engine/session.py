@@ -52,8 +52,8 @@ class Session:
         self._clock = clock
         self._began = clock()
         self._checkpoint_seconds = checkpoint_seconds
-        self._evaluate_every = run.spec.evaluate.every.steps(run.spec.run_length())
-        self._keep_every = run.spec.checkpoints.every.steps(run.spec.run_length())
+        self._evaluate_every = run.spec.evaluate.every.steps(run.shape.run)
+        self._keep_every = run.spec.checkpoints.every.steps(run.shape.run)
         self._keep_by = self._began + checkpoint_seconds
         self._kept: int | None = None
         self._marked: int | None = None
@@ -93,7 +93,7 @@ class Session:
     def progress(self, step: int) -> Progress:
         """Where the run stands after `step` complete steps."""
         calendar, standing, limit = self.run.calendar, self.run.standing, self.run.spec.seconds
-        bounded, per_epoch = self.run.spec.run_length().bounded, calendar.steps_per_epoch
+        bounded, per_epoch = self.run.shape.run.bounded, calendar.steps_per_epoch
         total = calendar.total_steps if bounded else None
         shares = (step / total if total else 0.0, min(1.0, self.seconds() / limit) if limit else 0.0)
         loss, lr = self._last or (None, None)

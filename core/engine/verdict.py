@@ -36,7 +36,7 @@ def at_the_end(run: Run) -> Metrics:
     `average` is a single network whose weights are the mean of the members'.
     """
     found: Metrics = {}
-    train, batch_size = run.data.train, run.spec.batch()
+    train, batch_size = run.data.train, run.shape.batch
     if run.ensemble and run.ensemble.ready:
         found |= _mixed(run, "ensemble", run.ensemble.networks(), each_as="member")
         found |= _mixed(run, "average", (run.ensemble.average(train, batch_size),))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select
 
 from core.db.session import Database
 from core.db.tables import analysis_input, checkpoint, job
-from core.errors import FieldProblem, InvalidSpec
+from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
 from core.jobs.kinds import ANALYSIS, TRAIN
@@ -238,7 +238,11 @@ def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) 
     row = _result(connection, owner, analysis_id)
     if row is None:
         return FieldProblem(pointer, "its result is gone", "ask for this one again")
-    return Picked(row.id, analysis_id, row.step, row.kind, ANALYSIS.read_spec(spec))
+    try:
+        found = ANALYSIS.read_spec(spec)
+    except UnreadableSpec as error:
+        return FieldProblem(pointer, error.message)
+    return Picked(row.id, analysis_id, row.step, row.kind, found)
 
 
 def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[FieldProblem]:
@@ -271,7 +275,11 @@ def _recipe(connection: Connection, owner: str, job_id: str) -> Chosen:
     found = connection.execute(query.with_for_update(read=True, of=job)).scalar_one_or_none()
     if found is None:
         raise InvalidSpec(errors=(FieldProblem("/job", "there is no job of yours with this id"),))
-    return Chosen("", job_id, 0, "", TRAIN.read_spec(found))
+    try:
+        spec = TRAIN.read_spec(found)
+    except UnreadableSpec as error:
+        raise InvalidSpec(errors=(FieldProblem("/job", error.message),)) from error
+    return Chosen("", job_id, 0, "", spec)
 
 
 _CHOOSE: Final[Mapping[Takes, Callable[[Connection, str, Any], list[Picked]]]] = {

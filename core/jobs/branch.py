@@ -22,8 +22,10 @@ from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
 from core.jobs.verbs import owned
 from core.lifecycle import Status, shown
 from core.recipe.branch import anew, branched
+from core.recipe.parse import parse_job
 from core.recipe.plan import KINDS, ExecutionPlan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_stored
 
 MOST_STEPS_TOLD = 20
 
@@ -57,17 +59,19 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
         NotFound: there is no such job of this owner.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
+        InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
         parent = owned(connection, entry.owner, job_id)
         new = new_id(TRAIN.id_prefix)
-        spec = _spec(connection, job_id)
         if (first := promised(connection, entry.owner, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=TRAIN.slot_needed(spec))
+            return Submitted(first, created=False, needs=_needs(connection, first))
         require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.owner, parent, again=again)
-        slot = _branch(connection, new, spec, entry, _standing(connection, parent))
+        origin = _standing(connection, parent)
+        spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
+        slot = _branch(connection, new, spec, entry, origin)
     return Submitted(new, created=True, needs=slot)
 
 
@@ -96,19 +100,24 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
         parent = owned(connection, entry.owner, job_id)
         new = new_id(TRAIN.id_prefix)
         if (first := promised(connection, entry.owner, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=TRAIN.slot_needed(_spec(connection, first)))
+            return Submitted(first, created=False, needs=_needs(connection, first))
         require_fit(fits, parent.version)
-        before = _spec(connection, job_id)
+        before = read_stored(JobSpec, _document(connection, job_id))
         kept = _chosen(connection, parent, at)
         child = branched(before, changes, kept.step)
         slot = _branch(connection, new, child, entry, Origin("fork", parent, kept, anew(before, child)))
     return Submitted(new, created=True, needs=slot)
 
 
-def _spec(connection: Connection, job_id: str) -> JobSpec:
-    """As it runs, with what its owner has edited since."""
+def _document(connection: Connection, job_id: str) -> dict[str, Any]:
+    """The spec as it was stored, with what its owner has edited since."""
     row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
-    return TRAIN.read_spec(json.dumps(json.loads(row.spec) | (row.edits or {})))
+    return {**json.loads(row.spec), **(row.edits or {})}
+
+
+def _needs(connection: Connection, job_id: str) -> str:
+    """The kind of slot that a job which is there already needs."""
+    return str(connection.execute(select(job_state.c.needs).where(job_state.c.job_id == job_id)).scalar_one())
 
 
 def _may_retry(connection: Connection, owner: str, parent: State, *, again: bool) -> None:
@@ -165,7 +174,7 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
     facts["initial_id"] = before.initial_id  # for a retry that has to begin at the start
     state: dict[str, Any] = {"checkpoint_id": kept.id if kept else None, "needs": TRAIN.slot_needed(spec)}
     if kept:
-        run = spec.run_length()
+        run = spec.shape().run
         state["progress"] = {"step": kept.step, "epoch": kept.epoch, "steps": run.total_steps if run.bounded else None}
         state["progress"]["fraction"] = kept.step / run.total_steps if run.bounded else 0.0
         if spec.deterministic and spec.resources.device == "auto":

@@ -112,7 +112,7 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
 def _subject(row: Any) -> Subject:
     spec = TRAIN.read_spec(row.spec)
     began = row.created_at if row.started_at is None else row.started_at
-    return Subject(row.id, row.name, spec, spec.steps_per_epoch(), began)
+    return Subject(row.id, row.name, spec, spec.shape().run.steps_per_epoch, began)
 
 
 def _curve(db: Database, one: Subject, series: str, x: XAxis) -> "tuple[array[float], array[float]]":

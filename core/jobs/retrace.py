@@ -173,5 +173,5 @@ def _repeats(row: CheckpointRow, spec: JobSpec) -> bool:
     """Whether training comes to it by itself: no clock ended the run there, nor chose a step that comes twice."""
     if row.manifest.get("stop_reason") == "time_limit":
         return False
-    every = spec.checkpoints.every.steps(spec.run_length())
+    every = spec.checkpoints.every.steps(spec.shape().run)
     return spec.rollback is None or is_final(row) or row.step % every == 0

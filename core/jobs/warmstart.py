@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from core.db.tables import checkpoint, job
-from core.errors import FieldProblem, InvalidSpec
+from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.jobs.kinds import TRAIN
 from core.recipe.spec import JobSpec
 from core.recipe.start import Start, same_shape
@@ -69,4 +69,8 @@ def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Ch
         hint = "its checkpoints: " + ", ".join(sorted({one.kind for one in found})) if found else None
         raise InvalidSpec(errors=(FieldProblem(f"{pointer}/{field}", f"there is {what} of yours with this id", hint),))
     best = wanted[0]
-    return Chosen(best.id, best.job_id, best.step, best.kind, TRAIN.read_spec(best.spec))
+    try:
+        spec = TRAIN.read_spec(best.spec)
+    except UnreadableSpec as error:
+        raise InvalidSpec(errors=(FieldProblem(pointer, error.message),)) from error
+    return Chosen(best.id, best.job_id, best.step, best.kind, spec)

@@ -30,7 +30,7 @@ def branched(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
     """
     document = {**json.loads(parent.model_dump_json()), **changes}
     try:
-        child = parse_job(json.dumps(document).encode()).resolved()
+        child = parse_job(json.dumps(document).encode())
     except InvalidSpec as error:
         moved = (replace(each, pointer=f"/changes{each.pointer}") for each in error.errors)
         raise InvalidSpec(error.message, errors=tuple(moved)) from None
@@ -41,13 +41,14 @@ def branched(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
 
 def anew(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:
     """The parts of a run, by the prefix of their state, that the child does not take over: it wants others there."""
-    return tuple(name for name, its in _parts(child).items() if _parts(parent)[name] != its)
+    before = _parts(parent)
+    return tuple(name for name, its in _parts(child).items() if before[name] != its)
 
 
 def _parts(spec: JobSpec) -> dict[str, object]:
-    run = spec.run_length()
-    phase, ema, ensemble, stopping = spec.swa_phase(), spec.ema, spec.ensemble, spec.early_stopping
-    swa = (phase, spec.swa and spec.swa.swag)
+    run, lr = spec.shape().run, spec.optimizer.lr
+    ema, ensemble, stopping = spec.ema, spec.ensemble, spec.early_stopping
+    swa = (spec.swa and spec.swa.phase(run, lr), spec.swa and spec.swa.swag)
     return {
         "rate": (spec.schedule, spec.rollback),
         "swa": swa,
@@ -70,7 +71,7 @@ def _problems(parent: JobSpec, child: JobSpec, step: int) -> Iterator[FieldProbl
                     yield FieldProblem(f"/changes/optimizer/{option}", "cannot change in a fork", WAY_OUT)
         elif name not in FREE and before[name] != value:
             yield FieldProblem(f"/changes/{name}", "cannot change in a fork", WAY_OUT)
-    run = child.run_length()
+    run = child.shape().run
     if run.bounded and run.total_steps <= step:
         message = f"the job would end after {run.total_steps:,} steps, and the checkpoint stands at {step:,}"
         yield FieldProblem("/changes/epochs", message, "give more epochs or steps, or an earlier checkpoint")

@@ -42,6 +42,10 @@ class Component(Spec):
     paper: ClassVar[str | None] = None
     name: str
 
+    def unknown_name(self) -> FieldProblem | None:
+        """A name in a stored spec that this release does not know, where the type of the field does not tell."""
+        return None
+
 
 CROSS_FIELD = "cross_field"
 

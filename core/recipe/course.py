@@ -1,20 +1,33 @@
 """How the learning rate goes through one run: the schedule, what owns the rate after it, and where it gets too low."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from core.recipe.averaging import Ensemble, SwaPhase
+from core.recipe.averaging import SWA, Ensemble, SwaPhase
 from core.recipe.duration import RunLength
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.schedules.base import Heard, LearningRate, Momentum, ScheduleSpec, first_below
 
-if TYPE_CHECKING:
-    from core.recipe.preview import PreviewRequest
-    from core.recipe.spec import JobSpec
+
+class RateFields(Protocol):
+    """The fields of a job or a preview that say its learning rate."""
+
+    @property
+    def schedule(self) -> ScheduleSpec: ...
+
+    @property
+    def optimizer(self) -> OptimizerSpec: ...
+
+    @property
+    def stop_lr(self) -> float | None: ...
+
+    @property
+    def swa(self) -> SWA | None: ...
+
+    @property
+    def ensemble(self) -> Ensemble | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +93,7 @@ class Course:
         return first_below(self.stop_lr, rate, (each for each in stretches if each[0] < each[1]))
 
 
-def course_of(spec: JobSpec | PreviewRequest) -> Course:
+def course_of(fields: RateFields, run: RunLength) -> Course:
     """The learning rate of a job, or of a run that is only looked at."""
-    run, lr = spec.run_length(), spec.optimizer.lr
-    phase = spec.swa.phase(run, lr) if spec.swa else None
-    return Course(spec.schedule, spec.optimizer, run, spec.stop_lr, phase, spec.ensemble)
+    phase = fields.swa.phase(run, fields.optimizer.lr) if fields.swa else None
+    return Course(fields.schedule, fields.optimizer, run, fields.stop_lr, phase, fields.ensemble)

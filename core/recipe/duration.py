@@ -35,16 +35,6 @@ class RunLength:
         return self.total_steps / self.steps_per_epoch
 
 
-def examples_used(examples: int, batch: int, *, drop_last: bool) -> int:
-    """Examples that an epoch sees: all, or those of the whole batches alone."""
-    return examples - examples % batch if drop_last else examples
-
-
-def optimizer_steps(examples: int, batch: int, accumulate: int, *, drop_last: bool) -> int:
-    """Optimizer steps in an epoch: ceil(batches / accumulate)."""
-    return -(-examples_used(examples, batch, drop_last=drop_last) // (batch * accumulate))
-
-
 class Duration(NamedTuple):
     """An amount with its unit. `steps(run)` says how many optimizer steps that is in a given run.
 
@@ -68,6 +58,16 @@ class Duration(NamedTuple):
         if amount > LONGEST:
             raise ValueError(f"longer than {LONGEST} is not supported")
         return cls(amount, unit)
+
+    @classmethod
+    def read(cls, stored: str | int) -> Self:
+        """One that was accepted before, whatever `parse` would say of it today. ValueError when it is none at all."""
+        if isinstance(stored, int):
+            return cls.of_steps(stored)
+        found = re.fullmatch(PATTERN, stored)
+        if found is None:
+            raise ValueError("no duration")
+        return cls(Fraction(found[1]), UNITS[found[2]])
 
     @classmethod
     def of_steps(cls, steps: int) -> Self:

@@ -1,26 +1,49 @@
-"""The one way from bytes to a JobSpec, and to an analysis; the api and `basin run` both take it."""
+"""The door: the one way from bytes to a new job, analysis or preview. The api and `basin run` both take it.
+
+A document is checked once, here: its shape and bounds by its class, then what its fields have to do with each other by
+core/recipe/checks. What is stored comes back through core/recipe/stored.py and is not checked again.
+"""
 
 import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from core.errors import FieldProblem, InvalidSpec
 from core.recipe.analyses import AnyAnalysis, kinds
-from core.recipe.problems import field_problems
+from core.recipe.checks import preview as of_preview
+from core.recipe.checks import spec as of_spec
+from core.recipe.data import DataSpec
+from core.recipe.facts import DataFacts
+from core.recipe.preview import PreviewRequest
+from core.recipe.problems import MOST, field_problems
+from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.suggest import did_you_mean
 
+FactsOf = Callable[[DataSpec], DataFacts]
+"""Where the facts of a dataset are looked up: a database, a folder, a dict. A built-in one knows its own."""
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
-def parse_job(body: bytes) -> JobSpec:
-    """Read a job from JSON, strictly. Raises InvalidSpec with every problem found."""
-    try:
-        return JobSpec.model_validate_json(body)
-    except ValidationError as error:
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            document = None
-        raise InvalidSpec(errors=field_problems(error, document, JobSpec)) from None
+
+def built_in_facts(data: DataSpec) -> DataFacts:
+    """The facts of a dataset whose spec says them all."""
+    return data.facts()
+
+
+def parse_job(body: bytes, facts: FactsOf = built_in_facts) -> JobSpec:
+    """A resolved job from JSON, read strictly. Raises InvalidSpec with every problem found."""
+    return parse_sized_job(body, facts)[0]
+
+
+def parse_sized_job(body: bytes, facts: FactsOf = built_in_facts) -> tuple[JobSpec, RunShape]:
+    """As parse_job, with the sizes of the run, which the checks needed."""
+    spec = _validated(JobSpec, body)
+    shape = spec.shape(facts(spec.data))
+    _refuse_problems(of_spec.problems(spec, shape))
+    return spec.resolved(shape), shape
 
 
 def parse_analysis(body: bytes, document: object) -> AnyAnalysis:
@@ -30,7 +53,32 @@ def parse_analysis(body: bytes, document: object) -> AnyAnalysis:
     if not isinstance(wanted, str) or wanted not in known:
         message = f"there are {', '.join(known)}"
         raise InvalidSpec(errors=(FieldProblem("/kind", message, did_you_mean(str(wanted), known)),))
+    spec = _validated(known[wanted], body)
+    _refuse_problems(spec.contradictions())
+    return spec
+
+
+def parse_preview(body: bytes) -> PreviewRequest:
+    """Read the request of a preview from JSON, strictly. Raises InvalidSpec with every problem found."""
+    request = _validated(PreviewRequest, body)
+    _refuse_problems(of_preview.problems(request))
+    return request
+
+
+def _validated(shape: type[AnyModel], body: bytes) -> AnyModel:
     try:
-        return known[wanted].model_validate_json(body)
+        return shape.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidSpec(errors=field_problems(error, document, known[wanted])) from None
+        raise InvalidSpec(errors=field_problems(error, _document(body), shape)) from None
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse_problems(found: Iterator[FieldProblem]) -> None:
+    if problems := tuple(islice(found, MOST)):
+        raise InvalidSpec(errors=problems)

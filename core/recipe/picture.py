@@ -4,6 +4,7 @@ from bisect import bisect_right
 from typing import Literal
 
 from core.plot.chart import AxisKind, Chart, Curve, Dots, Panel, Rule, Span
+from core.recipe.duration import RunLength
 from core.recipe.preview import MarkKind, Preview, PreviewRequest, preview
 
 RULES: dict[MarkKind, str] = {"swa_start": "SWA starts", "restart": "restart"}
@@ -43,7 +44,7 @@ def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]
 
 
 def _warm_up(request: PreviewRequest, found: Preview, unit: int) -> list[Span]:
-    warm = min(request.schedule.warmup.steps(request.run_length()), found.marks[-1].step)
+    warm = min(request.schedule.warmup.steps(RunLength(found.steps_per_epoch, found.total_steps)), found.marks[-1].step)
     return [Span(0, warm / unit, "warm-up")] if warm else []
 
 

@@ -80,7 +80,7 @@ def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
 
     None where there is nothing to halve, or where batch norm would see other batches.
     """
-    now = plan.micro_batch or min(spec.batch(), MOST_AT_ONCE)
+    now = plan.micro_batch or min(spec.shape().batch, MOST_AT_ONCE)
     if now == 1 or spec.model.normalises_batches:
         return None
     return plan.model_copy(update={"micro_batch": -(-now // 2)})
@@ -99,7 +99,7 @@ def chosen_gpu(spec: Planned, plan: ExecutionPlan) -> str | None:
     if spec.resources.device != "auto" or plan.device == "cpu":
         return None
     chosen = "this runs on a GPU: resources.device is auto, and a GPU slot was free"
-    if isinstance(spec, JobSpec) and spec.model.multiply_adds(spec.data.facts()) * spec.batch() < LAUNCH_BOUND:
+    if isinstance(spec, JobSpec) and spec.model.multiply_adds(spec.data.facts()) * spec.shape().batch < LAUNCH_BOUND:
         return f'{chosen}; steps as small as these mostly wait for the GPU to begin, so "cpu" may be faster'
     return chosen
 

@@ -1,24 +1,22 @@
 """The learning rate of every step before anything is trained, from the very functions that train."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from core.errors import FieldProblem
-from core.recipe import updates
-from core.recipe.averaging import Ensemble, Occasions, rules
-from core.recipe.component import Positive, Spec, refuse
+from core.recipe.averaging import Ensemble, Occasions
+from core.recipe.component import Positive, Spec
 from core.recipe.course import Course, course_of
-from core.recipe.duration import RunLength, optimizer_steps
-from core.recipe.endings import unreachable
+from core.recipe.duration import RunLength
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.base import Heard, LearningRate
 from core.recipe.schedules.constant import Constant
-from core.recipe.spec import BatchSize, Count, Evaluate, SwaSwitch, run_length
+from core.recipe.shape import resolve_run_length
+from core.recipe.spec import BatchSize, Count, Evaluate, SwaSwitch
 
 MarkKind = Literal["restart", "reduction", "swa_start", "collect", "stop"]
 
@@ -44,32 +42,9 @@ class PreviewRequest(Spec):
     examples: Count = 1257
     max_points: Annotated[int, Field(ge=2, le=100_000)] = 2000
 
-    @model_validator(mode="after")
-    def makes_sense(self) -> Self:
-        if found := tuple(self._problems()):
-            raise refuse(*found)
-        return self
-
-    def _problems(self) -> Iterator[FieldProblem]:
-        if self.epochs is None and self.steps is None:
-            yield FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"')
-            return
-        run = self.run_length()
-        if self.metrics and self.schedule.watches() is None:
-            message = f"{self.schedule.name} does not listen to evaluations"
-            yield FieldProblem("/metrics", message, "leave them out, or use a schedule that does, such as plateau")
-        misfits = [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in self.schedule.problems(run)]
-        misfits += [*rules.of_rate(self, run), *updates.of_rate(self, run)]
-        every = self.evaluate.every.steps(run)
-        if every < 1:
-            message = f"{self.evaluate.every} is less than one optimizer step here"
-            misfits.append(FieldProblem("/evaluate/every", message, "make it longer"))
-        yield from misfits or unreachable(course_of(self), every)
-
     def run_length(self) -> RunLength:
         batch = self.examples if self.batch_size == "full" else min(self.batch_size, self.examples)
-        per_epoch = optimizer_steps(self.examples, batch, self.accumulate, drop_last=self.drop_last)
-        return run_length(per_epoch, self.epochs, self.steps)
+        return resolve_run_length(self.examples, batch, self)
 
 
 class Mark(Spec):
@@ -122,7 +97,9 @@ def rehearse(course: Course, every: int, metrics: Sequence[float]) -> _Rehearsal
 
 
 def preview(request: PreviewRequest) -> Preview:
-    run, course = request.run_length(), course_of(request)
+    """What the learning rate of a run does, which the checks have found to make sense."""
+    run = request.run_length()
+    course = course_of(request, run)
     shown = rehearse(course, request.evaluate.every.steps(run), request.metrics)
     marks = [Mark(step=step, kind="restart") for step in course.cycles() if step < shown.end]
     marks = [marks[i] for i in _evenly(len(marks), request.max_points)]

@@ -1,27 +1,29 @@
-"""JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file."""
+"""JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file.
+
+The class checks the shape and the bounds of single fields. The rules between fields are in core/recipe/checks and are
+called by core/recipe/parse.py alone.
+"""
 
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from core.recipe import checks
-from core.recipe.averaging import EMA, SWA, Ensemble, SwaPhase
-from core.recipe.checks import LOSSES, METRICS, Loss, Metric
+from core.recipe.averaging import EMA, SWA, Ensemble
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import Fraction as Share
-from core.recipe.component import Positive, Spec, SpecWarning, refuse, switch
-from core.recipe.course import course_of
-from core.recipe.data import Data, SplitSizes
-from core.recipe.duration import LONGEST, Duration, RunLength, examples_used, optimizer_steps
+from core.recipe.component import Positive, Spec, switch
+from core.recipe.data import Data, split_sizes
+from core.recipe.duration import Duration
+from core.recipe.facts import DataFacts, Task
 from core.recipe.models import Model
 from core.recipe.monitor import Monitor
 from core.recipe.optimizers import Optimizer
 from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
-from core.recipe.schedules.base import LearningRate
 from core.recipe.schedules.constant import Constant
+from core.recipe.shape import RunShape, resolve_shape
 from core.recipe.start import Start
 from core.recipe.stopping import EarlyStopping, Rollback, Target
 from core.recipe.text import Label, Name, Note
@@ -52,6 +54,16 @@ StoppingSwitch = Annotated[
 RollbackSwitch = Annotated[Rollback | None, BeforeValidator(switch, json_schema_input_type=bool | Rollback | None)]
 SamSwitch = Annotated[SAM | None, BeforeValidator(switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
+Loss = Literal["cross_entropy", "mse", "function"]
+Metric = Literal["accuracy", "mae", "r2"]
+LOSSES: dict[Task, tuple[Loss, ...]] = {
+    "classification": ("cross_entropy",),
+    "regression": ("mse",),
+    "function": ("function",),
+}
+"""The losses that fit a task, the default first."""
+METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
+"""The metrics that fit a task; by default all of them are reported."""
 
 
 class Evaluate(Spec):
@@ -78,12 +90,6 @@ class Resources(Spec):
     """Where the job may run. `auto` takes whatever slot is free."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-
-
-def run_length(steps_per_epoch: int, epochs: int | None, steps: int | None) -> RunLength:
-    """The first budget reached ends the run; without any it is not bounded."""
-    budgets = [budget for budget in (epochs and epochs * steps_per_epoch, steps) if budget]
-    return RunLength(steps_per_epoch, min(budgets, default=LONGEST), bounded=bool(budgets))
 
 
 class JobSpec(Spec):
@@ -126,56 +132,27 @@ class JobSpec(Spec):
     max_retries: Annotated[int, Field(ge=0, le=10)] = 0
     metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def fits_together(self) -> Self:
-        """Everything that only shows when fields are seen together. All problems at once, each with its pointer."""
-        found = tuple(checks.problems(self))
-        if found:
-            raise refuse(*found)
-        return self
+    def shape(self, facts: DataFacts | None = None) -> RunShape:
+        """The sizes of the run; `facts` of the data, where they are not those that its spec knows."""
+        known = facts or self.data.facts()
+        return resolve_shape(known, split_sizes(known.examples, self.data.validation, self.data.test), self)
 
-    def split(self) -> SplitSizes:
-        return self.data.split()
+    def resolved(self, shape: RunShape | None = None) -> Self:
+        """The same job with every default that follows from the rest written out. Resolving twice changes nothing.
 
-    def batch(self) -> int:
-        """Examples in one full batch."""
-        return self.split().train if self.batch_size == "full" else self.batch_size
-
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one epoch: ceil(ceil(train examples / batch size) / accumulate); drop_last rounds down."""
-        return optimizer_steps(self.split().train, self.batch(), self.accumulate, drop_last=self.drop_last)
-
-    def examples_per_epoch(self) -> int:
-        """Train examples that an epoch sees."""
-        return examples_used(self.split().train, self.batch(), drop_last=self.drop_last)
-
-    def run_length(self) -> RunLength:
-        """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run."""
-        return run_length(self.steps_per_epoch(), self.epochs, self.steps)
-
-    def swa_phase(self) -> SwaPhase | None:
-        return self.swa.phase(self.run_length(), self.optimizer.lr) if self.swa else None
-
-    def learning_rate(self) -> LearningRate:
-        """T -> the learning rate of the t-th optimizer step, t = 0, 1, …, while the schedule has heard nothing."""
-        return course_of(self).rate()
-
-    def resolved(self) -> Self:
-        """The same job with every default that follows from the rest written out. Resolving twice changes nothing."""
-        task = self.data.facts().task
+        `shape` is that of this job, where the caller has it.
+        """
+        sizes = shape or self.shape()
+        task, run, lr = sizes.facts.task, sizes.run, self.optimizer.lr
         filled: dict[str, Any] = {
             "optimizer": self.optimizer.resolved(),
-            "schedule": self.schedule.resolved(self.run_length(), self.optimizer.lr),
-            "swa": self.swa.resolved(self.optimizer.lr) if self.swa else None,
+            "schedule": self.schedule.resolved(run, lr),
+            "swa": self.swa.resolved(lr) if self.swa else None,
             "ema": self.ema.resolved() if self.ema else None,
-            "ensemble": self.ensemble.resolved(self.run_length(), self.optimizer.lr) if self.ensemble else None,
+            "ensemble": self.ensemble.resolved(run, lr) if self.ensemble else None,
             "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
             "loss": self.loss or LOSSES[task][0],
             "metrics": METRICS[task] if self.metrics is None else self.metrics,
             "precision": "fp32",
         }
         return self.model_copy(update=filled)
-
-    def warnings(self) -> tuple[SpecWarning, ...]:
-        """What is allowed and probably not meant."""
-        return tuple(checks.warnings(self))

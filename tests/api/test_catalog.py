@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.recipe.spec import JobSpec
+from tests.support.specs import rate_of
 
 
 def test_the_catalog_names_every_component(shared: TestClient) -> None:
@@ -50,9 +51,9 @@ def test_a_preview_agrees_with_the_job(shared: TestClient) -> None:
         "batch_size": 10,
     }
     spec = JobSpec.model_validate({"model": {"name": "logistic"}, "data": {"name": "iris"}, **same}).resolved()
-    preview = shared.post("/v1/schedules/preview", json=same | {"examples": spec.split().train}).json()
-    rate = spec.learning_rate()
-    assert preview["lr"] == [rate(step) for step in range(spec.run_length().total_steps)]
+    preview = shared.post("/v1/schedules/preview", json=same | {"examples": spec.shape().split.train}).json()
+    rate = rate_of(spec)
+    assert preview["lr"] == [rate(step) for step in range(spec.shape().run.total_steps)]
     assert preview["marks"][0]["kind"] == "swa_start"
 
 
@@ -72,7 +73,7 @@ def test_a_preview_shows_what_averaging_does(
     same = {"optimizer": {"name": "sgd", "lr": 0.1}, "epochs": 4, "batch_size": 10, **averaging}
     spec = JobSpec.model_validate({"model": {"name": "logistic"}, "data": {"name": "iris"}, **same}).resolved()
     preview = shared.post("/v1/schedules/preview", json=same | {"examples": 105}).json()
-    assert preview["lr"] == [spec.learning_rate()(step) for step in range(44)]
+    assert preview["lr"] == [rate_of(spec)(step) for step in range(44)]
     assert [mark["step"] for mark in preview["marks"] if mark["kind"] == "collect"] == collected
 
 

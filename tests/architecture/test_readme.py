@@ -94,7 +94,7 @@ def test_what_is_posted_is_answered_so() -> None:
     known = {key: value for key, value in spec.dump().items() if key in job}
     assert len(known) >= 4, "show what was filled in"
     assert known == {key: job[key] for key in known}
-    assert job["progress"]["steps"] == spec.run_length().total_steps
+    assert job["progress"]["steps"] == spec.shape().run.total_steps
     with pytest.raises(InvalidSpec) as refused:
         parse_job(json.dumps(bad).encode())
     problem = next(answer for answer in answers if answer.get("status") == 422)

@@ -20,6 +20,7 @@ from core.recipe.schedules.base import ScheduleSpec
 from core.recipe.schedules.plateau import Plateau
 from core.recipe.schedules.sequence import Sequence
 from core.recipe.spec import JobSpec
+from tests.support.specs import rate_of
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "step": {"step_size": "1ep"},
@@ -117,8 +118,8 @@ def test_a_sequence_may_hold_every_schedule_of_the_step_alone_but_itself() -> No
 @pytest.mark.parametrize(("name", "component"), components("schedules").items())
 def test_schedule_is_finite_and_non_negative(name: str, component: type[ScheduleSpec]) -> None:
     spec = JobSpec.model_validate_json(json.dumps(job("schedules", name)))
-    rate = spec.learning_rate()
-    rates = [rate(t) for t in range(spec.run_length().total_steps)]
+    rate = rate_of(spec)
+    rates = [rate(t) for t in range(spec.shape().run.total_steps)]
     assert all(0 <= lr <= 10 for lr in rates)
 
 

@@ -10,6 +10,7 @@ from basin import jobfile
 from basin.errors import BadFile
 from core.recipe.spec import JobSpec
 from tests.architecture.tree import ROOT
+from tests.support.specs import warnings_of
 
 
 @pytest.mark.parametrize(
@@ -113,4 +114,4 @@ def test_the_demo_job_is_the_one_among_the_examples_and_is_a_job() -> None:
     spec = JobSpec.model_validate_json(json.dumps(jobfile.read(str(example)))).resolved()
     assert spec.data.split_seed == 0
     assert spec.swa is not None
-    assert spec.warnings() == ()
+    assert warnings_of(spec) == ()

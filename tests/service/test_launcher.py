@@ -157,7 +157,7 @@ def test_a_stopped_runner_can_be_killed(zygote: ZygoteLauncher, order: Callable[
 
 
 @pytest.mark.parametrize(
-    ("assignment", "complaint"), [({"kind": "train", "job": 3}, "validation error"), ({"job": 3}, "no kind of job")]
+    ("assignment", "complaint"), [({"kind": "train", "job": 3}, "UnreadableSpec"), ({"job": 3}, "no kind of job")]
 )
 def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(
     zygote: ZygoteLauncher, tmp_path: Path, assignment: dict[str, Any], complaint: str

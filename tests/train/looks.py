@@ -13,11 +13,12 @@ from core.engine.analysis.analyse import Draw, analyse
 from core.engine.analysis.desk import KEEP_SECONDS
 from core.engine.events import CheckpointWritten, Ended
 from core.finite import in_json
-from core.recipe.analyses import Analysis, read_analysis
+from core.recipe.analyses import Analysis
 from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
 from core.recipe.data import DataSpec
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
+from tests.support.specs import analysis_of
 from tests.train.runs import Watcher
 
 JOB = "job_" + "0" * 26
@@ -65,7 +66,7 @@ def looker(folder: Path, dataset: Callable[[DataSpec], Path], slot: SlotKind = "
         count += 1
         several = {"checkpoints": [{"checkpoint": CHECKPOINT}] * len(subjects)}
         where = several if len(subjects) > 1 else {"job": JOB}
-        spec = read_analysis(json.dumps({**where, **fields}))
+        spec = analysis_of({**where, **fields})
         sources = tuple(
             source(each, written, dataset(each.data), f"subject {number}")
             for number, (each, written) in enumerate(subjects)
@@ -103,7 +104,7 @@ def reading(found: Looked, label: str) -> Reading:
     (written,) = (
         each for each in found.watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"
     )
-    spec = read_analysis(json.dumps(written.manifest["analysis"]))
+    spec = analysis_of(written.manifest["analysis"])
     numbers = json.loads(json.dumps(in_json(found.ended.results), allow_nan=False))
     return Reading(label=label, spec=spec, numbers=numbers, data=data_of(written))
 

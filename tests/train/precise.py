@@ -60,7 +60,7 @@ def naive(
         for own, other in zip(network.buffers, statistics[number] if statistics else (), strict=False):
             own.copy_(other)
         if reestimate:
-            reestimate_batch_norm(network, looked.parts["train"].inputs, looked.spec.batch())
+            reestimate_batch_norm(network, looked.parts["train"].inputs, looked.spec.shape().batch)
         with torch.no_grad():
             outputs = [network.module(looked.parts[split].inputs) for split in splits]
         targets = [looked.parts[split].targets for split in splits]

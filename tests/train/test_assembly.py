@@ -1,6 +1,5 @@
 """Landscapes that are computed in parts, and put together: the bits of one that was computed in one go."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,9 +14,9 @@ from core.engine.analysis import survey
 from core.engine.analysis.assembly import lay
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
-from core.recipe.analyses import read_analysis
 from core.recipe.analyses.assembly import Assembly
 from core.recipe.spec import JobSpec
+from tests.support.specs import analysis_of
 from tests.train.looks import Look, Looked, kept, looked, reading
 from tests.train.runs import Train, Watcher, job
 from worker.pictures import draw
@@ -39,7 +38,7 @@ def join(tmp_path: Path) -> Join:
     """Put results together."""
 
     def one(parts: Sequence[Looked], watcher: Watcher | None = None, **fields: Any) -> Looked:
-        spec = read_analysis(json.dumps({"kind": "assembly", "analyses": [f"an_{n:026d}" for n in range(len(parts))]}))
+        spec = analysis_of({"kind": "assembly", "analyses": [f"an_{n:026d}" for n in range(len(parts))]})
         readings = tuple(reading(each, f"result {number}") for number, each in enumerate(parts))
         return looked(
             spec, tmp_path / f"join-{fields.pop('name', 0)}", watcher or Watcher(), readings=readings, **fields
@@ -50,7 +49,7 @@ def join(tmp_path: Path) -> Join:
 
 def trained(run: Train, seed: int = 0) -> Trained:
     made = job(epochs=1, seed=seed)
-    return made, run(made)[1].checkpoints()[made.run_length().total_steps]
+    return made, run(made)[1].checkpoints()[made.shape().run.total_steps]
 
 
 def shared(look: Look, subjects: Sequence[Trained], of: int, **fields: Any) -> list[Looked]:
@@ -186,7 +185,7 @@ def test_a_loss_that_is_no_number_is_known_all_the_same() -> None:
 
 def landscape(number: int | None = 1, of: int = 2, **fields: Any) -> Any:
     part = {"part": {"number": number, "of": of}} if number else {}
-    return read_analysis(json.dumps({"kind": "landscape", "job": f"job_{0:026d}", **part, **fields}))
+    return analysis_of({"kind": "landscape", "job": f"job_{0:026d}", **part, **fields})
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def landscape(number: int | None = 1, of: int = 2, **fields: Any) -> Any:
         ([landscape(1), landscape(2, name="b", priority=3, metadata={"a": "b"})], None, ""),
         ([landscape(2), landscape(1, job=f"job_{1:026d}")], None, ""),  # where they looked is known from elsewhere
         ([landscape(1), landscape(None)], "/analyses/1", "no part of a landscape"),
-        ([landscape(1), read_analysis(f'{{"kind": "sharpness", "job": "job_{0:026d}"}}')], "/analyses/1", "sharpness"),
+        ([landscape(1), analysis_of({"kind": "sharpness", "job": f"job_{0:026d}"})], "/analyses/1", "sharpness"),
         ([landscape(1), landscape(2, seed=1, steps=3)], "/analyses/1", "its seed, steps differ"),
         ([landscape(1), landscape(2, of=3)], "/analyses/1", "one of 3 parts"),
         ([landscape(1), landscape(1)], "/analyses/1", "part 1 is there 2 times"),
@@ -203,7 +202,7 @@ def landscape(number: int | None = 1, of: int = 2, **fields: Any) -> Any:
     ],
 )
 def test_which_parts_make_a_whole(parts: list[Any], pointer: str | None, says: str) -> None:
-    spec = read_analysis(json.dumps({"kind": "assembly", "analyses": [f"an_{n:026d}" for n in range(len(parts))]}))
+    spec = analysis_of({"kind": "assembly", "analyses": [f"an_{n:026d}" for n in range(len(parts))]})
     assert isinstance(spec, Assembly)
     found = list(spec.problems(parts))
     if pointer is None:

@@ -21,7 +21,7 @@ Trained = tuple[JobSpec, CheckpointWritten]
 
 def trained(run: Train, **fields: object) -> Trained:
     spec = job(**{"epochs": 2, **fields})
-    return spec, run(spec)[1].checkpoints()[spec.run_length().total_steps]
+    return spec, run(spec)[1].checkpoints()[spec.shape().run.total_steps]
 
 
 def validation(spec: JobSpec, datasets: Callable[[str | DataSpec], Path]) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def test_batch_norm_of_averaged_weights_is_estimated_again(
         return inputs.double().flatten(1) @ mean["dense0.weight"].T + mean["dense0.bias"]
 
     train = hidden(data.train.inputs)
-    batches = torch.split(train, spec.batch())
+    batches = torch.split(train, spec.shape().batch)
     assert len(batches[-1]) > 1
     centre = sum(len(each) * each.mean(0) for each in batches) / len(train)
     spread = sum(len(each) * each.var(0) for each in batches) / len(train)

@@ -24,7 +24,7 @@ Trained = tuple[JobSpec, CheckpointWritten]
 
 def trained(run: Train, **fields: Any) -> Trained:
     spec = job(**fields)
-    return spec, run(spec)[1].checkpoints()[spec.run_length().total_steps]
+    return spec, run(spec)[1].checkpoints()[spec.shape().run.total_steps]
 
 
 def test_two_seeds_are_connected_by_a_curve(run: Train, look: Look) -> None:

@@ -17,6 +17,7 @@ from core.recipe.averaging import Occasions
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.spec import JobSpec
+from tests.support.specs import rate_of
 from tests.train.runs import Train, Watcher, digests, job
 
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
@@ -62,14 +63,14 @@ def test_it_grows_with_each_member(run: Train, ensemble: dict[str, Any]) -> None
     ending, watcher = run(spec)
     series = watcher.series()
     assert spec.ensemble
-    occasions = list(spec.ensemble.occasions(spec.run_length()).steps(24))
+    occasions = list(spec.ensemble.occasions(spec.shape().run).steps(24))
     base = dict(series["val.loss"])
     assert series["member.val.loss"] == [(step, base[step]) for step in occasions]
     assert [step for step, _ in series["ensemble.val.loss"]] == occasions
     assert series["ensemble.val.loss"][0][1] == pytest.approx(base[occasions[0]], rel=1e-6)
     assert series["ensemble.val.loss"][-1] == (occasions[-1], ending.results["ensemble"]["val"]["loss"])
     assert series["ensemble.test.loss"] == [(24, ending.results["ensemble"]["test"]["loss"])]
-    rate = spec.learning_rate()
+    rate = rate_of(spec)
     assert dict(series["lr"]) == {t: rate(t) for t in range(24)}
 
 

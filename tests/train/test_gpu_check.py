@@ -52,7 +52,7 @@ def test_the_jobs_for_a_real_device_are_accepted_and_as_large_as_they_have_to_be
         assert all(isinstance(spec, JobSpec) for spec in built.values())
     assert len(list(service.specs(real))) == 3
     assert len(list(determinism.subjects())) > 25
-    assert memory.small(epochs=None, steps=memory.target_steps(real)).run_length().bounded
+    assert memory.small(epochs=None, steps=memory.target_steps(real)).shape().run.bounded
     wide, heavy = memory.wide(real), memory.heavy(real)
     assert 4 * wide.batch() * 32768 * wide.data.facts().features > 8 * LARGEST_DEVICE
     assert 4 * GIB < 16 * parameters(heavy) < 16 * GIB

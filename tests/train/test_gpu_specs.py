@@ -17,7 +17,7 @@ def test_every_optimizer_has_its_two_jobs() -> None:
 
 @pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in stepped_specs().items()])
 def test_a_job_for_the_gpu_trains_on_a_cpu(run: Train, spec: JobSpec) -> None:
-    assert spec.run_length().total_steps == STEPS
+    assert spec.shape().run.total_steps == STEPS
     ending, watcher = run(spec)
     assert ending.outcome == "succeeded", ending.error
     assert max(watcher.checkpoints()) == STEPS

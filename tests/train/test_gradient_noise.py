@@ -1,6 +1,5 @@
 """The gradient noise scale against what it estimates."""
 
-import json
 import math
 from typing import Any
 
@@ -11,8 +10,8 @@ from pydantic import ValidationError
 from core.engine.analysis.gradient_noise import estimated, exactly, tradeoff
 from core.engine.analysis.terrain import Terrain
 from core.engine.evaluate import inspecting
-from core.recipe.analyses import read_analysis
 from core.recipe.analyses.gradient_noise import GradientNoise
+from tests.support.specs import analysis_of
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import classifier
@@ -120,4 +119,4 @@ def test_which_checkpoints_and_which_batches() -> None:
     assert GradientNoise(job=JOB, places=1).chosen(5) == [4]
     for wrong in ({"small": 8, "large": 8}, {"small": 3, "large": 64}, {"draws": 1}, {"weights": "swa"}):
         with pytest.raises(ValidationError):
-            read_analysis(json.dumps({"kind": "gradient_noise", "job": JOB, **wrong}))
+            analysis_of({"kind": "gradient_noise", "job": JOB, **wrong})

@@ -1,6 +1,5 @@
 """The loss on the line between weights, and the barrier on it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +14,10 @@ from core.engine.analysis.directions import grid
 from core.engine.analysis.interpolation import barrier, explore, judged, report
 from core.engine.analysis.many import Judge
 from core.engine.events import CheckpointWritten
-from core.recipe.analyses import read_analysis
 from core.recipe.analyses.interpolation import Interpolation
 from core.recipe.data import DataSpec
 from core.recipe.spec import JobSpec
+from tests.support.specs import analysis_of
 from tests.train.looks import Look, kept
 from tests.train.precise import naive, subject
 from tests.train.runs import Train, Watcher, job, no_trace
@@ -32,7 +31,7 @@ NORMED = {"name": "cnn", "channels": [3, 4], "hidden": []}
 
 def spec(**fields: Any) -> Interpolation:
     two = [{"checkpoint": "ckpt_" + "0" * 26}] * 2
-    found = read_analysis(json.dumps({"kind": "interpolation", "checkpoints": two, **fields}))
+    found = analysis_of({"kind": "interpolation", "checkpoints": two, **fields})
     assert isinstance(found, Interpolation)
     return found
 
@@ -68,7 +67,7 @@ def test_the_ends_are_the_checkpoints_themselves(run: Train, look: Look) -> None
     """SGD's weights and their average: with statistics of its own each gives what its job said of it."""
     ours = job(model=NORMED, epochs=4, swa={"start": "0.5run"}, metrics=["accuracy"])
     ended, watcher = run(ours)
-    last = watcher.checkpoints()[ours.run_length().total_steps]
+    last = watcher.checkpoints()[ours.shape().run.total_steps]
     (swa,) = watcher.checkpoints("swa").values()
     with no_trace():
         found = look([(ours, last), (ours, swa)], kind="interpolation", steps=5)

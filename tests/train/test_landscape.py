@@ -1,6 +1,5 @@
 """The loss around weights, along one or two directions."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +20,10 @@ from core.engine.analysis.subject import Subject
 from core.engine.analysis.survey import Plane
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
-from core.recipe.analyses import read_analysis
 from core.recipe.analyses.landscape import Landscape
 from core.recipe.data import DataSpec
 from core.recipe.spec import JobSpec
+from tests.support.specs import analysis_of
 from tests.train import tiny
 from tests.train.looks import Look, kept
 from tests.train.precise import subject
@@ -39,14 +38,14 @@ ONE = {"checkpoint": "ckpt_" + "0" * 26}
 
 def spec(**fields: Any) -> Landscape:
     where = {} if "checkpoints" in fields else {"job": JOB}
-    found = read_analysis(json.dumps({"kind": "landscape", **where, **fields}))
+    found = analysis_of({"kind": "landscape", **where, **fields})
     assert isinstance(found, Landscape)
     return found
 
 
 def trained(run: Train, **fields: object) -> tuple[JobSpec, CheckpointWritten]:
     made = job(**{"epochs": 1, **fields})
-    return made, run(made)[1].checkpoints()[made.run_length().total_steps]
+    return made, run(made)[1].checkpoints()[made.shape().run.total_steps]
 
 
 def point(run: Train, data: dict[str, Any], start: list[float]) -> tuple[JobSpec, CheckpointWritten]:

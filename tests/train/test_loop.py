@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from core.engine.events import CheckpointWritten, Log, Points, Progress, Started
+from tests.support.specs import rate_of
 from tests.train.runs import Train, Watcher, digests, job, no_trace
 
 
 def test_series_follow_the_step_convention(run: Train) -> None:
     spec = job(schedule={"name": "linear", "warmup": "4st"}, evaluate={"every": "10st"})
     ending, watcher = run(spec)
-    series, rate = watcher.series(), spec.learning_rate()
+    series, rate = watcher.series(), rate_of(spec)
     assert set(series) == {"train.loss", "lr", "val.loss", "val.accuracy", "test.loss", "test.accuracy"}
     assert [t for t, _ in series["train.loss"]] == list(range(24))
     assert series["lr"] == [(t, rate(t)) for t in range(24)]

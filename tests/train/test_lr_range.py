@@ -1,6 +1,5 @@
 """The learning-rate range test: trains as the job does, reads what is there, and never gives one number."""
 
-import json
 import math
 from typing import Any
 
@@ -8,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from core.engine.analysis.lr_range import candidates, smoothed
-from core.recipe.analyses import read_analysis
 from core.recipe.analyses.lr_range import LrRange
+from tests.support.specs import analysis_of
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 
@@ -122,9 +121,9 @@ def test_what_it_takes() -> None:
     """A job, three seeds at least, rates that rise."""
     for wrong in ({"low": 1.0, "high": 0.1}, {"runs": 1}, {"steps": 5}):
         with pytest.raises(ValidationError):
-            read_analysis(json.dumps({"kind": "lr_range", "job": JOB, **wrong}))
+            analysis_of({"kind": "lr_range", "job": JOB, **wrong})
     with pytest.raises(ValidationError):
-        read_analysis(json.dumps({"kind": "lr_range", "checkpoint": "ckpt_" + "0" * 26}))
+        analysis_of({"kind": "lr_range", "checkpoint": "ckpt_" + "0" * 26})
     fine = LrRange(job=JOB, examples=25)
     alone = job(model={"name": "mlp", "hidden": [4], "batch_norm": True})
     assert [each.pointer for each in fine.problems([alone])] == ["/examples"]

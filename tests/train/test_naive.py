@@ -99,7 +99,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rate(spec: JobSpec) -> Callable[[int], float]:
     """The rate of step t: a warm-up of four steps, then half a cosine; or the optimizer's own warm-up."""
-    lr, total = spec.optimizer.lr, spec.run_length().total_steps
+    lr, total = spec.optimizer.lr, spec.shape().run.total_steps
     own = getattr(spec.optimizer, "warmup_steps", 0)
     if spec.schedule.name == "constant":
         return lambda t: lr * min(1.0, (t + 1) / own) if own else lr
@@ -114,7 +114,7 @@ def compare(run: Train, dataset: Path, spec: JobSpec, updater: Updater, toleranc
     data = part.inputs.double().numpy(), part.targets.numpy()
     weights, losses = naive.train(spec, data, start, updater, rate(spec))
     seen = [loss for _, loss in watcher.series()["train.loss"]]
-    assert len(losses) == spec.run_length().total_steps
+    assert len(losses) == spec.shape().run.total_steps
     assert seen == pytest.approx(losses, rel=tolerance, abs=tolerance)
     found = load_file(f"{watcher.checkpoints()[len(losses)].folder}/weights.safetensors")
     for name, expected in weights.items():

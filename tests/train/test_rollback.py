@@ -12,6 +12,7 @@ from core.engine.rate import Rate
 from core.engine.session import Session
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
+from tests.support.specs import rate_of
 from tests.train.recipes import FULL, OPTIONS
 from tests.train.runs import Train, Watcher, digests, job
 
@@ -141,7 +142,7 @@ def test_twice_to_the_same_mark_and_once_to_another(run: Train, ruin: Callable[[
     assert [back.step for back in told(watcher)] == [16, 16]
     assert ending.outcome == "succeeded"
     rates = dict(watcher.series()["lr"])
-    pure = rich().learning_rate()
+    pure = rate_of(rich())
     assert [rates[t] for t in (14, 17, 20)] == [pure(14), pure(17) / 4, pure(20) / 4]
     assert all(len({step for step, _ in points}) == len(points) for points in watcher.series().values())
 
@@ -197,7 +198,7 @@ def test_a_point_begins_again_where_it_began(run: Train) -> None:
 def test_stop_lr_counts_what_rollbacks_do(run: Train, ruin: Callable[[set[int]], None]) -> None:
     """Halved at step 16, the cosine is too low some steps earlier; what was not halved before does not count."""
     fields: dict[str, Any] = {"schedule": {"name": "cosine"}, "swa": None, "stop_lr": 0.0149, "early_stopping": None}
-    pure = rich(**fields).learning_rate()
+    pure = rate_of(rich(**fields))
     expected = next(t for t in range(16, 32) if pure(t) / 2 < 0.0149)
     ruin({0})
     ending, _ = run(rich(**fields, rollback=True))

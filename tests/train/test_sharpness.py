@@ -113,7 +113,7 @@ Trained = tuple[JobSpec, CheckpointWritten]
 
 def trained(run: Train, **fields: Any) -> Trained:
     spec = job(**fields)
-    return spec, run(spec)[1].checkpoints()[spec.run_length().total_steps]
+    return spec, run(spec)[1].checkpoints()[spec.shape().run.total_steps]
 
 
 def test_side_by_side_with_what_belongs_to_them(run: Train, look: Look) -> None:

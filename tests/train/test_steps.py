@@ -34,9 +34,9 @@ TABLE = DataFacts(examples=50, input_shape=(6,), task="classification", outputs=
 def micro_batches(spec: JobSpec, epoch: int, examples: int) -> Iterator[list[Tensor]]:
     """The indices of each optimizer step of an epoch, in its micro-batches."""
     order = (epoch_draws if spec.sampling == "with_replacement" else epoch_order)(examples, spec.seed, epoch)
-    pieces = [order[start : start + spec.batch()] for start in range(0, examples, spec.batch())]
+    pieces = [order[start : start + spec.shape().batch] for start in range(0, examples, spec.shape().batch)]
     if spec.drop_last:
-        pieces = [piece for piece in pieces if len(piece) == spec.batch()]
+        pieces = [piece for piece in pieces if len(piece) == spec.shape().batch]
     for start in range(0, len(pieces), spec.accumulate):
         yield pieces[start : start + spec.accumulate]
 
@@ -112,7 +112,7 @@ def test_the_engine_computes_what_the_textbook_does(
     _, watcher = run(spec)
     module, losses, norms = textbook(spec, datasets("digits"))
     series = watcher.series()
-    total = spec.run_length().total_steps
+    total = spec.shape().run.total_steps
     assert [t for t, _ in series["train.loss"]] == list(range(total))
     assert [loss for _, loss in series["train.loss"]] == pytest.approx(losses, rel=2e-4, abs=1e-5)
     assert [norm for _, norm in series.get("grad_norm", [])] == pytest.approx(norms, rel=2e-3, abs=1e-5)

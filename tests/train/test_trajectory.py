@@ -1,6 +1,5 @@
 """The way of a run in a plane."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from safetensors.torch import load_file
 
 from core.engine.analysis.directions import centred_shares, principal, projected
 from core.engine.events import CheckpointWritten
-from core.recipe.analyses import read_analysis
 from core.recipe.spec import JobSpec
+from tests.support.specs import analysis_of
 from tests.train.looks import Look, Looked, kept
 from tests.train.runs import Train, Watcher, job, no_trace
 
@@ -144,11 +143,11 @@ def test_projections_are_least_squares() -> None:
 
 def test_what_makes_no_sense() -> None:
     whole = {"kind": "trajectory", "job": "job_" + "0" * 26}
-    one = read_analysis(json.dumps({**whole, "steps": 1, "splits": ["val"]}))
+    one = analysis_of({**whole, "steps": 1, "splits": ["val"]})
     data = {"name": "function", "function": "square"}
     place = job(model={"name": "point", "start": [1.0]}, data=data, batch_size="full")
     assert [each.pointer for each in one.problems([place] * 2)] == ["/steps", "/splits/0"]
-    plain = read_analysis(json.dumps(whole))
+    plain = analysis_of(whole)
     assert [each.pointer for each in plain.problems([place])] == ["/job"]
     large = job(model={"name": "mlp", "hidden": [3000, 3000]})
     assert list(plain.problems([large] * 10)) == []

@@ -12,6 +12,7 @@ from core.recipe.averaging.ema import DecayWarmup
 from core.recipe.duration import Duration, RunLength
 from core.recipe.parse import parse_job
 from core.recipe.spec import JobSpec
+from tests.support.specs import rate_of, warnings_of
 
 HUNDRED = RunLength(steps_per_epoch=10, total_steps=100)
 
@@ -61,7 +62,9 @@ def test_a_cyclic_tail_is_spelled_out() -> None:
     spec = parse(swa={"cycle": "2ep"}).resolved()
     cyclic = {"start": "0.75run", "lr": 0.05, "anneal": "0st", "every": "cycle", "cycle": "2ep", "lr_min": 0.01}
     assert spec.dump()["swa"] == {**cyclic, "update_bn": True, "swag": None}
-    assert spec.swa_phase() == SwaPhase(start=920, anneal=0, lr=0.05, every=80, lr_min=0.01)
+    assert spec.swa.phase(spec.shape().run, spec.optimizer.lr) == SwaPhase(
+        start=920, anneal=0, lr=0.05, every=80, lr_min=0.01
+    )
     assert parse(swa=spec.dump()["swa"]).resolved() == spec
 
 
@@ -248,10 +251,10 @@ def test_refused_with_pointer_and_way_out(
     ],
 )
 def test_allowed_and_told(changes: dict[str, Any], codes: list[str]) -> None:
-    assert [each.code for each in parse(**changes).warnings()] == codes
+    assert [each.code for each in warnings_of(parse(**changes))] == codes
 
 
 def test_what_remains_goes_to_the_first_cycle_and_is_said() -> None:
-    (warning,) = parse(ensemble={"method": "snapshot", "cycles": 7}).warnings()
+    (warning,) = warnings_of(parse(ensemble={"method": "snapshot", "cycles": 7}))
     assert "the first has 174 of them, the others have 171" in warning.message
-    assert parse(ensemble={"method": "snapshot", "cycles": 7}).learning_rate()(174) == pytest.approx(0.1)
+    assert rate_of(parse(ensemble={"method": "snapshot", "cycles": 7}))(174) == pytest.approx(0.1)

@@ -7,10 +7,12 @@ import pytest
 
 from core.recipe.course import course_of
 from core.recipe.duration import RunLength
-from core.recipe.preview import Preview, PreviewRequest, preview
+from core.recipe.parse import parse_preview
+from core.recipe.preview import Preview, preview
 from core.recipe.schedules.base import first_below
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import EarlyStopping, Target
+from tests.support.specs import rate_of, warnings_of
 from tests.unit.test_spec import parse, refused
 
 RESTARTS = {"name": "cosine_restarts", "T_0": "10ep", "T_mult": 2}
@@ -18,7 +20,8 @@ RESTARTS = {"name": "cosine_restarts", "T_0": "10ep", "T_mult": 2}
 
 def stop_of(**fields: Any) -> int | None:
     """1,200 steps, 40 an epoch, from 0.1 on unless the fields say otherwise."""
-    course = course_of(parse(**fields))
+    spec = parse(**fields)
+    course = course_of(spec, spec.shape().run)
     return course.stop(course.rate())
 
 
@@ -54,8 +57,8 @@ def stop_of(**fields: Any) -> int | None:
 def test_where_the_rate_falls_below(schedule: dict[str, Any], stop_lr: float, step: int) -> None:
     assert stop_of(schedule=schedule, stop_lr=stop_lr) == step
     spec = parse(schedule=schedule, stop_lr=stop_lr)
-    rate = spec.learning_rate()
-    warm = spec.schedule.warmup.steps(spec.run_length())
+    rate = rate_of(spec)
+    warm = spec.schedule.warmup.steps(spec.shape().run)
     if schedule["name"] != "sequence":
         assert next(t for t in range(warm, 1200) if rate(t) < stop_lr) == step
 
@@ -170,13 +173,13 @@ def test_seconds_alone_give_no_length(changes: dict[str, Any], pointer: str) -> 
 
 
 def test_a_run_that_only_a_clock_ends() -> None:
-    run = parse(epochs=None, seconds=60).run_length()
+    run = parse(epochs=None, seconds=60).shape().run
     assert (run.steps_per_epoch, run.bounded) == (40, False)
-    assert parse(seconds=60).run_length() == RunLength(40, 1200)
+    assert parse(seconds=60).shape().run == RunLength(40, 1200)
 
 
 def codes(**changes: Any) -> list[str]:
-    return [each.code for each in parse(**changes).warnings()]
+    return [each.code for each in warnings_of(parse(**changes))]
 
 
 def test_warnings() -> None:
@@ -203,7 +206,7 @@ def test_early_stopping_knows_whose_weights_it_judges() -> None:
 
 def shown(**fields: Any) -> Preview:
     request = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}, "batch_size": 10, "examples": 100, **fields}
-    return preview(PreviewRequest.model_validate_json(json.dumps(request)))
+    return preview(parse_preview(json.dumps(request).encode()))
 
 
 def marked(found: Preview) -> list[tuple[int, str]]:

@@ -13,7 +13,6 @@ from basin import jobfile
 from basin.shapes import Job
 from core.plot.chart import Look
 from core.plot.draw import draw
-from core.recipe.analyses import read_analysis
 from core.recipe.spec import JobSpec
 from gallery.claim import (
     Claim,
@@ -36,6 +35,7 @@ from gallery.rates import jitter
 from gallery.run import CLAIMS, HERE, counted, draw_pictures, entry, looked, looks_at, table, verdict
 from gallery.surfaces import rise
 from tests.support.results import SAMPLES, Result
+from tests.support.specs import analysis_of
 
 Curves = Mapping[str, list[float]]
 MEASURED = {"loss": 0.5, "accuracy": 0.9}
@@ -101,7 +101,7 @@ def shown(claim: Claim, runs: Runs) -> Runs:
     for look in looks_at(claim.folder):
         found = {}
         for run, request in look.ask(runs):
-            assert read_analysis(json.dumps(request)).kind == request["kind"]
+            assert analysis_of(request).kind == request["kind"]
             assert run.job not in found
             numbers, arrays = sample(request)
             found[run.job] = Found("an", numbers, Told({}, arrays))
@@ -125,7 +125,7 @@ def test_every_claim_has_jobs_and_a_picture_of_them(claim: Claim) -> None:
     files = {file.stem: file for file in (HERE / "jobs" / claim.folder).glob("*.yaml")}
     for file in files.values():
         document = jobfile.job(file.read_text(encoding="utf-8"), file.name)
-        assert JobSpec.model_validate_json(json.dumps(document)).run_length().total_steps > 0
+        assert JobSpec.model_validate_json(json.dumps(document)).shape().run.total_steps > 0
     runs: Runs = {
         name: [
             replace(trained(Falling(1.0 + place), seed=seed), job=f"job_{1000 * place + seed:026}")

@@ -13,6 +13,7 @@ from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import EarlyStopping
+from tests.support.specs import warnings_of
 
 JOB: dict[str, Any] = {
     "model": {"name": "mlp"},
@@ -216,23 +217,26 @@ def test_every_problem_is_reported_at_once() -> None:
 def test_arithmetic_of_the_run() -> None:
     """1,797 digits: 359 test (359.4), 180 validation (179.7), 1,258 train; ceil(1258 / 32) = 40 steps per epoch."""
     spec = parse()
-    assert spec.split() == SplitSizes(train=1258, validation=180, test=359)
-    assert spec.run_length() == RunLength(steps_per_epoch=40, total_steps=1200)
-    assert parse(steps=100).run_length().total_steps == 100
-    assert parse(epochs=None, steps=100).run_length().total_steps == 100
-    assert parse(batch_size="full").run_length() == RunLength(1, 30)
-    assert parse(batch_size=1258).run_length() == RunLength(1, 30)
+    assert spec.shape().split == SplitSizes(train=1258, validation=180, test=359)
+    assert spec.shape().run == RunLength(steps_per_epoch=40, total_steps=1200)
+    assert parse(steps=100).shape().run.total_steps == 100
+    assert parse(epochs=None, steps=100).shape().run.total_steps == 100
+    assert parse(batch_size="full").shape().run == RunLength(1, 30)
+    assert parse(batch_size=1258).shape().run == RunLength(1, 30)
 
 
 def test_arithmetic_of_accumulation() -> None:
     """1,258 examples in batches of 32: 39 whole ones and 10 examples; by 3 they are ceil(40 / 3) = 14 steps, or 13."""
-    assert parse(accumulate=3).run_length() == RunLength(14, 420)
-    assert parse(accumulate=3, drop_last=True).run_length() == RunLength(13, 390)
-    assert parse(drop_last=True).run_length() == RunLength(39, 1170)
-    assert parse(drop_last=True).examples_per_epoch() == 1248
-    assert parse(accumulate=100).run_length() == RunLength(1, 30)
-    assert parse(batch_size="full", accumulate=2, drop_last=True).run_length() == RunLength(1, 30)
-    assert parse(batch_size=1257, drop_last=True, model={"name": "mlp", "batch_norm": True}).steps_per_epoch() == 1
+    assert parse(accumulate=3).shape().run == RunLength(14, 420)
+    assert parse(accumulate=3, drop_last=True).shape().run == RunLength(13, 390)
+    assert parse(drop_last=True).shape().run == RunLength(39, 1170)
+    assert parse(drop_last=True).shape().examples_per_epoch == 1248
+    assert parse(accumulate=100).shape().run == RunLength(1, 30)
+    assert parse(batch_size="full", accumulate=2, drop_last=True).shape().run == RunLength(1, 30)
+    assert (
+        parse(batch_size=1257, drop_last=True, model={"name": "mlp", "batch_norm": True}).shape().run.steps_per_epoch
+        == 1
+    )
 
 
 def test_early_stopping_true_is_spelled_out() -> None:
@@ -275,7 +279,7 @@ def test_swa_true_is_spelled_out() -> None:
     spec = parse(swa=True).resolved()
     constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
     assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "update_bn": True, "swag": None}
-    phase = spec.swa_phase()
+    phase = spec.swa.phase(spec.shape().run, spec.optimizer.lr)
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
     assert phase.occasions.count(1200) == 8
     assert parse(swa=False).resolved().swa is None
@@ -298,28 +302,28 @@ def test_defaults_are_written_out() -> None:
 
 
 def test_warnings() -> None:
-    assert parse(swa=True, schedule={"name": "cosine"}).warnings() == ()
+    assert warnings_of(parse(swa=True, schedule={"name": "cosine"})) == ()
     ends_early = parse(swa=True, schedule={"name": "cosine", "T_max": "0.75run"})
-    assert [each.code for each in ends_early.warnings()] == ["schedule_ends_before_swa"]
-    assert [each.code for each in parse(swa=True, epochs=1).warnings()] == ["swa_single_model"]
-    assert [each.code for each in parse(schedule={"name": "constant", "warmup": "1run"}).warnings()] == [
+    assert [each.code for each in warnings_of(ends_early)] == ["schedule_ends_before_swa"]
+    assert [each.code for each in warnings_of(parse(swa=True, epochs=1))] == ["swa_single_model"]
+    assert [each.code for each in warnings_of(parse(schedule={"name": "constant", "warmup": "1run"}))] == [
         "warmup_fills_run"
     ]
-    assert [each.code for each in parse(accumulate=41).warnings()] == ["accumulates_whole_epoch"]
-    assert parse(accumulate=40).warnings() == ()
-    assert [each.code for each in parse(no_decay=["bias"]).warnings()] == ["no_decay_without_decay"]
-    assert [each.code for each in parse(swa=True, early_stopping=True).warnings()] == ["may_stop_before_swa"]
-    assert parse(swa=True, early_stopping={"start_from": "23ep"}).warnings() == ()
+    assert [each.code for each in warnings_of(parse(accumulate=41))] == ["accumulates_whole_epoch"]
+    assert warnings_of(parse(accumulate=40)) == ()
+    assert [each.code for each in warnings_of(parse(no_decay=["bias"]))] == ["no_decay_without_decay"]
+    assert [each.code for each in warnings_of(parse(swa=True, early_stopping=True))] == ["may_stop_before_swa"]
+    assert warnings_of(parse(swa=True, early_stopping={"start_from": "23ep"})) == ()
 
 
 @pytest.mark.parametrize("kind", ["swa", "ema"])
 def test_an_average_with_the_statistics_of_other_weights_is_warned_of(kind: str) -> None:
     """Only where there is a batch norm that could have any."""
     fields: dict[str, Any] = {kind: {"update_bn": False}, "epochs": 200}
-    (found,) = parse(model={"name": "mlp", "batch_norm": True}, **fields).warnings()
+    (found,) = warnings_of(parse(model={"name": "mlp", "batch_norm": True}, **fields))
     assert (found.code, found.pointer) == ("statistics_not_updated", f"/{kind}/update_bn")
-    assert parse(model={"name": "mlp", "batch_norm": False}, **fields).warnings() == ()
-    assert parse(model={"name": "mlp", "batch_norm": True}, **{**fields, kind: True}).warnings() == ()
+    assert warnings_of(parse(model={"name": "mlp", "batch_norm": False}, **fields)) == ()
+    assert warnings_of(parse(model={"name": "mlp", "batch_norm": True}, **{**fields, kind: True})) == ()
 
 
 def test_the_plan_comes_from_tables() -> None:

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from core.errors import InvalidSpec
-from core.recipe.parse import parse_job
-from core.recipe.preview import PreviewRequest, preview
+from core.recipe.parse import parse_job, parse_preview
+from core.recipe.preview import preview
 from core.recipe.spec import JobSpec
+from tests.support.specs import warnings_of
 
 BASE = {
     "model": {"name": "mlp", "hidden": [8, 8]},
@@ -121,15 +121,16 @@ def test_switches_and_defaults_are_written_out() -> None:
 
 def test_the_preview_shows_the_warm_up_of_a_schedule_free_run() -> None:
     optimizer = {"name": "schedule_free_adamw", "lr": 0.04, "warmup_steps": 4}
-    request = PreviewRequest.model_validate_json(json.dumps({"optimizer": optimizer, "steps": 6}))
-    with pytest.raises(ValidationError):
-        PreviewRequest.model_validate({"optimizer": optimizer, "steps": 6, "schedule": {"name": "cosine"}})
+    request = parse_preview(json.dumps({"optimizer": optimizer, "steps": 6}).encode())
+    with pytest.raises(InvalidSpec) as caught:
+        parse_preview(json.dumps({"optimizer": optimizer, "steps": 6, "schedule": {"name": "cosine"}}).encode())
+    assert [each.pointer for each in caught.value.errors] == ["/schedule"]
     assert preview(request).lr == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04, 0.04])
 
 
 def test_warnings_of_what_is_probably_not_meant() -> None:
     def codes(**fields: Any) -> set[str]:
-        return {each.code for each in parse(**fields).warnings()}
+        return {each.code for each in warnings_of(parse(**fields))}
 
     dropout = {"model": {"name": "mlp", "hidden": [8], "dropout": 0.1}}
     assert "compares_noise" in codes(**LBFGS, **dropout)

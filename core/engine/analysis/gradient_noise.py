@@ -110,7 +110,7 @@ def report(spec: GradientNoise, subjects: Sequence[Subject], tensors: Tensors) -
     The advice is about weights on their way, not about averages of them.
     """
     first = subjects[0]
-    batch = min(first.spec.batch() * first.spec.accumulate, len(first.parts["train"]))
+    batch = min(first.batch * first.spec.accumulate, len(first.parts["train"]))
     places = [
         _place(spec, subjects[index], *values)
         for index, *values in zip(

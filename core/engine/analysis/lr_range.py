@@ -19,7 +19,7 @@ from core.engine.sharpness import sharpness_aware
 from core.engine.steppers.elsewhere import Elsewhere
 from core.engine.steppers.stepper import build_stepper
 from core.recipe.analyses.lr_range import LrRange
-from core.recipe.duration import examples_used
+from core.recipe.shape import examples_used
 from core.recipe.spec import JobSpec
 
 SKIP: Final = 10, 5  # steps at both ends that the steepest fall is not looked for in
@@ -68,14 +68,14 @@ def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float]
     another = partial(made, most_at_once=most, report_alive=report_alive)
     network = another()
     network.module.train()
-    stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, job.batch()))
-    gradient = build_gradient(network, subject.objective.loss, micro=job.batch() if job.accumulate > 1 else None)
+    stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, subject.batch))
+    gradient = build_gradient(network, subject.objective.loss, micro=subject.batch if job.accumulate > 1 else None)
     at = [0]
     if job.sam:
         gradient = sharpness_aware(gradient, network, job.sam, lambda: at[0])
     clip = build_clip(job.clip_grad, network.gradient)
     order = epoch_draws if job.sampling == "with_replacement" else epoch_order
-    used = examples_used(len(part), min(job.batch(), len(part)), drop_last=job.drop_last)
+    used = examples_used(len(part), min(subject.batch, len(part)), drop_last=job.drop_last)
     cut = Cut(spec.batch(job), used, order)
     coming = batches(part, None if job.batch_size == "full" else cut, seed, 0, spec.steps)
 

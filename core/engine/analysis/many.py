@@ -58,12 +58,12 @@ class Judge:
     def _weights_at_once(self, layers: Stack) -> int:
         """Batch norm counts whole batches."""
         counts = self.reestimate and layers.norms
-        columns = min(self.subject.spec.batch(), len(self.subject.parts["train"])) if counts else self._columns(layers)
+        columns = min(self.subject.batch, len(self.subject.parts["train"])) if counts else self._columns(layers)
         return max(1, self.sizes.numbers // (layers.widest * columns))
 
     def _together(self, layers: Stack, weights: Tensor) -> Tensor:
         if self.reestimate and layers.norms:
-            moments = layers.estimated(weights, self.subject.parts["train"].inputs, self.subject.spec.batch())
+            moments = layers.estimated(weights, self.subject.parts["train"].inputs, self.subject.batch)
         else:
             moments = layers.own()
         return torch.stack([self._split(layers, weights, moments, self.subject.parts[each]) for each in self.splits], 1)
@@ -114,7 +114,7 @@ def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]
             for own, other in zip(network.buffers, buffers[number] if buffers else (), strict=False):
                 own.copy_(other)
             if judge.reestimate and buffers is None:
-                reestimate_batch_norm(network, judge.subject.parts["train"].inputs, judge.subject.spec.batch())
+                reestimate_batch_norm(network, judge.subject.parts["train"].inputs, judge.subject.batch)
             found.append(torch.stack([values_of(judge, network, split) for split in judge.splits]))
     return torch.stack(found)
 

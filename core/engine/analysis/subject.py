@@ -35,6 +35,11 @@ class Subject:
     objective: Objective
 
     @property
+    def batch(self) -> int:
+        """Examples in a batch of its job."""
+        return self.spec.shape().batch
+
+    @property
     def label(self) -> str:
         """What it is called in captions."""
         return self.source.label
@@ -119,5 +124,5 @@ def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
     """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
     with preserving(subject.network) as network:
         network.values.copy_(weights)
-        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.spec.batch())
+        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.batch)
         yield network

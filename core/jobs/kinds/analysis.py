@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from core.jobs.kinds.base import JobKind, Reads, Retention, slot_needed
-from core.recipe.analyses import AnyAnalysis, read_analysis
+from core.recipe.analyses import AnyAnalysis
 from core.recipe.parse import parse_analysis
 from core.recipe.spec import Checkpoints
+from core.recipe.stored import read_analysis
 
 
 def keep_checkpoints(_stored: Mapping[str, Any]) -> Retention:

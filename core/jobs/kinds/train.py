@@ -8,21 +8,17 @@ from core.jobs.kinds.base import JobKind, Retention, slot_needed
 from core.recipe.averaging.ensemble import MEMBER
 from core.recipe.parse import parse_job
 from core.recipe.spec import Checkpoints, JobSpec
+from core.recipe.stored import read_job, read_stored
 
 
 def parse_train_spec(body: bytes, _document: object) -> JobSpec:
     """The body of a submit, with every default filled in. Raises InvalidSpec."""
-    return parse_job(body).resolved()
-
-
-def read_train_spec(stored: str) -> JobSpec:
-    """The spec of a job as it was stored."""
-    return JobSpec.model_validate_json(stored)
+    return parse_job(body)
 
 
 def keep_checkpoints(stored: Mapping[str, Any]) -> Retention:
     """As the spec's `checkpoints` say, and as many snapshots as the ensemble has members."""
-    kept = Retention.from_policy(Checkpoints.model_validate(stored["checkpoints"]))
+    kept = Retention.from_policy(read_stored(Checkpoints, stored["checkpoints"]))
     members = (stored.get("ensemble") or {}).get("members")
     return kept if members is None else replace(kept, newest={**kept.newest, MEMBER: members})
 
@@ -33,7 +29,7 @@ TRAIN: Final[JobKind[JobSpec]] = JobKind(
     collection="jobs",
     id_prefix="job",
     parse_spec=parse_train_spec,
-    read_spec=read_train_spec,
+    read_spec=read_job,
     keep_checkpoints=keep_checkpoints,
     slot_needed=slot_needed,
 )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from core.recipe.analyses.assembly import Assembly
 from core.recipe.analyses.average import Average
@@ -37,9 +37,4 @@ def kinds() -> dict[str, type[AnyAnalysis]]:
     return {str(each.model_fields["kind"].default): each for each in members}
 
 
-def read_analysis(text: str | bytes) -> Analysis:
-    """An analysis from its JSON, strictly. Raises pydantic's ValidationError with every problem found."""
-    return TypeAdapter[Analysis](Analysis).validate_json(text)
-
-
-__all__ = ["Analysis", "AnalysisSpec", "AnyAnalysis", "ResultsSpec", "Split", "kinds", "read_analysis"]
+__all__ = ["Analysis", "AnalysisSpec", "AnyAnalysis", "ResultsSpec", "Split", "kinds"]

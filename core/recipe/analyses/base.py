@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.errors import FieldProblem
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Spec
 from core.recipe.spec import JobSpec, Resources
 from core.recipe.start import Start, Weights, same_shape
 from core.recipe.text import Label, Name, Note
@@ -42,6 +42,10 @@ class AnyAnalysis(Spec):
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
+    def contradictions(self) -> Iterator[FieldProblem]:
+        """Fields that do not fit together, whatever it looks at. Called when it is submitted, and never again."""
+        return iter(())
+
     @abstractmethod
     def problems(self, subjects: Sequence[Any]) -> Iterator[FieldProblem]:
         """What makes no sense for what it looks at, each by what it was asked to be."""
@@ -75,24 +79,22 @@ class AnalysisSpec(AnyAnalysis):
     examples: Examples | None = None
     seed: Seed = 0
 
-    @model_validator(mode="after")
-    def one_origin(self) -> Self:
-        """Raises with a pointer when it is not said, or said twice, what to look at."""
-        given = [name for name in ("job", "checkpoint", "checkpoints") if getattr(self, name) is not None]
-        if len(given) != 1:
+    def contradictions(self) -> Iterator[FieldProblem]:
+        where = [name for name in ("job", "checkpoint", "checkpoints") if getattr(self, name) is not None]
+        if len(where) != 1:
             hint = 'as in "job": "job_…"' if self.fewest == 1 else 'as in "checkpoints": [{"job": "job_…"}, …]'
-            raise refuse(FieldProblem("", "say what to look at: a job, a checkpoint, or checkpoints", hint))
-        if self.weights and self.job is None:
-            raise refuse(FieldProblem("/weights", "they are those of a job", 'leave it out, or give "job"'))
-        if self.weights and self.takes != "weights":
-            raise refuse(FieldProblem("/weights", f"{self.kind} looks at more of a job than that", "leave it out"))
-        if self.takes == "recipe" and self.job is None:
-            raise refuse(FieldProblem(f"/{given[0]}", f"{self.kind} trains as a job does", 'give "job"'))
+            yield FieldProblem("", "say what to look at: a job, a checkpoint, or checkpoints", hint)
+            return
         count = len(self.wanted())
-        if self.takes == "weights" and not self.fewest <= count <= self.most:
+        if self.weights and self.job is None:
+            yield FieldProblem("/weights", "they are those of a job", 'leave it out, or give "job"')
+        elif self.weights and self.takes != "weights":
+            yield FieldProblem("/weights", f"{self.kind} looks at more of a job than that", "leave it out")
+        elif self.takes == "recipe" and self.job is None:
+            yield FieldProblem(f"/{where[0]}", f"{self.kind} trains as a job does", 'give "job"')
+        elif self.takes == "weights" and not self.fewest <= count <= self.most:
             many = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
-            raise refuse(FieldProblem(f"/{given[0]}", f"{self.kind} looks at {many} of them, not {count}", None))
-        return self
+            yield FieldProblem(f"/{where[0]}", f"{self.kind} looks at {many} of them, not {count}", None)
 
     def wanted(self) -> tuple[Start, ...]:
         """Whose weights, as they were asked for."""
@@ -126,6 +128,6 @@ class AnalysisSpec(AnyAnalysis):
 
     def examples_of(self, subject: JobSpec, split: Split = "train") -> int:
         """How many examples of a part are looked at."""
-        sizes = subject.split()
+        sizes = subject.shape().split
         there = {"train": sizes.train, "val": sizes.validation, "test": sizes.test}[split]
         return there if self.examples is None else min(there, self.examples)

@@ -45,7 +45,7 @@ class Connect(AnalysisSpec):
 
     def batch(self, subject: JobSpec) -> int:
         """Examples in a batch: those of the first job's, where nothing else is said."""
-        return min(self.batch_size or subject.batch(), self.examples_of(subject))
+        return min(self.batch_size or subject.shape().batch, self.examples_of(subject))
 
     def passes(self, subject: JobSpec) -> float:
         train = self.examples_of(subject)

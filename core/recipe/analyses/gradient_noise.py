@@ -1,12 +1,12 @@
 """How noisy gradients are, and what batch size that speaks for."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
-from core.recipe.component import refuse
 from core.recipe.spec import JobSpec
 
 EXACT_EXAMPLES = 4096  # up to so many, every example's own gradient is looked at
@@ -36,12 +36,12 @@ class GradientNoise(AnalysisSpec):
     draws: Annotated[int, Field(ge=10, le=100_000)] = 50
     places: Annotated[int, Field(ge=1, le=200)] = 20
 
-    @model_validator(mode="after")
-    def one_is_made_of_the_other(self) -> Self:
-        if self.large < 2 * self.small or self.large % self.small:
+    def contradictions(self) -> Iterator[FieldProblem]:
+        found = tuple(super().contradictions())
+        yield from found
+        if not found and (self.large < 2 * self.small or self.large % self.small):
             message = f"batches of {self.large} are not made of two or more of {self.small}"
-            raise refuse(FieldProblem("/large", message, "take a multiple of `small`"))
-        return self
+            yield FieldProblem("/large", message, "take a multiple of `small`")
 
     def passes(self, subject: JobSpec) -> float:
         examples = self.examples_of(subject)

@@ -78,22 +78,24 @@ class Landscape(AnalysisSpec):
     bn: BatchNorm | None = None
     part: Part | None = None
 
-    @model_validator(mode="after")
-    def right_number(self) -> Self:
-        """Raises when the directions need more weights, or fewer, than it looks at."""
+    def contradictions(self) -> Iterator[FieldProblem]:
+        """Beside the others, directions that need more weights, or fewer, than it looks at."""
+        found = tuple(super().contradictions())
+        yield from found or self._of_directions()
+
+    def _of_directions(self) -> Iterator[FieldProblem]:
         count, where = len(self.wanted()), "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
         needed = self.dimensions + 1
         if self.directions in {"random", "eigen"} and count != 1:
             message = f"{self.directions} directions begin at one of them, not at {count}"
-            raise refuse(FieldProblem(where, message, 'take one, or "directions": "between"'))
-        if self.directions == "between" and count != needed:
-            raise refuse(FieldProblem(where, f"{needed} of them span {self.dimensions}, not {count}", _named(needed)))
-        if self.directions == "pca" and count < needed:
-            raise refuse(FieldProblem(where, f"at least {needed} of them span {self.dimensions}", _named(needed)))
-        if self.directions != "random" and self.norm not in {None, "none"}:
+            yield FieldProblem(where, message, 'take one, or "directions": "between"')
+        elif self.directions == "between" and count != needed:
+            yield FieldProblem(where, f"{needed} of them span {self.dimensions}, not {count}", _named(needed))
+        elif self.directions == "pca" and count < needed:
+            yield FieldProblem(where, f"at least {needed} of them span {self.dimensions}", _named(needed))
+        elif self.directions != "random" and self.norm not in {None, "none"}:
             message = f"{self.directions} has a length of its own"
-            raise refuse(FieldProblem("/norm", message, 'leave it out, or take "directions": "random"'))
-        return self
+            yield FieldProblem("/norm", message, 'leave it out, or take "directions": "random"')
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)

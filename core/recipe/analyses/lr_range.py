@@ -1,13 +1,13 @@
 """At which learning rates a recipe trains."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
-from core.recipe.component import Positive, refuse
+from core.recipe.component import Positive
 from core.recipe.spec import JobSpec
 
 
@@ -32,11 +32,11 @@ class LrRange(AnalysisSpec):
     smoothing: Annotated[float, Field(gt=0, le=1)] = 0.05
     stop_at: Annotated[float, Field(gt=1, le=1e6)] = 4.0
 
-    @model_validator(mode="after")
-    def rises(self) -> Self:
-        if self.low >= self.high:
-            raise refuse(FieldProblem("/low", "the lowest rate is not below the highest", 'as in "low": 1e-5'))
-        return self
+    def contradictions(self) -> Iterator[FieldProblem]:
+        found = tuple(super().contradictions())
+        yield from found
+        if not found and self.low >= self.high:
+            yield FieldProblem("/low", "the lowest rate is not below the highest", 'as in "low": 1e-5')
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)
@@ -48,14 +48,14 @@ class LrRange(AnalysisSpec):
             message = "the loss of a point on a function depends on where it has come to, not on how it trains"
             yield FieldProblem("/job", message, "take a job that trains a network")
         examples = self.examples_of(first)
-        size = min(first.batch(), examples)
+        size = min(first.shape().batch, examples)
         if self.examples and first.model.normalises_batches and (examples % size == 1 or size == 1):
             message = f"{examples} examples leave one alone in batches of {size}, which batch norm cannot take"
             yield FieldProblem("/examples", message, "take one more")
 
     def batch(self, subject: JobSpec) -> int:
         """Examples in an optimizer step."""
-        return min(subject.batch() * subject.accumulate, self.examples_of(subject))
+        return min(subject.shape().batch * subject.accumulate, self.examples_of(subject))
 
     def passes(self, subject: JobSpec) -> float:
         gradients = 2 if subject.sam else 1

@@ -1,13 +1,12 @@
 """How sharp minima are, by several measures that do not always agree."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
-from core.recipe.component import refuse
 from core.recipe.spec import JobSpec
 
 Measure = Literal[
@@ -54,11 +53,11 @@ class Sharpness(AnalysisSpec):
     adaptive_rho: Radius = 0.5
     ascent_steps: Annotated[int, Field(ge=10, le=500)] = 20
 
-    @model_validator(mode="after")
-    def each_once(self) -> Self:
-        if len(set(self.measures)) < len(self.measures):
-            raise refuse(FieldProblem("/measures", "one of them is named twice", "name each once"))
-        return self
+    def contradictions(self) -> Iterator[FieldProblem]:
+        found = tuple(super().contradictions())
+        yield from found
+        if not found and len(set(self.measures)) < len(self.measures):
+            yield FieldProblem("/measures", "one of them is named twice", "name each once")
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)

@@ -93,6 +93,11 @@ class Function(MadeSpec):
     test: Fraction = 0.0
     standardize: bool = False
 
+    def unknown_name(self) -> FieldProblem | None:
+        if self.function in FORMULAS:
+            return None
+        return FieldProblem("/function", f"this release has no {self.function!r}")
+
     @property
     def formula(self) -> Formula:
         return FORMULAS[self.function]

@@ -68,6 +68,11 @@ class PytorchOptimizer(OptimizerSpec):
                         pointer, f"must be {forms}", f"its default is {json.dumps(options[name]['default'])}"
                     )
 
+    def unknown_name(self) -> FieldProblem | None:
+        if self.optimizer in offered()["accepted"]:
+            return None
+        return FieldProblem("/optimizer", f"this release has no {self.optimizer!r}")
+
     def kwargs(self) -> dict[str, Any]:
         return {**{name: tupled(value) for name, value in self.options.items()}, "lr": self.lr}
 

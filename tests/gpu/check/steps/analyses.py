@@ -1,6 +1,5 @@
 """Every kind of analysis on the device and on the CPU: the same numbers, but for rounding."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -9,13 +8,14 @@ from typing import Any, Final
 
 from core.engine.events import CheckpointWritten
 from core.finite import in_json
-from core.recipe.analyses import AnalysisSpec, kinds, read_analysis
+from core.recipe.analyses import AnalysisSpec, kinds
 from core.recipe.plan import SlotKind
 from core.recipe.spec import JobSpec
 from tests.gpu.check.data import dataset
 from tests.gpu.check.report import Report
 from tests.gpu.check.target import Target
 from tests.gpu.specs import IMAGES
+from tests.support.specs import analysis_of
 from tests.train.looks import Look, Looked, looked, looker, reading
 from tests.train.runs import Train, Watcher, job
 
@@ -67,7 +67,7 @@ def analyses(target: Target, report: Report, run: Train) -> None:
 def _joined(look: Look, folder: Path, slot: SlotKind, subjects: Subjects) -> Looked:
     """A landscape of two parts, put together."""
     parts = [look(subjects, kind="landscape", steps=5, part={"number": number, "of": 2}) for number in (1, 2)]
-    spec = read_analysis(json.dumps({"kind": "assembly", "analyses": [f"an_{number:026d}" for number in range(2)]}))
+    spec = analysis_of({"kind": "assembly", "analyses": [f"an_{number:026d}" for number in range(2)]})
     readings = tuple(reading(part, f"part {number}") for number, part in enumerate(parts, 1))
     return looked(spec, folder / "joined", Watcher(), slot=slot, readings=readings)
 

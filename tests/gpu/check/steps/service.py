@@ -56,7 +56,7 @@ def _compare(found: Service, report: Report, name: str, spec: JobSpec) -> None:
         first.drain()
         step = first.last()["step"]
         rest, ended = found.run(name, spec, SECONDS, resume=first.resume())
-        in_time = step < spec.run_length().total_steps
+        in_time = step < spec.shape().run.total_steps
         killed.says(
             ok=in_time and how is not None and how.signal == 9 and _exact(rest) and rest.digests() == whole.digests(),
             detail=f"{how} behind step {step}, then {ended['outcome']}: {rest.digests()}",

@@ -1,37 +1,34 @@
 """What averaging and the rest of a job have to do with each other: problems that refuse it, warnings that do not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from core.errors import FieldProblem
+from core.recipe.averaging.ensemble import EnsembleSpec
 from core.recipe.averaging.snapshot import Snapshot
 from core.recipe.component import SpecWarning
-
-if TYPE_CHECKING:
-    from core.recipe.averaging.ensemble import EnsembleSpec
-    from core.recipe.duration import RunLength
-    from core.recipe.preview import PreviewRequest
-    from core.recipe.spec import JobSpec
+from core.recipe.course import RateFields
+from core.recipe.duration import RunLength
+from core.recipe.schedules.constant import Constant
+from core.recipe.shape import RunShape
+from core.recipe.spec import JobSpec
 
 MOST_KEPT = 250_000_000  # numbers: 1 GB of fp32 in memory, and in every resumable checkpoint
 MUCH = 0.1  # of an average
 
 
-def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+def problems(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
     """Every reason to refuse the job that has to do with averages."""
-    found = [*of_rate(spec, run), *_ema(spec, run)]
+    found = [*of_rate(spec, shape.run), *_ema(spec, shape.run)]
     yield from found
     if not found:
-        yield from _sizes(spec, run)
+        yield from _sizes(spec, shape)
 
 
 def _within(field: str, found: Iterator[FieldProblem]) -> Iterator[FieldProblem]:
     return (FieldProblem(f"/{field}{each.pointer}", each.message, each.hint) for each in found)
 
 
-def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+def of_rate(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
     """Those that have to do with what the learning rate does."""
     if spec.swa:
         yield from _within("swa", spec.swa.problems(run, spec.optimizer.lr))
@@ -49,29 +46,29 @@ def _ema(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     yield from _within("ema", spec.ema.problems(run))
 
 
-def _ensemble(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+def _ensemble(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
     ensemble = spec.ensemble
     if ensemble is None:
         return
     other = 'leave it out, or use "ensemble": {"method": "checkpoints"}, which goes with every rate'
     if ensemble.owns_rate and spec.swa:
         yield FieldProblem("/swa", f"SWA and {ensemble.name} would both own the learning rate", other)
-    if isinstance(ensemble, Snapshot) and spec.schedule != type(spec).model_fields["schedule"].default:
+    if isinstance(ensemble, Snapshot) and spec.schedule != Constant():
         message = f"the cycles of a snapshot ensemble are its schedule, so {spec.schedule.name} would not be used"
         yield FieldProblem("/schedule", message, other)
     yield from _within("ensemble", ensemble.problems(run, spec.optimizer.lr))
 
 
-def _sizes(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
+def _sizes(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
     """Whether all that is kept can be: in memory, and in every resumable checkpoint."""
-    parameters = spec.model.parameters(spec.data.facts())
-    kept = []
+    run, kept = shape.run, []
     if spec.ensemble:
         kept.append(("/ensemble/members", spec.ensemble.kept(run), "keep fewer members"))
-    phase = spec.swa_phase()
-    if phase and spec.swa and spec.swa.swag:
+    if spec.swa and spec.swa.swag:
+        phase = spec.swa.phase(run, spec.optimizer.lr)
         rank = min(spec.swa.swag.max_rank, phase.occasions.count(run.total_steps))
         kept.append(("/swa/swag/max_rank", rank, "make it smaller"))
+    parameters = spec.model.parameters(shape.facts) if kept else 0
     for pointer, count, hint in kept:
         if count * parameters > MOST_KEPT:
             message = f"{count} times {parameters:,} weights are {count * parameters * 4 / 1e9:.1f} GB, and at most "
@@ -95,9 +92,9 @@ def _borrowed_statistics(spec: JobSpec) -> Iterator[SpecWarning]:
 
 
 def _swa_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
-    phase = spec.swa_phase()
-    if phase is None:
+    if spec.swa is None:
         return
+    phase = spec.swa.phase(run, spec.optimizer.lr)
     if phase.occasions.count(run.total_steps) < 2:
         yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
     before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))

@@ -1,50 +1,39 @@
 """What only shows when the fields of a job are seen together: problems that refuse it, warnings that do not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
 
 from core.errors import FieldProblem
-from core.recipe import endings, updates
-from core.recipe.averaging import rules
+from core.recipe.checks import averaging, optimizer, stopping
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
-from core.recipe.facts import Task
+from core.recipe.facts import DataFacts
+from core.recipe.shape import RunShape
+from core.recipe.spec import LOSSES, METRICS, JobSpec
 
-if TYPE_CHECKING:
-    from core.recipe.spec import JobSpec
-
-Loss = Literal["cross_entropy", "mse", "function"]
-Metric = Literal["accuracy", "mae", "r2"]
-LOSSES: dict[Task, tuple[Loss, ...]] = {
-    "classification": ("cross_entropy",),
-    "regression": ("mse",),
-    "function": ("function",),
-}
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
 
 
-def problems(spec: JobSpec) -> Iterator[FieldProblem]:
+def problems(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
     """Every reason to refuse the job; later checks run only where the earlier ones make them meaningful."""
-    basic = [*_split(spec), *_task(spec), *_model(spec), *endings.monitors(spec, series(spec))]
+    facts = shape.facts
+    listens = stopping.monitors(spec, shape, series(spec, facts))
+    basic = [*_split(spec, shape), *_task(spec, facts), *_model(spec, facts), *listens]
     yield from basic
     if spec.epochs is None and spec.steps is None and spec.seconds is None:
         yield FieldProblem("/epochs", "the job has no budget", 'give "epochs", "steps" or "seconds"')
     elif not basic:
-        yield from _batch(spec)
-        yield from _lengths(spec)
-        yield from updates.problems(spec)
+        yield from _batch(spec, shape)
+        yield from _lengths(spec, shape)
+        yield from optimizer.problems(spec, shape.run)
 
 
-def _split(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.data.validation + spec.data.test >= 1 or spec.split().train < 1:
+def _split(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
+    if spec.data.validation + spec.data.test >= 1 or shape.split.train < 1:
         yield FieldProblem("/data/validation", "validation and test together leave nothing to train on")
 
 
-def _task(spec: JobSpec) -> Iterator[FieldProblem]:
-    task = spec.data.facts().task
+def _task(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
+    task = facts.task
     if spec.loss is not None and spec.loss not in LOSSES[task]:
         yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
     for index, metric in enumerate(spec.metrics or ()):
@@ -61,14 +50,14 @@ def _task(spec: JobSpec) -> Iterator[FieldProblem]:
             yield FieldProblem(pointer, "a point predicts nothing that could be averaged", hint)
 
 
-def series(spec: JobSpec) -> tuple[str, ...]:
+def series(spec: JobSpec, facts: DataFacts) -> tuple[str, ...]:
     """What evaluations measure of the job's own weights: val.loss, val.accuracy …"""
-    metrics = METRICS[spec.data.facts().task] if spec.metrics is None else spec.metrics
-    return tuple(f"{spec.data.judged_on}.{name}" for name in ("loss", *metrics))
+    metrics = METRICS[facts.task] if spec.metrics is None else spec.metrics
+    part = spec.data.judged_on
+    return tuple(f"{part}.{name}" for name in ("loss", *metrics))
 
 
-def _model(spec: JobSpec) -> Iterator[FieldProblem]:
-    facts = spec.data.facts()
+def _model(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
     if facts.task not in spec.model.tasks:
         hint = 'a function takes the model "point", and that model takes nothing else'
         yield FieldProblem("/model/name", f"{spec.model.name} cannot be trained on {spec.data.name}", hint)
@@ -82,25 +71,25 @@ def _model(spec: JobSpec) -> Iterator[FieldProblem]:
         )
 
 
-def _batch(spec: JobSpec) -> Iterator[FieldProblem]:
-    train = spec.split().train
+def _batch(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
+    train = shape.split.train
     if isinstance(spec.batch_size, int) and spec.batch_size > train:
         message = f"larger than the train set of {train} examples"
         yield FieldProblem("/batch_size", message, f'use "full" or at most {train}')
     elif spec.batch_size == "full" and spec.sampling == "with_replacement":
         yield FieldProblem("/sampling", "the full batch is not sampled", f"batch_size {train} draws as many at random")
-    elif spec.model.normalises_batches and 1 in (spec.examples_per_epoch() % spec.batch(), spec.batch()):
+    elif spec.model.normalises_batches and 1 in (shape.examples_per_epoch % shape.batch, shape.batch):
         message = f"{train} train examples leave a batch of a single one, which batch norm cannot normalise"
         yield FieldProblem("/batch_size", message, "choose another batch size, drop_last true, or batch_norm false")
 
 
-def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
-    if spec.batch() > spec.split().train:
+def _lengths(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
+    if shape.batch > shape.split.train:
         return
-    run = spec.run_length()
+    run = shape.run
     if run.total_steps > LONGEST:
         yield FieldProblem("/epochs", f"{run.total_steps:,} optimizer steps; at most {LONGEST:,} are allowed")
-    yield from endings.endless(spec, run)
+    yield from stopping.endless(spec, run)
     misfits = list(spec.schedule.problems(run))
     for problem in misfits:
         yield FieldProblem(f"/schedule{problem.pointer}", problem.message, problem.hint)
@@ -111,26 +100,26 @@ def _lengths(spec: JobSpec) -> Iterator[FieldProblem]:
     for pointer, length in lengths:
         if length.steps(run) < 1:
             yield FieldProblem(pointer, f"{length} is less than one optimizer step here", "make it longer")
-    averages = list(rules.problems(spec, run))
+    averages = list(averaging.problems(spec, shape))
     yield from averages
     if not misfits and not averages:
-        yield from endings.problems(spec, run)
+        yield from stopping.problems(spec, run)
 
 
-def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
-    """Each with a code, the field, and what it means for this job."""
-    run = spec.run_length()
+def warnings(spec: JobSpec, shape: RunShape) -> Iterator[SpecWarning]:
+    """What is allowed and probably not meant: each with a code, the field, and what it means for this job."""
+    run = shape.run
     warm = spec.schedule.warmup.steps(run)
     if warm >= run.total_steps:
         yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
     if spec.data.judged_on == "val" and spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
-    batches = -(-spec.examples_per_epoch() // spec.batch())
+    batches = -(-shape.examples_per_epoch // shape.batch)
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
     if spec.no_decay and not spec.optimizer.decays:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
-    yield from updates.warnings(spec)
-    yield from rules.warnings(spec, run)
-    yield from endings.warnings(spec, run)
+    yield from optimizer.warnings(spec)
+    yield from averaging.warnings(spec, run)
+    yield from stopping.warnings(spec, run)

@@ -1,11 +1,8 @@
 """What ends a run and what is watched for it: problems that refuse the job, warnings that do not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -14,16 +11,15 @@ from core.recipe.component import SpecWarning
 from core.recipe.course import Course, course_of
 from core.recipe.duration import LONGEST, Duration, RunLength
 from core.recipe.schedules.base import MOST_CYCLES
+from core.recipe.shape import RunShape
+from core.recipe.spec import JobSpec
 from core.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from core.recipe.spec import JobSpec
 
 CLOCK = "seconds alone do not say how many steps the run will have"
 BOUND_IT = 'give "steps" or "epochs" too, or a length in steps or epochs'
 
 
-def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
+def monitors(spec: JobSpec, shape: RunShape, series: tuple[str, ...]) -> Iterator[FieldProblem]:
     """Whatever listens to an evaluation listens to one that there is; `series` are those of the job's own weights."""
     scheduled = (*series, *(f"ema.{name}" for name in series if spec.ema))
     all_series = (*scheduled, *(f"swa.{name}" for name in series if spec.swa))  # once SWA begins, no schedule listens
@@ -34,7 +30,7 @@ def monitors(spec: JobSpec, series: tuple[str, ...]) -> Iterator[FieldProblem]:
     }
     watched = {pointer: (name, known) for pointer, (name, known) in asked.items() if name is not None}
     kept = spec.checkpoints
-    if spec.data.judged_on == "val" and spec.split().validation < 1:
+    if spec.data.judged_on == "val" and shape.split.validation < 1:
         for pointer in [*watched, *(["/checkpoints/keep_best"] if kept.keep_best else [])]:
             yield FieldProblem(pointer, "nothing is held out to judge the weights by", "set data.validation above 0")
     else:
@@ -85,8 +81,8 @@ def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     if own is None and spec.schedule.momentum(0.0, run):
         message = f"{spec.optimizer.name} has no momentum here that could be cycled"
         yield FieldProblem("/schedule", message, "set optimizer.momentum, or leave cycle_momentum out")
-    if (every := spec.evaluate.every.steps(run)) >= 1:
-        yield from unreachable(course_of(spec), every)
+    if spec.stop_lr is not None and (every := spec.evaluate.every.steps(run)) >= 1:
+        yield from unreachable(course_of(spec, run), every)
 
 
 def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
@@ -117,10 +113,11 @@ def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
         )
         yield SpecWarning("stops_before_reduction", "/early_stopping/patience", message)
     if run.bounded and next(schedule.cycles(replace(run, total_steps=LONGEST)), None):
-        ends = list(course_of(spec).cycles())
+        course = course_of(spec, run)
+        ends = list(course.cycles())
         if not ends:
             message = f"no cycle of {schedule.name} is complete when the run ends: there will be no incumbent"
             yield SpecWarning("no_cycle_completes", "/schedule", message)
-        elif ends[-1] < course_of(spec).scheduled:
+        elif ends[-1] < course.scheduled:
             message = f"the last cycle is cut short: the incumbent is that of step {ends[-1]:,}, not of the end"
             yield SpecWarning("last_cycle_cut_short", "/schedule", message)

@@ -1,20 +1,15 @@
 """What an optimizer cannot live with elsewhere in the job, and what SAM cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from core.errors import FieldProblem
 from core.recipe.component import SpecWarning
-
-if TYPE_CHECKING:
-    from core.recipe.duration import RunLength
-    from core.recipe.preview import PreviewRequest
-    from core.recipe.spec import JobSpec
+from core.recipe.course import RateFields
+from core.recipe.duration import RunLength
+from core.recipe.spec import JobSpec
 
 
-def problems(spec: JobSpec) -> Iterator[FieldProblem]:
+def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     """Every reason to refuse the job on account of its optimizer."""
     name, optimizer = spec.optimizer.name, spec.optimizer
     if optimizer.full_batch and spec.batch_size != "full":
@@ -28,7 +23,7 @@ def problems(spec: JobSpec) -> Iterator[FieldProblem]:
     if optimizer.hidden_matrices and spec.model.hidden_matrices < 1:
         message = f"{name} steps the matrices of hidden layers, and here is none between the first and the last layer"
         yield FieldProblem("/optimizer/name", message, 'use "adamw", or give the model another entry in "hidden"')
-    yield from of_rate(spec, spec.run_length())
+    yield from of_rate(spec, run)
 
 
 def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
@@ -41,7 +36,7 @@ def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
         yield FieldProblem("/sam", message, "leave it out, or use another optimizer")
 
 
-def of_rate(spec: JobSpec | PreviewRequest, run: RunLength) -> Iterator[FieldProblem]:
+def of_rate(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
     """Those that have to do with what the learning rate does."""
     name, why = spec.optimizer.name, spec.optimizer.steady
     if not why:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import job
-from core.errors import NotFound
+from core.errors import FieldProblem, InvalidRequest, NotFound, UnreadableSpec
 from core.jobs.kinds import TRAIN
 from core.jobs.metrics import Columns, Points, columns
 from core.jobs.thinning import thinned
@@ -67,6 +67,7 @@ def subjects(db: Database, owner: str, ids: Sequence[str]) -> list[Subject]:
 
     Raises:
         NotFound: one of them is no job of this owner.
+        InvalidRequest: this release cannot read one of them.
     """
     wanted = list(dict.fromkeys(ids))
     query = select(job.c.id, job.c.name, job.c.spec, job.c.started_at, job.c.created_at)
@@ -110,7 +111,10 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
 
 
 def _subject(row: Any) -> Subject:
-    spec = TRAIN.read_spec(row.spec)
+    try:
+        spec = TRAIN.read_spec(row.spec)
+    except UnreadableSpec as error:
+        raise InvalidRequest(errors=(FieldProblem("/query/jobs", f"{row.id}: {error.message}"),)) from error
     began = row.created_at if row.started_at is None else row.started_at
     return Subject(row.id, row.name, spec, spec.shape().run.steps_per_epoch, began)
 

@@ -27,7 +27,8 @@ class Terrain:
     """What a job minimises, over a whole part in evaluation mode, without weight decay.
 
     Batch norm goes by the running statistics that it has now, dropout is off. The network is only read: weights come as
-    an argument. Chunks count by their examples, so nothing depends on how many there are.
+    an argument. Chunks count by their examples, so nothing depends on how many there are. Attention is differentiated
+    as its formula says: the fused kernels have no second derivative, and no rule for many weights at once.
     """
 
     def __init__(self, network: Network, part: Part, loss: Loss, room: int | None = None) -> None:
@@ -68,7 +69,7 @@ class Terrain:
     def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …): one piece."""
         self.report_alive("gradient")
-        with inspecting(self._module), passing_examples(), torch.enable_grad():
+        with inspecting(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
         return gradients
 

@@ -152,3 +152,18 @@ def test_a_picture_is_made_of_values() -> None:
     ]
     assert paths
     assert [each for path in paths for each in unfrozen(path)] + constants == []
+
+
+ONE_HOME = {"difflib": "core/suggest.py", "ctypes": "core/process.py"}
+"""A module of the standard library -> the only file that uses it."""
+
+
+def test_what_has_one_home_is_used_there_alone() -> None:
+    """The hint for a slip was written six times, in three wordings; what is asked of the kernel stood in two files."""
+    found = {
+        (imported.split(".")[0], tree.name(path))
+        for path in tree.python(*tree.PRODUCT)
+        for _, imported in tree.runtime_imports(tree.parsed(path))
+        if imported.split(".")[0] in ONE_HOME
+    }
+    assert found == set(ONE_HOME.items())

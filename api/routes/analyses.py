@@ -77,6 +77,7 @@ class Analysis(BaseModel):
 
     id: str
     object: Literal["analysis"]
+    project: str
     kind: str
     status: Status
     status_detail: str | None
@@ -123,7 +124,7 @@ def submit(
     if done.created:
         service.hints.send(done.needs)
     try:
-        view = get_job(service.db, caller.owner, done.job_id)
+        view = get_job(service.db, caller.project, done.job_id)
     except NotFound:
         raise Conflict("The analysis of this Idempotency-Key was deleted; use a new key for a new one.") from None
     found = answer(service, view, 201 if done.created else 200)
@@ -155,7 +156,7 @@ def get_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, ser
     """Analyses, newest first unless asked otherwise; their numbers are left out."""
     views, more = list_analyses(
         service.db,
-        caller.owner,
+        caller.project,
         Search(query.status),
         of_job=query.job,
         after=query.after,
@@ -183,7 +184,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s")] = None,
 ) -> Response:
     """One analysis, with its numbers. Conditions and waiting are those of jobs."""
-    return await looked(request, Look(service, caller.owner, analysis_id, if_none_match, prefer), answer)
+    return await looked(request, Look(service, caller.project, analysis_id, if_none_match, prefer), answer)
 
 
 @router.post(
@@ -195,8 +196,8 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 )
 def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Stop it for good; what it has so far is kept, and marked as partial."""
-    cancel(service.db, caller.owner, analysis_id, fits)
-    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+    cancel(service.db, caller.project, analysis_id, fits)
+    return answer(service, get_job(service.db, caller.project, analysis_id), 202)
 
 
 @router.post(
@@ -204,8 +205,8 @@ def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: 
 )
 def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it keep its tiles and free its slot."""
-    pause(service.db, caller.owner, analysis_id, fits)
-    return answer(service, get_job(service.db, caller.owner, analysis_id), 202)
+    pause(service.db, caller.project, analysis_id, fits)
+    return answer(service, get_job(service.db, caller.project, analysis_id), 202)
 
 
 @router.post(
@@ -217,8 +218,8 @@ def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: R
 )
 def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it go on behind the tiles that it has."""
-    resume(service.db, caller.owner, analysis_id, fits)
-    view = get_job(service.db, caller.owner, analysis_id)
+    resume(service.db, caller.project, analysis_id, fits)
+    view = get_job(service.db, caller.project, analysis_id)
     if view.status == "queued":
         service.hints.send(view.needs)
     return answer(service, view, 202)
@@ -227,7 +228,7 @@ def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
 def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
-    delete_job(service.db, caller.owner, analysis_id, fits)
+    delete_job(service.db, caller.project, analysis_id, fits)
     return Response(status_code=204)
 
 
@@ -251,7 +252,7 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
 ) -> Response:
     """What happens to it, as a list or as a stream, as for jobs."""
-    return await told(request, service, caller.owner, analysis_id, query, last_event_id)
+    return await told(request, service, caller.project, analysis_id, query, last_event_id)
 
 
 @router.get(
@@ -271,7 +272,7 @@ def content(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The raw arrays as one npz file (numpy.load with allow_pickle=False reads it). 404 while there are none."""
-    row = _result(service, caller.owner, analysis_id)
+    row = _result(service, caller.project, analysis_id)
     named = {"Content-Disposition": f'attachment; filename="{row.job_id}.npz"'}
     return _file(service, row, "weights", if_none_match, named)
 
@@ -294,15 +295,15 @@ def get_picture(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A picture, drawn when the analysis ended."""
-    row = _result(service, caller.owner, analysis_id)
+    row = _result(service, caller.project, analysis_id)
     if picture not in _pictures(row):
         raise NotFound(f"There is no such picture; there are {', '.join(_pictures(row)) or 'none'}.")
     return _file(service, row, picture, if_none_match, {"Content-Security-Policy": POLICY})
 
 
-def _result(service: Service, owner: str, analysis_id: str) -> CheckpointRow:
-    get_job(service.db, owner, analysis_id)
-    row = result_of(service.db, owner, analysis_id)
+def _result(service: Service, project: str, analysis_id: str) -> CheckpointRow:
+    get_job(service.db, project, analysis_id)
+    row = result_of(service.db, project, analysis_id)
     if row is None:
         raise NotFound("This analysis has no result yet, or none any more.")
     return row
@@ -335,7 +336,7 @@ def _file(
 def answer(service: Service, view: JobView, status: int) -> Json:
     """The analysis with everything that is known about it."""
     inputs = inputs_of(service.db, [view.id])[view.id]
-    row = result_of(service.db, view.owner, view.id)
+    row = result_of(service.db, view.project, view.id)
     shown = _shown(view, outlook_of(service, [view]), inputs, row)
     return Json(shown, status, {"ETag": etag(view.version)})
 
@@ -349,6 +350,7 @@ def _shown(
         **view.spec,
         "id": view.id,
         "object": "analysis",
+        "project": view.project,
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,

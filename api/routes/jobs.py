@@ -110,6 +110,7 @@ class Job(BaseModel):
 
     id: str
     object: Literal["job"]
+    project: str
     status: Status
     status_detail: str | None
     attempt: int
@@ -183,20 +184,21 @@ def submit_job(
         service.db,
         spec,
         owner=caller.owner,
+        project=caller.project,
         idempotency=promise,
         age_step=service.settings.age_step_seconds,
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
-    return made(service, caller.owner, done)
+    return made(service, caller.project, done)
 
 
-def made(service: Service, owner: str, done: Submitted) -> Json:
+def made(service: Service, project: str, done: Submitted) -> Json:
     """The answer to who wanted a new job: it, or the one that an Idempotency-Key has made before."""
     if done.created:
         service.hints.send(done.needs)
     try:
-        view = get_job(service.db, owner, done.job_id)
+        view = get_job(service.db, project, done.job_id)
     except NotFound:
         raise Conflict("The job of this Idempotency-Key was deleted; use a new key for a new job.") from None
     found = answer(service, view, 201 if done.created else 200)
@@ -207,7 +209,7 @@ def made(service: Service, owner: str, done: Submitted) -> Json:
 def entry_of(caller: Principal, service: Service) -> Entry:
     """How a new job of this caller comes into the queue."""
     settings = service.settings
-    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds)
+    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds, caller.project)
 
 
 @router.get(
@@ -220,7 +222,7 @@ def entry_of(caller: Principal, service: Service) -> Entry:
 def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> Json:
     """Jobs, newest first unless asked otherwise."""
     views, more = list_jobs(
-        service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
+        service.db, caller.project, query.search(), after=query.after, limit=query.limit, order=query.order
     )
     expected = outlook_of(service, views)
     return Json(page([_shown(view, expected) for view in views], has_more=more))
@@ -249,7 +251,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
-    look = Look(service, caller.owner, job_id, if_none_match, prefer)
+    look = Look(service, caller.project, job_id, if_none_match, prefer)
     return await looked(request, look, answer)
 
 
@@ -287,6 +289,7 @@ def _shown(view: JobView, expected: Outlook | None) -> dict[str, object]:
         "id": view.id,
         "object": "job",
         **view.spec,
+        "project": view.project,
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,

@@ -31,7 +31,7 @@ def add_event(connection: Connection, job_id: str, attempt: int, type_: str, dat
 
 def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
-    owner: str,
+    project: str,
     job_id: str,
     *,
     after: int = 0,
@@ -39,7 +39,9 @@ def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     types: Collection[str] | None = None,
 ) -> list[EventView]:
     """The events of a job behind event id `after`, oldest first; none for a job of somebody else."""
-    query = events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.owner == owner)
+    query = (
+        events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.project == project)
+    )
     with db.read() as connection:
         return [EventView(*row) for row in connection.execute(query)]
 

@@ -19,10 +19,12 @@ from api.keyring import Keyring
 from core.db.session import is_transient
 from core.errors import Forbidden, Misconfigured, Unauthenticated
 from core.jobs.keys import Key
+from core.jobs.projects import DEFAULT
 from core.settings import Limits, Settings
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]{1,5})?")
 ADMINISTERED: Final = "/v1/keys"
+MAKES_PROJECTS: Final = ("POST", "/v1/projects")
 CHANGES_NOTHING: Final = frozenset({"/v1/schedules/preview"})  # posts that only compute
 
 
@@ -31,15 +33,21 @@ class Principal:
     """On whose behalf a request acts, what it may do, and how much of it."""
 
     owner: str
+    project: str
     scopes: frozenset[str]
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def manages_projects(self) -> bool:
+        """Whether it may make projects, and keys of all of them: the administrators of the default project may."""
+        return self.project == DEFAULT and "admin" in self.scopes
 
-LOCAL = Principal("local", frozenset({"read", "write", "admin"}))
+
+LOCAL = Principal("local", DEFAULT, frozenset({"read", "write", "admin"}))
 
 
 async def authenticate(request: Request) -> Principal:
-    """The owner of the key; without any key yet, whoever reaches a loopback address: `guard` saw to the rest.
+    """Whom the key acts for; without any key yet, whoever reaches a loopback address: `guard` saw to the rest.
 
     Raises:
         Unauthenticated: a key is needed, and this is none that opens anything.
@@ -49,14 +57,16 @@ async def authenticate(request: Request) -> Principal:
     if key is None:
         return LOCAL
     request.app.state.service.keyring.count(key.id, key.limits)
-    return Principal(key.owner, frozenset(key.scopes), key.limits)
+    return Principal(key.owner, key.project, frozenset(key.scopes), key.limits)
 
 
 Caller = Annotated[Principal, Depends(authenticate)]
 
 
 async def authorize(request: Request, caller: Caller) -> None:
-    """Raise Forbidden unless the caller's scopes allow this: read for GET, write for changes, admin for keys."""
+    """Raise Forbidden unless the caller's scopes allow this: read for GET, write for changes, admin for keys and for
+    new projects.
+    """
     needed = scope_for(request.method, request.url.path)
     if needed not in caller.scopes:
         raise Forbidden(f"This key lacks the scope {needed!r}.")
@@ -88,7 +98,7 @@ async def _key_of(request: Request, turn: CapacityLimiter | None = None) -> Key 
 
 def scope_for(method: str, path: str) -> str:
     """The scope that a request needs."""
-    if path == ADMINISTERED or path.startswith(f"{ADMINISTERED}/"):
+    if path == ADMINISTERED or path.startswith(f"{ADMINISTERED}/") or (method, path) == MAKES_PROJECTS:
         return "admin"
     return "read" if method in {"GET", "HEAD"} or path in CHANGES_NOTHING else "write"
 

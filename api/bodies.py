@@ -17,7 +17,10 @@ AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
 class KeyRequest(BaseModel):
-    """A key to be made. Without `expires_at` it lasts until it is revoked; without limits it gets the maker's."""
+    """A key to be made. Without `expires_at` it lasts until it is revoked; without limits it gets the maker's.
+
+    Without `project` it is of the maker's; only administrators of the project `default` name another one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,6 +28,15 @@ class KeyRequest(BaseModel):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = ("read", "write")
     expires_at: Annotated[AwareDatetime | None, Field(description="RFC 3339")] = None
     limits: Limits = Limits()
+    project: Name | None = None
+
+
+class ProjectRequest(BaseModel):
+    """A project to be made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Name
 
 
 class JobChanges(BaseModel):

@@ -76,7 +76,7 @@ class Live:
     """All open questions of this process, and the poller that answers them."""
 
     def __init__(self, db: Database, encode: Callable[[Look], bytes], most: int) -> None:
-        """`most` is how many streams and waits one owner may hold open."""
+        """`most` is how many streams and waits one project may hold open."""
         self._db = db
         self._encode = encode
         self._most = most
@@ -95,20 +95,20 @@ class Live:
         return self._held.total()
 
     @contextlib.contextmanager
-    def place(self, owner: str) -> Iterator[None]:
-        """One of the owner's places, for as long as a stream or a wait lasts.
+    def place(self, project: str) -> Iterator[None]:
+        """One of the project's places, for as long as a stream or a wait lasts.
 
         Raises:
             QuotaExceeded: all are taken.
         """
-        if self._held[owner] >= self._most:
+        if self._held[project] >= self._most:
             raise QuotaExceeded(f"There are {self._most} open streams already; close some, or try again later.")
-        self._held[owner] += 1
+        self._held[project] += 1
         try:
             yield
         finally:
-            self._held[owner] -= 1
-            self._held += Counter()  # forgets the owners who hold none
+            self._held[project] -= 1
+            self._held += Counter()  # forgets the projects that hold none
 
     @contextlib.contextmanager
     def asking(self, key: Key, version: int | None = None) -> Iterator[Pending]:
@@ -129,11 +129,11 @@ class Live:
             if not pending.readers:
                 self._forget(pending)
 
-    async def change(self, owner: str, job_id: str, version: int, seconds: float) -> bool:
+    async def change(self, project: str, job_id: str, version: int, seconds: float) -> bool:
         """Wait until the job has another version, at most that long; False when no place was free to wait in."""
         try:
             with (
-                self.place(owner),
+                self.place(project),
                 self.asking((job_id, version), version) as pending,
                 waiting_for_something_else(),
             ):

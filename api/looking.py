@@ -26,7 +26,7 @@ class Look:
     """Somebody looks at a job or an analysis, and may have seen it before."""
 
     service: Service
-    owner: str
+    project: str
     job_id: str
     if_none_match: str | None
     prefer: str | None
@@ -36,10 +36,10 @@ async def looked(request: Request, look: Look, answer: Callable[[Service, JobVie
     """The answer: at once, or as `Prefer: wait` asks, when it changes."""
     seconds, waited = wait_asked(look.prefer), False
     if seconds is not None:
-        view = await run_in_threadpool(get_job, look.service.db, look.owner, look.job_id)
+        view = await run_in_threadpool(get_job, look.service.db, look.project, look.job_id)
         known = look.if_none_match is None or unchanged(look.if_none_match, etag(view.version))
         change = look.service.live.change
-        waited = is_over(view) or not known or await change(look.owner, look.job_id, view.version, seconds)
+        waited = is_over(view) or not known or await change(look.project, look.job_id, view.version, seconds)
         if not await still_admitted(request):
             raise Unauthenticated
     found = await run_in_threadpool(_one, look, answer)
@@ -50,10 +50,10 @@ async def looked(request: Request, look: Look, answer: Callable[[Service, JobVie
 
 def _one(look: Look, answer: Callable[[Service, JobView, int], Json]) -> Response:
     if look.if_none_match is not None:
-        tag = etag(job_version(look.service.db, look.owner, look.job_id))
+        tag = etag(job_version(look.service.db, look.project, look.job_id))
         if unchanged(look.if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})
-    return answer(look.service, get_job(look.service.db, look.owner, look.job_id), 200)
+    return answer(look.service, get_job(look.service.db, look.project, look.job_id), 200)
 
 
 def etag(version: int) -> str:
@@ -71,9 +71,9 @@ IfMatch = Annotated[Fits | None, Depends(_condition)]
 
 
 def outlook_of(service: Service, views: Sequence[JobView]) -> Outlook | None:
-    """For those of these jobs of one owner that wait; None when none does, and nothing was asked."""
+    """For those of these jobs of one project that wait; None when none does, and nothing was asked."""
     waiting = [view for view in views if view.queue]
-    return outlook(service.db, waiting[0].owner, service.settings.lease_seconds) if waiting else None
+    return outlook(service.db, waiting[0].project, service.settings.lease_seconds) if waiting else None
 
 
 def place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:

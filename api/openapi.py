@@ -9,12 +9,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from api.auth import CHANGES_NOTHING
-from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, RetryRequest
+from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, ProjectRequest, RetryRequest
 from api.errors import Problem
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
-BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, AnalysisRequest)
+BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, ProjectRequest, AnalysisRequest)
 REF = "#/components/schemas/{model}"
 # No key; a scope that is missing, a foreign Host; headers that are slow; a limit; headers without end; a database that
 # is away.

@@ -60,6 +60,7 @@ class SharedFields(BaseModel):
     """What is shown of a job of any kind; see shared_fields."""
 
     id: str
+    project: str
     status: Status
     status_detail: str | None
     attempt: int
@@ -82,6 +83,7 @@ def shared_fields(
     return {
         "id": view.id,
         "object": kind.noun,
+        "project": view.project,
         "status": view.status,
         "status_detail": view.status_detail,
         "attempt": view.attempt,
@@ -113,12 +115,12 @@ class Resource:
         """The job with everything that is known about it."""
         return Json(self.shown(service, view), status, {"ETag": etag(view.version)})
 
-    def answer_created(self, service: Service, owner: str, done: Submitted) -> Json:
+    def answer_created(self, service: Service, project: str, done: Submitted) -> Json:
         """The answer to who wanted a new one: it, or the one that an Idempotency-Key has made before."""
         if done.created:
             service.hints.send(done.needs)
         try:
-            view = get_job(service.db, owner, done.job_id)
+            view = get_job(service.db, project, done.job_id)
         except NotFound:
             raise Conflict(
                 f"The {self.kind.noun} of this Idempotency-Key was deleted; use a new key for a new one."
@@ -127,25 +129,25 @@ class Resource:
         found.headers["Location"] = path_of(self.kind, done.job_id)
         return found
 
-    def carry_out(self, verb: Verb, service: Service, owner: str, job_id: str, fits: Fits | None) -> Json:
+    def carry_out(self, verb: Verb, service: Service, project: str, job_id: str, fits: Fits | None) -> Json:
         """Note what the owner wishes, and answer with the job as it is then."""
-        verb(service.db, owner, job_id, fits)
-        view = get_job(service.db, owner, job_id)
+        verb(service.db, project, job_id, fits)
+        view = get_job(service.db, project, job_id)
         if view.status == "queued":
             service.hints.send(view.needs)
         return self.answer(service, view, 202)
 
 
-def delete_one(service: Service, owner: str, job_id: str, fits: Fits | None) -> Response:
+def delete_one(service: Service, project: str, job_id: str, fits: Fits | None) -> Response:
     """Delete a job that has ended, whatever its kind."""
-    delete_job(service.db, owner, job_id, fits)
+    delete_job(service.db, project, job_id, fits)
     return Response(status_code=204)
 
 
 def entry_of(caller: Principal, service: Service) -> Entry:
     """How a new job of this caller comes into the queue."""
     settings = service.settings
-    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds)
+    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds, caller.project)
 
 
 def promise_of(key: str | None, document: object) -> Idempotency | None:

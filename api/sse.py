@@ -55,14 +55,14 @@ def encode(found: Look) -> bytes:
 class Stream(EventSourceResponse):
     """Sends what the poller finds for one reader, until the job has ended or the reader is gone or let in no more."""
 
-    def __init__(self, live: Live, owner: str, ask: Ask, admitted: Admitted) -> None:
-        """The owner's place is taken when the response begins, and free again when it ends in whatever way."""
+    def __init__(self, live: Live, project: str, ask: Ask, admitted: Admitted) -> None:
+        """The project's place is taken when the response begins, and free again when it ends in whatever way."""
         self._frames = _frames(live, ask, admitted)
         super().__init__(self._frames, headers=HEADERS)
-        self._live, self._owner = live, owner
+        self._live, self._project = live, project
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.place(self._owner):  # before the first byte: 429 can still be said
+        with self._live.place(self._project):  # before the first byte: 429 can still be said
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:

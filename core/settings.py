@@ -31,7 +31,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Limits(BaseModel):
     """How much a key may ask for; None is no limit.
 
-    Jobs and what they store are counted by owner, requests by key and api process.
+    Jobs and what they store are counted by project, requests by key and api process.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
     gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
-    max_streams: int = Field(default=500, ge=1)  # of one owner in one api: event streams, and requests that wait
+    max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
     header_seconds: Seconds = 30.0
     database_seconds: Seconds = 14.0  # with what it takes to notice, nobody waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None

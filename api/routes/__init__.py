@@ -20,6 +20,7 @@ from api.routes import (
     keys,
     metrics,
     plots,
+    projects,
     schedules,
     telemetry,
     verbs,
@@ -39,6 +40,7 @@ NOUNS = (
     catalog.router,
     schedules.router,
     keys.router,
+    projects.router,
     fleet.router,
 )
 

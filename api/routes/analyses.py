@@ -105,7 +105,7 @@ def submit(
     spec = ANALYSIS.parse_spec(body, document)
     promise = promise_of(idempotency_key, ["analysis", document])
     done = submit_analysis(service.db, spec, entry_of(caller, service), promise)
-    return ANALYSES.answer_created(service, caller.owner, done)
+    return ANALYSES.answer_created(service, caller.project, done)
 
 
 def _an_id(prefix: str) -> AfterValidator:
@@ -132,7 +132,7 @@ def get_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, ser
     """Analyses, newest first unless asked otherwise; their numbers are left out."""
     views, more = list_analyses(
         service.db,
-        caller.owner,
+        caller.project,
         Search(query.status),
         of_job=query.job,
         after=query.after,
@@ -160,7 +160,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s")] = None,
 ) -> Response:
     """One analysis, with its numbers. Conditions and waiting are those of jobs."""
-    return await looked(request, Look(service, caller.owner, analysis_id, if_none_match, prefer), ANALYSES.answer)
+    return await looked(request, Look(service, caller.project, analysis_id, if_none_match, prefer), ANALYSES.answer)
 
 
 @router.post(
@@ -172,7 +172,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 )
 def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Stop it for good; what it has so far is kept, and marked as partial."""
-    return ANALYSES.carry_out(cancel, service, caller.owner, analysis_id, fits)
+    return ANALYSES.carry_out(cancel, service, caller.project, analysis_id, fits)
 
 
 @router.post(
@@ -180,7 +180,7 @@ def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: 
 )
 def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it keep its tiles and free its slot."""
-    return ANALYSES.carry_out(pause, service, caller.owner, analysis_id, fits)
+    return ANALYSES.carry_out(pause, service, caller.project, analysis_id, fits)
 
 
 @router.post(
@@ -192,13 +192,13 @@ def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: R
 )
 def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Let it go on behind the tiles that it has."""
-    return ANALYSES.carry_out(resume, service, caller.owner, analysis_id, fits)
+    return ANALYSES.carry_out(resume, service, caller.project, analysis_id, fits)
 
 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
 def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
-    return delete_one(service, caller.owner, analysis_id, fits)
+    return delete_one(service, caller.project, analysis_id, fits)
 
 
 @router.get(
@@ -221,7 +221,7 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
 ) -> Response:
     """What happens to it, as a list or as a stream, as for jobs."""
-    return await told(request, service, caller.owner, analysis_id, query, last_event_id)
+    return await told(request, service, caller.project, analysis_id, query, last_event_id)
 
 
 @router.get(
@@ -241,7 +241,7 @@ def content(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The raw arrays as one npz file (numpy.load with allow_pickle=False reads it). 404 while there are none."""
-    row = _result(service, caller.owner, analysis_id)
+    row = _result(service, caller.project, analysis_id)
     named = {"Content-Disposition": f'attachment; filename="{row.job_id}.npz"'}
     return _file(service, row, "weights", if_none_match, named)
 
@@ -264,15 +264,15 @@ def get_picture(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A picture, drawn when the analysis ended."""
-    row = _result(service, caller.owner, analysis_id)
+    row = _result(service, caller.project, analysis_id)
     if picture not in _pictures(row):
         raise NotFound(f"There is no such picture; there are {', '.join(_pictures(row)) or 'none'}.")
     return _file(service, row, picture, if_none_match, {"Content-Security-Policy": POLICY})
 
 
-def _result(service: Service, owner: str, analysis_id: str) -> CheckpointRow:
-    get_job(service.db, owner, analysis_id)
-    row = result_of(service.db, owner, analysis_id)
+def _result(service: Service, project: str, analysis_id: str) -> CheckpointRow:
+    get_job(service.db, project, analysis_id)
+    row = result_of(service.db, project, analysis_id)
     if row is None:
         raise NotFound("This analysis has no result yet, or none any more.")
     return row
@@ -305,7 +305,7 @@ def _file(
 def _whole(service: Service, view: JobView) -> dict[str, Any]:
     """The analysis with everything that is known about it."""
     inputs = inputs_of(service.db, [view.id])[view.id]
-    row = result_of(service.db, view.owner, view.id)
+    row = result_of(service.db, view.project, view.id)
     return _shown(view, outlook_of(service, [view]), inputs, row)
 
 

@@ -44,7 +44,7 @@ def retry_job(  # noqa: PLR0913 - what a request may bring
     promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
     entry = entry_of(caller, service)
     done = retry(service.db, job_id, entry, again=wanted.again, idempotency=promise, fits=fits)
-    return JOBS.answer_created(service, caller.owner, done)
+    return JOBS.answer_created(service, caller.project, done)
 
 
 @router.post(
@@ -65,7 +65,7 @@ def fork_job(  # noqa: PLR0913 - as above
     promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
     entry = entry_of(caller, service)
     done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise, fits=fits)
-    return JOBS.answer_created(service, caller.owner, done)
+    return JOBS.answer_created(service, caller.project, done)
 
 
 def _promise(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:

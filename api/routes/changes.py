@@ -1,4 +1,4 @@
-"""What an owner changes about a job afterwards, and its deletion."""
+"""What a project changes about a job afterwards, and its deletion."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -31,16 +31,16 @@ def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Runn
     changes = read_body(body, JobChanges)
     edit_job(
         service.db,
-        caller.owner,
+        caller.project,
         job_id,
         changes.model_dump(include=changes.model_fields_set),
         age_step=service.settings.age_step_seconds,
         fits=fits,
     )
-    return JOBS.answer(service, get_job(service.db, caller.owner, job_id), 200)
+    return JOBS.answer(service, get_job(service.db, caller.project, job_id), 200)
 
 
 @router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 412, 413, 415))
 def delete(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
-    return delete_one(service, caller.owner, job_id, fits)
+    return delete_one(service, caller.project, job_id, fits)

@@ -63,7 +63,7 @@ class Conditions(BaseModel):
 )
 def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
     """The checkpoints of a job, oldest first."""
-    return Json(page([_shown(row) for row in list_checkpoints(service.db, caller.owner, job_id)]))
+    return Json(page([_shown(row) for row in list_checkpoints(service.db, caller.project, job_id)]))
 
 
 @router.get(
@@ -74,7 +74,7 @@ def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
 )
 def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
     """One checkpoint."""
-    return _answer(get_checkpoint(service.db, caller.owner, checkpoint_id))
+    return _answer(get_checkpoint(service.db, caller.project, checkpoint_id))
 
 
 @router.post(
@@ -85,7 +85,7 @@ def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
 )
 def keep(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Json:
     """Keep a checkpoint whatever `checkpoints.keep_last` and the like say. Twice is the same; 409 as it is removed."""
-    return _answer(pin(service.db, caller.owner, checkpoint_id, fits))
+    return _answer(pin(service.db, caller.project, checkpoint_id, fits))
 
 
 @router.delete(
@@ -96,7 +96,7 @@ def keep(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Ru
 )
 def let_go(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Take the pin away, twice is the same: what would not have been kept without it is removed soon."""
-    unpin(service.db, caller.owner, checkpoint_id, fits)
+    unpin(service.db, caller.project, checkpoint_id, fits)
     return Response(status_code=204)
 
 
@@ -130,7 +130,7 @@ def content(
 
     From an S3 store they come by a redirect, without load on this service; HEAD is answered here all the same.
     """
-    row = get_checkpoint(service.db, caller.owner, checkpoint_id)
+    row = get_checkpoint(service.db, caller.project, checkpoint_id)
     etag = f'"{row.sha256}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
     if unchanged(conditions.if_none_match, etag):

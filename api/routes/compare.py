@@ -94,7 +94,7 @@ def subjects_of(service: Running, caller: Caller, ids: str) -> list[Subject]:
     wanted = ids.split(",")
     if not all(is_id(one, "job") for one in wanted):
         raise NotFound("One of the ids is not the id of a job.")
-    return subjects(service.db, caller.owner, wanted)
+    return subjects(service.db, caller.project, wanted)
 
 
 @router.get("/compare", operation_id="compare_jobs", response_model=Comparison, responses=problems(404, 422))

@@ -82,21 +82,21 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
 ) -> Response:
     """A job's events, oldest first. With `Accept: text/event-stream` they come as they happen, until the job ends."""
-    return await told(request, service, caller.owner, job_id, query, last_event_id)
+    return await told(request, service, caller.project, job_id, query, last_event_id)
 
 
 async def told(  # noqa: PLR0913, PLR0917 - what a request may bring
-    request: Request, service: Service, owner: str, job_id: str, query: EventsQuery, last_event_id: str | None
+    request: Request, service: Service, project: str, job_id: str, query: EventsQuery, last_event_id: str | None
 ) -> Response:
     """The events of a job or an analysis, in the form that the request prefers."""
     if not _wants_stream(request):
-        return await run_in_threadpool(_listed, service, owner, job_id, query)
+        return await run_in_threadpool(_listed, service, project, job_id, query)
     ask = Ask(job_id, _place(last_event_id, query.after), query.wanted())
-    if await run_in_threadpool(_nothing_left, service, owner, ask):
+    if await run_in_threadpool(_nothing_left, service, project, ask):
         return Response(status_code=204, headers={"Vary": "Accept"})
     if request.scope["basin.head"]:
         return Response(media_type=MEDIA_TYPE, headers=HEADERS)
-    return Stream(service.live, owner, ask, partial(still_admitted, request))
+    return Stream(service.live, project, ask, partial(still_admitted, request))
 
 
 def _wants_stream(request: Request) -> bool:
@@ -115,19 +115,19 @@ def _place(last_event_id: str | None, after: str | None) -> Cursor:
         raise InvalidRequest(errors=(FieldProblem(pointer, error.message),)) from None
 
 
-def _nothing_left(service: Service, owner: str, ask: Ask) -> bool:
+def _nothing_left(service: Service, project: str, ask: Ask) -> bool:
     """Whether a stream would end at once. Browsers come again after every end but this one."""
-    if not is_over(get_job(service.db, owner, ask.job_id)):
+    if not is_over(get_job(service.db, project, ask.job_id)):
         return False
     found = look(service.db, ask.job_id, [ask])
     return not (found and (found[0].items or found[0].more))
 
 
-def _listed(service: Service, owner: str, job_id: str, query: EventsQuery) -> Json:
-    job_version(service.db, owner, job_id)  # 404 for the jobs of others
+def _listed(service: Service, project: str, job_id: str, query: EventsQuery) -> Json:
+    job_version(service.db, project, job_id)  # 404 for the jobs of others
     types = query.wanted().intersection(STORED)
     after = _place(None, query.after).event
-    found = list_events(service.db, owner, job_id, after=after, limit=query.limit + 1, types=types)
+    found = list_events(service.db, project, job_id, after=after, limit=query.limit + 1, types=types)
     items = [Item(replace(START, event=one.id), one.id, one.type, one.attempt, one.at, one.data) for one in found]
     answer = Json(page([shown(item) for item in items[: query.limit]], has_more=len(items) > query.limit))
     answer.headers["Vary"] = "Accept"

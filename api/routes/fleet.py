@@ -93,7 +93,7 @@ class WaitingJob(BaseModel):
 class Queue(BaseModel):
     """Your queued jobs in the order of service. `slots` are the fleet's.
 
-    Places are counted over the jobs of all owners, among those that want the same slots.
+    Places are counted over the jobs of all projects, among those that want the same slots.
     """
 
     object: Literal["queue"]
@@ -112,14 +112,14 @@ class QueueQuery(Query):
 def get_workers(caller: Caller, service: Running) -> Json:
     """The workers, their slots and GPUs, and which of your jobs they run."""
     lost_after = service.settings.lease_seconds
-    return Json(page([_worker(view, lost_after) for view in list_workers(service.db, caller.owner)]))
+    return Json(page([_worker(view, lost_after) for view in list_workers(service.db, caller.project)]))
 
 
 @router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problems(422))
 def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> Json:
     """What waits, and why."""
-    slots = fleet(list_workers(service.db, caller.owner), service.settings.lease_seconds)
-    waiting, total = list_waiting(service.db, caller.owner, slots, query.limit)
+    slots = fleet(list_workers(service.db, caller.project), service.settings.lease_seconds)
+    waiting, total = list_waiting(service.db, caller.project, slots, query.limit)
     data = [_waiting(one) for one in waiting]
     return Json({"object": "queue", "waiting": total, "slots": _slots(slots), "data": data})
 

@@ -153,13 +153,14 @@ def submit_job(
         service.db,
         spec,
         owner=caller.owner,
+        project=caller.project,
         idempotency=promise_of(idempotency_key, document),
         age_step=service.settings.age_step_seconds,
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
     wanted = JOBS if not done.created else Resource(TRAIN, partial(_shown, outline=outline))
-    return wanted.answer_created(service, caller.owner, done)
+    return wanted.answer_created(service, caller.project, done)
 
 
 @router.get(
@@ -172,7 +173,7 @@ def submit_job(
 def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> Json:
     """Jobs, newest first unless asked otherwise."""
     views, more = list_jobs(
-        service.db, caller.owner, query.search(), after=query.after, limit=query.limit, order=query.order
+        service.db, caller.project, query.search(), after=query.after, limit=query.limit, order=query.order
     )
     expected = outlook_of(service, views)
     return Json(page([_shown_with(view, expected, outline_stored_run(view.spec)) for view in views], has_more=more))
@@ -201,7 +202,7 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
-    look = Look(service, caller.owner, job_id, if_none_match, prefer)
+    look = Look(service, caller.project, job_id, if_none_match, prefer)
     return await looked(request, look, JOBS.answer)
 
 

@@ -1,4 +1,4 @@
-"""API keys, for those whose own key has the scope admin; each sees and makes keys of its own owner only."""
+"""API keys, for those whose own key has the scope admin: those of its project, and of all projects for `default`'s."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from api.auth import Caller
+from api.auth import Caller, Principal
 from api.bodies import KeyRequest, Scope, read_body
 from api.deps import Body, KeyId, Running
 from api.documents import Json, timestamp
 from api.looking import IfMatch, etag
 from api.openapi import problems, reads
 from api.paging import page
-from core.errors import FieldProblem, InvalidRequest
+from core.errors import FieldProblem, Forbidden, InvalidRequest
 from core.jobs.keys import Key, create_key, get_key, key_version, list_keys, revoke_key
 from core.settings import Limits
 
@@ -29,6 +29,7 @@ class ApiKey(BaseModel):
     object: Literal["key"]
     name: str | None
     owner: str
+    project: str
     prefix: str
     scopes: list[Scope]
     limits: Limits
@@ -46,7 +47,7 @@ class NewApiKey(ApiKey):
 
 
 class ApiKeys(BaseModel):
-    """All keys of the owner, oldest first."""
+    """All keys of the project, or of all projects, oldest first."""
 
     object: Literal["list"]
     data: list[ApiKey]
@@ -63,11 +64,17 @@ class ApiKeys(BaseModel):
     openapi_extra=reads("KeyRequest", limited=EXAMPLE),
 )
 def create(body: Body, caller: Caller, service: Running) -> Json:
-    """Make a key for the caller's owner. From the first key on, nothing but health answers without one."""
+    """Make a key for the caller's project, or for another one: that only `default`'s administrators may. From the
+    first key on, nothing but health answers without one.
+    """
     wanted = read_body(body, KeyRequest)
+    project = wanted.project or caller.project
+    if project != caller.project and not caller.manages_projects:
+        raise Forbidden("Keys for other projects need the scope 'admin' of the project 'default'.")
     key, text = create_key(
         service.db,
         owner=caller.owner,
+        project=project,
         name=wanted.name,
         scopes=wanted.scopes,
         limits=_within(wanted.limits, caller.limits),
@@ -79,23 +86,30 @@ def create(body: Body, caller: Caller, service: Running) -> Json:
 
 @router.get("", operation_id="list_keys", response_model=ApiKeys, responses=problems())
 def get_keys(caller: Caller, service: Running) -> Json:
-    """The keys of the caller's owner, oldest first; expired and revoked ones too."""
-    return Json(page([_shown(key) for key in list_keys(service.db, caller.owner)]))
+    """The keys of the caller's project, oldest first; expired and revoked ones too. `default`'s administrators see
+    those of all projects.
+    """
+    return Json(page([_shown(key) for key in list_keys(service.db, project=_realm(caller))]))
 
 
 @router.get("/{key_id}", operation_id="get_key", response_model=ApiKey, responses=problems(404))
 def get_one(key_id: KeyId, caller: Caller, service: Running) -> Json:
     """One key."""
-    key = get_key(service.db, caller.owner, key_id)
+    key = get_key(service.db, _realm(caller), key_id)
     return Json(_shown(key), headers={"ETag": etag(key_version(key.revoked_at))})
 
 
 @router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problems(404, 412, 413, 415))
 def revoke(key_id: KeyId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """End a key; it opens nothing any more after five seconds at most. Saying it twice is the same."""
-    revoke_key(service.db, caller.owner, key_id, fits)
+    revoke_key(service.db, _realm(caller), key_id, fits)
     service.keyring.forget(key_id)
     return Response(status_code=204)
+
+
+def _realm(caller: Principal) -> str | None:
+    """The project whose keys the caller administers; None: those of all projects."""
+    return None if caller.manages_projects else caller.project
 
 
 def _within(asked: Limits, own: Limits) -> Limits:
@@ -117,6 +131,7 @@ def _shown(key: Key) -> dict[str, object]:
         "object": "key",
         "name": key.name,
         "owner": key.owner,
+        "project": key.project,
         "prefix": key.prefix,
         "scopes": list(key.scopes),
         "limits": key.limits.model_dump(),

@@ -87,7 +87,7 @@ def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
-    job_version(service.db, caller.owner, job_id)  # 404 for the jobs of others
+    job_version(service.db, caller.project, job_id)  # 404 for the jobs of others
     names = query.series.split(",") if query.series is not None else None
     found = series(service.db, job_id, names, from_=query.from_, to=query.to, max_points=query.max_points)
     chosen = {name: found.get(name, Points(name, [], [], [])) for name in (found if names is None else names)}
@@ -104,7 +104,7 @@ def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller
 )
 def get_metric_names(job_id: JobId, caller: Caller, service: Running) -> Json:
     """The names of the series that have points."""
-    job_version(service.db, caller.owner, job_id)  # 404 for the jobs of others
+    job_version(service.db, caller.project, job_id)  # 404 for the jobs of others
     return Json({"job": job_id, "names": series_names(service.db, job_id)})
 
 

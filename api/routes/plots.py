@@ -85,7 +85,7 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
-    (subject,) = subjects(service.db, caller.owner, [job_id])
+    (subject,) = subjects(service.db, caller.project, [job_id])
     if is_path(query):
         return Svg(path_map(service.db, [subject], from_=query.from_, to=query.to), query)
     names = None if query.series is None else query.series.split(",")

@@ -81,11 +81,21 @@ def _chunk_columns() -> tuple[Column[Any], ...]:
     )
 
 
+project = Table(
+    "project",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Number, nullable=False),
+    Column("created_by", Text, nullable=False),  # an owner
+    sqlite_strict=True,
+)
+
 job = Table(
     "job",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner", Text, nullable=False),
+    Column("owner", Text, nullable=False),  # who made it
+    Column("project", Text),  # decides who sees it; a trigger fills it in for the release before, which knows owners
     Column("kind", Text, nullable=False),
     Column("name", Text),
     Column("spec", Text, nullable=False),  # the resolved JobSpec as JSON, never changed
@@ -104,7 +114,7 @@ job = Table(
     Column("parent_step", Long),  # of the checkpoint where it branched off
     Column("initial_id", Text),  # the checkpoint whose weights it begins with
     Column("anew", Json),  # parts of the run that do not go on from there, see core.recipe.branch
-    Index("ix_job_owner_id", "owner", "id"),
+    Index("ix_job_project_id", "project", "id"),
     Index("ix_job_parent_id", "parent_id"),
     Index("ix_job_initial_id", "initial_id"),
     sqlite_strict=True,
@@ -127,14 +137,15 @@ job_state = Table(
     Column("published_at", Number),
     Column("version", Integer, nullable=False),  # grows with everything that a reader can see
     Column("progress", Json, nullable=False),
-    Column("owner", Text),  # as in `job`, so that the claim can count; empty in rows of the first release
-    Column("most_running", Integer),  # it starts while its owner has fewer jobs running
+    Column("owner", Text),  # as in `job`; empty in rows of the first release
+    Column("project", Text),  # as in `job`, so that the claim can count; empty where `owner` is
+    Column("most_running", Integer),  # it starts while its project has fewer jobs running
     Column("spared_until", Number),  # the lease that a gap gave it; unlike lease_until, its worker has beaten since
     _one_of("status", Status),
     _one_of("desired", Desired),
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
     Index("ix_job_state_queue", "status", "rank", "job_id", "needs"),
-    Index("ix_job_state_owner_status", "owner", "status"),
+    Index("ix_job_state_project_status", "project", "status"),
     Index("ix_job_state_checkpoint_id", "checkpoint_id"),
     sqlite_strict=True,
     # Beats touch no indexed column: with room on the page PostgreSQL updates in place.
@@ -216,7 +227,7 @@ event = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("owner", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),  # stands for a project: core.jobs.projects.owner_of_project
     Column("key", Text, primary_key=True),
     Column("body_digest", Text, nullable=False),
     Column("job_id", Text, nullable=False),  # no foreign key: the promise outlives a deleted job
@@ -248,7 +259,8 @@ api_key = Table(
     "api_key",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner", Text, nullable=False),
+    Column("owner", Text, nullable=False),  # who makes what is made with it
+    Column("project", Text),  # where its scopes hold; filled in as in `job`
     Column("name", Text),
     Column("prefix", Text, nullable=False),  # what may be shown of the key
     Column("sha256", Text, nullable=False),  # of its secret, which nobody keeps
@@ -258,7 +270,7 @@ api_key = Table(
     Column("expires_at", Number),
     Column("revoked_at", Number),  # the row stays: once there was a key, the service asks for one
     Column("last_used_at", Number),
-    Index("ix_api_key_owner_id", "owner", "id"),
+    Index("ix_api_key_project_id", "project", "id"),
     sqlite_strict=True,
 )
 

@@ -24,7 +24,13 @@ Count = Annotated[int | None, typer.Option(min=1)]
 def create(  # noqa: PLR0913 - the fields of a key
     *,
     name: Annotated[str | None, typer.Option(help="What it is for; only to tell keys apart.")] = None,
-    owner: Annotated[str, typer.Option(help="Whose jobs it sees. What was made without a key is local's.")] = "local",
+    owner: Annotated[
+        str, typer.Option(help="Who makes what is made with it. Without a key everything is local's.")
+    ] = "local",
+    project: Annotated[
+        str | None,
+        typer.Option(help="Whose jobs it sees; else default, and for another owner the project of that name."),
+    ] = None,
     scope: Annotated[list[str] | None, typer.Option(help="read, write, admin; else read and write.")] = None,
     days: Annotated[float | None, typer.Option(min=0.0, help="It ends by itself after so long.")] = None,
     queued_jobs: Count = None,
@@ -48,24 +54,29 @@ def create(  # noqa: PLR0913 - the fields of a key
     with explained("key create"), database_of() as db:
         lasts = None if days is None else days * DAY
         made, text = create_key(
-            db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts
+            db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts, project=project
         )
-    typer.echo(f"{made.id} of {made.owner}, {_until(made)}; this is all that anybody will ever see of it:", err=True)
+    whose = f"{made.id} of {made.owner} in project {made.project}"
+    typer.echo(f"{whose}, {_until(made)}; this is all that anybody will ever see of it:", err=True)
     typer.echo(text)
 
 
 @key.command("list")
-def list_all(*, owner: Annotated[str | None, typer.Option(help="Only the keys of this owner.")] = None) -> None:
+def list_all(
+    *,
+    owner: Annotated[str | None, typer.Option(help="Only the keys of this owner.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only the keys of this project.")] = None,
+) -> None:
     """List all keys, revoked ones too; their secrets are nowhere."""
     from core.jobs.keys import list_keys
 
     with explained("key list"), database_of() as db:
-        keys = list_keys(db, owner)
+        keys = list_keys(db, owner, project)
     for one in keys:
-        used = f"used {_time(one.last_used_at)}" if one.last_used_at else "never used"
+        used = f"used {utc_time(one.last_used_at)}" if one.last_used_at else "never used"
         scopes = ",".join(one.scopes)
-        line = (one.id, one.status, one.owner, scopes, _until(one), used, one.name or "")
-        typer.echo("  ".join(_clean(word) for word in line).rstrip())
+        line = (one.id, one.status, one.owner, one.project, scopes, _until(one), used, one.name or "")
+        typer.echo("  ".join(printable(word) for word in line).rstrip())
     if not keys:
         typer.echo("No keys yet. Make one:  basin key create", err=True)
 
@@ -81,13 +92,13 @@ def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="
 
 
 def _until(one: "Key") -> str:
-    return "for good" if one.expires_at is None else f"until {_time(one.expires_at)}"
+    return "for good" if one.expires_at is None else f"until {utc_time(one.expires_at)}"
 
 
-def _time(seconds: float) -> str:
+def utc_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
     """Text that cannot steer a terminal."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -74,14 +74,14 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
         InvalidSpec: there is no such job, checkpoint or result, it does not fit, or it would take too much.
-        QuotaExceeded: as many jobs of this owner wait as the limits allow.
-        StorageFull: the checkpoints of this owner take as much as the limits allow.
+        QuotaExceeded: as many jobs of this project wait as the limits allow.
+        StorageFull: the checkpoints of this project take as much as the limits allow.
     """
     with db.write() as connection:
         analysis_id = new_id(ANALYSIS.id_prefix)
-        if (first := promised(connection, entry.owner, idempotency, analysis_id)) != analysis_id:
+        if (first := promised(connection, entry.project, idempotency, analysis_id)) != analysis_id:
             return Submitted(first, created=False, needs=ANALYSIS.slot_needed(spec))
-        chosen = _CHOOSE[spec.takes](connection, entry.owner, spec)
+        chosen = _CHOOSE[spec.takes](connection, entry.project, spec)
         problems = tuple(spec.problems([each.spec for each in chosen]))
         if spec.takes == "results":
             problems = problems or tuple(_elsewhere(connection, chosen))
@@ -127,18 +127,18 @@ def findings(connection: Connection, analysis_id: str) -> tuple[Found, ...]:
     return tuple(_found(connection, each) for each in inputs(connection, [analysis_id])[analysis_id])
 
 
-def result_of(db: Database, owner: str, analysis_id: str) -> CheckpointRow | None:
+def result_of(db: Database, project: str, analysis_id: str) -> CheckpointRow | None:
     """Its data and pictures, once it has some."""
     with db.read() as connection:
-        return _result(connection, owner, analysis_id)
+        return _result(connection, project, analysis_id)
 
 
-def _result(connection: Connection, owner: str, analysis_id: str) -> CheckpointRow | None:
+def _result(connection: Connection, project: str, analysis_id: str) -> CheckpointRow | None:
     row = checkpoint.c
     query = (
         select(row.id)
         .join(job, job.c.id == row.job_id)
-        .where(row.job_id == analysis_id, job.c.owner == owner, row.kind == "result", row.status == "good")
+        .where(row.job_id == analysis_id, job.c.project == project, row.kind == "result", row.status == "good")
         .order_by(row.id.desc())
         .limit(1)
     )
@@ -154,7 +154,7 @@ def inputs_of(db: Database, ids: Sequence[str]) -> dict[str, list[Input]]:
 
 def list_analyses(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
-    owner: str,
+    project: str,
     search: Search,
     *,
     of_job: str | None = None,
@@ -167,7 +167,7 @@ def list_analyses(  # noqa: PLR0913 - one argument for each parameter of the que
     if of_job is not None:
         row = analysis_input.c
         conditions.append(job.c.id.in_(select(row.analysis_id).where(row.job_id == of_job)))
-    return list_views(db, owner, conditions, after=after, limit=limit, order=order)
+    return list_views(db, project, conditions, after=after, limit=limit, order=order)
 
 
 def _look(connection: Connection, given: Input) -> Look:
@@ -189,15 +189,15 @@ def _found(connection: Connection, given: Input) -> Found:
     return Found(given.job_id, ANALYSIS.read_spec(known.spec), dict(known.results or {}), row)
 
 
-def _choose_recipe(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
-    recipe = _recipe(connection, owner, str(spec.job))
+def _choose_recipe(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
+    recipe = _recipe(connection, project, str(spec.job))
     return [Picked(None, recipe.job_id, recipe.step, None, recipe.spec)]
 
 
-def _choose_run(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
+def _choose_run(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
     if not spec.job:
-        return _choose_weights(connection, owner, spec)
-    recipe = _recipe(connection, owner, spec.job)
+        return _choose_weights(connection, project, spec)
+    recipe = _recipe(connection, project, spec.job)
     run = [_picked(each) for each in _run(connection, recipe)]
     if len(run) < spec.fewest:
         message = f"{spec.kind} needs {spec.fewest} checkpoints or more of a run, and this job has kept {len(run)}"
@@ -206,10 +206,10 @@ def _choose_run(connection: Connection, owner: str, spec: AnalysisSpec) -> list[
     return run
 
 
-def _choose_weights(connection: Connection, owner: str, spec: AnalysisSpec) -> list[Picked]:
+def _choose_weights(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
     several = spec.checkpoints is not None
     return [
-        _picked(choose(connection, owner, start, f"/checkpoints/{number}" if several else ""))
+        _picked(choose(connection, project, start, f"/checkpoints/{number}" if several else ""))
         for number, start in enumerate(spec.wanted())
     ]
 
@@ -218,24 +218,24 @@ def _picked(chosen: Chosen) -> Picked:
     return Picked(chosen.id, chosen.job_id, chosen.step, chosen.kind, chosen.spec)
 
 
-def _choose_results(connection: Connection, owner: str, spec: ResultsSpec) -> list[Picked]:
+def _choose_results(connection: Connection, project: str, spec: ResultsSpec) -> list[Picked]:
     """The results of analyses that have succeeded. Their state rows are locked, as by somebody who deletes them."""
-    found = [_usable(connection, owner, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
+    found = [_usable(connection, project, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
     if problems := tuple(each for each in found if isinstance(each, FieldProblem)):
         raise InvalidSpec(errors=problems)
     return [each for each in found if isinstance(each, Picked)]
 
 
-def _usable(connection: Connection, owner: str, analysis_id: str, pointer: str) -> Picked | FieldProblem:
+def _usable(connection: Connection, project: str, analysis_id: str, pointer: str) -> Picked | FieldProblem:
     state = lock_state(connection, analysis_id, exclusive=False)
-    query = select(job.c.spec).where(job.c.id == analysis_id, job.c.owner == owner, job.c.kind == ANALYSIS.name)
+    query = select(job.c.spec).where(job.c.id == analysis_id, job.c.project == project, job.c.kind == ANALYSIS.name)
     spec = connection.execute(query).scalar_one_or_none()
     if state is None or spec is None:
         return FieldProblem(pointer, "there is no analysis of yours with this id", "GET /v1/analyses lists them")
     if state.status is not Status.SUCCEEDED:
         hint = "ask for this one again" if state.status in TERMINAL else "wait until it has succeeded"
         return FieldProblem(pointer, f"it has not succeeded: it is {state.status}", hint)
-    row = _result(connection, owner, analysis_id)
+    row = _result(connection, project, analysis_id)
     if row is None:
         return FieldProblem(pointer, "its result is gone", "ask for this one again")
     try:
@@ -270,8 +270,8 @@ def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:
         yield Chosen(row_id, recipe.job_id, step, kind, recipe.spec)
 
 
-def _recipe(connection: Connection, owner: str, job_id: str) -> Chosen:
-    query = select(job.c.spec).where(job.c.id == job_id, job.c.owner == owner, job.c.kind == TRAIN.name)
+def _recipe(connection: Connection, project: str, job_id: str) -> Chosen:
+    query = select(job.c.spec).where(job.c.id == job_id, job.c.project == project, job.c.kind == TRAIN.name)
     found = connection.execute(query.with_for_update(read=True, of=job)).scalar_one_or_none()
     if found is None:
         raise InvalidSpec(errors=(FieldProblem("/job", "there is no job of yours with this id"),))

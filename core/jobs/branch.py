@@ -56,19 +56,19 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
     """A new job as the one that failed or was cancelled, from its last good checkpoint. The old one stays as it ended.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
-        parent = owned(connection, entry.owner, job_id)
+        parent = owned(connection, entry.project, job_id)
         new = new_id(TRAIN.id_prefix)
-        if (first := promised(connection, entry.owner, idempotency, new)) != new:
+        if (first := promised(connection, entry.project, idempotency, new)) != new:
             return Submitted(first, created=False, needs=_needs(connection, first))
         require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
-        _may_retry(connection, entry.owner, parent, again=again)
+        _may_retry(connection, entry.project, parent, again=again)
         origin = _standing(connection, parent)
         spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
         slot = _branch(connection, new, spec, entry, origin)
@@ -90,16 +90,16 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     `at` is the step or the id of a checkpoint that one can go on from; else it is the newest one.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has no checkpoint to go on from yet.
         InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
-        parent = owned(connection, entry.owner, job_id)
+        parent = owned(connection, entry.project, job_id)
         new = new_id(TRAIN.id_prefix)
-        if (first := promised(connection, entry.owner, idempotency, new)) != new:
+        if (first := promised(connection, entry.project, idempotency, new)) != new:
             return Submitted(first, created=False, needs=_needs(connection, first))
         require_fit(fits, parent.version)
         before = read_stored(JobSpec, _document(connection, job_id))
@@ -120,12 +120,14 @@ def _needs(connection: Connection, job_id: str) -> str:
     return str(connection.execute(select(job_state.c.needs).where(job_state.c.job_id == job_id)).scalar_one())
 
 
-def _may_retry(connection: Connection, owner: str, parent: State, *, again: bool) -> None:
+def _may_retry(connection: Connection, project: str, parent: State, *, again: bool) -> None:
     if parent.status not in {Status.FAILED, Status.CANCELLED}:
         status = shown(parent.status, parent.desired)
         message = f"The job is {status}; only what failed or was cancelled is tried again."
         raise Conflict(message, extra={"current_status": status})
-    tries = select(job.c.id).where(job.c.parent_id == parent.job_id, job.c.parent_verb == "retry", job.c.owner == owner)
+    tries = select(job.c.id).where(
+        job.c.parent_id == parent.job_id, job.c.parent_verb == "retry", job.c.project == project
+    )
     earlier = connection.execute(tries.limit(1)).scalar_one_or_none()
     if earlier and not again:
         message = f'The job was tried again already, as {earlier}; say "again": true for one more.'

@@ -70,7 +70,7 @@ class Care:
     def remove_deleted(self) -> int:
         """Deleted jobs whose checkpoints are gone, with everything that belongs to them; one transaction each."""
         left = select(checkpoint.c.id).where(checkpoint.c.job_id == job.c.id).exists()
-        query = select(job.c.id).where(job.c.owner == NOBODY, ~left).limit(self._batch)
+        query = select(job.c.id).where(job.c.project == NOBODY, ~left).limit(self._batch)
         with self._db.read() as connection:
             deleted = connection.execute(query).scalars().all()
         for job_id in deleted:

@@ -16,12 +16,12 @@ from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
 
 MOST_PAIRS: Final = 16
-NOBODY: Final = ""  # owns what was deleted: it is gone for everybody at once, and CARE removes it from there
+NOBODY: Final = ""  # owner and project of what was deleted: gone for everybody at once; CARE removes it from there
 
 
 def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condition
     db: Database,
-    owner: str,
+    project: str,
     job_id: str,
     changes: Mapping[str, Any],
     *,
@@ -34,13 +34,13 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
     `age_step` seconds a point. `fits` says whether the job's version is one that the caller has seen.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: the version is another one.
         Conflict: the job has ended, and its priority means nothing any more.
         InvalidSpec: too much metadata.
     """
     with db.write() as connection:
-        state = owned(connection, owner, job_id, fits)
+        state = owned(connection, project, job_id, fits)
         row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
         edits = row.edits or {}
         before = json.loads(row.spec) | edits
@@ -57,16 +57,16 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(**place))
 
 
-def delete_job(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
+def delete_job(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Take an ended job away: at once for its owner, with rows and objects as soon as CARE comes by.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, a child needs its checkpoint, or one is pinned; `extra` holds the current_status.
     """
     with db.write() as connection:
-        state = owned(connection, owner, job_id, fits)
+        state = owned(connection, project, job_id, fits)
         if state.status not in TERMINAL:
             status = shown(state.status, state.desired)
             message = f"The job is {status}; cancel it, and delete it when it has ended."
@@ -78,8 +78,8 @@ def delete_job(db: Database, owner: str, job_id: str, fits: Fits | None = None) 
             message = f"Checkpoints of it are pinned: {', '.join(kept)}. Unpin them, and delete it then."
             raise Conflict(message, extra={"current_status": state.status.value, "pinned": kept})
         connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
-        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY))
-        gone = update(job).where(job.c.id == job_id).values(owner=NOBODY).returning(job.c.parent_id)
+        connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY, project=NOBODY))
+        gone = update(job).where(job.c.id == job_id).values(owner=NOBODY, project=NOBODY).returning(job.c.parent_id)
         if parent := connection.execute(gone).scalar_one():
             touch(connection, parent)  # it shows its children
 

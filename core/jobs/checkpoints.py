@@ -147,14 +147,14 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: boo
     return older
 
 
-def list_checkpoints(db: Database, owner: str, job_id: str) -> list[CheckpointRow]:
+def list_checkpoints(db: Database, project: str, job_id: str) -> list[CheckpointRow]:
     """The good checkpoints of a job, oldest first.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
     """
     with db.read() as connection:
-        if connection.execute(select(job.c.id).where(job.c.id == job_id, job.c.owner == owner)).first() is None:
+        if connection.execute(select(job.c.id).where(job.c.id == job_id, job.c.project == project)).first() is None:
             raise NotFound("There is no job with this id.")
         query = (
             _select()
@@ -164,17 +164,17 @@ def list_checkpoints(db: Database, owner: str, job_id: str) -> list[CheckpointRo
         return [_as_row(row) for row in connection.execute(query)]
 
 
-def get_checkpoint(db: Database, owner: str, checkpoint_id: str) -> CheckpointRow:
+def get_checkpoint(db: Database, project: str, checkpoint_id: str) -> CheckpointRow:
     """One good checkpoint.
 
     Raises:
-        NotFound: there is none with this id that belongs to this owner.
+        NotFound: there is none with this id that belongs to this project.
     """
     query = (
         _select()
         .join(job, job.c.id == checkpoint.c.job_id)
         .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good")
-        .where(job.c.owner == owner, job.c.kind == TRAIN.name)
+        .where(job.c.project == project, job.c.kind == TRAIN.name)
     )
     with db.read() as connection:
         found = connection.execute(query).one_or_none()

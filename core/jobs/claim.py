@@ -75,15 +75,15 @@ def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
     The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
     plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
     planned for another kind of device. A job that cannot be read or planned (its spec or its kind is from another
-    release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose owner has as many
-    running as they allow are passed over. `kinds` are the kinds of job that are known.
+    release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose project has as
+    many running as they allow are passed over. `kinds` are the kinds of job that are known.
     """
     while True:
         with db.write() as connection:
             taken = connection.execute(_take(worker, needs, lease_seconds)).one_or_none()
             if taken is None:
                 return None
-            if overtaken(connection, taken.owner, taken.most_running):
+            if overtaken(connection, taken.project, taken.most_running):
                 connection.rollback()
                 continue
             try:
@@ -103,7 +103,7 @@ def _waiting(needs: Sequence[str]) -> Any:
     )
 
 
-_TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "owner", "most_running")
+_TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running")
 
 
 def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:

@@ -62,17 +62,17 @@ class Aligned:
     interpolated: bool
 
 
-def subjects(db: Database, owner: str, ids: Sequence[str]) -> list[Subject]:
+def subjects(db: Database, project: str, ids: Sequence[str]) -> list[Subject]:
     """The jobs with these ids, in this order, each once.
 
     Raises:
-        NotFound: one of them is no job of this owner.
+        NotFound: one of them is no job of this project.
         InvalidRequest: this release cannot read one of them.
     """
     wanted = list(dict.fromkeys(ids))
     query = select(job.c.id, job.c.name, job.c.spec, job.c.started_at, job.c.created_at)
     with db.read() as connection:
-        rows = connection.execute(query.where(job.c.owner == owner, job.c.id.in_(wanted))).all()
+        rows = connection.execute(query.where(job.c.project == project, job.c.id.in_(wanted))).all()
     found = {row.id: row for row in rows}
     if missing := [one for one in wanted if one not in found]:
         raise NotFound(f"There is no job with the id {missing[0][:40]!a}.")

@@ -36,7 +36,7 @@ def add_status_event(connection: Connection, job_id: str, attempt: int, status: 
 
 def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
-    owner: str,
+    project: str,
     job_id: str,
     *,
     after: int = 0,
@@ -44,7 +44,9 @@ def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     types: Collection[str] | None = None,
 ) -> list[EventView]:
     """The events of a job behind event id `after`, oldest first; none for a job of somebody else."""
-    query = events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.owner == owner)
+    query = (
+        events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.project == project)
+    )
     with db.read() as connection:
         return [EventView(*row) for row in connection.execute(query)]
 

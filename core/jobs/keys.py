@@ -1,7 +1,7 @@
 """API keys: `bsn_<id>_<secret>`, the secret 256 random bits of which only the SHA-256 is kept.
 
-A key belongs to an owner, and so does all that is done with it. Revoked keys stay as rows: a service that once had a
-key never again serves those who have none.
+A key belongs to one project: its scopes hold there and nowhere else. Its owner is who makes what is made with it.
+Revoked keys stay as rows: a service that once had a key never again serves those who have none.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from core.db.session import Database, now
 from core.db.tables import api_key
 from core.errors import FieldProblem, InvalidRequest, NotFound
 from core.ids import base32, new_id
+from core.jobs.projects import ensure_project, require_project
 from core.jobs.state import Fits, require_fit
 from core.settings import Limits
 
@@ -29,10 +30,11 @@ _NOBODYS: Final = "0" * 64  # compared with when there is no such key, so that t
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as its owner sees it; times are unix seconds. `lasts` are the seconds left to it: None is for ever."""
+    """A key as its project sees it; times are unix seconds. `lasts` are the seconds left to it: None is for ever."""
 
     id: str
     owner: str
+    project: str
     name: str | None
     prefix: str
     scopes: tuple[str, ...]
@@ -62,11 +64,14 @@ def create_key(  # noqa: PLR0913 - the fields of a key
     limits: Limits | None = None,
     expires_at: float | None = None,
     lasts: float | None = None,
+    project: str | None = None,
 ) -> tuple[Key, str]:
     """A new key and the text to present, which is nowhere else. It ends at `expires_at` (unix seconds), or in `lasts`.
 
+    Without a `project` it belongs to the owner's own, which is made with the first such key.
+
     Raises:
-        InvalidRequest: no owner, no such scope, or an end that has passed.
+        InvalidRequest: no owner, no such scope, no such project, or an end that has passed.
     """
     known = tuple(scope for scope in SCOPES if scope in scopes)
     if not known or len(known) != len(set(scopes)) or not owner.strip():
@@ -85,49 +90,53 @@ def create_key(  # noqa: PLR0913 - the fields of a key
         "expires_at": expires_at if lasts is None else now() + lasts,
     }
     with db.write() as connection:
-        connection.execute(insert(api_key).values(**values))
+        if project is not None:
+            require_project(connection, project)
+        home = project or ensure_project(connection, owner)
+        connection.execute(insert(api_key).values(**values, project=home))
         key = _key(connection.execute(_select().where(api_key.c.id == key_id)).one())
         if key.status != "active":
             raise InvalidRequest(errors=(FieldProblem("/expires_at", "has passed already"),))
     return key, f"bsn_{bare}_{secret}"
 
 
-def list_keys(db: Database, owner: str | None = None) -> list[Key]:
-    """The keys of an owner, or of everybody, oldest first; revoked ones too."""
+def list_keys(db: Database, owner: str | None = None, project: str | None = None) -> list[Key]:
+    """The keys of an owner, of a project, or all of them, oldest first; revoked ones too."""
     query = _select().order_by(api_key.c.id)
-    if owner is not None:
-        query = query.where(api_key.c.owner == owner)
+    for column, wanted in ((api_key.c.owner, owner), (api_key.c.project, project)):
+        if wanted is not None:
+            query = query.where(column == wanted)
     with db.read() as connection:
         return [_key(row) for row in connection.execute(query)]
 
 
-def get_key(db: Database, owner: str | None, key_id: str) -> Key:
-    """One key, of this owner or of anybody.
+def get_key(db: Database, project: str | None, key_id: str) -> Key:
+    """One key, of this project or of any.
 
     Raises:
-        NotFound: there is no such key of this owner.
+        NotFound: there is no such key of this project.
     """
     key = find_key(db, key_id)
-    if key is None or owner not in {None, key.owner}:
+    if key is None or project not in {None, key.project}:
         raise NotFound("There is no key with this id.")
     return key
 
 
-def revoke_key(db: Database, owner: str | None, key_id: str, fits: Fits | None = None) -> Key:
+def revoke_key(db: Database, project: str | None, key_id: str, fits: Fits | None = None) -> Key:
     """End a key. Saying it twice is the same.
 
     Raises:
-        NotFound: there is no such key of this owner.
+        NotFound: there is no such key of this project.
         PreconditionFailed: `fits` does not take its version.
     """
-    get_key(db, owner, key_id)
+    get_key(db, project, key_id)
     with db.write() as connection:
         locked = select(api_key.c.revoked_at).where(api_key.c.id == key_id).with_for_update()
         revoked_at = connection.execute(locked).scalar_one()
         require_fit(fits, key_version(revoked_at))
         if revoked_at is None:
             connection.execute(update(api_key).where(api_key.c.id == key_id).values(revoked_at=now()))
-    return get_key(db, owner, key_id)
+    return get_key(db, project, key_id)
 
 
 def key_version(revoked_at: float | None) -> int:
@@ -182,7 +191,17 @@ def digest(secret: str) -> str:
 
 def _select() -> Select[Any]:
     row = api_key.c
-    columns = (row.id, row.owner, row.name, row.prefix, row.scopes, row.limits, row.created_at, row.expires_at)
+    columns = (
+        row.id,
+        row.owner,
+        row.project,
+        row.name,
+        row.prefix,
+        row.scopes,
+        row.limits,
+        row.created_at,
+        row.expires_at,
+    )
     ages = ((row.expires_at - now()).label("lasts"), (now() - row.last_used_at).label("idle"))
     return select(*columns, row.revoked_at, row.last_used_at, row.sha256, *ages)
 

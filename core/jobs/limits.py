@@ -1,7 +1,7 @@
-"""How many jobs of one owner may wait and run, and how much they may store. Counted where it is decided, in the very
+"""How many jobs of one project may wait and run, and how much they may store. Counted where it is decided, in the very
 transaction.
 
-On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one owner take turns. SQLite
+On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one project take turns. SQLite
 has one writer anyway.
 """
 
@@ -16,29 +16,29 @@ from core.lifecycle import Status
 _SPACE: Final = 0x6261_736E  # of our advisory locks; any fixed number that nobody else uses
 
 
-def check_queue(connection: Connection, owner: str, most: int | None) -> None:
-    """Raise QuotaExceeded when `most` jobs of this owner wait already; otherwise there is room for one more.
+def check_queue(connection: Connection, project: str, most: int | None) -> None:
+    """Raise QuotaExceeded when `most` jobs of this project wait already; otherwise there is room for one more.
 
-    Paused ones wait too: they come back whenever their owner says so.
+    Paused ones wait too: they come back whenever somebody resumes them.
     """
     if most is None:
         return
-    _take_turn(connection, owner)
-    used = _count(connection, owner, Status.QUEUED, Status.PAUSED)
+    _take_turn(connection, project)
+    used = _count(connection, project, Status.QUEUED, Status.PAUSED)
     if used >= most:
         what = "1 job is" if used == 1 else f"{used} jobs are"
         message = f"{what} queued or paused already, and this key may have {most}; cancel some, or let them run."
         raise QuotaExceeded(message, extra={"limit": "queued_jobs", "allowed": most, "used": used})
 
 
-def check_storage(connection: Connection, owner: str, most: int | None) -> None:
-    """Raise StorageFull when the checkpoints of this owner's jobs take `most` bytes or more."""
+def check_storage(connection: Connection, project: str, most: int | None) -> None:
+    """Raise StorageFull when the checkpoints of this project's jobs take `most` bytes or more."""
     if most is None:
         return
     query = (
         select(func.coalesce(func.sum(func.coalesce(checkpoint.c.stored, checkpoint.c.bytes)), 0))
         .join(job, job.c.id == checkpoint.c.job_id)
-        .where(job.c.owner == owner)
+        .where(job.c.project == project)
     )
     stored = int(connection.execute(query).scalar_one())
     if stored >= most:
@@ -49,34 +49,34 @@ def check_storage(connection: Connection, owner: str, most: int | None) -> None:
 def below_limit() -> ColumnElement[bool]:
     """Whether a row of job_state may run as far as its own limit goes: a part of the claim's one statement.
 
-    The owners who run something are few; they are counted once, and the queue is still read in the order of its index.
+    The projects that run something are few. They are counted once, and the queue is read in the order of its index.
     """
     inner = job_state.alias("busy_row").c
     busy = (
-        select(inner.owner, func.count().label("running"))
-        .where(inner.status == Status.RUNNING.value, inner.owner.is_not(None))
-        .group_by(inner.owner)
+        select(inner.project, func.count().label("running"))
+        .where(inner.status == Status.RUNNING.value, inner.project.is_not(None))
+        .group_by(inner.project)
         .cte("busy")
     )
     row = job_state.c
-    full = select(busy.c.owner).where(busy.c.owner == row.owner, busy.c.running >= row.most_running)
+    full = select(busy.c.project).where(busy.c.project == row.project, busy.c.running >= row.most_running)
     return not_(full.correlate(job_state).exists())
 
 
-def overtaken(connection: Connection, owner: str | None, most: int | None) -> bool:
+def overtaken(connection: Connection, project: str | None, most: int | None) -> bool:
     """Whether a job that was just claimed is one too many, since a rival's claim was not visible yet: undo it then."""
-    if owner is None or most is None or connection.dialect.name == "sqlite":
+    if project is None or most is None or connection.dialect.name == "sqlite":
         return False
-    _take_turn(connection, owner)
-    return _count(connection, owner, Status.RUNNING) > most
+    _take_turn(connection, project)
+    return _count(connection, project, Status.RUNNING) > most
 
 
-def _count(connection: Connection, owner: str, *statuses: Status) -> int:
+def _count(connection: Connection, project: str, *statuses: Status) -> int:
     row = job_state.c
-    query = select(func.count()).where(row.owner == owner, row.status.in_([status.value for status in statuses]))
+    query = select(func.count()).where(row.project == project, row.status.in_([status.value for status in statuses]))
     return int(connection.execute(query).scalar_one())
 
 
-def _take_turn(connection: Connection, owner: str) -> None:
+def _take_turn(connection: Connection, project: str) -> None:
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_SPACE, func.hashtext(owner))))
+        connection.execute(select(func.pg_advisory_xact_lock(_SPACE, func.hashtext(project))))

@@ -19,33 +19,33 @@ def pin_version(row: CheckpointRow | Row[Any, Any, Any, Any, Any]) -> int:
     return (row.pinned_at is not None) + 2 * bool(row.superseded)
 
 
-def pin(db: Database, owner: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
+def pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
     """Keep the checkpoint until it is unpinned. Twice is the same, and the first time counts.
 
     Raises:
-        NotFound: there is none with this id that belongs to this owner, or its bytes turned out damaged.
+        NotFound: there is none with this id that belongs to this project, or its bytes turned out damaged.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it is being removed.
     """
     with db.write() as connection:
-        row = _held(connection, owner, checkpoint_id)
+        row = _held(connection, project, checkpoint_id)
         require_fit(fits, pin_version(row))
         if row.status == "doomed":
             raise Conflict("The checkpoint is being removed; it is too late to pin it.")
         if row.status == "good" and row.pinned_at is None:
             connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=now()))
-    return get_checkpoint(db, owner, checkpoint_id)
+    return get_checkpoint(db, project, checkpoint_id)
 
 
-def unpin(db: Database, owner: str, checkpoint_id: str, fits: Fits | None = None) -> None:
+def unpin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> None:
     """Let retention have it again, at once: what it would not have kept goes. Twice is the same.
 
     Raises:
-        NotFound: there is none with this id that belongs to this owner.
+        NotFound: there is none with this id that belongs to this project.
         PreconditionFailed: `fits` does not take its version.
     """
     with db.write() as connection:
-        row = _held(connection, owner, checkpoint_id)
+        row = _held(connection, project, checkpoint_id)
         require_fit(fits, pin_version(row))
         if row.pinned_at is None:
             return
@@ -63,17 +63,17 @@ def pinned(connection: Connection, job_id: str) -> list[str]:
     return list(connection.execute(query.order_by(row.step, row.id).limit(MOST_TOLD)).scalars())
 
 
-def _held(connection: Connection, owner: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
+def _held(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
     """The row as it is once its job is locked: whoever records a checkpoint decides what stays under the same lock."""
     row = checkpoint.c
     query = (
         select(row.job_id, row.kind, row.status, row.pinned_at, row.superseded)
         .join(job, job.c.id == row.job_id)
-        .where(row.id == checkpoint_id, job.c.owner == owner)
+        .where(row.id == checkpoint_id, job.c.project == project)
     )
     found = connection.execute(query).one_or_none()
     if found is not None:
-        owned(connection, owner, found.job_id)
+        owned(connection, project, found.job_id)
         found = connection.execute(query).one_or_none()
     if found is None:
         raise NotFound("There is no checkpoint with this id.")

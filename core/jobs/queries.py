@@ -1,4 +1,4 @@
-"""Reads: one job, many jobs, as their owner sees them."""
+"""Reads: one job, many jobs, as their project sees them."""
 
 import json
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as its owner sees it; times are unix seconds. `version` grows with every change but those of `queue`.
+    """A job as its project sees it; times are unix seconds. `version` grows with every change but those of `queue`.
 
     `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
     """
 
     id: str
-    owner: str
+    project: str
     kind: str
     name: str | None
     spec: dict[str, Any]
@@ -78,29 +78,29 @@ class JobView:
     children: tuple[str, ...]
 
 
-def get_job(db: Database, owner: str, job_id: str) -> JobView:
+def get_job(db: Database, project: str, job_id: str) -> JobView:
     """One job.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
     """
     with db.read() as connection:
-        views = _views(connection, _rows().where(job.c.id == job_id, job.c.owner == owner))
+        views = _views(connection, _rows().where(job.c.id == job_id, job.c.project == project))
     if not views:
         raise NotFound("There is no job with this id.")
     return views[0]
 
 
-def job_version(db: Database, owner: str, job_id: str) -> int:
+def job_version(db: Database, project: str, job_id: str) -> int:
     """The job's version alone: cheap enough to ask again and again.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
     """
     query = (
         select(job_state.c.version)
         .join(job, job.c.id == job_state.c.job_id)
-        .where(job.c.id == job_id, job.c.owner == owner)
+        .where(job.c.id == job_id, job.c.project == project)
     )
     with db.read() as connection:
         version = connection.execute(query).scalar_one_or_none()
@@ -111,7 +111,7 @@ def job_version(db: Database, owner: str, job_id: str) -> int:
 
 def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
-    owner: str,
+    project: str,
     search: Search | None = None,
     *,
     after: str | None = None,
@@ -124,20 +124,20 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
         InvalidRequest: there is no such status.
     """
     conditions = [job.c.kind == TRAIN.name, *(search or Search()).conditions()]
-    return list_views(db, owner, conditions, after=after, limit=limit, order=order)
+    return list_views(db, project, conditions, after=after, limit=limit, order=order)
 
 
 def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
-    owner: str,
+    project: str,
     conditions: Sequence[ColumnElement[bool]],
     *,
     after: str | None,
     limit: int,
     order: Literal["asc", "desc"],
 ) -> tuple[list[JobView], bool]:
-    """The same, of the owner's jobs and analyses for which the conditions hold."""
-    query = _rows().where(job.c.owner == owner, *conditions)
+    """The same, of the project's jobs and analyses for which the conditions hold."""
+    query = _rows().where(job.c.project == project, *conditions)
     if after is not None:
         query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
     query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)
@@ -161,7 +161,7 @@ def _rows() -> Select[Any]:
 
 
 _JOB_COLUMNS = (
-    *("id", "owner", "kind", "name", "spec", "edits", "plan", "created_at", "started_at", "finished_at"),
+    *("id", "project", "kind", "name", "spec", "edits", "plan", "created_at", "started_at", "finished_at"),
     *("results", "stop_reason", "error", "resume", "environment", "parent_id", "parent_verb", "parent_step"),
 )
 _STATE_COLUMNS = (
@@ -179,23 +179,23 @@ def _views(connection: Connection, query: Select[Any]) -> list[JobView]:
 
 
 def _children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str, ...]]:
-    """Parent -> the jobs of the same owner that go on from it, oldest first."""
+    """Parent -> the jobs of the same project that go on from it, oldest first."""
     if not rows:
         return {}
-    owners = {row.id: row.owner for row in rows}
-    born = connection.execute(_descent(), {"ids": list(owners)}).all()
+    projects = {row.id: row.project for row in rows}
+    born = connection.execute(_descent(), {"ids": list(projects)}).all()
     found: dict[str, tuple[str, ...]] = {}
-    for parent_id, job_id, owner in sorted(born, key=itemgetter(1)):
-        if owner == owners[parent_id]:
+    for parent_id, job_id, project in sorted(born, key=itemgetter(1)):
+        if project == projects[parent_id]:
             found[parent_id] = (*found.get(parent_id, ()), job_id)
     return found
 
 
 @cache
 def _descent() -> Select[Any]:
-    """Sorted and compared afterwards: for an order or an owner SQLite would walk through all of an owner's jobs."""
+    """Sorted and compared afterwards: for an order or a project SQLite would walk through all of a project's jobs."""
     child = job.c
-    return select(child.parent_id, child.id, child.owner).where(child.parent_id.in_(bindparam("ids", expanding=True)))
+    return select(child.parent_id, child.id, child.project).where(child.parent_id.in_(bindparam("ids", expanding=True)))
 
 
 def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:

@@ -17,6 +17,7 @@ from core.jobs.events import add_event
 from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
 from core.jobs.limits import check_queue, check_storage
 from core.jobs.places import no_slot
+from core.jobs.projects import owner_of_project, project_of_owner
 from core.jobs.state import touch
 from core.jobs.warmstart import origin
 from core.jobs.workers import kinds_seen
@@ -46,15 +47,22 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Whose a new job is, how much its owner may have, and how many seconds of waiting a point of priority is worth.
+    """Who makes a new job, how much its project may have, and how many seconds of waiting a point of priority is worth.
 
-    Workers that have been silent for `lost_after` seconds are none who could take it.
+    Workers that have been silent for `lost_after` seconds are none who could take it. Where no `project` is given it is
+    the owner's own.
     """
 
     owner: str
     limits: Limits
     age_step: float
     lost_after: float = 12.0
+    project: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in the project."""
+        if not self.project:
+            object.__setattr__(self, "project", project_of_owner(self.owner))
 
 
 def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
@@ -66,19 +74,20 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     age_step: float = 60.0,
     limits: Limits | None = None,
     lost_after: float = 12.0,
+    project: str = "",
 ) -> Submitted:
     """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
 
     `age_step` is how many seconds of waiting one point of priority is worth. Where no worker that was heard of in the
-    last `lost_after` seconds has a slot for it, a warning says so.
+    last `lost_after` seconds has a slot for it, a warning says so. Without a `project` it is in the owner's own.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
-        QuotaExceeded: as many jobs of this owner wait as the limits allow.
-        StorageFull: the checkpoints of this owner take as much as the limits allow.
+        QuotaExceeded: as many jobs of this project wait as the limits allow.
+        StorageFull: the checkpoints of this project take as much as the limits allow.
     """
-    entry = Entry(owner, limits or Limits(), age_step, lost_after)
-    return submit_as(TRAIN, db, spec, entry, idempotency, lambda connection: origin(connection, owner, spec))
+    entry = Entry(owner, limits or Limits(), age_step, lost_after, project)
+    return submit_as(TRAIN, db, spec, entry, idempotency, lambda connection: origin(connection, entry.project, spec))
 
 
 def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
@@ -95,18 +104,19 @@ def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
     """
     with db.write() as connection:
         job_id = new_id(kind.id_prefix)
-        if (first := promised(connection, entry.owner, idempotency, job_id)) != job_id:
+        if (first := promised(connection, entry.project, idempotency, job_id)) != job_id:
             return Submitted(first, created=False, needs=kind.slot_needed(spec))
         enter(connection, kind, job_id, spec, entry, facts=partial(facts, connection) if facts else dict)
     return Submitted(job_id, created=True, needs=kind.slot_needed(spec))
 
 
-def promised(connection: Connection, owner: str, given: Idempotency | None, job_id: str) -> str:
+def promised(connection: Connection, project: str, given: Idempotency | None, job_id: str) -> str:
     """The job that owns the key: ours, as it is without a key, or the one that came first. A rival's insert waits here
     for our commit.
     """
     if given is None:
         return job_id
+    owner = owner_of_project(project)
     promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
     if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
         return job_id
@@ -140,17 +150,18 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     `facts`, called once the limits are checked, and `state` are further columns.
 
     Raises:
-        QuotaExceeded: as many jobs of this owner wait as the limits allow.
-        StorageFull: the checkpoints of this owner take as much as the limits allow.
+        QuotaExceeded: as many jobs of this project wait as the limits allow.
+        StorageFull: the checkpoints of this project take as much as the limits allow.
         InvalidSpec: the checkpoint that it should begin with is not there, or does not fit.
     """
-    check_queue(connection, entry.owner, entry.limits.queued_jobs)
-    check_storage(connection, entry.owner, entry.limits.stored_bytes)
+    check_queue(connection, entry.project, entry.limits.queued_jobs)
+    check_storage(connection, entry.project, entry.limits.stored_bytes)
     further = facts()
     connection.execute(
         insert(job).values(
             id=job_id,
             owner=entry.owner,
+            project=entry.project,
             kind=kind.name,
             name=spec.name,
             spec=spec.model_dump_json(),
@@ -163,6 +174,7 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
         insert(job_state).values(
             job_id=job_id,
             owner=entry.owner,
+            project=entry.project,
             status=Status.QUEUED.value,
             desired=Desired.RUN.value,
             attempt=0,

@@ -15,42 +15,42 @@ from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, want
 _DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}
 
 
-def cancel(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
+def cancel(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Stop the job for good and keep its last checkpoint. Saying it twice is the same.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended otherwise; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.CANCEL, fits)
+    _ask(db, project, job_id, Verb.CANCEL, fits)
 
 
-def pause(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
+def pause(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Have the job write a checkpoint, leave its slot and wait. Saying it twice is the same.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.PAUSE, fits)
+    _ask(db, project, job_id, Verb.PAUSE, fits)
 
 
-def resume(db: Database, owner: str, job_id: str, fits: Fits | None = None) -> None:
+def resume(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Let a paused job go on from its last checkpoint, at the place in the queue that it had. Twice is the same.
 
     Raises:
-        NotFound: there is no such job of this owner.
+        NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, owner, job_id, Verb.RESUME, fits)
+    _ask(db, project, job_id, Verb.RESUME, fits)
 
 
-def _ask(db: Database, owner: str, job_id: str, verb: Verb, fits: Fits | None) -> None:
+def _ask(db: Database, project: str, job_id: str, verb: Verb, fits: Fits | None) -> None:
     with db.write() as connection:
-        state = owned(connection, owner, job_id, fits)
+        state = owned(connection, project, job_id, fits)
         desired = wanted(state.status, state.desired, verb)
         if desired is None:
             status = shown(state.status, state.desired)
@@ -80,8 +80,8 @@ def _wish(connection: Connection, state: State, desired: Desired) -> None:
         add_status_event(connection, state.job_id, state.attempt, told, "as its owner asked")
 
 
-def owned(connection: Connection, owner: str, job_id: str, fits: Fits | None = None) -> State:
-    """The state row of an owner's job, locked.
+def owned(connection: Connection, project: str, job_id: str, fits: Fits | None = None) -> State:
+    """The state row of a project's job, locked.
 
     Raises:
         NotFound: there is none.
@@ -90,7 +90,7 @@ def owned(connection: Connection, owner: str, job_id: str, fits: Fits | None = N
     query = (
         select_state()
         .join(job, job.c.id == job_state.c.job_id)
-        .where(job_state.c.job_id == job_id, job.c.owner == owner)
+        .where(job_state.c.job_id == job_id, job.c.project == project)
         .with_for_update(of=job_state)
     )
     row = connection.execute(query).one_or_none()

@@ -1,4 +1,4 @@
-"""Why jobs wait: the queue as an owner sees it, each job with a reason and a guess when it starts."""
+"""Why jobs wait: the queue as a project sees it, each job with a reason and a guess when it starts."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -42,8 +42,8 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What an owner's queued jobs can expect now: the fleet's slots, how many of the owner's jobs run, and how many
-    seconds a run usually takes (None: none has succeeded yet).
+    """What a project's queued jobs can expect now: the fleet's slots, how many of its jobs run, and how many seconds
+    a run usually takes (None: none has succeeded yet).
     """
 
     slots: Mapping[str, Tally]
@@ -58,26 +58,26 @@ class Outlook:
         return cause, eta(ahead, _for(needs, self.slots), self.usual, cause)
 
 
-def outlook(db: Database, owner: str, lost_after: float) -> Outlook:
+def outlook(db: Database, project: str, lost_after: float) -> Outlook:
     """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
-    slots = fleet(list_workers(db, owner), lost_after)
+    slots = fleet(list_workers(db, project), lost_after)
     with db.read() as connection:
-        return _outlook(connection, owner, slots)
+        return _outlook(connection, project, slots)
 
 
-def list_waiting(db: Database, owner: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
-    """The first `limit` queued jobs of an owner in the order of service, and how many there are. `slots`: the fleet."""
+def list_waiting(db: Database, project: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
+    """The first `limit` queued jobs of a project in the order of service, and how many there are. `slots`: all."""
     with db.read() as connection:
-        rows = connection.execute(_queued(owner, slots.keys()).limit(limit)).all()
+        rows = connection.execute(_queued(project, slots.keys()).limit(limit)).all()
         if not rows:
             return [], 0
-        total = _count(connection, owner, Status.QUEUED) if len(rows) == limit else len(rows)
-        expected = _outlook(connection, owner, slots)
+        total = _count(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
+        expected = _outlook(connection, project, slots)
     return [_waiting(row, expected) for row in rows], total
 
 
 def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int = 0, most: int | None = None) -> Reason:
-    """Why a job with these needs waits: the first of these that holds. `running` of at most `most` of its owner run."""
+    """Why a job with these needs waits: the first reason that holds. `running` of its project run, `most` may."""
     mine = _for(needs, slots)
     kind = "" if needs == "any" else f"{needs} "
     if not mine.slots:
@@ -100,8 +100,8 @@ def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | 
     return round(rounds * usual, 1)
 
 
-def _outlook(connection: Connection, owner: str, slots: Mapping[str, Tally]) -> Outlook:
-    return Outlook(slots, _count(connection, owner, Status.RUNNING), _usual_run(connection))
+def _outlook(connection: Connection, project: str, slots: Mapping[str, Tally]) -> Outlook:
+    return Outlook(slots, _count(connection, project, Status.RUNNING), _usual_run(connection))
 
 
 def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
@@ -110,8 +110,8 @@ def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
     return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
-def _queued(owner: str, kinds: Collection[str]) -> Select[Any]:
-    """Places are counted over the queues of all owners, in one pass."""
+def _queued(project: str, kinds: Collection[str]) -> Select[Any]:
+    """Places are counted over the queues of all projects, in one pass."""
     state = job_state.c
     ahead = ahead_in_queue(kinds).label("ahead")
     columns = (state.job_id, state.rank, state.needs, state.desired, state.most_running)
@@ -119,11 +119,11 @@ def _queued(owner: str, kinds: Collection[str]) -> Select[Any]:
     of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)
     of_place = (places.c.needs, places.c.desired, places.c.most_running, places.c.ahead)
     joined = select(*of_job, *of_place).join(places, places.c.job_id == job.c.id)
-    return joined.where(job.c.owner == owner).order_by(places.c.rank, places.c.job_id)
+    return joined.where(job.c.project == project).order_by(places.c.rank, places.c.job_id)
 
 
-def _count(connection: Connection, owner: str, status: Status) -> int:
-    query = select(func.count()).where(job_state.c.owner == owner, job_state.c.status == status.value)
+def _count(connection: Connection, project: str, status: Status) -> int:
+    query = select(func.count()).where(job_state.c.project == project, job_state.c.status == status.value)
     return int(connection.execute(query).scalar_one())
 
 

@@ -23,15 +23,15 @@ class Chosen:
     spec: JobSpec
 
 
-def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
+def origin(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any]:
     """The columns of `job` that say what it begins with; none if it begins with its seed. The checkpoint is locked.
 
     Raises:
-        InvalidSpec: there is no such checkpoint of this owner, or it is of another architecture.
+        InvalidSpec: there is no such checkpoint of this project, or it is of another architecture.
     """
     if spec.start is None:
         return {}
-    chosen = choose(connection, owner, spec.start, "/from")
+    chosen = choose(connection, project, spec.start, "/from")
     theirs = chosen.spec
     if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
         message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
@@ -44,17 +44,17 @@ def origin(connection: Connection, owner: str, spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def choose(connection: Connection, owner: str, start: Start, pointer: str) -> Chosen:
+def choose(connection: Connection, project: str, start: Start, pointer: str) -> Chosen:
     """The checkpoint that is meant, locked; `pointer` says where the question stands in the document.
 
     Raises:
-        InvalidSpec: there is no such checkpoint of this owner.
+        InvalidSpec: there is no such checkpoint of this project.
     """
     row = checkpoint.c
     query = (
         select(row.id, row.job_id, row.step, row.kind, job.c.spec)
         .join(job, job.c.id == row.job_id)
-        .where(job.c.owner == owner, job.c.kind == TRAIN.name, row.status == "good")
+        .where(job.c.project == project, job.c.kind == TRAIN.name, row.status == "good")
         .where(
             row.id == start.checkpoint if start.checkpoint else and_(row.job_id == start.job, row.superseded.is_(None))
         )

@@ -121,13 +121,13 @@ def forget_silent(db: Database) -> int:
         return connection.execute(delete(workers).where(silent)).rowcount
 
 
-def list_workers(db: Database, owner: str) -> list[WorkerView]:
-    """All workers, in the order of their names; of the jobs on them only this owner's."""
+def list_workers(db: Database, project: str) -> list[WorkerView]:
+    """All workers, in the order of their names; of the jobs on them only this project's."""
     row, state = workers.c, job_state.c
     columns = (row.id, row.host, row.pid, row.release, row.slots, row.devices, row.started_at, row.seen_at)
     mine = (
         select(state.worker, state.job_id)
-        .where(state.owner == owner, state.status == Status.RUNNING.value)
+        .where(state.project == project, state.status == Status.RUNNING.value)
         .order_by(state.job_id)
     )
     with db.read() as connection:

@@ -13,4 +13,6 @@ REVOKE ALL ON DATABASE basin, postgres, template1 FROM PUBLIC;
 -- What the superuser made, in an earlier release or by bringing back a backup of one.
 SELECT format('ALTER TABLE %s OWNER TO basin_service', oid::regclass) FROM pg_class
   WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> 'basin_service'::regrole \gexec
+SELECT format('ALTER FUNCTION %s OWNER TO basin_service', oid::regprocedure) FROM pg_proc
+  WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'basin\_%' AND proowner <> 'basin_service'::regrole \gexec
 SQL

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from basin.errors import BadAnswer, BasinError, Unreachable
 from basin.events import stream
 from basin.fetch import fetch
-from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Queued, Series, Shape, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Project, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -145,6 +145,15 @@ class Client:
     def queue(self) -> Queued:
         """Your queued jobs in the order of service, each with the reason why it waits."""
         return shaped(Queued, self._transport.get("/v1/queue"))
+
+    def projects(self) -> tuple[Project, ...]:
+        """The projects that the key may see: its own, or all of them for an administrator of `default`."""
+        body = parsed(self._transport.get("/v1/projects"))
+        return tuple(fitted(Project, one) for one in body.get("data") or ())
+
+    def create_project(self, name: str) -> Project:
+        """Makes a project, as an administrator of `default`. Problem (409) where the name is taken."""
+        return shaped(Project, self._transport.post("/v1/projects", body={"name": name}))
 
     def metrics(
         self, job_id: str, series: Sequence[str] | None = None, *, max_points: int | None = None

@@ -165,6 +165,14 @@ class Gpu(Shape):
     since: datetime | None = None
 
 
+class Project(Shape):
+    """What jobs and keys belong to: a key sees those of its own project only."""
+
+    name: str
+    created_at: datetime | None = None
+    created_by: str = ""
+
+
 class Worker(Shape):
     """A worker: `live`, or `lost` when it has been silent for too long. `jobs` are those of yours that it runs."""
 

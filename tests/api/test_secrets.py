@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from basin.cli import app as cli
 from core.db.session import open_database
 from core.embedded.keys import key as key_commands
+from core.embedded.projects import project as project_commands
 from core.jobs.keys import create_key
 from core.logs import configure
 from core.redact import redact
@@ -108,12 +109,36 @@ def test_keys_by_command(basin: Callable[..., tuple[int, str, str]]) -> None:
     assert text == f"bsn_{key_id.removeprefix('key_')}_{secret}\n"
     assert secret not in told
     code, listed, _ = basin("list")
-    assert listed.split("  ")[:4] == [key_id, "active", "team", "read"]
+    assert listed.split("  ")[:5] == [key_id, "active", "team", "team", "read"]
     assert listed.endswith("  never used  ci\n")
     assert basin("list", "--owner", "nobody")[1] == ""
     assert basin("revoke", key_id)[:2] == (0, f"{key_id}  revoked\n")
     assert basin("list")[1].split("  ")[1] == "revoked"
     assert secret not in listed
+
+
+def test_projects_by_command(basin: Callable[..., tuple[int, str, str]]) -> None:
+    """Made, listed, and named by keys; without a name a key is of its owner's own."""
+
+    def project(*arguments: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(project_commands, list(arguments))
+        return done.exit_code, done.stdout, done.stderr
+
+    assert project("create", "vision", "--owner", "alice")[:2] == (0, "vision\n")
+    taken = "basin project create: There is a project with the name 'vision' already.\n"
+    assert project("create", "vision") == (1, "", taken)
+    assert project("create", "")[0] == 1
+    assert basin("create", "--project", "visoin")[:2] == (1, "")
+    told = [basin("create", *given)[2] for given in (("--project", "vision"), (), ("--owner", "bob"))]
+    places = ("local in project vision", "local in project default", "bob in project bob")
+    assert all(f" of {place}, for good" in one for one, place in zip(told, places, strict=True))
+    listed = project("list")[1].splitlines()
+    assert [(line.split("  ")[0], line.split()[-1]) for line in listed] == [
+        ("bob", "bob"),
+        ("default", "local"),
+        ("vision", "alice"),
+    ]
+    assert basin("list", "--project", "vision")[1].split("  ")[2:4] == ["local", "vision"]
 
 
 def test_mistakes_by_command_are_one_line(

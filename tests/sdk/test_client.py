@@ -39,6 +39,16 @@ def test_two_submits_are_two_jobs_unless_the_caller_says_otherwise(stub: Stub, c
     assert third == "mine"
 
 
+def test_projects_are_listed_and_made(stub: Stub, client: Client) -> None:
+    default = {"object": "project", "name": "default", "created_at": "2026-11-30T17:00:00.000Z", "created_by": "local"}
+    stub.on("GET", "/v1/projects", Answer(200, {"object": "list", "data": [default], "has_more": False}))
+    stub.on("POST", "/v1/projects", Answer(201, default | {"name": "vision"}))
+    (found,) = client.projects()
+    assert (found.name, found.created_by, found.created_at and found.created_at.year) == ("default", "local", 2026)
+    assert client.create_project("vision").name == "vision"
+    assert stub.requests("POST", "/v1/projects")[0].body == {"name": "vision"}
+
+
 def test_a_refusal_is_a_problem_and_is_not_sent_again(stub: Stub, client: Client) -> None:
     errors = [{"pointer": "/optimizer/lr", "message": "must be greater than 0", "hint": None}, "nonsense"]
     stub.on(

@@ -172,7 +172,7 @@ def test_nobody_starves_behind_a_hundred_thousand_urgent_jobs(sqlite_url: str) -
 def test_rows_of_the_release_before_have_no_limit(db: Database) -> None:
     ids = [limited(db, Limits(running_jobs=1)) for _ in range(2)]
     with db.write() as connection:
-        connection.execute(update(job_state).values(owner=None, most_running=None))
+        connection.execute(update(job_state).values(owner=None, project=None, most_running=None))
     assert sorted(found.job_id for _ in ids if (found := taken(db))) == ids
 
 

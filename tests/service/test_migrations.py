@@ -19,7 +19,12 @@ from core.db.migrate import MIGRATIONS, at_head, head, migrating, revision, too_
 from core.db.session import Database, open_database
 from core.db.tables import metadata
 from core.errors import Misconfigured
+from core.jobs.changes import delete_job
+from core.jobs.projects import list_projects
+from core.jobs.queries import list_jobs
+from core.jobs.submit import Idempotency, submit
 from core.jobs.workers import SlotState, Tally, WorkerReport, list_workers, report_worker
+from tests.support.jobs import set_state, small_spec
 
 
 def test_migrations_and_tables_agree(db: Database) -> None:
@@ -41,7 +46,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0010"
+    assert head() == "0011"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -84,12 +89,92 @@ def test_what_the_first_release_wrote_is_brought_along(empty_url: str, monkeypat
             connection.execute(text(first), {"id": "job_c", "spec": "{}"})
             connection.execute(text(state), {"id": "job_c"})
         with database.read() as connection:
-            owners = connection.execute(text("SELECT job_id, owner FROM job_state ORDER BY job_id")).all()
+            columns = "SELECT job_id, owner, project FROM job_state ORDER BY job_id"
+            owners = connection.execute(text(columns)).all()
             labels = connection.execute(text("SELECT * FROM job_label")).all()
-        assert [tuple(row) for row in owners] == [("job_a", "alice"), ("job_b", "alice"), ("job_c", None)]
+        assert [tuple(row) for row in owners] == [
+            ("job_a", "alice", "alice"),
+            ("job_b", "alice", "alice"),
+            ("job_c", None, None),
+        ]
         assert [tuple(row) for row in labels] == [("job_a", "team", "x")]
     finally:
         database.close()
+
+
+JOB = "INSERT INTO job (id, owner, kind, spec, created_at) VALUES (:id, :owner, 'train', '{}', 1.0)"
+STATE = (
+    "INSERT INTO job_state (job_id, owner, status, desired, needs, attempt, losses, failures, rank, version, progress)"
+    " VALUES (:id, :owner, 'queued', 'run', 'any', 0, 0, 0, 0.0, 1, '{}')"
+)
+KEY = (
+    "INSERT INTO api_key (id, owner, prefix, sha256, scopes, limits, created_at)"
+    " VALUES (:id, :owner, 'bsn', :id, '[]', '{}', 1.0)"
+)
+PROMISE = "INSERT INTO idempotency (owner, key, body_digest, job_id, created_at) VALUES (:owner, 'once', 'd', :id, 1.0)"
+
+
+def write_as_before(database: Database, number: int, owner: str) -> None:
+    """A job, a key and a promise, as the release before projects writes them."""
+    with database.write() as connection:
+        for statement, prefix in ((JOB, "job"), (STATE, "job"), (KEY, "key")):
+            connection.execute(text(statement), {"id": f"{prefix}_{number}", "owner": owner})
+        connection.execute(text(PROMISE), {"id": f"job_{number}", "owner": owner})
+
+
+def projects_by_id(database: Database) -> dict[str, str]:
+    tables = ("id, project FROM job", "job_id, project FROM job_state", "id, project FROM api_key")
+    found: dict[str, str] = {}
+    with database.read() as connection:
+        for rows in (connection.execute(text(f"SELECT {table}")).all() for table in tables):
+            assert all(found.setdefault(row[0], row[1]) == row[1] for row in rows), "a job and its state agree"
+    return found
+
+
+def test_what_was_made_before_projects_is_seen_by_those_who_saw_it(empty: Database) -> None:
+    """Each owner's rows in a project of their own, local's in the default one; also what the release before writes
+    while it is being replaced. Promises are kept in both directions.
+    """
+    step(empty, "0010")
+    write_as_before(empty, 1, "local")
+    write_as_before(empty, 2, "alice")
+    write_as_before(empty, 3, "default")
+    step(empty, "0011")
+    assert [one.name for one in list_projects(empty)] == ["alice", "default", "local"]
+    expected = {1: "default", 2: "alice", 3: "local"}
+    with empty.write() as connection:
+        connection.execute(text("DELETE FROM idempotency WHERE owner = 'alice'"))
+    assert submit(empty, small_spec(), owner="local", idempotency=Idempotency("once", "d")).job_id == "job_1"
+    assert submit(empty, small_spec(), owner="default", idempotency=Idempotency("once", "d")).job_id == "job_3"
+    fresh = submit(empty, small_spec(), owner="alice", idempotency=Idempotency("once", "d")).job_id
+    with empty.read() as connection:
+        rows = connection.execute(text("SELECT job_id FROM idempotency WHERE owner = 'alice'")).scalars().all()
+    assert rows == [fresh], "the release before finds it, too"
+    with empty.write() as connection:
+        connection.execute(text("DELETE FROM idempotency"))
+    for number, owner in ((4, "local"), (5, "carol")):
+        write_as_before(empty, number, owner)
+    expected |= {4: "default", 5: "carol"}
+    found = projects_by_id(empty)
+    assert found.pop(fresh) == "alice"
+    assert found == {f"{prefix}_{n}": project for n, project in expected.items() for prefix in ("job", "key")}
+    assert [one.name for one in list_projects(empty)] == ["alice", "carol", "default", "local"]
+
+
+def test_a_job_that_the_release_before_deletes_is_gone(empty: Database) -> None:
+    """It hands the job to nobody; so does this release, and the one before must find that."""
+    step(empty, "0011")
+    write_as_before(empty, 1, "local")
+    (kept,) = (submit(empty, small_spec(), owner="local").job_id,)
+    with empty.write() as connection:
+        for table, column in (("job_state", "job_id"), ("job", "id")):
+            connection.execute(text(f"UPDATE {table} SET owner = '' WHERE {column} = 'job_1'"))  # noqa: S608 - literals
+    assert [view.id for view in list_jobs(empty, "default")[0]] == [kept]
+    set_state(empty, kept, status="cancelled")
+    delete_job(empty, "default", kept)
+    with empty.read() as connection:
+        owners = connection.execute(text("SELECT owner, project FROM job")).all()
+    assert [tuple(row) for row in owners] == [("", "")] * 2
 
 
 def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:

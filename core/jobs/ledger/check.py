@@ -17,6 +17,7 @@ from core.jobs.ledger.objects import Listing, object_problems
 from core.jobs.ledger.page import Page, read_page
 from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems, input_problems, state_problems
 from core.jobs.ledger.timeline import timeline_problems
+from core.jobs.projects import project_of_owner
 from core.store.base import Store
 
 PAGE_ROWS: Final = 500  # that are read in one transaction
@@ -68,10 +69,10 @@ class Ledger:
                 yield Finding("object", line.id, key, f"of checkpoint {row.id}: {problem}")
 
     def _promises(self) -> Iterator[Finding]:
-        """Idempotency keys name a job of their owner; one that is gone was deleted, and the promise outlives it."""
+        """Idempotency keys name a job of their project; one that is gone was deleted, and the promise outlives it."""
         row, place = idempotency.c, tuple_(idempotency.c.owner, idempotency.c.key)
         query = (
-            select(row.owner, row.key, row.job_id, job.c.owner.label("whose"))
+            select(row.owner, row.key, row.job_id, job.c.project.label("whose"))
             .join_from(idempotency, job, job.c.id == row.job_id, isouter=True)
             .order_by(row.owner, row.key)
             .limit(self.page_rows)
@@ -81,11 +82,12 @@ class Ledger:
             with self.db.read() as connection:
                 found = connection.execute(query if last is None else query.where(place > last)).all()
             for owner, key, job_id, whose in found:
+                project = project_of_owner(owner)
                 self.counts["idempotency keys"] += 1
                 if not any(is_id(job_id, prefix) for prefix in PREFIXES):
-                    yield Finding("promise", "", key, f"{owner}'s key promises {job_id!r}, which is no job")
-                elif whose not in {None, NOBODY, owner}:
-                    yield Finding("promise", job_id, key, f"{owner}'s key promises a job of {whose}")
+                    yield Finding("promise", "", key, f"a key of {project} promises {job_id!r}, which is no job")
+                elif whose not in {None, NOBODY, project}:
+                    yield Finding("promise", job_id, key, f"a key of {project} promises a job of {whose}")
             if len(found) < self.page_rows:
                 return
             last = (found[-1].owner, found[-1].key)

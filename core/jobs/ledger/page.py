@@ -72,7 +72,7 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
             *(
                 row.id,
                 row.kind,
-                row.owner,
+                row.project,
                 row.plan.is_not(None),
                 row.started_at,
                 row.finished_at,
@@ -80,7 +80,7 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
                 row.error,
             ),
             *(state.status, state.desired, state.attempt, state.lease_until, state.worker, state.checkpoint_id),
-            *(state.owner, row.parent_id, known.job_id, known.status, known.resumable),
+            *(state.project, row.parent_id, known.job_id, known.status, known.resumable),
         )
         .join_from(job, job_state, row.id == state.job_id, isouter=True)
         .join(checkpoint, known.id == state.checkpoint_id, isouter=True)
@@ -97,7 +97,7 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
 def _inputs(within: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
     row = analysis_input.c
     return (
-        select(row.analysis_id, row.position, row.job_id, row.checkpoint_id, job.c.owner, checkpoint.c.status)
+        select(row.analysis_id, row.position, row.job_id, row.checkpoint_id, job.c.project, checkpoint.c.status)
         .join_from(analysis_input, job, job.c.id == row.job_id, isouter=True)
         .join(checkpoint, checkpoint.c.id == row.checkpoint_id, isouter=True)
         .where(within(row.analysis_id))

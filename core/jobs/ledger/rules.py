@@ -18,7 +18,7 @@ class JobLine:
 
     id: str
     kind: str
-    owner: str
+    project: str
     planned: bool
     started_at: float | None
     finished_at: float | None
@@ -30,7 +30,7 @@ class JobLine:
     lease_until: float | None
     worker: str | None
     checkpoint_id: str | None
-    state_owner: str | None
+    state_project: str | None
     parent_id: str | None
     pointed: tuple[str, str, bool] | None  # of checkpoint_id, whose ever it is: its job, its status, resumable
 
@@ -55,8 +55,8 @@ class CheckpointLine:
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """What an analysis looks at. `whose` owns the job that it is of, None where that is gone; `status` is that of the
-    checkpoint.
+    """What an analysis looks at. `whose` is the project of the job that it is of, None where that is gone; `status` is
+    that of the checkpoint.
     """
 
     analysis_id: str
@@ -75,8 +75,8 @@ def state_problems(line: JobLine) -> Iterator[str]:
     if line.status not in set(Status) or line.desired not in set(Desired):
         yield f"status {line.status!r} or wish {line.desired!r} is no word of the protocol"
         return
-    if line.state_owner not in {None, line.owner}:
-        yield f"its state belongs to {line.state_owner!r}, the job to {line.owner!r}"
+    if line.state_project not in {None, line.project}:
+        yield f"its state belongs to {line.state_project!r}, the job to {line.project!r}"
     held = {"lease": line.lease_until, "worker": line.worker}
     if line.status != Status.RUNNING:
         yield from (f"it is {line.status} and has a {what}" for what, value in held.items() if value is not None)
@@ -114,7 +114,7 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
     Of a deleted job everything is on its way out. One that turned out corrupt may still be pointed at by a job that did
     not look itself. A child that has ended outlives what it once began with.
     """
-    if line.owner == NOBODY or line.status is None:
+    if line.project == NOBODY or line.status is None:
         return
     good = [row for row in rows if row.status == "good"]
     usable = [row for row in good if row.resumable]
@@ -146,7 +146,7 @@ def input_problems(line: JobLine, inputs: Sequence[InputLine]) -> Iterator[tuple
 
     A checkpoint that turned out corrupt is still there; who looks at it will say so.
     """
-    if line.owner == NOBODY or line.status is None:
+    if line.project == NOBODY or line.status is None:
         return
     kind = find_kind(KINDS, line.kind)
     if (kind is not None and kind.reads is not None) != bool(inputs):
@@ -156,7 +156,7 @@ def input_problems(line: JobLine, inputs: Sequence[InputLine]) -> Iterator[tuple
     for each in inputs if line.status not in TERMINAL else ():
         if each.whose in {None, NOBODY}:
             yield each.job_id, "it is to look at this, and it is gone"
-        elif each.whose != line.owner:
+        elif each.whose != line.project:
             yield each.job_id, f"it is to look at this, which is of {each.whose}"
         elif each.checkpoint_id and each.status in {None, "doomed"}:
             yield each.checkpoint_id, f"it is to look at this, and it is {each.status or 'gone'}"

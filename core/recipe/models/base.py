@@ -1,7 +1,7 @@
 """A model is a spec and an import string of a builder: build(spec, facts) -> any torch.nn.Module.
 
-The builder may lie anywhere that the worker imports from; the spec never imports it. Where the roles of parameters do not
-follow from the layers it returns them too, see core/engine/networks/builders.py.
+The builder may lie anywhere that the worker imports from; the spec never imports it. Where the roles of parameters do
+not follow from the layers it returns them too, see core/engine/networks/builders.py.
 """
 
 from abc import abstractmethod

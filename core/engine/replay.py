@@ -7,7 +7,7 @@ from torch import nn
 
 from core.engine.determinism import random_state, restore_random_state
 from core.engine.networks.network import Network
-from core.engine.networks.norms import running_norms
+from core.engine.networks.norms import mixes_batch, running_norms
 
 
 @contextmanager
@@ -29,17 +29,19 @@ def replaying(network: Network) -> Iterator[Callable[[], None]]:
 def uncounted(module: nn.Module) -> Iterator[None]:
     """Running statistics and their counters stay as they are, to the last bit.
 
-    The buffers are taken out meanwhile: a layer without them normalises by what passes, and has nothing to count in.
-    A layer in evaluation mode counts nothing anyway.
+    A layer in evaluation mode counts nothing anyway. An instance norm counts whatever it is told, so its buffers are
+    taken out meanwhile.
     """
     layers = [layer for layer in running_norms(module) if layer.training]
-    kept = [(layer, layer.running_mean, layer.running_var) for layer in layers]
+    others = [(each, each.running_mean, each.running_var) for each in layers if not mixes_batch(each)]
     try:
         for layer in layers:
             layer.track_running_stats = False
+        for layer, _, _ in others:
             layer.running_mean = layer.running_var = None
         yield
     finally:
-        for layer, mean, variance in kept:
+        for layer in layers:
             layer.track_running_stats = True
+        for layer, mean, variance in others:
             layer.running_mean, layer.running_var = mean, variance

@@ -37,7 +37,7 @@ from tests.api.test_jobs import IRIS
 from tests.support.jobs import last_tick, new_checkpoint, run_out, taken
 
 MOST_JOBS: Final = 5
-LOCAL: Final = "local"  # who asks without a key
+LOCAL: Final = "default"  # the project of who asks without a key
 
 picks = st.integers(0, 59)  # divided by any number of jobs up to five, each is as likely
 verbs = st.sampled_from([Op(verb) for verb in VERBS])

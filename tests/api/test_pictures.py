@@ -118,7 +118,7 @@ def test_series_that_there_are_not(client: TestClient, service: Service) -> None
     finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
     assert client.get(path, params={"series": "val.loss"}).status_code == 422
     assert client.get(path, params={"series": "val.accuracy"}).status_code == 200
-    cancel(service.db, "local", waiting)
+    cancel(service.db, "default", waiting)
     nothing = client.get(f"/v1/jobs/{waiting}/plot.svg", params={"series": "val.loss"})
     assert "there are: none" in nothing.json()["errors"][0]["message"]
 

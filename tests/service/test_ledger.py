@@ -147,7 +147,7 @@ def family(db: Database, keeping: Keeping, parent: str) -> None:
 BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
     ("DELETE FROM job_state WHERE job_id = :job", {("state", "it has no state row")}),
     (
-        "UPDATE job_state SET owner = 'bob' WHERE job_id = :job",
+        "UPDATE job_state SET project = 'bob' WHERE job_id = :job",
         {("state", "its state belongs to 'bob', the job to 'alice'")},
     ),
     ("UPDATE job_state SET lease_until = 1 WHERE job_id = :job", {("state", "it is succeeded and has a lease")}),

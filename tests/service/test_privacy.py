@@ -25,6 +25,7 @@ REFUSED = {
     "doctor": ["doctor"],
     "verify": ["verify"],
     "key": ["key", "list"],
+    "project": ["project", "list"],
 }
 PATHS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}"}
 UMASK = """

@@ -16,7 +16,7 @@ UNSHAPED = frozenset({"init", "start", "dropout", "activation"})
 
 
 class Start(Spec):
-    """Weights and batch-norm statistics of a checkpoint; optimizer, schedule and order of the data begin anew.
+    """Weights and batch-norm statistics of a checkpoint; optimizer, schedule and data order start afresh.
 
     Of a job the newest of the `weights` named, else of the averaged ones, the best, the last, the first kind that it
     has. The checkpoint is chosen when the job is submitted.

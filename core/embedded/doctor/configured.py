@@ -18,7 +18,7 @@ OTHERS: Final = frozenset(
     {"BASIN_URL", "BASIN_API_KEY", "BASIN_SLOTS", "BASIN_SECRETS"}
 )  # the client's, and the compose file's
 BEATS: Final = 4  # a lease should outlive so many
-WHERE: Final = "settings come from BASIN_… variables, then basin.toml in this folder; the README lists them"
+WHERE: Final = "settings come from BASIN_… variables, then basin.toml in this folder; docs/settings.md lists them"
 
 
 def read_settings() -> tuple[Settings | None, list[Check]]:

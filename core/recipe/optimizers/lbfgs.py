@@ -12,7 +12,7 @@ class LBFGS(OptimizerSpec):
     """One step is up to max_iter moves along -H g, H built from the last history_size pairs of moves and changes of g.
 
     Each move needs loss and gradient of all examples again: at most max_eval evaluations a step (5/4 max_iter unless
-    given). A move has length lr (the very first min(1, 1/|g|₁) lr), or is found by a line search that satisfies the
+    given). A move has length lr (the first one min(1, 1/|g|₁) lr), or is found by a line search that satisfies the
     strong Wolfe conditions. A step ends early where |g| falls to tolerance_grad or a move to tolerance_change.
     """
 

@@ -196,19 +196,6 @@ def test_a_finished_job_shows_its_results_and_refuses_a_cancel(client: TestClien
     assert refused.json()["current_status"] == "succeeded"
 
 
-def test_a_cancel_said_twice_is_the_same(client: TestClient, service: Service) -> None:
-    queued = posted(client)
-    for _ in range(2):
-        answer = client.post(queued["links"]["cancel"])
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
-    assert answer.json()["stop_reason"] == "cancelled"
-    running = posted(client)
-    taken(service)
-    for _ in range(2):
-        answer = client.post(running["links"]["cancel"], json={})
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
-
-
 def test_cancels_at_once_are_one(client: TestClient, service: Service) -> None:
     """Of a job that waits and of one that runs: all are accepted, and the job's story tells of it once."""
     running, waiting = posted(client, priority=9), posted(client)

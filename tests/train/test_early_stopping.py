@@ -93,21 +93,6 @@ def test_the_best_weights_are_those_of_their_step(run: Train, restore: bool) -> 
     assert ("test.loss" in watcher.checkpoints()[stop].metrics) != restore
 
 
-def test_every_interruption_leaves_the_same_end(run: Train) -> None:
-    spec = job(model=NORMED, optimizer=NOISY, evaluate={"every": "3st"}, epochs=30, early_stopping={"patience": 4})
-    ending, whole = run(spec)
-    total = ending.progress["step"]
-    for stop in range(1, total, 5):
-        _, first = run(spec, Watcher(stop_after=stop))
-        again, second = run(spec, resume=first.checkpoints()[stop])
-        assert (again.stop_reason, again.results) == (ending.stop_reason, ending.results)
-        assert digests(second.checkpoints()[total]) == digests(whole.checkpoints()[total])
-        step = max(whole.checkpoints("best"))
-        assert digests(second.checkpoints("best")[step]) == digests(whole.checkpoints("best")[step])
-        joined = first.series().get("val.loss", []) + second.series()["val.loss"]
-        assert joined == whole.series()["val.loss"]
-
-
 def test_a_run_that_stopped_early_ends_at_once_when_resumed(run: Train, script: Script) -> None:
     spec = job(evaluate={"every": "2st"}, early_stopping={"patience": 1})
     script([1.0, 2.0])

@@ -24,12 +24,12 @@ from sqlalchemy import delete
 
 from core.db.session import Database
 from core.db.tables import job as job_table
-from core.jobs.beat import beat
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.queries import job_version
-from core.jobs.reconcile import Reconciler
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.reference import HELD, MAX_LOSSES, VERBS, Answer, Known, Op, Reference

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from core.errors import PreconditionFailed
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.keys import create_key
 from core.jobs.queries import job_version
 from core.jobs.verbs import cancel

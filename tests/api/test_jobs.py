@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from api.routes.jobs import EXAMPLE
-from core.jobs.beat import beat
-from core.jobs.claim import claim
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.submit import submit
-from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.health.workers import Tally, WorkerReport, report_worker
+from core.jobs.queue.claim import claim
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.support.jobs import HeardHints, plan_of, small_spec

@@ -21,10 +21,10 @@ from schemathesis.specs.openapi.checks import (
 
 from api.routes.analyses import SOME_JOB
 from api.summaries import SUMMARIES
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
-from core.jobs.submit import submit
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken

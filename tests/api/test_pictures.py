@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.csv_response import Csv
+from api.dependencies import Service
 from api.routes.schedules import EXAMPLE
-from api.table import Csv
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.submit import submit
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.queue.submit import submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from tests.api.conftest import service_of

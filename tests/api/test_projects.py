@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from core.db.session import Database
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key, list_keys
 from core.jobs.projects import create_project, list_projects
 from core.lifecycle import Status

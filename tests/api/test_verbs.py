@@ -13,12 +13,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
 from api.app import create_app
-from api.deps import Service
+from api.dependencies import Service
 from core.db.session import Database
 from core.db.tables import job as job_table
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.jobs.queries import get_job
 from core.jobs.verbs import cancel, pause, resume

@@ -9,10 +9,10 @@ from sqlalchemy import text, update
 
 from core.db.session import Database
 from core.db.tables import job
-from core.jobs.claim import count_waiting
 from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queue.claim import count_waiting
+from core.jobs.queue.estimates import outlook
 from core.jobs.search import Search
-from core.jobs.waiting import outlook
 from tests.support.jobs import OWNER, submitted, taken
 from tests.support.statements import told
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from core.db.session import Database
-from core.jobs.care import Care
-from core.jobs.checkpoints import CheckpointRow, list_checkpoints
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
+from core.jobs.checkpoints.records import CheckpointRow, list_checkpoints
+from core.jobs.garbage_collection import Care
 from core.settings import Settings
 from core.store.base import StoreRefused
-from core.store.place import Place
+from core.store.location import Place
 from core.store.s3 import S3Store, S3Tuning
 from tests.service.conftest import TIMINGS
 from tests.service.test_recorder import checkpoint, warnings
@@ -25,7 +25,7 @@ from tests.support.jobs import OWNER, running
 from tests.support.proxy import Proxy, answer
 from worker import wire
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.provision import BadCheckpoint, fetch_checkpoint
 from worker.recorder import Recorder
 

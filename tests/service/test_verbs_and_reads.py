@@ -6,12 +6,12 @@ import pytest
 
 from core.db.session import Database
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.jobs.events import list_events
-from core.jobs.fence import Fence, fenced
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence, fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.events.record import list_events
 from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queue.submit import submit
 from core.jobs.search import Search
-from core.jobs.submit import submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from tests.support.jobs import OWNER, running, set_state, small_spec, state_of, submitted, taken

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.best import Best
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import build_network
+from core.engine.weights.best import Best
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.stopping import EarlyStopping

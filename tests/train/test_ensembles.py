@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core.engine.checkpoint import check_tensors
+from core.engine.checkpoints.files import check_tensors
 from core.engine.datasets.resident import Part, load_resident
-from core.engine.ensemble import Ensemble
 from core.engine.events import CheckpointWritten, Ended
 from core.engine.networks.network import build_network
+from core.engine.weights.ensemble import Ensemble
 from core.recipe.averaging import Occasions
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP

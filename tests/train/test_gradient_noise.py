@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from core.engine.analysis.gradient_noise import estimated, exactly, tradeoff
-from core.engine.analysis.terrain import Terrain
-from core.engine.evaluate import inspecting
+from core.engine.analysis.loss_surface import Terrain
+from core.engine.evaluation.evaluate import inspecting
 from core.errors import InvalidSpec
 from core.recipe.analyses.gradient_noise import GradientNoise
 from tests.support.specs import analysis_of

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.analysis.directions import between, grid, normalised, random_direction
+from core.engine.analysis.evaluate_weights import Judge
+from core.engine.analysis.grid import Plane
 from core.engine.analysis.landscape import directions_of
-from core.engine.analysis.many import Judge
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.survey import Plane
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
 from core.errors import InvalidSpec

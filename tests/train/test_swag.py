@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.averaging import RunningMean
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
 from core.engine.networks.network import build_network
-from core.engine.swag import Gaussian
+from core.engine.weights.averaging import RunningMean
+from core.engine.weights.swag import Gaussian
 from core.recipe.averaging import SWAG, Occasions
 from core.recipe.facts import DataFacts
 from core.recipe.models.logistic import Logistic

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import MOST_MEMORY, AnalysisSpec
-from core.recipe.analyses.surface import (
+from core.recipe.analyses.grid_options import (
     BatchNorm,
     Splits,
     empty_splits,

@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 
@@ -107,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         url = f"sqlite:///{home / 'basin.db'}"
-        upgrade(url)
+        upgrade_schema(url)
         settings = Settings(home=home, database_url=SecretStr(url), tick_seconds=600, host="127.0.0.1")
         threading.setprofile(watch)
         try:

@@ -59,7 +59,7 @@ class Source(Spec):
     weights: Path | None = None
 
 
-class Reading(Spec):
+class AnalysisResult(Spec):
     """The result of an analysis that another one reads: its numbers as JSON, and its arrays as a verified npz file."""
 
     label: str
@@ -77,4 +77,4 @@ class AnalysisAssignment(AnyAssignment):
     kind: Literal["analysis"] = "analysis"
     spec: Analysis
     sources: tuple[Source, ...] = ()
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[AnalysisResult, ...] = ()

@@ -84,7 +84,7 @@ def test_a_rolling_upgrade_in_the_middle_of_a_job(  # noqa: PLR0917 - fixtures
     assert service.job(job_id)["attempt"] == 3
     assert service.ended(service.submit(SHORT))["status"] == "succeeded"
     with service.database() as db:
-        assert list(Ledger(db, None).findings()) == []
+        assert list(Ledger(db, None).iter_findings()) == []
 
 
 @contextmanager

@@ -8,8 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, RolledBack, Started, StopRequest
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.events import (
+    CheckpointWritten,
+    Ended,
+    Event,
+    Log,
+    PointsLogged,
+    RolledBack,
+    RunProgress,
+    Started,
+    StopRequest,
+)
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data import DataSpec
@@ -41,7 +51,7 @@ class Watcher:
     start: int = 0
     events: list[Event] = field(default_factory=list)
     steps: int = 0
-    report_alive: ReportAlive = unwatched
+    report_alive: ReportAlive = report_nothing
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
@@ -63,7 +73,7 @@ class Watcher:
                 for name, points in found.items():
                     last = event.step - (name in OF_STEPS or event.step == 0)
                     found[name] = [point for point in points if point[0] <= last]
-            if isinstance(event, Points):
+            if isinstance(event, PointsLogged):
                 for name, (steps, values, times) in event.series.items():
                     assert len(steps) == len(values) == len(times)
                     found[name] += zip(steps, values, strict=True)
@@ -77,8 +87,8 @@ class Watcher:
     def logs(self) -> list[Log]:
         return [event for event in self.events if isinstance(event, Log)]
 
-    def progress(self) -> list[Progress]:
-        return [event for event in self.events if isinstance(event, Progress)]
+    def progress(self) -> list[RunProgress]:
+        return [event for event in self.events if isinstance(event, RunProgress)]
 
 
 Train = Callable[..., tuple[Ended, Watcher]]

@@ -269,7 +269,7 @@ def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float]
     """By hand; the difference is absolute, so that it means the same for negative values."""
     policy, best, seen = EarlyStopping(mode=mode, min_delta=min_delta), None, []
     for value in values:
-        seen.append(policy.improves(value, best))
+        seen.append(policy.is_improvement(value, best))
         best = value if seen[-1] else best
     assert seen == improvements
 
@@ -279,9 +279,9 @@ def test_swa_true_is_spelled_out() -> None:
     spec = parse(swa=True).resolved()
     constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
     assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "update_bn": True, "swag": None}
-    phase = spec.swa.phase(spec.shape().run, spec.optimizer.lr)
+    phase = spec.swa.phase_in_run(spec.shape().run, spec.optimizer.lr)
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
-    assert phase.occasions.count(1200) == 8
+    assert phase.collection_steps.count_until(1200) == 8
     assert parse(swa=False).resolved().swa is None
 
 

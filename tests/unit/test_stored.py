@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidSpec, UnreadableSpec
-from core.recipe.analyses import kinds
+from core.recipe.analyses import analysis_classes
 from core.recipe.assignment import Assignment, read_order
 from core.recipe.outline import RunOutline, outline_stored_run
 from core.recipe.parse import parse_job
@@ -82,7 +82,7 @@ def test_nested_parts_come_back_as_they_were(changes: dict[str, Any]) -> None:
     same(read_job(made.model_dump_json()), made)
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", analysis_classes())
 def test_every_analysis_comes_back_as_it_was(kind: str) -> None:
     two = {"checkpoints": [{"job": "job_" + "0" * 26}, {"job": "job_" + "1" * 26, "weights": "last"}]}
     wants: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from core.recipe.data import Data, DataSpec
-from core.recipe.data.base import MadeSpec
+from core.recipe.data.base import SyntheticData
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 VERSION = 1  # part of the file name: a change of content is a new file, never a changed one
@@ -28,12 +28,12 @@ def read_data(text: str) -> DataSpec:
 
 def dataset_path(data: DataSpec, folder: Path) -> Path:
     """Where the materialised dataset lies; generated ones by a digest of the fields that make them."""
-    content = data.content()
+    content = data.content_fields()
     digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return folder / f"{data.name}-{VERSION}{f'-{digest[:32]}' if content else ''}.safetensors"
 
 
-def materialise(data: DataSpec, folder: Path) -> Path:
+def materialise_dataset(data: DataSpec, folder: Path) -> Path:
     """Write the dataset unless it is there. Atomic: several processes may do it at once, each reader sees a whole file.
 
     Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, outputs) for numbers.
@@ -43,7 +43,7 @@ def materialise(data: DataSpec, folder: Path) -> Path:
         return path
     from safetensors.numpy import save
 
-    tensors = data.generate() if isinstance(data, MadeSpec) else _load(data.name)
+    tensors = data.generate_arrays() if isinstance(data, SyntheticData) else _load_sklearn_dataset(data.name)
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f"{secrets.token_hex(8)}.part"
     with aside.open("xb") as file:
@@ -59,7 +59,7 @@ def materialise(data: DataSpec, folder: Path) -> Path:
     return path
 
 
-def _load(name: str) -> dict[str, Any]:
+def _load_sklearn_dataset(name: str) -> dict[str, Any]:
     import numpy as np
     from sklearn import datasets
 
@@ -73,4 +73,4 @@ def _load(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for wanted in sys.argv[2:] or BUILT_IN:
-        materialise(read_data(wanted), Path(sys.argv[1]))
+        materialise_dataset(read_data(wanted), Path(sys.argv[1]))

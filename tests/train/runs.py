@@ -11,7 +11,7 @@ from typing import Any
 from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, RolledBack, Started, StopRequest
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.loop import train
-from core.recipe.assignment import Assignment, Resume
+from core.recipe.assignment import Assignment, Resume, read_order
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
@@ -104,7 +104,8 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path]) -> Train:
             resume=as_resume(resume, options.pop("anew", None)) if resume else None,
             initial=options.pop("initial", None),
         )
-        travelled = Assignment.model_validate_json(assignment.model_dump_json())
+        travelled = read_order(json.loads(assignment.model_dump_json()))
+        assert isinstance(travelled, Assignment)
         return train(travelled, watcher, report_alive=watcher.report_alive, **options), watcher
 
     return run

@@ -25,6 +25,7 @@ from core.recipe.assignment import Assignment, Resume
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_stored
 
 OF_STEPS = ("train.loss", "lr", "grad_norm")  # series whose points stand at the step that they are of
 SMALL_DIGITS = {"name": "digits", "validation": 0.1, "test": 0.8}  # 179 train, 180 validation, 1438 test
@@ -117,7 +118,7 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path], *, travels: bool 
             resume=as_resume(resume, options.pop("anew", None)) if resume else None,
             initial=options.pop("initial", None),
         )
-        sent = Assignment.model_validate_json(assignment.model_dump_json()) if travels else assignment
+        sent = read_stored(Assignment, json.loads(assignment.model_dump_json())) if travels else assignment
         return train(sent, watcher, report_alive=watcher.report_alive, **options), watcher
 
     return run

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import InvalidSpec, UnreadableSpec
 from core.recipe.analyses import analysis_classes
-from core.recipe.assignment import Assignment, read_order
+from core.recipe.assignment import Assignment
 from core.recipe.outline import RunOutline, outline_stored_run
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
@@ -163,4 +163,4 @@ def test_a_runner_judges_nothing_either(tmp_path: Any) -> None:
     order = Assignment(
         job="job", attempt=1, spec=spec, plan=resolve_plan(spec, "cpu"), dataset=tmp_path, scratch=tmp_path
     )
-    assert read_order(json.loads(order.model_dump_json())) == order
+    assert read_stored(Assignment, json.loads(order.model_dump_json())) == order

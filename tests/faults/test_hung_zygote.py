@@ -14,7 +14,7 @@ Check = Callable[[Service, str], None]
 SILENCE_SECONDS = 2.0
 
 
-@pytest.fixture(params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.slow)])
 def hasty_service(request: pytest.FixtureRequest) -> Iterator[Service]:
     """One api and one worker that does not wait long for its zygote."""
     service = request.getfixturevalue(request.param)

@@ -120,7 +120,15 @@ class Worker:
         self.book = ChunkBook(self.step)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("database_url", "seed"),
+    [
+        *(("sqlite", seed) for seed in range(5)),
+        ("postgresql", 0),
+        *(pytest.param("postgresql", seed, marks=pytest.mark.slow) for seed in range(1, 5)),
+    ],
+    indirect=["database_url"],
+)
 def test_nothing_is_lost_or_doubled(db: Database, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers who look at odd moments, lose half of an answer, and see points being taken back, end up alike."""
     monkeypatch.setattr(feed, "MOST_POINTS", 4)

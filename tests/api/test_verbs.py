@@ -115,7 +115,7 @@ def headers(service: Service) -> dict[str, str]:
     return headers_for(service.db)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def asked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
     """One app for all, without jobs, on SQLite; on PostgreSQL it is the same once more."""
     if request.param == "postgresql":

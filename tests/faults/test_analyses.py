@@ -77,7 +77,7 @@ class Analyses:
 
 
 @pytest.fixture(
-    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)], scope="module"
+    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.slow)], scope="module"
 )
 def lasting(request: pytest.FixtureRequest) -> tuple[Analyses, Pair, str]:
     """A service of each kind with two small jobs and a wide one that have ended."""

@@ -60,6 +60,7 @@ def test_pause_and_resume(either_service: Service, same_as_undisturbed: Check, t
     ]
 
 
+@pytest.mark.slow
 def test_retry_of_a_cancelled_job(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """From its last checkpoint, with the points before it: what comes out is what it would have been."""
     job_id = either_service.submit(truth.spec)
@@ -261,6 +262,7 @@ def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Chec
         assert [data["code"] for data in connection.execute(found).scalars()] == ["checkpoint_corrupt"]
 
 
+@pytest.mark.slow
 def test_a_runner_that_stalls(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """The heart of its supervisor beats on, but no sign comes: it is killed, lost with this cause, and done again."""
     job_id = brokerless_service.submit(truth.spec)

@@ -47,7 +47,7 @@ class Stack:
         return [stored.key for stored in self.store.list("")]
 
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

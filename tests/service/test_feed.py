@@ -128,7 +128,15 @@ class Worker:
         self.book = ChunkBuffer(self.step)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("database_url", "seed"),
+    [
+        *(("sqlite", seed) for seed in range(5)),
+        ("postgresql", 0),
+        *(pytest.param("postgresql", seed, marks=pytest.mark.slow) for seed in range(1, 5)),
+    ],
+    indirect=["database_url"],
+)
 def test_nothing_is_lost_or_doubled(db: Database, seed: int) -> None:
     """Readers who look at odd moments, lose half of an answer, and see points being taken back, end up alike."""
     limits = FeedLimits(events=3, points=4)
@@ -140,7 +148,7 @@ def test_nothing_is_lost_or_doubled(db: Database, seed: int) -> None:
             worker.compute,
             worker.compute,
             worker.say,
-            worker.worker_report,
+            worker.report,
             worker.save,
             worker.die,
             worker.go_back,

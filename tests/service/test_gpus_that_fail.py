@@ -43,7 +43,7 @@ STALLS: Final = TIMINGS | {"stall_seconds": 1.0}
 SPEC: Final = {"data": {"name": "iris"}, "epochs": 3, "checkpoints": {"every": "4st"}}  # 12 steps
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The claims and the plans of a mixed fleet are tested on both, see test_mixed_fleet."""
     return str(request.getfixturevalue(f"{request.param}_url"))

@@ -82,7 +82,14 @@ def test_a_thinned_series_keeps_its_spike(db: Database) -> None:
     assert all(time == step for time, step in zip(found.times, found.steps, strict=True))
 
 
-@pytest.mark.parametrize(("from_", "to"), [(None, None), (1500, None), (None, 6999), (777, 7777), (3100, 3250)])
+@pytest.mark.parametrize(
+    ("database_url", "from_", "to"),
+    [
+        *(("sqlite", *window) for window in [(None, None), (1500, None), (None, 6999), (777, 7777), (3100, 3250)]),
+        ("postgresql", 777, 7777),
+    ],
+    indirect=["database_url"],
+)
 def test_a_long_series_is_thinned_as_if_it_were_read_whole(db: Database, from_: int | None, to: int | None) -> None:
     """Over the borders of chunks and segments, and of the few chunks that are read at a time; with a NaN in it."""
     fence = running(db)

@@ -21,7 +21,10 @@ from core.lifecycle import Status
 from core.settings import Settings
 from core.store.local import LocalStore
 from tests.service.removal import MOMENTS
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("manifest.json", "state.safetensors", "weights.safetensors")

@@ -24,11 +24,14 @@ from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import chunk, new_checkpoint, running, small_spec, state_of, taken
 from worker import provision, supervisor
 from worker.attempt import Slot, WorkerContext
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.supervisor import serve_one
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 SLOT = Slot(0, "cpu", "")
 

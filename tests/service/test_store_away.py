@@ -13,11 +13,14 @@ from core.jobs.verbs import request_cancel
 from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
 from tests.service.test_recorder import checkpoint, found, points, warnings
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER
 from tests.support.service import until
 from worker.backlog import Backlog
 from worker.heartbeat import Heartbeat
 from worker.recorder import Recorder
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 
 class StuckStore(LocalStore):

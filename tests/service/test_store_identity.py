@@ -31,6 +31,7 @@ from core.store.local import LocalStore
 from core.store.location import StoreLocation
 from core.store.marker import MARKER, create_marker, new_store_id, read_marker, replace_marker
 from core.store.s3 import S3Store
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import new_checkpoint, running
 from tests.support.s3 import in_bucket
 from tests.support.service import ROOT
@@ -58,6 +59,7 @@ def statuses(db: Database) -> list[str]:
         return list(connection.execute(checkpoint.select().with_only_columns(checkpoint.c.status)).scalars())
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_new_database_and_its_store_get_one_id(db: Database, losable: Losable, identified: Identified) -> None:
     identified(losable.plain).ping()
     made = recorded_store_id(db)
@@ -110,6 +112,7 @@ def test_a_ledger_of_a_store_that_is_away_is_no_list_of_losses(
     assert list(Ledger(db, store).iter_findings()) == []
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_store_without_a_marker_is_trusted_if_it_has_what_the_database_names(
     db: Database, losable: Losable, identified: Identified, tmp_path: Path
 ) -> None:
@@ -190,6 +193,7 @@ def starts(mode: str, url: str, settings: dict[str, str]) -> "subprocess.Popen[s
     return process
 
 
+@POSTGRESQL_IS_SLOW
 def test_many_processes_that_start_at_once_agree(db: Database, database_url: str, tmp_path: Path) -> None:
     place = {"store_url": str(tmp_path / "store")}
     processes = [starts("whole", database_url, place) for _ in range(3)]
@@ -210,6 +214,7 @@ def configured(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, d
     return S3Store(place), in_bucket(place)
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_between_the_steps_loses_nothing(
     db: Database, database_url: str, configured: tuple[Store, dict[str, str]], when: str
@@ -244,6 +249,7 @@ def test_a_torn_marker_is_away_and_not_written_over(db: Database, tmp_path: Path
     assert recorded_store_id(db) is None
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_store_is_adopted_if_it_has_what_the_database_names(
     db: Database, losable: Losable, identified: Identified, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from core.settings import Limits, Settings
 from core.store.base import Store
 from tests.service.test_recorder import checkpoint as said
 from tests.service.test_recorder import warnings
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of
 from tests.support.service import until
 from tests.support.stores import Losable
@@ -33,6 +34,8 @@ from worker.heartbeat import Heartbeat
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.recorder import Recorder
 from worker.supervisor import serve_one
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 SLOT = Slot(0, "cpu", "")
 Identified = Callable[[Store], IdentifiedStore]

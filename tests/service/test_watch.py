@@ -143,6 +143,7 @@ def test_an_evaluation_longer_than_the_limit(shop: WorkerContext, db: Database, 
     assert ended(db, job_id) == ("succeeded", 1, [])
 
 
+@pytest.mark.slow
 def test_a_tile_of_an_analysis_longer_than_the_limit(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """The second one looks at all examples in 22 chunks, the last ten of which are slow."""
     job_id = submitted(db, **SPEC)
@@ -155,6 +156,7 @@ def test_a_tile_of_an_analysis_longer_than_the_limit(shop: WorkerContext, db: Da
     assert ended(db, analysis_id) == ("succeeded", 1, [])
 
 
+@pytest.mark.slow
 def test_batch_norm_that_takes_long_to_estimate(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """Nine batches for the average; what follows is fast."""
     runners.kind = "batch_norm"

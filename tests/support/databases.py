@@ -20,6 +20,11 @@ from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
 from tests.support.postgres import shared_server
 
+POSTGRESQL_IS_SLOW = pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests whose statements others try on PostgreSQL too: there they are part of `make test-slow`."""
+
 
 @dataclass(frozen=True)
 class Server:

@@ -123,7 +123,7 @@ def test_the_memory_of_the_dead_is_free(tmp_path: Path) -> None:
     assert PlayedDevice(tmp_path, leaks=True).free() == TOTAL - CONTEXT
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "flaw", "seen"),
     [("service", "bits", "killed and resumed, the same bits"), ("kills", "leak", "the memory is free")],

@@ -140,7 +140,7 @@ def test_every_choice_is_among_the_cases() -> None:
     assert {reason_of(case, fields) for case, fields in found} == set(get_args(StopReason))
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RECIPES.items()])
 def test_resume_at_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
     # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.

@@ -58,7 +58,7 @@ def test_migrations_are_numbered_without_gaps() -> None:
 
 SERVER = ("api", "worker", "local", "core")
 ONE_WORD_SHARE = 0.55
-"""Of the functions; the models in the field have 24 to 65 %. A name of one word is for a method whose class is the noun."""
+"""Of the functions; the models of the field have 24 to 65 %. One word is for a method whose class is the noun."""
 
 
 def test_a_public_class_name_occurs_once() -> None:

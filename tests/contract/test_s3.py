@@ -318,17 +318,17 @@ FORKED = """
 import os, sys
 from pathlib import Path
 from core.store.base import StoreTransient
-from core.store.location import Bucket, Place
+from core.store.location import Bucket, StoreLocation
 from core.store.s3 import S3Store
-place = Place(Bucket("bucket", ""), "http://127.0.0.1:1", "us-east-1", "id", "secret")
+place = StoreLocation(Bucket("bucket", ""), "http://127.0.0.1:1", "us-east-1", "id", "secret")
 store = S3Store(place)
 assert "obstore" not in sys.modules
 if sys.argv[1] == "used":
-    store.link("jobs/x", 60)
+    store.presigned_url("jobs/x", 60)
 child = os.fork()
 if not child:
     try:
-        S3Store(place).link("jobs/x", 60)
+        S3Store(place).presigned_url("jobs/x", 60)
     except RuntimeError:
         os._exit(3)
     os._exit(4)

@@ -70,7 +70,7 @@ def test_every_kind_has_pictures(kind: str) -> None:
     numbers, arrays = SAMPLES[kind]()
     found = checked(render_pictures(kind, numbers, arrays))
     with mpl.rc_context(STYLE):
-        name, again = next(import_module(f"worker.pictures.{kind}").figures(numbers, arrays))
+        name, again = next(import_module(f"worker.pictures.{kind}").draw_figures(numbers, arrays))
         assert render_figure(name, again).items() <= found.items()
 
 

@@ -45,10 +45,10 @@ class FakeMonitor:
     def __init__(self, *uuids: str) -> None:
         self._uuids = list(uuids)
 
-    def uuids(self) -> list[str]:
+    def list_uuids(self) -> list[str]:
         return self._uuids
 
-    def memory(self, uuid: str) -> DeviceMemory | None:
+    def device_memory(self, uuid: str) -> DeviceMemory | None:
         return None
 
 
@@ -228,7 +228,7 @@ import sys
 from pathlib import Path
 from worker.devices.locks import DeviceLocks
 locks = DeviceLocks(Path(sys.argv[1]))
-print(locks.take(sys.argv[2]), flush=True)
+print(locks.try_lock(sys.argv[2]), flush=True)
 sys.stdin.read()
 """
 

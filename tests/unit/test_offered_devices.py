@@ -28,10 +28,10 @@ class FilledMonitor:
     def __init__(self, free: dict[str, list[int]]) -> None:
         self._free = free
 
-    def uuids(self) -> list[str]:
+    def list_uuids(self) -> list[str]:
         return list(self._free)
 
-    def memory(self, uuid: str) -> DeviceMemory | None:
+    def device_memory(self, uuid: str) -> DeviceMemory | None:
         left = self._free.get(uuid, [])
         return DeviceMemory(TOTAL, left.pop(0) if len(left) > 1 else left[0]) if left else None
 

@@ -62,7 +62,7 @@ def test_one_that_went_back_begins_anew() -> None:
 def test_it_goes_out_with_the_progress(tmp_path: Path) -> None:
     """From the frames of a runner to what the heart carries."""
     told: list[dict[str, Any]] = []
-    heart = SimpleNamespace(settings=SimpleNamespace(stall_seconds=60.0), report=told.append)
+    heart = SimpleNamespace(settings=SimpleNamespace(stall_seconds=60.0), report_progress=told.append)
     recorder = cast("Recorder", SimpleNamespace())
     watch = RunnerWatch(
         cast("RunnerProcess", SimpleNamespace()), cast("Heartbeat", heart), Backlog(tmp_path / "spill"), recorder

@@ -1,7 +1,7 @@
 """Jobs: submit, read, list."""
 
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi import Query as InQuery
@@ -113,10 +113,17 @@ class DryRun(BaseModel):
     """What a job would be. Nothing was stored."""
 
     object: Literal["dry_run"]
-    spec: JobSpec
+    spec: dict[str, Any]
     total_steps: int | None
     steps_per_epoch: int
     warnings: list[Advice]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The spec is described as what comes in, whose schema is not built when this is imported."""
+        own = handler.resolve_ref_schema(handler(schema))
+        spec = handler(JobSpec.__pydantic_core_schema__)
+        return {**own, "properties": own["properties"] | {"spec": spec}}
 
 
 class SubmitQuery(Query):

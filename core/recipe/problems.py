@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from core.errors import FieldProblem
 from core.recipe.component import CROSS_FIELD
+from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
 MOST = 50  # problems reported at once
@@ -97,9 +98,11 @@ def _fields(path: Sequence[int | str], document: object, model: type[BaseModel])
 
 def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
     kind = field.annotation if isinstance(field, FieldInfo) else field
+    if isinstance(field, FieldInfo):
+        yield from joined_members(field.metadata)
     if get_origin(kind) in {Union, types.UnionType, Annotated}:
         for part in get_args(kind):
-            yield from _models(part)
+            yield from joined_members((part,)) if isinstance(part, JoinPlugins) else _models(part)
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
 

@@ -14,6 +14,7 @@ from core.jobs.tally import FENCED_WRITES, tally
 from core.logs import about
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
+from core.recipe.plugins import plugin_names
 from core.store.base import StoreRefused, StoreTransient
 from worker import lifeline, memory, provision, wire
 from worker.assignment import build_assignment
@@ -135,6 +136,7 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
             plan_for=lambda spec: resolve_plan(spec, slot.kind),
             lease_seconds=shop.settings.lease_seconds,
             kinds=shop.job_kinds,
+            plugins=plugin_names(),
         )
     except Exception as error:
         if not is_transient(error):

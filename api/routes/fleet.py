@@ -12,7 +12,7 @@ from api.documents import Json, timestamp
 from api.openapi import problems
 from api.paging import Query, page
 from core.jobs.waiting import Waiting, list_waiting
-from core.jobs.workers import SlotState, Tally, WorkerView, fleet, is_live, list_workers
+from core.jobs.workers import SlotState, Tally, WorkerView, is_live, list_workers, live_workers, sum_slots
 
 router = APIRouter(tags=["fleet"])
 
@@ -72,7 +72,9 @@ class Workers(BaseModel):
 class Why(BaseModel):
     """Why a job waits; `code` is stable."""
 
-    code: Literal["no_worker", "no_slot", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"]
+    code: Literal[
+        "no_worker", "no_slot", "no_plugin", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"
+    ]
     message: str
 
 
@@ -118,8 +120,9 @@ def get_workers(caller: Caller, service: Running) -> Json:
 @router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problems(422))
 def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> Json:
     """What waits, and why."""
-    slots = fleet(list_workers(service.db, caller.project), service.settings.lease_seconds)
-    waiting, total = list_waiting(service.db, caller.project, slots, query.limit)
+    live = live_workers(list_workers(service.db, caller.project), service.settings.lease_seconds)
+    slots = sum_slots(live)
+    waiting, total = list_waiting(service.db, caller.project, slots, query.limit, live)
     data = [_waiting(one) for one in waiting]
     return Json({"object": "queue", "waiting": total, "slots": _slots(slots), "data": data})
 

@@ -13,18 +13,20 @@ from pydantic_core import CoreSchema
 from api.auth import Caller
 from api.deps import Body, JobId, Running, Service
 from api.documents import Json, parse
-from api.looking import Look, eta, looked, outlook_of, place, slot_warning
+from api.looking import Look, eta, looked, outlook_of, place, plugin_warning, slot_warning
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.resources import Resource, SharedFields, promise_of, shared_fields
 from api.search import BY_METADATA, JobsQuery
 from core.jobs.kinds import TRAIN
+from core.jobs.plugins import find_missing_plugins
 from core.jobs.queries import JobView, list_jobs
 from core.jobs.submit import submit
 from core.jobs.waiting import Outlook
 from core.jobs.workers import kinds_seen
 from core.recipe.outline import RunOutline, outline_run, outline_stored_run
 from core.recipe.parse import parse_sized_job
+from core.recipe.plugins import plugins_used
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -216,12 +218,13 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 def _dry(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
     with service.db.read() as connection:
         kinds = kinds_seen(connection, service.settings.lease_seconds)
+        missing = find_missing_plugins(connection, plugins_used(spec), service.settings.lease_seconds)
     return {
         "object": "dry_run",
         "spec": spec.dump(),
         "total_steps": outline.total_steps,
         "steps_per_epoch": shape.run.steps_per_epoch,
-        "warnings": _warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds),
+        "warnings": _warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds) + plugin_warning(missing),
     }
 
 
@@ -247,8 +250,13 @@ def _shown_with(view: JobView, expected: Outlook | None, outline: RunOutline) ->
         "forked_from": _parent(view, "fork"),
         "started_from": _parent(view, "from"),
         "children": list(view.children),
-        "warnings": _warnings(outline) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
+        "warnings": _warnings(outline) + (_queue_warnings(view, expected) if queue and expected else []),
     }
+
+
+def _queue_warnings(view: JobView, expected: Outlook) -> list[dict[str, str]]:
+    missing = expected.missing_plugin(view.plugins)
+    return slot_warning(view.needs, expected.slots) + plugin_warning(missing)
 
 
 def _parent(view: JobView, verb: str) -> dict[str, object] | None:

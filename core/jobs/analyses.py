@@ -15,11 +15,12 @@ from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
 from core.jobs.search import Search
 from core.jobs.state import lock_state
-from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
+from core.jobs.submit import Entry, Idempotency, Submitted, enter, need_plugins, promised
 from core.jobs.warmstart import Chosen, choose
 from core.lifecycle import TERMINAL, Status
 from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec
 from core.recipe.analyses.base import Takes
+from core.recipe.plugins import plugins_used
 from core.recipe.spec import JobSpec
 
 AVERAGED = ("swa", "ema")
@@ -100,6 +101,8 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
             for position, each in enumerate(chosen)
         ]
         connection.execute(insert(analysis_input), rows)
+        plugins = {plugin.name: plugin for each in chosen for plugin in plugins_used(each.spec)}
+        need_plugins(connection, analysis_id, tuple(plugins.values()), entry.lost_after)
     return Submitted(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))
 
 

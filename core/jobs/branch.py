@@ -17,6 +17,7 @@ from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.checkpoints import CheckpointRow, find_checkpoint
 from core.jobs.kinds import TRAIN
+from core.jobs.plugins import naming_missing_plugins
 from core.jobs.state import Fits, State, require_fit
 from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
 from core.jobs.verbs import owned
@@ -58,7 +59,8 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
+        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said; or a
+            plug-in of it is not installed here.
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -70,7 +72,8 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
         require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.project, parent, again=again)
         origin = _standing(connection, parent)
-        spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
+        with naming_missing_plugins(connection, job_id):
+            spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
         slot = _branch(connection, new, spec, entry, origin)
     return Submitted(new, created=True, needs=slot)
 
@@ -92,7 +95,7 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has no checkpoint to go on from yet.
+        Conflict: it has no checkpoint to go on from yet, or a plug-in of it is not installed here.
         InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -102,7 +105,8 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
         if (first := promised(connection, entry.project, idempotency, new)) != new:
             return Submitted(first, created=False, needs=_needs(connection, first))
         require_fit(fits, parent.version)
-        before = read_stored(JobSpec, _document(connection, job_id))
+        with naming_missing_plugins(connection, job_id):
+            before = read_stored(JobSpec, _document(connection, job_id))
         kept = _chosen(connection, parent, at)
         child = branched(before, changes, kept.step)
         slot = _branch(connection, new, child, entry, Origin("fork", parent, kept, anew(before, child)))

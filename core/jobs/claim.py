@@ -1,7 +1,7 @@
 """The claim: one statement picks the best queued job for a slot and makes it this slot's alone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from core.jobs.events import add_event
 from core.jobs.kinds import KINDS, JobKind, QueuedSpec, Reads, find_kind
 from core.jobs.limits import below_limit, overtaken
 from core.jobs.metrics import drop_after
+from core.jobs.plugins import lacks_no_plugin
 from core.jobs.state import Change, lock_state, move
 from core.lifecycle import Desired, Status
 from core.recipe.plan import KINDS as SLOT_KINDS
 from core.recipe.plan import ExecutionPlan, Planned, chosen_gpu, planned_anew
+from core.recipe.plugins import plugin_identities
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +51,14 @@ class Claim:
     findings: tuple[Found, ...] = ()
 
 
-def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
+def anything_waiting(db: Database, needs: Sequence[str], plugins: Collection[str] = ()) -> bool:
     """Whether a claim might find something. A plain read: nothing is locked."""
-    return count_waiting(db, needs, 1) > 0
+    return count_waiting(db, needs, 1, plugins) > 0
 
 
-def count_waiting(db: Database, needs: Sequence[str], most: int) -> int:
+def count_waiting(db: Database, needs: Sequence[str], most: int, plugins: Collection[str] = ()) -> int:
     """How many jobs a claim might find, counted up to `most`. A plain read, too."""
-    query = _waiting(needs).limit(most)
+    query = _waiting(needs, plugins).limit(most)
     with db.read() as connection:
         return len(connection.execute(query).all())
 
@@ -69,6 +71,7 @@ def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
     plan_for: PlanFor,
     lease_seconds: float,
     kinds: Sequence[JobKind[Any]] = KINDS,
+    plugins: Collection[str] = (),
 ) -> Claim | None:
     """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
 
@@ -76,11 +79,12 @@ def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
     plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
     planned for another kind of device. A job that cannot be read or planned (its spec or its kind is from another
     release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose project has as
-    many running as they allow are passed over. `kinds` are the kinds of job that are known.
+    many running as they allow are passed over, and so are jobs that need a plug-in which is not among `plugins`.
+    `kinds` are the kinds of job that are known.
     """
     while True:
         with db.write() as connection:
-            taken = connection.execute(_take(worker, needs, lease_seconds)).one_or_none()
+            taken = connection.execute(_take(worker, needs, plugins, lease_seconds)).one_or_none()
             if taken is None:
                 return None
             if overtaken(connection, taken.project, taken.most_running):
@@ -93,23 +97,26 @@ def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
                 _fail(connection, taken.job_id, error)
 
 
-def _waiting(needs: Sequence[str]) -> Any:
+def _waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
     row = job_state.c
     return select(row.job_id).where(
         row.status == Status.QUEUED.value,
         row.desired == Desired.RUN.value,
         row.needs.in_(needs),
         below_limit(),
+        lacks_no_plugin(plugins),
     )
 
 
 _TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running")
 
 
-def _take(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
+def _take(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
     row = job_state.c
     # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
-    best = _waiting(needs).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True, of=job_state)
+    best = (
+        _waiting(needs, plugins).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True, of=job_state)
+    )
     return (
         update(job_state)
         .where(row.job_id == best.scalar_subquery(), row.status == Status.QUEUED.value)
@@ -132,7 +139,8 @@ def _assigned(
     spec, reads = _read_spec(kinds, row.kind, row.spec)
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
     before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
-    plan = _plan(spec, before, plan_for)
+    seen = looks(connection, taken.job_id) if reads == "weights" else ()
+    plan = _plan(spec, seen, before, plan_for)
     if plan != before:
         facts["plan"] = plan.stored_json()
         _settle_needs(connection, taken.job_id, plan)
@@ -161,7 +169,7 @@ def _assigned(
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
-        looks(connection, taken.job_id) if reads == "weights" else (),
+        seen,
         findings(connection, taken.job_id) if reads == "results" else (),
     )
 
@@ -175,10 +183,12 @@ def _read_spec(kinds: Sequence[JobKind[Any]], name: str, stored: str) -> tuple[Q
     return spec, kind.reads(spec) if kind.reads else None
 
 
-def _plan(spec: Planned, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
+def _plan(spec: Planned, seen: Sequence[Look], before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
     """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
     if before is None:
-        return plan_for(spec)
+        plan = plan_for(spec)
+        theirs = {name: identity for look in seen for name, identity in plugin_identities(look.spec).items()}
+        return plan.model_copy(update={"plugins": theirs}) if theirs else plan
     if before.deterministic:
         return before
     here = plan_for(spec)

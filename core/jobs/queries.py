@@ -15,6 +15,7 @@ from core.errors import NotFound
 from core.jobs.beat import WHOLE_RUN, told
 from core.jobs.kinds import TRAIN
 from core.jobs.places import count_ahead
+from core.jobs.plugins import needed_plugins, read_plugins
 from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
 
@@ -41,6 +42,7 @@ class JobView:
     """A job as its project sees it; times are unix seconds. `version` grows with every change but those of `queue`.
 
     `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
+    `plugins` are those that a worker must have, with their versions.
     """
 
     id: str
@@ -76,6 +78,7 @@ class JobView:
     parent_verb: str | None
     parent_step: int | None
     children: tuple[str, ...]
+    plugins: dict[str, str]
 
 
 def get_job(db: Database, project: str, job_id: str) -> JobView:
@@ -154,6 +157,7 @@ def _rows() -> Select[Any]:
             *(job.c[name] for name in _JOB_COLUMNS),
             *(job_state.c[name] for name in _STATE_COLUMNS),
             checkpoint.c.step.label("checkpoint_step"),
+            needed_plugins(job.c.id).label("plugins"),
         )
         .join(job_state, job_state.c.job_id == job.c.id)
         .outerjoin(checkpoint, checkpoint.c.id == job_state.c.checkpoint_id)
@@ -223,6 +227,7 @@ def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...]
     status, desired = Status(columns.pop("status")), Desired(row.desired)
     columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
+    columns["plugins"] = read_plugins(columns.pop("plugins"))
     columns |= {"progress": told(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
     queued = status is Status.QUEUED
     return JobView(

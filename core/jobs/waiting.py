@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 from core.db.session import Database
 from core.db.tables import job, job_state
 from core.jobs.places import ahead_in_queue
-from core.jobs.workers import Tally, fleet, list_workers
+from core.jobs.plugins import needed_plugins, no_plugin, read_plugins
+from core.jobs.workers import Tally, WorkerView, list_workers, live_workers, sum_slots
 from core.lifecycle import Desired, Status
 
 LAST_RUNS: Final = 20  # jobs from which the usual length of a run is read
@@ -49,30 +50,51 @@ class Outlook:
     slots: Mapping[str, Tally]
     running: int
     usual: float | None
+    live: tuple[WorkerView, ...] = ()
 
-    def of(self, needs: str, ahead: int, *, desired: str, most: int | None) -> tuple[Reason, float | None]:
-        """Why a job waits, and in how many seconds it starts; None when that cannot be said."""
+    def of(
+        self, needs: str, ahead: int, *, desired: str, most: int | None, plugins: Mapping[str, str] | None = None
+    ) -> tuple[Reason, float | None]:
+        """Why a job waits, and in how many seconds it starts; None when that cannot be said.
+
+        `plugins` are those that it needs: only workers that have them count.
+        """
         if desired != Desired.RUN.value:
             return Reason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
-        cause = reason(needs, ahead, self.slots, running=self.running, most=most)
-        return cause, eta(ahead, _for(needs, self.slots), self.usual, cause)
+        if missing := self.missing_plugin(plugins or {}):
+            return Reason("no_plugin", missing), None
+        slots = self._slots_with(plugins) if plugins else self.slots
+        cause = reason(needs, ahead, slots, running=self.running, most=most)
+        return cause, eta(ahead, _for(needs, slots), self.usual, cause)
+
+    def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
+        """What to say where workers live and none of them has all of these plug-ins."""
+        return no_plugin(plugins, [view.plugins for view in self.live]) if self.live else None
+
+    def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, Tally]:
+        return sum_slots(view for view in self.live if plugins.keys() <= view.plugins)
 
 
 def outlook(db: Database, project: str, lost_after: float) -> Outlook:
     """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
-    slots = fleet(list_workers(db, project), lost_after)
+    live = live_workers(list_workers(db, project), lost_after)
     with db.read() as connection:
-        return _outlook(connection, project, slots)
+        return _outlook(connection, project, sum_slots(live), live)
 
 
-def list_waiting(db: Database, project: str, slots: Mapping[str, Tally], limit: int = 100) -> tuple[list[Waiting], int]:
-    """The first `limit` queued jobs of a project in the order of service, and how many there are. `slots`: all."""
+def list_waiting(
+    db: Database, project: str, slots: Mapping[str, Tally], limit: int = 100, live: Sequence[WorkerView] = ()
+) -> tuple[list[Waiting], int]:
+    """The first `limit` queued jobs of a project in the order of service, and how many there are.
+
+    `slots` are those of the workers that live, `live` these workers.
+    """
     with db.read() as connection:
         rows = connection.execute(_queued(project, slots.keys()).limit(limit)).all()
         if not rows:
             return [], 0
         total = _count(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
-        expected = _outlook(connection, project, slots)
+        expected = _outlook(connection, project, slots, live)
     return [_waiting(row, expected) for row in rows], total
 
 
@@ -100,13 +122,14 @@ def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | 
     return round(rounds * usual, 1)
 
 
-def _outlook(connection: Connection, project: str, slots: Mapping[str, Tally]) -> Outlook:
-    return Outlook(slots, _count(connection, project, Status.RUNNING), _usual_run(connection))
+def _outlook(connection: Connection, project: str, slots: Mapping[str, Tally], live: Sequence[WorkerView]) -> Outlook:
+    return Outlook(slots, _count(connection, project, Status.RUNNING), _usual_run(connection), tuple(live))
 
 
 def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
     spec = json.loads(row.spec) | (row.edits or {})
-    cause, starts = expected.of(row.needs, row.ahead, desired=row.desired, most=row.most_running)
+    plugins = read_plugins(row.plugins)
+    cause, starts = expected.of(row.needs, row.ahead, desired=row.desired, most=row.most_running, plugins=plugins)
     return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
@@ -118,7 +141,8 @@ def _queued(project: str, kinds: Collection[str]) -> Select[Any]:
     places = select(*columns, ahead).where(state.status == Status.QUEUED.value).subquery()
     of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)
     of_place = (places.c.needs, places.c.desired, places.c.most_running, places.c.ahead)
-    joined = select(*of_job, *of_place).join(places, places.c.job_id == job.c.id)
+    plugins = needed_plugins(job.c.id).label("plugins")
+    joined = select(*of_job, *of_place, plugins).join(places, places.c.job_id == job.c.id)
     return joined.where(job.c.project == project).order_by(places.c.rank, places.c.job_id)
 
 

@@ -3,9 +3,9 @@
 It needs torch, so it is for tests alone.
 """
 
-from core.testing.datasets import check_dataset
-from core.testing.models import check_model
-from core.testing.optimizers import check_optimizer
-from core.testing.schedules import check_schedule
+from core.testing.dataset import check_dataset
+from core.testing.model import check_model
+from core.testing.optimizer import check_optimizer
+from core.testing.schedule import check_schedule
 
 __all__ = ["check_dataset", "check_model", "check_optimizer", "check_schedule"]

@@ -11,13 +11,14 @@ from core.engine.events import CheckpointWritten, Ended, Event, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data.materialise import materialise
+from core.recipe.optimizers import Optimizer
 from core.recipe.plan import resolve_plan
+from core.recipe.plugins import union_members
 from core.recipe.spec import JobSpec
 
 SMALL_JOB: Final[Mapping[str, Any]] = {
     "model": {"name": "mlp", "hidden": [8, 8]},
     "data": {"name": "blobs", "examples": 60, "features": 5, "classes": 3},
-    "optimizer": {"name": "sgd", "lr": 0.01},
     "batch_size": 16,
     "steps": 4,
 }
@@ -50,7 +51,8 @@ class Watcher:
 
 def check_run(**fields: Any) -> None:
     """A small job with these fields trains two steps and two more, twice with the same bits, and resumes exact."""
-    spec = JobSpec.model_validate_json(json.dumps({**SMALL_JOB, **fields})).resolved()
+    optimizer = next(iter(union_members(Optimizer)))(lr=0.01)
+    spec = JobSpec.model_validate_json(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields})).resolved()
     with tempfile.TemporaryDirectory(prefix="basin-contract-") as folder:
         path = Path(folder)
         data = materialise(spec.data, path)

@@ -20,11 +20,12 @@ from core.jobs.waiting import eta, list_waiting, reason
 from core.jobs.workers import (
     Tally,
     WorkerReport,
-    fleet,
     forget_silent,
     forget_worker,
     list_workers,
+    live_workers,
     report_worker,
+    sum_slots,
 )
 from core.lifecycle import Status
 from core.settings import Limits, Settings
@@ -158,11 +159,11 @@ def test_workers_report_are_lost_and_forgotten(db: Database) -> None:
     (away, here) = list_workers(db, OWNER)
     assert (here.id, here.slots, here.jobs) == ("host:cpu0", {"cpu": Tally(2, 1)}, (fence.job_id,))
     assert list_workers(db, "bob")[1].jobs == ()
-    assert fleet([away, here], 12.0) == {"cpu": Tally(3, 2), "gpu": Tally(4, 4)}
+    assert sum_slots(live_workers([away, here], 12.0)) == {"cpu": Tally(3, 2), "gpu": Tally(4, 4)}
     with db.write() as connection:
         aged = update(workers).where(workers.c.id == "away")
         connection.execute(aged.values(seen_at=now() - 20.0, started_at=now() - 20.0))
-    assert fleet(list_workers(db, OWNER), 12.0) == {"cpu": Tally(2, 1)}
+    assert sum_slots(live_workers(list_workers(db, OWNER), 12.0)) == {"cpu": Tally(2, 1)}
     report_worker(db, WorkerReport("away", {"cpu": Tally(1, 0)}))
     again = list_workers(db, OWNER)[0]
     assert again.slots == {"cpu": Tally(1, 0)}

@@ -46,7 +46,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0011"
+    assert head() == "0012"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,7 +9,7 @@ from core.jobs.events import list_events
 from core.jobs.queries import get_job
 from core.jobs.submit import submit
 from core.jobs.waiting import list_waiting
-from core.jobs.workers import SlotState, Tally, WorkerReport, fleet, list_workers, report_worker
+from core.jobs.workers import SlotState, Tally, WorkerReport, list_workers, live_workers, report_worker, sum_slots
 from tests.support.jobs import OWNER, set_state, small_spec, submitted, taken
 
 NEEDS = ("gpu", "any", "cpu", "gpu", "any", "cpu")
@@ -42,7 +42,7 @@ def test_only_jobs_for_the_same_slots_are_ahead(db: Database, slots: dict[str, T
         report_worker(db, WorkerReport("here", slots))
     views = [get_job(db, OWNER, job_id) for job_id in ids]
     assert [view.queue.ahead for view in views if view.queue] == ahead
-    waiting, total = list_waiting(db, OWNER, fleet(list_workers(db, OWNER), 12.0))
+    waiting, total = list_waiting(db, OWNER, sum_slots(live_workers(list_workers(db, OWNER), 12.0)))
     assert total == len(ids)
     assert {one.job_id: one.ahead for one in waiting} == dict(zip(ids, ahead, strict=True))
 
@@ -77,7 +77,7 @@ def why(db: Database, needs: str) -> tuple[str, str]:
     """The reason why a job that needs this waits."""
     job_id = submitted(db)
     set_state(db, job_id, needs=needs)
-    waiting, _ = list_waiting(db, OWNER, fleet(list_workers(db, OWNER), 12.0))
+    waiting, _ = list_waiting(db, OWNER, sum_slots(live_workers(list_workers(db, OWNER), 12.0)))
     (found,) = (one.reason for one in waiting if one.job_id == job_id)
     return found.code, found.message
 

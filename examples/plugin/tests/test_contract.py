@@ -4,7 +4,7 @@ import pytest
 from lion_for_basin.specs import Lion, RmsMlp
 
 from core.testing import check_model, check_optimizer
-from core.testing.optimizers import WeightRule
+from core.testing.optimizer import WeightRule
 
 
 def lion(spec: Lion) -> WeightRule:

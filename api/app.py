@@ -12,17 +12,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from api.auth import guard
-from api.deps import Service
-from api.edge import Edge
+from api.dependencies import Service
 from api.errors import on_error
-from api.keyring import Keyring
-from api.live import Live
+from api.key_cache import Keyring
+from api.live_poller import Live
+from api.middleware import Edge
 from api.probes import WriteProbe
 from api.routes import routers
 from api.sse import encode
 from api.telemetry import Telemetry
 from core.db.session import open_database
-from core.jobs.reconcile import Reconciler
+from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.store_identity import open_identified_store
 from core.queue import Hints
 from core.recipe.parse import build_schemas
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.settings = settings
-    for error in (HTTPException, RequestValidationError):  # all others reach api/edge.py by themselves
+    for error in (HTTPException, RequestValidationError):  # all others reach api/middleware.py by themselves
         app.add_exception_handler(error, on_error)
     app.state.telemetry = Telemetry(app)
     app.add_middleware(

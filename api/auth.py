@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
-from api.keyring import Keyring
+from api.key_cache import Keyring
 from core.db.session import is_transient
 from core.errors import Forbidden, Misconfigured, Unauthenticated
 from core.jobs.keys import Key

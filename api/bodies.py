@@ -4,11 +4,11 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
-from api.documents import parse
+from api.json_documents import parse
 from core.errors import InvalidSpec
 from core.recipe.analyses import Analysis
-from core.recipe.problems import field_problems
-from core.recipe.text import Label, Name, Note
+from core.recipe.text_fields import Label, Name, Note
+from core.recipe.validation_errors import field_problems
 from core.settings import Limits
 
 Scope = Literal["read", "write", "admin"]

@@ -18,9 +18,9 @@ def api(
     from pydantic import ValidationError
 
     from api.server import serve
-    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.settings import Settings
+    from local.commands import restrict_umask
 
     restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}

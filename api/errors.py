@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from api.documents import MalformedError, render
+from api.json_documents import MalformedError, render
 from core.db.session import is_full, is_transient
 from core.errors import BasinError, DatabaseFull, FieldProblem, Kind, Unavailable
 from core.redact import redact

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from api.auth import CHANGES_NOTHING
 from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, ProjectRequest, RetryRequest
 from api.errors import Problem
+from api.summaries import add_summaries
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
@@ -56,6 +57,7 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
     )
     _, bodies = models_json_schema([(body, "validation") for body in (*BODIES, Problem)], ref_template=REF)
     document["components"]["schemas"] |= bodies["$defs"]
+    add_summaries(document)
     _drop_foreign_errors(document)
     _ask_for_keys(document)
     _may_find_no_room(document)

@@ -10,7 +10,7 @@ import time
 from urllib.parse import unquote, urlsplit
 
 from core.db.session import Database, is_full, is_read_only
-from core.jobs.pulse import try_a_write
+from core.jobs.health.readiness import try_a_write
 
 PATIENCE_SECONDS = 0.5
 FRESH_SECONDS = 3.0  # anybody may ask for readiness, as often as they like

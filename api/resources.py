@@ -13,17 +13,17 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from api.auth import Principal
-from api.deps import Service
-from api.documents import Json, timestamp
-from api.looking import etag
-from api.search import Status
+from api.dependencies import Service
+from api.job_query import Status
+from api.json_documents import Json, timestamp
+from api.long_poll import etag
 from core.db.session import Database
 from core.errors import Conflict, NotFound
+from core.jobs.attempt.state import Fits
 from core.jobs.changes import delete_job
 from core.jobs.kinds import JobKind
 from core.jobs.queries import JobView, get_job
-from core.jobs.state import Fits
-from core.jobs.submit import Entry, Idempotency, Submitted
+from core.jobs.queue.submit import Entry, Idempotency, Submitted
 
 Verb = Callable[[Database, str, str, Fits | None], None]
 """`cancel`, `pause` or `resume` of core.jobs.verbs."""

@@ -14,8 +14,8 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import is_loopback, require_key
-from api.protocol import RequestProtocol
-from api.unfinished import UnfinishedRequests
+from api.http_protocol import RequestProtocol
+from api.unfinished_requests import UnfinishedRequests
 from core.db.migrate import unfit
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
@@ -68,7 +68,7 @@ def serve(settings: Settings) -> None:
             http=_protocol(settings),
             log_config=None,
             log_level="warning",
-            access_log=False,  # api/edge.py writes that line, with the request id
+            access_log=False,  # api/middleware.py writes that line, with the request id
             server_header=False,
             proxy_headers=False,  # X-Forwarded-* are anybody's word
             ws="none",

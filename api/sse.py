@@ -11,9 +11,9 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from api.documents import render, timestamp
-from api.live import Live
-from core.jobs.feed import Ask, Item, Look
+from api.json_documents import render, timestamp
+from api.live_poller import Live
+from core.jobs.events.feed import Ask, Item, Look
 
 LONGEST_SECONDS = 3600.0  # then the reader comes again
 RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard

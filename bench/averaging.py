@@ -24,12 +24,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.engine import Fit, engine
-from core.engine.averaging import ExponentialMean, RunningMean
 from core.engine.datasets.resident import Part
-from core.engine.gradient import build_gradient
+from core.engine.evaluation.objective import build_objective
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
-from core.engine.objective import build_objective
-from core.engine.steppers.flat import build as build_stepper
+from core.engine.optimizers.flat import build as build_stepper
+from core.engine.weights.averaging import ExponentialMean, RunningMean
 from core.recipe.averaging import EmaPhase, Occasions
 from core.recipe.data.materialise import materialise, read_data
 from core.recipe.spec import JobSpec

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from basin import jobfile
+from basin import job_file
 from tests.support.checkout import Checkout, Json, ReleaseApi, running_release
 from tests.support.release_writer import LONG, STOP_AT
 
@@ -60,7 +60,7 @@ def job_bodies() -> dict[str, Json]:
 
 
 def _read_job_file(path: Path) -> Json:
-    return jobfile.job(path.read_text(encoding="utf-8"), path.name)
+    return job_file.job(path.read_text(encoding="utf-8"), path.name)
 
 
 def pause_long_job(api: ReleaseApi) -> str:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.analysis.curvature import Curvature, Lanczos
+from core.engine.analysis.loss_surface import Terrain
 from core.engine.analysis.subject import some
-from core.engine.analysis.terrain import Terrain
 from core.engine.datasets.resident import Part, load_resident
 from core.engine.networks.network import Network, build_network
 from core.recipe.data.materialise import materialise

@@ -26,15 +26,15 @@ from sqlalchemy.engine import make_url
 
 from core.db.migrate import upgrade
 from core.db.session import open_database
-from core.jobs.reconcile import Reconciler
+from core.jobs.attempt.reconcile import Reconciler
 from core.queue import Hints
 from core.settings import Settings
 from core.store.local import LocalStore
 from tests.support.databases import Server
 from tests.support.postgres import shared_server
 from worker.attempt import Shop, Slot
-from worker.report import Reporter
 from worker.slots import Poll, Slots
+from worker.worker_report import Reporter
 
 SETTLE_SECONDS = 25.0  # what starting cost is not what standing by costs
 

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from core.engine.analysis.directions import grid, normalised, random_direction
-from core.engine.analysis.many import Judge, one_by_one
+from core.engine.analysis.evaluate_weights import Judge, one_by_one
+from core.engine.analysis.grid import Plane, points_in_tile
 from core.engine.analysis.subject import Subject, some
-from core.engine.analysis.survey import Plane, points_in_tile
 from core.engine.datasets.resident import load_resident
+from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network
-from core.engine.objective import build_objective
 from core.recipe.assignment import Source
 from core.recipe.data.materialise import materialise, read_data
 from core.recipe.spec import JobSpec

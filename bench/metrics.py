@@ -18,8 +18,8 @@ from pathlib import Path
 
 from core.db.migrate import upgrade
 from core.db.session import Database, open_database
-from core.jobs.fence import Fence
-from core.jobs.metrics import CHUNK_POINTS, Chunk, Points, record_points, series
+from core.jobs.attempt.fence import Fence
+from core.jobs.metrics.chunks import CHUNK_POINTS, Chunk, Points, record_points, series
 from tests.support.jobs import running
 from tests.support.postgres import Cluster, server_binaries
 

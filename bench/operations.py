@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core.engine.datasets.resident import Part
-from core.engine.gradient import build_gradient
+from core.engine.evaluation.objective import build_objective
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
-from core.engine.objective import build_objective
-from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.stepper import build_stepper
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import build_stepper
 from core.recipe.catalog import components
 from core.recipe.spec import JobSpec
 

@@ -23,7 +23,7 @@ import httpx2
 import psutil
 
 from core.db.migrate import upgrade
-from core.jobs.metrics import series
+from core.jobs.metrics.chunks import series
 from core.recipe.data.materialise import materialise, read_data
 from tests.support.broker import running_broker
 from tests.support.postgres import Cluster, server_binaries

@@ -28,7 +28,7 @@ from core.recipe.spec import JobSpec
 from core.settings import Settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-COUNTED: Final = tuple(f"{ROOT / folder}/" for folder in ("api", "core"))
+COUNTED: Final = tuple(f"{ROOT / folder}/" for folder in ("api", "local", "core"))
 WARM_POSTS: Final = 5
 DIGITS: Final[dict[str, Any]] = {"name": "digits"}
 JOBS: Final[dict[str, dict[str, Any]]] = {

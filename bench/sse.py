@@ -22,11 +22,11 @@ import psutil
 
 from core.db.migrate import upgrade
 from core.db.session import Database, open_database
-from core.jobs.beat import beat
-from core.jobs.claim import claim
-from core.jobs.fence import Fence
-from core.jobs.metrics import Chunk, Points, record_points
-from core.jobs.submit import submit
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.metrics.chunks import Chunk, Points, record_points
+from core.jobs.queue.claim import claim
+from core.jobs.queue.submit import submit
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 

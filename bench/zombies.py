@@ -16,12 +16,12 @@ from itertools import cycle, islice
 
 from core.db.migrate import upgrade
 from core.db.session import Database, open_database
-from core.jobs.beat import beat
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.journal import record_events
-from core.jobs.metrics import record_points, series
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.events.log import record_events
+from core.jobs.metrics.chunks import record_points, series
 from core.lifecycle import Status
 from tests.support.jobs import chunk, new_checkpoint, running, state_of, taken
 

@@ -1,6 +1,6 @@
 """The service's settings: environment (prefix BASIN_), then `basin.toml` in the working directory, then defaults.
 
-A secret may stand in a file that the variable NAME_FILE names, see core/secretfiles.py.
+A secret may stand in a file that the variable NAME_FILE names, see core/secret_files.py.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from core.secretfiles import SecretFiles
+from core.secret_files import SecretFiles
 
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _LONGEST_SOCKET_PATH = 100

@@ -58,9 +58,9 @@ def settings_in(text: str) -> dict[str, str]:
 
 
 def write_secrets(folder: Path, files: dict[str, str]) -> None:
-    """Whole or not at all. The folder keeps everybody out here; a container gets its files one by one.
+    """Writes all files or none. Only the owner can enter the folder; Compose mounts each file into a container.
 
-    There they are read by users of the container's own, so that each file may be read by everybody who comes to it.
+    In a container the files are read by users that do not exist here, so every user may read a file.
     """
     aside = Path(f"{folder}.new")
     shutil.rmtree(aside, ignore_errors=True)  # of a try that was broken off

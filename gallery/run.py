@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from basin import demo, jobfile
+from basin import demo, job_file
 from basin.client import Client
 from basin.shapes import Job
 from core.plot.chart import Look as Style
@@ -77,7 +77,7 @@ def service() -> Iterator[Client]:
 def submit(client: Client, claim: Claim) -> Submitted:
     """Every variant with every seed. Each job is called by its variant, as pictures of paths name it."""
     files = sorted((HERE / "jobs" / claim.folder).glob("*.yaml"))
-    specs = {file.stem: jobfile.job(file.read_text(encoding="utf-8"), file.name) for file in files}
+    specs = {file.stem: job_file.job(file.read_text(encoding="utf-8"), file.name) for file in files}
     return {
         variant: [(seed, client.submit({**spec, "seed": seed, "name": variant}).id) for seed in claim.seeds]
         for variant, spec in specs.items()

@@ -16,7 +16,7 @@ from celery.apps import worker as celery_worker
 from core.db.migrate import is_behind, unfit
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
-from core.jobs.reconcile import Reconciler
+from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.store_identity import open_identified_store
 from core.queue import Hints, celery_settings
 from core.recipe.plugins import installed_plugins
@@ -24,13 +24,13 @@ from core.settings import Settings
 from worker import provision
 from worker.attempt import Shop, Slot
 from worker.devices.devices import Devices
-from worker.devices.prober import SlotProber
 from worker.devices.report import DeviceReport
+from worker.devices.slot_prober import SlotProber
 from worker.launcher import best_launcher
-from worker.report import Reporter
-from worker.runneruser import prepare_runner_user
+from worker.runner_user import prepare_runner_user
 from worker.slots import Poll, Slots, poll_step
 from worker.tasks import add_work
+from worker.worker_report import Reporter
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from core.jobs.checkpoints import CheckpointRow, mark_corrupt
-from core.jobs.claim import Claim
-from core.jobs.revival import missing_checkpoints, revive_checkpoint
+from core.jobs.checkpoints.missing import missing_checkpoints, revive_checkpoint
+from core.jobs.checkpoints.records import CheckpointRow, mark_corrupt
+from core.jobs.queue.claim import Claim
 from core.lifecycle import Desired
 from core.recipe.assignment import AnyAssignment, Resume
 from core.recipe.data import DataSpec

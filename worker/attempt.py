@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.db.session import Database
-from core.jobs.claim import Claim
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
 from core.jobs.kinds import KINDS, JobKind
+from core.jobs.queue.claim import Claim
 from core.recipe.plan import SlotKind
 from core.settings import Settings
 from core.store.base import Store
 from worker import provision
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 from worker.launcher import Launcher, RunnerProcess
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from core.machine import is_machine_failure
+from core.machine_failure import is_machine_failure
 
 MEMORY_BYTES: Final = 16 << 20
 DISK_BYTES: Final = 2 << 30

@@ -19,11 +19,11 @@ def worker(
     forbid_reading()
     from pydantic import ValidationError
 
-    from core.embedded.commands import restrict_umask
     from core.errors import BasinError
     from core.logs import configure
     from core.redact import hide
     from core.settings import Settings
+    from local.commands import restrict_umask
     from worker.app import run_worker
     from worker.devices.devices import opened_devices
     from worker.slots import plan_slots
@@ -58,7 +58,7 @@ def run(
             hint = f" ({problem.hint})" if problem.hint else ""
             typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
         _give_up("run", error.message)
-    from worker.local import train_here  # torch: not for somebody who has mistyped a field
+    from worker.run_local import train_here  # torch: not for somebody who has mistyped a field
 
     raise typer.Exit(train_here(spec, out or Path(f"{job.stem}-weights")))
 
@@ -67,13 +67,13 @@ def _read_job(path: Path) -> "JobSpec":
     """The job in a YAML or JSON file. Raises InvalidSpec with every problem found."""
     import json
 
-    from basin import jobfile
+    from basin import job_file
     from basin.errors import BadFile
     from core.errors import InvalidSpec
     from core.recipe.parse import parse_job
 
     try:
-        document = jobfile.read(str(path))
+        document = job_file.read(str(path))
     except BadFile as error:
         raise InvalidSpec(str(error)) from error
     return parse_job(json.dumps(document).encode())

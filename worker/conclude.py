@@ -7,18 +7,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.journal import record_events
-from core.jobs.metrics import Chunk
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.events.log import record_events
+from core.jobs.metrics.chunks import Chunk
 from core.lifecycle import Desired, Status
-from core.machine import is_machine_failure
+from core.machine_failure import is_machine_failure
 from core.redact import redact
 from worker import provision
 from worker.assignment import is_interrupted
 from worker.attempt import Attempt, Shop, SlotFailed
 from worker.devices.report import DeviceReport
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.launcher import LaunchFailed, RunnerProcess
 from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
 

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final, Self
 
-from worker import lifeline
+from worker import child_process
 
 REPORT_SECONDS: Final = 1.0  # that a healthy zygote has to report an exit before the monitor does
 
@@ -22,7 +22,7 @@ class _Watched:
 class ExitMonitor:
     """Waits for what a zygote says and for the exits of its runners, in the one thread that calls it."""
 
-    def __init__(self, control: socket.socket, zygote: int, clock: lifeline.RunningClock) -> None:
+    def __init__(self, control: socket.socket, zygote: int, clock: child_process.RunningClock) -> None:
         self._zygote = zygote
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
@@ -58,7 +58,7 @@ class ExitMonitor:
                 self._close(key.data)  # it stays readable
                 key.data.dead_at = self._clock.read()
         for runner in self._watched.values():
-            if runner.pidfd is None and runner.dead_at is None and lifeline.has_exited(runner.pid, self._zygote):
+            if runner.pidfd is None and runner.dead_at is None and child_process.has_exited(runner.pid, self._zygote):
                 runner.dead_at = self._clock.read()
         return spoken
 
@@ -69,9 +69,9 @@ class ExitMonitor:
         return {name: self._collect(self._watched.pop(name)) for name in late}
 
     def _collect(self, runner: _Watched) -> int | None:
-        status = lifeline.zombie_status(runner.pid, self._zygote)
+        status = child_process.zombie_status(runner.pid, self._zygote)
         if status is not None:
-            lifeline.kill_group(runner.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
+            child_process.kill_group(runner.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
         return status
 
     def _close(self, runner: _Watched) -> None:

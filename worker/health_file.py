@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from core.jobs.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, Tally
 
 log = logging.getLogger(__name__)
 

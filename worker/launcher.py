@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
-from worker import lifeline
+from worker import child_process
 from worker.exit_monitor import REPORT_SECONDS, ExitMonitor
-from worker.runneruser import RunnerUser
+from worker.runner_user import RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class RunnerProcess:
         with self._changed:
             self._pid = pid
             for signum in self._pending:
-                lifeline.kill_group(pid, signum)
+                child_process.kill_group(pid, signum)
             self._changed.notify_all()
 
     def ended(self, how: Exit) -> None:
@@ -108,7 +108,7 @@ class RunnerProcess:
             if self._pid is None:
                 self._pending.append(signum)
             else:
-                lifeline.kill_group(self._pid, signum)
+                child_process.kill_group(self._pid, signum)
 
 
 class Launcher(Protocol):
@@ -145,7 +145,7 @@ class ExecLauncher:
 
     def launch(self, stderr: Path, devices: str | None) -> RunnerProcess:
         ours, theirs = socket.socketpair()
-        environment = lifeline.clean_environment(os.environ)
+        environment = child_process.clean_environment(os.environ)
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         with theirs, stderr.open("ab") as out:
@@ -167,7 +167,7 @@ class ExecLauncher:
 
 def _reap(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    lifeline.kill_group(process.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
+    child_process.kill_group(process.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
     code = process.wait()
     runner.ended(Exit(signal=-code) if code < 0 else Exit(code=code))
 
@@ -252,7 +252,7 @@ class ZygoteLauncher:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", self.module, str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
-                env=lifeline.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
+                env=child_process.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
                 pass_fds=[theirs.fileno()],
                 **(self._user.popen if self._user else {}),
             )
@@ -272,7 +272,7 @@ class ZygoteLauncher:
 
     def _listen(self, control: socket.socket, zygote: int) -> bool:
         """Hear a zygote out and watch its runners, until it is gone (False) or hangs (True)."""
-        clock = lifeline.RunningClock(self._ping_seconds)
+        clock = child_process.RunningClock(self._ping_seconds)
         heard_at = clock.read()
         with ExitMonitor(control, zygote, clock) as monitor:
             while True:
@@ -346,7 +346,7 @@ def _end_when_gone(runners: list[RunnerProcess], how: Exit) -> None:
     while runners:
         left = []
         for runner in runners:
-            if runner.pid is None or lifeline.is_gone(runner.pid):
+            if runner.pid is None or child_process.is_gone(runner.pid):
                 runner.ended(how)
             else:
                 left.append(runner)

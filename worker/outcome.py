@@ -16,7 +16,7 @@ from typing import Any, Final
 from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
 from worker.devices.report import DeviceReport
-from worker.exits import MACHINE_FAILED
+from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import Exit
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from core.jobs.checkpoints import CheckpointRow
+from core.jobs.checkpoints.records import CheckpointRow
 from core.recipe.assignment import Resume
 from core.recipe.data import DataSpec
 from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.base import Store, StoreMissing, StoreUnreadable
-from worker import lifeline, unpack
-from worker.runneruser import INPUTS, LOG, OUTPUTS, PASSAGE, RunnerUser
+from worker import child_process, materialise_datasets
+from worker.runner_user import INPUTS, LOG, OUTPUTS, PASSAGE, RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] =
         finally:
             process.kill()
             process.communicate()
-        if process.returncode == unpack.IMPOSSIBLE:
+        if process.returncode == materialise_datasets.IMPOSSIBLE:
             log.warning("the dataset %s cannot be made:\n%s", data.name, printed.decode(errors="replace"))
             raise BadDataset(f"the dataset {data.name} cannot be made: {said.decode(errors='replace')[:1000]}")
         if process.returncode != 0:
@@ -241,10 +241,10 @@ def end_warming(process: "subprocess.Popen[bytes]") -> None:
 def _materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
     """A process of its own: the worker never imports NumPy or scikit-learn. Only we end it, no Ctrl-C does."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "worker.unpack", str(os.getpid()), str(folder), *datasets],
+        [sys.executable, "-m", "worker.materialise_datasets", str(os.getpid()), str(folder), *datasets],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=lifeline.clean_environment(os.environ),
+        env=child_process.clean_environment(os.environ),
         start_new_session=True,
     )

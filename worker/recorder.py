@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from core.jobs.beat import report_start
-from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
-from core.jobs.fence import Fenced
-from core.jobs.journal import record_events
-from core.jobs.metrics import Chunk, record_points, roll_back
+from core.jobs.attempt.fence import Fenced
+from core.jobs.attempt.heartbeat import report_start
+from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
+from core.jobs.events.log import record_events
+from core.jobs.metrics.chunks import Chunk, record_points, roll_back
 from core.logs import carry
-from core.machine import is_machine_failure
+from core.machine_failure import is_machine_failure
 from core.recipe.assignment import Resume
 from core.recipe.averaging.ensemble import MEMBER
 from core.redact import redact
@@ -24,8 +24,8 @@ from core.store.base import Digest, Store, StoreTransient
 from core.store.keys import checkpoint_prefix
 from worker import wire
 from worker.backlog import Backlog
-from worker.chunks import ChunkBook
-from worker.heart import Abandoned, Heart, Unwanted
+from worker.chunk_buffer import ChunkBook
+from worker.heartbeat import Abandoned, Heart, Unwanted
 
 log = logging.getLogger(__name__)
 

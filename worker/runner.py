@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.engine.analysis.analyse import Arrays, Draw
+from core.engine.analysis.run_analysis import Arrays, Draw
 from core.engine.environment import differences
 from core.engine.events import (
     CheckpointFailed,
@@ -36,15 +36,15 @@ from core.engine.events import (
 from core.engine.failure import expected
 from core.engine.liveness import Piece, PieceTimer, ReportAlive, unwatched
 from core.engine.loop import train
-from core.engine.warm import warm as warm_engine
-from core.machine import is_machine_failure
+from core.engine.warm_up import warm as warm_engine
+from core.machine_failure import is_machine_failure
 from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnyAssignment, Assignment
 from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from core.recipe.stored import read_stored
-from worker import exits, memory, wire
+from worker import exit_codes, oom, wire
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 
 __all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
@@ -91,7 +91,7 @@ class PipeObserver:
             self._writer.write(wire.pack(kind, self._job, fields), urgent=urgent)
         except OSError as error:
             if is_machine_failure(error):  # the kernel had no memory for it
-                os._exit(exits.MACHINE_FAILED)
+                os._exit(exit_codes.MACHINE_FAILED)
             os._exit(ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
 
     def stop_request(self) -> StopMode | None:
@@ -155,7 +155,7 @@ def _ending(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObserver)
             further["draw"] = _draughtsman(observer, kind.picture_kind(assignment.spec), observer.report_alive)
         return _load_entry_point(kind)(assignment, observer, **further)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
-        exits.last_words(error)
+        exit_codes.last_words(error)
         if (known := expected(error)) is not None:
             return Ended("failed", None, {}, known.document(), {})
         what = traceback.format_exception_only(error)[-1].strip()
@@ -222,13 +222,13 @@ def main(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
-    memory.volunteer()
+    oom.volunteer()
     try:
         warm(kinds)
         code = run(sock, kinds)
     except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
-        code = exits.last_words(error)
-    exits.end(code)
+        code = exit_codes.last_words(error)
+    exit_codes.end(code)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from celery import bootsteps
 
 from core.db.session import is_transient
 from core.errors import Misconfigured
-from core.jobs.claim import count_waiting
-from core.jobs.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, Tally
+from core.jobs.queue.claim import count_waiting
 from core.recipe.plan import SlotKind
 from core.recipe.plugins import plugin_names
 from worker.attempt import Shop, Slot, SlotFailed

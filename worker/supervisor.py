@@ -7,21 +7,21 @@ from dataclasses import replace
 from typing import Final
 
 from core.db.session import Database, is_transient
-from core.jobs.claim import Claim, claim
-from core.jobs.fence import Fence, Fenced
-from core.jobs.metrics import Chunk
-from core.jobs.tally import FENCED_WRITES, tally
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.health.counters import FENCED_WRITES, tally
+from core.jobs.metrics.chunks import Chunk
+from core.jobs.queue.claim import Claim, claim
 from core.logs import about
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
 from core.recipe.plugins import plugin_names
 from core.store.base import StoreRefused, StoreTransient
-from worker import lifeline, memory, provision, wire
+from worker import child_process, oom, provision, wire
 from worker.assignment import build_assignment
 from worker.attempt import Attempt, Shop, Slot, SlotFailed
 from worker.backlog import Backlog
 from worker.conclude import conclude, conclude_run, decide_trouble, decide_unstarted, return_job
-from worker.heart import Abandoned, Heart, Unwanted
+from worker.heartbeat import Abandoned, Heart, Unwanted
 from worker.launcher import Exit, LaunchFailed, RunnerProcess
 from worker.outcome import Cut, Decision, GiveBack, Observed
 from worker.recorder import Recorder
@@ -167,7 +167,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment) -> 
     recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
     watch = Watch(runner, heart, backlog, recorder)
-    kills = memory.oom_kills()
+    kills = oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
             runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
@@ -181,8 +181,8 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment) -> 
         exit=how,
         unkillable=how is None,
         cut=cut,
-        stderr=lifeline.tail(attempt.folder.stderr),
-        out_of_memory=memory.oom_kills() > kills,
+        stderr=child_process.tail(attempt.folder.stderr),
+        out_of_memory=oom.oom_kills() > kills,
         has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
         smaller=attempt.kind.smaller_plan(claimed.spec, claimed.plan),

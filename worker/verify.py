@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from basin.options import As, Output
-from core.embedded.commands import database_of, explained, restrict_umask
+from local.commands import database_of, explained, restrict_umask
 
 if TYPE_CHECKING:
-    from worker.certificate import Certificate
+    from worker.replay import Certificate
 
 CANNOT_TELL, INTERRUPTED = 2, 130
 UNEXPLAINED = (
@@ -49,7 +49,7 @@ def verify(
 
 
 def _ledger(digests: bool, output: Output) -> int:  # noqa: FBT001 - the options as they were given
-    from core.embedded.ledger import check_ledger
+    from local.ledger import check_ledger
 
     return check_ledger(digests=digests, as_json=output is Output.JSON)
 
@@ -57,7 +57,7 @@ def _ledger(digests: bool, output: Output) -> int:  # noqa: FBT001 - the options
 def _job(job_id: str, start: int | None, output: Output) -> int:
     import json
 
-    from core.jobs.retrace import read_past, stretch
+    from core.jobs.checkpoints.replay import read_past, stretch
     from core.jobs.store_identity import open_identified_store
     from core.settings import Settings
 
@@ -65,7 +65,7 @@ def _job(job_id: str, start: int | None, output: Output) -> int:
     with database_of(settings) as db:
         past = read_past(db, job_id)
         part = stretch(past, start)
-        from worker.certificate import certify  # torch: not for somebody who has mistyped an id
+        from worker.replay import certify  # torch: not for somebody who has mistyped an id
 
         certificate = certify(past, part, open_identified_store(settings, db, read_only=True), settings)
     if output is Output.JSON:

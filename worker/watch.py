@@ -7,11 +7,11 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from core.jobs.beat import WHOLE_RUN
+from core.jobs.attempt.heartbeat import WHOLE_RUN
 from core.lifecycle import Desired
 from worker import wire
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.launcher import RunnerProcess
 from worker.outcome import Asked, Cut, Observed
 from worker.recorder import Recorder

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.process import die_with_parent, set_name
-from worker import exits, lifeline, memory
+from worker import child_process, exit_codes, oom
 
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
@@ -49,7 +49,7 @@ class Zygote:
         self._pid = os.getpid()
         self._runners: dict[int, str] = {}  # pid -> runner id
         self._births: dict[int, Birth] = {}  # by the pipe whose end means that the child leads its group, or is dead
-        self._clock = lifeline.RunningClock(BORN_TICK)
+        self._clock = child_process.RunningClock(BORN_TICK)
         self._wake, self._woken = socket.socketpair()
 
     def serve(self) -> None:
@@ -122,7 +122,7 @@ class Zygote:
             sys.stderr.write(f"no runner could be forked: {error}\n")
         for fd in fds:
             os.close(fd)
-        self._say({"runner": order["runner"], "status": exits.MACHINE_FAILED << 8})
+        self._say({"runner": order["runner"], "status": exit_codes.MACHINE_FAILED << 8})
         return True
 
     def _report_ended(self) -> None:
@@ -133,7 +133,7 @@ class Zygote:
                 return
             for born in [fd for fd, birth in self._births.items() if birth.pid == ended.si_pid]:
                 self._introduce(born)
-            status = lifeline.reap_group(ended.si_pid)
+            status = child_process.reap_group(ended.si_pid)
             self._say({"runner": self._runners.pop(ended.si_pid, ""), "status": status})
 
     def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -142,7 +142,7 @@ class Zygote:
 
     def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
         """The child's whole life; it never returns into the zygote's loop."""
-        code = exits.CRASHED
+        code = exit_codes.CRASHED
         try:
             set_name(RUNNER_NAME)
             signal.set_wakeup_fd(-1)
@@ -152,15 +152,15 @@ class Zygote:
             os.close(born)
             os.close(bearing)
             die_with_parent(self._pid)
-            memory.volunteer()
+            oom.volunteer()
             self._control.close()
             self._wake.close()
             self._woken.close()
             code = run_as_runner(fd, order["stderr"], order["devices"])
         except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
-            code = exits.last_words(error)
+            code = exit_codes.last_words(error)
         finally:
-            exits.end(code)
+            exit_codes.end(code)
 
 
 def _open_pidfd(pid: int) -> list[int]:

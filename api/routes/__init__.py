@@ -3,19 +3,19 @@
 from fastapi import APIRouter, Depends
 
 from api.auth import authorize
-from api.deps import json_only
-from api.edge import MAX_BODY
+from api.dependencies import json_only
+from api.middleware import MAX_BODY
 from api.routes import (
     analyses,
     branches,
     catalog,
-    changes,
     checkpoints,
     compare,
     docs,
     events,
-    fleet,
     health,
+    job_actions,
+    job_changes,
     jobs,
     keys,
     metrics,
@@ -23,14 +23,14 @@ from api.routes import (
     projects,
     schedules,
     telemetry,
-    verbs,
+    workers,
 )
 
 NOUNS = (
     jobs.router,
-    verbs.router,
+    job_actions.router,
     branches.router,
-    changes.router,
+    job_changes.router,
     events.router,
     metrics.router,
     compare.router,
@@ -41,7 +41,7 @@ NOUNS = (
     schedules.router,
     keys.router,
     projects.router,
-    fleet.router,
+    workers.router,
 )
 
 OPEN = (health.router, docs.router)  # no Principal is asked for here, and nowhere else

@@ -12,24 +12,24 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.auth import Caller
-from api.deps import AnalysisId, Body, Running, Service
-from api.documents import Json, parse
-from api.looking import IfMatch, Look, eta, looked, outlook_of, place
+from api.dependencies import AnalysisId, Body, Running, Service
+from api.job_query import Status
+from api.json_documents import Json, parse
+from api.long_poll import IfMatch, Look, eta, looked, outlook_of, place
 from api.openapi import problems, reads
 from api.paging import Page, Paging, page
 from api.ranges import unchanged
 from api.resources import Resource, SharedFields, delete_one, entry_of, path_of, promise_of, shared_fields
 from api.routes.events import Event, EventsQuery, told
-from api.search import Status
 from core.errors import NotFound
 from core.ids import is_id
 from core.jobs.analyses import Input, inputs_of, list_analyses, result_of, submit_analysis
-from core.jobs.checkpoints import CheckpointRow
+from core.jobs.checkpoints.records import CheckpointRow
 from core.jobs.kinds import ANALYSIS
 from core.jobs.queries import JobView, get_job
+from core.jobs.queue.estimates import Outlook
 from core.jobs.search import Search
 from core.jobs.verbs import cancel, pause, resume
-from core.jobs.waiting import Outlook
 from core.store.base import StoreMissing
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])

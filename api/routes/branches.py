@@ -6,14 +6,14 @@ from fastapi import APIRouter, Header
 
 from api.auth import Caller
 from api.bodies import ForkRequest, RetryRequest, read_body
-from api.deps import JobId, MaybeBody, Running
-from api.documents import Json, parse
-from api.looking import IfMatch
+from api.dependencies import JobId, MaybeBody, Running
+from api.json_documents import Json, parse
+from api.long_poll import IfMatch
 from api.openapi import problems, reads
 from api.resources import entry_of, promise_of
 from api.routes.jobs import JOBS, Job
 from core.jobs.branch import fork, retry
-from core.jobs.submit import Idempotency
+from core.jobs.queue.submit import Idempotency
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

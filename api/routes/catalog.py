@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.documents import Json
+from api.json_documents import Json
 from api.openapi import problems
 from api.paging import page
 from core.errors import NotFound

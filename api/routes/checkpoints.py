@@ -10,15 +10,15 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from api.auth import Caller
-from api.deps import CheckpointId, JobId, Running, Service
-from api.documents import Json, timestamp
-from api.looking import IfMatch, etag
+from api.dependencies import CheckpointId, JobId, Running, Service
+from api.json_documents import Json, timestamp
+from api.long_poll import IfMatch, etag
 from api.openapi import problems
 from api.paging import Page, page
 from api.ranges import Span, requested, unchanged
 from core.errors import NotFound
-from core.jobs.checkpoints import CheckpointRow, get_checkpoint, list_checkpoints
-from core.jobs.pins import pin, pin_version, unpin
+from core.jobs.checkpoints.pins import pin, pin_version, unpin
+from core.jobs.checkpoints.records import CheckpointRow, get_checkpoint, list_checkpoints
 from core.store.base import Store, StoreMissing
 
 router = APIRouter(tags=["checkpoints"])

@@ -7,14 +7,14 @@ from fastapi import Query as InQuery
 from pydantic import AfterValidator, BaseModel, Field
 
 from api.auth import Caller
-from api.deps import Running
-from api.documents import Json
+from api.dependencies import Running
+from api.json_documents import Json
 from api.openapi import problems
 from api.paging import Query
 from api.routes.metrics import split
 from core.errors import NotFound
 from core.ids import is_id
-from core.jobs.comparison import MOST_JOBS, Aligned, Subject, XAxis, compare, subjects
+from core.jobs.metrics.comparison import MOST_JOBS, Aligned, Subject, XAxis, compare, subjects
 
 router = APIRouter(prefix="/metrics", tags=["metrics"])
 

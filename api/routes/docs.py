@@ -9,7 +9,7 @@ from typing import cast
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from api.documents import Json
+from api.json_documents import Json
 from api.openapi import describe
 from core.errors import NotFound
 

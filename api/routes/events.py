@@ -11,15 +11,15 @@ from pydantic import AfterValidator, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Caller, still_admitted
-from api.deps import JobId, Running, Service
-from api.documents import Json
+from api.dependencies import JobId, Running, Service
+from api.json_documents import Json
 from api.openapi import problems
 from api.paging import Page, Query, page
 from api.sse import HEADERS, Stream, shown
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.cursor import START, Cursor
-from core.jobs.events import list_events
-from core.jobs.feed import STORED, TYPES, Ask, Item, look
+from core.jobs.events.cursor import START, Cursor
+from core.jobs.events.feed import STORED, TYPES, Ask, Item, look
+from core.jobs.events.record import list_events
 from core.jobs.queries import get_job, is_over, job_version
 
 router = APIRouter(tags=["events"])

@@ -8,12 +8,12 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.deps import Running, Service
-from api.documents import Json
+from api.dependencies import Running, Service
 from api.errors import STATUS
+from api.json_documents import Json
 from api.probes import broker_answers
 from core.db.migrate import unfit
-from core.jobs.pulse import reconciler_lag, reconciler_problem
+from core.jobs.health.readiness import reconciler_lag, reconciler_problem
 from core.jobs.store_identity import WrongStore
 
 router = APIRouter(tags=["health"])

@@ -11,19 +11,19 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from api.auth import Caller
-from api.deps import Body, JobId, Running, Service
-from api.documents import Json, parse
-from api.looking import Look, eta, looked, outlook_of, place, plugin_warning, slot_warning
+from api.dependencies import Body, JobId, Running, Service
+from api.job_query import BY_METADATA, JobsQuery
+from api.json_documents import Json, parse
+from api.long_poll import Look, eta, looked, outlook_of, place, plugin_warning, slot_warning
 from api.openapi import problems, reads
 from api.paging import Page, Query, page
 from api.resources import Resource, SharedFields, promise_of, shared_fields
-from api.search import BY_METADATA, JobsQuery
+from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import find_missing_plugins
 from core.jobs.queries import JobView, list_jobs
-from core.jobs.submit import submit
-from core.jobs.waiting import Outlook
-from core.jobs.workers import kinds_seen
+from core.jobs.queue.estimates import Outlook
+from core.jobs.queue.submit import submit
 from core.recipe.outline import RunOutline, outline_run, outline_stored_run
 from core.recipe.parse import parse_sized_job
 from core.recipe.plugins import plugins_used

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from api.auth import Caller, Principal
 from api.bodies import KeyRequest, Scope, read_body
-from api.deps import Body, KeyId, Running
-from api.documents import Json, timestamp
-from api.looking import IfMatch, etag
+from api.dependencies import Body, KeyId, Running
+from api.json_documents import Json, timestamp
+from api.long_poll import IfMatch, etag
 from api.openapi import problems, reads
 from api.paging import page
 from core.errors import FieldProblem, Forbidden, InvalidRequest

@@ -8,14 +8,14 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from api.auth import Caller
-from api.deps import JobId, Running
-from api.documents import Json, timestamp
+from api.csv_response import MEDIA_TYPE as CSV
+from api.csv_response import Csv, Shape, long, wide
+from api.dependencies import JobId, Running
+from api.json_documents import Json, timestamp
 from api.openapi import problems
 from api.paging import Query
-from api.table import MEDIA_TYPE as CSV
-from api.table import Csv, Shape, long, wide
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.metrics import Points, series, series_names
+from core.jobs.metrics.chunks import Points, series, series_names
 from core.jobs.queries import job_version
 
 router = APIRouter(tags=["metrics"])

@@ -8,16 +8,16 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, Field
 
 from api.auth import Caller
-from api.deps import JobId, Running
+from api.dependencies import JobId, Running
 from api.openapi import problems
-from api.pictures import PICTURE, PictureQuery, Svg
 from api.routes.compare import Jobs, Names, subjects_of
 from api.routes.metrics import Step, split
+from api.svg_response import PICTURE, PictureQuery, Svg
+from core.charts.metrics import Cut, job_chart, jobs_chart
+from core.charts.trajectory import path_map
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.asked import check_series
-from core.jobs.charts import Cut, job_chart, jobs_chart
-from core.jobs.comparison import XAxis, subjects
-from core.jobs.paths import path_map
+from core.jobs.metrics.comparison import XAxis, subjects
+from core.jobs.metrics.series_names import check_series
 
 router = APIRouter(tags=["metrics"])
 

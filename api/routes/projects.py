@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from api.auth import Caller
 from api.bodies import ProjectRequest, read_body
-from api.deps import Body, Running
-from api.documents import Json, timestamp
+from api.dependencies import Body, Running
+from api.json_documents import Json, timestamp
 from api.openapi import problems, reads
 from api.paging import page
 from core.errors import Forbidden

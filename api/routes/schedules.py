@@ -7,12 +7,12 @@ from fastapi import Query as InQuery
 from fastapi.responses import Response
 from pydantic import Field
 
-from api.deps import Body
-from api.documents import Json, parse
+from api.dependencies import Body
+from api.json_documents import Json, parse
 from api.openapi import problems, reads
-from api.pictures import PICTURE, PictureQuery, Svg
+from api.svg_response import PICTURE, PictureQuery, Svg
+from core.charts.schedule import picture
 from core.recipe.parse import parse_preview
-from core.recipe.picture import picture
 from core.recipe.preview import Preview, preview
 
 router = APIRouter(tags=["schedules"])

@@ -5,11 +5,11 @@ import logging
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.deps import Running, Service
+from api.dependencies import Running, Service
 from api.openapi import problems
 from api.telemetry import CONTENT_TYPE, Telemetry
 from core.db.session import is_transient
-from core.jobs.vitals import Vitals, read_vitals
+from core.jobs.health.stats import Vitals, read_vitals
 
 router = APIRouter(tags=["health"])
 

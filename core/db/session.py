@@ -16,8 +16,8 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from core.db.patience import asking, seconds_left
 from core.db.pool import ShrinkingPool, TrustingPool
+from core.db.wait_budget import asking, seconds_left
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
@@ -152,7 +152,7 @@ def open_database(url: str, pool_size: int = 40, *, trusting: bool = False, long
 
 
 def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool], longest_wait: float) -> Database:
-    from core.db.bounded import connect
+    from core.db.bounded_connection import connect
 
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),

@@ -23,8 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from core.finite import in_json
 from core.lifecycle import Desired, Status
+from core.non_finite import in_json
 
 
 class Json(TypeDecorator[Any]):
@@ -71,7 +71,7 @@ def _chunk_columns() -> tuple[Column[Any], ...]:
         Column("series", Text, primary_key=True),
         Column("after_step", Long, primary_key=True),  # the checkpoint after which these points came; 0 before any
         Column("number", Integer, primary_key=True),
-        Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.writing
+        Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.chunks.writing
         Column("first_step", Long, nullable=False),
         Column("last_step", Long, nullable=False),
         Column("points", Integer, nullable=False),
@@ -249,7 +249,7 @@ service_state = Table(
     metadata,
     Column(
         "name", Text, primary_key=True
-    ),  # what all processes share: "tick", "care", "sweep", "probe"; counts, see core/jobs/tally.py
+    ),  # what all processes share: "tick", "care", "sweep", "probe"; counts, see core/jobs/health/counters.py
     Column("at", Number, nullable=False),  # of a count: how many
     sqlite_strict=True,
 )
@@ -293,7 +293,7 @@ worker = Table(
     Column("release", Text, nullable=False),
     Column("started_at", Number, nullable=False),
     Column("seen_at", Number, nullable=False),
-    Column("devices", Json),  # a list, see core.jobs.workers.SlotState; empty in rows of earlier releases
+    Column("devices", Json),  # a list, see core.jobs.health.workers.SlotState; empty in rows of earlier releases
     Column("plugins", Json),  # name -> version of those that it has; empty in rows of earlier releases
     sqlite_strict=True,
 )

@@ -5,34 +5,34 @@ from functools import partial
 
 import torch
 
-from core.engine.averaging import Average, ExponentialMean, RunningMean
-from core.engine.best import Best
-from core.engine.clip import build_clip
+from core.engine.checkpoints.resume import fidelity, place, read_standing
+from core.engine.checkpoints.rollback import Mark
 from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import open_device, seed_device
-from core.engine.ensemble import Ensemble
 from core.engine.environment import describe
+from core.engine.evaluation.objective import build_objective
+from core.engine.evaluation.point_log import PointLog
+from core.engine.evaluation.step_log import Calendar, StepLog
 from core.engine.events import Kind
 from core.engine.failure import EngineError
-from core.engine.gradient import build_gradient
-from core.engine.kept import Incumbent
+from core.engine.gradients.clip import build_clip
+from core.engine.gradients.gradient import build_gradient
+from core.engine.gradients.sam import sharpness_aware
 from core.engine.liveness import ReportAlive, unwatched
-from core.engine.mark import Mark
 from core.engine.networks.network import Network, build_network
-from core.engine.objective import build_objective
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import build_stepper
 from core.engine.pacing import paced
-from core.engine.pointlog import PointLog
 from core.engine.rate import Rate
-from core.engine.resume import fidelity, place, read_standing
 from core.engine.run import Run, Standing
-from core.engine.sharpness import sharpness_aware
-from core.engine.steplog import Calendar, StepLog
-from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.stepper import build_stepper
-from core.engine.swag import Gaussian
+from core.engine.weights.averaging import Average, ExponentialMean, RunningMean
+from core.engine.weights.best import Best
+from core.engine.weights.ensemble import Ensemble
+from core.engine.weights.snapshot import Incumbent
+from core.engine.weights.swag import Gaussian
 from core.recipe.assignment import Assignment
-from core.recipe.course import course_of
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import course_of
 from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec

@@ -6,9 +6,9 @@ from typing import Any, Final, Literal
 
 import torch
 
-from core.engine.accelerator import MemoryFacts, is_creation_error, is_device_error, is_memory_error, memory_facts
+from core.engine.cuda_errors import MemoryFacts, is_creation_error, is_device_error, is_memory_error, memory_facts
 from core.engine.device_probe import why
-from core.machine import is_machine_failure
+from core.machine_failure import is_machine_failure
 
 Code = Literal["bad_data", "out_of_memory", "diverged", "device_failed", "engine_error", "machine_failed"]
 Where = Literal["build", "forward"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from core.recipe.course import Course
+from core.recipe.learning_rate import Course
 from core.recipe.schedules.base import Heard
 
 

@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.averaging import Average, Collector
-from core.engine.best import Best
-from core.engine.clip import Clip
-from core.engine.closedform import Gradient
-from core.engine.datasets.ordering import Batch, Cut, batches, epoch_draws, epoch_order
+from core.engine.checkpoints.rollback import Mark
+from core.engine.checkpoints.stateful import Keeper
+from core.engine.datasets.batches import Batch, Cut, batches, epoch_draws, epoch_order
 from core.engine.datasets.resident import Resident
 from core.engine.determinism import random_state
-from core.engine.ensemble import Ensemble
+from core.engine.evaluation.objective import Objective
+from core.engine.evaluation.step_log import Calendar, StepLog
 from core.engine.events import Kind
-from core.engine.keeper import Keeper
-from core.engine.kept import Incumbent
+from core.engine.gradients.clip import Clip
+from core.engine.gradients.closed_form import Gradient
 from core.engine.liveness import ReportAlive
-from core.engine.mark import Mark
 from core.engine.networks.network import Network
-from core.engine.objective import Objective
+from core.engine.optimizers.stepper import Stepper
 from core.engine.rate import Rate
-from core.engine.steplog import Calendar, StepLog
-from core.engine.steppers.stepper import Stepper
-from core.engine.swag import Gaussian
+from core.engine.weights.averaging import Average, Collector
+from core.engine.weights.best import Best
+from core.engine.weights.ensemble import Ensemble
+from core.engine.weights.snapshot import Incumbent
+from core.engine.weights.swag import Gaussian
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason

@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Literal
 
-from core.engine import endings, verdict
-from core.engine.best import Best
-from core.engine.checkpoint_writer import Unwritten
-from core.engine.ensemble import Ensemble
-from core.engine.evaluate import evaluate
+from core.engine import stop_conditions
+from core.engine.checkpoints.resume import go_back
+from core.engine.checkpoints.run_checkpoints import RunCheckpoints
+from core.engine.checkpoints.writer import Unwritten
+from core.engine.evaluation import ensemble_metrics
+from core.engine.evaluation.evaluate import evaluate
+from core.engine.evaluation.results import metrics_of, results, so_far
 from core.engine.events import (
     Ended,
     Log,
@@ -25,12 +27,11 @@ from core.engine.events import (
     StopRequest,
 )
 from core.engine.failure import DivergedError, EngineError
-from core.engine.kept import Incumbent
 from core.engine.networks.network import Network
-from core.engine.results import metrics_of, results, so_far
-from core.engine.resume import go_back
 from core.engine.run import Run
-from core.engine.run_checkpoints import RunCheckpoints
+from core.engine.weights.best import Best
+from core.engine.weights.ensemble import Ensemble
+from core.engine.weights.snapshot import Incumbent
 from core.recipe.stopping import StopReason
 
 Split = Literal["val", "test", "function"]
@@ -133,7 +134,7 @@ class Session:
         if run.best and run.best.weights in networks:  # an average may not have begun yet
             self._judge(run.best, networks[run.best.weights])
         if done < calendar.total_steps:
-            run.standing.stop_reason = run.standing.stop_reason or endings.by_evaluation(run)
+            run.standing.stop_reason = run.standing.stop_reason or stop_conditions.by_evaluation(run)
         self._pace = (done, self._clock())
 
     def _judge(self, best: Best, network: Network) -> None:
@@ -147,7 +148,7 @@ class Session:
         """Whether something ends the run here, before its budget."""
         standing = self.run.standing
         if standing.stop_reason is None and done < self.run.calendar.total_steps:
-            standing.stop_reason = endings.by_step(self.run, self.seconds)
+            standing.stop_reason = stop_conditions.by_step(self.run, self.seconds)
         return standing.stop_reason is not None
 
     def end_cycle(self, incumbent: Incumbent) -> None:
@@ -164,7 +165,7 @@ class Session:
     def grow(self, ensemble: Ensemble) -> None:
         """The validation part, for the member that has just come in and for the ensemble as it now is."""
         self.look()
-        found = verdict.at_collection(self.run, ensemble)
+        found = ensemble_metrics.at_collection(self.run, ensemble)
         self._report(found)
         self.run.standing.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
 
@@ -303,7 +304,7 @@ class Session:
 
     def _compare(self) -> None:
         """Ensembles and samples, on all that was held out. What an ensemble grew through has its series already."""
-        found = verdict.at_the_end(self.run)
+        found = ensemble_metrics.at_the_end(self.run)
         self._report(
             {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}
         )

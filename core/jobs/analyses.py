@@ -10,13 +10,13 @@ from core.db.session import Database
 from core.db.tables import analysis_input, checkpoint, job
 from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.ids import new_id
-from core.jobs.checkpoints import CheckpointRow, find_checkpoint, good_resumable
+from core.jobs.attempt.state import lock_state
+from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, good_resumable
 from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
+from core.jobs.queue.submit import Entry, Idempotency, Submitted, enter, need_plugins, promised
 from core.jobs.search import Search
-from core.jobs.state import lock_state
-from core.jobs.submit import Entry, Idempotency, Submitted, enter, need_plugins, promised
-from core.jobs.warmstart import Chosen, choose
+from core.jobs.warm_start import Chosen, choose
 from core.lifecycle import TERMINAL, Status
 from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec
 from core.recipe.analyses.base import Takes

@@ -15,11 +15,11 @@ from core.db.session import Database
 from core.db.tables import checkpoint, job, job_state, metric_chunk
 from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
-from core.jobs.checkpoints import CheckpointRow, find_checkpoint
+from core.jobs.attempt.state import Fits, State, require_fit
+from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import naming_missing_plugins
-from core.jobs.state import Fits, State, require_fit
-from core.jobs.submit import Entry, Idempotency, Submitted, enter, promised
+from core.jobs.queue.submit import Entry, Idempotency, Submitted, enter, promised
 from core.jobs.verbs import owned
 from core.lifecycle import Status, shown
 from core.recipe.branch import anew, branched

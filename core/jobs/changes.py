@@ -9,9 +9,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
 from core.errors import Conflict, FieldProblem, InvalidSpec
-from core.jobs.checkpoints import in_use
-from core.jobs.pins import pinned
-from core.jobs.state import Fits, State, touch
+from core.jobs.attempt.state import Fits, State, touch
+from core.jobs.checkpoints.pins import pinned
+from core.jobs.checkpoints.records import in_use
 from core.jobs.verbs import owned
 from core.lifecycle import TERMINAL, shown
 

@@ -18,8 +18,8 @@ from core.db.session import Database, now
 from core.db.tables import api_key
 from core.errors import FieldProblem, InvalidRequest, NotFound
 from core.ids import base32, new_id
+from core.jobs.attempt.state import Fits, require_fit
 from core.jobs.projects import ensure_project, require_project
-from core.jobs.state import Fits, require_fit
 from core.settings import Limits
 
 SCOPES: Final = ("read", "write", "admin")

@@ -13,7 +13,7 @@ from core.db.session import Database, now
 from core.db.tables import project as projects
 from core.db.upsert import insert_if_absent
 from core.errors import Conflict, FieldProblem, InvalidRequest
-from core.recipe.text import Name
+from core.recipe.text_fields import Name
 
 DEFAULT: Final = "default"  # what was made without a key is there; its administrators make projects
 _SWAPPED: Final = {"local": DEFAULT, DEFAULT: "local"}

@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
-from core.jobs.beat import WHOLE_RUN, told
+from core.jobs.attempt.heartbeat import WHOLE_RUN, told
 from core.jobs.kinds import TRAIN
-from core.jobs.places import count_ahead
 from core.jobs.plugins import needed_plugins, read_plugins
+from core.jobs.queue.rank import count_ahead
 from core.jobs.search import Search
 from core.lifecycle import TERMINAL, Desired, Status, shown
 

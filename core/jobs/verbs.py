@@ -8,8 +8,8 @@ from sqlalchemy import Connection, update
 from core.db.session import Database
 from core.db.tables import job, job_state
 from core.errors import Conflict, NotFound
-from core.jobs.events import add_status_event
-from core.jobs.state import Change, Fits, State, as_state, move, require_fit, select_state
+from core.jobs.attempt.state import Change, Fits, State, as_state, move, require_fit, select_state
+from core.jobs.events.record import add_status_event
 from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, wanted
 
 _DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}

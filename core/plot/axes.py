@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from core.plot import lettering
+from core.plot import text_width
 from core.plot.chart import Panel, Span
 from core.plot.frame import Frame
 from core.plot.style import LABEL
@@ -57,7 +57,7 @@ def rules(frame: Frame, panel: Panel) -> Iterator[str]:
     free = frame.left
     named = [*((one.start, one.label) for one in panel.spans), *((one.x, one.label) for one in panel.rules)]
     for place, label in sorted(named):
-        wide = lettering.width(label, LABEL)
+        wide = text_width.width(label, LABEL)
         start = max(frame.left, min(frame.x(place), frame.right - wide))
         if start < free:
             continue

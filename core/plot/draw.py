@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from core.plot import axes, curves, legend, lettering
+from core.plot import axes, curves, legend, text_width
 from core.plot.chart import Chart, Look, Map, Panel
 from core.plot.frame import Frame
-from core.plot.maps import draw_map
-from core.plot.page import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APART, TooLowError, document, y_ticks
+from core.plot.function_map import draw_map
 from core.plot.scale import Scale, is_log, x_range, y_range
 from core.plot.style import HEADING, LABEL
 from core.plot.svg import tag, words
+from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APART, TooLowError, document, y_ticks
 from core.plot.ticks import linear_ticks
 
 ANNOTATIONS, BETWEEN = 18, 14  # pixels
@@ -55,7 +55,7 @@ def _chart(chart: Chart, look: Look) -> str:
 
 def _stage(chart: Chart, panel: Panel, number: int, width: int) -> _Stage:
     """The heading with the legend beside it, in as many rows as it takes."""
-    first = EDGE + lettering.width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
+    first = EDGE + text_width.width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
     found = [] if chart.one_legend and number else legend.entries(panel)
     own = found if len(found) > 1 or (found and found[0].label != panel.title) else []
     entries = legend.placed(own, EDGE, first, width - EDGE)
@@ -75,7 +75,7 @@ def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: 
         low, high = low - (high - low) * ASIDE, high + (high - low) * ASIDE
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
     ticks = [y_ticks(scale) for scale in scales]
-    widest = max((lettering.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
+    widest = max((text_width.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
     left, right = float(round(EDGE + widest + 8)), float(width - EDGE - 8)
     x = Scale(low, high, left, right)
     x_ticks = tuple(linear_ticks(low, high, int((right - left) / X_APART), whole=chart.x_whole))
@@ -115,7 +115,7 @@ def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:
     panel = stage.panel
     above = frame.top - stage.head + LABEL
     if panel.title:
-        title = lettering.fitted(panel.title, HEADING * 1.05, frame.right - EDGE)
+        title = text_width.fitted(panel.title, HEADING * 1.05, frame.right - EDGE)
         yield tag("text", words(title), class_="heading", x=EDGE, y=above)
     yield from (legend.shown(one, above) for one in stage.entries)
     yield from axes.shades(frame, panel.spans)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from core.plot import lettering
+from core.plot import text_width
 from core.plot.chart import Curve, Dots, Panel
 from core.plot.curves import colour, dashes
 from core.plot.style import LABEL
@@ -33,8 +33,8 @@ def entries(panel: Panel) -> list[Curve | Dots]:
 def placed(found: Sequence[Curve | Dots], left: float, first: float, right: float) -> list[Placed]:
     """Entries in one row from `first`, behind what stands there already; else in columns from `left`, below it."""
     longest = min(LONGEST, right - left - SWATCH - SPACE)
-    labels = [lettering.fitted(entry.label, LABEL, longest) for entry in found]
-    widths = [SWATCH + SPACE + lettering.width(label, LABEL) + APART for label in labels]
+    labels = [text_width.fitted(entry.label, LABEL, longest) for entry in found]
+    widths = [SWATCH + SPACE + text_width.width(label, LABEL) + APART for label in labels]
     if first + sum(widths) - APART <= right:
         starts = accumulate(widths, initial=first)
         return [Placed(entry, label, x, 0) for entry, label, x in zip(found, labels, starts, strict=False)]

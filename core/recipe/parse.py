@@ -18,9 +18,9 @@ from core.recipe.checks import spec as of_spec
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 from core.recipe.preview import PreviewRequest
-from core.recipe.problems import MOST, field_problems
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
+from core.recipe.validation_errors import MOST, field_problems
 from core.suggest import did_you_mean
 
 FactsOf = Callable[[DataSpec], DataFacts]

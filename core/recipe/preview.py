@@ -9,8 +9,8 @@ from pydantic import Field
 
 from core.recipe.averaging import Ensemble, Occasions
 from core.recipe.component import DEFERRED, Positive, Spec
-from core.recipe.course import Course, course_of
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import Course, course_of
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.base import Heard, LearningRate

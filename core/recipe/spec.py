@@ -17,6 +17,7 @@ from core.recipe.component import Fraction as Share
 from core.recipe.data import Data, split_sizes
 from core.recipe.duration import Duration
 from core.recipe.facts import DataFacts, Task
+from core.recipe.initial_weights import Start
 from core.recipe.models import Model
 from core.recipe.monitor import Monitor
 from core.recipe.optimizers import Optimizer
@@ -24,9 +25,8 @@ from core.recipe.sam import SAM
 from core.recipe.schedules import Schedule
 from core.recipe.schedules.constant import Constant
 from core.recipe.shape import RunShape, resolve_shape
-from core.recipe.start import Start
 from core.recipe.stopping import EarlyStopping, Rollback, Target
-from core.recipe.text import Label, Name, Note
+from core.recipe.text_fields import Label, Name, Note
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=10**9)]

@@ -12,7 +12,7 @@ def open_store(settings: Settings) -> Store:
         Misconfigured: its URL is of no kind that this release knows, or what it needs besides is missing.
     """
     from core.store.local import LocalStore, folder_of_url
-    from core.store.place import bucket_of_url, place_of
+    from core.store.location import bucket_of_url, place_of
     from core.store.s3 import S3Store
 
     url = settings.resolved_store_url()

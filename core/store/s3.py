@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from core.store import unfinished
+from core.store import multipart
 from core.store.base import (
     BadKey,
     Digest,
@@ -28,8 +28,8 @@ from core.store.base import (
     digest_of,
 )
 from core.store.keys import checked
-from core.store.place import Place
-from core.store.refusals import status_of, translated
+from core.store.location import Place
+from core.store.s3_errors import status_of, translated
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -140,7 +140,7 @@ class S3Store:
             last = page[-1]["path"]
 
     def remove_unfinished(self, older_than: float) -> int:
-        return unfinished.remove(self._place, time.time() - older_than)
+        return multipart.remove(self._place, time.time() - older_than)
 
     def link(self, key: str, seconds: int) -> str | None:
         import obstore

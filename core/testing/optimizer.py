@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.networks.network import Network, flatten
-from core.engine.steppers.stepper import Stepper, build_stepper
+from core.engine.optimizers.stepper import Stepper, build_stepper
 from core.recipe.optimizers.base import OptimizerSpec
 from core.testing.component import check_component, no_global_randomness
 from core.testing.runs import check_run

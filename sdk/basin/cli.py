@@ -52,12 +52,12 @@ def submit(  # noqa: PLR0913 - a command's options
     output: As = Output.TABLE,
 ) -> None:
     """Submit a job file."""
-    from basin import deeds
+    from basin import actions
 
-    session = deeds.Session(url, output is Output.JSON, key)
+    session = actions.Session(url, output is Output.JSON, key)
     if dry_run:
-        raise typer.Exit(deeds.check(session, path, changes or ()))
-    raise typer.Exit(deeds.submit(session, path, changes or (), watch=follow))
+        raise typer.Exit(actions.check(session, path, changes or ()))
+    raise typer.Exit(actions.submit(session, path, changes or (), watch=follow))
 
 
 @app.command("ls", hidden=True)
@@ -77,18 +77,18 @@ def list_jobs(  # noqa: PLR0913 - as above
     output: As = Output.TABLE,
 ) -> None:
     """List jobs, newest first (also: ls, ps)."""
-    from basin import deeds
+    from basin import actions
 
-    search = deeds.Search(status or None, metadata or (), q)
-    raise typer.Exit(deeds.listing(deeds.Session(url, output is Output.JSON, key), search, after, limit))
+    search = actions.Search(status or None, metadata or (), q)
+    raise typer.Exit(actions.listing(actions.Session(url, output is Output.JSON, key), search, after, limit))
 
 
 @app.command()
 def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Show one job: its recipe, where it stands, what came out."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.show(deeds.Session(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.show(actions.Session(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -97,9 +97,9 @@ def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.T
 
     The exit code is 0 when it succeeded, 1 when not. Ctrl-C ends the watching; the job goes on.
     """
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.watch(deeds.Session(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.watch(actions.Session(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -115,9 +115,9 @@ def logs(
 
     With -o json each is a JSON document on a line of its own. Ctrl-C ends the following; the job goes on.
     """
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.logs(deeds.Session(url, output is Output.JSON, key), job, follow=follow))
+    raise typer.Exit(actions.logs(actions.Session(url, output is Output.JSON, key), job, follow=follow))
 
 
 @app.command()
@@ -133,9 +133,9 @@ def events(  # noqa: PLR0913 - a command's options
     output: As = Output.TABLE,
 ) -> None:
     """Print what happened to a job: time, attempt, and what it was. As in: basin events job_01… --types warning"""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.events(deeds.Session(url, output is Output.JSON, key), job, types, follow=follow))
+    raise typer.Exit(actions.events(actions.Session(url, output is Output.JSON, key), job, types, follow=follow))
 
 
 @app.command()
@@ -147,9 +147,9 @@ def cancel(
     output: As = Output.TABLE,
 ) -> None:
     """Cancel jobs; their last checkpoints stay."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "cancel", jobs))
+    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "cancel", jobs))
 
 
 @app.command()
@@ -161,9 +161,9 @@ def pause(
     output: As = Output.TABLE,
 ) -> None:
     """Pause jobs: each writes a checkpoint and frees its slot."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "pause", jobs))
+    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "pause", jobs))
 
 
 @app.command()
@@ -175,9 +175,9 @@ def resume(
     output: As = Output.TABLE,
 ) -> None:
     """Let paused jobs go on, bit for bit as if nothing had been."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.tell(deeds.Session(url, output is Output.JSON, key), "resume", jobs))
+    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "resume", jobs))
 
 
 @app.command()
@@ -191,9 +191,9 @@ def retry(  # noqa: PLR0913 - a command's options
     output: As = Output.TABLE,
 ) -> None:
     """Try a job again that failed or was cancelled: a new one, from its last checkpoint."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.retry(deeds.Session(url, output is Output.JSON, key), job, again=again, watch=follow))
+    raise typer.Exit(actions.retry(actions.Session(url, output is Output.JSON, key), job, again=again, watch=follow))
 
 
 @app.command()
@@ -210,10 +210,10 @@ def fork(  # noqa: PLR0913 - as above
     output: As = Output.TABLE,
 ) -> None:
     """Give a job another ending: a new one with the same past, and what --set changes from there on."""
-    from basin import deeds
+    from basin import actions
 
-    session = deeds.Session(url, output is Output.JSON, key)
-    raise typer.Exit(deeds.fork(session, job, changes or (), at, watch=follow))
+    session = actions.Session(url, output is Output.JSON, key)
+    raise typer.Exit(actions.fork(session, job, changes or (), at, watch=follow))
 
 
 @app.command()
@@ -228,11 +228,11 @@ def edit(  # noqa: PLR0913 - as above
     output: As = Output.TABLE,
 ) -> None:
     """Change a job's name, priority or metadata; KEY= removes a pair."""
-    from basin import deeds
+    from basin import actions
 
     changes = {"name": name, "priority": priority}
     given = {field: value for field, value in changes.items() if value is not None}
-    raise typer.Exit(deeds.edit(deeds.Session(url, output is Output.JSON, key), job, given, metadata or ()))
+    raise typer.Exit(actions.edit(actions.Session(url, output is Output.JSON, key), job, given, metadata or ()))
 
 
 @app.command()
@@ -244,9 +244,9 @@ def delete(
     output: As = Output.TABLE,
 ) -> None:
     """Delete jobs that have ended, with their metrics and weights."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.delete(deeds.Session(url, output is Output.JSON, key), jobs))
+    raise typer.Exit(actions.delete(actions.Session(url, output is Output.JSON, key), jobs))
 
 
 @app.command()
@@ -255,33 +255,33 @@ def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = O
 
     `basin show JOB` lists the checkpoints of a job.
     """
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.pin(deeds.Session(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.pin(actions.Session(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
 def unpin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Take the pins of checkpoints away; what would not have been kept goes. As in: basin unpin ckpt_01…"""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.unpin(deeds.Session(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.unpin(actions.Session(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
 def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """List the workers and their slots."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.workers(deeds.Session(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.workers(actions.Session(url, output is Output.JSON, key)))
 
 
 @app.command()
 def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """List your jobs that wait, and why."""
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.queue(deeds.Session(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.queue(actions.Session(url, output is Output.JSON, key)))
 
 
 @app.command()
@@ -298,9 +298,9 @@ def download(  # noqa: PLR0913 - as above
 
     They are checked against their SHA-256 and written whole, or not at all.
     """
-    from basin import deeds
+    from basin import actions
 
-    raise typer.Exit(deeds.download(deeds.Session(url, output is Output.JSON, key), job, kind, to))
+    raise typer.Exit(actions.download(actions.Session(url, output is Output.JSON, key), job, kind, to))
 
 
 @app.command()
@@ -318,10 +318,10 @@ def plot(  # noqa: PLR0913 - a command's options
     key: Key = None,
 ) -> None:
     """Draw the curves of one job, or of several in one picture (SVG)."""
-    from basin import deeds
+    from basin import actions
 
     look = {"kind": kind, "x": x, "y": y}
-    raise typer.Exit(deeds.plot(deeds.Session(url, json=False, key=key), jobs, series, to, look))
+    raise typer.Exit(actions.plot(actions.Session(url, json=False, key=key), jobs, series, to, look))
 
 
 app.command()(analyze)
@@ -358,7 +358,7 @@ def main() -> None:
     try:
         complete()()
     except BasinError as error:
-        from basin import screen
+        from basin import terminal_output
 
-        screen.failure(error)
+        terminal_output.failure(error)
         sys.exit(1)

@@ -32,15 +32,15 @@ def analyze(  # noqa: PLR0913 - a command's options
 
     With --share 4 four workers compute a landscape at a time, and it is put together.
     """
-    from basin import deeds, looking
+    from basin import actions, analyses
 
-    session = deeds.Session(url, output is Output.JSON, key)
-    request = looking.request(what, kind, changes or ())
+    session = actions.Session(url, output is Output.JSON, key)
+    request = analyses.request(what, kind, changes or ())
     if share:
-        from basin import sharing
+        from basin import sharded_landscape
 
-        raise typer.Exit(sharing.analyze(session, request, share, to=to, wait=wait))
-    raise typer.Exit(looking.analyze(session, request, to=to, wait=wait))
+        raise typer.Exit(sharded_landscape.analyze(session, request, share, to=to, wait=wait))
+    raise typer.Exit(analyses.analyze(session, request, to=to, wait=wait))
 
 
 def analyses(
@@ -52,6 +52,6 @@ def analyses(
     output: As = Output.TABLE,
 ) -> None:
     """List your analyses."""
-    from basin import deeds, looking
+    from basin import actions, analyses
 
-    raise typer.Exit(looking.listing(deeds.Session(url, output is Output.JSON, key), job, limit))
+    raise typer.Exit(analyses.listing(actions.Session(url, output is Output.JSON, key), job, limit))

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import httpx2
 from pydantic import ValidationError
 
+from basin.download import fetch
 from basin.errors import BadAnswer, BasinError, Unreachable
 from basin.events import stream
-from basin.fetch import fetch
 from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Project, Queued, Series, Shape, Worker
 from basin.transport import Transport, parsed
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NoReturn
 
-from basin import deeds, jobfile, screen
+from basin import actions, job_file, terminal_output
 from basin.client import Client
 from basin.errors import BadFile, BasinError, NotThere, Unreachable
-from basin.follow import follow
+from basin.progress import follow
 from basin.shapes import Job
 
 JOB = "digits-cosine-swa.yaml"
@@ -29,15 +29,15 @@ def run(url: str | None, key: str | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, end)  # so that a service that was started here is stopped here
-    spec = jobfile.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
-    screen.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
+    spec = job_file.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
+    terminal_output.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
     try:
         with service(url) as (address, ours), Client(address, key) as client:
             job = client.submit(spec)
-            screen.say(f"POST {address}/v1/jobs  ->  201 {job.id}")
+            terminal_output.say(f"POST {address}/v1/jobs  ->  201 {job.id}")
             return attend(client, job, ours=ours)
     except KeyboardInterrupt:
-        screen.say("interrupted", stderr=True)
+        terminal_output.say("interrupted", stderr=True)
         return 130
 
 
@@ -52,20 +52,22 @@ def attend(client: Client, job: Job, *, ours: bool) -> int:
         ended = follow(client, job.id)
     except KeyboardInterrupt:
         if ours:
-            screen.say("", f"{job.id} goes on at the next start:  basin up", stderr=True)
+            terminal_output.say("", f"{job.id} goes on at the next start:  basin up", stderr=True)
         else:
-            deeds.goes_on(deeds.Session(client.url, json=False), job.id)
+            actions.goes_on(actions.Session(client.url, json=False), job.id)
         return 130
     if ended.status != "succeeded":
-        screen.ending(ended)
+        terminal_output.ending(ended)
         return 1
-    screen.say("")
-    screen.results(ended.results or {}, splits=("test",))
-    found = deeds.chosen(client.checkpoints(job.id), "swa", job.id)
+    terminal_output.say("")
+    terminal_output.results(ended.results or {}, splits=("test",))
+    found = actions.chosen(client.checkpoints(job.id), "swa", job.id)
     folder = Path(os.environ.get("BASIN_HOME") or ".basin") / "demo"
     path = client.download(found, folder / f"{job.id}-swa.safetensors")
     later = "  (while the service runs: make up, or basin up)" if ours else ""
-    screen.say("", f"SWA weights  {path}", f"SHA-256      {found.sha256}", f"API docs     {client.url}/docs{later}")
+    terminal_output.say(
+        "", f"SWA weights  {path}", f"SHA-256      {found.sha256}", f"API docs     {client.url}/docs{later}"
+    )
     return 0
 
 
@@ -78,7 +80,7 @@ def service(url: str | None) -> Iterator[tuple[str, bool]]:
         raise BadFile(f"BASIN_PORT is {port!r}, which is no port")
     address = (wanted or f"http://127.0.0.1:{port}").rstrip("/")
     if answers(address):
-        screen.say(f"The service at {address} is used.")
+        terminal_output.say(f"The service at {address} is used.")
         yield address, False
         return
     if wanted:
@@ -87,7 +89,7 @@ def service(url: str | None) -> Iterator[tuple[str, bool]]:
         raise NotThere("no service answers and no server is installed here: give the address of one with --url")
     with TemporaryFile() as output, started(free_port(int(port)), output) as address:
         yield address, True
-        screen.say("", "stopping the service")
+        terminal_output.say("", "stopping the service")
 
 
 def answers(address: str) -> bool:
@@ -115,7 +117,7 @@ def free_port(wanted: int) -> int:
 @contextmanager
 def started(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
     """A service of our own, from its first answer to its last process; `options` are those of `basin up`."""
-    screen.say("starting the service …")
+    terminal_output.say("starting the service …")
     command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port), *options]
     up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

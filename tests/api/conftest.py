@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.deps import Service
+from api.dependencies import Service
 from core.errors import BasinError
 from core.settings import Settings
 from tests.support.jobs import HeardHints

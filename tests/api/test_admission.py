@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from api.keyring import FRESH_SECONDS
-from api.live import StreamPace
+from api.key_cache import FRESH_SECONDS
+from api.live_poller import StreamPace
 from core.jobs.keys import create_key, revoke_key
-from core.jobs.submit import submit
+from core.jobs.queue.submit import submit
 from tests.api.test_events import EVENT_STREAM, House, serving
 from tests.support.jobs import small_spec
 from tests.support.service import until

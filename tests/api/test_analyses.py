@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
-from core.jobs.beat import beat
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.submit import submit
+from api.dependencies import Service
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.test_jobs import taken
 from tests.support.jobs import HeardHints, new_checkpoint, small_spec

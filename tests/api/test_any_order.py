@@ -24,12 +24,12 @@ from sqlalchemy import delete
 
 from core.db.session import Database
 from core.db.tables import job as job_table
-from core.jobs.beat import beat
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.queries import job_version
-from core.jobs.reconcile import Reconciler
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.reference import HELD, MAX_LOSSES, VERBS, Answer, Known, Op, Reference
@@ -37,7 +37,7 @@ from tests.api.test_jobs import IRIS
 from tests.support.jobs import last_tick, new_checkpoint, run_out, taken
 
 MOST_JOBS: Final = 5
-LOCAL: Final = "local"  # who asks without a key
+LOCAL: Final = "default"  # the project of who asks without a key
 
 picks = st.integers(0, 59)  # divided by any number of jobs up to five, each is as likely
 verbs = st.sampled_from([Op(verb) for verb in VERBS])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.edge import MAX_BODY
+from api.middleware import MAX_BODY
 
 JOB: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [8]},

@@ -5,11 +5,11 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
-from core.jobs.beat import beat
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from api.dependencies import Service
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.lifecycle import Status
 from tests.support.jobs import OWNER, new_checkpoint, running, taken

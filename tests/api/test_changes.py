@@ -6,14 +6,14 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from api.deps import Service
+from api.dependencies import Service
 from core.db.session import Database
 from core.db.tables import event, job
-from core.jobs.beat import WHOLE_RUN, beat
-from core.jobs.cursor import Cursor
-from core.jobs.feed import Ask, look
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import WHOLE_RUN, beat
+from core.jobs.events.cursor import Cursor
+from core.jobs.events.feed import Ask, look
+from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
 from core.lifecycle import Status
 from tests.api.test_guard import JOB
 from tests.api.test_jobs import IRIS, posted, taken

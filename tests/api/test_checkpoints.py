@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from api.errors import HttpError
 from api.ranges import Span, requested, unchanged
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.submit import submit
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.queue.submit import submit
 from core.store.base import StoreTransient
 from tests.api.test_jobs import taken
 from tests.support.jobs import new_checkpoint, small_spec

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from core.errors import PreconditionFailed
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.keys import create_key
 from core.jobs.queries import job_version
 from core.jobs.verbs import cancel
@@ -90,11 +90,11 @@ def test_keys(client: TestClient, service: Service) -> None:
 def test_of_many_who_saw_the_same_one_gets_it(client: TestClient, service: Service) -> None:
     """The condition is looked at under the lock that the change is made under."""
     job_id = posted(client)["id"]
-    seen = job_version(service.db, "local", job_id)
+    seen = job_version(service.db, "default", job_id)
 
     def attempt(_: int) -> bool:
         try:
-            cancel(service.db, "local", job_id, fits=lambda version: version == seen)
+            cancel(service.db, "default", job_id, fits=lambda version: version == seen)
         except PreconditionFailed:
             return False
         return True

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from api.protocol import MOST_HEAD, MOST_HEADERS
-from api.unfinished import MOST_IN_ALL, MOST_OF_PEER
+from api.http_protocol import MOST_HEAD, MOST_HEADERS
+from api.unfinished_requests import MOST_IN_ALL, MOST_OF_PEER
 from core.settings import Settings
 from tests.api.test_jobs import IRIS
 from tests.support.service import Service, until

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.documents import DEEPEST, MOST_KEYS, MOST_VALUES, MalformedError, parse, render, timestamp
-from api.edge import MAX_BODY
+from api.json_documents import DEEPEST, MOST_KEYS, MOST_VALUES, MalformedError, parse, render, timestamp
+from api.middleware import MAX_BODY
 from api.probes import broker_answers
 from core.errors import InvalidRequest
 from tests.support.broker import Broker

@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from starlette.types import Message
 
-from api import deps
-from api.edge import HEADERS
+from api import dependencies
 from api.errors import STATUS
+from api.middleware import HEADERS
 from api.routes import health
 from core.errors import BasinError
 from tests.api.conftest import service_of
@@ -129,7 +129,7 @@ def test_readiness_names_what_is_missing(shared: TestClient, monkeypatch: pytest
 
 
 def test_a_body_that_never_arrives_is_given_up(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deps, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(dependencies, "BODY_SECONDS", 0.05)
     sent: list[Message] = []
 
     async def receive() -> Message:

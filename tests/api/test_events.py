@@ -15,14 +15,14 @@ import pytest
 import uvicorn
 
 from api.app import create_app
-from api.deps import Service
-from api.live import StreamPace, wait_asked
-from core.jobs.beat import beat
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.journal import record_events
-from core.jobs.metrics import record_points, series
-from core.jobs.submit import submit
+from api.dependencies import Service
+from api.live_poller import StreamPace, wait_asked
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.events.log import record_events
+from core.jobs.metrics.chunks import record_points, series
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import settings_for
 from tests.api.test_jobs import taken

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 
 from api import probes
-from api.deps import Service
+from api.dependencies import Service
 from core.db.session import Database
 from core.db.tables import metadata
 from tests.api.test_jobs import IRIS, posted

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from api.routes.jobs import EXAMPLE
-from core.jobs.beat import beat
-from core.jobs.claim import claim
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.submit import submit
-from core.jobs.workers import Tally, WorkerReport, report_worker
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.health.workers import Tally, WorkerReport, report_worker
+from core.jobs.queue.claim import claim
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.support.jobs import HeardHints, plan_of, small_spec
@@ -194,19 +194,6 @@ def test_a_finished_job_shows_its_results_and_refuses_a_cancel(client: TestClien
     refused = client.post(job["links"]["cancel"])
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
     assert refused.json()["current_status"] == "succeeded"
-
-
-def test_a_cancel_said_twice_is_the_same(client: TestClient, service: Service) -> None:
-    queued = posted(client)
-    for _ in range(2):
-        answer = client.post(queued["links"]["cancel"])
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
-    assert answer.json()["stop_reason"] == "cancelled"
-    running = posted(client)
-    taken(service)
-    for _ in range(2):
-        answer = client.post(running["links"]["cancel"], json={})
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
 
 
 def test_cancels_at_once_are_one(client: TestClient, service: Service) -> None:

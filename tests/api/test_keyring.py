@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api import keyring
-from api.keyring import FRESH_SECONDS, MOST_KEPT, Keyring
+from api import key_cache
+from api.key_cache import FRESH_SECONDS, MOST_KEPT, Keyring
 from core.db.session import Database, open_database
 from core.errors import QuotaExceeded, Unauthenticated
 from core.jobs import keys
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(keyring, "time", made)
+    monkeypatch.setattr(key_cache, "time", made)
     return made
 
 
@@ -90,7 +90,7 @@ def test_every_guess_costs_the_same(database: Database, clock: Clock, monkeypatc
     work: list[object] = []
     compare, find = hmac.compare_digest, keys.find_key
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (work.append((len(a), len(b))), compare(a, b))[1])
-    monkeypatch.setattr(keyring, "find_key", lambda db, key_id: (work.append("question"), find(db, key_id))[1])
+    monkeypatch.setattr(key_cache, "find_key", lambda db, key_id: (work.append("question"), find(db, key_id))[1])
     for text in (gone, ended, wrong, unknown):
         work.clear()
         assert ring.recall(text) is None

@@ -20,10 +20,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.routes.analyses import SOME_JOB
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.finish import Ending, finish
+from api.summaries import SUMMARIES
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
-from core.jobs.submit import submit
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
@@ -69,6 +70,17 @@ def test_every_operation_has_a_name_and_a_summary(shared: TestClient) -> None:
     assert len(names) == len(set(names))
     assert all(name.replace("_", "").isalpha() and name == name.lower() for name in names)
     assert [path for path, _, operation in found if not operation.get("description")] == []
+
+
+def test_every_summary_says_what_the_call_does(shared: TestClient) -> None:
+    """A page of "Get One", "Of Job" and "Let Go" is a page in which nobody finds anything."""
+    found = {operation["operationId"]: operation["summary"] for _, _, operation in operations(shared)}
+    assert found == SUMMARIES, "one entry for each operation, and none for one that is gone"
+    verbs = {"Cancel", "Check", "Compare", "Create", "Delete", "Download", "Edit", "Fork", "Get", "List"}
+    verbs |= {"Pause", "Pin", "Plot", "Preview", "Resume", "Retry", "Revoke", "Submit", "Unpin"}
+    assert [summary for summary in found.values() if summary.split()[0] not in verbs] == []
+    assert [summary for summary in found.values() if len(summary.split()) < 2 or summary.endswith(".")] == []
+    assert [summary for summary, times in Counter(found.values()).items() if times > 1] == []
 
 
 def test_every_operation_says_how_it_refuses(shared: TestClient) -> None:

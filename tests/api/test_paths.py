@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
-from core.jobs.fence import Fence
-from core.jobs.submit import submit
+from api.dependencies import Service
+from core.jobs.attempt.fence import Fence
+from core.jobs.queue.submit import submit
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
 from tests.api.test_metrics import put

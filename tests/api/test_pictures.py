@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.csv_response import Csv
+from api.dependencies import Service
 from api.routes.schedules import EXAMPLE
-from api.table import Csv
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.submit import submit
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.queue.submit import submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from tests.api.conftest import service_of
@@ -118,7 +118,7 @@ def test_series_that_there_are_not(client: TestClient, service: Service) -> None
     finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
     assert client.get(path, params={"series": "val.loss"}).status_code == 422
     assert client.get(path, params={"series": "val.accuracy"}).status_code == 200
-    cancel(service.db, "local", waiting)
+    cancel(service.db, "default", waiting)
     nothing = client.get(f"/v1/jobs/{waiting}/plot.svg", params={"series": "val.loss"})
     assert "there are: none" in nothing.json()["errors"][0]["message"]
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from api.deps import Service
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from api.dependencies import Service
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.lifecycle import Status
 from tests.api.test_checkpoints import put_checkpoint

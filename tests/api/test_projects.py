@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.deps import Service
+from api.dependencies import Service
 from core.db.session import Database
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key, list_keys
 from core.jobs.projects import create_project, list_projects
 from core.lifecycle import Status
@@ -98,7 +98,7 @@ def test_what_is_of_another_project_is_not_there(
             continue
         if target != path:
             answer = client.request(method, target, headers=own, json={"name": "x"} if method == "PATCH" else None)
-            assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
+            assert (answer.status_code, "not_found" in answer.text) == (404, True), (method, path)
             walked += 1
         elif method == "GET" and not (who == "default" and path.startswith("/v1/keys")):
             shown = client.get(path, headers=own).text

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from core.settings import Settings
-from core.store.place import Place
+from core.store.location import Place
 from tests.api.conftest import service_of, settings_for, started
 from tests.api.test_checkpoints import SHA256, WEIGHTS, Stored, put_checkpoint
 from tests.support.s3 import SECRET, in_bucket

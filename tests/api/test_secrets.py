@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from basin.cli import app as cli
 from core.db.session import open_database
-from core.embedded.keys import key as key_commands
-from core.embedded.projects import project as project_commands
 from core.jobs.keys import create_key
 from core.logs import configure
 from core.redact import redact
+from local.keys import key as key_commands
+from local.projects import project as project_commands
 from tests.support.broker import Broker
 from tests.support.service import Service, until
 

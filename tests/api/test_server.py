@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from api.commands import api
-from api.edge import MAX_BODY
+from api.middleware import MAX_BODY
 from tests.support.broker import Broker
 from tests.support.service import Service, until
 

@@ -8,15 +8,15 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from api.deps import Service
+from api.dependencies import Service
 from core.db.tables import job
 from core.errors import FieldProblem
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.checkpoints.replay import read_past
 from core.jobs.keys import create_key
-from core.jobs.metrics import record_points
-from core.jobs.retrace import read_past
+from core.jobs.metrics.chunks import record_points
 from core.lifecycle import Status
 from core.recipe.checks import spec as checks
 from core.recipe.spec import JobSpec

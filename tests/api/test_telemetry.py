@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from api.app import create_app
-from api.deps import Service
-from core.jobs.reconcile import Reconciler
-from core.jobs.tally import FENCED_WRITES, tally
+from api.dependencies import Service
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.health.counters import FENCED_WRITES, tally
+from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
 from core.jobs.verbs import cancel
-from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
 from core.settings import Settings
 from tests.api.conftest import HERE
 from tests.support.jobs import OWNER, HeardHints, run_out, running, submitted

@@ -1,69 +1,155 @@
 """Every verb in every state, twice, in any order and all at once."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import delete
 
-from api.deps import Service
+from api.app import create_app
+from api.dependencies import Service
 from core.db.session import Database
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.db.tables import job as job_table
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.jobs.queries import get_job
-from core.jobs.verbs import cancel, pause
-from core.lifecycle import Status
+from core.jobs.verbs import cancel, pause, resume
+from core.lifecycle import TERMINAL, TRANSITIONS, Desired, Status, Verb, settled, shown, wanted
 from core.settings import Limits
-from tests.api.conftest import service_of
+from tests.api.conftest import service_of, settings_for, started
 from tests.api.reference import AFTER, VERBS
 from tests.support.jobs import OWNER, new_checkpoint, running, submitted, taken
 
 
-def job_that_is(status: str, db: Database) -> str:
-    """A job of OWNER, brought there by what brings jobs there."""
-    if status in {"queued", "paused", "cancelled"}:
-        job_id = submitted(db)
-        verbs: dict[str, Callable[[Database, str, str], None]] = {"paused": pause, "cancelled": cancel}
-        if status in verbs:
-            verbs[status](db, OWNER, job_id)
-        return job_id
-    fence = running(db)
-    if status == "pausing":
-        pause(db, OWNER, fence.job_id)
-    if status == "cancelling":
-        cancel(db, OWNER, fence.job_id)
-    if status in {"succeeded", "failed"}:
-        finish(db, fence, Ending(Status(status)))
-    return fence.job_id
+class Place(NamedTuple):
+    """Where a job is, and what its owner wants."""
+
+    status: Status
+    desired: Desired
+
+    def after(self, verb: Verb) -> "Place | None":
+        """What the table makes of a verb; None: refused."""
+        desired = wanted(self.status, self.desired, verb)
+        return None if desired is None else Place(settled(self.status, desired) or self.status, desired)
+
+    def shown(self) -> str:
+        return shown(self.status, self.desired)
+
+
+def deeds(place: Place) -> Iterator[tuple[str, Place]]:
+    """All that can happen to a job there: each verb, and what a worker does."""
+    for verb in Verb:
+        if found := place.after(verb):
+            yield verb, found
+    if place == START:
+        yield "claim", place._replace(status=Status.RUNNING)
+    if place.status is Status.RUNNING:
+        rest = settled(Status.PAUSED, place.desired) or Status.PAUSED
+        yield "give back", place._replace(status=rest)
+        for ending in TRANSITIONS[Status.RUNNING] & TERMINAL - {rest if rest in TERMINAL else Status.CANCELLED}:
+            yield ending, place._replace(status=ending)
+
+
+def ways() -> dict[Place, tuple[str, ...]]:
+    """By each place that a job can get to, the shortest way there from its submission."""
+    found: dict[Place, tuple[str, ...]] = {START: ()}
+    frontier = [START]
+    for place in frontier:  # grows as places are found
+        for deed, there in deeds(place):
+            if there not in found:
+                found[there] = (*found[place], deed)
+                frontier.append(there)
+    return found
+
+
+START = Place(Status.QUEUED, Desired.RUN)
+WAYS = ways()
+EVERY = [pytest.param(place, verb, id=f"{'+'.join(place)}-{verb}") for place in WAYS for verb in Verb]
+
+
+def brought_to(place: Place, db: Database) -> str:
+    """A job of OWNER that went the way there."""
+    job_id = submitted(db)
+    verbs = {"cancel": cancel, "pause": pause, "resume": resume}
+    for deed in WAYS[place]:
+        if deed in verbs:
+            verbs[deed](db, OWNER, job_id)
+        elif deed == "claim":
+            assert taken(db)
+        elif deed == "give back":
+            give_back(db, Fence(job_id, 1), cause="as its owner asked", lost=False, max_losses=3)
+        else:
+            finish(db, Fence(job_id, 1), Ending(Status(deed)))
+    return job_id
+
+
+def test_every_state_can_be_reached() -> None:
+    """The ways end in every status that there is, and in every one that users read."""
+    assert {place.status for place in WAYS} == set(Status)
+    assert {place.shown() for place in WAYS} == set(AFTER)
+
+
+@pytest.mark.parametrize("place", WAYS, ids="+".join)
+def test_the_table_promises_what_was_written_down(place: Place) -> None:
+    """The reference of all other tests is a table by hand, of what users read."""
+    after = [found.shown() if (found := place.after(Verb(verb))) else None for verb in VERBS]
+    assert after == list(AFTER[place.shown()])
+
+
+def headers_for(db: Database) -> dict[str, str]:
+    """OWNER's key."""
+    _, text = create_key(db, owner=OWNER)
+    return {"Authorization": f"Bearer {text}"}
 
 
 @pytest.fixture
 def headers(service: Service) -> dict[str, str]:
-    """OWNER's key."""
-    _, text = create_key(service.db, owner=OWNER)
-    return {"Authorization": f"Bearer {text}"}
+    return headers_for(service.db)
 
 
-@pytest.mark.parametrize("status", AFTER)
-@pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_in_each_state_twice(
-    client: TestClient, service: Service, headers: dict[str, str], status: str, verb: str
-) -> None:
-    job_id = job_that_is(status, service.db)
-    expected = AFTER[status][VERBS.index(verb)]
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)])
+def asked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
+    """One app for all, without jobs, on SQLite; on PostgreSQL it is the same once more."""
+    if request.param == "postgresql":
+        yield from started(create_app(settings_for(tmp_path, request.getfixturevalue("postgresql_url"))))
+    else:
+        yield request.getfixturevalue("shared")
+        with service_of(request.getfixturevalue("shared")).db.write() as connection:
+            connection.execute(delete(job_table))
+
+
+@pytest.mark.parametrize(("place", "verb"), EVERY)
+def test_each_verb_in_each_state_twice(asked: TestClient, place: Place, verb: Verb) -> None:
+    """As the table of transitions has it; the second time changes nothing, and says nothing in the timeline."""
+    db = service_of(asked).db
+    headers, job_id = headers_for(db), brought_to(place, db)
+    before = get_job(db, OWNER, job_id)
+    assert before.status == place.shown()
+    there = place.after(verb)
     seen = []
-    for _ in range(2):
-        answer = client.post(f"/v1/jobs/{job_id}/{verb}", headers=headers)
-        told = answer.json()["status"] if expected else answer.json()["current_status"]
-        assert (answer.status_code, told) == ((202, expected) if expected else (409, status))
-        seen.append(get_job(service.db, OWNER, job_id))
-    assert seen[0] == seen[1], "the second time changes nothing, and says nothing in the timeline"
-    assert seen[0].status == (expected or status)
+    for body in (None, {}):
+        answer = asked.post(f"/v1/jobs/{job_id}/{verb}", json=body, headers=headers)
+        told = answer.json()["status"] if there else answer.json()["current_status"]
+        assert (answer.status_code, told) == ((202, there.shown()) if there else (409, place.shown()))
+        seen.append(get_job(db, OWNER, job_id))
+    assert seen[0] == seen[1]
+    if there in {None, place}:
+        assert seen[0] == before
+    else:
+        assert there is not None
+        assert [moment.status for moment in seen[0].timeline] == [*(m.status for m in before.timeline), there.shown()]
+        assert (seen[0].status, seen[0].desired) == (there.shown(), there.desired)
+        ended = there.status in TERMINAL
+        assert ((seen[0].finished_at is not None), seen[0].stop_reason) == (ended, "cancelled" if ended else None)
+        assert (seen[0].queue is not None) == (there.shown() == "queued")
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "pausing", "paused", "cancelling"])
@@ -72,8 +158,9 @@ def test_all_verbs_at_once_in_any_order(
 ) -> None:
     """Nothing but 202 and 409; a cancel among them has the last word; each step of the timeline is one of the table."""
     dice = random.Random(status)
+    place = next(each for each in WAYS if each.shown() == status)
     for cancels in (False, True):
-        job_id = job_that_is(status, service.db)
+        job_id = brought_to(place, service.db)
         said = [dice.choice(VERBS[1:]) for _ in range(12)] + ["cancel"] * cancels
         dice.shuffle(said)
         paths = [f"/v1/jobs/{job_id}/{verb}" for verb in said]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from core.jobs.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, Tally
 from tests.architecture import tree
 from worker.devices.report import DeviceReport
 from worker.health_file import health_text

@@ -16,9 +16,22 @@ PAGES = [tree.ROOT / "README.md", tree.ROOT / "CONTRIBUTING.md", *sorted(DOCS.rg
 HEADINGS = ["Context", "Decision", "Consequences", "Alternatives", "Check"]
 CITED = re.compile(r"`((?:api|worker|core|migrations|sdk|tests|bench|docs|deploy|scripts|\.ci)/[\w./-]*\w)/?`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
+GLOSSARY = ("term", "also known as", "meaning", "lives in")
 WORDS = (
     *("job", "attempt", "spec", "component", "schema", "row", "model", "engine", "runner", "supervisor", "zygote"),
-    *("reconciler", "store", "event", "outcome", "hint", "lease", "beat", "fence", "claim", "slot", "execution plan"),
+    *(
+        "reconciler",
+        "store",
+        "event",
+        "outcome",
+        "hint",
+        "lease",
+        "heartbeat",
+        "fence",
+        "claim",
+        "slot",
+        "execution plan",
+    ),
     *("checkpoint", "chunk", "series", "duration", "frame", "assignment"),
 )
 
@@ -71,12 +84,29 @@ def test_a_decision_has_its_five_parts(path: Path) -> None:
 
 def test_the_glossary_has_every_word() -> None:
     """Two people who mean different things by "run" agree in the meeting and disagree in production."""
-    rows = table(read(DOCS / "glossary.md"), "word", "meaning", "lives in")
+    rows = table(read(DOCS / "glossary.md"), *GLOSSARY)
     words = [row[0].strip("*") for row in rows]
     assert set(WORDS) <= set(words)
     assert len(set(words)) == len(words)
-    assert all(len(row) == 3 and row[1].endswith(".") for row in rows)
-    assert all(CITED.fullmatch(row[2]) for row in rows), "every word has a home"
+    assert all(len(row) == 4 and row[2].endswith(".") for row in rows)
+    assert all(CITED.fullmatch(row[3]) for row in rows), "every word has a home"
+    assert all(len(row[1]) > 2 for row in rows), "people search for the word of their last framework"
+
+
+def test_the_words_of_the_glossary_are_used_in_the_code() -> None:
+    """A word that its own home does not use was renamed there, and the glossary explains a word that is gone."""
+    strangers = [
+        row[0] for row in table(read(DOCS / "glossary.md"), *GLOSSARY) if not used_in(row[3].strip("`/"), row[:2])
+    ]
+    assert strangers == []
+
+
+def used_in(home: str, terms: list[str]) -> bool:
+    """Whether the text or the names of the files at `home` have one of these terms, or its plural or compounds."""
+    words = [word.strip(" *`") for term in terms for word in term.split(",")]
+    paths = [tree.ROOT / home] if home.endswith(".py") else list((tree.ROOT / home).rglob("*.py"))
+    text = " ".join(f"{path.stem} {read(path)}" for path in paths).lower().replace("_", " ")
+    return any(word.lower().replace("_", " ").replace("-", " ") in text.replace("-", " ") for word in words)
 
 
 def test_the_path_of_a_job_has_ten_steps() -> None:

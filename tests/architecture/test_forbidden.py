@@ -72,7 +72,7 @@ def test_the_domain_is_written_once_and_synchronous() -> None:
         spot(path, node)
         for path in tree.python("core", "worker", "migrations")
         for node in tree.nodes(path)
-        if isinstance(node, ast.AsyncFunctionDef) and not tree.name(path).startswith("core/embedded/")
+        if isinstance(node, ast.AsyncFunctionDef) and not tree.name(path).startswith("local/")
     ]
     assert offenders == []
 
@@ -82,7 +82,7 @@ def test_only_the_error_table_knows_http_numbers() -> None:
     imports = [
         f"{tree.name(path)}:{line} {imported}"
         for path in tree.python("core", "worker")
-        if not tree.name(path).startswith("core/embedded/")
+        if not tree.name(path).startswith("local/")
         for line, imported in tree.runtime_imports(tree.parsed(path))
         if imported.split(".")[0] in {"fastapi", "starlette"} or tree.below(imported, "http.HTTPStatus")
     ]

@@ -85,7 +85,7 @@ def closure(*roots: str) -> set[str]:
 def modules_outside(allowed: Iterable[str]) -> list[str]:
     """Every top-level module on this machine that none of the allowed distributions brings."""
     kept = closure(*allowed)
-    ours = {"api", "worker", "core", "basin", "migrations"}
+    ours = {"api", "worker", "local", "core", "basin", "migrations"}
     return sorted(
         module
         for module, owners in metadata.packages_distributions().items()
@@ -131,7 +131,7 @@ def test_the_engine_runs_on_torch_numpy_safetensors_and_pydantic_alone() -> None
 
     Everything else that is installed here is hidden from the import system, then every engine module is imported.
     """
-    service = ["core.jobs", "core.db", "core.store", "core.queue", "core.settings", "core.embedded", "api", "worker"]
+    service = ["core.jobs", "core.db", "core.store", "core.queue", "core.settings", "local", "api", "worker"]
     blocked = [*modules_outside(["torch", "numpy", "safetensors", "pydantic"]), *service]
     assert {"sqlalchemy", "fastapi", "celery", "sklearn", "yaml", "pydantic_settings"} <= set(blocked)
     fresh(f"{BLOCK}{WALK}every('core.engine')\nassert 'torch' in sys.modules", json.dumps(blocked))

@@ -7,7 +7,7 @@ from tests.architecture import tree
 
 DRAWERS = ("utils", "util", "helpers", "helper", "common", "misc", "shared", "stuff", "lib")
 NETWORKS = ("core/recipe/", "tests/")
-TOP_LEVEL = {"api", "worker", "core", "migrations", "tests"}
+TOP_LEVEL = {"api", "worker", "local", "core", "migrations", "tests"}
 
 
 def stem(name: str) -> str:

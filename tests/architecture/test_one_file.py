@@ -28,8 +28,8 @@ import json
 from functools import partial
 import torch
 from core.engine.networks.network import flatten
-from core.engine.steppers.stepper import build_stepper
-from core.engine.warm import warm
+from core.engine.optimizers.stepper import build_stepper
+from core.engine.warm_up import warm
 from core.recipe.catalog import catalog
 from core.recipe.spec import JobSpec
 assert "plain" in [entry.name for entry in catalog()["optimizers"]]

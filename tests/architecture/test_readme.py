@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_core import PydanticUndefined
 
 from api.app import create_app
 from core.errors import InvalidSpec
+from core.recipe.catalog import components
 from core.recipe.parse import parse_job
 from core.settings import Settings
 from tests.architecture import tree
@@ -102,27 +102,21 @@ def test_what_is_posted_is_answered_so() -> None:
     assert problem["code"] == refused.value.code
 
 
-def shown(default: object) -> str:
-    return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-@pytest.mark.parametrize("field", sorted(Settings.model_fields))
-def test_every_setting_is_listed(field: str) -> None:
-    """A setting that is not in the table is found by reading source code, at the worst moment."""
-    rows = {row[0].strip("`"): row for row in table(read(README), "setting", "default", "meaning")}
-    row = rows[field.upper() if Settings.model_fields[field].validation_alias else f"BASIN_{field.upper()}"]
-    default = Settings.model_fields[field].default
-    assert default is not PydanticUndefined, "every setting has a default: the service starts without any"
-    if default is not None:
-        assert row[1] == f"`{shown(default)}`"
-    assert row[2].endswith(".")
-
-
 def test_no_setting_is_invented() -> None:
-    """A setting that was removed goes on living in wikis and tickets as long as the README names it."""
+    """A setting that was removed is copied into wikis and tickets as long as the README names it."""
     named = set(re.findall(r"BASIN_([A-Z0-9_]+)", read(README)))
     client = set(re.findall(r'envvar="BASIN_([A-Z0-9_]+)"', "".join(read(path) for path in tree.python("sdk"))))
     assert {name.lower() for name in named - client} <= set(Settings.model_fields)
+
+
+def test_the_first_screen_says_what_can_be_trained() -> None:
+    """Who reads "trains neural networks" and finds ten built-in datasets on page three has lost an hour."""
+    screen = " ".join(read(README).split("\n## ", 1)[0].split())
+    assert len(read(README).split("\n## ", 1)[0].splitlines()) <= 24
+    for name in (*components("datasets"), *(name for name in components("models") if name != "logistic")):
+        assert re.search(rf"\b{name}\b", screen), name
+    for missing in ("your own data", "large", "dashboard", "several GPUs"):
+        assert missing in screen.split("does not do yet")[1]
 
 
 def test_the_path_of_a_job_names_its_files() -> None:
@@ -134,11 +128,6 @@ def test_the_path_of_a_job_names_its_files() -> None:
 
 
 def test_the_readme_is_a_page_for_strangers() -> None:
-    """A first page that needs a second page to be understood is not the first page.
-
-    The rows of the settings do not count: they are looked up, not read.
-    """
-    content = read(README)
-    rows = table(content, "setting", "default", "meaning")
-    assert len(content.splitlines()) - len(rows) <= 253
+    """A first page that needs a second page to be understood is not the first page."""
+    assert len(read(README).splitlines()) <= 253
     assert "…" not in "".join(blocks("json")), "answers are real; what is left out is said in the text"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PRODUCT = ("api", "worker", "core", "migrations", "sdk")
+PRODUCT = ("api", "worker", "local", "core", "migrations", "sdk")
 """What users install."""
 
 OURS = (*PRODUCT, "tests", "bench", "gallery")

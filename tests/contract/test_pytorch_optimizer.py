@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional
 
 from core.engine.determinism import private_randomness
-from core.engine.gradient import build_gradient
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
-from core.engine.steppers.shaped import build
-from core.engine.steppers.stepper import Stepper
+from core.engine.optimizers.per_parameter import build
+from core.engine.optimizers.stepper import Stepper
 from core.recipe.facts import DataFacts
 from core.recipe.models.base import ModelSpec
 from core.recipe.models.cnn import CNN

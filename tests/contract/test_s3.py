@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from core.store.base import Digest, StoreMissing, StoreRefused, StoreTaken, StoreTransient
-from core.store.place import Bucket, Place
+from core.store.location import Bucket, Place
 from core.store.s3 import TUNING, S3Store, S3Tuning
 from tests.support.proxy import Fault, Proxy, answer
 from tests.support.s3 import SECRET, unreliable
@@ -318,7 +318,7 @@ FORKED = """
 import os, sys
 from pathlib import Path
 from core.store.base import StoreTransient
-from core.store.place import Bucket, Place
+from core.store.location import Bucket, Place
 from core.store.s3 import S3Store
 place = Place(Bucket("bucket", ""), "http://127.0.0.1:1", "us-east-1", "id", "secret")
 store = S3Store(place)

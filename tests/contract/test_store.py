@@ -19,7 +19,7 @@ from core.store import open_store
 from core.store.base import BadKey, Digest, Store, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
 from core.store.keys import checkpoint_prefix, folder_of
 from core.store.local import LocalStore
-from core.store.place import Place
+from core.store.location import Place
 from core.store.s3 import S3Store
 from tests.support.service import ROOT
 

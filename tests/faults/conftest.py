@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.jobs.ledger.check import Ledger
-from core.jobs.metrics import series
+from core.jobs.metrics.chunks import series
 from core.recipe.parse import parse_job
 from tests.support.service import Service
 from worker import runner

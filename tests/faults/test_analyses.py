@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from basin.headlines import KINDS, headline
+from basin.analysis_summary import KINDS, headline
 from basin.shapes import Analysis
 from core.jobs.ledger.check import Ledger
 from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec, kinds

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from sqlalchemy import select
 
 from core.db.tables import event
-from core.jobs.metrics import series
+from core.jobs.metrics.chunks import series
 from tests.faults.conftest import SHORT, STEPS_PER_EPOCH, Truth
 from tests.support.service import Service, gone, until
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from basin.client import Client
 from core.db.tables import checkpoint
-from core.store.place import Bucket, Place
+from core.store.location import Bucket, Place
 from core.store.s3 import S3Store
 from tests.faults.conftest import SHORT, Truth
 from tests.faults.test_zombies import LEASE_SECONDS, newest_event, signal_all, written_by

@@ -11,12 +11,12 @@ from sqlalchemy import Engine, event, select
 from core.db.session import Database, open_database
 from core.db.tables import checkpoint, job_state
 from core.errors import Conflict
-from core.jobs.beat import beat
-from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.metrics import Chunk, Points, columns, record_points
-from core.jobs.reconcile import Reconciler
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.checkpoints.records import NewCheckpoint, mark_corrupt, record_checkpoint
+from core.jobs.metrics.chunks import Chunk, Points, columns, record_points
 from core.jobs.verbs import cancel, pause, resume
 from core.lifecycle import Desired, Status, Verb
 from core.settings import Settings

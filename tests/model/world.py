@@ -157,7 +157,7 @@ class World:
     def _record(self, worker: Worker) -> None:
         dice = self.chance.random()
         if dice < 0.3:
-            self._write(worker, "points", self.books.record, worker.chunks(), again=True)
+            self._write(worker, "points", self.books.record, worker.chunk_buffer(), again=True)
         elif dice < 0.7:
             self._checkpoint(worker)
         elif self.accidents and dice > 0.97:
@@ -171,7 +171,7 @@ class World:
         new = Kept(self.made, worker.step, worker.weights)
         self.store.add(new.id)
         before = self.books.rows[worker.job].kept
-        if not self._write(worker, "checkpoint", self.books.checkpoint, new, worker.chunks(), again=True):
+        if not self._write(worker, "checkpoint", self.books.checkpoint, new, worker.chunk_buffer(), again=True):
             return False
         kept = self.books.rows[worker.job].kept
         self.doomed += [one.id for one in (*before, new) if one not in kept]
@@ -214,7 +214,7 @@ class World:
         match decision:
             case Finish():
                 deed = self.books.finish
-                return self._write(worker, "finish", deed, decision.status, worker.chunks(), again=True)
+                return self._write(worker, "finish", deed, decision.status, worker.chunk_buffer(), again=True)
             case GiveBack():
                 return self._give_back(worker, decision)
             case _:

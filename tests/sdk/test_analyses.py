@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from basin.analyses import origin
+from basin.analysis_summary import headline, numbers
 from basin.client import Client
-from basin.headlines import headline, numbers
-from basin.looking import origin
 from basin.shapes import Analysis
 from tests.sdk.conftest import JOB_ID, Said
 from tests.sdk.stub import Answer, Stub

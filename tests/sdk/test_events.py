@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from basin import events, follow
+from basin import events, progress
 from basin.client import Client
 from basin.errors import BadAnswer, Problem, Unreachable
 from tests.sdk.conftest import JOB_ID, Said, job
@@ -117,7 +117,7 @@ def test_watching_lives_on_the_stream(client: Client, stub: Stub) -> None:
     again = [frame(3, "status", status="queued", detail="lost"), frame(4, "status", status="running")]
     stub.on("GET", ONE, Answer(200, job("running", timeline=past)), Answer(200, job("succeeded", results=RESULTS)))
     stub.on("GET", EVENTS, sent(*known, progress, *again), sent(END))
-    seen = list(follow.changes(client, client.get(JOB_ID)))
+    seen = list(progress.changes(client, client.get(JOB_ID)))
     told = [(one.status, one.progress.step, one.status_detail) for one in seen]
     assert told == [("running", 5, None), ("queued", 5, "lost"), ("running", 5, None), ("succeeded", 0, None)]
     assert (seen[0].progress.epochs, seen[0].name, seen[-1].results) == (3, "digits", RESULTS)
@@ -126,7 +126,7 @@ def test_watching_lives_on_the_stream(client: Client, stub: Stub) -> None:
 
 
 def test_watch_polls_where_the_stream_is_broken(basin: Basin, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(progress, "RETRY_SECONDS", 0.3)
     stub.on("GET", EVENTS, Answer(200, b"", STREAM, cut=-1))
     stub.on("GET", ONE, *(Answer(200, job(status)) for status in ("queued", "queued", "running", "cancelled")))
     said = basin("watch", JOB_ID)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from basin import jobfile
+from basin import job_file
 from basin.errors import BadFile
 from core.recipe.spec import JobSpec
 from tests.architecture.tree import ROOT
@@ -45,7 +45,7 @@ from tests.support.specs import warnings_of
 )
 def test_plain_values_mean_what_they_look_like(text: str, value: Any) -> None:
     """PyYAML alone would send the string '5e-4' as a weight decay, and false for a job called 'no'."""
-    read = jobfile.job(f"key: {text}", "job.yaml")["key"]
+    read = job_file.job(f"key: {text}", "job.yaml")["key"]
     assert read == value
     assert type(read) is type(value)
 
@@ -72,25 +72,25 @@ def test_plain_values_mean_what_they_look_like(text: str, value: Any) -> None:
 )
 def test_what_is_no_job_is_refused_in_words(text: str, message: str) -> None:
     with pytest.raises(BadFile, match=message.replace("[", r"\[")):
-        jobfile.job(text, "job.yaml")
+        job_file.job(text, "job.yaml")
 
 
 def test_json_is_read_by_the_same_reader() -> None:
     data = {"optimizer": {"lr": 1e-3, "nesterov": True}, "swa": None, "name": 'ü\n"quoted"', "batch_size": 32}
-    assert jobfile.job(json.dumps(data), "job.json") == data
+    assert job_file.job(json.dumps(data), "job.json") == data
 
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadFile, match="No such file"):
-        jobfile.read(str(tmp_path / "absent.yaml"))
+        job_file.read(str(tmp_path / "absent.yaml"))
     with pytest.raises(BadFile, match="not a text file"):
-        jobfile.read(str(tmp_path / "weights"))
+        job_file.read(str(tmp_path / "weights"))
 
 
 def test_changes_are_set_in_a_copy() -> None:
     spec = {"optimizer": {"name": "sgd", "lr": 0.1}, "swa": True}
-    changed = jobfile.with_changes(spec, ["optimizer.lr=1e-3", "model.hidden=[64, 64]", "swa=false", "name=a=b"])
+    changed = job_file.with_changes(spec, ["optimizer.lr=1e-3", "model.hidden=[64, 64]", "swa=false", "name=a=b"])
     assert changed == {
         "optimizer": {"name": "sgd", "lr": 0.001},
         "model": {"hidden": [64, 64]},
@@ -103,7 +103,7 @@ def test_changes_are_set_in_a_copy() -> None:
 @pytest.mark.parametrize("change", ["lr", "=1", "a..b=1", "swa.start=3", "a=["])
 def test_changes_that_make_no_sense_are_refused(change: str) -> None:
     with pytest.raises(BadFile, match="--set"):
-        jobfile.with_changes({"swa": True}, [change])
+        job_file.with_changes({"swa": True}, [change])
 
 
 def test_the_demo_job_is_the_one_among_the_examples_and_is_a_job() -> None:
@@ -111,7 +111,7 @@ def test_the_demo_job_is_the_one_among_the_examples_and_is_a_job() -> None:
     example = ROOT / "examples" / "digits-cosine-swa.yaml"
     packaged = ROOT / "sdk" / "basin" / "digits-cosine-swa.yaml"
     assert example.resolve() == packaged
-    spec = JobSpec.model_validate_json(json.dumps(jobfile.read(str(example)))).resolved()
+    spec = JobSpec.model_validate_json(json.dumps(job_file.read(str(example)))).resolved()
     assert spec.data.split_seed == 0
     assert spec.swa is not None
     assert warnings_of(spec) == ()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from basin.actions import chosen
 from basin.client import Client
-from basin.deeds import chosen
 from basin.errors import Problem
 from tests.sdk.conftest import JOB_ID, Said, job
 from tests.sdk.stub import Answer, Stub

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import typer
 
+from basin.actions import Session
 from basin.cli import complete
 from basin.client import Client
-from basin.deeds import Session
 from basin.errors import BadKey
 from tests.sdk.conftest import JOB_ID, Said, job
 from tests.sdk.stub import Answer, Stub
@@ -62,13 +62,13 @@ def test_an_unreachable_service_does_not_quote_the_key(basin: Basin) -> None:
 
 
 def test_a_server_may_bring_a_group_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("key", "core.embedded.keys:key", "basin.commands")
+    point = metadata.EntryPoint("key", "local.keys:key", "basin.commands")
     monkeypatch.setattr(metadata, "entry_points", lambda **_: [point])
     group: Any = typer.main.get_command(complete())
     assert sorted(group.commands["key"].commands) == ["create", "list", "revoke"]
 
 
 def test_the_servers_key_commands_are_light(tmp_path: Path) -> None:
-    code = "import sys, core.embedded.keys; print(*sys.modules)"
+    code = "import sys, local.keys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"sqlalchemy", "pydantic", "fastapi", "alembic"} & set(done.stdout.split()) == set()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from core.db.session import Database
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
 from core.settings import Settings
 from tests.support.jobs import running
-from worker.heart import Heart
+from worker.heartbeat import Heart
 
 TIMINGS = {"lease_seconds": 2.0, "beat_seconds": 0.2, "outage_seconds": 600.0, "stop_grace_seconds": 25.0}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.db.session import open_database
-from core.jobs.care import Care
+from core.jobs.garbage_collection import Care
 from core.settings import Settings
 from core.store.local import LocalStore
 

@@ -8,15 +8,15 @@ import pytest
 from core.db.session import Database
 from core.errors import Conflict, InvalidSpec, NotFound
 from core.jobs.analyses import inputs_of, list_analyses, result_of, submit_analysis
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import get_checkpoint, list_checkpoints, record_checkpoint
-from core.jobs.claim import Claim
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import get_checkpoint, list_checkpoints, record_checkpoint
 from core.jobs.ledger.check import Ledger
 from core.jobs.queries import get_job, list_jobs
+from core.jobs.queue.claim import Claim
+from core.jobs.queue.submit import Entry, Idempotency, submit
 from core.jobs.search import Search
-from core.jobs.submit import Entry, Idempotency, submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.recipe.parse import parse_analysis

@@ -8,12 +8,12 @@ import pytest
 from core.db.session import Database
 from core.errors import Conflict, InvalidSpec
 from core.jobs.analyses import inputs_of, result_of
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.ledger.check import Ledger
-from core.jobs.submit import Entry
+from core.jobs.queue.submit import Entry
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.recipe.parse import parse_analysis

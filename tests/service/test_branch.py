@@ -8,14 +8,14 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import checkpoint
 from core.errors import Conflict, InvalidSpec, NotFound, QuotaExceeded
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.branch import fork, retry
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import find_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
-from core.jobs.metrics import series
+from core.jobs.checkpoints.records import find_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
+from core.jobs.metrics.chunks import series
 from core.jobs.queries import JobView, get_job
-from core.jobs.submit import Entry, Idempotency
+from core.jobs.queue.submit import Entry, Idempotency
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.settings import Limits

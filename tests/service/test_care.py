@@ -9,9 +9,9 @@ from sqlalchemy import func, select, update
 
 from core.db.session import Database, now
 from core.db.tables import checkpoint, idempotency
-from core.jobs.care import Care
-from core.jobs.checkpoints import list_checkpoints, record_checkpoint
-from core.jobs.submit import Idempotency, submit
+from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
+from core.jobs.garbage_collection import Care
+from core.jobs.queue.submit import Idempotency, submit
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore

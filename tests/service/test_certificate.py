@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 from core.db.session import Database, open_database
 from core.engine.events import Ended
 from core.engine.loop import train
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.branch import fork, retry
-from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
-from core.jobs.claim import Claim
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.journal import record_events
-from core.jobs.metrics import roll_back
-from core.jobs.retrace import read_past, stretch
-from core.jobs.submit import Entry, submit
+from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
+from core.jobs.checkpoints.replay import read_past, stretch
+from core.jobs.events.log import record_events
+from core.jobs.metrics.chunks import roll_back
+from core.jobs.queue.claim import Claim
+from core.jobs.queue.submit import Entry, submit
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment
 from core.recipe.plan import resolve_plan, smaller

@@ -9,15 +9,11 @@ from core.db.session import Database, now
 from core.db.tables import checkpoint, event, job, job_label, job_state, metric_chunk
 from core.db.tables import worker as workers
 from core.errors import Conflict, InvalidSpec, NotFound, PreconditionFailed
-from core.jobs.care import Care
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.changes import delete_job, edit_job
-from core.jobs.checkpoints import get_checkpoint, record_checkpoint
-from core.jobs.finish import Ending, finish
-from core.jobs.queries import get_job, job_version, list_jobs
-from core.jobs.search import Search
-from core.jobs.submit import submit
-from core.jobs.waiting import eta, list_waiting, reason
-from core.jobs.workers import (
+from core.jobs.checkpoints.records import get_checkpoint, record_checkpoint
+from core.jobs.garbage_collection import Care
+from core.jobs.health.workers import (
     Tally,
     WorkerReport,
     forget_silent,
@@ -27,6 +23,10 @@ from core.jobs.workers import (
     report_worker,
     sum_slots,
 )
+from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queue.estimates import eta, list_waiting, reason
+from core.jobs.queue.submit import submit
+from core.jobs.search import Search
 from core.lifecycle import Status
 from core.settings import Limits, Settings
 from core.store.local import LocalStore

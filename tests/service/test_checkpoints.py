@@ -10,11 +10,11 @@ from sqlalchemy import select, update
 from core.db.session import Database
 from core.db.tables import checkpoint, job
 from core.errors import NotFound
-from core.jobs.checkpoints import get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
-from core.jobs.events import list_events
-from core.jobs.fence import Fence
-from core.jobs.finish import give_back
-from core.jobs.metrics import series
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import give_back
+from core.jobs.checkpoints.records import get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
+from core.jobs.events.record import list_events
+from core.jobs.metrics.chunks import series
 from tests.support.jobs import OWNER, chunk, new_checkpoint, running, state_of, taken
 
 

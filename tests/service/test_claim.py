@@ -11,13 +11,13 @@ from sqlalchemy import update
 
 from core.db.session import Database, open_database
 from core.db.tables import job, job_state
-from core.jobs.checkpoints import mark_corrupt, record_checkpoint
-from core.jobs.claim import anything_waiting, claim
-from core.jobs.fence import Fence
-from core.jobs.finish import give_back
-from core.jobs.metrics import record_points, series
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import give_back
+from core.jobs.attempt.state import lock_state
+from core.jobs.checkpoints.records import mark_corrupt, record_checkpoint
+from core.jobs.metrics.chunks import record_points, series
 from core.jobs.queries import get_job
-from core.jobs.state import lock_state
+from core.jobs.queue.claim import anything_waiting, claim
 from core.jobs.verbs import cancel
 from tests.support.jobs import (
     LEASE,

@@ -5,12 +5,12 @@ from array import array
 
 import pytest
 
+from core.charts.metrics import Cut, job_chart, jobs_chart
 from core.db.session import Database
 from core.errors import InvalidRequest, NotFound
-from core.jobs.charts import Cut, job_chart, jobs_chart
-from core.jobs.comparison import T_975, Subject, along, compare, subjects
-from core.jobs.fence import Fence
-from core.jobs.metrics import Chunk, Columns, Points, record_points
+from core.jobs.attempt.fence import Fence
+from core.jobs.metrics.chunks import Chunk, Columns, Points, record_points
+from core.jobs.metrics.comparison import T_975, Subject, along, compare, subjects
 from tests.support.jobs import OWNER, running, set_state
 
 NAN = math.nan

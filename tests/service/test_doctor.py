@@ -16,20 +16,20 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from core.db.session import Database, open_database
-from core.embedded.doctor import store as store_look
-from core.embedded.doctor.command import doctor
-from core.embedded.doctor.configured import read_settings, settings_checks
-from core.embedded.doctor.database import database_checks
-from core.embedded.doctor.devices import checks_of, device_checks
-from core.embedded.doctor.machine import home_checks
-from core.embedded.doctor.report import Check, Look, Verdict, examined, fail, ok, space, worst
-from core.embedded.doctor.store import identity_checks
+from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
 from core.jobs.store_identity import IdentifiedStore, recorded_store_id
-from core.jobs.workers import SlotState, Tally, WorkerReport, report_worker
 from core.settings import Settings
 from core.store.base import Digest
 from core.store.local import LocalStore
 from core.store.marker import MARKER
+from local.doctor import store as store_look
+from local.doctor.checks import Check, Look, Verdict, examined, fail, ok, space, worst
+from local.doctor.command import doctor
+from local.doctor.database import database_checks
+from local.doctor.devices import checks_of, device_checks
+from local.doctor.home import home_checks
+from local.doctor.settings import read_settings, settings_checks
+from local.doctor.store import identity_checks
 from tests.service.test_store_identity import stored_checkpoint
 from tests.support.broker import Broker
 from tests.support.jobs import last_tick, run_out, running, submitted

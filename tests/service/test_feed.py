@@ -8,19 +8,19 @@ import pytest
 
 from core.db.session import Database
 from core.errors import InvalidRequest
-from core.jobs.beat import beat
-from core.jobs.checkpoints import mark_corrupt, record_checkpoint
-from core.jobs.cursor import LONGEST, START, Cursor
-from core.jobs.events import list_events
-from core.jobs.feed import FEED_LIMITS, TYPES, Ask, FeedLimits, Look, look, versions
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.journal import record_events
-from core.jobs.metrics import Chunk, Points, record_points, roll_back, series
-from core.jobs.submit import submit
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.checkpoints.records import mark_corrupt, record_checkpoint
+from core.jobs.events.cursor import LONGEST, START, Cursor
+from core.jobs.events.feed import FEED_LIMITS, TYPES, Ask, FeedLimits, Look, look, versions
+from core.jobs.events.log import record_events
+from core.jobs.events.record import list_events
+from core.jobs.metrics.chunks import Chunk, Points, record_points, roll_back, series
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from tests.support.jobs import LEASE, OWNER, chunk, new_checkpoint, running, small_spec, taken
-from worker.chunks import ChunkBook
+from worker.chunk_buffer import ChunkBook
 
 EVERYTHING = frozenset(TYPES)
 
@@ -134,7 +134,15 @@ def test_nothing_is_lost_or_doubled(db: Database, seed: int) -> None:
     job_id = worker.fence.job_id
     readers = [Reader(db, job_id, limits=limits) for _ in range(3)]
     for _ in range(40):
-        deeds = [worker.compute, worker.compute, worker.say, worker.report, worker.save, worker.die, worker.go_back]
+        deeds = [
+            worker.compute,
+            worker.compute,
+            worker.say,
+            worker.worker_report,
+            worker.save,
+            worker.die,
+            worker.go_back,
+        ]
         worker.random.choice(deeds)()
         for reader in readers:
             if worker.random.random() < 0.4:

@@ -9,12 +9,12 @@ from sqlalchemy import func, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state, metric_chunk
-from core.jobs.beat import beat, report_start
-from core.jobs.checkpoints import mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence, Fenced, fenced
-from core.jobs.finish import Ending, finish, give_back, take_back
-from core.jobs.metrics import record_points
-from core.jobs.state import lock_state
+from core.jobs.attempt.fence import Fence, Fenced, fenced
+from core.jobs.attempt.finish import Ending, finish, give_back, take_back
+from core.jobs.attempt.heartbeat import beat, report_start
+from core.jobs.attempt.state import lock_state
+from core.jobs.checkpoints.records import mark_corrupt, record_checkpoint
+from core.jobs.metrics.chunks import record_points
 from core.lifecycle import Status
 from tests.support.jobs import LEASE, chunk, new_checkpoint, running, submitted, taken
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from core.db.session import Database
-from core.jobs.beat import beat, report_start
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.metrics import series
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.heartbeat import beat, report_start
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.metrics.chunks import series
 from core.jobs.queries import get_job, is_over
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired, Status

@@ -12,12 +12,12 @@ from typing import Any, Final
 import pytest
 
 from core.db.session import Database
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import give_back
 from core.jobs.branch import fork
-from core.jobs.events import list_events
-from core.jobs.fence import Fence
-from core.jobs.finish import give_back
+from core.jobs.events.record import list_events
 from core.jobs.queries import JobView, get_job
-from core.jobs.submit import Entry
+from core.jobs.queue.submit import Entry
 from core.jobs.verbs import cancel
 from core.recipe.data.materialise import materialise
 from core.settings import Limits, Settings
@@ -28,8 +28,8 @@ from tests.support.service import ROOT, until
 from worker import provision
 from worker.attempt import Shop, Slot
 from worker.devices.devices import Devices
-from worker.devices.prober import SlotProber
 from worker.devices.report import DeviceReport
+from worker.devices.slot_prober import SlotProber
 from worker.launcher import Exit, RunnerProcess
 from worker.slots import Slots, serve
 

@@ -9,10 +9,10 @@ from sqlalchemy import text, update
 
 from core.db.session import Database
 from core.db.tables import job
-from core.jobs.claim import count_waiting
 from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queue.claim import count_waiting
+from core.jobs.queue.estimates import outlook
 from core.jobs.search import Search
-from core.jobs.waiting import outlook
 from tests.support.jobs import OWNER, submitted, taken
 from tests.support.statements import told
 
@@ -58,8 +58,8 @@ READS: dict[str, Callable[[Database, str], Any]] = {
     "outlook": lambda db, _: outlook(db, OWNER, 12.0),
     "waiting": lambda db, _: count_waiting(db, ("cpu", "any"), 1),
 }
-# SQLite's words for a walk through a table, or through all jobs of an owner; the workers are few.
-WALKS = re.compile(r"SCAN (?!worker|busy)|ix_job_owner_id \(owner=\?\)$", re.MULTILINE)
+# SQLite's words for a walk through a table, or through all jobs of a project; the workers are few.
+WALKS = re.compile(r"SCAN (?!worker|busy)|ix_job_project_id \(project=\?\)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("read", READS)
@@ -76,7 +76,7 @@ def test_a_page_of_jobs_reads_what_belongs_to_them_by_index(db: Database, parent
     assert len(rest) == 4
     walk = WALKS if db.dialect == "sqlite" else re.compile(r"Seq Scan on (?!worker)")
     assert [(statement, plan) for statement, plan in rest if walk.search(plan)] == []
-    assert "ix_job_owner_id" in page[1]
+    assert "ix_job_project_id" in page[1]
     places = next(plan for statement, plan in rest if "rival" in statement)
     assert "ix_job_state_queue" in places
     children = next(plan for statement, plan in rest if "parent_id IN" in statement)

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from core.db import pool
 from core.db.session import Database, open_database
-from core.jobs.reconcile import Reconciler
-from core.jobs.workers import list_workers
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.health.workers import list_workers
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore
@@ -23,8 +23,8 @@ from tests.support.rounds import Rounds
 from tests.support.statements import told
 from worker.attempt import Shop, Slot
 from worker.launcher import ExecLauncher
-from worker.report import Reporter
 from worker.slots import Poll, Slots
+from worker.worker_report import Reporter
 
 
 def shop_of(db: Database, home: Path, stopping: threading.Event) -> Shop:

@@ -19,7 +19,7 @@ from core.ids import is_id
 from core.jobs.kinds import KINDS
 from core.jobs.ledger.check import Ledger
 from core.jobs.queries import JobView, get_job, list_jobs, list_views
-from core.jobs.submit import Entry, Idempotency, Submitted, submit_as
+from core.jobs.queue.submit import Entry, Idempotency, Submitted, submit_as
 from core.jobs.verbs import cancel
 from core.settings import Limits, Settings
 from core.store.local import LocalStore

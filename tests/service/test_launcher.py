@@ -18,8 +18,8 @@ from core.recipe.assignment import Assignment
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from tests.support.service import ROOT, gone, until
-from worker import lifeline, wire
-from worker.exits import CRASHED
+from worker import child_process, wire
+from worker.exit_codes import CRASHED
 from worker.launcher import ExecLauncher, Exit, Launcher, LaunchFailed, RunnerProcess, ZygoteLauncher
 
 SPEC = {
@@ -167,7 +167,7 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(
     how = runner.wait(30.0)
     assert how is not None
     assert how.code not in {None, 0}
-    assert complaint in lifeline.tail(tmp_path / "stderr.txt")
+    assert complaint in child_process.tail(tmp_path / "stderr.txt")
     runner.sock.close()
 
 
@@ -215,7 +215,7 @@ def test_a_zygote_that_hangs_is_replaced(order: Callable[..., RunnerProcess]) ->
 
 STOPS_ITSELF = """
 import os, signal
-from worker.lifeline import RunningClock
+from worker.child_process import RunningClock
 clock = RunningClock(0.25)
 os.kill(os.getpid(), signal.SIGSTOP)
 print(clock.read() <= 0.25)

@@ -11,17 +11,17 @@ import pytest
 from sqlalchemy import text
 
 from core.db.session import Database, open_database
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.branch import fork, retry
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import NewCheckpoint, mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
-from core.jobs.journal import record_events
+from core.jobs.checkpoints.records import NewCheckpoint, mark_corrupt, record_checkpoint
+from core.jobs.events.log import record_events
 from core.jobs.ledger.check import Ledger
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.timeline import Step, timeline_problems
-from core.jobs.metrics import record_points, roll_back
-from core.jobs.submit import Entry, Idempotency, submit
+from core.jobs.metrics.chunks import record_points, roll_back
+from core.jobs.queue.submit import Entry, Idempotency, submit
 from core.jobs.verbs import cancel, pause, resume
 from core.lifecycle import Status
 from core.settings import Limits
@@ -147,7 +147,7 @@ def family(db: Database, keeping: Keeping, parent: str) -> None:
 BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
     ("DELETE FROM job_state WHERE job_id = :job", {("state", "it has no state row")}),
     (
-        "UPDATE job_state SET owner = 'bob' WHERE job_id = :job",
+        "UPDATE job_state SET project = 'bob' WHERE job_id = :job",
         {("state", "its state belongs to 'bob', the job to 'alice'")},
     ),
     ("UPDATE job_state SET lease_until = 1 WHERE job_id = :job", {("state", "it is succeeded and has a lease")}),

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from core.db.session import Database, open_database
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.ledger.check import Ledger
-from core.jobs.submit import Idempotency
+from core.jobs.queue.submit import Idempotency
 from core.jobs.verbs import pause
 from core.lifecycle import Status
 from core.store.local import LocalStore

@@ -10,11 +10,11 @@ from sqlalchemy import select, text, update
 from core.db.session import Database, open_database
 from core.db.tables import job, job_state
 from core.errors import QuotaExceeded
-from core.jobs.claim import anything_waiting
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.keys import create_key, find_key, list_keys, touch_key
-from core.jobs.submit import Idempotency, submit
+from core.jobs.queue.claim import anything_waiting
+from core.jobs.queue.submit import Idempotency, submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.settings import Limits

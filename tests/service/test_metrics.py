@@ -9,8 +9,8 @@ from array import array
 import pytest
 
 from core.db.session import Database
-from core.jobs.metrics import Chunk, Points, pack, record_points, series, series_names, unpack
-from core.jobs.thinning import thinned
+from core.jobs.metrics.chunks import Chunk, Points, pack, record_points, series, series_names, unpack
+from core.jobs.metrics.downsampling import thinned
 from tests.support.jobs import chunk, running
 
 

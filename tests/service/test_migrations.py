@@ -20,10 +20,10 @@ from core.db.session import Database, open_database
 from core.db.tables import metadata
 from core.errors import Misconfigured
 from core.jobs.changes import delete_job
+from core.jobs.health.workers import SlotState, Tally, WorkerReport, list_workers, report_worker
 from core.jobs.projects import list_projects
 from core.jobs.queries import list_jobs
-from core.jobs.submit import Idempotency, submit
-from core.jobs.workers import SlotState, Tally, WorkerReport, list_workers, report_worker
+from core.jobs.queue.submit import Idempotency, submit
 from tests.support.jobs import set_state, small_spec
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from core.db.session import Database
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
 from core.jobs.branch import fork, retry
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.claim import Claim, claim
-from core.jobs.events import list_events
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.checkpoints.records import record_checkpoint
+from core.jobs.events.record import list_events
 from core.jobs.queries import get_job
-from core.jobs.submit import Entry
+from core.jobs.queue.claim import Claim, claim
+from core.jobs.queue.submit import Entry
 from core.lifecycle import Status
 from core.recipe.plan import SlotKind, resolve_plan, smaller
 from core.recipe.spec import JobSpec

@@ -6,9 +6,9 @@ import time
 import pytest
 from sqlalchemy import Insert, insert, select, text
 
-from core.db.patience import Patience, waiting_for_something_else, waiting_with
 from core.db.session import Database, is_transient, open_database
 from core.db.tables import service_state
+from core.db.wait_budget import Patience, waiting_for_something_else, waiting_with
 from core.errors import Unavailable
 
 

@@ -8,14 +8,20 @@ from sqlalchemy import select, update
 from core.db.session import Database
 from core.db.tables import checkpoint
 from core.errors import Conflict, NotFound
-from core.jobs.care import Care
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import CheckpointRow, get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.checkpoints.pins import pin, unpin
+from core.jobs.checkpoints.records import (
+    CheckpointRow,
+    get_checkpoint,
+    list_checkpoints,
+    mark_corrupt,
+    record_checkpoint,
+)
+from core.jobs.garbage_collection import Care
 from core.jobs.ledger.check import Ledger
-from core.jobs.pins import pin, unpin
-from core.jobs.submit import submit
+from core.jobs.queue.submit import submit
 from core.lifecycle import Status
 from core.settings import Settings
 from core.store.local import LocalStore

@@ -5,11 +5,19 @@ from typing import Any
 import pytest
 
 from core.db.session import Database
-from core.jobs.events import list_events
+from core.jobs.events.record import list_events
+from core.jobs.health.workers import (
+    SlotState,
+    Tally,
+    WorkerReport,
+    list_workers,
+    live_workers,
+    report_worker,
+    sum_slots,
+)
 from core.jobs.queries import get_job
-from core.jobs.submit import submit
-from core.jobs.waiting import list_waiting
-from core.jobs.workers import SlotState, Tally, WorkerReport, list_workers, live_workers, report_worker, sum_slots
+from core.jobs.queue.estimates import list_waiting
+from core.jobs.queue.submit import submit
 from tests.support.jobs import OWNER, set_state, small_spec, submitted, taken
 
 NEEDS = ("gpu", "any", "cpu", "gpu", "any", "cpu")

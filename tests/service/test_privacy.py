@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from core.embedded.doctor.permissions import permission_checks
-from core.embedded.doctor.report import Verdict
 from core.settings import Settings
+from local.doctor.checks import Verdict
+from local.doctor.permissions import permission_checks
 from tests.support.service import ROOT
 
 # With each command something that it refuses early: what counts is what it has done by then.
@@ -25,6 +25,7 @@ REFUSED = {
     "doctor": ["doctor"],
     "verify": ["verify"],
     "key": ["key", "list"],
+    "project": ["project", "list"],
 }
 PATHS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}"}
 UMASK = """

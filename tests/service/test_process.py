@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.embedded import broker
-from core.embedded.parts import Keeper, Part
 from core.settings import Settings
+from local import broker
+from local.processes import Keeper, Part
 from tests.support.service import ROOT, until
 
 SECRET = "s3cr3t-c4n4ry"  # noqa: S105 - what must not be found

@@ -10,7 +10,6 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import api_key, job, job_state
 from core.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
-from core.jobs.claim import anything_waiting
 from core.jobs.keys import create_key, get_key, list_keys, revoke_key
 from core.jobs.projects import (
     create_project,
@@ -19,8 +18,9 @@ from core.jobs.projects import (
     project_of_owner,
 )
 from core.jobs.queries import get_job, list_jobs
-from core.jobs.submit import Idempotency, submit
-from core.jobs.waiting import list_waiting
+from core.jobs.queue.claim import anything_waiting
+from core.jobs.queue.estimates import list_waiting
+from core.jobs.queue.submit import Idempotency, submit
 from core.settings import Limits
 from tests.support.jobs import small_spec, taken
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from core.jobs.checkpoints import CheckpointRow
+from core.jobs.checkpoints.records import CheckpointRow
 from core.recipe.data.iris import Iris
 from core.recipe.data.materialise import BUILT_IN, dataset_path, read_data
 from core.store.local import LocalStore

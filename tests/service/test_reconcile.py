@@ -12,10 +12,10 @@ from sqlalchemy import update
 
 from core.db.session import Database, now, open_database
 from core.db.tables import job_state, service_state
-from core.jobs.beat import beat
-from core.jobs.finish import Ending, finish
+from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.queries import get_job
-from core.jobs.reconcile import Reconciler
 from core.lifecycle import Status
 from core.settings import Settings
 from core.store.local import LocalStore

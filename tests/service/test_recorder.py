@@ -16,11 +16,11 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import event
 from core.errors import Unavailable
-from core.jobs.checkpoints import list_checkpoints
-from core.jobs.events import list_events
-from core.jobs.fence import Fence, Fenced
-from core.jobs.finish import give_back
-from core.jobs.metrics import record_points, series
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.finish import give_back
+from core.jobs.checkpoints.records import list_checkpoints
+from core.jobs.events.record import list_events
+from core.jobs.metrics.chunks import record_points, series
 from core.jobs.queries import get_job
 from core.jobs.verbs import cancel
 from core.lifecycle import Desired
@@ -30,7 +30,7 @@ from tests.support.jobs import OWNER, state_of
 from tests.support.service import until
 from worker import wire
 from worker.backlog import Backlog
-from worker.heart import Abandoned, Heart
+from worker.heartbeat import Abandoned, Heart
 from worker.recorder import Recorder
 
 
@@ -342,7 +342,7 @@ def test_an_attempt_is_given_up_when_the_database_stays_away(
     def away(*_: object, **__: object) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr("worker.heart.beat", away)
+    monkeypatch.setattr("worker.heartbeat.beat", away)
     heart = heart_of(fence, outage_seconds=0.5)
     heart.start()
     until("it gives up", lambda: heart.given_up)

@@ -12,10 +12,10 @@ from sqlalchemy import func, select
 from core.db.session import Database, open_database
 from core.db.tables import checkpoint, job
 from core.errors import NotFound
-from core.jobs.care import Care
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import list_checkpoints, record_checkpoint
-from core.jobs.finish import Ending, finish
+from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
+from core.jobs.garbage_collection import Care
 from core.jobs.ledger.check import Ledger
 from core.lifecycle import Status
 from core.settings import Settings

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from core.db.session import Database
-from core.jobs.workers import SlotState, Tally, list_workers
+from core.jobs.health.workers import SlotState, Tally, list_workers
 from core.settings import Settings
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER
@@ -14,8 +14,8 @@ from worker.attempt import Shop, Slot
 from worker.devices.report import DeviceReport
 from worker.health_file import health_text
 from worker.launcher import ExecLauncher
-from worker.report import Reporter
 from worker.slots import Slots
+from worker.worker_report import Reporter
 
 GPU = "GPU-11111111-aaaa-4bbb-8ccc-000000000001"
 

@@ -9,15 +9,15 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, metric_chunk_aside
-from core.jobs.care import Care
-from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
-from core.jobs.cursor import START
-from core.jobs.feed import Ask, look
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.checkpoints.missing import missing_checkpoints, revive_missing
+from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
+from core.jobs.events.cursor import START
+from core.jobs.events.feed import Ask, look
+from core.jobs.garbage_collection import Care
 from core.jobs.ledger.check import Ledger
-from core.jobs.metrics import record_points, series
-from core.jobs.revival import missing_checkpoints, revive_missing
+from core.jobs.metrics.chunks import record_points, series
 from core.jobs.store_identity import IdentifiedStore
 from core.lifecycle import Status
 from core.recipe.data.materialise import dataset_path

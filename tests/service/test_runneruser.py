@@ -11,9 +11,9 @@ from core.errors import Misconfigured
 from core.recipe.data.iris import Iris
 from core.recipe.data.materialise import materialise
 from core.settings import Settings
-from worker import runneruser
+from worker import runner_user
 from worker.provision import Scratch
-from worker.runneruser import RunnerUser, find_user, prepare_runner_user
+from worker.runner_user import RunnerUser, find_user, prepare_runner_user
 
 ALL = (1 << 41) - 1
 OTHER = next(each for each in pwd.getpwall() if each.pw_uid not in {0, os.getuid()})
@@ -55,7 +55,7 @@ def test_a_worker_that_cannot_change_users_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: int
 ) -> None:
     """Without KILL its runners would outlive it; without the others there would be none."""
-    monkeypatch.setattr(runneruser, "_capabilities", lambda: ALL & ~(1 << lacking))
+    monkeypatch.setattr(runner_user, "_capabilities", lambda: ALL & ~(1 << lacking))
     settings = Settings.model_validate({"home": tmp_path, "runner_user": OTHER.pw_name})
     with pytest.raises(Misconfigured, match="capabilities KILL, SETGID and SETUID"):
         prepare_runner_user(settings)
@@ -64,8 +64,8 @@ def test_a_worker_that_cannot_change_users_says_so(
 def test_runners_come_to_scratch_and_datasets_and_to_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: RunnerUser
 ) -> None:
-    monkeypatch.setattr(runneruser, "_capabilities", lambda: ALL)
-    monkeypatch.setattr(runneruser, "find_user", lambda _: user)
+    monkeypatch.setattr(runner_user, "_capabilities", lambda: ALL)
+    monkeypatch.setattr(runner_user, "find_user", lambda _: user)
     settings = Settings.model_validate({"home": tmp_path / "home", "runner_user": "somebody"})
     settings.datasets.mkdir(parents=True)
     (settings.datasets / "old").touch(0o600)
@@ -79,7 +79,7 @@ def test_runners_come_to_scratch_and_datasets_and_to_nothing_else(
 
 
 def test_a_runner_writes_in_out_alone_and_the_worker_removes_it(tmp_path: Path, user: RunnerUser) -> None:
-    os.umask(runneruser.UMASK)
+    os.umask(runner_user.UMASK)
     scratch = Scratch(tmp_path / "scratch", "w", user)
     scratch.open()
     with scratch.folder("job_x", 1) as folder:

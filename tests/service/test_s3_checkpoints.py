@@ -5,25 +5,27 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.db.session import Database
-from core.jobs.care import Care
-from core.jobs.checkpoints import CheckpointRow, list_checkpoints
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
+from core.jobs.checkpoints.records import CheckpointRow, list_checkpoints
+from core.jobs.garbage_collection import Care
 from core.settings import Settings
 from core.store.base import StoreRefused
-from core.store.s3 import S3Store
+from core.store.location import Place
+from core.store.s3 import S3Store, S3Tuning
 from tests.service.conftest import TIMINGS
 from tests.service.test_recorder import checkpoint, warnings
 from tests.support.jobs import OWNER, running
 from tests.support.proxy import Proxy, answer
 from worker import wire
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.provision import BadCheckpoint, fetch_checkpoint
 from worker.recorder import Recorder
 
@@ -126,17 +128,16 @@ def test_what_is_loaded_is_what_was_recorded(
 
 
 def test_orphans_and_half_uploads_are_swept_and_what_has_a_row_stays(
-    db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path
+    db: Database, heart: Heart, bucket: Place, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     proxy, store = proxy_and_store
+    in_parts = S3Store(replace(bucket, endpoint=proxy.url), S3Tuning(whole_bytes=1))
     record(heart, store, tmp_path, 1)
     kept = keys(store)
     (tmp_path / "orphan").write_bytes(b"of an attempt that died before its row")
-    store.put_file(tmp_path / "orphan", f"jobs/{fence.job_id}/1-2-aa/weights.safetensors")
+    store.put_file(tmp_path / "orphan", f"jobs/{heart.fence.job_id}/1-2-aa/weights.safetensors")
     proxy.once("lose", "POST", "uploads")  # begun twice, heard of once
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.store.s3.WHOLE_BYTES", 1)
-        store.put_file(tmp_path / "orphan", f"jobs/{fence.job_id}/1-3-aa/weights.safetensors")
+    in_parts.put_file(tmp_path / "orphan", f"jobs/{heart.fence.job_id}/1-3-aa/weights.safetensors")
     care = Care(db, store, Settings.model_validate({"home": tmp_path, "orphan_seconds": 0.001}))
     time.sleep(1.1)  # S3 tells times in whole seconds
     assert care.sweep_orphans() == 2

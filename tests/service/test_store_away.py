@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.db.session import Database
-from core.jobs.checkpoints import list_checkpoints
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
+from core.jobs.checkpoints.records import list_checkpoints
 from core.jobs.verbs import cancel
 from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
@@ -16,7 +16,7 @@ from tests.service.test_recorder import checkpoint, found, points, warnings
 from tests.support.jobs import OWNER
 from tests.support.service import until
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.recorder import Recorder
 
 

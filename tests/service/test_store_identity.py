@@ -14,9 +14,9 @@ from sqlalchemy import update
 
 from core.db.session import Database
 from core.db.tables import checkpoint
-from core.jobs.care import Care
-from core.jobs.checkpoints import NewCheckpoint, record_checkpoint
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
+from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
+from core.jobs.garbage_collection import Care
 from core.jobs.ledger.check import Ledger
 from core.jobs.store_identity import (
     IdentifiedStore,
@@ -28,8 +28,8 @@ from core.jobs.store_identity import (
 from core.settings import Settings
 from core.store.base import Store, StoreMissing, StoreTransient
 from core.store.local import LocalStore
+from core.store.location import Place
 from core.store.marker import MARKER, create_marker, new_store_id, read_marker, replace_marker
-from core.store.place import Place
 from core.store.s3 import S3Store
 from tests.support.jobs import new_checkpoint, running
 from tests.support.s3 import in_bucket

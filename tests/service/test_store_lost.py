@@ -11,12 +11,12 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import checkpoint
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import give_back
 from core.jobs.branch import fork
-from core.jobs.checkpoints import list_checkpoints, record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import give_back
+from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
+from core.jobs.queue.submit import Entry
 from core.jobs.store_identity import IdentifiedStore
-from core.jobs.submit import Entry
 from core.jobs.verbs import pause
 from core.recipe.data.materialise import dataset_path
 from core.settings import Limits, Settings
@@ -29,7 +29,7 @@ from tests.support.stores import Losable
 from worker import assignment, provision, supervisor
 from worker.attempt import Shop, Slot
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.recorder import Recorder
 from worker.supervisor import serve_one

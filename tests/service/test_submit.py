@@ -10,7 +10,7 @@ from core.db.session import Database
 from core.db.tables import idempotency, job
 from core.errors import IdempotencyMismatch
 from core.jobs.queries import get_job
-from core.jobs.submit import Idempotency, submit
+from core.jobs.queue.submit import Idempotency, submit
 from core.recipe.spec import JobSpec
 from tests.support.jobs import OWNER, plan_of, small_spec, state_of, submitted, taken
 

@@ -16,9 +16,9 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import event
-from core.jobs.checkpoints import record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import give_back
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import give_back
+from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.verbs import cancel, pause
 from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
@@ -28,7 +28,7 @@ from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state
 from tests.support.service import until
 from worker import assignment, provision, supervisor, wire
 from worker.attempt import Shop, Slot
-from worker.exits import MACHINE_FAILED
+from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.outcome import Exit
 from worker.supervisor import serve_one

@@ -6,48 +6,24 @@ import pytest
 
 from core.db.session import Database
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.jobs.events import list_events
-from core.jobs.fence import Fence, fenced
-from core.jobs.finish import Ending, finish, give_back
+from core.jobs.attempt.fence import Fence, fenced
+from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.events.record import list_events
 from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queue.submit import submit
 from core.jobs.search import Search
-from core.jobs.submit import submit
 from core.jobs.verbs import cancel
-from core.lifecycle import Desired, Status
+from core.lifecycle import Status
 from tests.support.jobs import OWNER, running, set_state, small_spec, state_of, submitted, taken
 
 
-def test_a_queued_job_is_cancelled_at_once(db: Database) -> None:
-    job_id = submitted(db)
-    cancel(db, OWNER, job_id)
-    view = get_job(db, OWNER, job_id)
-    assert (view.status, view.stop_reason, view.queue) == ("cancelled", "cancelled", None)
-    assert view.finished_at is not None
-    cancel(db, OWNER, job_id)
-    assert get_job(db, OWNER, job_id) == view
-
-
-def test_a_running_job_is_asked_and_shows_it(db: Database) -> None:
+def test_a_running_job_is_asked_and_its_timeline_tells_it(db: Database) -> None:
     fence = running(db)
     cancel(db, OWNER, fence.job_id)
-    view = get_job(db, OWNER, fence.job_id)
-    assert (view.status, view.desired) == ("cancelling", Desired.CANCEL)
-    cancel(db, OWNER, fence.job_id)
-    assert get_job(db, OWNER, fence.job_id) == view
     finish(db, fence, Ending(Status.CANCELLED, "cancelled"))
     assert [moment.status for moment in get_job(db, OWNER, fence.job_id).timeline] == [
         *("queued", "running", "cancelling", "cancelled"),
     ]
-    cancel(db, OWNER, fence.job_id)
-
-
-@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED])
-def test_what_has_ended_cannot_be_cancelled(db: Database, status: Status) -> None:
-    fence = running(db)
-    finish(db, fence, Ending(status))
-    with pytest.raises(Conflict) as refused:
-        cancel(db, OWNER, fence.job_id)
-    assert refused.value.extra == {"current_status": status}
 
 
 def test_foreign_and_unknown_jobs_do_not_exist(db: Database) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from core.db.session import Database
 from core.errors import Conflict, InvalidSpec
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import Ending, finish
 from core.jobs.branch import retry
 from core.jobs.changes import delete_job
-from core.jobs.checkpoints import list_checkpoints, record_checkpoint
-from core.jobs.fence import Fence
-from core.jobs.finish import Ending, finish
+from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
 from core.jobs.queries import get_job
-from core.jobs.submit import Entry, submit
+from core.jobs.queue.submit import Entry, submit
 from core.jobs.verbs import cancel
 from core.lifecycle import Status
 from core.recipe.parse import parse_job

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import event
 from core.jobs.analyses import submit_analysis
-from core.jobs.fence import Fence
-from core.jobs.submit import Entry
+from core.jobs.attempt.fence import Fence
+from core.jobs.queue.submit import Entry
 from core.recipe.data.materialise import materialise
 from core.recipe.parse import parse_analysis
 from core.recipe.plan import ExecutionPlan, resolve_plan
@@ -29,7 +29,7 @@ from tests.support.service import ROOT
 from worker import provision, supervisor
 from worker.attempt import Shop, Slot
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.launcher import ExecLauncher, RunnerProcess, _reap
 from worker.outcome import Cut
 from worker.recorder import Recorder
@@ -46,7 +46,7 @@ SPINS: Final = "while True: pass"
 
 RUNNER: Final = """
 import os, time, torch
-from core.engine.analysis.terrain import Terrain
+from core.engine.analysis.loss_surface import Terrain
 from core.engine.networks import network
 from worker import runner
 

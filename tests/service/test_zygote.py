@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.support.service import ROOT, until
-from worker.exits import MACHINE_FAILED
+from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import Exit
 
 SCRIPT = """

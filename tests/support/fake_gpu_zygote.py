@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.engine import build, failure, loop
-from core.engine.accelerator import MemoryFacts, requested_bytes
+from core.engine.cuda_errors import MemoryFacts, requested_bytes
 from core.engine.liveness import ReportAlive, unwatched
 from core.engine.run import Run
 from core.recipe.assignment import Assignment

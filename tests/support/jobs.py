@@ -8,12 +8,12 @@ from sqlalchemy import select, update
 from core.db.session import Database, now
 from core.db.tables import job_state, service_state
 from core.ids import new_id
-from core.jobs.checkpoints import NewCheckpoint
-from core.jobs.claim import Claim, claim
-from core.jobs.fence import Fence
+from core.jobs.attempt.fence import Fence
+from core.jobs.checkpoints.records import NewCheckpoint
 from core.jobs.kinds import KINDS, JobKind
-from core.jobs.metrics import Chunk, Points
-from core.jobs.submit import submit
+from core.jobs.metrics.chunks import Chunk, Points
+from core.jobs.queue.claim import Claim, claim
+from core.jobs.queue.submit import submit
 from core.queue import Hints
 from core.recipe.plan import ExecutionPlan, Planned
 from core.recipe.spec import JobSpec

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 import core.process
-from core.store.place import Bucket, Place
+from core.store.location import Bucket, Place
 from core.store.s3 import S3Store
 from tests.support.proxy import Proxy, proxied
 

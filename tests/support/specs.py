@@ -7,7 +7,7 @@ from typing import Any
 from core.recipe.analyses import AnyAnalysis
 from core.recipe.checks.spec import warnings
 from core.recipe.component import SpecWarning
-from core.recipe.course import course_of
+from core.recipe.learning_rate import course_of
 from core.recipe.parse import parse_analysis
 from core.recipe.schedules.base import LearningRate
 from core.recipe.spec import JobSpec

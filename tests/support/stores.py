@@ -13,7 +13,7 @@ from core.db.session import Database
 from core.jobs.store_identity import IdentifiedStore
 from core.store.base import Store
 from core.store.local import LocalStore
-from core.store.place import Bucket, Place
+from core.store.location import Bucket, Place
 from core.store.s3 import S3Store
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.analysis.analyse import Draw, analyse
-from core.engine.analysis.desk import KEEP_SECONDS
+from core.engine.analysis.progress import KEEP_SECONDS
+from core.engine.analysis.run_analysis import Draw, analyse
 from core.engine.events import CheckpointWritten, Ended
-from core.finite import in_json
+from core.non_finite import in_json
 from core.recipe.analyses import Analysis
 from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
 from core.recipe.data import DataSpec

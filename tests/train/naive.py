@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.engine.datasets.ordering import epoch_draws, epoch_order
+from core.engine.datasets.batches import epoch_draws, epoch_order
 from core.recipe.spec import JobSpec
 from tests.train.rules import Rule
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part, load_resident
-from core.engine.evaluate import reestimate_batch_norm
+from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network, flatten
-from core.engine.objective import build_objective
 from core.recipe.analyses import Split
 from core.recipe.assignment import Source
 from core.recipe.spec import JobSpec

@@ -35,7 +35,7 @@ print(ended.outcome)
 
 WARM = """
 import os, torch
-from core.engine.warm import warm
+from core.engine.warm_up import warm
 before = torch.default_generator.get_state()
 warm()
 assert torch.equal(torch.default_generator.get_state(), before)

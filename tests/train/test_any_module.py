@@ -11,17 +11,17 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from core.engine.analysis.chunk_sizes import count_activations
 from core.engine.analysis.curvature import Curvature
 from core.engine.analysis.directions import random_direction
-from core.engine.analysis.sizes import count_activations
-from core.engine.analysis.stacked import stack
-from core.engine.analysis.terrain import Terrain
+from core.engine.analysis.loss_surface import Terrain
+from core.engine.analysis.stacked_network import stack
 from core.engine.datasets.resident import Part
-from core.engine.evaluate import reestimate_batch_norm
-from core.engine.gradient import build_gradient
+from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.gradients.gradient import build_gradient
+from core.engine.gradients.same_batch import uncounted
 from core.engine.networks import norms
 from core.engine.networks.network import Network, flatten
-from core.engine.replay import uncounted
 from tests.train.looks import Look
 from tests.train.modules import PICTURES, SPECS, doubled, examples, own_job
 from tests.train.runs import Train

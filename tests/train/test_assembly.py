@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.analysis import survey
+from core.engine.analysis import grid
 from core.engine.analysis.assembly import lay
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
@@ -30,7 +30,7 @@ Join = Callable[..., Looked]
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most seven points each, so that small grids have many."""
-    monkeypatch.setattr(survey, "MOST_POINTS", 7)
+    monkeypatch.setattr(grid, "MOST_POINTS", 7)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from core.engine.checkpoint import write_bytes, write_tensors
+from core.engine.checkpoints.files import write_bytes, write_tensors
 from core.engine.events import CheckpointWritten
 from tests.train.runs import Train, Watcher, job
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from core.engine.analysis.connect import barrier, bezier, explore, rate
-from core.engine.analysis.desk import AnalysisProgress, Tensors
+from core.engine.analysis.loss_surface import Terrain
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain
 from core.engine.determinism import stream
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.connect import Connect

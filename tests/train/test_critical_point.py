@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.analysis.critical_point import ALONG, explore, report
-from core.engine.analysis.desk import AnalysisProgress, Interrupted
+from core.engine.analysis.progress import AnalysisProgress, Interrupted
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
 from core.recipe.analyses.critical_point import CriticalPoint

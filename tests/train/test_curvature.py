@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.curvature import Curvature, Lanczos, leading
+from core.engine.analysis.loss_surface import Terrain
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain
-from core.engine.evaluate import inspecting
+from core.engine.evaluation.evaluate import inspecting
 from tests.train.runs import no_trace
 from tests.train.tiny import at, classifier
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from core.engine.datasets.ordering import Cut, batches, epoch_order
+from core.engine.datasets.batches import Cut, batches, epoch_order
 from core.engine.datasets.resident import Part, fit, load_resident
 from core.engine.datasets.splitting import apportion, split_indices
 from core.engine.failure import EngineError

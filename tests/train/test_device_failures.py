@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine import accelerator, build, checkpoint, determinism, loop
-from core.engine.accelerator import MemoryFacts
-from core.engine.averaging import RunningMean
-from core.engine.ensemble import Ensemble
+from core.engine import build, cuda_errors, determinism, loop
+from core.engine.checkpoints import files
+from core.engine.cuda_errors import MemoryFacts
 from core.engine.events import Ended
 from core.engine.failure import EngineError, expected, unopened
 from core.engine.networks import network
-from core.engine.steppers import flat
+from core.engine.optimizers import flat
+from core.engine.weights.averaging import RunningMean
+from core.engine.weights.ensemble import Ensemble
 from core.recipe.plan import ExecutionPlan, resolve_plan
 from core.recipe.spec import JobSpec
 from tests.train import looks
@@ -37,8 +38,8 @@ KEEPING = {
 
 
 @pytest.fixture(autouse=True)
-def files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "load_file", on_the_host(checkpoint.load_file))
+def read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "load_file", on_the_host(files.load_file))
 
 
 def error_of(ending: Ended) -> dict[str, Any]:
@@ -211,7 +212,7 @@ def test_a_device_that_failed_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) 
     def asked(*_: object) -> None:
         raise AssertionError("this may never return")
 
-    monkeypatch.setattr(accelerator, "memory_facts", asked)
+    monkeypatch.setattr(cuda_errors, "memory_facts", asked)
     monkeypatch.setattr("core.engine.failure.memory_facts", asked)
     found = expected(torch.AcceleratorError(STICKY), torch.device("cuda"))
     assert found

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.best import Best
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import build_network
+from core.engine.weights.best import Best
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.stopping import EarlyStopping
@@ -91,21 +91,6 @@ def test_the_best_weights_are_those_of_their_step(run: Train, restore: bool) -> 
     assert kept.metrics == {f"{split}.{n}": v for split, m in ending.results["best"].items() for n, v in m.items()}
     assert (kept.epoch, kept.manifest["monitor"]) == (best[0] // 8, "val.loss")
     assert ("test.loss" in watcher.checkpoints()[stop].metrics) != restore
-
-
-def test_every_interruption_leaves_the_same_end(run: Train) -> None:
-    spec = job(model=NORMED, optimizer=NOISY, evaluate={"every": "3st"}, epochs=30, early_stopping={"patience": 4})
-    ending, whole = run(spec)
-    total = ending.progress["step"]
-    for stop in range(1, total, 5):
-        _, first = run(spec, Watcher(stop_after=stop))
-        again, second = run(spec, resume=first.checkpoints()[stop])
-        assert (again.stop_reason, again.results) == (ending.stop_reason, ending.results)
-        assert digests(second.checkpoints()[total]) == digests(whole.checkpoints()[total])
-        step = max(whole.checkpoints("best"))
-        assert digests(second.checkpoints("best")[step]) == digests(whole.checkpoints("best")[step])
-        joined = first.series().get("val.loss", []) + second.series()["val.loss"]
-        assert joined == whole.series()["val.loss"]
 
 
 def test_a_run_that_stopped_early_ends_at_once_when_resumed(run: Train, script: Script) -> None:

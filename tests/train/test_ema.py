@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from core.engine.events import CheckpointWritten
-from tests.train.runs import Train, Watcher, digests, job
+from tests.train.runs import Train, digests, job
 
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
 
@@ -81,15 +81,3 @@ def test_beside_swa_both_are_what_they_are_alone(run: Train) -> None:
     assert both.results["swa"] == alone.results["swa"]
     assert digests(watcher.checkpoints("swa")[24]) == digests(single.checkpoints("swa")[24])
     assert set(both.results) == {"base", "swa", "ema"}
-
-
-@pytest.mark.parametrize("stop", [1, 4, 5, 7, 8, 23])
-def test_a_resume_is_bit_exact(run: Train, stop: int) -> None:
-    """Before the average begins, as it does, between two collections, and after."""
-    spec = job(model=NORMED, ema={"start": "5st", "every": "3st", "warmup": True})
-    ending, whole = run(spec)
-    _, first = run(spec, Watcher(stop_after=stop))
-    again, second = run(spec, resume=first.checkpoints()[stop])
-    assert again.results == ending.results
-    for kind in ("last", "ema"):
-        assert digests(second.checkpoints(kind)[24]) == digests(whole.checkpoints(kind)[24])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core.engine.checkpoint import check_tensors
+from core.engine.checkpoints.files import check_tensors
 from core.engine.datasets.resident import Part, load_resident
-from core.engine.ensemble import Ensemble
 from core.engine.events import CheckpointWritten, Ended
 from core.engine.networks.network import build_network
+from core.engine.weights.ensemble import Ensemble
 from core.recipe.averaging import Occasions
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
@@ -135,27 +135,6 @@ def test_the_trained_weights_never_feel_it(run: Train) -> None:
     assert digests(busy.checkpoints()[24]) == digests(quiet.checkpoints()[24])
     for step in (8, 16, 24):
         assert digests(busy.checkpoints("snapshot")[step]) == digests(quiet.checkpoints("snapshot")[step])
-
-
-@pytest.mark.parametrize("ensemble", [SNAPSHOT, FGE, LAST], ids=["snapshot", "fge", "checkpoints"])
-def test_a_resume_is_bit_exact(run: Train, ensemble: dict[str, Any]) -> None:
-    """Before the first member, as one comes in, between two, at the end; each piece goes on from the one before."""
-    spec = job(model=NORMED, ensemble=ensemble, checkpoints={"every": "10st"})
-    ending, whole = run(spec, checkpoint_seconds=0.0)
-    last, pieces = None, []
-    stops = [3, 8, 13, 16, 18, 20, 23, 24]
-    for before, stop in zip([0, *stops], [*stops, 0], strict=True):
-        again, piece = run(spec, Watcher(stop_after=stop - before if stop else 0), resume=last)
-        pieces.append(piece)
-        if stop:
-            last = piece.checkpoints()[stop]
-            assert digests(last) == digests(whole.checkpoints()[stop])
-    assert again.results == ending.results
-    assert digests(pieces[-1].checkpoints()[24]) == digests(whole.checkpoints()[24])
-    for name in ("ensemble.val.loss", "member.val.loss", "ensemble.test.loss"):
-        assert [point for piece in pieces for point in piece.series().get(name, [])] == whole.series()[name]
-    for step, kept in pieces[-1].checkpoints("snapshot").items():
-        assert digests(kept) == digests(whole.checkpoints("snapshot")[step])
 
 
 def test_what_is_restored_forgets_what_came_after() -> None:

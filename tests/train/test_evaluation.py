@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from core.engine.datasets.resident import Part, Scale
-from core.engine.evaluate import evaluate, inspecting
+from core.engine.evaluation.evaluate import evaluate, inspecting
+from core.engine.evaluation.objective import Classification, Regression
 from core.engine.networks.network import build_network, flatten
-from core.engine.objective import Classification, Regression
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.engine import loop
-from tests.train.runs import Train, Watcher, job
+from tests.train.runs import Train, job
 
 WILD = {"name": "sgd", "lr": 1e6}
 
@@ -39,15 +39,6 @@ def test_divergence_is_the_same_however_often_one_looks(run: Train) -> None:
     (one, first), (two, second) = run(seldom), run(seldom, checkpoint_seconds=0.0)
     assert first.series() == second.series()
     assert (one.error, one.progress) == (two.error, two.progress)
-
-
-def test_a_diverged_run_fails_again_when_resumed(run: Train) -> None:
-    spec = job(data={"name": "diabetes"}, optimizer=WILD, evaluate={"every": "1run"}, epochs=50)
-    whole_ending, whole = run(spec)
-    _, first = run(spec, Watcher(stop_after=2))
-    ending, second = run(spec, resume=first.checkpoints()[2])
-    assert first.series()["train.loss"] + second.series()["train.loss"] == whole.series()["train.loss"]
-    assert ending.error == whole_ending.error
 
 
 def test_weights_that_overflow_behind_a_finite_loss_are_found(run: Train) -> None:

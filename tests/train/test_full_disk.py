@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from core.engine import checkpoint_writer, loop
+from core.engine import loop
+from core.engine.checkpoints import writer
 from core.engine.events import CheckpointFailed, CheckpointWritten, Event, Progress, RolledBack, StopRequest
-from core.machine import ERRNOS
+from core.machine_failure import ERRNOS
 from core.recipe.data import DataSpec
 from tests.train.looks import Look, kept
 from tests.train.recipes import RECIPES
@@ -66,7 +67,7 @@ class Filler(Watcher):
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     found = Disk()
     monkeypatch.setattr(os, "fsync", found.flush)
-    monkeypatch.setattr(checkpoint_writer, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "PAUSE_SECONDS", 0.0)
     return found
 
 
@@ -133,7 +134,7 @@ def test_a_checkpoint_that_somebody_waits_for_is_tried_again(run: Train, disk: D
 def test_an_end_that_is_never_written_is_the_machines_failure(
     run: Train, disk: Disk, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(checkpoint_writer, "TRIES", 4)
+    monkeypatch.setattr(writer, "TRIES", 4)
     disk.error = number
     ending, watcher = run(job(), Filler(disk=disk, full_at=FOR_EVER))
     assert (ending.outcome, disk.refused) == ("failed", 4)

@@ -54,7 +54,7 @@ def test_the_jobs_for_a_real_device_are_accepted_and_as_large_as_they_have_to_be
     assert len(list(determinism.subjects())) > 25
     assert memory.small(epochs=None, steps=memory.target_steps(real)).shape().run.bounded
     wide, heavy = memory.wide(real), memory.heavy(real)
-    assert 4 * wide.batch() * 32768 * wide.data.facts().features > 8 * LARGEST_DEVICE
+    assert 4 * wide.shape().batch * 32768 * wide.data.facts().features > 8 * LARGEST_DEVICE
     assert 4 * GIB < 16 * parameters(heavy) < 16 * GIB
     (weights, first), (optimizer, second), (ensemble, third) = memory.crowded(real).values()
     assert 8 * parameters(weights) > first * MIB  # with the gradient

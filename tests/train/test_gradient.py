@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.engine.closedform import closed_form
-from core.engine.gradient import autograd, build_gradient
+from core.engine.gradients.closed_form import closed_form
+from core.engine.gradients.gradient import autograd, build_gradient
 from core.engine.networks.network import build_network, flatten
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from core.engine.analysis.gradient_noise import estimated, exactly, tradeoff
-from core.engine.analysis.terrain import Terrain
-from core.engine.evaluate import inspecting
+from core.engine.analysis.loss_surface import Terrain
+from core.engine.evaluation.evaluate import inspecting
+from core.errors import InvalidSpec
 from core.recipe.analyses.gradient_noise import GradientNoise
 from tests.support.specs import analysis_of
 from tests.train.looks import JOB, Look, kept
@@ -118,5 +118,5 @@ def test_which_checkpoints_and_which_batches() -> None:
     assert GradientNoise(job=JOB, places=3).chosen(2) == [0, 1]
     assert GradientNoise(job=JOB, places=1).chosen(5) == [4]
     for wrong in ({"small": 8, "large": 8}, {"small": 3, "large": 64}, {"draws": 1}, {"weights": "swa"}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(InvalidSpec):
             analysis_of({"kind": "gradient_noise", "job": JOB, **wrong})

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.analysis.desk import AnalysisProgress
 from core.engine.analysis.directions import grid
+from core.engine.analysis.evaluate_weights import Judge
 from core.engine.analysis.interpolation import barrier, explore, judged, report
-from core.engine.analysis.many import Judge
+from core.engine.analysis.progress import AnalysisProgress
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.interpolation import Interpolation
 from core.recipe.data import DataSpec

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine import checkpoint, gradient
-from core.engine.analysis.stacked import Stack
-from core.engine.analysis.terrain import Terrain
-from core.engine.checkpoint import write_bytes
-from core.engine.closedform import closed_form
+from core.engine.analysis.loss_surface import Terrain
+from core.engine.analysis.stacked_network import Stack
+from core.engine.checkpoints import files
+from core.engine.checkpoints.files import write_bytes
+from core.engine.gradients import gradient
+from core.engine.gradients.closed_form import closed_form
 from core.engine.liveness import Piece
 from core.engine.networks import network
 from core.recipe.analyses import AnalysisSpec, kinds
@@ -126,10 +127,10 @@ def test_every_pass_of_an_analysis_is_a_piece(
 def test_pieces_of_files_are_reported(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashed, written, and brought to the disk before too much waits for it."""
     synced: list[int] = []
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: synced.append(machine.kinds["checkpoint"]))
+    monkeypatch.setattr(files.os, "fsync", lambda _: synced.append(machine.kinds["checkpoint"]))
     written = write_bytes(tmp_path / "file", b"x" * 120, machine.report_alive, piece_bytes=10, unsynced_bytes=50)
     assert machine.kinds["checkpoint"] == 12
     assert synced == [6, 11, 12]
-    found = checkpoint.file_digest(tmp_path / "file", machine.report_alive, "dataset", piece_bytes=10)
+    found = files.file_digest(tmp_path / "file", machine.report_alive, "dataset", piece_bytes=10)
     assert found == written["sha256"]
     assert machine.kinds["dataset"] == 12

@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from core.engine.analysis.lr_range import candidates, smoothed
+from core.errors import InvalidSpec
 from core.recipe.analyses.lr_range import LrRange
 from tests.support.specs import analysis_of
 from tests.train.looks import JOB, Look, kept
@@ -120,9 +120,9 @@ def test_where_it_says_nothing_it_is_refused(fields: dict[str, Any], words: str)
 def test_what_it_takes() -> None:
     """A job, three seeds at least, rates that rise."""
     for wrong in ({"low": 1.0, "high": 0.1}, {"runs": 1}, {"steps": 5}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(InvalidSpec):
             analysis_of({"kind": "lr_range", "job": JOB, **wrong})
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidSpec):
         analysis_of({"kind": "lr_range", "checkpoint": "ckpt_" + "0" * 26})
     fine = LrRange(job=JOB, examples=25)
     alone = job(model={"name": "mlp", "hidden": [4], "batch_norm": True})

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.analysis import sizes, survey
-from core.engine.analysis.directions import grid, random_direction
-from core.engine.analysis.many import Judge, one_by_one
-from core.engine.analysis.products import Bands, Patches, way_of
-from core.engine.analysis.stacked import stack
+from core.engine.analysis import chunk_sizes, grid
+from core.engine.analysis import directions as direction_module
+from core.engine.analysis.directions import random_direction
+from core.engine.analysis.evaluate_weights import Judge, one_by_one
+from core.engine.analysis.grid import Plane
+from core.engine.analysis.matrix_products import Bands, Patches, way_of
+from core.engine.analysis.stacked_network import stack
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.survey import Plane
 from core.recipe.data import DataSpec
 from tests.train import tiny
 from tests.train.precise import naive, subject
@@ -79,7 +80,7 @@ def test_every_layer_gives_what_the_network_gives(
     """In double, in chunks that divide nothing; the network, its statistics and torch's generator are as before."""
     looked = subject(job(model=MODELS[model], data=FEW), datasets("digits"))
     assert stack(looked.network, looked.parts["train"].inputs[:1])
-    monkeypatch.setattr(sizes, "CPU", replace(sizes.CPU, columns=17, numbers=9000))
+    monkeypatch.setattr(chunk_sizes, "CPU", replace(chunk_sizes.CPU, columns=17, numbers=9000))
     weights, splits = around(looked, 5), ("train", "val")
     before = {name: each.clone() for name, each in looked.network.tensors().items()}
     with no_trace():
@@ -127,23 +128,25 @@ def test_a_plane_is_surveyed_in_the_same_tiles_whoever_begins(
     """The points of a plane are where its places say, row by row, and tiles hold some of them each."""
     looked = subject(job(data=FEW), datasets("digits"))
     directions = torch.stack([random_direction(looked.network, 0, number) for number in (0, 1)])
-    plane = Plane(looked.network.values, directions, (grid((-1, 1), 5), grid((0, 3), 4)))
+    plane = Plane(
+        looked.network.values, directions, tuple(direction_module.grid(*each) for each in (((-1, 1), 5), ((0, 3), 4)))
+    )
     assert (plane.shape, plane.points) == ((4, 5), 20)
     x, y = plane.coordinates(7, 8)[0].tolist()
     assert (x, y) == (0.0, 1.0)  # row 1, column 2
     torch.testing.assert_close(plane.weights(7, 8)[0], looked.network.values + directions[1], rtol=0, atol=1e-15)
     judge = Judge.of(looked, ("train",), reestimate=False)
-    assert survey.points_in_tile(judge) == survey.MOST_POINTS
-    monkeypatch.setattr(survey, "MOST_NUMBERS", 5 * len(looked.network.values))
-    assert survey.points_in_tile(judge) == 5
+    assert grid.points_in_tile(judge) == grid.MOST_POINTS
+    monkeypatch.setattr(grid, "MOST_NUMBERS", 5 * len(looked.network.values))
+    assert grid.points_in_tile(judge) == 5
     work = len(looked.parts["train"]) * looked.spec.model.multiply_adds(looked.spec.data.facts())
-    monkeypatch.setattr(survey, "WORK", 3.5 * work)
-    assert (survey.points_in_tile(judge), survey.tiles(judge, plane)) == (3, 7)
+    monkeypatch.setattr(grid, "WORK", 3.5 * work)
+    assert (grid.points_in_tile(judge), grid.tiles(judge, plane)) == (3, 7)
 
 
 def test_a_tile_is_the_same_on_every_device(datasets: Datasets) -> None:
     """Checkpoints count tiles and parts share them out: an analysis may go on elsewhere."""
     judge = Judge.of(subject(job(data=FEW), datasets("digits")), ("train", "val"), reestimate=False)
-    on_gpu = replace(judge, sizes=sizes.sizes_for("cuda", 80 << 30))
+    on_gpu = replace(judge, sizes=chunk_sizes.sizes_for("cuda", 80 << 30))
     assert on_gpu.sizes != judge.sizes
-    assert survey.points_in_tile(on_gpu) == survey.points_in_tile(judge)
+    assert grid.points_in_tile(on_gpu) == grid.points_in_tile(judge)

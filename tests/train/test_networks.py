@@ -15,16 +15,16 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from core.engine.analysis.directions import normalised, random_direction
-from core.engine.checkpoint import add_aliases, read_resume
+from core.engine.checkpoints.files import add_aliases, read_resume
 from core.engine.datasets.resident import Part, load_resident
 from core.engine.failure import EngineError
-from core.engine.gradient import build_gradient
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks import norms
 from core.engine.networks.builders import ModuleWithRoles, build_module
 from core.engine.networks.network import Network, build_network
 from core.engine.networks.roles import ParameterRole, hidden_matrices, infer_roles
-from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.stepper import build_stepper
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import build_stepper
 from core.recipe.models.base import Init
 from core.recipe.optimizers import adamw, muon, sgd
 from core.recipe.spec import JobSpec

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from core.engine.networks.network import Network, flatten
-from core.engine.steppers.flat import build as build_stepper
-from core.engine.steppers.flat import expected_state
+from core.engine.optimizers.flat import build as build_stepper
+from core.engine.optimizers.flat import expected_state
 from core.recipe.optimizers.adadelta import Adadelta
 from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam

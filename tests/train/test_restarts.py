@@ -8,7 +8,7 @@ from torch import nn
 
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import flatten
-from core.engine.steppers.flat import build
+from core.engine.optimizers.flat import build
 from core.recipe.optimizers.adam import Adam
 from core.recipe.optimizers.sgd import SGD
 from core.recipe.spec import JobSpec

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.closedform import closed_form
-from core.engine.gradient import build_gradient
+from core.engine.gradients.closed_form import closed_form
+from core.engine.gradients.gradient import build_gradient
+from core.engine.gradients.sam import sharpness_aware
 from core.engine.networks.network import Network, build_network
-from core.engine.sharpness import sharpness_aware
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.sam import SAM

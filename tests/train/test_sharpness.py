@@ -9,13 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from core.engine.analysis.desk import AnalysisProgress
-from core.engine.analysis.gauges import GAUGES, Ground, Reading
+from core.engine.analysis.progress import AnalysisProgress
 from core.engine.analysis.sharpness import explore, report
+from core.engine.analysis.sharpness_measures import GAUGES, Ground, Reading
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
+from core.engine.evaluation.objective import Classification
 from core.engine.events import CheckpointWritten
-from core.engine.objective import Classification
 from core.recipe.analyses.sharpness import Measure, Sharpness
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB, Look, kept
@@ -211,5 +211,5 @@ def test_what_cannot_be_measured_is_refused() -> None:
     assert not list(Sharpness(job=JOB, measures=("eigenvalues",)).problems([point]))
     with pytest.raises(ValidationError):
         Sharpness(job=JOB, ascent_steps=1)
-    with pytest.raises(ValidationError, match="do not fit together"):
-        Sharpness(job=JOB, measures=("trace", "trace"))
+    (twice,) = Sharpness(job=JOB, measures=("trace", "trace")).contradictions()
+    assert twice.pointer == "/measures"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.engine.steplog import MOST_WAITING, Calendar, StepLog
+from core.engine.evaluation.step_log import MOST_WAITING, Calendar, StepLog
 
 CALENDAR = Calendar(examples=7, batch=3, total_steps=8)
 LOSSES = [1.0, 2.0, 6.0, 3.0, 5.0, 7.0, 4.0, 8.0]

@@ -12,15 +12,15 @@ from torch import nn
 from torch.nn import functional
 
 from core.engine.datasets.resident import Part
-from core.engine.evaluate import reestimate_batch_norm
+from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.events import Log, Started
 from core.engine.failure import EngineError
-from core.engine.gradient import build_gradient
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network, flatten
 from core.engine.networks.roles import hidden_matrices
-from core.engine.steppers import tree
-from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.stepper import Stepper, build_stepper
+from core.engine.optimizers import state_dict
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import Stepper, build_stepper
 from core.recipe.catalog import components
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
@@ -231,22 +231,22 @@ def test_a_state_of_any_shape_comes_back_bit_for_bit() -> None:
     first.state[weight] = kept
     first.state["whole"] = {"k": torch.tensor(7)}  # type: ignore[index]
     first.param_groups[0]["d"] = 1e-300
-    found = {name: each.clone() for name, each in tree.pack({"sgd": first}, "optimizer.").items()}
-    tree.unpack(found, "optimizer.", {"sgd": second})
+    found = {name: each.clone() for name, each in state_dict.pack({"sgd": first}, "optimizer.").items()}
+    state_dict.unpack(found, "optimizer.", {"sgd": second})
     again = second.state[weight]
     assert again["pair"] == (0.1, True)
     assert again["turned"].stride() == turned.stride()
     assert torch.equal(again["turned"], turned)
     assert (again["list"][1:], again["text"], again["worst"]) == ([None, 3], "é", float("inf"))
     assert second.param_groups[0]["d"] == 1e-300
-    assert tree.pack({"sgd": second}, "optimizer.").keys() == found.keys()
-    outlines = tree.expected(found, "optimizer.", ["sgd"])
+    assert state_dict.pack({"sgd": second}, "optimizer.").keys() == found.keys()
+    outlines = state_dict.expected(found, "optimizer.", ["sgd"])
     assert {name: (each.shape, each.dtype) for name, each in outlines.items()} == {
         name: (each.shape, each.dtype) for name, each in found.items()
     }
     first.state[weight]["list"] = [object()]
     with pytest.raises(TypeError, match=r"list\.0 is a object"):
-        tree.pack({"sgd": first}, "optimizer.")
+        state_dict.pack({"sgd": first}, "optimizer.")
 
 
 def test_a_worker_without_the_package_says_so(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:

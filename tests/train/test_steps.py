@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.engine.clip import build_clip
-from core.engine.datasets.ordering import Cut, batches, epoch_draws, epoch_order
+from core.engine.datasets.batches import Cut, batches, epoch_draws, epoch_order
 from core.engine.datasets.resident import Part, load_resident
 from core.engine.determinism import seed_device
+from core.engine.evaluation.objective import Classification, build_objective
+from core.engine.gradients.clip import build_clip
 from core.engine.networks.network import build_network
-from core.engine.objective import Classification, build_objective
-from core.engine.steppers.flat import build as build_stepper
+from core.engine.optimizers.flat import build as build_stepper
 from core.recipe.clipping import ClipGrad
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.engine.analysis.many import tally_each, tally_together
+from core.engine.analysis.evaluate_weights import tally_each, tally_together
 from core.engine.datasets.resident import Scale
-from core.engine.objective import Classification, Descent, Objective, Regression
+from core.engine.evaluation.objective import Classification, Descent, Objective, Regression
 
 NETWORKS, EXAMPLES = 7, 50
 

@@ -18,11 +18,11 @@ from core.engine import build as building
 from core.engine import pacing
 from core.engine.build import build
 from core.engine.datasets.resident import Part
-from core.engine.evaluate import evaluate
+from core.engine.evaluation.evaluate import evaluate
+from core.engine.evaluation.objective import Classification, Regression
 from core.engine.events import Ended
 from core.engine.loop import _train
 from core.engine.networks.network import flatten
-from core.engine.objective import Classification, Regression
 from core.engine.pacing import Pacer
 from core.engine.session import Session
 from core.recipe.assignment import Assignment

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from core.engine.analysis.subject import Subject
 from core.engine.datasets.resident import Part
+from core.engine.evaluation.objective import Classification, Loss, Objective
 from core.engine.networks.network import flatten
-from core.engine.objective import Classification, Loss, Objective
 from core.recipe.assignment import Source
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB

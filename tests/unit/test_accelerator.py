@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.engine.accelerator import MemoryFacts, is_device_error, is_memory_error, memory_facts, requested_bytes
+from core.engine.cuda_errors import MemoryFacts, is_device_error, is_memory_error, memory_facts, requested_bytes
 
 GIB = 1 << 30
 

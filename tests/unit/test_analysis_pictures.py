@@ -29,9 +29,9 @@ from tests.support.results import (
     trajectory,
 )
 from worker.pictures import draw
+from worker.pictures.contour_surface import Relief, heights, labels, shares
+from worker.pictures.figure import CAPTION, DPI, STYLE, finished, plain, shortened, wrapped
 from worker.pictures.landscape import figures, gaps
-from worker.pictures.page import CAPTION, DPI, STYLE, finished, plain, shortened, wrapped
-from worker.pictures.relief import Relief, heights, labels, shares
 
 SVG = "{http://www.w3.org/2000/svg}"
 HARMLESS = {"svg", "metadata", "defs", "style", "g", "path", "use", "text", "tspan", "clipPath", "rect", "pattern"}

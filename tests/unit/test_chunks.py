@@ -1,7 +1,7 @@
 """Chunks: a thousand points each, the open one written again as it grows, numbers from 0 in each segment."""
 
-from core.jobs.metrics import Chunk
-from worker.chunks import ChunkBook
+from core.jobs.metrics.chunks import Chunk
+from worker.chunk_buffer import ChunkBook
 
 
 def summary(chunks: tuple[Chunk, ...]) -> list[tuple[str, int, int, int, int]]:

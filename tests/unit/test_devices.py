@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.architecture.tree import ROOT
-from worker.devices import probing
-from worker.devices.listing import candidates, chosen_devices
+from worker.devices import probe
+from worker.devices.candidates import candidates, chosen_devices
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMemory, NvmlMonitor
 from worker.devices.report import REMEDIES, DeviceReport
@@ -58,7 +58,7 @@ def nothing() -> list[str]:
 
 def test_a_probe_says_what_the_device_is(machine: Machine) -> None:
     machine({FIRST: GOOD})
-    report = probing.probe_device(FIRST)
+    report = probe.probe_device(FIRST)
     assert report.ok
     assert (report.name, report.capability, report.cuda) == ("Fake H1", "9.0", "13.0")
     assert (report.memory_bytes, report.free_bytes) == (80 << 30, 79 << 30)
@@ -77,7 +77,7 @@ def test_a_probe_says_what_the_device_is(machine: Machine) -> None:
 )
 def test_a_device_that_fails_is_named_with_its_reason(machine: Machine, said: str, reason: str) -> None:
     machine({FIRST: {**GOOD, "error": said}})
-    report = probing.probe_device(FIRST)
+    report = probe.probe_device(FIRST)
     assert (report.ok, report.reason, report.detail) == (False, reason, said.splitlines()[0])
     assert REMEDIES[reason] in report.sentence()
 
@@ -92,38 +92,38 @@ def test_a_device_that_fails_is_named_with_its_reason(machine: Machine, said: st
 )
 def test_a_machine_without_a_usable_driver(machine: Machine, said: str, reason: str) -> None:
     machine({FIRST: GOOD}, error=said)
-    assert probing.probe_device(FIRST).reason == reason
-    assert probing.list_devices() == []
+    assert probe.probe_device(FIRST).reason == reason
+    assert probe.list_devices() == []
 
 
 def test_a_torch_without_cuda_is_no_engine_error(machine: Machine) -> None:
     machine({FIRST: GOOD}, cuda=None)
-    assert probing.probe_device(FIRST).reason == "torch_without_cuda"
+    assert probe.probe_device(FIRST).reason == "torch_without_cuda"
 
 
 def test_a_device_that_computes_wrong_numbers_is_not_used(machine: Machine) -> None:
     machine({FIRST: {**GOOD, "computes": False}})
-    report = probing.probe_device(FIRST)
+    report = probe.probe_device(FIRST)
     assert (report.ok, report.detail) == (False, "a product of integers is wrong")
 
 
 def test_a_probe_that_hangs_or_dies_is_an_answer(machine: Machine) -> None:
     machine({FIRST: {**GOOD, "hangs": True}, SECOND: {**GOOD, "dies": True}})
-    assert probing.ask([], FIRST, seconds=1.0)["reason"] == "timeout"
-    dead = probing.probe_device(SECOND)
+    assert probe.ask([], FIRST, seconds=1.0)["reason"] == "timeout"
+    dead = probe.probe_device(SECOND)
     assert (dead.ok, dead.reason) == (False, "failed")
     assert "lost the device" in (dead.detail or "")
 
 
 def test_devices_are_probed_side_by_side_and_answer_in_order(machine: Machine) -> None:
     machine({FIRST: GOOD, SECOND: {**GOOD, "error": "CUDA error: unknown error"}})
-    assert [report.ok for report in probing.probe_devices([SECOND, FIRST])] == [False, True]
+    assert [report.ok for report in probe.probe_devices([SECOND, FIRST])] == [False, True]
 
 
 def test_torch_lists_what_nvml_cannot(machine: Machine) -> None:
     nameless = {**GOOD, "uuid": "00000000-0000-0000-0000-000000000000"}
     machine({FIRST: GOOD, "1": nameless})
-    assert probing.list_devices() == [FIRST, "1"]
+    assert probe.list_devices() == [FIRST, "1"]
 
 
 @pytest.mark.parametrize(

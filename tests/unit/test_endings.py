@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.recipe.course import course_of
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import course_of
 from core.recipe.parse import parse_preview
 from core.recipe.preview import Preview, preview
 from core.recipe.schedules.base import first_below

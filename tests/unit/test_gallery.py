@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from basin import jobfile
+from basin import job_file
 from basin.shapes import Job
 from core.plot.chart import Look
 from core.plot.draw import draw
@@ -124,7 +124,7 @@ def test_every_claim_has_jobs_and_a_picture_of_them(claim: Claim) -> None:
     """Judge and picture ask for no variant that has no job file, whatever the jobs measured."""
     files = {file.stem: file for file in (HERE / "jobs" / claim.folder).glob("*.yaml")}
     for file in files.values():
-        document = jobfile.job(file.read_text(encoding="utf-8"), file.name)
+        document = job_file.job(file.read_text(encoding="utf-8"), file.name)
         assert JobSpec.model_validate_json(json.dumps(document)).shape().run.total_steps > 0
     runs: Runs = {
         name: [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker import lifeline
+from worker import child_process
 
 CANARY = "s3cr3t"
 
@@ -28,7 +28,7 @@ def test_no_credential_passes() -> None:
         "DATABASE_URL": CANARY,
         "SOME_NEW_TOKEN": CANARY,
     }
-    clean = lifeline.clean_environment(environment)
+    clean = child_process.clean_environment(environment)
     assert CANARY not in "".join(clean.values())
     assert not [name for name in clean if name.startswith("BASIN_")]
     assert {
@@ -43,8 +43,8 @@ def test_no_credential_passes() -> None:
 
 
 def test_the_operators_settings_win() -> None:
-    assert lifeline.clean_environment({})["OPENBLAS_NUM_THREADS"] == "1"
-    assert lifeline.clean_environment({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
+    assert child_process.clean_environment({})["OPENBLAS_NUM_THREADS"] == "1"
+    assert child_process.clean_environment({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
 
 
 def test_a_gpus_knobs_pass() -> None:
@@ -56,7 +56,7 @@ def test_a_gpus_knobs_pass() -> None:
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
     }
-    assert knobs.items() <= lifeline.clean_environment(knobs).items()
+    assert knobs.items() <= child_process.clean_environment(knobs).items()
 
 
 def test_what_changes_bits_behind_the_plans_back_does_not() -> None:
@@ -67,19 +67,19 @@ def test_what_changes_bits_behind_the_plans_back_does_not() -> None:
         "PYTORCH_TUNABLEOP_TUNING": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":0:0",
     }
-    assert lifeline.clean_environment(wanted) == lifeline.clean_environment({})
-    assert lifeline.clean_environment({"NVIDIA_TF32_OVERRIDE": "0"})["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert child_process.clean_environment(wanted) == child_process.clean_environment({})
+    assert child_process.clean_environment({"NVIDIA_TF32_OVERRIDE": "0"})["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 def test_the_last_words(tmp_path: Path) -> None:
     path = tmp_path / "stderr.txt"
-    assert lifeline.tail(path) == ""
+    assert child_process.tail(path) == ""
     path.write_bytes(b"x" * 5000 + b"\x00\xff the end\n")
-    assert lifeline.tail(path, limit=11).endswith("\ufffd\ufffd the end")
+    assert child_process.tail(path, limit=11).endswith("\ufffd\ufffd the end")
 
 
 def test_somebody_who_is_gone_cannot_be_killed_and_that_is_fine() -> None:
-    lifeline.kill_group(2**22 + 1, 9)  # beyond the largest pid there can be
+    child_process.kill_group(2**22 + 1, 9)  # beyond the largest pid there can be
 
 
 def test_somebody_whom_we_may_not_kill_is_told_of(
@@ -92,5 +92,5 @@ def test_somebody_whom_we_may_not_kill_is_told_of(
 
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(sys, "platform", "linux")
-    lifeline.kill_group(4711, signal.SIGKILL)
+    child_process.kill_group(4711, signal.SIGKILL)
     assert "the process group 4711 runs on: we may not send it signal 9" in caplog.text

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from core.plot.chart import Look, Map, Way
-from core.plot.clip import inside
 from core.plot.contour import Grid, Point, contours, levels
 from core.plot.draw import draw
-from core.plot.page import TooLowError
+from core.plot.line_clipping import inside
+from core.plot.svg_document import TooLowError
 from core.recipe.data import Function
 from core.recipe.data.formulas import FORMULAS
 from tests.support.pictures import SVG, Picture, points

@@ -10,7 +10,7 @@ from core.lifecycle import Status
 from core.recipe.plan import smaller
 from tests.support.jobs import plan_of, small_spec
 from worker.devices.report import DeviceReport
-from worker.exits import MACHINE_FAILED
+from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import Exit
 from worker.outcome import Asked, Cut, Finish, GiveBack, LetGo, Observed, decide, suspects_device
 

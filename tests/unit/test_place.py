@@ -7,7 +7,7 @@ import pytest
 from core.errors import Misconfigured
 from core.settings import Settings
 from core.store import open_store
-from core.store.place import Bucket, bucket_of_url
+from core.store.location import Bucket, bucket_of_url
 from core.store.s3 import S3Store
 
 

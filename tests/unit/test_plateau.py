@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from core.recipe.averaging import SwaPhase
-from core.recipe.course import Course
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import Course
 from core.recipe.optimizers.sgd import SGD
 from core.recipe.schedules.base import Heard
 from core.recipe.schedules.plateau import Plateau

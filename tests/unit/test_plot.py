@@ -8,9 +8,9 @@ import pytest
 
 from core.plot.chart import Band, Chart, Curve, Dots, Level, Look, Panel, Rule, Span
 from core.plot.draw import draw
-from core.plot.page import TooLowError
 from core.plot.scale import Scale, is_log, x_range, y_range
 from core.plot.style import COLOURS, style
+from core.plot.svg_document import TooLowError
 from tests.support.pictures import SVG, Picture, points
 
 

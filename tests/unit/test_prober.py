@@ -9,8 +9,8 @@ import pytest
 from tests.unit.test_devices import FakeMonitor
 from worker.attempt import Slot
 from worker.devices.devices import Devices
-from worker.devices.prober import SlotProber
 from worker.devices.report import DeviceReport
+from worker.devices.slot_prober import SlotProber
 from worker.launcher import Exit, RunnerProcess
 from worker.slots import Slots
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from worker.devices.probing import list_devices, probe_device
+from worker.devices.probe import list_devices, probe_device
 
 
 def test_a_machine_that_can_start_no_probe_has_no_device_to_offer(monkeypatch: pytest.MonkeyPatch) -> None:

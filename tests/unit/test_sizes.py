@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from core.engine.analysis import sizes
-from core.engine.analysis.sizes import Sizes, sizes_for, sizes_on
+from core.engine.analysis import chunk_sizes
+from core.engine.analysis.chunk_sizes import Sizes, sizes_for, sizes_on
 
 GIB = 1 << 30
 
@@ -32,4 +32,4 @@ def test_it_is_what_the_process_may_take_not_what_is_free(monkeypatch: pytest.Mo
     """Else the next attempt would compute other bits beside another neighbour."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (GIB, 80 * GIB))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 0.5)
-    assert sizes.sizes_on(torch.device("cuda", 0)) == sizes_for("cuda", 40 * GIB)
+    assert chunk_sizes.sizes_on(torch.device("cuda", 0)) == sizes_for("cuda", 40 * GIB)

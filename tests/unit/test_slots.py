@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.errors import Misconfigured
-from core.jobs.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, Tally
 from worker.attempt import Slot
 from worker.devices.report import DeviceReport
 from worker.launcher import Exit, RunnerProcess

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from core.jobs.beat import WHOLE_RUN
+from core.jobs.attempt.heartbeat import WHOLE_RUN
 from worker import wire
 from worker.backlog import Backlog
-from worker.heart import Heart
+from worker.heartbeat import Heart
 from worker.launcher import RunnerProcess
 from worker.recorder import Recorder
 from worker.watch import Tempo, Watch

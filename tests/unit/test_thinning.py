@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from core.jobs.thinning import sieved, thinned
+from core.jobs.metrics.downsampling import sieved, thinned
 
 
 def textbook(values: list[float], most: int) -> list[int]:

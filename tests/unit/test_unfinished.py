@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.store import unfinished
-from core.store.place import Bucket, Place
-from core.store.unfinished import Upload, authorised
+from core.store import multipart
+from core.store.location import Bucket, Place
+from core.store.multipart import Upload, authorised
 
 
 def test_signatures_are_those_of_amazons_own_examples() -> None:
@@ -40,7 +40,7 @@ PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 
 def test_only_old_uploads_of_ours_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second page is asked for; one upload is young, one lies beside our folder."""
-    assert unfinished.read(PAGE.encode()) == (
+    assert multipart.read(PAGE.encode()) == (
         [Upload("ours/a", "1", 1e9), Upload("ours/b", "2", 1e9 + 1)],  # 2001-09-09T01:46:40Z is 10^9 by POSIX
         {"key-marker": "ours/b", "upload-id-marker": "2"},
     )
@@ -51,7 +51,7 @@ def test_only_old_uploads_of_ours_are_aborted(monkeypatch: pytest.MonkeyPatch) -
         asked.append((method, name, query))
         return (last if "key-marker" in query else PAGE).encode()
 
-    monkeypatch.setattr(unfinished, "_ask", ask)
+    monkeypatch.setattr(multipart, "_ask", ask)
     place = Place(Bucket("bucket", "ours"), "http://127.0.0.1:1", "us-east-1", "id", "secret")
-    assert unfinished.remove(place, before=1e9 + 1) == 1
+    assert multipart.remove(place, before=1e9 + 1) == 1
     assert [one for one in asked if one[0] == "DELETE"] == [("DELETE", "ours/a", {"uploadId": "1"})]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from core.settings import Settings
-from worker.devices.listing import candidates
+from worker.devices.candidates import candidates
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMemory, DeviceMonitor, NvmlMonitor
-from worker.devices.probing import Probe, list_devices, probe_device, probe_devices
+from worker.devices.probe import Probe, list_devices, probe_device, probe_devices
 from worker.devices.report import DeviceReport
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from worker.devices.candidates import candidates
 from worker.devices.devices import Devices, has_driver
-from worker.devices.listing import candidates
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMonitor, NvmlMonitor
-from worker.devices.probing import ask, listed_devices, probe_devices
+from worker.devices.probe import ask, listed_devices, probe_devices
 from worker.devices.report import DeviceReport
 
 ASK_SECONDS: Final = 25.0  # for the list, and again for the probes: less than the doctor waits

@@ -58,6 +58,6 @@ ANALYSIS: Final = WorkerKind(
     name="analysis",
     assignment=AnalysisAssignment,
     build_assignment=build_analysis_assignment,
-    entry_point="core.engine.analysis.analyse:analyse",
+    entry_point="core.engine.analysis.run_analysis:analyse",
     picture_kind=picture_kind,
 )

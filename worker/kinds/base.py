@@ -10,8 +10,8 @@ from core.recipe.data import DataSpec
 from core.recipe.plan import ExecutionPlan
 
 if TYPE_CHECKING:
-    from core.jobs.checkpoints import CheckpointRow
-    from core.jobs.claim import Claim
+    from core.jobs.checkpoints.records import CheckpointRow
+    from core.jobs.queue.claim import Claim
 
 
 class Provider(Protocol):

@@ -28,7 +28,7 @@ def draw(
         return {}
     import matplotlib as mpl
 
-    from worker.pictures.page import STYLE, finished
+    from worker.pictures.figure import STYLE, finished
 
     found: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import distinct, figure, known
-from worker.pictures.words import counted
+from worker.pictures.captions import counted
+from worker.pictures.figure import distinct, figure, known
 
 COLOURS = {"members": "0.6", "average": "tab:blue", "ensemble": "tab:orange"}
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import SPLITS, empty, figure, finite, known, legend, listed, number, plain, short, upright
+from worker.pictures.figure import SPLITS, empty, figure, finite, known, legend, listed, number, plain, short, upright
 
 Numbers = Mapping[str, Any]
 STYLES = {"curve": "-", "line": "--"}

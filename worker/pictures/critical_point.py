@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import empty, figure, finite, known, legend, number, short
+from worker.pictures.captions import counted
+from worker.pictures.figure import empty, figure, finite, known, legend, number, short
 from worker.pictures.spectrum import ritz
-from worker.pictures.words import counted
 
 Numbers = Mapping[str, Any]
 

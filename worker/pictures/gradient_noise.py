@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import empty, figure, finite, known, legend, number, short, upright
-from worker.pictures.words import counted
+from worker.pictures.captions import counted
+from worker.pictures.figure import empty, figure, finite, known, legend, number, short, upright
 
 Numbers = Mapping[str, Any]
 AVERAGED = {"swa", "ema"}

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from worker.pictures import Arrays
-from worker.pictures.page import SPLITS, empty, figure, finite, known, legend, number, plain, short, upright
-from worker.pictures.words import looked_at, losses
+from worker.pictures.captions import looked_at, losses
+from worker.pictures.figure import SPLITS, empty, figure, finite, known, legend, number, plain, short, upright
 
 Numbers = Mapping[str, Any]
 

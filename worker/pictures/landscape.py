@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from worker.pictures import Arrays
-from worker.pictures.page import SPLITS, empty, figure, finite, legend, number, plain, upright
-from worker.pictures.relief import CELLS, FINE, UNKNOWN, Relief, fill, heights, labels, mark, shares, space
-from worker.pictures.words import along, directions, looked_at, losses, missing, whose
+from worker.pictures.captions import along, directions, looked_at, losses, missing, whose
+from worker.pictures.contour_surface import CELLS, FINE, UNKNOWN, Relief, fill, heights, labels, mark, shares, space
+from worker.pictures.figure import SPLITS, empty, figure, finite, legend, number, plain, upright
 
 Numbers = Mapping[str, Any]
 DASHED: Any = {"colors": "black", "linewidths": 0.8, "linestyles": "dashed"}

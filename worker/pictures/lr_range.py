@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import empty, figure, finite, known, legend, number, short
+from worker.pictures.figure import empty, figure, finite, known, legend, number, short
 
 Numbers = Mapping[str, Any]
 ROOM = 1.6  # times the fall: what rises higher at the end leaves the picture

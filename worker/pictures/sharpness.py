@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import distinct, figure, finite, known, listed, number, short
+from worker.pictures.figure import distinct, figure, finite, known, listed, number, short
 from worker.pictures.spectrum import ritz
 
 Numbers = Mapping[str, Any]

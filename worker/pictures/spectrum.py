@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from worker.pictures.page import finite
+from worker.pictures.figure import finite
 
 LINEAR = 1e-3  # of the largest: below that the axis is linear, so that 0 and both signs are on it
 

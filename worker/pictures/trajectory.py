@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.page import SPLITS, figure, known, legend, number, plain, short, upright
-from worker.pictures.relief import Relief, fill, heights, mark
-from worker.pictures.words import along, directions, looked_at, losses, missing
+from worker.pictures.captions import along, directions, looked_at, losses, missing
+from worker.pictures.contour_surface import Relief, fill, heights, mark
+from worker.pictures.figure import SPLITS, figure, known, legend, number, plain, short, upright
 
 Numbers = Mapping[str, Any]
 NAMED = 9  # checkpoints whose step stands beside them

@@ -7,9 +7,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.results import Result
-from core.engine.analysis.survey import AXES, extremes
+from core.engine.analysis.grid import AXES, extremes
+from core.engine.analysis.loaded_results import Result
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.failure import EngineError
 from core.recipe.analyses.assembly import Assembly
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject, held, measured, replaced
-from core.engine.ensemble import MIXTURES
-from core.engine.evaluate import judged, predicted
+from core.engine.evaluation.evaluate import judged, predicted
 from core.engine.networks.network import Network
+from core.engine.weights.ensemble import MIXTURES
 from core.recipe.analyses import Split
 from core.recipe.analyses.average import Average
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.figures import number, placed, unknown
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject, held, measured, preserving, replaced
-from core.engine.closedform import Gradient
+from core.engine.analysis.tables import number, placed, unknown
 from core.engine.determinism import private_randomness, seed_device, stream, stream_seed
-from core.engine.evaluate import judged, predicted
-from core.engine.gradient import build_gradient
+from core.engine.evaluation.evaluate import judged, predicted
+from core.engine.gradients.closed_form import Gradient
+from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network
 from core.recipe.analyses.connect import Connect
 

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 
 from core.engine.analysis.curvature import Lanczos
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.figures import number, placed, unknown
-from core.engine.analysis.gauges import Eigenvalues, Ground
+from core.engine.analysis.progress import AnalysisProgress, Tensors
+from core.engine.analysis.sharpness_measures import Eigenvalues, Ground
 from core.engine.analysis.subject import Subject
+from core.engine.analysis.tables import number, placed, unknown
 from core.recipe.analyses.critical_point import ALONG_GRADIENT, CriticalPoint
 
 Verdict = Literal["minimum", "saddle", "maximum", "not_stationary"]

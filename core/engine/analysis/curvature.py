@@ -7,8 +7,8 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
+from core.engine.analysis.loss_surface import Terrain, added
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain, added
 from core.engine.datasets.resident import Part
 from core.engine.determinism import stream
 from core.engine.failure import passing_examples

@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.determinism import stream
 from core.engine.networks.network import Network
 from core.engine.networks.roles import ParameterRole, filter_rows
-from core.recipe.analyses.surface import Ignore, Norm
+from core.recipe.analyses.grid_options import Ignore, Norm
 
 PRINTS = 4
 FLAT = 1e-6  # of the longest: what is shorter is rounding, and no direction

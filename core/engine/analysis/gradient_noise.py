@@ -7,14 +7,14 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.figures import number, unknown
-from core.engine.analysis.sizes import sizes_on
+from core.engine.analysis.chunk_sizes import sizes_on
+from core.engine.analysis.loss_surface import Terrain, added
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.terrain import Terrain, added
+from core.engine.analysis.tables import number, unknown
 from core.engine.determinism import stream
 from core.recipe.analyses.gradient_noise import GradientNoise
-from core.recipe.start import PREFERRED
+from core.recipe.initial_weights import PREFERRED
 
 DOUBT: Final = (
     "This is a rough guide. The noise scale ignores curvature, momentum and how the rate is chosen, and where it was "

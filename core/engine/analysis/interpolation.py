@@ -7,11 +7,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import cosine, grid
-from core.engine.analysis.many import Judge, one_by_one, values_of
+from core.engine.analysis.evaluate_weights import Judge, one_by_one, values_of
+from core.engine.analysis.grid import blank, by_name, looked_at, named, note, points_in_tile
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.survey import blank, by_name, looked_at, named, note, points_in_tile
 from core.engine.networks.network import Network
 from core.recipe.analyses.interpolation import Interpolation
 

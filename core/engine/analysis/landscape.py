@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.curvature import leading
-from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import (
     around,
     between,
@@ -18,9 +17,10 @@ from core.engine.analysis.directions import (
     projected,
     random_direction,
 )
-from core.engine.analysis.many import Judge
+from core.engine.analysis.evaluate_weights import Judge
+from core.engine.analysis.grid import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.survey import Plane, blank, by_name, caption, facts, standing, survey
 from core.engine.failure import EngineError
 from core.recipe.analyses.landscape import Landscape
 

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import torch
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.figures import number, unknown
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.clip import build_clip
-from core.engine.datasets.ordering import Cut, batches, epoch_draws, epoch_order
+from core.engine.analysis.tables import number, unknown
+from core.engine.datasets.batches import Cut, batches, epoch_draws, epoch_order
 from core.engine.determinism import private_randomness, seed_device
-from core.engine.gradient import build_gradient
+from core.engine.gradients.clip import build_clip
+from core.engine.gradients.gradient import build_gradient
+from core.engine.gradients.sam import sharpness_aware
 from core.engine.networks.network import build_network
-from core.engine.sharpness import sharpness_aware
-from core.engine.steppers.elsewhere import Elsewhere
-from core.engine.steppers.stepper import build_stepper
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import build_stepper
 from core.recipe.analyses.lr_range import LrRange
 from core.recipe.shape import examples_used
 from core.recipe.spec import JobSpec

@@ -8,10 +8,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
-from core.engine.analysis.figures import number, placed, unknown
-from core.engine.analysis.gauges import GAUGES, Ground
+from core.engine.analysis.progress import AnalysisProgress, Tensors
+from core.engine.analysis.sharpness_measures import GAUGES, Ground
 from core.engine.analysis.subject import Subject
+from core.engine.analysis.tables import number, placed, unknown
 from core.recipe.analyses.sharpness import Measure, Sharpness
 
 MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.checkpoint import check_tensors, read_tensors
+from core.engine.checkpoints.files import check_tensors, read_tensors
 from core.engine.datasets.resident import Part, Resident, load_resident
 from core.engine.determinism import stream
-from core.engine.evaluate import evaluate, reestimate_batch_norm
+from core.engine.evaluation.evaluate import evaluate, reestimate_batch_norm
+from core.engine.evaluation.objective import Objective, build_objective
 from core.engine.liveness import ReportAlive
 from core.engine.networks.network import Network, build_network
-from core.engine.objective import Objective, build_objective
 from core.recipe.analyses import Split
 from core.recipe.assignment import Source
 from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan

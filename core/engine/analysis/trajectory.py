@@ -6,7 +6,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.desk import AnalysisProgress, Tensors
 from core.engine.analysis.directions import (
     around,
     centred_shares,
@@ -16,11 +15,12 @@ from core.engine.analysis.directions import (
     projected,
     random_direction,
 )
-from core.engine.analysis.many import Judge
+from core.engine.analysis.evaluate_weights import Judge
+from core.engine.analysis.grid import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import Subject
-from core.engine.analysis.survey import Plane, blank, by_name, caption, facts, standing, survey
 from core.engine.failure import EngineError
-from core.recipe.analyses.surface import Norm
+from core.recipe.analyses.grid_options import Norm
 from core.recipe.analyses.trajectory import Trajectory
 
 AVERAGED: Final = frozenset({"swa", "ema"})

@@ -7,12 +7,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from core.engine.checkpoint import file_digest, load_tensors
+from core.engine.checkpoints.files import file_digest, load_tensors
 from core.engine.datasets.splitting import split_indices
 from core.engine.determinism import stream
 from core.engine.failure import EngineError
 from core.engine.liveness import ReportAlive, unwatched
-from core.machine import is_machine_failure
+from core.machine_failure import is_machine_failure
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
 

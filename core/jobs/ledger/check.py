@@ -85,9 +85,9 @@ class Ledger:
                 project = project_of_owner(owner)
                 self.counts["idempotency keys"] += 1
                 if not any(is_id(job_id, prefix) for prefix in PREFIXES):
-                    yield Finding("promise", "", key, f"a key of {project} promises {job_id!r}, which is no job")
+                    yield Finding("promise", "", key, f"{project}'s key promises {job_id!r}, which is no job")
                 elif whose not in {None, NOBODY, project}:
-                    yield Finding("promise", job_id, key, f"a key of {project} promises a job of {whose}")
+                    yield Finding("promise", job_id, key, f"{project}'s key promises a job of {whose}")
             if len(found) < self.page_rows:
                 return
             last = (found[-1].owner, found[-1].key)

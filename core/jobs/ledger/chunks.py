@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Subquery, and_, case, func, or_, select
 
 from core.db.tables import metric_chunk
-from core.jobs.metrics import CHUNK_POINTS, MOST_ROLLBACKS
+from core.jobs.metrics.chunks import CHUNK_POINTS, MOST_ROLLBACKS
 
 _MOST: Final = 20  # of one page: a job that is broken once is often broken throughout
 _NUMBER_BYTES: Final = 8

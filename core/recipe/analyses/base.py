@@ -8,9 +8,9 @@ from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.component import Spec
+from core.recipe.initial_weights import Start, Weights, same_shape
 from core.recipe.spec import JobSpec, Resources
-from core.recipe.start import Start, Weights, same_shape
-from core.recipe.text import Label, Name, Note
+from core.recipe.text_fields import Label, Name, Note
 
 Split = Literal["train", "val", "test"]
 Takes = Literal["weights", "run", "recipe", "results"]

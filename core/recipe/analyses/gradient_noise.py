@@ -22,7 +22,7 @@ class GradientNoise(AnalysisSpec):
     Evaluation mode: batch norm goes by its running statistics, dropout is off.
     """
 
-    summary: ClassVar[str] = "The gradient noise scale over a run, and the batch size that it speaks for, with doubts."
+    summary: ClassVar[str] = "The gradient noise scale over a run, a guide to the batch size."
     paper: ClassVar[str | None] = (
         "McCandlish et al. 2018, An empirical model of large-batch training; "
         "Merrill et al. 2025, Critical batch size revisited"

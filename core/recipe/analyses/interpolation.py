@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec, Split
-from core.recipe.analyses.surface import (
+from core.recipe.analyses.grid_options import (
     BatchNorm,
     Range,
     Splits,

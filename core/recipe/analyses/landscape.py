@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
-from core.recipe.analyses.surface import (
+from core.recipe.analyses.grid_options import (
     BatchNorm,
     Ignore,
     Norm,

@@ -19,7 +19,9 @@ class LrRange(AnalysisSpec):
     Schedule, averages and stopping rules of the job are left aside, and nothing of the job is touched.
     """
 
-    summary: ClassVar[str] = "The loss while the learning rate rises, for several seeds, and what may be read off it."
+    summary: ClassVar[str] = (
+        "A learning-rate range test (LR range test): the loss while the learning rate rises, for several seeds."
+    )
     paper: ClassVar[str | None] = "Smith 2017, Cyclical learning rates for training neural networks"
     implementation: ClassVar[str] = "core.engine.analysis.lr_range"
     takes: ClassVar[Literal["weights", "run", "recipe"]] = "recipe"

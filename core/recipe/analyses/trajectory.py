@@ -7,7 +7,7 @@ from pydantic import Field
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import MOST_MEMORY, AnalysisSpec
-from core.recipe.analyses.surface import (
+from core.recipe.analyses.grid_options import (
     BatchNorm,
     Splits,
     empty_splits,
@@ -33,7 +33,7 @@ class Trajectory(AnalysisSpec):
     (`checkpoints.keep_last`).
     """
 
-    summary: ClassVar[str] = "The way of a run in the plane in which it moved most, with the loss around it."
+    summary: ClassVar[str] = "The path of a run in the plane in which it moved most, with the loss around it."
     paper: ClassVar[str | None] = "Li et al. 2018, Visualizing the loss landscape of neural nets, section 7"
     implementation: ClassVar[str] = "core.engine.analysis.trajectory"
     takes: ClassVar[Literal["weights", "run", "recipe"]] = "run"

@@ -48,9 +48,9 @@ class EMA(AveragingSpec):
 
     It begins as a copy, so it needs no correction for a start at zero: of the weights at `start`, or of those after the
     first collection when that is 0. Collected only `every` so often, it decays by d^every. Running mean and variance of
-    batch norm are averaged by the same d, whole numbers copied, or, with `update_bn` false, all borrowed from the
-    trained network as they stand when the average is judged. `warmup` lets it forget its beginning: t steps later d
-    is at most 1 - (1 + t / gamma)^-power. The trained weights do not notice. `with_swa` allows both in one job.
+    batch norm are averaged by the same d, whole numbers copied, or, with `update_bn` false, all copied from the
+    trained network when the average is evaluated. `warmup` gives the first weights less influence: t steps later d is
+    at most 1 - (1 + t / gamma)^-power. The trained weights do not change. `with_swa` allows both in one job.
     """
 
     name: ClassVar[str] = "ema"

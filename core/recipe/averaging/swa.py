@@ -68,11 +68,11 @@ class SwaPhase:
 
 class SWA(AveragingSpec):
     """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on; batch-norm statistics are estimated again for w_swa,
-    or, with `update_bn` false, borrowed from the trained network as they stand when w_swa is judged.
+    or, with `update_bn` false, copied from the trained network when w_swa is evaluated.
 
     The tail is constant at `lr`, and collected from `every` so often (an epoch), or, with `cycle`, a sawtooth from `lr`
     down to `lr_min` (a fifth of it), and collected at its minima: `every` is "cycle". A `start` given as a share of the
-    run moves up to the end of its epoch when `every` or `cycle` counts epochs. The model that stands at `start` is the
+    run moves up to the end of its epoch when `every` or `cycle` counts epochs. The model at `start` is the
     first of a constant tail (the reference code counts so: 140 models from epoch 161 to 300). What the essay calls SWA,
     averaging predictions, is a snapshot ensemble.
     """

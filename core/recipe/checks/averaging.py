@@ -6,8 +6,8 @@ from core.errors import FieldProblem
 from core.recipe.averaging.ensemble import EnsembleSpec
 from core.recipe.averaging.snapshot import Snapshot
 from core.recipe.component import SpecWarning
-from core.recipe.course import RateFields
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import RateFields
 from core.recipe.schedules.constant import Constant
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from core.errors import FieldProblem
 from core.recipe.component import SpecWarning
-from core.recipe.course import RateFields
 from core.recipe.duration import RunLength
+from core.recipe.learning_rate import RateFields
 from core.recipe.spec import JobSpec
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from core.errors import FieldProblem
 from core.recipe.checks import averaging, optimizer, stopping
-from core.recipe.course import course_of
+from core.recipe.learning_rate import course_of
 from core.recipe.preview import PreviewRequest
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from core.errors import FieldProblem
 from core.recipe.component import SpecWarning
-from core.recipe.course import Course, course_of
 from core.recipe.duration import LONGEST, Duration, RunLength
+from core.recipe.learning_rate import Course, course_of
 from core.recipe.schedules.base import MOST_CYCLES
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec

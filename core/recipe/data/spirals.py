@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Spirals(GeneratedSpec):
-    """Inputs (2,): class k of K lies at radius r, uniform in [0, 1), and angle 2π (turns r + k / K), plus noise."""
+    """Inputs (2,): class k of K is at radius r, uniform in [0, 1), and angle 2π (turns r + k / K), plus noise."""
 
     summary: ClassVar[str] = "Arms of a spiral, one per class: easy to see, hard for shallow networks."
     paper: ClassVar[str | None] = "Lang & Witbrock 1988, Learning to tell two spirals apart"

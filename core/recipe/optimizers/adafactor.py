@@ -19,7 +19,7 @@ class Adafactor(OptimizerSpec):
     summary: ClassVar[str] = "Adafactor: Adam's second moment in the memory of rows and columns, relative step sizes."
     paper: ClassVar[str | None] = "Shazeer & Stern 2018, arXiv:1804.04235"
     implementation: ClassVar[str] = "torch.optim:Adafactor"
-    stepper: ClassVar[str] = "core.engine.steppers.shaped:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.per_parameter:build"
     name: Literal["adafactor"] = "adafactor"
     lr: Positive = 1e-2
     beta2_decay: Annotated[float, Field(ge=-LARGEST, le=0, allow_inf_nan=False)] = -0.8

@@ -9,13 +9,13 @@ from core.recipe.optimizers.base import OptimizerSpec
 class ASGD(OptimizerSpec):
     """w <- (1 - lambd η) w - η g with η = lr / (1 + lambd lr t)^alpha; from step t0 on the mean of all w is kept.
 
-    The mean is what a run is judged by and what its checkpoints hold; up to t0, 10⁶ steps unless given, it is w itself.
+    The mean is what is evaluated and saved in checkpoints; up to t0, 10⁶ steps unless given, it is w itself.
     """
 
     summary: ClassVar[str] = "Averaged SGD: a slowly falling step, and the mean of the weights it visits after t0."
     paper: ClassVar[str | None] = "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging"
     implementation: ClassVar[str] = "torch.optim:ASGD"
-    stepper: ClassVar[str] = "core.engine.steppers.averaged:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.averaged:build"
     averages: ClassVar[bool] = True
     name: Literal["asgd"] = "asgd"
     lr: Positive = 1e-2

@@ -17,7 +17,7 @@ class OptimizerSpec(Component):
     """
 
     implementation: ClassVar[str]
-    stepper: ClassVar[str] = "core.engine.steppers.flat:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.flat:build"
     full_batch: ClassVar[bool] = False
     """It compares the gradients of successive steps, so each must be that of all examples."""
     closure: ClassVar[bool] = False

@@ -12,14 +12,14 @@ class LBFGS(OptimizerSpec):
     """One step is up to max_iter moves along -H g, H built from the last history_size pairs of moves and changes of g.
 
     Each move needs loss and gradient of all examples again: at most max_eval evaluations a step (5/4 max_iter unless
-    given). A move has length lr (the very first min(1, 1/|g|₁) lr), or is found by a line search that satisfies the
+    given). A move has length lr (the first one min(1, 1/|g|₁) lr), or is found by a line search that satisfies the
     strong Wolfe conditions. A step ends early where |g| falls to tolerance_grad or a move to tolerance_change.
     """
 
     summary: ClassVar[str] = "L-BFGS: quasi-Newton moves on the full batch, curvature learnt from past gradients."
     paper: ClassVar[str | None] = "Liu & Nocedal 1989, On the limited memory BFGS method for large scale optimization"
     implementation: ClassVar[str] = "torch.optim:LBFGS"
-    stepper: ClassVar[str] = "core.engine.steppers.closure:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.closure:build"
     full_batch: ClassVar[bool] = True
     closure: ClassVar[bool] = True
     name: Literal["lbfgs"] = "lbfgs"

@@ -23,7 +23,7 @@ class Muon(OptimizerSpec):
     summary: ClassVar[str] = "Muon: orthogonalised momentum for hidden matrices, AdamW for all other weights."
     paper: ClassVar[str | None] = "Jordan et al. 2024, Muon: an optimizer for hidden layers; arXiv:2502.16982"
     implementation: ClassVar[str] = "torch.optim:Muon"
-    stepper: ClassVar[str] = "core.engine.steppers.hidden:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.muon:build"
     hidden_matrices: ClassVar[bool] = True
     name: Literal["muon"] = "muon"
     weight_decay: NonNegative = 0.1

@@ -34,7 +34,7 @@ class PytorchOptimizer(OptimizerSpec):
 
     summary: ClassVar[str] = "One of a hundred optimizers of the package pytorch-optimizer, by name."
     implementation: ClassVar[str] = "pytorch_optimizer"
-    stepper: ClassVar[str] = "core.engine.steppers.shaped:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.per_parameter:build"
     extra: ClassVar[str | None] = "optim"
     name: Literal["pytorch_optimizer"] = "pytorch_optimizer"
     optimizer: Annotated[str, Field(max_length=64)]

@@ -15,7 +15,7 @@ Mix = Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)]  # x is found 
 class ScheduleFreeSpec(OptimizerSpec):
     """Gradients are taken at y = (1 - β) z + β x; what a run is judged by and what checkpoints hold is x."""
 
-    stepper: ClassVar[str] = "core.engine.steppers.schedule_free:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.schedule_free:build"
     averages: ClassVar[bool] = True
     steady: ClassVar[str | None] = "the average takes the place of a schedule"
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0

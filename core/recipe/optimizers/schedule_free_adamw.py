@@ -7,8 +7,8 @@ from core.recipe.optimizers.schedule_free import Mix, ScheduleFreeSpec
 class ScheduleFreeAdamW(ScheduleFreeSpec):
     """v as in Adam, d = g(y) / (√v̂ + eps) + weight_decay y; z <- z - lr d, x <- x + c (z - x), y = (1 - β1) z + β1 x.
 
-    Trained at y, judged at x. c is the step's share of all weights so far; a step weighs (t + 1)^r · (largest rate so
-    far)^weight_lr_power.
+    Trained at y, evaluated at x. c is the step's share of all weights so far; a step weighs (t + 1)^r · (largest rate
+    so far)^weight_lr_power.
     """
 
     summary: ClassVar[str] = "Schedule-Free AdamW: Adam's scaling, its momentum replaced by a mean of iterates."

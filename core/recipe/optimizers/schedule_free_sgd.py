@@ -5,7 +5,7 @@ from core.recipe.optimizers.schedule_free import Mix, ScheduleFreeSpec
 
 
 class ScheduleFreeSGD(ScheduleFreeSpec):
-    """z <- z - lr g(y), x <- x + c (z - x), y = (1 - momentum) z + momentum x: trained at y, judged at x.
+    """z <- z - lr g(y), x <- x + c (z - x), y = (1 - momentum) z + momentum x: trained at y, evaluated at x.
 
     c is the step's share of all weights so far; a step weighs (t + 1)^r · (largest rate so far)^weight_lr_power.
     """

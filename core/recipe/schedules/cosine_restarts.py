@@ -17,7 +17,7 @@ class CosineRestarts(ScheduleSpec):
 
     Cycles are found by whole numbers (torch, timm and Keras take a logarithm, which torch rounds wrongly at some
     restarts). The weights at the end of a cycle are what the paper recommends to use, those of the last completed
-    cycle at any time: they are kept as `cycle_end` checkpoints and judged as `incumbent`. `cycle_decay` is timm's;
+    cycle at any time: they are kept as `cycle_end` checkpoints and evaluated as `incumbent`. `cycle_decay` is timm's;
     Keras' m_mul multiplies the height above the minimum instead, which is the same where eta_min is 0.
     """
 

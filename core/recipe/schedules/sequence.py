@@ -17,7 +17,7 @@ class Sequence(ScheduleSpec):
     """The first schedule until milestones[0], the second until milestones[1], and so on; the last to the end.
 
     Each has its own clock, its own warm-up, and its own run: `"0.5run"` inside it is half of its stretch, and a length
-    that defaults to the run fills the stretch. Milestones stand on the sequence's clock, after its own warm-up.
+    that defaults to the run fills the stretch. Milestones count on the sequence's clock, after its own warm-up.
     """
 
     model_config = DEFERRED

@@ -24,7 +24,7 @@ class WSD(ScheduleSpec):
     off from at will; only the decay knows where the run ends.
     """
 
-    summary: ClassVar[str] = "Warm-up, a long constant stretch, and a decay at the very end."
+    summary: ClassVar[str] = "Warm-up, a long constant stretch, and a decay at the end."
     paper: ClassVar[str | None] = (
         "Hu et al. 2024, arXiv:2404.06395; the square-root shape: Hägele et al., arXiv:2405.18392"
     )

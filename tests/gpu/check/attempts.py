@@ -14,7 +14,7 @@ from core.recipe.data import DataSpec
 from core.recipe.spec import JobSpec
 from tests.gpu.check.data import dataset
 from tests.gpu.check.target import Target
-from worker import lifeline, wire
+from worker import child_process, wire
 from worker.launcher import Exit, ZygoteLauncher
 
 READY_SECONDS: Final = 120.0
@@ -52,7 +52,7 @@ class Attempt:
                     return frame
             left = until - time.monotonic()
             if not self._open or left <= 0:
-                raise TooLate(f"{self._standing()}; it printed: {lifeline.tail(self.stderr, 400)}")
+                raise TooLate(f"{self._standing()}; it printed: {child_process.tail(self.stderr, 400)}")
             self._read(left)
 
     def _read(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from core.engine import build, loop
-from core.engine.analysis import analyse
+from core.engine.analysis import run_analysis
 from core.engine.failure import device_failed
 from core.recipe.assignment import Assignment
 from core.recipe.plan import ExecutionPlan
@@ -42,7 +42,7 @@ def install() -> None:
 
     loop.train = train
     if target.dry:
-        build.open_device = analyse.open_device = partial(open_played, target, build.open_device)
+        build.open_device = run_analysis.open_device = partial(open_played, target, build.open_device)
 
 
 def open_played(target: Target, plainly: Callable[[ExecutionPlan], torch.device], plan: ExecutionPlan) -> torch.device:

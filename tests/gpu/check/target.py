@@ -13,9 +13,9 @@ from typing import Any, Final, Literal
 
 from core.recipe.plan import ExecutionPlan, Planned, SlotKind, resolve_plan
 from tests.gpu.check.played import PLAYED_UUID, TOTAL, PlayedDevice
-from worker.devices.listing import candidates
+from worker.devices.candidates import candidates
 from worker.devices.monitor import DeviceMemory, NvmlMonitor
-from worker.devices.probing import list_devices
+from worker.devices.probe import list_devices
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 INJECTION: Final = Path(__file__).parent / "injection"

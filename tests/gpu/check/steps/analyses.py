@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.engine.events import CheckpointWritten
-from core.finite import in_json
+from core.non_finite import in_json
 from core.recipe.analyses import AnalysisSpec, kinds
 from core.recipe.plan import SlotKind
 from core.recipe.spec import JobSpec

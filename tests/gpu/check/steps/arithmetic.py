@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.closedform import closed_form
 from core.engine.determinism import switched
-from core.engine.gradient import autograd
+from core.engine.gradients.closed_form import closed_form
+from core.engine.gradients.gradient import autograd
 from core.engine.networks.network import build_network
 from core.recipe.facts import DataFacts
 from core.recipe.models.logistic import Logistic

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from tests.gpu.check.played import TOTAL
 from tests.gpu.check.report import Report
 from tests.gpu.check.target import ROOT, Target, path_with
-from worker.devices.listing import candidates
+from worker.devices.candidates import candidates
 from worker.devices.monitor import NvmlMonitor
-from worker.devices.probing import list_devices, probe_device
+from worker.devices.probe import list_devices, probe_device
 
 ABSENT = "GPU-eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee"
 

@@ -1,0 +1,106 @@
+"""What routes ask for: the parts of the running service, the body, well-formed ids."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Request
+from starlette.exceptions import HTTPException
+
+from api.errors import HttpError
+from api.json_documents import MalformedError
+from api.key_cache import Keyring
+from api.live_poller import Live
+from api.probes import WriteProbe
+from core.db.session import Database
+from core.errors import NotFound, TooLarge, Unsupported
+from core.ids import is_id
+from core.jobs.attempt.reconcile import Reconciler
+from core.jobs.kinds import ANALYSIS, TRAIN
+from core.queue import Hints
+from core.settings import Settings
+from core.store.base import Store
+
+BODY_SECONDS = 30.0  # a body of 1 MiB that takes longer is an attack or a dead line
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that live as long as the process."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    hints: Hints
+    reconciler: Reconciler
+    keyring: Keyring
+    live: Live
+    writes: WriteProbe
+
+
+async def _service(request: Request) -> Service:
+    return cast("Service", request.app.state.service)
+
+
+Running = Annotated[Service, Depends(_service)]
+
+
+async def json_only(request: Request) -> None:
+    """Refuse bodies that are not JSON. Forms of foreign pages can send any other type without asking first."""
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Unsupported("The body must be JSON, sent with Content-Type: application/json.")
+
+
+async def _body(request: Request) -> bytes:
+    body = await _maybe_body(request)
+    if not body:
+        raise MalformedError("The body is empty; it must be a JSON object.")
+    return body
+
+
+async def _maybe_body(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.body()
+    except HTTPException as error:  # the router's limit, which counts what has no Content-Length
+        raise TooLarge if error.status_code == 413 else error from None
+    except TimeoutError as error:
+        raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
+    return body
+
+
+Body = Annotated[bytes, Depends(_body)]
+MaybeBody = Annotated[bytes, Depends(_maybe_body)]
+
+
+def _named(prefix: str, noun: str, text: str) -> str:
+    """An id that cannot be one names nothing: 404, and the database is not asked (PostgreSQL chokes on NUL)."""
+    if not is_id(text, prefix):
+        raise NotFound(f"There is no {noun} with this id.")
+    return text
+
+
+async def _job_id(job_id: Annotated[str, Path(description="`job_` and 26 characters")]) -> str:
+    return _named(TRAIN.id_prefix, TRAIN.noun, job_id)
+
+
+async def _analysis_id(analysis_id: Annotated[str, Path(description="`an_` and 26 characters")]) -> str:
+    return _named(ANALYSIS.id_prefix, ANALYSIS.noun, analysis_id)
+
+
+async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_` and 26 characters")]) -> str:
+    return _named("ckpt", "checkpoint", checkpoint_id)
+
+
+async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 characters")]) -> str:
+    return _named("key", "key", key_id)
+
+
+JobId = Annotated[str, Depends(_job_id)]
+AnalysisId = Annotated[str, Depends(_analysis_id)]
+CheckpointId = Annotated[str, Depends(_checkpoint_id)]
+KeyId = Annotated[str, Depends(_key_id)]

@@ -1,0 +1,195 @@
+"""What happens to every request before and after routing: an id, the guard, HEAD, the size limit, the last exception
+handler, a line in the log. Plain ASGI, so that streams pass through untouched.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from anyio import to_thread
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import respond
+from core.db.wait_budget import Patience, waiting_with
+from core.errors import TooLarge, Unavailable
+from core.logs import about
+
+MAX_BODY = 1024 * 1024  # bytes; a job has a few hundred
+LINGER_BYTES = 64 * MAX_BODY
+LINGER_SECONDS = 2.0
+LATE_SECONDS = 0.2  # a wait in a thread ends a moment before the request does
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_log = logging.getLogger("basin.access")
+
+Guard = Callable[[Headers], Awaitable[None]]
+Observe = Callable[[Scope, int, float], None]
+
+
+class Edge:
+    """The outermost layer of ours. Nothing passes it without an answer, and no answer without a request id."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, observe: Observe, database_seconds: float) -> None:
+        """`guard` raises for requests that must not be looked at any further; `observe` hears of each that is over.
+
+        A request waits for the database for `database_seconds` and no longer.
+        """
+        self.app, self.guard, self.observe, self.database_seconds = app, guard, observe, database_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            exchange = _Exchange(scope, receive, send, Patience(self.database_seconds))
+            with about(request_id=exchange.request_id), waiting_with(exchange.patience):
+                try:
+                    await exchange.run(self.app, self.guard)
+                finally:
+                    self.observe(exchange.scope, exchange.status, exchange.seconds())
+        elif scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: Patience) -> None:
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.is_head = scope["method"] == "HEAD"
+        self.scope = {**scope, "basin.request_id": self.request_id, "basin.head": self.is_head}
+        if self.is_head:  # every GET route answers HEAD: the same headers, no body
+            self.scope["method"] = "GET"
+        self.method = scope["method"]
+        self._receive, self._send = receive, send
+        self.patience = patience
+        self.status = 0
+        self.started_at = time.perf_counter()
+
+    async def run(self, app: ASGIApp, guard: Guard) -> None:
+        clock = _Clock(self)
+        try:
+            await self._admit(guard)
+            await app(self.scope, self.receive, self.send)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:  # else the process stops, and the time for answers that are under way is over
+            if not self.status:
+                reason = "The database did not answer in time" if clock.rang else "The service stops"
+                await self._answer(Unavailable(f"{reason}; try again shortly."))
+        except Exception as error:
+            if self.status:
+                raise  # headers are out: only a broken connection can still say that this went wrong
+            await self._answer(error)
+        finally:
+            clock.stop()
+            self._record()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started_at
+
+    async def _admit(self, guard: Guard) -> None:
+        await guard(self.headers)
+        length = self.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > MAX_BODY:
+            raise TooLarge(f"The body is larger than {MAX_BODY} bytes.")
+
+    async def _answer(self, error: Exception) -> None:
+        response = respond(self.request_id, error)
+        if response.status_code == 413:
+            response.headers["Connection"] = "close"
+        if response.status_code != 413 or self.is_head or "expect" in self.headers:
+            await response(self.scope, self.receive, self.send)
+            return
+        # A client that is still sending would meet a reset connection before it reads the answer. So the answer goes
+        # out first, what still comes is thrown away for a moment, and then the connection is closed.
+        await self.send({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
+        await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+        await self._linger()
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _linger(self) -> None:
+        left = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while left > 0:
+                    message = await self.receive()
+                    left -= len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
+
+    async def receive(self) -> Message:
+        with self.patience.paused():
+            return await self._receive()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.patience.begin_anew_each_time()
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        elif self.is_head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    def _record(self) -> None:
+        # Polling is most of what a service hears; its lines would bury the others.
+        level = logging.DEBUG if self.scope["method"] == "GET" and self.status < 400 else logging.INFO
+        path = self.scope.get("raw_path", b"").decode("ascii", "backslashreplace")
+        _log.log(
+            level,
+            "%s %s %s",
+            self.method,
+            path,
+            self.status,
+            extra={"request_id": self.request_id, "ms": round(1000 * self.seconds(), 1)},
+        )
+
+
+class _Clock:
+    """Ends a request that has waited for the database long enough: in it, or for a thread while others are in it."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._threads = to_thread.current_default_thread_limiter()
+        self._timer = self._loop.call_later(exchange.patience.left() + LATE_SECONDS, self._look)
+        self.rang = False
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self.rang and self._task is not None:
+            self._task.uncancel()
+
+    def _look(self) -> None:
+        left = self._exchange.patience.left() + LATE_SECONDS
+        if self._exchange.status or self._task is None:
+            return
+        if left > 0 or self._works():
+            self._timer = self._loop.call_later(max(left, LATE_SECONDS), self._look)
+        else:
+            self.rang = True
+            self._task.cancel()  # out of the queue for a thread; one that it has goes on until its own wait ends
+
+    def _works(self) -> bool:
+        """Whether it has a thread, and is not in the database with it."""
+        return not self._exchange.patience.asking and self._task in self._threads.statistics().borrowers

@@ -1,0 +1,46 @@
+"""What a project changes about a job afterwards, and its deletion."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from api.auth import Caller
+from api.bodies import JobChanges, read_body
+from api.dependencies import Body, JobId, Running
+from api.json_documents import Json
+from api.long_poll import IfMatch
+from api.openapi import problems, reads
+from api.resources import delete_one
+from api.routes.jobs import JOBS, Job
+from core.jobs.changes import edit_job
+from core.jobs.queries import get_job
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+EXAMPLE = {"name": "digits, second try", "priority": 10, "metadata": {"team": "vision", "draft": None}}
+
+
+@router.patch(
+    "/{job_id}",
+    operation_id="edit_job",
+    response_model=Job,
+    responses=problems(400, 404, 408, 409, 412, 413, 415, 422),
+    openapi_extra=reads("JobChanges", everything=EXAMPLE),
+)
+def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Running) -> Json:
+    """Change name, priority or metadata, where given. With If-Match, only the job as you saw it (412 otherwise)."""
+    changes = read_body(body, JobChanges)
+    edit_job(
+        service.db,
+        caller.project,
+        job_id,
+        changes.model_dump(include=changes.model_fields_set),
+        age_step=service.settings.age_step_seconds,
+        fits=fits,
+    )
+    return JOBS.answer(service, get_job(service.db, caller.project, job_id), 200)
+
+
+@router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 412, 413, 415))
+def delete(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
+    """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
+    return delete_one(service, caller.project, job_id, fits)

@@ -1,0 +1,1 @@
+"""Data of jobs and recipes that becomes a picture."""

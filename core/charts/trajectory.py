@@ -1,0 +1,95 @@
+"""The ways of jobs that train a point, over the function that they descend."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from core.charts.metrics import told_apart
+from core.db.session import Database
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.metrics.chunks import columns
+from core.jobs.metrics.comparison import Subject
+from core.plot.chart import Map, Way
+from core.recipe.data import Function
+from core.recipe.models.point import Point
+
+MOST_PLACES = 4000  # of all ways together; of more, every so many-th is drawn
+MARGIN = 0.04  # of what is shown, on either side
+FARTHEST = 4.0  # times what is shown anyway: how far a way that flies off is followed
+Place = tuple[float, ...]
+Window = list[tuple[float, float]]
+Steps = tuple[int | None, int | None]  # the first and the last one, both included
+
+
+def path_map(db: Database, subjects: Sequence[Subject], *, from_: int | None = None, to: int | None = None) -> Map:
+    """The places of every job from step `from_` to step `to`, both included; a colour for each job.
+
+    Raises:
+        InvalidRequest: a job trains no point, the function takes more than two numbers, or the functions differ.
+    """
+    function = _common(subjects)
+    names = told_apart(subjects)
+    visited = [_places(db, one, (from_, to), MOST_PLACES // len(subjects)) for one in subjects]
+    starts = [one.spec.model.start for one in subjects if isinstance(one.spec.model, Point)]
+    given = f", h = {', '.join(f'{each:g}' for each in function.h)}" if function.h else ""
+    what = f"{function.function}: f = {function.formula.text}{given}"
+    return Map(
+        summary=f"{', '.join(names.values())}: the way over {what}",
+        heading=what,
+        surface=function.value,
+        window=_window(function, starts, visited),
+        ways=[Way(names[one.id], visited[place], place) for place, one in enumerate(subjects)],
+        title=names[subjects[0].id] if len(subjects) == 1 else None,
+    )
+
+
+def _common(subjects: Sequence[Subject]) -> Function:
+    found: list[Function] = []
+    for one in subjects:
+        data = one.spec.data
+        if not isinstance(data, Function):
+            hint = 'leave "kind" out to draw its curves; a path needs the model "point"'
+            raise _refused("/query/kind", f"{one.name or one.id} trains {one.spec.model.name}, not a point", hint)
+        found.append(data)
+    first = found[0]
+    if first.dimension > 2:
+        message = f"a picture has room for two dimensions, and this function has {first.dimension}"
+        raise _refused("/query/kind", message, "draw the series point.0, point.1, … instead")
+    if any((each.function, each.h) != (first.function, first.h) for each in found):
+        raise _refused("/query/jobs", "these jobs descend different functions", "draw each on its own")
+    return first
+
+
+def _refused(pointer: str, message: str, hint: str) -> InvalidRequest:
+    return InvalidRequest(errors=(FieldProblem(pointer, message, hint),))
+
+
+def _places(db: Database, one: Subject, cut: Steps, most: int) -> list[Place]:
+    """At most so many, evenly spread, both ends among them."""
+    names = [f"point.{name}" for name in one.spec.model.coordinates]
+    found = columns(db, one.id, names, from_=cut[0], to=cut[1])
+    if len(found) < len(names):
+        return []
+    axes = [found[name].values for name in names]  # the coordinates of a step are always written together
+    steps = found[names[0]].steps
+    first = 0 if cut[0] is None else bisect_left(steps, cut[0])
+    count = (len(steps) if cut[1] is None else bisect_right(steps, cut[1])) - first
+    kept = range(count) if count <= most else [number * (count - 1) // (most - 1) for number in range(most)]
+    return [tuple(axis[first + index] for axis in axes) for index in kept]
+
+
+def _window(function: Function, starts: Sequence[Place], ways: Sequence[list[Place]]) -> Window:
+    """What the function's own window shows, where the jobs start, and the ways as far as they do not fly off."""
+    formula = function.formula
+    own = formula.window * (function.dimension if formula.takes_h else 1)
+    seen = [[*stretch, *(start[axis] for start in starts)] for axis, stretch in enumerate(own)]
+    return [
+        _wide_enough(min(each), max(each), [place[axis] for way in ways for place in way])
+        for axis, each in enumerate(seen)
+    ]
+
+
+def _wide_enough(low: float, high: float, visited: Sequence[float]) -> tuple[float, float]:
+    reach = FARTHEST * (high - low)
+    near = [low, high, *(each for each in visited if low - reach <= each <= high + reach)]
+    air = MARGIN * (max(near) - min(near))
+    return min(near) - air, max(near) + air

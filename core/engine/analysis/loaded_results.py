@@ -1,0 +1,42 @@
+"""What an analysis reads that puts others' results together: their numbers and arrays."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.engine.analysis.progress import Tensors
+from core.engine.failure import EngineError
+from core.machine_failure import is_machine_failure
+from core.non_finite import numeric
+from core.recipe.analyses import Analysis
+from core.recipe.assignment import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one analysis has found, and what it was asked."""
+
+    label: str
+    spec: Analysis
+    numbers: Mapping[str, Any]
+    arrays: Tensors
+
+
+def open_results(readings: Sequence[Reading]) -> tuple[Result, ...]:
+    """All of them. Raises EngineError where a file is not what it should be."""
+    return tuple(Result(each.label, each.spec, numeric(dict(each.numbers)), _arrays(each)) for each in readings)
+
+
+def _arrays(reading: Reading) -> Tensors:
+    try:
+        with np.load(reading.data, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        if is_machine_failure(error):
+            raise
+        message = f"the arrays of {reading.label} cannot be read: {error}"
+        raise EngineError("engine_error", message, "Compute this one again.") from error

@@ -1,0 +1,298 @@
+"""Networks of one shape, many at once: each layer takes a stack of flat weights (K, P), the examples stand last.
+
+With the examples last pooling compares whole rows, and what a product gives lies as the next layer wants it. What all
+the networks see alike has 1 in place of K: the first layer is then a single product.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise, takewhile
+from typing import ClassVar, Final, Protocol, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.analysis.matrix_products import Room, Way, way_of
+from core.engine.evaluation.evaluate import chunk_sizes, inspecting
+from core.engine.liveness import ReportAlive, reported
+from core.engine.networks.layers import plain_layers
+from core.engine.networks.network import Network
+from core.engine.networks.norms import FoldableNorm, is_foldable
+
+RISING: Final = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.Sigmoid: torch.sigmoid_}
+ACTIVATIONS: Final = (*RISING, nn.LeakyReLU, nn.GELU, nn.SiLU)
+
+
+@dataclass(slots=True)
+class Moments:
+    """Mean and variance of each batch norm, (K | 1, channels).
+
+    While `counting` they are those of the batch that passes, and their example-weighted sums are kept.
+    """
+
+    means: list[Tensor]
+    variances: list[Tensor]
+    counting: bool = False
+    sums: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def count(self, number: int, batch: Tensor, bias: Tensor | float) -> None:
+        """Take in what a layer gives (K, channels, …, n), its bias (K, channels) still to come."""
+        values, examples = batch.flatten(2), batch.shape[-1]
+        self.means[number] = values.mean(2) + bias
+        self.variances[number] = values.var(2, correction=0)
+        unbiased = self.variances[number] * (values.shape[2] / (values.shape[2] - 1))
+        mean, variance = self.sums.get(number, (0.0, 0.0))
+        self.sums[number] = mean + examples * self.means[number], variance + examples * unbiased
+
+
+Pass = Callable[[Tensor], Tensor]
+"""Examples (K | 1, *shape, n) -> (K, *shape, n)."""
+
+
+class Layer(Protocol):
+    """One layer of all the networks."""
+
+    @property
+    def rising(self) -> bool:
+        """Whether it can wait until only the largest are left: it works number by number and keeps their order."""
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        """With weights (K, P), prepared once for all the examples that pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """The batch norm behind a layer: its number, where its scale and shift stand, and the bias of the layer."""
+
+    number: int
+    gamma: slice
+    beta: slice
+    eps: float
+    bias: slice | None
+
+    def scale(self, weights: Tensor, moments: Moments) -> Tensor:
+        """(K, channels)"""
+        return weights[:, self.gamma] * (moments.variances[self.number] + self.eps).rsqrt()
+
+    def shift(self, weights: Tensor, moments: Moments) -> Tensor:
+        """What is added to the scaled outputs of the layer, which lack its bias: (K, channels)."""
+        mean = moments.means[self.number] - self.layer_bias(weights)
+        return weights[:, self.beta] - mean * self.scale(weights, moments)
+
+    def layer_bias(self, weights: Tensor) -> Tensor | float:
+        return 0.0 if self.bias is None else weights[:, self.bias]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A linear layer or a convolution, and batch norm's scale, which goes into the weights; nothing is added yet."""
+
+    weight: slice
+    outputs: int
+    way: Way
+    norm: Norm | None
+    rising: ClassVar[bool] = False
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        norm, matrices = self.norm, weights[:, self.weight].reshape(len(weights), self.outputs, -1)  # (K, out, in)
+        if norm is None or not moments.counting:
+            scale = 1.0 if norm is None else norm.scale(weights, moments)[:, :, None]
+            return partial(self.way.products, self.way.prepared(matrices * scale))
+        prepared = self.way.prepared(matrices)
+
+        def counted(inputs: Tensor) -> Tensor:
+            outputs = self.way.products(prepared, inputs)
+            moments.count(norm.number, outputs, norm.layer_bias(weights))
+            return outputs.mul_(beside(norm.scale(weights, moments), outputs))
+
+        return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What a linear layer or a convolution adds to its products: its bias, or batch norm's shift."""
+
+    by: slice | Norm
+    rising: ClassVar[bool] = True
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        def now() -> Tensor:
+            return self.by.shift(weights, moments) if isinstance(self.by, Norm) else weights[:, self.by].contiguous()
+
+        fixed = None if moments.counting else now()
+
+        def shifted(inputs: Tensor) -> Tensor:
+            return inputs.add_(beside(now() if fixed is None else fixed, inputs))
+
+        return shifted
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Number by number."""
+
+    module: nn.Module
+
+    @property
+    def rising(self) -> bool:
+        return type(self.module) in RISING
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        """In place where torch can: what comes in is a layer's own memory."""
+        return RISING.get(type(self.module), self.module)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The largest of each 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n), rows first in memory."""
+
+    room: Room = field(default_factory=Room)
+    rising: ClassVar[bool] = False
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        return self.pooled
+
+    def pooled(self, inputs: Tensor) -> Tensor:
+        many, channels, height, width, examples = inputs.shape
+        height, width = height // 2, width // 2
+        upper, lower = inputs[:, :, 0 : 2 * height : 2, : 2 * width], inputs[:, :, 1 : 2 * height : 2, : 2 * width]
+        rows = self.room.take("rows", inputs, many, height, channels, 2 * width, examples).transpose(1, 2)
+        torch.maximum(upper, lower, out=rows)
+        found = self.room.take("outputs", inputs, many, height, channels, width, examples).transpose(1, 2)
+        return torch.maximum(rows[:, :, :, 0::2], rows[:, :, :, 1::2], out=found)
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """(K, *shape, n) -> (K, numbers, n)"""
+
+    rising: ClassVar[bool] = False
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        return lambda inputs: inputs.flatten(1, -2)
+
+
+def beside(values: Tensor, outputs: Tensor) -> Tensor:
+    """(K, channels) so that it broadcasts over (K, channels, …)."""
+    return values.reshape(*values.shape, *(1 for _ in outputs.shape[2:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The layers of a network; `widest` is how many numbers a layer holds of one example, and `norms` are its own."""
+
+    layers: tuple[Layer, ...]
+    widest: int
+    norms: tuple[FoldableNorm, ...]
+    report_alive: ReportAlive
+
+    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+        """With weights (K, P): (n, *shape) -> (K, outputs, n)."""
+        passes = [layer.bound(weights, moments) for layer in self.layers]
+
+        def outputs(inputs: Tensor) -> Tensor:
+            values = inputs.movedim(0, -1).contiguous()[None]
+            for each in passes:
+                values = each(values)
+            return values.clone()
+
+        return outputs
+
+    def own(self) -> Moments:
+        """The running statistics of the network as they stand."""
+        running = [(each.running_mean, each.running_var) for each in self.norms]
+        means = [mean[None] for mean, _ in running if mean is not None]
+        return Moments(means, [variance[None] for _, variance in running if variance is not None])
+
+    def estimated(self, weights: Tensor, inputs: Tensor, batch_size: int) -> Moments:
+        """For each network what `reestimate_batch_norm` sets its running statistics to."""
+        counting = self.own()
+        counting.counting = True
+        outputs = self.bound(weights, counting)
+        batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
+        for batch in reported(self.report_alive, "batch_norm", batches):
+            outputs(batch)
+        found = [counting.sums[number] for number in range(len(self.norms))]
+        return Moments([mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found])
+
+
+def stack(network: Network, example: Tensor) -> Stack | None:
+    """The network's layers over many weights, or None where one of them is not known here. `example` (1, *shape)."""
+    layers = plain_layers(network.module)
+    if layers is None:
+        return None
+    steps: list[Layer] = []
+    norms: list[FoldableNorm] = []
+    before: nn.Module | None = None
+    widest, widths = _sizes(network, [layer for _, layer in layers], example)
+    modules = [layer for _, layer in layers if type(layer) is not nn.Dropout]
+    for module, after in pairwise((*modules, nn.Identity())):
+        shared = not any(isinstance(step, Product) for step in steps)
+        if _multiplies(module):
+            norm = _norm(module, after, len(norms)) if is_foldable(after) else None
+            steps += _products(module, norm, widths[module], shared=shared)
+        elif is_foldable(module) and before is not None and _multiplies(before):
+            norms.append(module)
+        elif type(module) in ACTIVATIONS and not shared:
+            steps.append(Activation(module))
+        elif type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+            steps.append(Flatten())
+        elif type(module) is nn.MaxPool2d and _halves(module):
+            steps.insert(_earliest(steps), Pool())
+        else:
+            return None
+        before = module
+    return Stack(tuple(steps), widest, tuple(norms), network.report_alive)
+
+
+def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
+    """Convolutions with an odd square kernel that keep the size of the picture; linear layers."""
+    if type(module) is nn.Linear:
+        return True
+    if type(module) is not nn.Conv2d:
+        return False
+    plain = (module.stride, module.dilation, module.groups, module.padding_mode) == ((1, 1), (1, 1), 1, "zeros")
+    height, width = module.kernel_size
+    return plain and height == width and height % 2 == 1 and module.padding == (height // 2, width // 2)
+
+
+def _halves(module: nn.MaxPool2d) -> bool:
+    sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return sizes == (2, 2, 0, 1) and not module.ceil_mode
+
+
+def _place(parameter: Tensor) -> slice:
+    """Where a parameter stands in the flat weights."""
+    start = int(parameter.storage_offset())
+    return slice(start, start + parameter.numel())
+
+
+def _norm(module: nn.Linear | nn.Conv2d, norm: FoldableNorm, number: int) -> Norm:
+    bias = None if module.bias is None else _place(module.bias)
+    return Norm(number, _place(norm.weight), _place(norm.bias), norm.eps, bias)
+
+
+def _products(module: nn.Linear | nn.Conv2d, norm: Norm | None, width: int, *, shared: bool) -> Iterator[Layer]:
+    way = way_of(module.weight.shape, width, shared=shared)
+    yield Product(_place(module.weight), len(module.weight), way, norm)
+    if norm:
+        yield Shift(norm)
+    elif module.bias is not None:
+        yield Shift(_place(module.bias))
+
+
+def _earliest(steps: Sequence[Layer]) -> int:
+    """Where pooling costs least: what keeps the order of numbers can wait until only the largest are left."""
+    return len(steps) - len(list(takewhile(lambda step: step.rising, reversed(steps))))
+
+
+def _sizes(network: Network, layers: Sequence[nn.Module], example: Tensor) -> tuple[int, dict[nn.Module, int]]:
+    """The most numbers of an example that any layer holds, and the width of what each sees."""
+    widest, widths, values = 1, {}, example
+    with inspecting(network.module):
+        for module in layers:
+            seen = module.kernel_size[0] ** 2 if type(module) is nn.Conv2d else 1
+            widest, widths[module] = max(widest, values.numel() * seen), values.shape[-1]
+            values = module(values)
+    return max(widest, values.numel()), widths

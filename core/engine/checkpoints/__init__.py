@@ -1,0 +1,1 @@
+"""Checkpoints of a run: files, the writer, resume and rollback."""

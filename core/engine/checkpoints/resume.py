@@ -1,0 +1,110 @@
+"""Back to where a checkpoint stood."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.engine.checkpoints.files import REMEDY, check_tensors, read_resume, read_tensors
+from core.engine.checkpoints.rollback import Mark
+from core.engine.checkpoints.stateful import Keeper, owned
+from core.engine.determinism import GENERATORS, HOST_GENERATOR, random_state, restore_random_state
+from core.engine.environment import differences
+from core.engine.evaluation.step_log import Calendar
+from core.engine.failure import EngineError
+from core.engine.run import Run, Standing
+from core.recipe.assignment import Resume
+from core.recipe.spec import JobSpec
+
+
+def read_standing(resume: Resume, calendar: Calendar) -> Standing:
+    """The manifest's part of a resume."""
+    manifest = resume.manifest
+    try:
+        standing = Standing(
+            step=manifest["step"],
+            digest=manifest["digest"],
+            metrics=dict(manifest["metrics"]),
+            results=manifest["results"] if resume.anew is None else None,
+            stop_reason=manifest["stop_reason"] if resume.anew is None else None,
+            seconds=manifest["seconds"],
+        )
+        fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("engine_error", f"the checkpoint's manifest cannot be used: {error!r}", REMEDY) from error
+    if not fits:
+        raise EngineError(
+            "engine_error", f"a {manifest['kind']} checkpoint of step {standing.step} does not fit this job", REMEDY
+        )
+    return standing
+
+
+def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
+    """Whether going on here computes the bits that the checkpoint's own machine would have; None: there is none yet.
+
+    A run that a clock ends is approximate from its start.
+    """
+    reasons = differences(resume.manifest.get("environment", {}), environment) if resume else []
+    if spec.seconds is not None:
+        reasons.append(f"seconds: {spec.seconds:g} on another machine, or at another time, are another number of steps")
+    if not resume and not reasons:
+        return None
+    return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
+
+
+def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
+    """Put a fresh run where it has to begin; its seed's own weights are there already."""
+    if resume:
+        put_back(run, resume)
+    elif initial:
+        begin_with(run, initial)
+
+
+def put_back(run: Run, resume: Resume) -> None:
+    """Load a checkpoint's tensors into the parts of a fresh run, in place."""
+    weights, state = read_resume(resume, run.report_alive)
+    check_tensors("weights", weights, {**run.network.module.state_dict(), **run.data.tensors()})
+    if resume.anew:
+        prefixes = tuple(f"{name}." for name in resume.anew)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+    if run.ensemble and "ensemble" in (resume.anew or ()):
+        run.ensemble.begin_after(run.standing.step)
+    keepers = tuple(each for each in run.keepers if each.prefix.removesuffix(".") not in (resume.anew or ()))
+    _load(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
+
+
+def begin_with(run: Run, weights: Path) -> None:
+    """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
+    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.tensors()}
+    check_tensors("weights", found, run.network.tensors())
+    run.network.load_tensors(found)
+
+
+def go_back(run: Run, mark: Mark) -> None:
+    """Put everything but the mark itself where the mark stands, one rollback more behind it, rates lower."""
+    rollbacks, there = run.rate.rollbacks + 1, mark.standing
+    run.standing.step, run.standing.digest, run.standing.metrics = there["step"], there["digest"], there["metrics"]
+    run.standing.results = run.standing.stop_reason = None
+    _load(run, tuple(keeper for keeper in run.keepers if keeper is not mark), mark.weights, mark.state)
+    run.rate.roll_back(rollbacks, run.standing.step)
+    run.log.restart(run.standing.step)
+
+
+def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """The random state comes last of all.
+
+    A checkpoint from another kind of device holds generators that this one has not, or lacks one of this one's: those
+    go on as the seed has set them, and the run says that it is approximate.
+    """
+    here = random_state(run.device)
+    state = {name: each for name, each in state.items() if name in here or not name.startswith(GENERATORS)}
+    state = {**{name: each for name, each in here.items() if name != HOST_GENERATOR}, **state}
+    expected: dict[str, Tensor] = dict(here)
+    for keeper in keepers:
+        expected |= keeper.expected(owned(keeper, state), run.standing.step)
+    check_tensors("state", state, expected)
+    run.network.load_tensors(weights)
+    for keeper in keepers:
+        keeper.restore(owned(keeper, state))
+    restore_random_state(run.device, dict(state))

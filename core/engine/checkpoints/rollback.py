@@ -1,0 +1,67 @@
+"""The last place at which everything was known to be finite, kept so that a run can go back to it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.engine.checkpoints.stateful import owned
+from core.recipe.stopping import Rollback
+
+WEIGHTS, STATE, STANDING = "mark.weights.", "mark.state.", "mark.standing"
+
+
+class Mark:
+    """Copies of a whole training state, part of every checkpoint: a resumed run goes back to the same place."""
+
+    prefix = "mark."
+
+    def __init__(self, policy: Rollback) -> None:
+        self.policy = policy
+        self._copies: dict[str, Tensor] = {}
+
+    def set(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]) -> None:
+        """Take copies; `standing` is what JSON says of the run there. The mark's own part of `state` is left out."""
+        text = json.dumps(standing, sort_keys=True).encode()
+        own = owned(self, state)
+        there = {f"{WEIGHTS}{name}": each for name, each in weights.items()}
+        there |= {f"{STATE}{name}": each for name, each in state.items() if name not in own}
+        self._copies = {name: each.detach().clone() for name, each in there.items()}
+        self._copies[STANDING] = torch.frombuffer(bytearray(text), dtype=torch.uint8).clone()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a place to go back to."""
+        return bool(self._copies)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The network's tensors at the mark."""
+        return self._part(WEIGHTS)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The rest of the training state there."""
+        return self._part(STATE)
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        found: dict[str, Any] = json.loads(bytes(self._copies[STANDING].cpu().tolist()))
+        return found
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): each for name, each in self._copies.items() if name.startswith(prefix)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self._copies)
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """Whatever there is: it is checked when the run goes back to it."""
+        return {STANDING: torch.empty(0, dtype=torch.uint8), **found}
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        self._copies = {name: tensor.clone() for name, tensor in found.items()}

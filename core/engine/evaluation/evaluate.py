@@ -1,0 +1,85 @@
+"""Looking without touching: random state, buffers and modes of the running network are the same afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.datasets.resident import Part
+from core.engine.evaluation.objective import Objective
+from core.engine.failure import passing_examples
+from core.engine.liveness import reported
+from core.engine.networks.network import Network
+from core.engine.networks.norms import running_norms
+
+
+def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, float]:
+    """Loss and metrics over a part, as means over its examples. One transfer from the device."""
+    return judged(predicted(network, part), part, objective)
+
+
+def predicted(network: Network, part: Part) -> Tensor:
+    """The outputs for a part (n, outputs)."""
+    with inspecting(network.module):
+        chunks = reported(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
+        with passing_examples():
+            outputs = [network.forward(inputs) for inputs in chunks]
+        return torch.cat(outputs)
+
+
+def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
+    """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
+    with torch.no_grad():
+        sums = torch.cat([objective.tally(outputs, part.targets), objective.constants(part)])
+        return objective.report(sums.tolist(), part)
+
+
+@contextmanager
+def inspecting(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every layer's own mode is put back, whatever happens inside."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> None:
+    """Set running statistics to the example-weighted mean over the batches of `inputs`, taken in index order.
+
+    Weights that were averaged have never seen data, so their statistics are those of nothing (Izmailov et al. 2018,
+    section 3.2). Each batch of b comes in with momentum b / (n + b) after n examples. Dropout is off.
+    """
+    layers = running_norms(network.module)
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    try:
+        with inspecting(network.module):
+            for layer in layers:
+                layer.train()
+                layer.reset_running_stats()
+            seen = 0
+            batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
+            for batch in reported(network.report_alive, "batch_norm", batches):
+                for layer in layers:
+                    layer.momentum = len(batch) / (seen + len(batch))
+                with passing_examples():
+                    network.forward(batch)
+                seen += len(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def chunk_sizes(examples: int, size: int) -> list[int]:
+    """Batches of `size` and the rest; a rest of one example, which has no variance, joins the batch before it."""
+    whole, rest = divmod(examples, size)
+    sizes = [size] * whole + ([rest] if rest else [])
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes

@@ -1,0 +1,66 @@
+"""The step log of a run whose weights are a place: where it was after every step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from core.engine.evaluation.step_log import Calendar, Drained, StepLog
+from core.engine.events import Series
+from core.engine.networks.network import Network
+
+PREFIX = "point."
+
+
+class PointLog(StepLog):
+    """A series for each weight: at step 0 where it started, at t where it was after t steps, as often as train.loss."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - those of every log, and what it watches
+        self,
+        every: int,
+        calendar: Calendar,
+        rate: Callable[[int], float],
+        first: int,
+        network: Network,
+        names: tuple[str, ...],
+    ) -> None:
+        """`names` are those of the weights, in their order."""
+        super().__init__(every, calendar, rate, first)
+        self._weights = network.weights.detach()
+        self._names = names
+        self._places: list[Tensor] = []
+        self.restart(first)
+
+    def restart(self, first: int) -> None:
+        """A run that begins, again or not, begins where the weights are."""
+        super().restart(first)
+        self._places.clear()
+        self._start = [] if first else [(0, self._weights.tolist(), time.time())]
+
+    def note(self, loss: Tensor, norm: Tensor | None = None) -> bool:
+        """Keep the weights too, as they are after the step."""
+        self._places.append(self._weights.clone())
+        return super().note(loss, norm)
+
+    def drain(self) -> Drained:
+        """The way since the last time; where a step of no finite loss leads to is no place."""
+        begin, places = self._first, self._places
+        drained = super().drain()
+        rows = torch.stack(places).tolist() if places else []
+        steps, _, times = drained.series.get("train.loss", ([], [], []))
+        ends = zip(steps, times, strict=True)
+        visited = [*self._start, *((t + 1, rows[t - begin], when) for t, when in ends if t != drained.bad)]
+        self._places, self._start = [], []
+        return replace(drained, series=drained.series | self._series(visited))
+
+    def _series(self, visited: list[tuple[int, list[float], float]]) -> dict[str, Series]:
+        if not visited:
+            return {}
+        steps, rows, times = (list(column) for column in zip(*visited, strict=True))
+        columns = zip(*rows, strict=True)
+        return {
+            f"{PREFIX}{name}": (list(steps), list(column), list(times))
+            for name, column in zip(self._names, columns, strict=True)
+        }

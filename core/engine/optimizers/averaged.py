@@ -1,0 +1,72 @@
+"""Optimizers that keep a mean of the weights they visit, under the name `ax`, and are judged by it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from core.engine.networks.network import Network
+from core.engine.optimizers import flat
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.flat import FlatStepper
+from core.engine.optimizers.stepper import PREFIX, Again
+from core.recipe.optimizers.base import OptimizerSpec
+
+TRAINED = f"{PREFIX}trained."
+
+
+@dataclass(frozen=True, slots=True)
+class AveragedStepper:
+    """`flat` trains. Until its mean differs from the trained weights, they are what is judged, as they are."""
+
+    prefix: ClassVar[str] = PREFIX
+
+    flat: FlatStepper
+    elsewhere: Elsewhere
+
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
+        """One update at η = lr / (1 + lambd lr t)^alpha.
+
+        torch works η out at the end of a step, for the next one, from the rate of the step that is over: with a
+        schedule every step would use the rate of the one before. It also keeps its counters where the weights are and
+        reads them in every step; on the host they are the same numbers, and nobody waits for them.
+        """
+        states = [self.flat.optimizer.state[part] for part in self.flat.parts]
+        for group, state in zip(self.flat.optimizer.param_groups, states, strict=True):
+            if state:
+                done = float(state["step"])
+                state["eta"].fill_(lr / (1 + group["lambd"] * lr * done) ** group["alpha"])
+        begins = not all(states)
+        self.flat.step(lr, again, momentum)
+        for state in states if begins else ():
+            state.update({name: value.cpu() for name, value in state.items() if not value.ndim})
+
+    def presented(self) -> Network:
+        """The mean, once there is one."""
+        mean = self.flat.tensors().get(f"{PREFIX}ax")
+        if mean is None or torch.equal(mean, self.flat.network.weights):
+            return self.flat.network
+        return self.elsewhere.at(mean)
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state, and the trained weights and buffers: the checkpoint's own weights may be the mean."""
+        return self.flat.tensors() | self.elsewhere.tensors(TRAINED)
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return {**self.flat.expected(found, step), **self.elsewhere.tensors(TRAINED)}
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        self.elsewhere.restore(TRAINED, found)
+        self.flat.restore({name: each for name, each in found.items() if not name.startswith(TRAINED)})
+
+
+def build(spec: OptimizerSpec, network: Network, elsewhere: Callable[[], Elsewhere]) -> AveragedStepper:
+    """On one flat tensor, as averages are taken weight by weight."""
+    return AveragedStepper(flat.build(spec, network), elsewhere())

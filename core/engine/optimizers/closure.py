@@ -1,0 +1,64 @@
+"""Optimizers that evaluate loss and gradient several times in one step, on one flat tensor."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from core.engine.gradients.same_batch import replaying
+from core.engine.networks.network import Network
+from core.engine.optimizers import state_dict
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.factory import make, steer, update
+from core.engine.optimizers.stepper import PREFIX, Again
+from core.recipe.optimizers.base import OptimizerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ClosureStepper:
+    """All evaluations of a step see the same dropout, and none of them counts for batch norm's statistics."""
+
+    prefix: ClassVar[str] = PREFIX
+
+    name: str
+    network: Network
+    optimizer: Optimizer
+
+    def step(self, lr: float, again: Again, momentum: float | None = None) -> None:
+        """As many moves as the optimizer makes in a step."""
+        steer(self.optimizer, lr, momentum)
+        with torch.no_grad(), replaying(self.network) as replay:
+
+            def closure() -> Tensor:
+                replay()
+                return again()
+
+            update(self.optimizer)(self.optimizer, closure)
+
+    def presented(self) -> Network:
+        """The trained network itself."""
+        return self.network
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state, histories and all, see tree.py."""
+        return state_dict.pack({self.name: self.optimizer}, PREFIX)
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """What the checkpoint's own tree says: a history grows."""
+        return state_dict.expected(found, PREFIX, [self.name])
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        state_dict.unpack(found, PREFIX, {self.name: self.optimizer})
+
+
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere]) -> ClosureStepper:
+    """Weight decay, and so weights that know none, are not for optimizers of this kind."""
+    return ClosureStepper(spec.name, network, make(spec, [{"params": [network.weights]}]))

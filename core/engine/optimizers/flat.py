@@ -1,0 +1,90 @@
+"""Optimizers that update each weight by itself, on one flat tensor (or its two halves)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from core.engine.networks.network import Network, flatten
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.factory import Update, halves, make, steer, update
+from core.engine.optimizers.stepper import PREFIX, Again
+from core.recipe.optimizers.base import OptimizerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class FlatStepper:
+    """One optimizer on one flat tensor.
+
+    `parts` are views that together are the flat tensor, each a parameter group: one, or those that decay and those that
+    do not. The state is the same either way.
+    """
+
+    prefix: ClassVar[str] = PREFIX
+
+    spec: OptimizerSpec
+    network: Network
+    optimizer: Optimizer
+    parts: tuple[nn.Parameter, ...]
+    update: Update
+
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
+        """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
+        steer(self.optimizer, lr, momentum)
+        with torch.no_grad():
+            self.update(self.optimizer)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, under "optimizer.<torch's own name>": each (P,) or a scalar."""
+        states = [self.optimizer.state[part] for part in self.parts]
+        names = [name for name, value in sorted(states[0].items()) if isinstance(value, Tensor)]
+        return {f"{PREFIX}{name}": _joined([state[name] for state in states]) for name in names}
+
+    def presented(self) -> Network:
+        """The trained network itself."""
+        return self.network
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """Before the first step torch has hardly any state."""
+        flat, scalar = self.network.weights.detach(), torch.zeros(())
+        names = expected_state(self.spec, stepped=step > 0)
+        return {name: scalar if name in found and found[name].ndim == 0 else flat for name in names}
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors(). Step counters stay where torch keeps them: on the CPU unless fused."""
+        self.optimizer.state.clear()
+        fused = bool(self.optimizer.param_groups[0].get("fused"))
+        for name, value in found.items():
+            sizes = [len(part) for part in self.parts]
+            values = torch.split(value, sizes) if value.ndim else [value] * len(sizes)
+            for part, own in zip(self.parts, values, strict=True):
+                stays = value.ndim == 0 and not fused
+                state = self.optimizer.state[part]
+                state[name.removeprefix(PREFIX)] = own.clone() if stays else own.to(part.device, copy=True)
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 or values[0].ndim == 0 else torch.cat(values)
+
+
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere] | None = None) -> FlatStepper:
+    """The last `undecayed` weights of the network know no weight decay."""
+    groups = halves(network.weights, network.undecayed)
+    optimizer = make(spec, groups)
+    parts = tuple(part for group in groups for part in group["params"])
+    return FlatStepper(spec, network, optimizer, parts, update(optimizer))
+
+
+def expected_state(spec: OptimizerSpec, *, stepped: bool = True) -> set[str]:
+    """Names of the state tensors, before or after the first step, found with a single weight."""
+    stepper = build(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
+    if stepped:
+        stepper.step(spec.lr)
+    return set(stepper.tensors())

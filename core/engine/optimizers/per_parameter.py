@@ -1,0 +1,92 @@
+"""Optimizers that ask for the shape of a weight: on the network's own parameters, views of the flat buffer."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from core.engine.determinism import foreign_randomness
+from core.engine.networks.network import Network
+from core.engine.optimizers import state_dict
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.factory import Group, make, steer, update
+from core.engine.optimizers.stepper import PREFIX, Again
+from core.recipe.optimizers.base import OptimizerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One optimizer on some of the parameters; it goes `pace` times as fast as the schedule says.
+
+    A `foreign` one draws from generators that are not torch's.
+    """
+
+    optimizer: Optimizer
+    names: tuple[str, ...]
+    pace: float = 1.0
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShapedStepper:
+    """The parts share out the network's parameters; each has its name in the state, and in what the job says."""
+
+    prefix: ClassVar[str] = PREFIX
+
+    network: Network
+    parts: Mapping[str, Part]
+
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
+        """One update of every part, from the gradients that stand in the parameters' `grad`."""
+        with torch.no_grad():
+            for part in self.parts.values():
+                steer(part.optimizer, lr * part.pace, momentum)
+                with foreign_randomness() if part.foreign else nullcontext():
+                    update(part.optimizer)(part.optimizer)
+
+    def presented(self) -> Network:
+        """The trained network itself."""
+        return self.network
+
+    def roles(self) -> dict[str, list[str]]:
+        """Which parameters each part steps, if there are several."""
+        return {name: list(part.names) for name, part in self.parts.items()} if len(self.parts) > 1 else {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the optimizers keep, see tree.py."""
+        return state_dict.pack(self._optimizers(), PREFIX)
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """What the checkpoint's own tree says: which state there is depends on the optimizer and on the past."""
+        return state_dict.expected(found, PREFIX, self.parts.keys())
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        state_dict.unpack(found, PREFIX, self._optimizers())
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        return {name: part.optimizer for name, part in self.parts.items()}
+
+
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere]) -> ShapedStepper:
+    """One optimizer on all parameters."""
+    return ShapedStepper(network, {spec.name: part(spec, network, dict(network.module.named_parameters()))})
+
+
+def part(spec: OptimizerSpec, network: Network, chosen: Mapping[str, nn.Parameter], pace: float = 1.0) -> Part:
+    """The spec's optimizer on the chosen parameters."""
+    return Part(make(spec, groups(network, chosen.values())), tuple(chosen), pace, spec.draws_elsewhere)
+
+
+def groups(network: Network, parameters: Iterable[nn.Parameter]) -> list[Group]:
+    """Those that decay and those that do not; none that is empty. The undecayed lie last in the flat buffer."""
+    first = network.weights.numel() - network.undecayed
+    decayed: Group = {"params": []}
+    free: Group = {"params": [], "weight_decay": 0.0}
+    for each in parameters:
+        (decayed if each.storage_offset() < first else free)["params"].append(each)
+    return [group for group in (decayed, free) if group["params"]]

@@ -1,0 +1,76 @@
+"""Schedule-free methods: gradients at y, judged at x, which is never written where y is trained.
+
+The library goes from y to x and back in place, which rounds: evaluating would change the run. Here x is computed into a
+network of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from core.engine.networks.network import Network
+from core.engine.optimizers import flat
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.flat import FlatStepper
+from core.engine.optimizers.stepper import PREFIX, Again
+from core.recipe.optimizers.schedule_free import ScheduleFreeSpec
+
+TRAINED = f"{PREFIX}trained."
+COUNTERS = ("k", "weight_sum", "lr_max")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFreeStepper:
+    """`flat` trains y; z is its state; `beta` is the share of x in y."""
+
+    prefix: ClassVar[str] = PREFIX
+
+    flat: FlatStepper
+    elsewhere: Elsewhere
+    beta: float
+
+    def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
+        """One update of y and z."""
+        self.flat.step(lr, again, momentum)
+
+    def presented(self) -> Network:
+        """X = y + (1 - 1/β) (z - y), from y = (1 - β) z + β x."""
+        y = self.flat.network.weights.detach()
+        z = self.flat.tensors().get(f"{PREFIX}z", y)
+        return self.elsewhere.at(torch.lerp(y, z, 1 - 1 / self.beta))
+
+    def roles(self) -> dict[str, list[str]]:
+        """One rule for all."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Z and what else the optimizer keeps, its counters, and y with its buffers."""
+        group = self.flat.optimizer.param_groups[0]
+        counters = {f"{PREFIX}{name}": torch.tensor(group[name], dtype=torch.float64) for name in COUNTERS}
+        return {**self.flat.tensors(), **counters, **self.elsewhere.tensors(TRAINED)}
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        fresh = self.tensors()
+        return {**self.flat.expected(found, step), **{name: fresh[name] for name in fresh.keys() - _flats(fresh)}}
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        self.elsewhere.restore(TRAINED, found)
+        self.flat.restore({name: found[name] for name in _flats(found)})
+        counters: dict[str, Any] = {name: float(found[f"{PREFIX}{name}"]) for name in COUNTERS}
+        for group in self.flat.optimizer.param_groups:
+            group.update(counters, k=int(counters["k"]))
+
+
+def _flats(names: Mapping[str, Tensor]) -> set[str]:
+    """Those that the flat optimizer keeps by itself."""
+    counters = {f"{PREFIX}{name}" for name in COUNTERS}
+    return {name for name in names if not name.startswith(TRAINED)} - counters
+
+
+def build(spec: ScheduleFreeSpec, network: Network, elsewhere: Callable[[], Elsewhere]) -> ScheduleFreeStepper:
+    """On one flat tensor, as both points are found weight by weight."""
+    return ScheduleFreeStepper(flat.build(spec, network), elsewhere(), spec.beta)

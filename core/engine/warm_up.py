@@ -1,0 +1,61 @@
+"""What a zygote does once so that its children need not: everything that torch imports or sets up at first use."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import get_args
+
+import torch
+from safetensors.torch import load, save
+
+import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
+from core.engine.datasets.resident import Part
+from core.engine.determinism import private_randomness
+from core.engine.evaluation.objective import Classification
+from core.engine.gradients.gradient import build_gradient
+from core.engine.networks.network import build_network
+from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.stepper import build_stepper
+from core.recipe.facts import DataFacts
+from core.recipe.models import Model
+from core.recipe.models.mlp import MLP
+from core.recipe.optimizers import Optimizer
+from core.recipe.optimizers.base import OptimizerSpec
+from core.recipe.spec import JobSpec
+
+TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
+
+
+def warm() -> None:
+    """One step of every optimizer on a tiny network; a forked child's first step then takes milliseconds.
+
+    Runs in one thread and leaves the process with one, so that no OpenMP threads exist when it forks. With a torch that
+    was built for CUDA only the imports are done: its autograd and its optimizers ask the driver for devices at first
+    use, and a driver that was asked before the fork fails after it.
+    """
+    torch.set_num_threads(1)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # is_available() then asks NVML, not the driver
+    load(save({"warm": torch.zeros(1)}))
+    JobSpec.model_rebuild()
+    for model in get_args(get_args(Model)[0]):
+        import_module(model.implementation.split(":")[0])
+    with private_randomness(0, "warm"):
+        inputs, targets = torch.ones(4, 4), torch.tensor([0, 1, 0, 1])
+        another = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
+        network = another()
+        gradient = build_gradient(network, Classification(()).loss)
+        elsewhere = partial(Elsewhere, network, another, Part(inputs, targets), 4)
+        for spec in present():
+            stepper = build_stepper(spec, network, elsewhere)
+            if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+                gradient(inputs, targets)
+                stepper.step(1e-3, partial(gradient, inputs, targets))
+
+
+def present() -> Iterator[OptimizerSpec]:
+    """The optimizers whose packages are here, but for those of an extra: they take a second to import."""
+    for kind in get_args(get_args(Optimizer)[0]):
+        if kind.extra is None and find_spec(kind.implementation.partition(":")[0].partition(".")[0]):
+            yield kind()

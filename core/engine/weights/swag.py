@@ -1,0 +1,81 @@
+"""SWA-Gaussian (Maddox et al. 2019): networks drawn around the SWA solution."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from core.engine.datasets.resident import Part
+from core.engine.determinism import stream
+from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.networks.network import Network
+from core.engine.weights.averaging import RunningMean
+from core.recipe.averaging import SWAG
+
+
+class Gaussian:
+    """The spread of the models in a running mean: their variance, and the last of them as deviations from the mean."""
+
+    prefix = "swag."
+
+    def __init__(self, spec: SWAG, mean: RunningMean, network: Network, most: int, seed: int) -> None:
+        """`network` is a network of the same shape for the samples; there will be `most` models at most."""
+        self.collects = mean.collects
+        self._spec = spec
+        self._mean = mean
+        self._network = network
+        self._seed = seed
+        weights = network.weights.detach()
+        self._squares = torch.zeros_like(weights)
+        self._deviations = weights.new_zeros(min(spec.max_rank, most), len(weights))
+
+    def collect(self, network: Network) -> None:
+        """Take in the model that the mean has just taken in, the n-th.
+
+        With d = w - mean of n, the sum of squared deviations grows by d² n / (n - 1) (Welford): the difference of two
+        means of squares would be lost in rounding.
+        """
+        models = self._mean.models
+        with torch.no_grad():
+            deviation = network.weights - self._mean.mean()
+            if models > 1:
+                self._squares.addcmul_(deviation, deviation, value=models / (models - 1))
+            self._deviations[(models - 1) % len(self._deviations)] = deviation
+
+    @property
+    def ready(self) -> bool:
+        """A single model has no spread."""
+        return self._mean.models > 1
+
+    def draw(self, number: int) -> Tensor:
+        """Weights (P,): mean + √scale (std ∘ e + Dᵀ f / √(K - 1)), e (P,) and f (K,) standard normal.
+
+        K is the number of deviations that there are. The same `number` gives the same weights, on every device.
+        """
+        rank = min(self._mean.models, len(self._deviations))
+        generator = stream(self._seed, "swag", number)
+        e = torch.randn(len(self._squares), generator=generator).to(self._squares.device)
+        f = torch.randn(rank, generator=generator).to(self._squares.device)
+        spread = (self._squares / self._mean.models).sqrt() * e
+        spread += self._deviations[:rank].T @ f / (rank - 1) ** 0.5
+        return torch.add(self._mean.mean(), spread, alpha=self._spec.scale**0.5)
+
+    def networks(self, train: Part, batch_size: int) -> Iterator[Network]:
+        """The samples one after the other, each with its own batch-norm statistics, in one and the same network."""
+        for number in range(self._spec.samples):
+            with torch.no_grad():
+                self._network.weights.copy_(self.draw(number))
+            reestimate_batch_norm(self._network, train.inputs, batch_size)
+            yield self._network
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a resume needs besides the mean: the sum of squares (P,) and the deviations (K, P), unused rows 0."""
+        return {"swag.squares": self._squares, "swag.deviations": self._deviations}
+
+    def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        return self.tensors()
+
+    def restore(self, found: Mapping[str, Tensor]) -> None:
+        """The inverse of tensors()."""
+        for name, own in self.tensors().items():
+            own.copy_(found[name])

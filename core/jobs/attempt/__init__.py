@@ -1,0 +1,1 @@
+"""One attempt in the database: state, fence, heartbeat, finish, and the reconciler."""

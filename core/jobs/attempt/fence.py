@@ -1,0 +1,48 @@
+"""The fence: a write counts only while (job, attempt) is running, and the row that says so stays locked until commit.
+
+Without the lock a zombie's insert can race the reconciler and go in on PostgreSQL, although both checks were right.
+"""
+
+# ruff: noqa: N818 - Fenced is the word of the protocol
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from core.db.session import Database
+from core.jobs.attempt.state import State, lock_state
+from core.lifecycle import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Who writes: one attempt of one job."""
+
+    job_id: str
+    attempt: int
+
+
+class Fenced(Exception):
+    """This attempt no longer owns its job; nothing that it writes counts any more."""
+
+
+@contextmanager
+def fenced(db: Database, fence: Fence, *, exclusive: bool = False) -> Iterator[Connection]:
+    """A write transaction that holds the fence; `exclusive` when it is going to change the state row itself.
+
+    Raises:
+        Fenced: the job is not running under this attempt.
+    """
+    with db.write() as connection:
+        hold(connection, fence, exclusive=exclusive)
+        yield connection
+
+
+def hold(connection: Connection, fence: Fence, *, exclusive: bool) -> State:
+    """Lock the state row in the caller's transaction and give it back, or raise Fenced."""
+    state = lock_state(connection, fence.job_id, exclusive=exclusive)
+    if state is None or state.attempt != fence.attempt or state.status is not Status.RUNNING:
+        raise Fenced(fence)
+    return state

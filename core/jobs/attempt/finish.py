@@ -1,0 +1,117 @@
+"""The end of an attempt: finish the job for good, or give it back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from core.db.session import Database
+from core.db.tables import job, job_state
+from core.jobs.attempt.fence import Fence, Fenced, hold
+from core.jobs.attempt.state import Change, State, lock_state, move
+from core.jobs.metrics.chunks import Chunk, put_chunks
+from core.lifecycle import TERMINAL, Desired, Status
+from core.recipe.plan import ExecutionPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended. `error` is {"code", "message", "remedy"}; `results` is [weights][split][metric]."""
+
+    status: Status
+    stop_reason: str | None = None
+    error: dict[str, Any] | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+def finish(db: Database, fence: Fence, ending: Ending, chunks: Iterable[Chunk] = ()) -> None:
+    """One fenced transaction: the last points, the terminal status, results, event. Repeating it is harmless.
+
+    Raises:
+        Fenced: this attempt is over, and did not end like this.
+    """
+    with db.write() as connection:
+        state = lock_state(connection, fence.job_id)
+        if state is None or state.attempt != fence.attempt:
+            raise Fenced(fence)
+        if state.status in TERMINAL and state.status is ending.status:
+            # The same call again, after a commit whose answer was lost.
+            return
+        if state.status is not Status.RUNNING:
+            raise Fenced(fence)
+        put_chunks(connection, fence.job_id, fence.attempt, chunks)
+        change = Change(
+            ending.status,
+            detail=(ending.error or {}).get("message") or ending.stop_reason,
+            state={"progress": ending.progress} if ending.progress else {},
+            job={"stop_reason": ending.stop_reason, "error": ending.error, "results": ending.results},
+        )
+        move(connection, state, change)
+
+
+def give_back(  # noqa: PLR0913 - two budgets, and their one limit
+    db: Database,
+    fence: Fence,
+    *,
+    cause: str,
+    lost: bool,
+    max_losses: int,
+    failed: bool = False,
+    plan: ExecutionPlan | None = None,
+    progress: dict[str, Any] | None = None,
+) -> Status:
+    """Let go of a running job, and say where it went: queued again, or where its owner or its budget put it.
+
+    `lost` counts against the budget of losses without a checkpoint, `failed` as one of the job's own failures (the
+    caller has compared them with `max_retries`); with neither it costs nothing. `cause` is a short sentence. With a
+    `plan`, that is how it is computed from now on; with `progress`, that is where it stands.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with db.write() as connection:
+        state = hold(connection, fence, exclusive=True)
+        if plan is not None:
+            connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=plan.stored_json()))
+        if progress is not None:
+            place = update(job_state).where(job_state.c.job_id == fence.job_id)
+            connection.execute(place.values(progress=progress))
+        if failed and not lost:
+            return _requeue(connection, state, cause, {"failures": state.failures + 1})
+        return take_back(connection, state, cause=cause, lost=lost, max_losses=max_losses)
+
+
+def take_back(connection: Connection, state: State, *, cause: str, lost: bool, max_losses: int) -> Status:
+    """A running job, its row locked, loses its attempt: by its owner's wish, then by its budget of losses."""
+    losses = state.losses + int(lost)
+    if state.desired is Desired.RUN and lost and losses >= max_losses:
+        return _lost_too_often(connection, state, cause, losses)
+    since = "without a checkpoint" if state.checkpoint_id is None else "since its last checkpoint"
+    detail = f"{cause} ({losses} of {max_losses} {since})" if lost else cause
+    return _requeue(connection, state, detail, {"losses": losses})
+
+
+def _requeue(connection: Connection, state: State, detail: str, counts: dict[str, int]) -> Status:
+    target = {
+        Desired.RUN: Status.QUEUED,
+        Desired.PAUSE: Status.PAUSED,
+        Desired.CANCEL: Status.CANCELLED,
+    }[state.desired]
+    move(connection, state, Change(target, detail, state=dict(counts)))
+    return target
+
+
+def _lost_too_often(connection: Connection, state: State, cause: str, losses: int) -> Status:
+    error = {
+        "code": "stalled" if cause == "stalled" else "worker_lost",
+        "message": f"Lost {losses} times without a new checkpoint; the last time: {cause}.",
+        "remedy": "See the worker's log for what killed it; write checkpoints more often if the job is only slow.",
+    }
+    move(
+        connection,
+        state,
+        Change(Status.FAILED, error["message"], state={"losses": losses}, job={"error": error}),
+    )
+    return Status.FAILED

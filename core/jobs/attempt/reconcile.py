@@ -1,0 +1,208 @@
+"""The reconciler repairs the world: a thread of it runs in every api and every worker, and any one of them is enough.
+All of them look every `tick_seconds` when the last round was; whoever sees that it is time makes the next one.
+
+One tick: GAP and LOST (leases), WANT (wishes for jobs that nobody runs), SEND (hints), CARE (see care.py). Each part is
+one small transaction, so several reconcilers and a kill at any moment do no harm.
+"""
+
+import logging
+import math
+import threading
+from collections import Counter
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, or_, select, update
+
+from core.db.session import Database, is_transient, now
+from core.db.tables import job_state, service_state
+from core.db.upsert import insert_if_absent
+from core.jobs.attempt.finish import take_back
+from core.jobs.attempt.state import as_state, select_state
+from core.jobs.garbage_collection import Care
+from core.jobs.health.counters import TAKEOVERS, tally
+from core.jobs.health.readiness import reconciler_lag
+from core.jobs.verbs import settle
+from core.lifecycle import Desired, Status
+from core.logs import about
+from core.queue import Hints
+from core.settings import Settings
+from core.store.base import Store, StoreTransient
+
+log = logging.getLogger(__name__)
+
+_BATCH: Final = 50
+_PATIENCE: Final = 3.0
+# Enough to wake every slot of a small fleet; a worker that wakes serves until nothing waits.
+_HINTS: Final = 20
+# Ticks from one look to the next while somebody else makes the rounds: when those end, the next comes before a gap.
+_LOOK: Final = 1.5
+
+
+class Reconciler:
+    """`tick` does one round; `start` does it in a thread, whatever happens, when nobody else has."""
+
+    def __init__(self, db: Database, store: Store, hints: Hints, settings: Settings) -> None:
+        self._db = db
+        self._hints = hints
+        self._settings = settings
+        self._care = Care(db, store, settings)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more ticks; the present one gets a few seconds, and may be cut off anywhere after that."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(_PATIENCE)
+
+    def tick(self) -> None:
+        """One round of repairs."""
+        self.leases()
+        self.wants()
+        self.send()
+        self._care.round()
+
+    def _run(self) -> None:
+        tick = pause = self._settings.tick_seconds
+        while not self._stopping.wait(pause):
+            try:
+                pause = tick if self._take_part() else _LOOK * tick
+            except Exception as error:
+                if is_transient(error) or isinstance(error, StoreTransient):
+                    log.warning("the reconciler will try again: %s", error)
+                else:
+                    log.exception("a round of the reconciler failed; it will try again")
+                pause = 2 * tick  # others first: it may work there
+
+    def _take_part(self) -> bool:
+        """One round, unless somebody else has just made one: of all processes, one at a time repairs."""
+        with self._db.read() as connection:
+            lag = reconciler_lag(connection)
+        due = lag is None or not 0 <= lag < self._settings.tick_seconds
+        if due:
+            self.tick()
+        elif self._care.behind:
+            self._care.round()
+        return due
+
+    def leases(self) -> int:
+        """GAP and LOST; says how many jobs were taken from lost workers.
+
+        Both in one transaction that holds the "tick" row: a reconciler that sleeps between the two and wakes after a
+        long outage would otherwise find every lease expired and take everything away from workers that are fine.
+        """
+        with self._db.write() as connection:
+            found = self._touch(connection)
+            if found is None:
+                return 0
+            silence, moment = found
+            if not 0 <= silence <= self._settings.gap_seconds:
+                # Nobody could beat, or the clock jumped (backwards too, where leases would seem to last for hours).
+                log.info("no reconciler ran for %.1f s: leases start anew", silence)
+                self._spare(connection, moment)
+            return self._take_lost(connection)
+
+    def _touch(self, connection: Connection) -> tuple[float, float] | None:
+        """Seconds since anybody's last tick, and the time; None when somebody else is at it.
+
+        The first tick of all is a gap.
+        """
+        tick = service_state.c
+        query = select(tick.at, now()).where(tick.name == "tick").with_for_update(skip_locked=True)
+        found = connection.execute(query).one_or_none()
+        if found is not None:
+            connection.execute(update(service_state).where(tick.name == "tick").values(at=now()))
+            return float(found[1] - found[0]), float(found[1])
+        # Locked or absent. An insert would wait for whoever has locked it: only for a row that is really absent.
+        if connection.execute(select(tick.at).where(tick.name == "tick")).first() is not None:
+            return None
+        moment = float(connection.execute(select(now())).scalar_one())
+        return (math.inf, moment) if insert_if_absent(connection, service_state, name="tick", at=now()) else None
+
+    def _spare(self, connection: Connection, moment: float) -> None:
+        """Extend the leases of workers that could not beat: by one lease, and not again before they have beaten.
+
+        Without this limit a machine that stalls again and again would keep the jobs of dead workers for ever. Who has
+        beaten since the gap needs nothing, and is owed an extension at the next one.
+        """
+        row, until = job_state.c, moment + self._settings.lease_seconds
+        unbeaten = and_(
+            row.lease_until < until - self._settings.beat_seconds,
+            row.lease_until.is_distinct_from(row.spared_until),
+        )
+        connection.execute(
+            update(job_state)
+            # Later than any lease from now on: the clock went back.
+            .where(row.status == Status.RUNNING.value, or_(unbeaten, row.lease_until > until))
+            .values(lease_until=until, spared_until=until),
+        )
+
+    def _take_lost(self, connection: Connection) -> int:
+        query = (
+            select_state()
+            .where(job_state.c.status == Status.RUNNING.value, job_state.c.lease_until < now())
+            .order_by(job_state.c.lease_until)
+            .limit(_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        lost = [as_state(row) for row in connection.execute(query).all()]
+        for state in lost:
+            with about(job_id=state.job_id, attempt=state.attempt):
+                log.warning("job %s: attempt %s was lost", state.job_id, state.attempt)
+            take_back(connection, state, cause="worker lost", lost=True, max_losses=self._settings.max_losses)
+        tally(connection, TAKEOVERS, len(lost))
+        return len(lost)
+
+    def wants(self) -> int:
+        """WANT: wishes for jobs that nobody runs; says how many were carried out."""
+        row = job_state.c
+        unmet = or_(
+            and_(row.status == Status.QUEUED.value, row.desired != Desired.RUN.value),
+            and_(row.status == Status.PAUSED.value, row.desired != Desired.PAUSE.value),
+        )
+        if not self._any(unmet):
+            return 0
+        with self._db.write() as connection:
+            query = select_state().where(unmet).limit(_BATCH).with_for_update(skip_locked=True)
+            return sum(settle(connection, as_state(row)) for row in connection.execute(query).all())
+
+    def send(self) -> int:
+        """SEND: hints for queued jobs that have none, or an old one; says for how many.
+
+        The row is marked before the hint leaves, after the commit: a hint that is lost is sent again later.
+        """
+        row = job_state.c
+        # In the future: the clock went back.
+        unsent = and_(
+            row.status == Status.QUEUED.value,
+            or_(
+                row.published_at.is_(None),
+                row.published_at < now() - self._settings.hint_after_seconds,
+                row.published_at > now(),
+            ),
+        )
+        if not self._any(unsent):
+            return 0
+        with self._db.write() as connection:
+            query = (
+                select(row.job_id, row.needs)
+                .where(unsent)
+                .order_by(row.rank)
+                .limit(_HINTS)
+                .with_for_update(skip_locked=True)
+            )
+            found = connection.execute(query).all()
+            ids = [job_id for job_id, _ in found]
+            connection.execute(update(job_state).where(row.job_id.in_(ids)).values(published_at=now()))
+        for needs, count in Counter(needs for _, needs in found).items():
+            for _ in range(count):
+                self._hints.send(needs)
+        return len(found)
+
+    def _any(self, condition: Any) -> bool:
+        """A plain read first: a write transaction every two seconds from every process would be for nothing."""
+        with self._db.read() as connection:
+            return connection.execute(select(job_state.c.job_id).where(condition).limit(1)).first() is not None

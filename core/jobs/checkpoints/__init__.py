@@ -1,0 +1,1 @@
+"""Checkpoints as rows: records, pins, and the replay that verifies them."""

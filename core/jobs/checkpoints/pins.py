@@ -1,0 +1,80 @@
+"""Pins: an owner's word that a checkpoint stays, whatever retention would do."""
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, select, update
+
+from core.db.session import Database, now
+from core.db.tables import checkpoint, job
+from core.errors import Conflict, NotFound
+from core.jobs.attempt.state import Fits, require_fit
+from core.jobs.checkpoints.records import CheckpointRow, doom, get_checkpoint, prune
+from core.jobs.verbs import owned
+
+MOST_TOLD: Final = 8  # so that the whole sentence fits into an answer
+
+
+def pin_version(row: CheckpointRow | Row[Any, Any, Any, Any, Any]) -> int:
+    """Another number for each state that a checkpoint can be seen in; all else about one never changes."""
+    return (row.pinned_at is not None) + 2 * bool(row.superseded)
+
+
+def pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
+    """Keep the checkpoint until it is unpinned. Twice is the same, and the first time counts.
+
+    Raises:
+        NotFound: there is none with this id that belongs to this project, or its bytes turned out damaged.
+        PreconditionFailed: `fits` does not take its version.
+        Conflict: it is being removed.
+    """
+    with db.write() as connection:
+        row = _held(connection, project, checkpoint_id)
+        require_fit(fits, pin_version(row))
+        if row.status == "doomed":
+            raise Conflict("The checkpoint is being removed; it is too late to pin it.")
+        if row.status == "good" and row.pinned_at is None:
+            connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=now()))
+    return get_checkpoint(db, project, checkpoint_id)
+
+
+def unpin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> None:
+    """Let retention have it again, at once: what it would not have kept goes. Twice is the same.
+
+    Raises:
+        NotFound: there is none with this id that belongs to this project.
+        PreconditionFailed: `fits` does not take its version.
+    """
+    with db.write() as connection:
+        row = _held(connection, project, checkpoint_id)
+        require_fit(fits, pin_version(row))
+        if row.pinned_at is None:
+            return
+        connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=None))
+        if row.superseded:
+            doom(connection, row.job_id, [checkpoint_id])
+        else:
+            prune(connection, row.job_id, row.kind)
+
+
+def pinned(connection: Connection, job_id: str) -> list[str]:
+    """The first few pinned checkpoints of a job."""
+    row = checkpoint.c
+    query = select(row.id).where(row.job_id == job_id, row.status == "good", row.pinned_at.is_not(None))
+    return list(connection.execute(query.order_by(row.step, row.id).limit(MOST_TOLD)).scalars())
+
+
+def _held(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
+    """The row as it is once its job is locked: whoever records a checkpoint decides what stays under the same lock."""
+    row = checkpoint.c
+    query = (
+        select(row.job_id, row.kind, row.status, row.pinned_at, row.superseded)
+        .join(job, job.c.id == row.job_id)
+        .where(row.id == checkpoint_id, job.c.project == project)
+    )
+    found = connection.execute(query).one_or_none()
+    if found is not None:
+        owned(connection, project, found.job_id)
+        found = connection.execute(query).one_or_none()
+    if found is None:
+        raise NotFound("There is no checkpoint with this id.")
+    return found

@@ -1,0 +1,177 @@
+"""A stretch of a job's past that can be trained again: from one checkpoint, or the start, to the next one."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from core.db.session import Database
+from core.db.tables import event, job
+from core.errors import InvalidSpec, NotFound
+from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, good_resumable, origin_of
+from core.jobs.kinds import TRAIN
+from core.recipe.plan import ExecutionPlan
+from core.recipe.spec import JobSpec
+
+# Warnings that say that the plan was changed -> what the job did then.
+CHANGES: Final = {
+    "remedy": "ran out of memory, and went on from step {step} with fewer examples at once",
+    "planned_anew": "went on from step {step} on another kind of device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a job was to do, how it was to be computed, and the checkpoints that are left to go on from, by step.
+
+    `resume` says how faithful its own last resume was; None: it never resumed. A child begins at its parent's
+    checkpoint `origin`, without the parts `anew`, or with the weights of `initial`; `whole`: that is still there.
+    `begins` are the steps at which its attempts began; after those in `changes` the plan was another one, and why.
+    """
+
+    job_id: str
+    spec: JobSpec
+    plan: ExecutionPlan
+    resume: dict[str, Any] | None
+    checkpoints: Sequence[CheckpointRow]
+    origin: CheckpointRow | None
+    anew: tuple[str, ...]
+    initial: CheckpointRow | None
+    whole: bool
+    begins: Mapping[int, int]
+    changes: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """From `begin` (None: the start) to `end`, as it was computed there."""
+
+    begin: CheckpointRow | None
+    end: CheckpointRow
+    plan: ExecutionPlan
+
+
+def read_past(db: Database, job_id: str) -> Past:
+    """The past of anybody's job.
+
+    Raises:
+        NotFound: there is no such job, it never ran, or it has no checkpoint.
+        InvalidSpec: it is of a release that this one cannot read.
+    """
+    names = ("spec", "plan", "resume", "parent_verb", "parent_step", "initial_id", "anew")
+    query = select(*(job.c[name] for name in names)).where(job.c.id == job_id, job.c.kind == TRAIN.name)
+    with db.snapshot() as connection:
+        row = connection.execute(query).one_or_none()
+        checkpoints, origin = good_resumable(connection, job_id), None
+        if row is not None and row.parent_verb in {"retry", "fork"} and row.parent_step:
+            origin = origin_of(connection, job_id)
+        initial = find_checkpoint(connection, row.initial_id) if row is not None and row.initial_id else None
+        begins, changes = _attempts(connection, job_id)
+    if row is None:
+        raise NotFound("There is no job with this id.")
+    if row.plan is None or not checkpoints:
+        raise NotFound("The job has no checkpoint that one could train to.")
+    try:
+        spec, plan = TRAIN.read_spec(row.spec), ExecutionPlan.model_validate_json(row.plan)
+    except ValueError as error:
+        raise InvalidSpec("This release cannot read the job; use the one that took it.") from error
+    if row.parent_verb in {"retry", "fork"} and row.parent_step:
+        whole = origin is not None
+    else:
+        whole = row.initial_id is None or initial is not None
+    anew = tuple(row.anew or ())
+    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, changes)
+
+
+def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], dict[int, str]]:
+    """The step at which each attempt began, and the attempts after which the plan was changed, with the warning."""
+    row = event.c
+    query = select(row.attempt, row.type, row.data).where(row.job_id == job_id, row.type.in_(("status", "warning")))
+    begins, changes = {}, {}
+    for attempt, kind, data in connection.execute(query.order_by(row.id)):
+        if kind == "status" and data["status"] == "running":
+            found = re.search(r", from step (\d+)$", data["detail"])
+            begins[attempt] = int(found[1]) if found else 0
+        if kind == "warning" and data.get("code") in CHANGES:
+            # An attempt that needs less memory is followed by others; one on another device is the first of them.
+            changes[attempt - (data["code"] == "planned_anew")] = data["code"]
+    return begins, changes
+
+
+def stretch(past: Past, start: int | None) -> Stretch:
+    """From the checkpoint at step `start` (0: the start) to the next one that training alone leads to.
+
+    None: from the oldest checkpoint with such a one, or from the start where there is only one.
+
+    Raises:
+        NotFound: there is no such checkpoint, or none behind it that one plan led to.
+    """
+    rows = past.checkpoints
+    if start is None and len(rows) > 1:
+        return _first(past)
+    begin = next((row for row in rows if row.step == start), None)
+    if start and begin is None:
+        known = ", ".join(str(row.step) for row in rows)
+        raise NotFound(f"There is no checkpoint at step {start}; there are 0 (the start), {known}.")
+    if begin is None and not past.whole:
+        raise NotFound("The checkpoint that this job began with is gone; begin at one of its own with --from.")
+    return _from(past, begin or past.origin)
+
+
+def _first(past: Past) -> Stretch:
+    """From the oldest checkpoint that can be compared with a later one."""
+    for row in past.checkpoints[:-2]:
+        with suppress(NotFound):
+            return _from(past, row)
+    return _from(past, past.checkpoints[-2])
+
+
+def _from(past: Past, begin: CheckpointRow | None) -> Stretch:
+    first = begin.step if begin else 0
+    end = next((row for row in past.checkpoints if row.step > first and _repeats(row, past.spec)), None)
+    if end is None:
+        raise NotFound(f"Behind step {first} there is no checkpoint that one could train to.")
+    attempts = _made(past, first, end)
+    if changed := past.changes.keys() & set(attempts[:-1]):
+        step = past.begins[attempts[attempts.index(max(changed)) + 1]]
+        change = CHANGES[past.changes[max(changed)]].format(step=step)
+        raise NotFound(
+            f"Between the steps {first} and {end.step} the job {change}. "
+            "That checkpoint is gone, so these bits cannot be compared; begin elsewhere with --from."
+        )
+    return Stretch(begin, end, _plan_of(past, end))
+
+
+def _plan_of(past: Past, end: CheckpointRow) -> ExecutionPlan:
+    """How it was computed before this checkpoint: the plan may have been changed since."""
+    environment = end.manifest.get("environment", {})
+    device = environment.get("kind", past.plan.device)
+    return past.plan.model_copy(update={"device": device, "micro_batch": environment.get("micro_batch")})
+
+
+def _made(past: Past, first: int, end: CheckpointRow) -> list[int]:
+    """The attempts, in order, from the one that went on from step `first` to the one that wrote `end`.
+
+    Each began at the newest checkpoint, so what it began at is the work of the last one before it that began earlier.
+    Those in between left nothing, but they may have changed the plan: they are counted too.
+    """
+    found = [end.attempt]
+    while past.begins.get(found[0], 0) > first:
+        found.insert(0, found[0] - 1)
+    return found
+
+
+def is_final(row: CheckpointRow) -> bool:
+    """Whether the run was over there, so that results stand in it."""
+    return row.manifest.get("results") is not None
+
+
+def _repeats(row: CheckpointRow, spec: JobSpec) -> bool:
+    """Whether training comes to it by itself: no clock ended the run there, nor chose a step that comes twice."""
+    if row.manifest.get("stop_reason") == "time_limit":
+        return False
+    every = spec.checkpoints.every.steps(spec.shape().run)
+    return spec.rollback is None or is_final(row) or row.step % every == 0

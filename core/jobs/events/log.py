@@ -1,0 +1,24 @@
+"""What an attempt has to say between its beats: log lines and warnings."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from core.db.session import Database
+from core.jobs.attempt.fence import Fence, fenced
+from core.jobs.attempt.state import touch
+from core.jobs.events.record import add_event
+
+
+def record_events(db: Database, fence: Fence, type_: str, bodies: Iterable[dict[str, Any]]) -> None:
+    """Write events of one type under the fence, in their order.
+
+    The lock is exclusive, so that the ids of a job's events become visible in their order: a reader that has seen
+    one has seen all before it.
+
+    Raises:
+        Fenced: this attempt is over.
+    """
+    with fenced(db, fence, exclusive=True) as connection:
+        for body in bodies:
+            add_event(connection, fence.job_id, fence.attempt, type_, body)
+        touch(connection, fence.job_id)

@@ -1,0 +1,1 @@
+"""What is known of the service: statistics, counters, workers."""

@@ -1,0 +1,62 @@
+"""How the service is, in numbers that stand in the database: every api tells the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from core.db.session import Database, now
+from core.db.tables import event, job_state
+from core.jobs.health.counters import FENCED_WRITES, TAKEOVERS, counted
+from core.jobs.health.readiness import reconciler_lag
+from core.jobs.health.workers import FORGET_SECONDS, Tally, count_slots
+from core.lifecycle import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """Seconds are by the database's clock, and 0.0 where nothing waits; `reconciler_lag` is None before any round."""
+
+    jobs: Mapping[Status, int]
+    queue_oldest: float  # since the job that waits longest came into the queue
+    lease_lag: float  # how long the oldest lease of a running job is over, and nobody took the job back
+    reconciler_lag: float | None
+    takeovers: int
+    fenced_writes: int
+    slots: Mapping[str, Tally]  # of the workers that live, by kind
+
+
+def read_vitals(db: Database, lost_after: float = FORGET_SECONDS) -> Vitals:
+    """One look at everything; workers that have been silent for more than `lost_after` seconds do not count."""
+    row = job_state.c
+    with db.read() as connection:
+        found = connection.execute(select(row.status, func.count()).group_by(row.status)).all()
+        counts = {Status(status): int(count) for status, count in found}
+        lease = select(now() - func.min(row.lease_until)).where(row.status == Status.RUNNING.value)
+        return Vitals(
+            jobs={status: counts.get(status, 0) for status in Status},
+            queue_oldest=max(0.0, _seconds(connection, _oldest()) or 0.0),
+            lease_lag=max(0.0, _seconds(connection, lease) or 0.0),
+            reconciler_lag=reconciler_lag(connection),
+            takeovers=counted(connection, TAKEOVERS),
+            fenced_writes=counted(connection, FENCED_WRITES),
+            slots=count_slots(connection, lost_after),
+        )
+
+
+def _oldest() -> Any:
+    """A job that comes back waits anew: what counts is the last change of status, not the day that it was submitted."""
+    since = (
+        select(func.max(event.c.at).label("at"))
+        .join(job_state, job_state.c.job_id == event.c.job_id)
+        .where(job_state.c.status == Status.QUEUED.value, event.c.type == "status")
+        .group_by(event.c.job_id)
+        .subquery()
+    )
+    return select(now() - func.min(since.c.at))
+
+
+def _seconds(connection: Connection, query: Any) -> float | None:
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else float(found)

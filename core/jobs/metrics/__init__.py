@@ -1,0 +1,1 @@
+"""Series of numbers: column chunks, downsampling, comparison of jobs."""

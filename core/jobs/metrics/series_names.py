@@ -1,0 +1,51 @@
+"""Series that somebody asks for by name: a slip is told, and what may still come is waited for."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import select
+
+from core.db.session import Database
+from core.db.tables import job_state
+from core.errors import FieldProblem, InvalidRequest
+from core.jobs.metrics.chunks import series_names
+from core.jobs.metrics.comparison import Subject
+from core.lifecycle import TERMINAL
+from core.suggest import did_you_mean
+
+MOST_NAMED: Final = 12
+
+
+def check_series(db: Database, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+    """Whether each name is a series of one of these jobs, or can become one of a job that has not ended.
+
+    Raises:
+        InvalidRequest: it says which names there are, and which was probably meant.
+    """
+    there = sorted({name for subject in subjects for name in series_names(db, subject.id)})
+    missing = [name for name in dict.fromkeys(names) if name not in there]
+    if not missing:
+        return
+    query = select(job_state.c.job_id).where(
+        job_state.c.job_id.in_([subject.id for subject in subjects]), job_state.c.status.not_in(list(TERMINAL))
+    )
+    with db.read() as connection:
+        going_on = set(connection.execute(query).scalars())
+    if going_on and not there:
+        return  # before the first points nobody can know
+    coming = {measure for subject in subjects if subject.id in going_on for measure in _measures(subject)}
+    wrong = [name for name in missing if name.rpartition(".")[2] not in coming]
+    if wrong:
+        raise InvalidRequest(errors=tuple(_problem(name, there) for name in wrong))
+
+
+def _measures(subject: Subject) -> set[str]:
+    """The last parts of names of series that come late: of an evaluation, an average, the test at the end."""
+    return {"loss", *(subject.spec.metrics or ())}
+
+
+def _problem(name: str, there: Sequence[str]) -> FieldProblem:
+    more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
+    known = ", ".join(there[:MOST_NAMED]) + more if there else "none"
+    message = f'there is no series "{name}"; there are: {known}'
+    return FieldProblem("/query/series", message, did_you_mean(name, there))

@@ -1,0 +1,1 @@
+"""From a submitted spec to a claimed job: quotas, order, estimates."""

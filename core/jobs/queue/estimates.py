@@ -1,0 +1,186 @@
+"""Why jobs wait: the queue as a project sees it, each job with a reason and a guess when it starts."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from core.db.session import Database
+from core.db.tables import job, job_state
+from core.jobs.health.workers import Tally, WorkerView, list_workers, live_workers, sum_slots
+from core.jobs.plugins import needed_plugins, no_plugin, read_plugins
+from core.jobs.queue.rank import ahead_in_queue
+from core.lifecycle import Desired, Status
+
+LAST_RUNS: Final = 20  # jobs from which the usual length of a run is read
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("gpu", "cpu")}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a job waits; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued job. `ahead` that want the same slots are served first; `eta_seconds` until it starts, None: unknown."""
+
+    job_id: str
+    name: str | None
+    priority: int
+    needs: str
+    ahead: int
+    created_at: float
+    reason: Reason
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a project's queued jobs can expect now: the fleet's slots, how many of its jobs run, and how many seconds
+    a run usually takes (None: none has succeeded yet).
+    """
+
+    slots: Mapping[str, Tally]
+    running: int
+    usual: float | None
+    live: tuple[WorkerView, ...] = ()
+
+    def of(
+        self, needs: str, ahead: int, *, desired: str, most: int | None, plugins: Mapping[str, str] | None = None
+    ) -> tuple[Reason, float | None]:
+        """Why a job waits, and in how many seconds it starts; None when that cannot be said.
+
+        `plugins` are those that it needs: only workers that have them count.
+        """
+        if desired != Desired.RUN.value:
+            return Reason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
+        if missing := self.missing_plugin(plugins or {}):
+            return Reason("no_plugin", missing), None
+        slots = self._slots_with(plugins) if plugins else self.slots
+        cause = reason(needs, ahead, slots, running=self.running, most=most)
+        return cause, eta(ahead, _for(needs, slots), self.usual, cause)
+
+    def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
+        """What to say where workers live and none of them has all of these plug-ins."""
+        return no_plugin(plugins, [view.plugins for view in self.live]) if self.live else None
+
+    def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, Tally]:
+        return sum_slots(view for view in self.live if plugins.keys() <= view.plugins)
+
+
+def outlook(db: Database, project: str, lost_after: float) -> Outlook:
+    """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
+    live = live_workers(list_workers(db, project), lost_after)
+    with db.read() as connection:
+        return _outlook(connection, project, sum_slots(live), live)
+
+
+def list_waiting(
+    db: Database, project: str, slots: Mapping[str, Tally], limit: int = 100, live: Sequence[WorkerView] = ()
+) -> tuple[list[Waiting], int]:
+    """The first `limit` queued jobs of a project in the order of service, and how many there are.
+
+    `slots` are those of the workers that live, `live` these workers.
+    """
+    with db.read() as connection:
+        rows = connection.execute(_queued(project, slots.keys()).limit(limit)).all()
+        if not rows:
+            return [], 0
+        total = _count(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
+        expected = _outlook(connection, project, slots, live)
+    return [_waiting(row, expected) for row in rows], total
+
+
+def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int = 0, most: int | None = None) -> Reason:
+    """Why a job with these needs waits: the first reason that holds. `running` of its project run, `most` may."""
+    mine = _for(needs, slots)
+    kind = "" if needs == "any" else f"{needs} "
+    if not mine.slots:
+        return _without_slot(kind, mine.out, slots)
+    if most is not None and running >= most:
+        return Reason("owner_limit", f"{running} of your jobs run, and {most} may.")
+    if mine.free == 0:
+        busy = f"All {mine.slots} {kind}slots are busy" if mine.slots > 1 else f"The only {kind}slot is busy"
+        return Reason("slots_busy", f"{busy}; {_jobs(ahead)} first.")
+    if ahead >= mine.free:
+        return Reason("others_first", f"{_jobs(ahead)} first.".capitalize())
+    return Reason("starting", "A slot is free and takes it any moment.")
+
+
+def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | None:
+    """A guess: those ahead take the usual time each, spread over the slots; busy ones are halfway through."""
+    if usual is None or not mine.slots or cause.code in {"no_worker", "no_slot", "owner_limit"}:
+        return None
+    rounds = max(0, ahead - mine.free) / mine.slots + (0.0 if mine.free > ahead else 0.5)
+    return round(rounds * usual, 1)
+
+
+def _outlook(connection: Connection, project: str, slots: Mapping[str, Tally], live: Sequence[WorkerView]) -> Outlook:
+    return Outlook(slots, _count(connection, project, Status.RUNNING), _usual_run(connection), tuple(live))
+
+
+def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
+    spec = json.loads(row.spec) | (row.edits or {})
+    plugins = read_plugins(row.plugins)
+    cause, starts = expected.of(row.needs, row.ahead, desired=row.desired, most=row.most_running, plugins=plugins)
+    return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
+
+
+def _queued(project: str, kinds: Collection[str]) -> Select[Any]:
+    """Places are counted over the queues of all projects, in one pass."""
+    state = job_state.c
+    ahead = ahead_in_queue(kinds).label("ahead")
+    columns = (state.job_id, state.rank, state.needs, state.desired, state.most_running)
+    places = select(*columns, ahead).where(state.status == Status.QUEUED.value).subquery()
+    of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)
+    of_place = (places.c.needs, places.c.desired, places.c.most_running, places.c.ahead)
+    plugins = needed_plugins(job.c.id).label("plugins")
+    joined = select(*of_job, *of_place, plugins).join(places, places.c.job_id == job.c.id)
+    return joined.where(job.c.project == project).order_by(places.c.rank, places.c.job_id)
+
+
+def _count(connection: Connection, project: str, status: Status) -> int:
+    query = select(func.count()).where(job_state.c.project == project, job_state.c.status == status.value)
+    return int(connection.execute(query).scalar_one())
+
+
+def _usual_run(connection: Connection) -> float | None:
+    """The median length in seconds of the last runs that succeeded, whosever they were."""
+    state = job_state.c
+    last = select(state.job_id).where(state.status == Status.SUCCEEDED.value).order_by(state.rank.desc())
+    query = select(job.c.finished_at - job.c.started_at).where(job.c.id.in_(last.limit(LAST_RUNS)))
+    lengths = [float(length) for length in connection.execute(query).scalars() if length is not None]
+    return median(lengths) if lengths else None
+
+
+def _for(needs: str, slots: Mapping[str, Tally]) -> Tally:
+    """The slots that can run it."""
+    return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), Tally(0, 0))
+
+
+def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, Tally]) -> Reason:
+    """No slot that could take it is in service; `out` are the reasons of those that are out of it."""
+    if out:
+        return Reason("no_slot", _out_of_service(kind, out))
+    if not any(tally.slots or tally.out for tally in slots.values()):
+        return Reason("no_worker", "No worker is there; start one with `basin worker`.")
+    return Reason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+
+
+def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
+    """What people read while every slot of a kind (`kind` with a space behind it; empty: any) is out of service."""
+    one, many = ("GPU", "GPUs") if kind == "gpu " else (f"{kind}slot", f"{kind}slots")
+    subject = f"The only {one} is" if len(reasons) == 1 else f"All {len(reasons)} {many} are"
+    why = ", ".join(sorted(set(reasons)))
+    return f"{subject} out of service: {why}; see `basin workers`."
+
+
+def _jobs(count: int) -> str:
+    return "no other job goes" if count == 0 else "one job goes" if count == 1 else f"{count} jobs go"

@@ -1,0 +1,67 @@
+"""Places in the queue: how many of the jobs that wait are served before one, by the slots that could take it."""
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, func, or_, select
+
+from core.db.tables import job_state
+from core.jobs.health.workers import kinds_seen
+from core.lifecycle import Status
+
+_KINDS: Final = ("cpu", "gpu")
+
+
+def count_ahead(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Of queued jobs: how many are served before each. The kinds of slots are those of the workers that report."""
+    if not ids:
+        return {}
+    given = {"ids": list(ids), "rivals": rivals_of_any(kinds_seen(connection))}
+    return {job_id: int(ahead) for job_id, ahead in connection.execute(_ahead(), given)}
+
+
+def no_slot(needs: str, kinds: Collection[str]) -> str | None:
+    """What to warn of where workers have slots of these kinds alone; None: one can take it, or no worker is there."""
+    if needs == "any" or needs in kinds or not kinds:
+        return None
+    return f"No worker that reports now has a {needs} slot; the job waits until one comes."
+
+
+def rivals_of_any(kinds: Collection[str]) -> tuple[str, ...]:
+    """What waits in front of a job that any slot can run: whatever needs a slot that is there. No slot: everything."""
+    return ("any", *(kind for kind in _KINDS if kind in kinds or not kinds))
+
+
+def ahead_in_queue(kinds: Collection[str]) -> ColumnElement[int]:
+    """The same as a window over all the queued rows of job_state, in one pass."""
+    row = job_state.c
+
+    def before(rivals: Sequence[str]) -> ColumnElement[Any]:
+        itself_and_before = case((row.needs.in_(rivals), 1), else_=0)
+        return func.sum(itself_and_before).over(order_by=(row.rank, row.job_id)) - 1
+
+    return case(
+        (row.needs == "cpu", before(("any", "cpu"))),
+        (row.needs == "gpu", before(("any", "gpu"))),
+        else_=before(rivals_of_any(kinds)),
+    )
+
+
+@cache
+def _ahead() -> Select[Any]:
+    """Built once: its aliases cost more than the database's answer. The index of the queue holds all that it reads."""
+    mine, rival = job_state.c, job_state.alias("rival").c
+    before = or_(rival.rank < mine.rank, rival.job_id < mine.job_id)
+    competes = or_(
+        rival.needs == "any",
+        rival.needs == mine.needs,
+        and_(mine.needs == "any", rival.needs.in_(bindparam("rivals", expanding=True))),
+    )
+    ahead = (
+        select(func.count())
+        .where(rival.status == Status.QUEUED.value, rival.rank <= mine.rank, before, competes)
+        .correlate(job_state)
+        .scalar_subquery()
+    )
+    return select(mine.job_id, ahead).where(mine.job_id.in_(bindparam("ids", expanding=True)))

@@ -1,0 +1,209 @@
+"""Take a job in: one transaction, and it is there for good."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, insert, select
+
+from core.db.session import Database, now
+from core.db.tables import idempotency as promises
+from core.db.tables import job, job_label, job_state
+from core.db.upsert import insert_if_absent
+from core.errors import IdempotencyMismatch, Unavailable
+from core.ids import new_id
+from core.jobs.attempt.state import touch
+from core.jobs.events.record import add_event
+from core.jobs.health.workers import kinds_seen
+from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
+from core.jobs.plugins import find_missing_plugins, store_plugins
+from core.jobs.projects import owner_of_project, project_of_owner
+from core.jobs.queue.quotas import check_queue, check_storage
+from core.jobs.queue.rank import no_slot
+from core.jobs.warm_start import origin
+from core.lifecycle import Desired, Status
+from core.recipe.plugins import Plugin, plugins_used
+from core.recipe.spec import JobSpec
+from core.settings import Limits
+
+S = TypeVar("S", bound=QueuedSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that this key means this body; `body_digest` is any digest of the canonical body."""
+
+    key: str
+    body_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job, whether this call made it, and what slots it needs (cpu, gpu, any): for the hint."""
+
+    job_id: str
+    created: bool
+    needs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who makes a new job, how much its project may have, and how many seconds of waiting a point of priority is worth.
+
+    Workers that have been silent for `lost_after` seconds are none who could take it. Where no `project` is given it is
+    the owner's own.
+    """
+
+    owner: str
+    limits: Limits
+    age_step: float
+    lost_after: float = 12.0
+    project: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in the project."""
+        if not self.project:
+            object.__setattr__(self, "project", project_of_owner(self.owner))
+
+
+def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
+    db: Database,
+    spec: JobSpec,
+    *,
+    owner: str,
+    idempotency: Idempotency | None = None,
+    age_step: float = 60.0,
+    limits: Limits | None = None,
+    lost_after: float = 12.0,
+    project: str = "",
+) -> Submitted:
+    """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
+
+    `age_step` is how many seconds of waiting one point of priority is worth. Where no worker that was heard of in the
+    last `lost_after` seconds has a slot for it, a warning says so. Without a `project` it is in the owner's own.
+
+    Raises:
+        IdempotencyMismatch: the key was used before with another body.
+        QuotaExceeded: as many jobs of this project wait as the limits allow.
+        StorageFull: the checkpoints of this project take as much as the limits allow.
+    """
+    entry = Entry(owner, limits or Limits(), age_step, lost_after, project)
+    return submit_as(TRAIN, db, spec, entry, idempotency, lambda connection: origin(connection, entry.project, spec))
+
+
+def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
+    kind: JobKind[S],
+    db: Database,
+    spec: S,
+    entry: Entry,
+    idempotency: Idempotency | None = None,
+    facts: Callable[[Connection], Mapping[str, Any]] | None = None,
+) -> Submitted:
+    """Store a spec as a queued job of a kind whose jobs have no inputs; raises as `submit` does.
+
+    `facts` gives further columns of `job`, see `enter`.
+    """
+    with db.write() as connection:
+        job_id = new_id(kind.id_prefix)
+        if (first := promised(connection, entry.project, idempotency, job_id)) != job_id:
+            return Submitted(first, created=False, needs=kind.slot_needed(spec))
+        enter(connection, kind, job_id, spec, entry, facts=partial(facts, connection) if facts else dict)
+    return Submitted(job_id, created=True, needs=kind.slot_needed(spec))
+
+
+def promised(connection: Connection, project: str, given: Idempotency | None, job_id: str) -> str:
+    """The job that owns the key: ours, as it is without a key, or the one that came first. A rival's insert waits here
+    for our commit.
+    """
+    if given is None:
+        return job_id
+    owner = owner_of_project(project)
+    promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
+    if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
+        return job_id
+    found = connection.execute(
+        select(promises.c.body_digest, promises.c.job_id).where(
+            promises.c.owner == owner,
+            promises.c.key == given.key,
+        ),
+    ).one_or_none()
+    if found is None:
+        # It expired between the two statements: the next try makes a new job.
+        raise Unavailable
+    if found.body_digest != given.body_digest:
+        raise IdempotencyMismatch
+    return str(found.job_id)
+
+
+def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
+    connection: Connection,
+    kind: JobKind[S],
+    job_id: str,
+    spec: S,
+    entry: Entry,
+    *,
+    facts: Callable[[], Mapping[str, Any]] = dict,
+    state: Mapping[str, Any] | None = None,
+    detail: str | None = None,
+) -> None:
+    """Write the rows of a queued job of any kind, limits checked, in the caller's transaction.
+
+    `facts`, called once the limits are checked, and `state` are further columns.
+
+    Raises:
+        QuotaExceeded: as many jobs of this project wait as the limits allow.
+        StorageFull: the checkpoints of this project take as much as the limits allow.
+        InvalidSpec: the checkpoint that it should begin with is not there, or does not fit.
+    """
+    check_queue(connection, entry.project, entry.limits.queued_jobs)
+    check_storage(connection, entry.project, entry.limits.stored_bytes)
+    further = facts()
+    connection.execute(
+        insert(job).values(
+            id=job_id,
+            owner=entry.owner,
+            project=entry.project,
+            kind=kind.name,
+            name=spec.name,
+            spec=spec.model_dump_json(),
+            created_at=now(),
+            **further,
+        ),
+    )
+    own = {"needs": kind.slot_needed(spec), "progress": {}, **(state or {})}
+    connection.execute(
+        insert(job_state).values(
+            job_id=job_id,
+            owner=entry.owner,
+            project=entry.project,
+            status=Status.QUEUED.value,
+            desired=Desired.RUN.value,
+            attempt=0,
+            losses=0,
+            failures=0,
+            rank=now() - spec.priority * entry.age_step,
+            most_running=entry.limits.running_jobs,
+            version=1,
+            **own,
+        ),
+    )
+    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]:
+        connection.execute(insert(job_label), pairs)
+    add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
+    _warn(connection, job_id, own["needs"], entry.lost_after)
+    need_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
+    if parent := further.get("parent_id"):
+        touch(connection, parent)  # it shows its children
+
+
+def need_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:
+    """Store what a worker must have to run the job, and warn where none has it. Without plug-ins nothing is asked."""
+    store_plugins(connection, job_id, plugins)
+    if missing := find_missing_plugins(connection, plugins, lost_after):
+        add_event(connection, job_id, 0, "warning", {"code": "no_plugin", "message": missing})
+
+
+def _warn(connection: Connection, job_id: str, slot: str, lost_after: float) -> None:
+    if slot != "any" and (missing := no_slot(slot, kinds_seen(connection, lost_after))):
+        add_event(connection, job_id, 0, "warning", {"code": "no_slot", "message": missing})

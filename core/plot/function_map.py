@@ -1,0 +1,209 @@
+"""A map becomes a picture: the ground, the ways over it, where they begin and where they end."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+
+from core.plot import axes, legend, text_width
+from core.plot.chart import Curve, Dots, Look, Map, Way
+from core.plot.contour import Contour, Grid, contours, levels
+from core.plot.curves import colour
+from core.plot.frame import Frame
+from core.plot.line_clipping import Box, Point, holds, inside
+from core.plot.scale import Scale, y_range
+from core.plot.style import HEADING, LABEL
+from core.plot.svg import number, tag, words
+from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, TooLowError, document, y_ticks
+from core.plot.ticks import linear_ticks
+
+AXIS_ROW, AXIS_WIDE = 18, 48  # pixels for the name of the y axis, and for its labels
+FLAT, LOW, HIGH = 300, 320, 520  # pixels of a frame: over one axis; over two, at least and at most
+STEP, MOST_STEPS = 2, 2000  # pixels between the heights along a curve, and how many steps at most
+CELL, MOST_CELLS = 4, 200  # the same along each axis of a surface, which then takes a fraction of a second
+APART = 55  # pixels between two ticks of the x axis, at least
+TOGETHER = 0.5  # pixels within which two places are one
+STRAIGHT = 0.15  # pixels by which a line may miss a corner
+SLIVER = 8  # ends of lines that a valley narrower than the grid breaks into pieces
+FEW = 300  # places up to which the way between them can be followed
+
+
+def draw_map(found: Map, look: Look) -> str:
+    """The picture as an SVG document; the same map and look make the same text.
+
+    Raises:
+        TooLowError: the height leaves no room.
+    """
+    head = EDGE + (TITLE_ROW if found.title else 0)
+    above, rows = _legend(found, look.width, head + LABEL)
+    top = head + legend.ROW * rows + ABOVE + AXIS_ROW
+    around = top + BELOW + EDGE
+    height = around + _natural(found, look.width) if look.height is None else look.height
+    if height < around + LOWEST:
+        raise TooLowError(around + LOWEST)
+    frame = _frame(found, look.width, float(top), float(height - BELOW - EDGE))
+    heading = text_width.fitted(found.heading, HEADING * 1.05, look.width - 2 * EDGE)
+    name = "f(x)" if len(found.window) == 1 else "y"
+    parts = [
+        tag("text", words(heading), class_="heading", x=EDGE, y=head + LABEL),
+        *above,
+        *_ground(found, frame),
+        *axes.axes(frame, "x"),
+        tag("text", words(name), class_="label muted", text_anchor="end", x=frame.left - 8, y=top - AXIS_ROW / 2),
+        *_ways(found, frame),
+    ]
+    return document(found.summary, found.title, look, height, parts)
+
+
+def _legend(found: Map, width: int, baseline: float) -> tuple[list[str], int]:
+    """What the marks mean, beside the heading; below it each way, if there are several. And the rows that it takes."""
+    first = EDGE + text_width.width(found.heading, HEADING * 1.05) + legend.APART
+    several = [Curve(way.label, (), (), way.colour) for way in found.ways] if len(found.ways) > 1 else []
+    shade = None if several or not found.ways else found.ways[0].colour
+    ends = [Dots("start", (), (), shade, hollow=True), Dots("end", (), (), shade)]
+    marks = legend.placed(ends, EDGE, first, width - EDGE)
+    ways = legend.placed(several, EDGE, EDGE, width - EDGE) if several else []
+    below = baseline + legend.ROW * legend.rows(marks)
+    shown = [legend.shown(one, baseline) for one in marks] + [legend.shown(one, below) for one in ways]
+    return shown, legend.rows(marks) + legend.rows(ways)
+
+
+def _natural(found: Map, width: int) -> int:
+    """Pixels of a frame in which both axes have one scale, if that is neither too low nor too high."""
+    if len(found.window) == 1:
+        return FLAT
+    (left, right), (low, high) = found.window
+    return round(min(max(width * (high - low) / (right - left), LOW), HIGH))
+
+
+def _frame(found: Map, width: int, top: float, bottom: float) -> Frame:
+    left, right = float(EDGE + AXIS_WIDE), float(width - EDGE - 8)
+    if len(found.window) == 1:
+        x = Scale(*found.window[0], left, right)
+        y = Scale(*y_range([height for _, height in _profile(found, x)], log=False), bottom, top)
+    else:
+        across, up = _equal(found.window, (right - left, bottom - top))
+        x, y = Scale(*across, left, right), Scale(*up, bottom, top)
+    x_ticks = tuple(linear_ticks(x.low, x.high, int((right - left) / APART)))
+    return Frame(left, top, right, bottom, x, y, x_ticks, y_ticks(y))
+
+
+def _equal(window: Sequence[tuple[float, float]], pixels: tuple[float, float]) -> list[tuple[float, float]]:
+    """The window, widened until both axes have one scale: steepest descent is then at right angles to the lines."""
+    unit = max((high - low) / size for (low, high), size in zip(window, pixels, strict=True))
+    return [
+        ((low + high - unit * size) / 2, (low + high + unit * size) / 2)
+        for (low, high), size in zip(window, pixels, strict=True)
+    ]
+
+
+def _ground(found: Map, frame: Frame) -> Iterator[str]:
+    """The curve of a function of one number, on a grid; the lines of equal height of one of two."""
+    if len(found.window) == 1:
+        yield from axes.grid(frame)
+        line = [(frame.x(x), frame.y(height)) for x, height in _profile(found, frame.x)]
+        yield tag("path", class_="ground", d=_line(_straightened(line)))
+        return
+    xs, ys = (_evenly(scale, CELL, MOST_CELLS) for scale in (frame.x, frame.y))
+    grid = Grid(xs, ys, [[found.surface(x, y) for x in xs] for y in ys])
+    lines = contours(grid, levels(grid))
+    for place, one in enumerate(lines):
+        yield _contour(one, frame, 0.9 - 0.6 * place / len(lines))
+
+
+def _contour(one: Contour, frame: Frame, opacity: float) -> str:
+    lines = [_straightened([(frame.x(x), frame.y(y)) for x, y in line]) for line in one.lines if len(line) > SLIVER]
+    told = tag("title", words(f"f = {one.level:.4g}"))
+    return tag("path", told, class_="contour", stroke_opacity=opacity, d="".join(map(_line, lines)))
+
+
+def _profile(found: Map, x: Scale) -> list[Point]:
+    return [(each, found.surface(each)) for each in _evenly(x, STEP, MOST_STEPS)]
+
+
+def _evenly(scale: Scale, pixels: int, most: int) -> list[float]:
+    """Places along an axis, both ends among them, about so many pixels apart, in a large picture more."""
+    count = min(max(2, round(abs(scale.stop - scale.start) / pixels)), most)
+    return [scale.low + (scale.high - scale.low) * place / count for place in range(count + 1)]
+
+
+def _ways(found: Map, frame: Frame) -> Iterator[str]:
+    """From back to front: the way with the most places first, so that it hides none; then where they begin and end."""
+    box = frame.left, frame.top, frame.right, frame.bottom
+    ways = [(way, [_point(found, place, frame) for place in way.places]) for way in found.ways if way.places]
+    for way, points in sorted(ways, key=lambda each: -len(each[1])):
+        yield _way(way, list(_apart(points)), box, flat=len(found.window) == 1)
+    for way, points in ways:
+        marks = (_end(points[0], "hollow", box), _end(points[-1], "collected", box))
+        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=colour(way))
+
+
+def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
+    """A dot on every place and a line between them; of many places along one axis the line would hide the curve."""
+    many = len(points) > FEW
+    line = "" if many and flat else "".join(map(_line, _stretches(points, box)))
+    places = "".join(f"M{_pair(each)}h0" for each in points if each and holds(each, box))
+    return tag(
+        "g",
+        tag("title", words(way.label)),
+        tag("path", class_="way", d=line) if line else "",
+        tag("path", class_="places", d=places),
+        class_=f"{colour(way)}{' many' if many else ''}",
+    )
+
+
+def _point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:
+    """In pixels; None for a place that has none."""
+    try:
+        x, y = place if len(place) > 1 else (place[0], found.surface(*place))
+    except OverflowError:
+        return None
+    point = frame.x(x), frame.y(y)
+    return point if all(map(math.isfinite, point)) else None
+
+
+def _apart(points: Sequence[Point | None]) -> Iterator[Point | None]:
+    """Without those that lie on the one before."""
+    last: Point | None = None
+    for each in points:
+        if each is None or last is None or math.dist(each, last) >= TOGETHER:
+            yield each
+            last = each
+
+
+def _stretches(points: Sequence[Point | None], box: Box) -> Iterator[list[Point]]:
+    for there, part in groupby(points, lambda each: each is not None):
+        if there:
+            yield from inside([each for each in part if each], box)
+
+
+def _end(point: Point | None, name: str, box: Box) -> str:
+    if point is None or not holds(point, box):
+        return ""
+    return tag("circle", class_=name, cx=point[0], cy=point[1], r=5)
+
+
+def _straightened(line: Sequence[Point]) -> list[Point]:
+    """Without the corners that nobody would miss: each lies beside the line that is left by no more than STRAIGHT."""
+    kept: list[Point] = [line[0]]
+    between: list[Point] = []
+    for corner, after in pairwise(line[1:]):
+        between.append(corner)
+        if any(_beside(each, kept[-1], after) > STRAIGHT for each in between):
+            kept.append(corner)
+            between.clear()
+    return [*kept, line[-1]]
+
+
+def _beside(point: Point, begin: Point, end: Point) -> float:
+    """Pixels between a point and the line through two others."""
+    across, down = end[0] - begin[0], end[1] - begin[1]
+    area = across * (point[1] - begin[1]) - down * (point[0] - begin[0])
+    return abs(area) / length if (length := math.hypot(across, down)) else math.dist(point, begin)
+
+
+def _line(points: Sequence[Point]) -> str:
+    return "M" + "L".join(map(_pair, points))
+
+
+def _pair(point: Point) -> str:
+    return f"{number(point[0])} {number(point[1])}"

@@ -1,0 +1,52 @@
+"""What all pictures have in common: margins, a title, ticks, and the SVG around it all."""
+
+from collections.abc import Sequence
+
+from core.plot import text_width
+from core.plot.chart import Look
+from core.plot.scale import Scale
+from core.plot.style import TITLE, style
+from core.plot.svg import tag, words
+from core.plot.ticks import Tick, linear_ticks, log_ticks
+
+EDGE = 16  # pixels around everything
+TITLE_ROW, ABOVE, BELOW = 28, 10, 30  # pixels: a title's, between a legend and its frame, of ticks and x label
+X_APART, Y_APART = 90, 34  # pixels between two ticks, at least
+LOWEST = 60  # pixels of a panel
+
+
+class TooLowError(ValueError):
+    """The picture's height has no room for its panels; `least` pixels would do."""
+
+    def __init__(self, least: int) -> None:
+        """`least` is the smallest height in pixels."""
+        super().__init__(f"there is no room for this; at least {least} pixels are needed")
+        self.least = least
+
+
+def document(summary: str, title: str | None, look: Look, height: int, parts: Sequence[str]) -> str:
+    """The whole text: `parts` on a background, under a title when there is one."""
+    around = [tag("title", words(summary)), tag("style", style(look.theme))]
+    around.append(tag("rect", class_="background", width=look.width, height=height))
+    if title:
+        fitted = text_width.fitted(title, TITLE * 1.05, look.width - 2 * EDGE)
+        around.append(tag("text", words(fitted), class_="title", x=EDGE, y=EDGE + TITLE))
+    body = "\n".join([*around, *parts])
+    return tag(
+        "svg",
+        f"\n{body}\n",
+        xmlns="http://www.w3.org/2000/svg",
+        class_="basin",
+        role="img",
+        aria_label=summary,
+        viewBox=f"0 0 {look.width} {height}",
+        width=look.width,
+        height=height,
+    )
+
+
+def y_ticks(scale: Scale) -> tuple[Tick, ...]:
+    """As many as there is room for."""
+    most = max(2, int((scale.start - scale.stop) / Y_APART))
+    make = log_ticks if scale.log else linear_ticks
+    return tuple(make(scale.low, scale.high, most))

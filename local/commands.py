@@ -1,0 +1,114 @@
+"""`basin up` and `basin migrate`, and what the server's commands share.
+
+The server's weight is imported inside, so that `basin --help` stays fast.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from core.db.session import Database
+    from core.settings import Settings
+
+
+def up(
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Any but a loopback address needs a key first; else BASIN_HOST, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="How many jobs train at the same time.")] = 1,
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start a worker too.")] = True,
+) -> None:
+    """Run the whole service here: broker, api, worker.
+
+    Ctrl-C stops it within ten seconds; a running job goes on at the next start. Settings come from BASIN_… variables
+    and from basin.toml in this folder.
+    """
+    from core.process import forbid_reading
+
+    forbid_reading()
+    from core.settings import Settings
+    from local.up import up as run
+
+    restrict_umask()
+    given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    with explained("up"):
+        run(Settings(**given), slots if worker else 0, typer.echo)
+
+
+def migrate() -> None:
+    """Bring the database to this release's schema."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from core.db.migrate import upgrade
+    from core.errors import Misconfigured
+    from core.settings import Settings
+
+    restrict_umask()
+    with explained("migrate"):
+        settings = Settings()
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            upgrade(settings.resolved_database_url())
+        except SQLAlchemyError as error:
+            raise Misconfigured(str(error).splitlines()[0]) from error
+    typer.echo("the database has this release's schema")
+
+
+def restrict_umask() -> None:
+    """Let nobody else read what this command and its children write: the database, weights, logs."""
+    os.umask(0o077)
+
+
+@contextmanager
+def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
+    """The database of these settings, else of those around us, for a command that works on it directly.
+
+    Raises:
+        Misconfigured: it has the schema of an earlier release, or this release is too old for it.
+        Unavailable: it is away; its own message may name hosts and users.
+    """
+    from core.db.migrate import unfit
+    from core.db.session import is_transient, open_database
+    from core.errors import BasinError, Misconfigured, Unavailable
+    from core.settings import Settings
+
+    with closing(open_database((settings or Settings()).resolved_database_url(), pool_size=1)) as db:
+        try:
+            problem = unfit(db)
+            if problem is None:
+                yield db
+        except Exception as error:
+            if isinstance(error, BasinError) or not is_transient(error):
+                raise
+            raise Unavailable("the database is away") from error
+    if problem:
+        raise Misconfigured(problem)
+
+
+@contextmanager
+def explained(command: str, status: int = 1) -> Iterator[None]:
+    """What an operator can do something about, in one line instead of a traceback, with this exit status."""
+    from pydantic import ValidationError
+
+    from core.errors import BasinError
+    from core.redact import redact
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except BasinError as error:
+        message = error.message
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        return
+    typer.echo(redact(f"basin {command}: {message}"), err=True)
+    raise typer.Exit(status)

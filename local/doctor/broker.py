@@ -1,0 +1,51 @@
+"""The broker: a hint to nobody, there and back."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from core.queue import celery_settings
+from core.settings import Settings
+from local.doctor.checks import Check, fail, ok, said, warning
+from local.doctor.settings import place
+
+NAME: Final = "broker"
+SECONDS: Final = 2.0
+
+
+def broker_checks(settings: Settings) -> Iterator[Check]:
+    """Without a broker jobs are found by polling, so that only one that somebody has named must answer."""
+    url = settings.resolved_broker_url()
+    try:
+        seconds = round_trip(url, settings)
+    except Exception as error:  # noqa: BLE001 - each transport has errors of its own
+        found = f"no message through {place(url)}: {said(error)}"
+        if settings.broker_url is not None:
+            yield fail(NAME, found, "start it, or mend BASIN_BROKER_URL; until then jobs start by polling, later")
+        else:
+            yield warning(NAME, found, "`basin up` starts one; BASIN_BROKER_URL names another")
+    else:
+        yield ok(NAME, f"{place(url)}, a message came back in {1e3 * seconds:.0f} ms")
+
+
+def round_trip(url: str, settings: Settings) -> float:
+    """Seconds that a message takes through a queue of its own, which is gone afterwards."""
+    from kombu.connection import Connection
+
+    options = celery_settings(settings)["broker_transport_options"]
+    hurried = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "max_retries": 0}
+    token = secrets.token_hex(8)
+    made: Any = Connection(url, transport_options=options | hurried, connect_timeout=SECONDS)  # type: ignore[no-untyped-call]
+    with made as connection:
+        connection.ensure_connection(max_retries=1, timeout=SECONDS)
+        begun = time.monotonic()
+        with connection.SimpleBuffer(f"doctor-{token}") as buffer:
+            try:
+                buffer.put({"token": token}, serializer="json", retry=False)
+                body = buffer.get(timeout=SECONDS).payload
+            finally:
+                buffer.queue.delete()
+        if body != {"token": token}:
+            raise ValueError("another message came back")
+        return time.monotonic() - begun

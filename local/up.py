@@ -1,0 +1,220 @@
+"""One life of the embedded service: lock, port, schema, broker, api, worker; and the way back."""
+
+import fcntl
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from core.errors import Misconfigured
+from core.settings import Settings
+from local import broker
+from local.processes import Keeper, Part, Tell, stop
+
+START_SECONDS: Final = 60.0
+BROKER_SECONDS: Final = 5.0
+PARTS_GRACE: Final = 7.0  # with the broker's one second and the kernel's work, everything is gone within 10 s
+WORKER_GRACE: Final = 5.0  # for a checkpoint of a running job
+BROKER_GRACE: Final = 1.0
+GLANCE_SECONDS: Final = 0.1
+
+
+class Signals:
+    """Ctrl-C once: stop. Twice: at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or the background of a shell script
+                signal.signal(number, self._heard)
+
+    def _heard(self, _number: int, _frame: object) -> None:
+        self.count += 1
+
+    def stopping(self) -> bool:
+        return self.count > 0
+
+    def hurry(self) -> bool:
+        return self.count > 1
+
+
+def up(settings: Settings, slots: int, tell: Tell) -> None:
+    """Runs the service until a signal ends it; without slots there is no worker.
+
+    Raises:
+        Misconfigured: it cannot start, and the message says why.
+    """
+    signals = Signals()
+    signals.listen()
+    with lock(settings) as announce:
+        settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
+        url = f"http://{bracketed(settings.host)}:{settings.port}"
+        announce(url)
+        migrate(settings, signals)
+        keepers = [Keeper(part, tell) for part in parts(settings, slots)]
+        try:
+            start(keepers, settings, signals, tell)
+            if not signals.stopping():
+                tell(greeting(url, settings, slots))
+            while not signals.stopping():
+                for keeper in keepers:
+                    keeper.mend()
+                time.sleep(GLANCE_SECONDS)
+            tell("stopping; a running job goes on at the next start")
+        finally:
+            stop([one for one in keepers if one.part.name != "broker"], PARTS_GRACE, signals.hurry)
+            stop(keepers, BROKER_GRACE, signals.hurry)
+
+
+@contextmanager
+def lock(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """Holds this home for us alone; the function that comes with it writes down where the service answers."""
+    path = settings.run / "up.lock"
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        broker.private_folder(settings.run)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"cannot use {settings.home}: {error.strerror}; BASIN_HOME names another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Misconfigured(f"already running in {settings.home}{whereabouts(path)}") from error
+
+        def announce(url: str) -> None:
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "url": url}))
+            file.flush()
+
+        yield announce
+
+
+def whereabouts(path: Path) -> str:
+    """Where the one that holds the lock answers, as far as it has said so."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        other = json.loads(path.read_text(encoding="utf-8"))
+        return f": {other['url']} (process {other['pid']})"
+    return ""
+
+
+def bracketed(host: str) -> str:
+    """The host as URLs spell it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself, or a free one for 0.
+
+    Raises:
+        Misconfigured: it is taken, or the address is not one of this machine.
+    """
+    for patience in (0.2, 0.4, 0.8, 0.0):  # an api whose `up` was just killed needs a moment to die too
+        try:
+            family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+            with socket.create_server((str(address[0]), port), family=family) as probe:
+                return int(probe.getsockname()[1])
+        except OSError as error:
+            reason = error.strerror
+        time.sleep(patience)
+    raise Misconfigured(f"cannot listen on {host}:{port} ({reason}); another port: --port, or BASIN_PORT")
+
+
+def basin(*arguments: str) -> tuple[str, ...]:
+    """One of our own commands, in this very Python."""
+    return (sys.executable, "-m", "basin", *arguments)
+
+
+def ours(settings: Settings) -> dict[str, str]:
+    """What every part must know: our home, and to import nothing from the folder that we were started in."""
+    return {"PYTHONSAFEPATH": "1", "BASIN_HOME": str(settings.home)}
+
+
+def migrate(settings: Settings, signals: Signals) -> None:
+    """Brings the database to this release's schema, in a process of its own: it loads what we need not keep.
+
+    Raises:
+        Misconfigured: it could not; the message holds its last words.
+    """
+    part = Part("migrate", basin("migrate"), ours(settings), settings.logs / "migrate.log")
+    keeper = Keeper(part, lambda _: None)
+    keeper.start()
+    while keeper.running and not signals.hurry():
+        time.sleep(GLANCE_SECONDS / 5)
+    if keeper.end() != 0 and not signals.stopping():
+        raise Misconfigured(f"the database cannot be brought to this release's schema\n{keeper.last_words(3)}")
+
+
+def parts(settings: Settings, slots: int) -> list[Part]:
+    """The parts in the order of their start."""
+    api = {"BASIN_HOST": settings.host, "BASIN_PORT": str(settings.port)}
+    worker = {"BASIN_STOP_GRACE_SECONDS": str(min(settings.stop_grace_seconds, WORKER_GRACE))}
+    made = [Part("api", basin("api"), ours(settings) | api, settings.logs / "api.log")]
+    if slots:
+        command = basin("worker", "--slots", str(slots))
+        made.append(Part("worker", command, ours(settings) | worker, settings.logs / "worker.log"))
+    server = broker.binary() if settings.broker_url is None else None
+    return [broker.part(server, settings), *made] if server else made
+
+
+def start(keepers: Sequence[Keeper], settings: Settings, signals: Signals, tell: Tell) -> None:
+    """Starts the parts and waits until the api answers.
+
+    Raises:
+        Misconfigured: the api ended instead; without it there is no service.
+    """
+    by_name = {keeper.part.name: keeper for keeper in keepers}
+    if "broker" in by_name and not signals.stopping():
+        by_name["broker"].start()
+        if not until(lambda: broker.answers(settings.broker_socket), by_name["broker"], BROKER_SECONDS, signals):
+            tell(f"the broker does not answer; jobs start a little later without it. See {settings.logs}/broker.log")
+    for keeper in keepers:
+        if keeper.part.name != "broker" and not signals.stopping():
+            keeper.start()
+    api = by_name["api"]
+    if not until(lambda: alive(settings), api, START_SECONDS, signals) and not signals.stopping():
+        raise Misconfigured(f"the api did not start; the end of {api.part.log}:\n{api.last_words()}")
+
+
+def until(condition: Callable[[], bool], keeper: Keeper, seconds: float, signals: Signals) -> bool:
+    """Waits for a part; False when it ended, took too long, or somebody wants to stop."""
+    deadline = time.monotonic() + seconds
+    while keeper.running and time.monotonic() < deadline and not signals.stopping():
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def alive(settings: Settings) -> bool:
+    """Whether the api answers."""
+    connection = http.client.HTTPConnection(settings.host.strip("[]"), settings.port, timeout=1.0)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def greeting(url: str, settings: Settings, slots: int) -> str:
+    """What somebody who just started the service wants to know."""
+    workers = f"one worker with {slots} slot{'s' if slots > 1 else ''}" if slots else "no worker"
+    return "\n".join(
+        (
+            f"Basin is running at {url} ({workers})",
+            f"  API docs  {url}/docs",
+            f"  files     {settings.home} (logs in {settings.logs})",
+            "  stop      Ctrl-C",
+        )
+    )

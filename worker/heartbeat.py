@@ -1,0 +1,194 @@
+"""The beat of one attempt: it keeps the lease, carries progress out and the owner's wish back, and knows when to stop.
+
+Deadlines run on this machine's monotonic clock from the moment a good beat was *sent*: the lease in the database
+cannot end earlier than that, whatever the clocks say.
+"""
+
+# ruff: noqa: N818 - the names say what happened
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from core.db.session import Database, is_transient
+from core.jobs.attempt.fence import Fence, Fenced
+from core.jobs.attempt.heartbeat import beat
+from core.lifecycle import Desired
+from core.logs import carry
+from core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS: Final = 0.5  # progress in the database is at most this old while the engine reports
+_FIRST_DELAY: Final = 0.1
+_LAST_DELAY: Final = 2.0
+T = TypeVar("T")
+
+
+class Abandoned(Exception):
+    """The attempt was given up while something was still to be written."""
+
+
+class Unwanted(Exception):
+    """The owner has cancelled the job: what the store does not take or give at once is not waited for."""
+
+
+class Heart:
+    """Beats in a thread of its own, so that a slow upload stops nothing; every writer asks it first.
+
+    It gives the attempt up for good when the database stays away for `outage_seconds`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        fence: Fence,
+        settings: Settings,
+        stopping: threading.Event,
+        claimed_at: float,
+    ) -> None:
+        self.db = db
+        self.fence = fence
+        self.settings = settings
+        self.stopping = stopping
+        self._stopping_since: float | None = None
+        self._good_at = claimed_at
+        self._progress: dict[str, Any] | None = None
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=carry(self._run), name=f"heart-{fence.job_id}", daemon=True)
+        self.desired = Desired.RUN
+        self.cancelled_at: float | None = None  # when we heard of it, on this machine's monotonic clock
+        self.fenced = False
+        self.given_up = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more beats; writers may go on while the lease is fresh."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def report(self, progress: dict[str, Any]) -> None:
+        """The newest progress; goes out with a beat within PROGRESS_SECONDS."""
+        self._progress = progress
+
+    def silence(self) -> float:
+        """Seconds since the last good beat was sent."""
+        return time.monotonic() - self._good_at
+
+    def lose(self) -> None:
+        """Somebody's write was refused: this attempt is over."""
+        with self._changed:
+            self.fenced = True
+            self._changed.notify_all()
+
+    def persist(self, action: Callable[[], T]) -> T:
+        """Do one idempotent write, and again while database or store fail in passing.
+
+        Held while the last good beat is older than 0.75 of the lease: then somebody else may own the job.
+
+        Raises:
+            Fenced: this attempt is over.
+            Abandoned: it was given up.
+        """
+        return self._again(action, lambda _: None)
+
+    def reach(self, action: Callable[[], T], patience: float) -> T:
+        """The same for the store, which no wish depends on: for `patience` seconds, and not for a cancelled job.
+
+        Raises:
+            Unwanted: it failed in passing, and the job is cancelled.
+            Fenced: this attempt is over.
+            Abandoned: it was given up.
+        """
+        deadline = time.monotonic() + patience
+
+        def lose_patience(error: Exception) -> None:
+            if self.desired is Desired.CANCEL:
+                raise Unwanted(self.fence.job_id) from error
+            if time.monotonic() >= deadline:
+                raise error
+
+        return self._again(action, lose_patience)
+
+    def _again(self, action: Callable[[], T], lose_patience: Callable[[Exception], None]) -> T:
+        delay = _FIRST_DELAY
+        while True:
+            self._wait_fresh()
+            try:
+                return action()
+            except Fenced:
+                self.lose()
+                raise
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                lose_patience(error)
+                log.warning("job %s: a call failed and is tried again: %s", self.fence.job_id, error)
+            self._pause(delay * random.uniform(0.5, 1.0))
+            delay = min(2 * delay, _LAST_DELAY)
+
+    def _wait_fresh(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.fenced or self.given_up or self._fresh())
+            if self.fenced:
+                raise Fenced(self.fence)
+            if self.given_up:
+                raise Abandoned(self.fence.job_id)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.fenced or self.given_up, seconds)
+
+    def _fresh(self) -> bool:
+        return self.silence() <= self.settings.hold_seconds
+
+    def _run(self) -> None:
+        sent: dict[str, Any] | None = None
+        beaten_at = self._good_at
+        while True:
+            progress, now = self._progress, time.monotonic()
+            if progress is not sent or now - beaten_at >= self.settings.beat_seconds or not self._fresh():
+                beaten_at = now
+                if self._beat(now, progress):
+                    sent = progress
+            self._lose_patience(now)
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopped or self.fenced or self.given_up, PROGRESS_SECONDS):
+                    return
+
+    def _lose_patience(self, now: float) -> None:
+        """Give up when the database was away for too long, or for as long as a worker that stops may wait."""
+        if self.stopping.is_set() and self._stopping_since is None:
+            self._stopping_since = now
+        stuck = self._stopping_since is not None and now - self._stopping_since > self.settings.stop_grace_seconds + 2
+        if stuck or self.silence() > self.settings.outage_seconds:
+            with self._changed:
+                self.given_up = True
+                self._changed.notify_all()
+
+    def _beat(self, now: float, progress: dict[str, Any] | None) -> bool:
+        try:
+            desired = beat(self.db, self.fence, lease_seconds=self.settings.lease_seconds, progress=progress)
+        except Exception as error:  # noqa: BLE001 - a heart that dies of one bad beat would cost the job
+            level = logging.WARNING if is_transient(error) else logging.ERROR
+            log.log(level, "job %s: a beat failed: %s", self.fence.job_id, error)
+            return False
+        if desired is None:
+            self.lose()
+            return False
+        with self._changed:
+            self._good_at = now
+            self.desired = desired
+            if desired is Desired.CANCEL and self.cancelled_at is None:
+                self.cancelled_at = now
+            self._changed.notify_all()
+        return True

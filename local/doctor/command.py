@@ -90,6 +90,7 @@ def _looks(settings: "Settings") -> "Iterator[Look]":
     from local.doctor.database import database_checks
     from local.doctor.home import home_checks
     from local.doctor.permissions import permission_checks
+    from local.doctor.plugins import SECONDS, plugin_checks
     from local.doctor.store import identity_checks, store_checks
 
     yield Look("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
@@ -98,3 +99,4 @@ def _looks(settings: "Settings") -> "Iterator[Look]":
     yield Look("broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says")
     yield Look("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")
     yield Look("store", partial(identity_checks, settings), "see what the database and the store say", between=True)
+    yield Look("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)

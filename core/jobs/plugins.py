@@ -49,7 +49,8 @@ def no_plugin(needed: Mapping[str, str], workers_have: Iterable[Collection[str]]
     if not needed or any(needed.keys() <= set(have) for have in workers_have):
         return None
     named = " and ".join(f"{name} {version}" for name, version in needed.items())
-    return f"No worker has the plug-in{'s' if len(needed) > 1 else ''} {named}; install it where workers run."
+    what, install_it = ("plug-ins", "install them") if len(needed) > 1 else ("plug-in", "install it")
+    return f"No worker has the {what} {named}; {install_it} where workers run."
 
 
 def find_missing_plugins(connection: Connection, needed: Sequence[Plugin], within: float) -> str | None:

@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test test-matrix fuzz gallery check gpu-check lock compose-env compose-test
+.PHONY: setup demo up test test-slow test-matrix fuzz gallery check gpu-check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -13,8 +13,10 @@ up:
 test:
 	@scripts/test
 
-test-matrix:
-	@scripts/test-matrix
+test-slow:
+	@scripts/test-slow
+
+test-matrix: test-slow
 
 fuzz:
 	@scripts/fuzz

@@ -11,15 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from api.auth import guard
+from api.auth import reject_cross_site
 from api.dependencies import Service
 from api.errors import on_error
 from api.key_cache import Keyring
-from api.live_poller import Live
-from api.middleware import Edge
+from api.live_poller import LivePoller
+from api.middleware import EdgeMiddleware
 from api.probes import WriteProbe
-from api.routes import routers
-from api.sse import encode
+from api.routes import all_routers
+from api.sse import encode_page
 from api.telemetry import Telemetry
 from core.db.session import open_database
 from core.jobs.attempt.reconcile import Reconciler
@@ -46,12 +46,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_exception_handler(error, on_error)
     app.state.telemetry = Telemetry(app)
     app.add_middleware(
-        Edge,
-        guard=partial(guard, state=app.state),
-        observe=app.state.telemetry.observe,
+        EdgeMiddleware,
+        guard=partial(reject_cross_site, state=app.state),
+        observe=app.state.telemetry.observe_request,
         database_seconds=settings.database_seconds,
     )
-    for router in routers():
+    for router in all_routers():
         app.include_router(router)
     return app
 
@@ -59,14 +59,14 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with contextlib.ExitStack() as parts:
-        service = app.state.service = await run_in_threadpool(_open, app.state.settings, parts)
-        poller = asyncio.create_task(service.live.poll())
+        service = app.state.service = await run_in_threadpool(_open_service, app.state.settings, parts)
+        poller = asyncio.create_task(service.live.poll_forever())
         yield
         service.live.close()
         poller.cancel()
 
 
-def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
+def _open_service(settings: Settings, parts: contextlib.ExitStack) -> Service:
     """Everything that lives as long as the process; `parts` closes it in the opposite order."""
     build_schemas()
     db = open_database(settings.resolved_database_url(), longest_wait=SILENCE_SECONDS)
@@ -78,5 +78,5 @@ def _open(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler = Reconciler(db, store, hints, settings)
     reconciler.start()
     parts.callback(reconciler.stop)
-    live = Live(db, encode, settings.max_streams)
+    live = LivePoller(db, encode_page, settings.max_streams)
     return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live, WriteProbe(db))

@@ -46,7 +46,7 @@ class Principal:
 LOCAL = Principal("local", DEFAULT, frozenset({"read", "write", "admin"}))
 
 
-async def authenticate(request: Request) -> Principal:
+async def authenticate_request(request: Request) -> Principal:
     """Whom the key acts for; without any key yet, whoever reaches a loopback address: `guard` saw to the rest.
 
     Raises:
@@ -60,10 +60,10 @@ async def authenticate(request: Request) -> Principal:
     return Principal(key.owner, key.project, frozenset(key.scopes), key.limits)
 
 
-Caller = Annotated[Principal, Depends(authenticate)]
+Caller = Annotated[Principal, Depends(authenticate_request)]
 
 
-async def authorize(request: Request, caller: Caller) -> None:
+async def authorize_request(request: Request, caller: Caller) -> None:
     """Raise Forbidden unless the caller's scopes allow this: read for GET, write for changes, admin for keys and for
     new projects.
     """
@@ -72,7 +72,7 @@ async def authorize(request: Request, caller: Caller) -> None:
         raise Forbidden(f"This key lacks the scope {needed!r}.")
 
 
-async def still_admitted(request: Request) -> bool:
+async def is_still_authorized(request: Request) -> bool:
     """Whether the same request would be let in again now; as long as the database is away nobody can say otherwise.
 
     One at a time asks the database: of all streams that come at once the others then find it answered.
@@ -89,11 +89,11 @@ async def still_admitted(request: Request) -> bool:
 
 async def _key_of(request: Request, turn: CapacityLimiter | None = None) -> Key | None:
     """The key that opens to this request; None when none is asked for."""
-    if not await asks_for_keys(request.app.state, turn):
+    if not await requires_key(request.app.state, turn):
         return None
     keyring: Keyring = request.app.state.service.keyring
-    text = bearer(request.headers)
-    return keyring.recall(text) or await to_thread.run_sync(keyring.look_up, text, limiter=turn)
+    text = bearer_token(request.headers)
+    return keyring.recall_key(text) or await to_thread.run_sync(keyring.look_up, text, limiter=turn)
 
 
 def scope_for(method: str, path: str) -> str:
@@ -103,14 +103,14 @@ def scope_for(method: str, path: str) -> str:
     return "read" if method in {"GET", "HEAD"} or path in CHANGES_NOTHING else "write"
 
 
-def bearer(headers: Headers) -> str:
+def bearer_token(headers: Headers) -> str:
     """What is presented as a key; empty when there is nothing, or more than one thing."""
     given = headers.getlist("authorization")
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
-async def asks_for_keys(state: Any, turn: CapacityLimiter | None = None) -> bool:
+async def requires_key(state: Any, turn: CapacityLimiter | None = None) -> bool:
     """Whether only a key opens anything: it is so beyond loopback, and everywhere once there was a key."""
     settings: Settings = state.settings
     if not is_loopback(settings.host):
@@ -139,14 +139,14 @@ def require_key(host: str, *, active: bool) -> None:
         )
 
 
-async def guard(headers: Headers, state: Any) -> None:
+async def reject_cross_site(headers: Headers, state: Any) -> None:
     """Raise Forbidden for a request that a browser was tricked into, as long as no key is asked for."""
-    reason = _foreign(headers)
-    if reason is not None and not await asks_for_keys(state):
+    reason = _foreign_origin(headers)
+    if reason is not None and not await requires_key(state):
         raise Forbidden(reason)
 
 
-def _foreign(headers: Headers) -> str | None:
+def _foreign_origin(headers: Headers) -> str | None:
     """What is wrong with a Host or an Origin that is not ours."""
     hosts = headers.getlist("host")
     match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
 
-from api.json_documents import parse
+from api.json_documents import parse_json
 from core.errors import InvalidSpec
 from core.recipe.analyses import Analysis
 from core.recipe.text_fields import Label, Name, Note
@@ -82,7 +82,7 @@ def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:
         MalformedError: it is no JSON.
         InvalidSpec: it is another document; each problem has its pointer.
     """
-    document = parse(raw)
+    document = parse_json(raw)
     try:
         return shape.model_validate_json(raw)
     except ValidationError as error:

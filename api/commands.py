@@ -17,7 +17,7 @@ def api(
     forbid_reading()
     from pydantic import ValidationError
 
-    from api.server import serve
+    from api.server import run_server
     from core.errors import BasinError
     from core.settings import Settings
     from local.commands import restrict_umask
@@ -25,16 +25,16 @@ def api(
     restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
-        serve(Settings(**given))
+        run_server(Settings(**given))
     except ValidationError as error:
         first = error.errors()[0]
-        _give_up(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        _exit_with_error(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
     except BasinError as error:
-        _give_up(error.message)
+        _exit_with_error(error.message)
 
 
-def _give_up(message: str) -> NoReturn:
-    from core.redact import redact
+def _exit_with_error(message: str) -> NoReturn:
+    from core.redact import redact_secrets
 
-    typer.echo(redact(f"basin api: {message}"), err=True)
+    typer.echo(redact_secrets(f"basin api: {message}"), err=True)
     raise typer.Exit(2)

@@ -8,14 +8,14 @@ from typing import Literal
 
 from fastapi.responses import Response
 
-from api.json_documents import timestamp
-from core.jobs.metrics.chunks import Points
+from api.json_documents import format_timestamp
+from core.jobs.metrics.chunks import MetricPoints
 
 MEDIA_TYPE = "text/csv"
 Shape = Literal["long", "wide"]
 
 
-class Csv(Response):
+class CsvResponse(Response):
     """A table, offered as a file."""
 
     media_type = MEDIA_TYPE
@@ -23,20 +23,20 @@ class Csv(Response):
     def __init__(self, rows: Sequence[Sequence[object]], name: str) -> None:
         """`rows` begin with the header; `name` is that of the file, in plain letters."""
         text = io.StringIO()
-        csv.writer(text).writerows([[_cell(value) for value in row] for row in rows])
+        csv.writer(text).writerows([[_escape_cell(value) for value in row] for row in rows])
         super().__init__(text.getvalue(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def long(found: Mapping[str, Points]) -> list[list[object]]:
+def long_rows(found: Mapping[str, MetricPoints]) -> list[list[object]]:
     """A row for each point."""
     rows: list[list[object]] = [["step", "series", "value", "time"]]
     for name, points in found.items():
         columns = zip(points.steps, points.values, points.times, strict=True)
-        rows += [[step, name, value, timestamp(time)] for step, value, time in columns]
+        rows += [[step, name, value, format_timestamp(time)] for step, value, time in columns]
     return rows
 
 
-def wide(found: Mapping[str, Points]) -> list[list[object]]:
+def wide_rows(found: Mapping[str, MetricPoints]) -> list[list[object]]:
     """A row for each step and a column for each series; empty where a series has no point."""
     cells = {name: dict(zip(points.steps, points.values, strict=True)) for name, points in found.items()}
     steps = sorted({step for points in found.values() for step in points.steps})
@@ -45,7 +45,7 @@ def wide(found: Mapping[str, Points]) -> list[list[object]]:
     return rows
 
 
-def _cell(value: object) -> object:
+def _escape_cell(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from api.errors import HttpError
 from api.json_documents import MalformedError
 from api.key_cache import Keyring
-from api.live_poller import Live
+from api.live_poller import LivePoller
 from api.probes import WriteProbe
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
@@ -34,15 +34,15 @@ class Service:
     hints: Hints
     reconciler: Reconciler
     keyring: Keyring
-    live: Live
+    live: LivePoller
     writes: WriteProbe
 
 
-async def _service(request: Request) -> Service:
+async def _running_service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-Running = Annotated[Service, Depends(_service)]
+Running = Annotated[Service, Depends(_running_service)]
 
 
 async def json_only(request: Request) -> None:
@@ -55,7 +55,7 @@ async def json_only(request: Request) -> None:
         raise Unsupported("The body must be JSON, sent with Content-Type: application/json.")
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = await _maybe_body(request)
     if not body:
         raise MalformedError("The body is empty; it must be a JSON object.")
@@ -73,11 +73,11 @@ async def _maybe_body(request: Request) -> bytes:
     return body
 
 
-Body = Annotated[bytes, Depends(_body)]
+Body = Annotated[bytes, Depends(_read_body)]
 MaybeBody = Annotated[bytes, Depends(_maybe_body)]
 
 
-def _named(prefix: str, noun: str, text: str) -> str:
+def _require_id(prefix: str, noun: str, text: str) -> str:
     """An id that cannot be one names nothing: 404, and the database is not asked (PostgreSQL chokes on NUL)."""
     if not is_id(text, prefix):
         raise NotFound(f"There is no {noun} with this id.")
@@ -85,19 +85,19 @@ def _named(prefix: str, noun: str, text: str) -> str:
 
 
 async def _job_id(job_id: Annotated[str, Path(description="`job_` and 26 characters")]) -> str:
-    return _named(TRAIN.id_prefix, TRAIN.noun, job_id)
+    return _require_id(TRAIN.id_prefix, TRAIN.noun, job_id)
 
 
 async def _analysis_id(analysis_id: Annotated[str, Path(description="`an_` and 26 characters")]) -> str:
-    return _named(ANALYSIS.id_prefix, ANALYSIS.noun, analysis_id)
+    return _require_id(ANALYSIS.id_prefix, ANALYSIS.noun, analysis_id)
 
 
 async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_` and 26 characters")]) -> str:
-    return _named("ckpt", "checkpoint", checkpoint_id)
+    return _require_id("ckpt", "checkpoint", checkpoint_id)
 
 
 async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 characters")]) -> str:
-    return _named("key", "key", key_id)
+    return _require_id("key", "key", key_id)
 
 
 JobId = Annotated[str, Depends(_job_id)]

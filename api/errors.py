@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from api.json_documents import MalformedError, render
+from api.json_documents import MalformedError, render_json
 from core.db.session import is_full, is_transient
 from core.errors import BasinError, DatabaseFull, FieldProblem, Kind, Unavailable
-from core.redact import redact
+from core.redact import redact_secrets
 
 STATUS: Mapping[Kind, int] = {
     "invalid": 422,
@@ -66,7 +66,7 @@ class HttpError(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
 
-def problem(  # noqa: PLR0913 - the members of RFC 9457
+def problem_response(  # noqa: PLR0913 - the members of RFC 9457
     *,
     request_id: str,
     status: int,
@@ -90,11 +90,11 @@ def problem(  # noqa: PLR0913 - the members of RFC 9457
         **(extra or {}),
     }
     # A message may quote what was sent; a key that stood in the wrong place is not for whoever reads the answer.
-    content = redact(render(body).decode()).encode()
+    content = redact_secrets(render_json(body).decode()).encode()
     return Response(content, status, headers=headers, media_type="application/problem+json")
 
 
-def respond(request_id: str, error: Exception) -> Response:
+def error_response(request_id: str, error: Exception) -> Response:
     """The answer to any exception at all. What nobody foresaw is logged here and told to nobody."""
     if is_full(error):
         _log.warning("the disk of the database is full", extra={"request_id": request_id})
@@ -106,17 +106,22 @@ def respond(request_id: str, error: Exception) -> Response:
         case BasinError():
             return _of_domain(request_id, error)
         case MalformedError():
-            return problem(request_id=request_id, status=400, code="malformed_json", detail=str(error))
+            return problem_response(request_id=request_id, status=400, code="malformed_json", detail=str(error))
         case HttpError(status=status, code=code, message=message, headers=headers):
-            return problem(request_id=request_id, status=status, code=code, detail=message, headers=headers)
+            return problem_response(request_id=request_id, status=status, code=code, detail=message, headers=headers)
         case RequestValidationError():
-            detail, errors = "The request's parameters cannot be accepted.", tuple(map(_parameter, error.errors()))
-            return problem(request_id=request_id, status=422, code="invalid_request", detail=detail, errors=errors)
+            detail, errors = (
+                "The request's parameters cannot be accepted.",
+                tuple(map(_parameter_problem, error.errors())),
+            )
+            return problem_response(
+                request_id=request_id, status=422, code="invalid_request", detail=detail, errors=errors
+            )
         case HTTPException():
             return _of_framework(request_id, error)
     _log.error("unforeseen error", exc_info=error, extra={"request_id": request_id})
     detail = f"Something went wrong on the server. Quote request id {request_id} to its operator."
-    return problem(request_id=request_id, status=500, code="internal_error", detail=detail)
+    return problem_response(request_id=request_id, status=500, code="internal_error", detail=detail)
 
 
 def _of_domain(request_id: str, error: BasinError) -> Response:
@@ -125,7 +130,7 @@ def _of_domain(request_id: str, error: BasinError) -> Response:
     headers = {"Retry-After": str(wait)} if status in {429, 503} else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(
+    return problem_response(
         request_id=request_id,
         status=status,
         code=error.code,
@@ -138,7 +143,7 @@ def _of_domain(request_id: str, error: BasinError) -> Response:
 
 def _of_framework(request_id: str, error: HTTPException) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
-    return problem(
+    return problem_response(
         request_id=request_id,
         status=error.status_code,
         code=_HTTP_CODES.get(error.status_code, phrase.lower().replace(" ", "_")),
@@ -155,7 +160,7 @@ _HTTP_DETAILS = {
 }
 
 
-def _parameter(error: Mapping[str, object]) -> FieldProblem:
+def _parameter_problem(error: Mapping[str, object]) -> FieldProblem:
     """FastAPI's ("query", "limit") becomes the pointer /query/limit; the body has pointers of its own."""
     place = error["loc"] if isinstance(error["loc"], tuple) else ()
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
@@ -164,13 +169,13 @@ def _parameter(error: Mapping[str, object]) -> FieldProblem:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """FastAPI's exception handler for what it would answer itself, in a shape of its own."""
-    response = respond(request.scope["basin.request_id"], error)
+    response = error_response(request.scope["basin.request_id"], error)
     if response.status_code == 405:
-        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+        response.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return response
 
 
-def _methods(request: Request) -> set[str]:
+def _allowed_methods(request: Request) -> set[str]:
     """What this path knows; FastAPI names the methods of one route, and GET and POST of a path are two."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):

@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.errors import HttpError, respond
+from api.errors import HttpError, error_response
 from api.middleware import HEADERS, LINGER_BYTES, LINGER_SECONDS
 from api.unfinished_requests import UnfinishedRequests
 from core.errors import Unavailable
@@ -72,17 +72,19 @@ class RequestProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._refusal is None:
             self._unread += data
-            self._parse()
+            self._parse_data()
             return
         self._thrown_away += len(data)
         if self._thrown_away > LINGER_BYTES:
             self.transport.close()
 
-    def turn_away(self) -> None:
+    def close_unfinished(self) -> None:
         """There are too many like this one. An answer that is under way goes out first."""
         self._expect_nothing()
         if self._in_head:
-            self._refuse(Unavailable("Too many connections wait with a part of a request; this one waited longest."))
+            self._refuse_request(
+                Unavailable("Too many connections wait with a part of a request; this one waited longest.")
+            )
         if not self._is_answering():
             self.transport.close()
 
@@ -119,13 +121,13 @@ class RequestProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._refusal is not None:
-            self._answer()
+            self._send_refusal()
             return
         if self._in_body and self.cycle.response_complete:
             self._expect_request()  # nobody reads the rest of its body, and so nobody else counts the seconds
-        self._parse()
+        self._parse_data()
 
-    def _parse(self) -> None:
+    def _parse_data(self) -> None:
         while self._unread and self._refusal is None and len(self.pipeline) < MOST_PIPELINED:
             piece = bytes(self._unread[: min(PIECE, MOST_HEAD - self._swallowed)])
             del self._unread[: len(piece)]
@@ -135,17 +137,17 @@ class RequestProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade:  # we do not upgrade; what follows is no HTTP
                 self._unread.clear()
             except httptools.HttpParserError:
-                self._refuse(self._misread())
+                self._refuse_request(self._parse_error())
                 return
             self._swallowed = 0 if self._moved else self._swallowed + len(piece)
             if self._swallowed >= MOST_HEAD:
-                self._refuse(self._misread())
+                self._refuse_request(self._parse_error())
             elif self._swallowed and not self._in_body:
                 self._expect_request()
         if self._unread:
             self.flow.pause_reading()
 
-    def _misread(self) -> HttpError:
+    def _parse_error(self) -> HttpError:
         if self._header_lines > MOST_HEADERS:
             return HttpError(431, "headers_too_large", f"The request has more than {MOST_HEADERS} headers.")
         if self._swallowed >= MOST_HEAD:
@@ -154,7 +156,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _expect_request(self) -> None:
         if self._owes is None:
-            self._owes = self.loop.call_later(self._header_seconds, self._late)
+            self._owes = self.loop.call_later(self._header_seconds, self._on_timeout)
             self._unfinished.add(self, self._peer)
 
     def _expect_nothing(self) -> None:
@@ -163,38 +165,38 @@ class RequestProtocol(HttpToolsProtocol):
             self._owes = None
             self._unfinished.remove(self, self._peer)
 
-    def _late(self) -> None:
+    def _on_timeout(self) -> None:
         self._expect_nothing()
         if self.flow.read_paused:  # it is us who do not read
             self._expect_request()
         elif self._in_head:
-            self._refuse(HttpError(408, "timeout", "The request's headers did not arrive in time."))
+            self._refuse_request(HttpError(408, "timeout", "The request's headers did not arrive in time."))
         else:
             self.transport.close()
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse_request(self, error: Exception) -> None:
         """Read nothing more, and say why: now, or behind the answer that is under way."""
         self._refusal = error
         self._unread.clear()
         if not self._is_answering():
-            self._answer()
+            self._send_refusal()
         elif self.pipeline or (self._in_body and self.cycle.response_started):
             self.transport.close()
         elif self._in_body:
             self.cycle.disconnected = True  # its body cannot be read, and its answer is this one
             self.cycle.message_event.set()
-            self._answer()
+            self._send_refusal()
 
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn's annotation says
         return cycle is not None and not cycle.response_complete
 
-    def _answer(self) -> None:
+    def _send_refusal(self) -> None:
         """The refusal. A client that is still sending would meet a reset connection before it reads this: what still
         comes is thrown away for a moment, as in api/middleware.py.
         """
         request_id = secrets.token_hex(16)
-        response = respond(request_id, self._refusal or Unavailable())
+        response = error_response(request_id, self._refusal or Unavailable())
         for name, value in {**HEADERS, "X-Request-ID": request_id, "Connection": "close"}.items():
             response.headers.setdefault(name, value)
         head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)

@@ -9,7 +9,7 @@ from api.paging import Paging
 from core.errors import FieldProblem, InvalidRequest
 from core.ids import is_id
 from core.jobs.changes import MOST_PAIRS
-from core.jobs.search import Search
+from core.jobs.search import JobSearch
 
 Status = Literal["queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"]
 _METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
@@ -24,7 +24,7 @@ BY_METADATA = {
 }
 
 
-def _an_id(text: str) -> str:
+def _check_id(text: str) -> str:
     if not is_id(text, "job"):
         raise ValueError("not the id of a job")
     return text
@@ -39,9 +39,11 @@ class JobsQuery(Paging):
         list[Status], Field(default_factory=list, max_length=8, description="any of these; repeat it for more")
     ]
     q: Annotated[str | None, Field(min_length=1, max_length=200, description="a text in name or id")] = None
-    after: Annotated[str | None, AfterValidator(_an_id), Field(description="the `last_id` of the page before")] = None
+    after: Annotated[str | None, AfterValidator(_check_id), Field(description="the `last_id` of the page before")] = (
+        None
+    )
 
-    def search(self) -> Search:
+    def to_job_search(self) -> JobSearch:
         """What is looked for; InvalidRequest for parameters that do not exist."""
         pairs: dict[str, str] = {}
         wrong: list[FieldProblem] = []
@@ -55,4 +57,4 @@ class JobsQuery(Paging):
         strange = [text for text in (*pairs, *pairs.values(), self.q or "") if "\0" in text]
         if wrong or strange or len(pairs) > MOST_PAIRS:
             raise InvalidRequest(errors=tuple(wrong) or (FieldProblem("/query", "NUL, or too many pairs"),))
-        return Search(self.status, pairs, self.q)
+        return JobSearch(self.status, pairs, self.q)

@@ -9,7 +9,7 @@ from typing import Final
 
 from core.db.session import Database, is_transient
 from core.errors import QuotaExceeded, Unauthenticated
-from core.jobs.keys import TOUCH_SECONDS, Key, find_key, key_was_made, opens, presented, touch_key
+from core.jobs.keys import TOUCH_SECONDS, Key, find_key, key_was_made, parse_key, record_key_use, secret_matches
 from core.settings import Limits, Settings
 
 FRESH_SECONDS: Final = 3.0  # what was read is believed for so long: a revoked key opens nothing after that
@@ -18,13 +18,13 @@ MINUTE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _CachedKey:
     """What the database said, and when (monotonic seconds)."""
 
     key: Key | None
     at: float
 
-    def alive(self, at: float) -> bool:
+    def is_valid_at(self, at: float) -> bool:
         """Whether the key is neither unknown nor revoked nor past its end at this moment."""
         key = self.key
         return key is not None and key.revoked_at is None and (key.lasts is None or key.lasts > at - self.at)
@@ -37,7 +37,7 @@ class Keyring:
         self._db = db
         self._defaults = settings.key_limits
         self._lock = threading.Lock()
-        self._reads: OrderedDict[str, _Read] = OrderedDict()
+        self._reads: OrderedDict[str, _CachedKey] = OrderedDict()
         self._used: dict[str, deque[float]] = {}
         self._made = False
         self._asked_at = -math.inf
@@ -55,21 +55,26 @@ class Keyring:
             return True
         return False if time.monotonic() - self._asked_at <= FRESH_SECONDS else None
 
-    def forget(self, key_id: str) -> None:
+    def forget_key(self, key_id: str) -> None:
         """Read this key anew: something about it has changed."""
         with self._lock:
             self._reads.pop(key_id, None)
             self._asked_at = -math.inf
 
-    def recall(self, text: str) -> Key | None:
+    def recall_key(self, text: str) -> Key | None:
         """The key that opens with this text as far as it is known without the database; None: look it up."""
-        found = presented(text)
+        found = parse_key(text)
         if found is None:
             return None
         with self._lock:
             read = self._reads.get(found[0])
         at = time.monotonic()
-        if read is None or at - read.at > FRESH_SECONDS or not read.alive(at) or not opens(read.key, found[1]):
+        if (
+            read is None
+            or at - read.at > FRESH_SECONDS
+            or not read.is_valid_at(at)
+            or not secret_matches(read.key, found[1])
+        ):
             return None
         return read.key
 
@@ -79,17 +84,17 @@ class Keyring:
         Raises:
             Unauthenticated: none does. Unknown, expired, revoked and malformed are all the same to the outside.
         """
-        found = presented(text)
+        found = parse_key(text)
         if found is None:
             raise Unauthenticated
         key_id, secret = found
-        read = self._read(key_id)
-        if not opens(read.key, secret) or not read.alive(time.monotonic()) or read.key is None:
+        read = self._read_key(key_id)
+        if not secret_matches(read.key, secret) or not read.is_valid_at(time.monotonic()) or read.key is None:
             raise Unauthenticated
-        self._touch(read.key)
+        self._record_use(read.key)
         return read.key
 
-    def count(self, key_id: str, limits: Limits) -> None:
+    def count_request(self, key_id: str, limits: Limits) -> None:
         """One request more; the window moves, so that any 60 seconds hold as many as are allowed.
 
         Raises:
@@ -110,7 +115,7 @@ class Keyring:
         told = {"limit": "requests_per_minute", "allowed": most, "used": made, "retry_after_seconds": max(1, wait)}
         raise QuotaExceeded(f"This key may make {most} requests a minute.", extra=dict(told))
 
-    def _read(self, key_id: str) -> _Read:
+    def _read_key(self, key_id: str) -> _CachedKey:
         with self._lock:
             read = self._reads.get(key_id)
         if read is not None and time.monotonic() - read.at <= FRESH_SECONDS:
@@ -118,8 +123,8 @@ class Keyring:
         at = time.monotonic()  # before the question: the answer may be as old as that
         key = find_key(self._db, key_id)
         if key is not None:
-            key = replace(key, limits=key.limits.filled(self._defaults))
-        read = _Read(key, at)
+            key = replace(key, limits=key.limits.with_defaults(self._defaults))
+        read = _CachedKey(key, at)
         with self._lock:
             self._reads[key_id] = read
             self._reads.move_to_end(key_id)
@@ -127,12 +132,12 @@ class Keyring:
                 self._reads.popitem(last=False)
         return read
 
-    def _touch(self, key: Key) -> None:
+    def _record_use(self, key: Key) -> None:
         """`last_used_at`, which is not worth an error."""
         if key.idle is not None and 0 <= key.idle < TOUCH_SECONDS:
             return
         try:
-            touch_key(self._db, key.id)
+            record_key_use(self._db, key.id)
         except Exception as error:
             if not is_transient(error):
                 raise

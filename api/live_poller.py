@@ -17,46 +17,46 @@ from typing import Final
 from anyio import CapacityLimiter
 
 from core.db.session import Database, is_transient
-from core.db.wait_budget import waiting_for_something_else
+from core.db.wait_budget import pause_wait_budget
 from core.errors import QuotaExceeded
-from core.jobs.events.feed import Ask, Look, look, versions
+from core.jobs.events.feed import FeedPage, FeedQuery, read_feed, read_versions
 
 POLL_SECONDS: Final = 0.25
 AWAY_SECONDS: Final = 1.0  # between tries while the database is away
 MOST_WAIT: Final = 60  # seconds of `Prefer: wait`
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
-Key = Ask | tuple[str, int]  # what a stream asks for, or a job and the version that a wait wants to see changed
+Key = FeedQuery | tuple[str, int]  # what a stream asks for, or a job and the version that a wait wants to see changed
 _log = logging.getLogger("basin.live")
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Update:
     """What came, once as it is and once as it is sent."""
 
-    look: Look
+    look: FeedPage
     body: bytes
 
 
 @dataclass(slots=True, eq=False)
-class Pending:
+class Subscription:
     """A question without an answer yet. At `version` there was none (None: nobody has looked)."""
 
     key: Key
     version: int | None
-    done: asyncio.Future[News | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[Update | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     readers: int = 0
 
     @property
     def job_id(self) -> str:
-        return self.key.job_id if isinstance(self.key, Ask) else self.key[0]
+        return self.key.job_id if isinstance(self.key, FeedQuery) else self.key[0]
 
-    async def within(self, seconds: float) -> bool:
+    async def answered_within(self, seconds: float) -> bool:
         """Whether the answer came in that time. It is None when there will be none: the job is gone, or we stop."""
         await asyncio.wait((self.done,), timeout=seconds)
         return self.done.done()
 
-    def answer(self, news: News | None) -> None:
+    def set_answer(self, news: Update | None) -> None:
         if not self.done.done():
             self.done.set_result(news)
 
@@ -72,17 +72,17 @@ class StreamPace:
     check_seconds: float = 5.0
 
 
-class Live:
+class LivePoller:
     """All open questions of this process, and the poller that answers them."""
 
-    def __init__(self, db: Database, encode: Callable[[Look], bytes], most: int) -> None:
+    def __init__(self, db: Database, encode: Callable[[FeedPage], bytes], most: int) -> None:
         """`most` is how many streams and waits one project may hold open."""
         self._db = db
         self._encode = encode
         self._most = most
         self.pace = StreamPace()
         self._held: Counter[str] = Counter()
-        self._pending: dict[Key, Pending] = {}
+        self._pending: dict[Key, Subscription] = {}
         self._asked = asyncio.Event()  # there is something to poll for
         self._hungry = asyncio.Event()  # and it should not wait for the next round
         self._closed = False
@@ -90,12 +90,12 @@ class Live:
         self.turn = CapacityLimiter(1)  # for what each reader has to ask, and one answer serves them all
 
     @property
-    def held(self) -> int:
+    def open_count(self) -> int:
         """How many streams and waits there are."""
         return self._held.total()
 
     @contextlib.contextmanager
-    def place(self, project: str) -> Iterator[None]:
+    def reserve_place(self, project: str) -> Iterator[None]:
         """One of the project's places, for as long as a stream or a wait lasts.
 
         Raises:
@@ -111,13 +111,13 @@ class Live:
             self._held += Counter()  # forgets the projects that hold none
 
     @contextlib.contextmanager
-    def asking(self, key: Key, version: int | None = None) -> Iterator[Pending]:
+    def open_subscription(self, key: Key, version: int | None = None) -> Iterator[Subscription]:
         """Ask until the block ends; `version` is where it is known that there is no answer yet."""
         pending = self._pending.get(key)
         if pending is None:
-            pending = self._pending[key] = Pending(key, version)
+            pending = self._pending[key] = Subscription(key, version)
         if self._closed:
-            pending.answer(None)
+            pending.set_answer(None)
         self._asked.set()
         if pending.version is None:
             self._hungry.set()
@@ -127,17 +127,17 @@ class Live:
         finally:
             pending.readers -= 1
             if not pending.readers:
-                self._forget(pending)
+                self._drop_subscription(pending)
 
-    async def change(self, project: str, job_id: str, version: int, seconds: float) -> bool:
+    async def wait_for_change(self, project: str, job_id: str, version: int, seconds: float) -> bool:
         """Wait until the job has another version, at most that long; False when no place was free to wait in."""
         try:
             with (
-                self.place(project),
-                self.asking((job_id, version), version) as pending,
-                waiting_for_something_else(),
+                self.reserve_place(project),
+                self.open_subscription((job_id, version), version) as pending,
+                pause_wait_budget(),
             ):
-                await pending.within(seconds)
+                await pending.answered_within(seconds)
         except QuotaExceeded:
             return False
         return True
@@ -146,15 +146,15 @@ class Live:
         """End all waiting, now and from now on."""
         self._closed = True
         for pending in self._pending.values():
-            pending.answer(None)
+            pending.set_answer(None)
         self._reader.shutdown(wait=False)
 
-    async def poll(self) -> None:
+    async def poll_forever(self) -> None:
         """Answer until cancelled. No error ends this: streams that hear nothing more are a fault that nobody sees."""
         while not self._closed:
             self._hungry.clear()
             try:
-                await self._round()
+                await self._poll_once()
             except Exception as error:  # noqa: BLE001 - as said above
                 if is_transient(error):
                     _log.warning("the database is away: %s", type(error).__name__)
@@ -162,9 +162,9 @@ class Live:
                     _log.error("a round of the poller failed", exc_info=error)
                 await asyncio.sleep(AWAY_SECONDS)
             else:
-                await self._rest()
+                await self._wait_for_round()
 
-    async def _rest(self) -> None:
+    async def _wait_for_round(self) -> None:
         """Until the next round, or until somebody new asks; for as long as nobody asks, nothing is polled."""
         if not self._pending:
             self._asked.clear()
@@ -172,32 +172,32 @@ class Live:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hungry.wait(), POLL_SECONDS)
 
-    async def _round(self) -> None:
-        waiting: dict[str, list[Pending]] = {}
+    async def _poll_once(self) -> None:
+        waiting: dict[str, list[Subscription]] = {}
         for pending in self._pending.values():
             waiting.setdefault(pending.job_id, []).append(pending)
         if not waiting:
             return
-        known = await asyncio.get_running_loop().run_in_executor(self._reader, versions, self._db, set(waiting))
+        known = await asyncio.get_running_loop().run_in_executor(self._reader, read_versions, self._db, set(waiting))
         for job_id, ones in waiting.items():
             stale = [one for one in ones if one.version != known.get(job_id)]
-            asks = {one.key: one for one in stale if isinstance(one.key, Ask)}
-            found = await self._look(job_id, list(asks)) if asks else None
+            asks = {one.key: one for one in stale if isinstance(one.key, FeedQuery)}
+            found = await self._read_updates(job_id, list(asks)) if asks else None
             answers = dict(zip(asks, found, strict=True)) if found else {}
             for one in stale:
-                news = answers.get(one.key) if isinstance(one.key, Ask) else None
+                news = answers.get(one.key) if isinstance(one.key, FeedQuery) else None
                 if news is None or news.look.items or news.look.ended or news.look.more:
-                    self._forget(one)
-                    one.answer(news)
+                    self._drop_subscription(one)
+                    one.set_answer(news)
                 else:
                     one.version = news.look.version
 
-    async def _look(self, job_id: str, asks: Sequence[Ask]) -> list[News] | None:
+    async def _read_updates(self, job_id: str, asks: Sequence[FeedQuery]) -> list[Update] | None:
         """The news of one job, encoded in the poller's thread as well; None ends the streams that asked."""
 
-        def work() -> list[News] | None:
-            found = look(self._db, job_id, asks)
-            return None if found is None else [News(one, self._encode(one)) for one in found]
+        def work() -> list[Update] | None:
+            found = read_feed(self._db, job_id, asks)
+            return None if found is None else [Update(one, self._encode(one)) for one in found]
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, work)
@@ -207,12 +207,12 @@ class Live:
             _log.exception("the news of job %s cannot be told", job_id)
             return None
 
-    def _forget(self, pending: Pending) -> None:
+    def _drop_subscription(self, pending: Subscription) -> None:
         if self._pending.get(pending.key) is pending:
             del self._pending[pending.key]
 
 
-def wait_asked(prefer: str | None) -> int | None:
+def parse_prefer_wait(prefer: str | None) -> int | None:
     """Seconds of `Prefer: wait=N`, at most MOST_WAIT; None when nothing of the kind was asked (RFC 7240)."""
     match = _WAIT.search(prefer or "")
     return (min(int(match[1]), MOST_WAIT) or None) if match else None

@@ -9,20 +9,20 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import still_admitted
+from api.auth import is_still_authorized
 from api.dependencies import Service
-from api.json_documents import Json
-from api.live_poller import wait_asked
-from api.ranges import unchanged
+from api.json_documents import JsonResponse
+from api.live_poller import parse_prefer_wait
+from api.ranges import matches_etag
 from core.errors import Unauthenticated
 from core.jobs.attempt.state import Fits
-from core.jobs.queries import JobView, get_job, is_over, job_version
-from core.jobs.queue.estimates import Outlook, outlook
+from core.jobs.queries import JobView, get_job_view, is_over, job_version
+from core.jobs.queue.estimates import QueueForecast, forecast_queue
 from core.jobs.queue.rank import no_slot
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ConditionalGet:
     """Somebody looks at a job or an analysis, and may have seen it before."""
 
     service: Service
@@ -32,55 +32,59 @@ class Look:
     prefer: str | None
 
 
-async def looked(request: Request, look: Look, answer: Callable[[Service, JobView, int], Json]) -> Response:
+async def answer_when_changed(
+    request: Request, look: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]
+) -> Response:
     """The answer: at once, or as `Prefer: wait` asks, when it changes."""
-    seconds, waited = wait_asked(look.prefer), False
+    seconds, waited = parse_prefer_wait(look.prefer), False
     if seconds is not None:
-        view = await run_in_threadpool(get_job, look.service.db, look.project, look.job_id)
-        known = look.if_none_match is None or unchanged(look.if_none_match, etag(view.version))
-        change = look.service.live.change
+        view = await run_in_threadpool(get_job_view, look.service.db, look.project, look.job_id)
+        known = look.if_none_match is None or matches_etag(look.if_none_match, format_etag(view.version))
+        change = look.service.live.wait_for_change
         waited = is_over(view) or not known or await change(look.project, look.job_id, view.version, seconds)
-        if not await still_admitted(request):
+        if not await is_still_authorized(request):
             raise Unauthenticated
-    found = await run_in_threadpool(_one, look, answer)
+    found = await run_in_threadpool(_answer_once, look, answer)
     if waited:
         found.headers["Preference-Applied"] = f"wait={seconds}"
     return found
 
 
-def _one(look: Look, answer: Callable[[Service, JobView, int], Json]) -> Response:
+def _answer_once(look: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]) -> Response:
     if look.if_none_match is not None:
-        tag = etag(job_version(look.service.db, look.project, look.job_id))
-        if unchanged(look.if_none_match, tag):
+        tag = format_etag(job_version(look.service.db, look.project, look.job_id))
+        if matches_etag(look.if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})
-    return answer(look.service, get_job(look.service.db, look.project, look.job_id), 200)
+    return answer(look.service, get_job_view(look.service.db, look.project, look.job_id), 200)
 
 
-def etag(version: int) -> str:
+def format_etag(version: int) -> str:
     return f'W/"{version}"'
 
 
-async def _condition(
+async def _match_condition(
     if_match: Annotated[str | None, Header(description="only what has this ETag still; 412 otherwise")] = None,
 ) -> Fits | None:
-    return None if if_match is None else lambda version: unchanged(if_match, etag(version))
+    return None if if_match is None else lambda version: matches_etag(if_match, format_etag(version))
 
 
-IfMatch = Annotated[Fits | None, Depends(_condition)]
+IfMatch = Annotated[Fits | None, Depends(_match_condition)]
 """Whatever changes something takes it, and says 412 in its `responses`."""
 
 
-def outlook_of(service: Service, views: Sequence[JobView]) -> Outlook | None:
+def forecast_for(service: Service, views: Sequence[JobView]) -> QueueForecast | None:
     """For those of these jobs of one project that wait; None when none does, and nothing was asked."""
     waiting = [view for view in views if view.queue]
-    return outlook(service.db, waiting[0].project, service.settings.lease_seconds) if waiting else None
+    return forecast_queue(service.db, waiting[0].project, service.settings.lease_seconds) if waiting else None
 
 
-def place(view: JobView, expected: Outlook | None) -> dict[str, Any] | None:
+def queue_position(view: JobView, expected: QueueForecast | None) -> dict[str, Any] | None:
     if view.queue is None or expected is None:
         return None
     ahead = view.queue.ahead
-    _, starts = expected.of(view.needs, ahead, desired=view.desired, most=view.most_running, plugins=view.plugins)
+    _, starts = expected.forecast_start(
+        view.needs, ahead, desired=view.desired, most=view.most_running, plugins=view.plugins
+    )
     return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
 
 
@@ -95,14 +99,14 @@ def plugin_warning(missing: str | None) -> list[dict[str, str]]:
     return [{"code": "no_plugin", "pointer": "", "message": missing}] if missing else []
 
 
-def eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -> float | None:
+def estimate_end(view: JobView, queue: dict[str, Any] | None, expected: QueueForecast | None) -> float | None:
     """Seconds until it ends: what is left at the rate of its attempt, or else at that of all the time that it ran, time
     in the queue not counted. Before it has moved, what runs usually take; and first it has to start. None when that
     cannot be said.
     """
     done = float(view.progress.get("fraction", 0.0))
-    own = done - _shared(view)
-    whole = view.whole_run or (_spent(view) / own if own > 0 else None)
+    own = done - _inherited_fraction(view)
+    whole = view.whole_run or (_run_seconds(view) / own if own > 0 else None)
     left = (1 - done) * whole if whole is not None else None
     if queue and expected:
         starts, left = queue["eta_seconds"], expected.usual if left is None else left
@@ -110,13 +114,13 @@ def eta(view: JobView, queue: dict[str, Any] | None, expected: Outlook | None) -
     return round(left, 1) if view.status == "running" and left is not None else None
 
 
-def _shared(view: JobView) -> float:
+def _inherited_fraction(view: JobView) -> float:
     """The share of the run that another job has done before this one."""
     steps = view.progress.get("steps")
     return (view.parent_step or 0) / steps if steps and view.parent_verb in {"retry", "fork"} else 0.0
 
 
-def _spent(view: JobView) -> float:
+def _run_seconds(view: JobView) -> float:
     """Seconds that the job has run, in all of its attempts."""
     running, began = 0.0, None
     for moment in view.timeline:

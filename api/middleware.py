@@ -14,10 +14,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import respond
-from core.db.wait_budget import Patience, waiting_with
+from api.errors import error_response
+from core.db.wait_budget import WaitBudget, use_wait_budget
 from core.errors import TooLarge, Unavailable
-from core.logs import about
+from core.logs import log_context
 
 MAX_BODY = 1024 * 1024  # bytes; a job has a few hundred
 LINGER_BYTES = 64 * MAX_BODY
@@ -39,7 +39,7 @@ Guard = Callable[[Headers], Awaitable[None]]
 Observe = Callable[[Scope, int, float], None]
 
 
-class Edge:
+class EdgeMiddleware:
     """The outermost layer of ours. Nothing passes it without an answer, and no answer without a request id."""
 
     def __init__(self, app: ASGIApp, guard: Guard, observe: Observe, database_seconds: float) -> None:
@@ -51,22 +51,22 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            exchange = _Exchange(scope, receive, send, Patience(self.database_seconds))
-            with about(request_id=exchange.request_id), waiting_with(exchange.patience):
+            exchange = _RequestCycle(scope, receive, send, WaitBudget(self.database_seconds))
+            with log_context(request_id=exchange.request_id), use_wait_budget(exchange.patience):
                 try:
                     await exchange.run(self.app, self.guard)
                 finally:
-                    self.observe(exchange.scope, exchange.status, exchange.seconds())
+                    self.observe(exchange.scope, exchange.status, exchange.elapsed_seconds())
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
 
-class _Exchange:
+class _RequestCycle:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: Patience) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: WaitBudget) -> None:
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
@@ -81,35 +81,35 @@ class _Exchange:
         self.started_at = time.perf_counter()
 
     async def run(self, app: ASGIApp, guard: Guard) -> None:
-        clock = _Clock(self)
+        clock = _DatabaseTimer(self)
         try:
-            await self._admit(guard)
+            await self._check_request(guard)
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:  # else the process stops, and the time for answers that are under way is over
             if not self.status:
                 reason = "The database did not answer in time" if clock.rang else "The service stops"
-                await self._answer(Unavailable(f"{reason}; try again shortly."))
+                await self._send_error(Unavailable(f"{reason}; try again shortly."))
         except Exception as error:
             if self.status:
                 raise  # headers are out: only a broken connection can still say that this went wrong
-            await self._answer(error)
+            await self._send_error(error)
         finally:
             clock.stop()
-            self._record()
+            self._record_request()
 
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         return time.perf_counter() - self.started_at
 
-    async def _admit(self, guard: Guard) -> None:
+    async def _check_request(self, guard: Guard) -> None:
         await guard(self.headers)
         length = self.headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MAX_BODY:
             raise TooLarge(f"The body is larger than {MAX_BODY} bytes.")
 
-    async def _answer(self, error: Exception) -> None:
-        response = respond(self.request_id, error)
+    async def _send_error(self, error: Exception) -> None:
+        response = error_response(self.request_id, error)
         if response.status_code == 413:
             response.headers["Connection"] = "close"
         if response.status_code != 413 or self.is_head or "expect" in self.headers:
@@ -119,10 +119,10 @@ class _Exchange:
         # out first, what still comes is thrown away for a moment, and then the connection is closed.
         await self.send({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
         await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
-        await self._linger()
+        await self._drain_body()
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _linger(self) -> None:
+    async def _drain_body(self) -> None:
         left = LINGER_BYTES
         try:
             async with asyncio.timeout(LINGER_SECONDS):
@@ -135,13 +135,13 @@ class _Exchange:
             return
 
     async def receive(self) -> Message:
-        with self.patience.paused():
+        with self.patience.pause_clock():
             return await self._receive()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.patience.begin_anew_each_time()
+            self.patience.restart_per_wait()
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             for name, value in HEADERS.items():
@@ -150,7 +150,7 @@ class _Exchange:
             message = {**message, "body": b""}
         await self._send(message)
 
-    def _record(self) -> None:
+    def _record_request(self) -> None:
         # Polling is most of what a service hears; its lines would bury the others.
         level = logging.DEBUG if self.scope["method"] == "GET" and self.status < 400 else logging.INFO
         path = self.scope.get("raw_path", b"").decode("ascii", "backslashreplace")
@@ -160,19 +160,19 @@ class _Exchange:
             self.method,
             path,
             self.status,
-            extra={"request_id": self.request_id, "ms": round(1000 * self.seconds(), 1)},
+            extra={"request_id": self.request_id, "ms": round(1000 * self.elapsed_seconds(), 1)},
         )
 
 
-class _Clock:
+class _DatabaseTimer:
     """Ends a request that has waited for the database long enough: in it, or for a thread while others are in it."""
 
-    def __init__(self, exchange: _Exchange) -> None:
+    def __init__(self, exchange: _RequestCycle) -> None:
         self._exchange = exchange
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._threads = to_thread.current_default_thread_limiter()
-        self._timer = self._loop.call_later(exchange.patience.left() + LATE_SECONDS, self._look)
+        self._timer = self._loop.call_later(exchange.patience.remaining_seconds() + LATE_SECONDS, self._check_time)
         self.rang = False
 
     def stop(self) -> None:
@@ -180,16 +180,16 @@ class _Clock:
         if self.rang and self._task is not None:
             self._task.uncancel()
 
-    def _look(self) -> None:
-        left = self._exchange.patience.left() + LATE_SECONDS
+    def _check_time(self) -> None:
+        left = self._exchange.patience.remaining_seconds() + LATE_SECONDS
         if self._exchange.status or self._task is None:
             return
-        if left > 0 or self._works():
-            self._timer = self._loop.call_later(max(left, LATE_SECONDS), self._look)
+        if left > 0 or self._thread_is_busy():
+            self._timer = self._loop.call_later(max(left, LATE_SECONDS), self._check_time)
         else:
             self.rang = True
             self._task.cancel()  # out of the queue for a thread; one that it has goes on until its own wait ends
 
-    def _works(self) -> bool:
+    def _thread_is_busy(self) -> bool:
         """Whether it has a thread, and is not in the database with it."""
         return not self._exchange.patience.asking and self._task in self._threads.statistics().borrowers

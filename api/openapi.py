@@ -29,7 +29,7 @@ Every refusal is an RFC 9457 problem with a stable `code` and, for bodies, the J
 Times are RFC 3339 in UTC. NaN and infinities appear as the strings "NaN", "Infinity" and "-Infinity"."""
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may refuse with these statuses, and with those that every route may."""
     content = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
     return {
@@ -38,7 +38,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def reads(schema: str, *, required: bool = True, **examples: object) -> dict[str, Any]:
+def json_body(schema: str, *, required: bool = True, **examples: object) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads a JSON body itself, strictly."""
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=schema)}}
     if examples:
@@ -46,7 +46,7 @@ def reads(schema: str, *, required: bool = True, **examples: object) -> dict[str
     return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
-def describe(app: FastAPI) -> Mapping[str, Any]:
+def build_openapi(app: FastAPI) -> Mapping[str, Any]:
     """The OpenAPI 3.1 document of `app`."""
     document = get_openapi(
         title=app.title,
@@ -59,12 +59,12 @@ def describe(app: FastAPI) -> Mapping[str, Any]:
     document["components"]["schemas"] |= bodies["$defs"]
     add_summaries(document)
     _drop_foreign_errors(document)
-    _ask_for_keys(document)
-    _may_find_no_room(document)
+    _document_security(document)
+    _document_storage_full(document)
     return document
 
 
-def _ask_for_keys(document: dict[str, Any]) -> None:
+def _document_security(document: dict[str, Any]) -> None:
     """A service without keys asks for none, hence the empty alternative."""
     document["components"]["securitySchemes"] = {"key": KEY}
     document["security"] = [{"key": []}, {}]
@@ -73,12 +73,12 @@ def _ask_for_keys(document: dict[str, Any]) -> None:
             operation["security"] = []
 
 
-def _may_find_no_room(document: dict[str, Any]) -> None:
+def _document_storage_full(document: dict[str, Any]) -> None:
     """Whatever writes finds the disk of the database full one day."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method != "get" and path not in CHANGES_NOTHING:
-                operation["responses"].setdefault("507", problems(507)[507])
+                operation["responses"].setdefault("507", problem_responses(507)[507])
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:

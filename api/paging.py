@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 Item = TypeVar("Item", bound=BaseModel)
 
 
-class Query(BaseModel):
+class StrictQuery(BaseModel):
     """Query parameters. Unknown ones are refused: a misspelt `dry_run` must not start a job."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Paging(Query):
+class Paging(StrictQuery):
     """Ids sort by the time of birth, so that `after` is the last id of the page before."""
 
     after: Annotated[str | None, Field(description="the `last_id` of the page before")] = None
@@ -31,7 +31,7 @@ class Page(BaseModel, Generic[Item]):
     last_id: str | None
 
 
-def page(data: Sequence[dict[str, object]], *, has_more: bool = False) -> dict[str, object]:
+def page_envelope(data: Sequence[dict[str, object]], *, has_more: bool = False) -> dict[str, object]:
     """The envelope around objects that carry an `id`."""
     last_id = data[-1].get("id") if data else None
     return {"object": "list", "data": list(data), "has_more": has_more, "last_id": last_id}

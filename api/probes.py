@@ -10,7 +10,7 @@ import time
 from urllib.parse import unquote, urlsplit
 
 from core.db.session import Database, is_full, is_read_only
-from core.jobs.health.readiness import try_a_write
+from core.jobs.health.readiness import probe_write
 
 PATIENCE_SECONDS = 0.5
 FRESH_SECONDS = 3.0  # anybody may ask for readiness, as often as they like
@@ -27,21 +27,21 @@ class WriteProbe:
         self._asked_at = -math.inf
         self._problem: str | None = None
 
-    def problem(self) -> str | None:
+    def write_problem(self) -> str | None:
         """Why it takes none, as of the last few seconds; None: it does."""
         if not self._turn.acquire(timeout=TURN_SECONDS):
             return "a write has taken too long"
         try:
             if time.monotonic() - self._asked_at > self.fresh_seconds:
-                self._problem = self._ask()
+                self._problem = self._try_write()
                 self._asked_at = time.monotonic()
             return self._problem
         finally:
             self._turn.release()
 
-    def _ask(self) -> str | None:
+    def _try_write(self) -> str | None:
         try:
-            try_a_write(self._db)
+            probe_write(self._db)
         except Exception as error:
             if is_full(error):
                 return "the disk of the database is full"
@@ -54,14 +54,14 @@ class WriteProbe:
 def broker_answers(url: str) -> bool:
     """Whether a Redis or Valkey at `url` (redis://, rediss://, redis+socket://) answers. NOAUTH is an answer too."""
     try:
-        with _connected(url) as connection:
+        with _connect_broker(url) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(1) in {b"+", b"-"}
     except (OSError, ValueError):
         return False
 
 
-def _connected(url: str) -> socket.socket:
+def _connect_broker(url: str) -> socket.socket:
     parts = urlsplit(url)
     if parts.scheme in {"redis+socket", "unix"}:
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

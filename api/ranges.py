@@ -10,7 +10,7 @@ _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """Bytes `start` … `end` - 1 of `size`."""
 
     start: int
@@ -23,7 +23,7 @@ class Span:
         return f"bytes {self.start}-{self.end - 1}/{self.size}"
 
 
-def unchanged(if_none_match: str | None, etag: str) -> bool:
+def matches_etag(if_none_match: str | None, etag: str) -> bool:
     """Whether the client holds this very thing already. Tags are compared weakly, as the RFC asks for here."""
     if if_none_match is None:
         return False
@@ -31,7 +31,7 @@ def unchanged(if_none_match: str | None, etag: str) -> bool:
     return if_none_match.strip() == "*" or wanted in {tag.removeprefix("W/") for tag in _TAG.findall(if_none_match)}
 
 
-def requested(header: str | None, if_range: str | None, etag: str, size: int) -> Span | None:
+def parse_range(header: str | None, if_range: str | None, etag: str, size: int) -> ByteRange | None:
     """The one span asked for; None means the whole: no range, several (never worth it), nonsense, or a stale If-Range.
 
     Raises:
@@ -53,4 +53,4 @@ def requested(header: str | None, if_range: str | None, etag: str, size: int) ->
         raise HttpError(
             416, "range_not_satisfiable", f"The content has {size} bytes.", {"Content-Range": f"bytes */{size}"}
         )
-    return Span(start, end, size)
+    return ByteRange(start, end, size)

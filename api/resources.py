@@ -15,15 +15,15 @@ from pydantic import BaseModel
 from api.auth import Principal
 from api.dependencies import Service
 from api.job_query import Status
-from api.json_documents import Json, timestamp
-from api.long_poll import etag
+from api.json_documents import JsonResponse, format_timestamp
+from api.long_poll import format_etag
 from core.db.session import Database
 from core.errors import Conflict, NotFound
 from core.jobs.attempt.state import Fits
-from core.jobs.changes import delete_job
+from core.jobs.changes import mark_job_deleted
 from core.jobs.kinds import JobKind
-from core.jobs.queries import JobView, get_job
-from core.jobs.queue.submit import Entry, Idempotency, Submitted
+from core.jobs.queries import JobView, get_job_view
+from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult
 
 Verb = Callable[[Database, str, str, Fits | None], None]
 """`cancel`, `pause` or `resume` of core.jobs.verbs."""
@@ -88,14 +88,14 @@ def shared_fields(
         "status_detail": view.status_detail,
         "attempt": view.attempt,
         "queue": queue,
-        "timeline": [{"status": m.status, "at": timestamp(m.at), "detail": m.detail} for m in view.timeline],
+        "timeline": [{"status": m.status, "at": format_timestamp(m.at), "detail": m.detail} for m in view.timeline],
         "stop_reason": view.stop_reason,
         "error": view.error,
         "resume": view.resume,
         "environment": view.environment,
-        "created_at": timestamp(view.created_at),
-        "started_at": timestamp(view.started_at),
-        "finished_at": timestamp(view.finished_at),
+        "created_at": format_timestamp(view.created_at),
+        "started_at": format_timestamp(view.started_at),
+        "finished_at": format_timestamp(view.finished_at),
         "links": {"self": own, **{name: f"{own}/{path}" for name, path in links.items()}},
     }
 
@@ -111,16 +111,16 @@ class Resource:
     kind: JobKind[Any]
     shown: Callable[[Service, JobView], dict[str, Any]]
 
-    def answer(self, service: Service, view: JobView, status: int) -> Json:
+    def answer(self, service: Service, view: JobView, status: int) -> JsonResponse:
         """The job with everything that is known about it."""
-        return Json(self.shown(service, view), status, {"ETag": etag(view.version)})
+        return JsonResponse(self.shown(service, view), status, {"ETag": format_etag(view.version)})
 
-    def answer_created(self, service: Service, project: str, done: Submitted) -> Json:
+    def answer_created(self, service: Service, project: str, done: SubmitResult) -> JsonResponse:
         """The answer to who wanted a new one: it, or the one that an Idempotency-Key has made before."""
         if done.created:
             service.hints.send(done.needs)
         try:
-            view = get_job(service.db, project, done.job_id)
+            view = get_job_view(service.db, project, done.job_id)
         except NotFound:
             raise Conflict(
                 f"The {self.kind.noun} of this Idempotency-Key was deleted; use a new key for a new one."
@@ -129,10 +129,10 @@ class Resource:
         found.headers["Location"] = path_of(self.kind, done.job_id)
         return found
 
-    def carry_out(self, verb: Verb, service: Service, project: str, job_id: str, fits: Fits | None) -> Json:
+    def carry_out(self, verb: Verb, service: Service, project: str, job_id: str, fits: Fits | None) -> JsonResponse:
         """Note what the owner wishes, and answer with the job as it is then."""
         verb(service.db, project, job_id, fits)
-        view = get_job(service.db, project, job_id)
+        view = get_job_view(service.db, project, job_id)
         if view.status == "queued":
             service.hints.send(view.needs)
         return self.answer(service, view, 202)
@@ -140,14 +140,14 @@ class Resource:
 
 def delete_one(service: Service, project: str, job_id: str, fits: Fits | None) -> Response:
     """Delete a job that has ended, whatever its kind."""
-    delete_job(service.db, project, job_id, fits)
+    mark_job_deleted(service.db, project, job_id, fits)
     return Response(status_code=204)
 
 
-def entry_of(caller: Principal, service: Service) -> Entry:
+def entry_of(caller: Principal, service: Service) -> SubmitContext:
     """How a new job of this caller comes into the queue."""
     settings = service.settings
-    return Entry(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds, caller.project)
+    return SubmitContext(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds, caller.project)
 
 
 def promise_of(key: str | None, document: object) -> Idempotency | None:

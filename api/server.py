@@ -16,12 +16,12 @@ from api.app import create_app
 from api.auth import is_loopback, require_key
 from api.http_protocol import RequestProtocol
 from api.unfinished_requests import UnfinishedRequests
-from core.db.migrate import unfit
+from core.db.migrate import unfit_reason
 from core.db.session import is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.keys import key_is_active
-from core.logs import configure
-from core.redact import hide
+from core.logs import configure_logging
+from core.redact import register_secrets
 from core.settings import Settings
 from core.store import open_store
 
@@ -47,25 +47,25 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> None:
+def run_server(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. What is wrong with the settings is said before anything starts.
 
     Raises:
         Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong; the
             database is not one for this release.
     """
-    hide(settings)
+    register_secrets(settings)
     app = create_app(settings)
     open_store(settings)
     _require_schema_and_key(settings)
     _raise_descriptor_limit()
-    with _bound(settings.host, settings.port) as listener:
-        configure(settings.log_level, settings.log_format)
+    with _bound_socket(settings.host, settings.port) as listener:
+        configure_logging(settings.log_level, settings.log_format)
         host, port = listener.getsockname()[:2]
         logging.getLogger("basin.api").info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
         config = uvicorn.Config(
             app,
-            http=_protocol(settings),
+            http=_protocol_factory(settings),
             log_config=None,
             log_level="warning",
             access_log=False,  # api/middleware.py writes that line, with the request id
@@ -78,7 +78,7 @@ def serve(settings: Settings) -> None:
         Server(config).run(sockets=[listener])
 
 
-def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+def _protocol_factory(settings: Settings) -> type[asyncio.Protocol]:
     """What uvicorn calls for each connection; it asks for a class, and is content with anything to call."""
     unfinished = UnfinishedRequests(settings.trusted_proxies or ())
     made = partial(RequestProtocol, unfinished=unfinished, header_seconds=settings.header_seconds)
@@ -96,7 +96,7 @@ def _require_schema_and_key(settings: Settings) -> None:
     """A database that is away may come back, and until then every answer is a 503; one without tables will not."""
     with contextlib.closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
         try:
-            problem = unfit(db)
+            problem = unfit_reason(db)
             keyed = problem is not None or is_loopback(settings.host) or key_is_active(db)
         except Exception as error:
             if not is_transient(error):
@@ -108,7 +108,7 @@ def _require_schema_and_key(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def _bound_socket(host: str, port: int) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)  # `localhost` means 127.0.0.1

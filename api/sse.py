@@ -11,9 +11,9 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from api.json_documents import render, timestamp
-from api.live_poller import Live
-from core.jobs.events.feed import Ask, Item, Look
+from api.json_documents import format_timestamp, render_json
+from api.live_poller import LivePoller
+from core.jobs.events.feed import FeedItem, FeedPage, FeedQuery
 
 LONGEST_SECONDS = 3600.0  # then the reader comes again
 RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard
@@ -23,69 +23,69 @@ Admitted = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("basin.api")
 
 
-def shown(item: Item) -> dict[str, object]:
+def event_document(item: FeedItem) -> dict[str, object]:
     """An event as the API shows it, in lists and in streams."""
     return {
         "id": None if item.id is None else str(item.id),
         "object": "event",
         "type": item.type,
         "attempt": item.attempt,
-        "at": timestamp(item.at),
-        "data": _metrics(item.data) if item.type == "metrics" else item.data,
+        "at": format_timestamp(item.at),
+        "data": _metrics_document(item.data) if item.type == "metrics" else item.data,
     }
 
 
-def _metrics(data: dict[str, Any]) -> dict[str, Any]:
+def _metrics_document(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "series": {
-            name: piece | {"times": [timestamp(time) for time in piece["times"]]}
+            name: piece | {"times": [format_timestamp(time) for time in piece["times"]]}
             for name, piece in data["series"].items()
         }
     }
 
 
-def encode(found: Look) -> bytes:
+def encode_page(found: FeedPage) -> bytes:
     """All of a look on the wire. The id of each event is the place to go on from."""
     return b"".join(
-        format_sse_event(data_str=render(shown(item)).decode(), event=item.type, id=str(item.cursor))
+        format_sse_event(data_str=render_json(event_document(item)).decode(), event=item.type, id=str(item.cursor))
         for item in found.items
     )
 
 
-class Stream(EventSourceResponse):
+class EventStream(EventSourceResponse):
     """Sends what the poller finds for one reader, until the job has ended or the reader is gone or let in no more."""
 
-    def __init__(self, live: Live, project: str, ask: Ask, admitted: Admitted) -> None:
+    def __init__(self, live: LivePoller, project: str, ask: FeedQuery, admitted: Admitted) -> None:
         """The project's place is taken when the response begins, and free again when it ends in whatever way."""
-        self._frames = _frames(live, ask, admitted)
+        self._frames = _stream_frames(live, ask, admitted)
         super().__init__(self._frames, headers=HEADERS)
         self._live, self._project = live, project
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.place(self._project):  # before the first byte: 429 can still be said
+        with self._live.reserve_place(self._project):  # before the first byte: 429 can still be said
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         slow_seconds = self._live.pace.slow_seconds
 
-        async def hurried(message: Message) -> None:
+        async def send_with_timeout(message: Message) -> None:
             async with asyncio.timeout(slow_seconds):
                 await send(message)
 
         async with contextlib.aclosing(self._frames):
             try:
-                await super().stream_response(hurried)
+                await super().stream_response(send_with_timeout)
             except TimeoutError:
                 _log.warning("a reader that took nothing for %.0f s is dropped", slow_seconds)
                 raise ClientDisconnect from None
 
 
-async def _frames(live: Live, ask: Ask, admitted: Admitted) -> AsyncGenerator[bytes]:
+async def _stream_frames(live: LivePoller, ask: FeedQuery, admitted: Admitted) -> AsyncGenerator[bytes]:
     clock, pace = asyncio.get_running_loop().time, live.pace
     spoke = checked = clock()
     until = spoke + LONGEST_SECONDS
 
-    async def over() -> bool:
+    async def is_over() -> bool:
         nonlocal checked
         if clock() < checked + pace.check_seconds:
             return False
@@ -94,10 +94,10 @@ async def _frames(live: Live, ask: Ask, admitted: Admitted) -> AsyncGenerator[by
 
     version: int | None = None
     yield RETRY
-    while not await over():
-        with live.asking(ask, version) as pending:
-            while not await pending.within(min(pace.ping_seconds, pace.check_seconds)):
-                if await over():
+    while not await is_over():
+        with live.open_subscription(ask, version) as pending:
+            while not await pending.answered_within(min(pace.ping_seconds, pace.check_seconds)):
+                if await is_over():
                     return
                 if clock() >= spoke + pace.ping_seconds:
                     spoke = clock()

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi.responses import Response
 from pydantic import Field
 
-from api.paging import Query
+from api.paging import StrictQuery
 from core.errors import FieldProblem, InvalidRequest
-from core.plot.chart import AxisKind, Chart, Look, Map, Theme
-from core.plot.draw import draw
-from core.plot.style import style
+from core.plot.chart import AxisKind, Chart, Map, Style, Theme
+from core.plot.draw import draw_picture
+from core.plot.style import style_sheet
 from core.plot.svg_document import TooLowError
 
 MEDIA_TYPE = "image/svg+xml"
@@ -19,7 +19,7 @@ PICTURE: dict[str, Any] = {MEDIA_TYPE: {"schema": {"type": "string"}}}
 """The `content` of an answer that is a picture."""
 
 
-class PictureQuery(Query):
+class PictureQuery(StrictQuery):
     """How a picture looks."""
 
     width: Annotated[int, Field(ge=320, le=4000, description="pixels")] = 760
@@ -33,18 +33,18 @@ class PictureQuery(Query):
     theme: Annotated[Theme, Field(description="`auto` is light, and dark where the reader prefers that")] = "auto"
 
 
-class Svg(Response):
+class SvgResponse(Response):
     """A picture. Whatever a name in it might smuggle in: no script, no style but its own, nothing from elsewhere."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, chart: Chart | Map, query: PictureQuery) -> None:
         """Draws; raises InvalidRequest when the height has no room for the chart."""
-        look = Look(query.width, query.height, query.theme)
+        look = Style(query.width, query.height, query.theme)
         try:
-            text = draw(chart, look)
+            text = draw_picture(chart, look)
         except TooLowError as error:
             raise InvalidRequest(errors=(FieldProblem("/query/height", str(error)),)) from None
-        digest = base64.b64encode(hashlib.sha256(style(query.theme).encode()).digest()).decode()
+        digest = base64.b64encode(hashlib.sha256(style_sheet(query.theme).encode()).digest()).decode()
         policy = f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'; sandbox"
         super().__init__(text, headers={"Content-Security-Policy": policy})

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, GCCollector, Histogram, Process
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import Scope
 
-from core.jobs.health.stats import Vitals
-from core.jobs.health.workers import Tally
+from core.jobs.health.stats import ServiceStats
+from core.jobs.health.workers import SlotUsage
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # HEAD is a GET by then
@@ -38,17 +38,17 @@ class Telemetry:
             registry=self._registry,
         )
 
-    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def observe_request(self, scope: Scope, status: int, seconds: float) -> None:
         """Note one request that is over; status 0: its client left before there was an answer."""
         method = scope["method"] if scope["method"] in METHODS else "other"
         kind = f"{status // 100}xx" if status else "none"
-        self._requests.labels(method, self._template(scope.get("route")), kind).observe(seconds)
+        self._requests.labels(method, self._path_template(scope.get("route")), kind).observe(seconds)
 
-    def render(self, vitals: Vitals | None) -> bytes:
+    def render_metrics(self, vitals: ServiceStats | None) -> bytes:
         """Everything as text; without vitals the database is away, and its numbers are left out rather than guessed."""
-        return generate_latest(self._registry) + generate_latest(_Told(vitals))
+        return generate_latest(self._registry) + generate_latest(_StatsRegistry(vitals))
 
-    def _template(self, route: Any) -> str:
+    def _path_template(self, route: Any) -> str:
         """The path of a route with its parameters as names; whatever matched no route is one and the same."""
         if not self._templates:  # routers are all in place by the first request
             contexts = iter_route_contexts(self._app.routes)
@@ -56,10 +56,10 @@ class Telemetry:
         return self._templates.get(id(route), "none")
 
 
-class _Told(CollectorRegistry):
+class _StatsRegistry(CollectorRegistry):
     """The numbers of the database at one moment, as `generate_latest` wants them."""
 
-    def __init__(self, vitals: Vitals | None) -> None:
+    def __init__(self, vitals: ServiceStats | None) -> None:
         super().__init__()
         self._vitals = vitals
 
@@ -76,7 +76,7 @@ class _Told(CollectorRegistry):
             "basin_slots", "Slots of live workers by kind, in service or out of it.", labels=("kind", "state")
         )
         for kind in SLOT_KINDS:
-            tally = vitals.slots.get(kind, Tally(0, 0))
+            tally = vitals.slots.get(kind, SlotUsage(0, 0))
             slots.add_metric((kind, "in_service"), tally.slots)
             slots.add_metric((kind, "out_of_service"), len(tally.out))
         yield slots

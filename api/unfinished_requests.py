@@ -13,10 +13,10 @@ CEILING: Final = 2048  # those who are not counted yet included
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Owing(Protocol):
+class UnfinishedConnection(Protocol):
     """A connection."""
 
-    def turn_away(self) -> None:
+    def close_unfinished(self) -> None:
         """Close it now; it calls `remove` itself."""
 
 
@@ -26,42 +26,44 @@ class UnfinishedRequests:
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         """Connections from `trusted` networks count in all, and not by peer: a proxy brings those of many clients."""
         self._trusted = trusted
-        self._all: dict[Owing, float] = {}  # since when (seconds of the event loop's clock), in this order
-        self._by_peer: dict[str, dict[Owing, float]] = {}
+        self._all: dict[
+            UnfinishedConnection, float
+        ] = {}  # since when (seconds of the event loop's clock), in this order
+        self._by_peer: dict[str, dict[UnfinishedConnection, float]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
-    def add(self, one: Owing, peer: str) -> None:
+    def add(self, one: UnfinishedConnection, peer: str) -> None:
         at = asyncio.get_running_loop().time()
         self._all[one] = at
         self._by_peer.setdefault(peer, {})[one] = at
         if len(self._all) > CEILING:
-            _oldest(max(self._by_peer.values(), key=len)).turn_away()
+            _longest_waiting(max(self._by_peer.values(), key=len)).close_unfinished()
         elif len(self._all) > MOST_IN_ALL or len(self._by_peer[peer]) > MOST_OF_PEER:
-            self._trim(peer)
+            self._close_excess(peer)
 
-    def remove(self, one: Owing, peer: str) -> None:
+    def remove(self, one: UnfinishedConnection, peer: str) -> None:
         self._all.pop(one, None)
         ones = self._by_peer.get(peer, {})
         ones.pop(one, None)
         if not ones:
             self._by_peer.pop(peer, None)
 
-    def _trim(self, *peers: str) -> None:
+    def _close_excess(self, *peers: str) -> None:
         """Turn away what is too much and has had its moment; look again when the rest has had it."""
         before = asyncio.get_running_loop().time() - BURST_SECONDS
         over = [(self._all, MOST_IN_ALL)]
         over += [(self._by_peer[peer], MOST_OF_PEER) for peer in peers if not self._is_trusted(peer)]
         left = False
         for ones, most in over:
-            while len(ones) > most and ones[_oldest(ones)] <= before:
-                _oldest(ones).turn_away()
+            while len(ones) > most and ones[_longest_waiting(ones)] <= before:
+                _longest_waiting(ones).close_unfinished()
             left = left or len(ones) > most
         if left and self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(BURST_SECONDS, self._sweep_all)
+            self._sweep = asyncio.get_running_loop().call_later(BURST_SECONDS, self._close_all_excess)
 
-    def _sweep_all(self) -> None:
+    def _close_all_excess(self) -> None:
         self._sweep = None
-        self._trim(*self._by_peer)
+        self._close_excess(*self._by_peer)
 
     def _is_trusted(self, peer: str) -> bool:
         try:
@@ -73,5 +75,5 @@ class UnfinishedRequests:
         return any(address in network for network in self._trusted)
 
 
-def _oldest(ones: dict[Owing, float]) -> Owing:
+def _longest_waiting(ones: dict[UnfinishedConnection, float]) -> UnfinishedConnection:
     return next(iter(ones))

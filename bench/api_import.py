@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx2
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = """
@@ -44,7 +44,7 @@ def first_answer() -> float:
     """Wall seconds from exec to the first 200 of /healthz."""
     with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+") as log:
         environment = os.environ | {"BASIN_HOME": home}
-        upgrade(f"sqlite:///{home}/basin.db")
+        upgrade_schema(f"sqlite:///{home}/basin.db")
         began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "api", "--port", "0"], cwd=ROOT, env=environment, stdout=log, stderr=log

@@ -24,18 +24,18 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.engine import Fit, engine
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
-from core.engine.optimizers.flat import build as build_stepper
+from core.engine.optimizers.flat import build_flat_stepper as build_stepper
 from core.engine.weights.averaging import ExponentialMean, RunningMean
-from core.recipe.averaging import EmaPhase, Occasions
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.averaging import CollectionSteps, EmaPhase
+from core.recipe.data.materialise import materialise_dataset, read_data
 from core.recipe.spec import JobSpec
 
 CPU = torch.device("cpu")
-ALWAYS = Occasions(1, 1)
+ALWAYS = CollectionSteps(1, 1)
 MODELS: dict[str, dict[str, Any]] = {
     "mlp 128-128, batch 32": {"model": {"name": "mlp", "hidden": [128, 128]}, "batch_size": 32},
     "cnn 32-64 with batch norm, batch 128": {
@@ -95,7 +95,7 @@ def plain_step_of(spec: JobSpec, network: Network) -> Update:
 
 def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
     """Each takes the network's weights into an average of its own."""
-    swa = RunningMean(ALWAYS, network_of(spec), Part(torch.zeros(0), torch.zeros(0)), 1)
+    swa = RunningMean(ALWAYS, network_of(spec), Split(torch.zeros(0), torch.zeros(0)), 1)
     ema = ExponentialMean(EmaPhase(ALWAYS, 0.999), network_of(spec))
     plain: nn.Module = deepcopy(network.module)
     torchs_swa = AveragedModel(plain, use_buffers=True)
@@ -126,7 +126,7 @@ def measure(step: Update, plain: Update, updates: dict[str, Update], rounds: int
 
 def whole_jobs(folder: Path) -> dict[str, float]:
     """Name -> the share of its time that a job spends with averaging after every step."""
-    dataset = materialise(read_data("digits"), folder)
+    dataset = materialise_dataset(read_data("digits"), folder)
     late = {"evaluate": {"every": f"{EPOCHS}ep"}}
     found = {}
     for name, fields in JOB.items():

@@ -60,7 +60,7 @@ def job_bodies() -> dict[str, Json]:
 
 
 def _read_job_file(path: Path) -> Json:
-    return job_file.job(path.read_text(encoding="utf-8"), path.name)
+    return job_file.parse_job(path.read_text(encoding="utf-8"), path.name)
 
 
 def pause_long_job(api: ReleaseApi) -> str:

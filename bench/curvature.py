@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.analysis.curvature import Curvature, Lanczos
-from core.engine.analysis.loss_surface import Terrain
-from core.engine.analysis.subject import some
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.analysis.loss_surface import LossSurface
+from core.engine.analysis.subject import sample_examples
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.networks.network import Network, build_network
-from core.recipe.data.materialise import materialise
+from core.recipe.data.materialise import materialise_dataset
 from core.recipe.spec import JobSpec
 
 BATCH, EXAMPLES, STEPS = 128, 900, 40
@@ -37,19 +37,19 @@ JOB = {
 }
 
 
-def setting() -> tuple[Network, Part]:
+def setting() -> tuple[Network, Split]:
     """The network, with statistics of its data, and the examples."""
     spec = JobSpec.model_validate_json(json.dumps(JOB)).resolved()
     with tempfile.TemporaryDirectory() as folder:
-        data = load_resident(spec.data, materialise(spec.data, Path(folder)), torch.device("cpu"))
-    part = some(data.train, EXAMPLES, 0)
+        data = load_resident(spec.data, materialise_dataset(spec.data, Path(folder)), torch.device("cpu"))
+    part = sample_examples(data.train, EXAMPLES, 0)
     network = build_network(spec.model, spec.data.facts(), 0, torch.device("cpu"))
     network.module.train()(part.inputs)
     network.module.eval()
     return network, part
 
 
-def naive(module: nn.Module, part: Part) -> Callable[[Tensor], Tensor]:
+def naive(module: nn.Module, part: Split) -> Callable[[Tensor], Tensor]:
     """V -> H v, batch after batch."""
     parameters = list(module.parameters())
     batches = list(zip(torch.split(part.inputs, BATCH), torch.split(part.targets, BATCH), strict=True))
@@ -78,10 +78,10 @@ def seconds(deed: Callable[[], object], rounds: int) -> float:
 
 def lanczos(like: Tensor, product: Callable[[], Callable[[Tensor], Tensor]]) -> float:
     """The largest eigenvalue, from STEPS products and all that it takes to begin with them."""
-    iteration, multiply = Lanczos.begin(like, STEPS, 0), product()
-    while not iteration.full:
-        iteration.extend(multiply)
-    return float(iteration.pairs().values[-1])
+    iteration, multiply = Lanczos.start_iteration(like, STEPS, 0), product()
+    while not iteration.is_complete:
+        iteration.extend_basis(multiply)
+    return float(iteration.ritz_pairs().values[-1])
 
 
 def main() -> None:
@@ -91,15 +91,17 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     network, part = setting()
-    terrain = Terrain(network, part, functional.cross_entropy)
+    terrain = LossSurface(network, part, functional.cross_entropy)
     kept, plain = Curvature(terrain, network.values), naive(network.module, part)
     vector = torch.randn(len(network.values), generator=torch.Generator().manual_seed(0))
-    off = torch.linalg.vector_norm(kept.product(vector) - plain(vector)) / torch.linalg.vector_norm(plain(vector))
+    off = torch.linalg.vector_norm(kept.hessian_product(vector) - plain(vector)) / torch.linalg.vector_norm(
+        plain(vector)
+    )
     print(f"{len(vector)} weights, {len(part)} examples; the products differ by {float(off):.1e}")
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "a product": (lambda: kept.product(vector), lambda: plain(vector)),
+        "a product": (lambda: kept.hessian_product(vector), lambda: plain(vector)),
         f"Lanczos, {STEPS} steps": (
-            lambda: lanczos(vector, lambda: Curvature(terrain, network.values).product),
+            lambda: lanczos(vector, lambda: Curvature(terrain, network.values).hessian_product),
             lambda: lanczos(vector, lambda: plain),
         ),
     }

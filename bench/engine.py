@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from core.engine.datasets.resident import Resident, load_resident
+from core.engine.datasets.resident import ResidentDataset, load_resident
 from core.engine.events import Event, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.data.materialise import materialise_dataset, read_data
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 
@@ -55,7 +55,7 @@ def make_optimizer(name: str, module: nn.Module) -> torch.optim.Optimizer:
     return kind(module.parameters(), **options)
 
 
-def loaders(data: Resident) -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
+def loaders(data: ResidentDataset) -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
     train_set = TensorDataset(data.train.inputs, data.train.targets)
     held_out = TensorDataset(data.validation.inputs, data.validation.targets)
     return DataLoader(train_set, BATCH, shuffle=True), DataLoader(held_out, BATCH)
@@ -100,7 +100,7 @@ def engine(optimizer: str, epochs: int, dataset: Path, **fields: Any) -> Fit:
     return fit
 
 
-def plain_loop(optimizer: str, epochs: int, data: Resident) -> Fit:
+def plain_loop(optimizer: str, epochs: int, data: ResidentDataset) -> Fit:
     def fit() -> float:
         module, criterion = network(), nn.CrossEntropyLoss()
         stepper = make_optimizer(optimizer, module)
@@ -125,7 +125,7 @@ def plain_loop(optimizer: str, epochs: int, data: Resident) -> Fit:
     return fit
 
 
-def lightning_fit(optimizer: str, epochs: int, data: Resident) -> Fit:
+def lightning_fit(optimizer: str, epochs: int, data: ResidentDataset) -> Fit:
     import lightning
 
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -195,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = materialise(read_data("digits"), Path(folder))
+        dataset = materialise_dataset(read_data("digits"), Path(folder))
         data = load_resident(
             JobSpec.model_validate_json(
                 '{"model": {"name": "mlp"}, "data": {"name": "digits"}, "optimizer": {"name": "sgd"}, "epochs": 1}'

@@ -13,8 +13,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from core.db.migrate import upgrade
-from core.recipe.data.materialise import materialise, read_data
+from core.db.migrate import upgrade_schema
+from core.recipe.data.materialise import materialise_dataset, read_data
 from tests.support.broker import running_broker
 from tests.support.service import Service, make_home
 
@@ -49,8 +49,10 @@ def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     with tempfile.TemporaryDirectory() as folder, running_broker() as broker:
         url = f"sqlite:///{folder}/basin.db"
-        upgrade(url)
-        home = make_home(Path(folder) / "home", lambda name: materialise(read_data(name), Path(folder) / "datasets"))
+        upgrade_schema(url)
+        home = make_home(
+            Path(folder) / "home", lambda name: materialise_dataset(read_data(name), Path(folder) / "datasets")
+        )
         service = Service(home, url, broker.url)
         service.heal()
         measure(service)  # the first request and the first hint of all open their connections

@@ -24,7 +24,7 @@ import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.db.session import open_database
 from core.jobs.attempt.reconcile import Reconciler
 from core.queue import Hints
@@ -32,9 +32,9 @@ from core.settings import Settings
 from core.store.local import LocalStore
 from tests.support.databases import Server
 from tests.support.postgres import shared_server
-from worker.attempt import Shop, Slot
-from worker.slots import Poll, Slots
-from worker.worker_report import Reporter
+from worker.attempt import Slot, WorkerContext
+from worker.slots import SlotPoller, SlotPool
+from worker.worker_report import WorkerReporter
 
 SETTLE_SECONDS = 25.0  # what starting cost is not what standing by costs
 
@@ -45,10 +45,10 @@ def start(settings: Settings, name: str, stack: ExitStack) -> None:
     stack.callback(db.close)
     store = LocalStore(settings.home / "store")
     nothing = cast("Any", None)
-    shop = Shop(name, settings, db, store, nothing, nothing, threading.Event())
-    slots = Slots([Slot(0, "cpu"), Slot(1, "cpu")])
+    shop = WorkerContext(name, settings, db, store, nothing, nothing, threading.Event())
+    slots = SlotPool([Slot(0, "cpu"), Slot(1, "cpu")])
     reconciler = Reconciler(db, store, Hints(settings), settings)
-    reporter, poll = Reporter(shop, slots), Poll(shop, slots)
+    reporter, poll = WorkerReporter(shop, slots), SlotPoller(shop, slots)
     for part in (reconciler, reporter, poll):
         part.start()
     stack.callback(reconciler.stop)
@@ -147,7 +147,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(shared_server(Path(folder)), "")
         url = server.make(f"fleet_{secrets.token_hex(4)}")
-        upgrade(url)
+        upgrade_schema(url)
         fleet = Fleet(url, Path(folder), options.workers, options.processes)
         try:
             time.sleep(SETTLE_SECONDS)

@@ -25,9 +25,9 @@ from typing import Any
 
 import psutil
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.recipe.assignment import Assignment, Resume
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.data.materialise import materialise_dataset, read_data
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 from tests.faults.conftest import SPEC, Truth, assert_same, undisturbed
@@ -107,8 +107,8 @@ class Bench:
         """
         self.lives += 1
         runner = self.launcher.launch(self.folder / "stderr", None)
-        runner.sock.sendall(wire.pack("assignment", "job_bench", {"assignment": self.assignment(record).dump()}))
-        splitter, deadline, killed, step = wire.Splitter(), time.monotonic() + FOREVER, False, record.step
+        runner.sock.sendall(wire.pack_frame("assignment", "job_bench", {"assignment": self.assignment(record).dump()}))
+        splitter, deadline, killed, step = wire.FrameSplitter(), time.monotonic() + FOREVER, False, record.step
         if seconds is not None and starting:
             deadline = time.monotonic() + seconds
         while True:
@@ -119,8 +119,8 @@ class Bench:
             data = b""
             with suppress(ConnectionResetError):  # killed before it had read its order
                 data = runner.sock.recv(1 << 18)
-            for payload in splitter.feed(data):
-                frame = wire.unpack(payload)
+            for payload in splitter.feed_bytes(data):
+                frame = wire.unpack_payload(payload)
                 record.take(frame)
                 if frame["type"] == "started" and seconds is not None and not starting:
                     deadline = time.monotonic() + seconds
@@ -198,7 +198,7 @@ def engine(names: list[str], kills: int, seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder, launching() as launcher:
             spec = RECIPES[name]
             chance = random.Random(f"{seed} {name}")
-            bench = Bench(launcher, spec, materialise(spec.data, Path(folder)), Path(folder), chance)
+            bench = Bench(launcher, spec, materialise_dataset(spec.data, Path(folder)), Path(folder), chance)
             print(f"| {name} | {kill_runners(bench, kills)} |", flush=True)
 
 
@@ -232,11 +232,11 @@ def whole_service(kills: int, seed: int) -> None:
     chance, found, jobs = random.Random(seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as aside, running_broker() as broker:
         folder = Path(aside)
-        home = make_home(folder / "home", lambda name: materialise(read_data(name), folder / "datasets"))
+        home = make_home(folder / "home", lambda name: materialise_dataset(read_data(name), folder / "datasets"))
         (folder / "undisturbed").mkdir()
         truth = undisturbed(SPEC | {"epochs": EPOCHS}, home / "datasets", folder / "undisturbed")
         url = f"sqlite:///{folder / 'basin.db'}"
-        upgrade(url)
+        upgrade_schema(url)
         service = Service(home, url, broker.url)
         service.environment["BASIN_MAX_LOSSES"] = "99"  # a moment at random may come before every checkpoint
         service.heal()

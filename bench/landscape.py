@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from core.engine.analysis.directions import grid, normalised, random_direction
-from core.engine.analysis.evaluate_weights import Judge, one_by_one
-from core.engine.analysis.grid import Plane, points_in_tile
-from core.engine.analysis.subject import Subject, some
+from core.engine.analysis.directions import axis_places, normalise_direction, random_direction
+from core.engine.analysis.evaluate_weights import WeightsEvaluator, one_by_one
+from core.engine.analysis.grid import WeightGrid, points_in_tile
+from core.engine.analysis.subject import AnalysisSubject, sample_examples
 from core.engine.datasets.resident import load_resident
 from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network
 from core.recipe.assignment import Source
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.data.materialise import materialise_dataset, read_data
 from core.recipe.spec import JobSpec
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ TURN = 24  # points
 Contender = Callable[[int, int], Tensor]  # points first … last - 1 -> float64 (K, loss and accuracy)
 
 
-def subject(dataset: Path, *, batch_norm: bool) -> Subject:
+def subject(dataset: Path, *, batch_norm: bool) -> AnalysisSubject:
     """Around 14,500 weights."""
     model = {"name": "cnn", "channels": [16, 32], "hidden": [70], "batch_norm": batch_norm}
     job = {"model": model, "data": {"name": "digits"}, "optimizer": {"name": "sgd", "lr": 0.1}, "epochs": 1}
@@ -49,19 +49,19 @@ def subject(dataset: Path, *, batch_norm: bool) -> Subject:
     network = build_network(spec.model, spec.data.facts(), 0, CPU)
     network.module.train()(data.train.inputs)  # running statistics of some data
     network.module.eval()
-    parts: Any = {"train": some(data.train, EXAMPLES, 0), "val": data.validation, "test": data.test}
+    parts: Any = {"train": sample_examples(data.train, EXAMPLES, 0), "val": data.validation, "test": data.test}
     source = Source(label="bench", job="bench", spec=spec, dataset=dataset)
-    return Subject(source, spec, network, parts, build_objective(spec, None))
+    return AnalysisSubject(source, spec, network, parts, build_objective(spec, None))
 
 
-def plane(looked: Subject) -> Plane:
+def plane(looked: AnalysisSubject) -> WeightGrid:
     """Two filter-normalised random directions."""
-    network, places = looked.network, grid((-1, 1), STEPS)
-    found = [normalised(network, random_direction(network, 0, each), "filter", "biasbn") for each in (0, 1)]
-    return Plane(network.values.clone(), torch.stack(found), (places, places))
+    network, places = looked.network, axis_places((-1, 1), STEPS)
+    found = [normalise_direction(network, random_direction(network, 0, each), "filter", "biasbn") for each in (0, 1)]
+    return WeightGrid(network.values.clone(), torch.stack(found), (places, places))
 
 
-def reference(looked: Subject, surface: Plane) -> Contender:
+def reference(looked: AnalysisSubject, surface: WeightGrid) -> Contender:
     """As loss-landscape does it: set_weights, then eval_loss."""
     module, part = looked.network.module, looked.parts["train"]
     loader = DataLoader(TensorDataset(part.inputs, part.targets), batch_size=BATCH)
@@ -80,7 +80,7 @@ def reference(looked: Subject, surface: Plane) -> Contender:
     def contender(first: int, last: int) -> Tensor:
         rows = []
         with torch.no_grad():
-            for x, y in surface.coordinates(first, last).tolist():
+            for x, y in surface.point_coordinates(first, last).tolist():
                 for parameter, w, d, e in zip(module.parameters(), *cut, strict=True):
                     parameter.copy_((w + x * d + y * e).view_as(parameter))
                 rows.append(evaluated())
@@ -90,23 +90,25 @@ def reference(looked: Subject, surface: Plane) -> Contender:
     return contender
 
 
-def contenders(looked: Subject, surface: Plane) -> dict[str, Contender]:
-    judge = Judge.of(looked, ("train",), reestimate=False)
+def contenders(looked: AnalysisSubject, surface: WeightGrid) -> dict[str, Contender]:
+    judge = WeightsEvaluator.for_subject(looked, ("train",), reestimate=False)
     return {
-        "engine, many points at once": lambda first, last: judge.judged(surface.weights(first, last))[:, 0],
-        "resident, point by point": lambda first, last: one_by_one(judge, surface.weights(first, last))[:, 0],
+        "engine, many points at once": lambda first, last: judge.evaluate_weights(surface.point_weights(first, last))[
+            :, 0
+        ],
+        "resident, point by point": lambda first, last: one_by_one(judge, surface.point_weights(first, last))[:, 0],
         "reference way": reference(looked, surface),
     }
 
 
-def whole(looked: Subject, surface: Plane, points: int, threads: int) -> tuple[float, float]:
+def whole(looked: AnalysisSubject, surface: WeightGrid, points: int, threads: int) -> tuple[float, float]:
     """Seconds of the clock and of the processor, tile by tile as an analysis goes."""
-    judge = Judge.of(looked, ("train",), reestimate=False)
+    judge = WeightsEvaluator.for_subject(looked, ("train",), reestimate=False)
     size = points_in_tile(judge)
     torch.set_num_threads(threads)
     clock, processor = time.perf_counter(), time.process_time()
     for first in range(0, points, size):
-        judge.judged(surface.weights(first, min(first + size, points)))
+        judge.evaluate_weights(surface.point_weights(first, min(first + size, points)))
     return time.perf_counter() - clock, time.process_time() - processor
 
 
@@ -135,7 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        dataset = materialise(read_data("digits"), Path(folder))
+        dataset = materialise_dataset(read_data("digits"), Path(folder))
         for batch_norm in (False, True):
             looked = subject(dataset, batch_norm=batch_norm)
             surface = plane(looked)

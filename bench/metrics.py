@@ -16,10 +16,10 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
 from core.jobs.attempt.fence import Fence
-from core.jobs.metrics.chunks import CHUNK_POINTS, Chunk, Points, record_points, series
+from core.jobs.metrics.chunks import CHUNK_POINTS, Chunk, MetricPoints, read_series, record_points
 from tests.support.jobs import running
 from tests.support.postgres import Cluster, server_binaries
 
@@ -36,7 +36,7 @@ def chunks(first: int, last: int) -> Iterator[list[Chunk]]:
 
 def _chunk(number: int) -> Chunk:
     steps = array("q", range(number * CHUNK_POINTS, (number + 1) * CHUNK_POINTS))
-    return Chunk(NAME, 0, number, Points(NAME, steps, array("d", steps), array("d", steps)))
+    return Chunk(NAME, 0, number, MetricPoints(NAME, steps, array("d", steps), array("d", steps)))
 
 
 def written(db: Database, fence: Fence, first: int, last: int) -> float:
@@ -53,7 +53,7 @@ def chart(db: Database, fence: Fence, most: int) -> tuple[float, float]:
     seconds = []
     for _ in range(LOOKS):
         began = time.perf_counter()
-        found = series(db, fence.job_id, [NAME], max_points=500)[NAME]
+        found = read_series(db, fence.job_id, [NAME], max_points=500)[NAME]
         seconds.append(time.perf_counter() - began)
         if (found.values[0], found.values[-1], len(found.values) <= 500) != (0.0, most - 1.0, True):
             raise SystemExit("the chart does not show what was written")
@@ -62,7 +62,7 @@ def chart(db: Database, fence: Fence, most: int) -> tuple[float, float]:
 
 def measure(url: str, points: int, charts: list[int]) -> None:
     """Prints what one database does."""
-    upgrade(url)
+    upgrade_schema(url)
     db = open_database(url)
     fence = running(db)
     first, count = points // CHUNK_POINTS, points // CHUNK_POINTS
@@ -70,7 +70,7 @@ def measure(url: str, points: int, charts: list[int]) -> None:
     print(f"  {points / seconds:,.0f} points a second ({points:,} of them)")
     for _ in range(10):
         written(db, fence, 0, max(1, count // 10))
-    whole = series(db, fence.job_id, [NAME])[NAME]
+    whole = read_series(db, fence.job_id, [NAME])[NAME]
     print(f"  after 10 replays of a tenth: {len(whole.steps):,} points, {len(set(whole.steps)):,} steps")
     for wanted in sorted(charts):
         last = wanted // CHUNK_POINTS

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 
 META: Final = torch.device("meta")
@@ -90,7 +90,7 @@ def counted(spec: JobSpec, batch: int) -> tuple[int, int]:
         network.module.train()
         inputs = torch.empty(batch, *facts.input_shape, device=META)
         targets = torch.empty(batch, dtype=torch.int64, device=META)
-        elsewhere = partial(Elsewhere, network, another, Part(inputs, targets), batch)
+        elsewhere = partial(EvalWeights, network, another, Split(inputs, targets), batch)
         stepper = build_stepper(spec.optimizer, network, elsewhere)
         gradient = build_gradient(network, build_objective(spec, None).loss)
         for _ in range(STEPS):
@@ -119,7 +119,7 @@ def main() -> None:
     batch = parser.parse_args().batch
     print("| optimizer | " + " | ".join(NETWORKS) + " |")
     print("|---|" + "---|" * len(NETWORKS))
-    for optimizer in sorted(components("optimizers")):
+    for optimizer in sorted(component_classes("optimizers")):
         cells = []
         for network in NETWORKS.values():
             if optimizer == "muon" and network["name"] == "logistic":

@@ -22,9 +22,9 @@ from typing import Any
 import httpx2
 import psutil
 
-from core.db.migrate import upgrade
-from core.jobs.metrics.chunks import series
-from core.recipe.data.materialise import materialise, read_data
+from core.db.migrate import upgrade_schema
+from core.jobs.metrics.chunks import read_series
+from core.recipe.data.materialise import materialise_dataset, read_data
 from tests.support.broker import running_broker
 from tests.support.postgres import Cluster, server_binaries
 from tests.support.service import TIMINGS, Job, Service, make_home
@@ -94,7 +94,7 @@ def caught_up(service: Service, job_id: str, step: int) -> tuple[list[int], floa
     begun = time.monotonic()
     while True:
         with service.database() as db:
-            steps = list(series(db, job_id)["train.loss"].steps)
+            steps = list(read_series(db, job_id)["train.loss"].steps)
         width = steps[1] - steps[0]
         if steps[-1] + width >= step:
             return steps, time.monotonic() - begun
@@ -155,8 +155,8 @@ def main() -> None:
     try:
         with running_broker() as broker:
             cluster.start()
-            upgrade(cluster.url)
-            home = make_home(aside / "home", lambda name: materialise(read_data(name), aside / "datasets"))
+            upgrade_schema(cluster.url)
+            home = make_home(aside / "home", lambda name: materialise_dataset(read_data(name), aside / "datasets"))
             service = Service(home, cluster.url, broker.url)
             service.environment = {name: value for name, value in service.environment.items() if name not in TIMINGS}
             service.slots = 2

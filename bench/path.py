@@ -8,7 +8,6 @@ often a job was validated. `--list` adds the files with their returns, most firs
 """
 
 import argparse
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -23,7 +22,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 
@@ -82,6 +81,20 @@ class Watch:
             self.walk = None
 
 
+@contextmanager
+def watched_app(home: Path) -> Iterator[tuple[TestClient, Watch]]:
+    """A client of an app whose threads are watched."""
+    watch, url = Watch(), f"sqlite:///{home / 'basin.db'}"
+    upgrade_schema(url)
+    settings = Settings(home=home, database_url=SecretStr(url), tick_seconds=600, host="127.0.0.1")
+    threading.setprofile(watch)
+    try:
+        with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+            yield client, watch
+    finally:
+        threading.setprofile(None)
+
+
 def post(client: TestClient, job: dict[str, Any]) -> None:
     answer = client.post("/v1/jobs", json=job)
     if answer.status_code != 201:
@@ -103,24 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
-    watch = Watch()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        url = f"sqlite:///{home / 'basin.db'}"
-        upgrade(url)
-        settings = Settings(home=home, database_url=SecretStr(url), tick_seconds=600, host="127.0.0.1")
-        threading.setprofile(watch)
-        try:
-            with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
-                for name, job in JOBS.items():
-                    walk, validations = measured(client, watch, job)
-                    ways = f"{len(walk.entered)} files entered, {walk.returns.total()} returns"
-                    print(f"{name}: {ways}, {validations} validation(s) of a job")
-                    for file, count in walk.returns.most_common() if options.list else ():
-                        print(f"  {count:4} {file.removeprefix(f'{ROOT}/')}")
-        finally:
-            threading.setprofile(None)
-            sys.setprofile(None)
+    with tempfile.TemporaryDirectory() as folder, watched_app(Path(folder)) as (client, watch):
+        for name, job in JOBS.items():
+            walk, validations = measured(client, watch, job)
+            ways = f"{len(walk.entered)} files entered, {walk.returns.total()} returns"
+            print(f"{name}: {ways}, {validations} validation(s) of a job")
+            for file, count in walk.returns.most_common() if options.list else ():
+                print(f"  {count:4} {file.removeprefix(f'{ROOT}/')}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx2
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from tests.support.service import Service
 
 JOB: dict[str, Any] = {
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         url = f"sqlite:///{home / 'basin.db'}"
-        upgrade(url)
+        upgrade_schema(url)
         service = Service(home, url, None)
         service.start_api()
         try:

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.db.migrate import upgrade
-from core.recipe.data.materialise import materialise, read_data
+from core.db.migrate import upgrade_schema
+from core.recipe.data.materialise import materialise_dataset, read_data
 from tests.support.broker import Broker, running_broker
 from tests.support.service import TIMINGS, Job, Part, Service, make_home, until
 
@@ -150,8 +150,10 @@ def main() -> None:
     found: Found = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, running_broker() as broker:
         url = f"sqlite:///{folder}/basin.db"
-        upgrade(url)
-        home = make_home(Path(folder) / "home", lambda name: materialise(read_data(name), Path(folder) / "datasets"))
+        upgrade_schema(url)
+        home = make_home(
+            Path(folder) / "home", lambda name: materialise_dataset(read_data(name), Path(folder) / "datasets")
+        )
         service = Service(home, url, broker.url)
         service.environment = {name: value for name, value in service.environment.items() if name not in TIMINGS}
         service.slots = SLOTS

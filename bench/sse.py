@@ -20,13 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.heartbeat import beat
-from core.jobs.metrics.chunks import Chunk, Points, record_points
-from core.jobs.queue.claim import claim
-from core.jobs.queue.submit import submit
+from core.jobs.attempt.heartbeat import record_heartbeat
+from core.jobs.metrics.chunks import Chunk, MetricPoints, record_points
+from core.jobs.queue.claim import claim_job
+from core.jobs.queue.submit import create_job
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 
@@ -77,7 +77,9 @@ async def measured(name: str, api: psutil.Process, seconds: float, streams: Stre
 def moves(db: Database, job_id: str) -> Callable[[int], None]:
     """Claim the job; each call then is half a second of its training: a beat, and 50 points of four series."""
     spec = parse_job(JOB).resolved()
-    found = claim(db, worker="bench", needs=("any",), plan_for=lambda _: resolve_plan(spec, "cpu"), lease_seconds=3600)
+    found = claim_job(
+        db, worker="bench", needs=("any",), plan_for=lambda _: resolve_plan(spec, "cpu"), lease_seconds=3600
+    )
     if found is None or found.job_id != job_id:
         raise RuntimeError("the first job was not the first to be claimed")
     fence = Fence(job_id, found.attempt)
@@ -86,8 +88,10 @@ def moves(db: Database, job_id: str) -> Callable[[int], None]:
         steps = list(range(50 * turn, 50 * turn + 50))
         points = ([step / 7 for step in steps], [time.time()] * 50)
         names = ("train.loss", "lr", "val.loss", "throughput")
-        beat(db, fence, lease_seconds=3600, progress={"step": steps[-1], "steps": 10**6, "loss": 1 / (turn + 1)})
-        record_points(db, fence, [Chunk(name, 0, turn, Points(name, steps, *points)) for name in names])
+        record_heartbeat(
+            db, fence, lease_seconds=3600, progress={"step": steps[-1], "steps": 10**6, "loss": 1 / (turn + 1)}
+        )
+        record_points(db, fence, [Chunk(name, 0, turn, MetricPoints(name, steps, *points)) for name in names])
 
     return move
 
@@ -100,7 +104,7 @@ async def moving(move: Callable[[int], None]) -> None:
 
 async def benched(url: str, port: int, api: psutil.Process, count: int, seconds: float) -> None:
     db = open_database(url)
-    jobs = [submit(db, parse_job(JOB).resolved(), owner="local").job_id for _ in range(count)]
+    jobs = [create_job(db, parse_job(JOB).resolved(), owner="local").job_id for _ in range(count)]
     print(f"{'':<34}{'cores':>8}{'MB':>10}{'threads':>9}{'kB/s':>10}")
     await measured("no reader", api, seconds, [])
     await measured(f"{count} readers of {count} waiting jobs", api, seconds, await opened(port, jobs))
@@ -117,7 +121,7 @@ def main(count: int = 500, seconds: float = 20.0) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * count + 200)), hard))
     with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+") as log:
         url = f"sqlite:///{home}/basin.db"
-        upgrade(url)
+        upgrade_schema(url)
         environment = os.environ | {"BASIN_HOME": home, "BASIN_MAX_STREAMS": str(count)}
         command = [sys.executable, "-m", "api", "--port", "0"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

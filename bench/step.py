@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import torch
 
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
 from core.recipe.spec import JobSpec
 
@@ -54,7 +54,7 @@ def time_case(fields: dict[str, Any], steps: int) -> float:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(32, *facts.input_shape, generator=generator)
     targets = torch.randint(facts.outputs, (32,), generator=generator)
-    stepper = build_stepper(spec.optimizer, network, partial(Elsewhere, network, another, Part(inputs, targets), 32))
+    stepper = build_stepper(spec.optimizer, network, partial(EvalWeights, network, another, Split(inputs, targets), 32))
     gradient = build_gradient(network, build_objective(spec, None).loss)
     again = partial(gradient, inputs, targets)
     taken = []

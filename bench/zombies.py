@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from itertools import cycle, islice
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.events.log import record_events
-from core.jobs.metrics.chunks import record_points, series
+from core.jobs.metrics.chunks import read_series, record_points
 from core.lifecycle import Status
 from tests.support.jobs import chunk, new_checkpoint, running, state_of, taken
 
@@ -34,9 +34,9 @@ def writes(db: Database, zombie: Fence) -> dict[str, Write]:
         "points": lambda: record_points(db, zombie, [chunk("train.loss", 0, 100)]),
         "checkpoint": lambda: record_checkpoint(db, zombie, new_checkpoint(zombie, 4), (), resumable=True),
         "log": lambda: record_events(db, zombie, "log", [{"level": "info", "message": "I live"}]),
-        "beat": lambda: beat(db, zombie, lease_seconds=12.0, progress={"step": 99}),
+        "beat": lambda: record_heartbeat(db, zombie, lease_seconds=12.0, progress={"step": 99}),
         "give back": lambda: give_back(db, zombie, cause="stop", lost=True, max_losses=3),
-        "end": lambda: finish(db, zombie, Ending(Status.SUCCEEDED, "completed")),
+        "end": lambda: finish_job(db, zombie, TerminalState(Status.SUCCEEDED, "completed")),
     }
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/basin.db"
-        upgrade(url)
+        upgrade_schema(url)
         db = open_database(url)
         zombie = running(db)
         give_back(db, zombie, cause="worker lost", lost=True, max_losses=3)
@@ -67,7 +67,7 @@ def main() -> None:
         for name, write in islice(cycle(writes(db, zombie).items()), options.writes):
             got_in += accepted(name, write)
         seconds = time.perf_counter() - began
-        same = state_of(db, zombie.job_id) == before and len(series(db, zombie.job_id)["train.loss"].steps) == 8
+        same = state_of(db, zombie.job_id) == before and len(read_series(db, zombie.job_id)["train.loss"].steps) == 8
         controls = writes(db, rightful)
         works = all(accepted(name, controls[name]) for name in ("log", "beat"))
         db.close()

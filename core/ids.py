@@ -8,7 +8,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SHAPE = re.compile(r"[a-z]{1,8}_[0-7][0-9a-hjkmnp-tv-z]{25}")
 
 
-def uuid7(now_ns: int, randomness: int) -> int:
+def make_uuid7(now_ns: int, randomness: int) -> int:
     """RFC 9562 UUIDv7 as an integer: 48 bits of milliseconds, then 12 bits of the fraction (244 ns), then 62 random."""
     milliseconds, rest_ns = divmod(now_ns, 1_000_000)
     fraction = rest_ns * 4096 // 1_000_000
@@ -22,14 +22,14 @@ def uuid7(now_ns: int, randomness: int) -> int:
     )
 
 
-def base32(value: int) -> str:
+def encode_base32(value: int) -> str:
     """128 bits as 26 characters of lower-case Crockford base32, most significant first."""
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def new_id(prefix: str) -> str:
     """A fresh id such as `job_01jd…`."""
-    return f"{prefix}_{base32(uuid7(time.time_ns(), secrets.randbits(62)))}"
+    return f"{prefix}_{encode_base32(make_uuid7(time.time_ns(), secrets.randbits(62)))}"
 
 
 def is_id(text: str, prefix: str) -> bool:

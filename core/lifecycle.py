@@ -56,7 +56,7 @@ def check_transition(old: Status, new: Status) -> None:
         raise IllegalTransition(f"{old} -> {new}")
 
 
-def wanted(status: Status, desired: Desired, verb: Verb) -> Desired | None:
+def desired_after(status: Status, desired: Desired, verb: Verb) -> Desired | None:
     """What `verb` makes of the owner's wish, or None when it makes no sense any more.
 
     Saying the same twice is the same; a cancel cannot be taken back; only a cancelled job takes a late cancel.
@@ -68,7 +68,7 @@ def wanted(status: Status, desired: Desired, verb: Verb) -> Desired | None:
     return _VERBS[verb]
 
 
-def settled(status: Status, desired: Desired) -> Status | None:
+def settled_status(status: Status, desired: Desired) -> Status | None:
     """The status that a wish gives a job that nobody runs, or None when it is where it should be."""
     if status not in {Status.QUEUED, Status.PAUSED}:
         return None
@@ -76,7 +76,7 @@ def settled(status: Status, desired: Desired) -> Status | None:
     return None if target is status else target
 
 
-def shown(status: Status, desired: Desired) -> str:
+def displayed_status(status: Status, desired: Desired) -> str:
     """The status that users read: a wish that is still being carried out shows as pausing or cancelling."""
     if status in TERMINAL:
         return status.value

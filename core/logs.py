@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import structlog
 
-from core.redact import redact
+from core.redact import redact_secrets
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
-def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
+def configure_logging(level: str, style: Literal["auto", "json", "text"]) -> None:
     """Send all logging of this process through one handler."""
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
@@ -28,7 +28,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.contextvars.merge_contextvars,
-            _extra,
+            _merge_extra,
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -41,16 +41,16 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _last_words
-    threading.excepthook = _last_words_of_thread
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
 
 
-def about(**fields: object) -> AbstractContextManager[Any]:
+def log_context(**fields: object) -> AbstractContextManager[Any]:
     """Every line that is logged inside carries these fields, also from threads that `carry` them."""
     return structlog.contextvars.bound_contextvars(**fields)
 
 
-def carry(action: Callable[[], None]) -> Callable[[], None]:
+def with_log_context(action: Callable[[], None]) -> Callable[[], None]:
     """`action` for a new thread, whose lines are then about what ours are about now."""
     context = contextvars.copy_context()
     return lambda: context.run(action)
@@ -58,23 +58,23 @@ def carry(action: Callable[[], None]) -> Callable[[], None]:
 
 def _without_secrets(_logger: object, _method: str, line: Any) -> str:
     """Last of all, over the finished line: messages and tracebacks may quote anything."""
-    return redact(str(line))
+    return redact_secrets(str(line))
 
 
-def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What nobody caught goes the way of all lines; Python's own way would print it as it is."""
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("basin").critical("the process ends of an error", exc_info=(kind, error, trace))
 
 
-def _last_words_of_thread(given: threading.ExceptHookArgs) -> None:
+def _log_uncaught_in_thread(given: threading.ExceptHookArgs) -> None:
     if given.exc_value is not None and not issubclass(given.exc_type, SystemExit):
         trace = (given.exc_type, given.exc_value, given.exc_traceback)
         logging.getLogger("basin").error("a thread ended of an error", exc_info=trace)
 
 
-def _extra(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _merge_extra(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """What the caller gave as `extra` stands beside the message."""
     record: logging.LogRecord = event["_record"]
     extra: Mapping[str, Any] = {key: value for key, value in vars(record).items() if key not in _OWN}

@@ -6,19 +6,19 @@ from typing import Any, Final
 WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def in_json(value: Any) -> Any:
+def encode_non_finite(value: Any) -> Any:
     """The value with each of these as the string that the HTTP contract gives it; tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {str(name): in_json(each) for name, each in value.items()}
-    return [in_json(each) for each in value] if isinstance(value, list | tuple) else value
+        return {str(name): encode_non_finite(each) for name, each in value.items()}
+    return [encode_non_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def numeric(value: Any) -> Any:
+def decode_non_finite(value: Any) -> Any:
     """The inverse: those strings are numbers again."""
     if isinstance(value, str):
         return WORDS.get(value, value)
     if isinstance(value, dict):
-        return {name: numeric(each) for name, each in value.items()}
-    return [numeric(each) for each in value] if isinstance(value, list) else value
+        return {name: decode_non_finite(each) for name, each in value.items()}
+    return [decode_non_finite(each) for each in value] if isinstance(value, list) else value

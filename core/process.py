@@ -55,7 +55,7 @@ def forbid_reading() -> None:
         _prctl(PR_SET_DUMPABLE, 0)
 
 
-def set_name(name: str) -> None:
+def set_process_name(name: str) -> None:
     """Set what /proc/<pid>/comm, ps and top call this process, at most 15 bytes; Linux only. A fork inherits it."""
     if sys.platform == "linux":
         _prctl(PR_SET_NAME, name.encode())

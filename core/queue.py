@@ -60,7 +60,7 @@ class Hints:
         """Import Celery in the background now rather than at the first hint."""
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+                self._thread = threading.Thread(target=self._send_queued, name="hints", daemon=True)
                 self._thread.start()
 
     def send(self, needs: str) -> None:
@@ -85,13 +85,13 @@ class Hints:
             self._waiting.put_nowait(None)
         thread.join(_GOODBYE)
 
-    def _run(self) -> None:
-        app = _sender(self._settings)
+    def _send_queued(self) -> None:
+        app = _make_sender(self._settings)
         failing = False
         while (needs := self._waiting.get()) is not None and not self._closed:
             try:
                 for name in QUEUES[needs]:
-                    _publish(app, name)
+                    _publish_hint(app, name)
                 failing = False
             except Exception as error:  # noqa: BLE001 - whatever a broker does, hints are best effort
                 # One line for each outage, not for each hint.
@@ -100,7 +100,7 @@ class Hints:
         app.close()
 
 
-def _sender(settings: Settings) -> Any:
+def _make_sender(settings: Settings) -> Any:
     from celery import Celery
 
     shared = celery_settings(settings)
@@ -110,7 +110,7 @@ def _sender(settings: Settings) -> Any:
     return app
 
 
-def _publish(app: Any, name: str) -> None:
+def _publish_hint(app: Any, name: str) -> None:
     with app.producer_or_acquire() as producer:
         depth = producer.channel.queue_declare(name, durable=True, auto_delete=False).message_count
         if depth < _DEEP:

@@ -30,7 +30,7 @@ _SHAPES: Final = (
 _known: set[str] = set()
 
 
-def redact(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """The text without secrets."""
     for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
         text = text.replace(secret, _MASK)
@@ -39,15 +39,15 @@ def redact(text: str) -> str:
     return text
 
 
-def hide(settings: BaseModel) -> None:
+def register_secrets(settings: BaseModel) -> None:
     """From now on, `redact` knows the secrets of these settings by heart."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            _known.update(secret for secret in _within(value.get_secret_value()) if len(secret) >= _SHORTEST)
+            _known.update(secret for secret in _secret_parts(value.get_secret_value()) if len(secret) >= _SHORTEST)
 
 
-def _within(value: str) -> Iterable[str]:
+def _secret_parts(value: str) -> Iterable[str]:
     """What is secret in a setting: of a URL its password and its parameters of that kind, else all of it."""
     if "://" not in value:
         return {value}

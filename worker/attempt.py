@@ -17,7 +17,7 @@ from core.store.base import Store
 from worker import provision
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 from worker.launcher import Launcher, RunnerProcess
 
@@ -36,7 +36,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Shop:
+class WorkerContext:
     """What every supervisor of this worker works with."""
 
     name: str
@@ -55,7 +55,7 @@ class SlotFailed(Exception):
     """A slot cannot be used now; whatever job it had is given back. `leftover` is a runner that cannot be killed."""
 
     def __init__(self, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
-        super().__init__(report.sentence())
+        super().__init__(report.describe_with_remedy())
         self.report = report
         self.leftover = leftover
 
@@ -64,11 +64,11 @@ class SlotFailed(Exception):
 class Attempt:
     """The value that goes down the pipeline."""
 
-    shop: Shop
+    shop: WorkerContext
     slot: Slot
     claim: Claim
-    heart: Heart
-    folder: provision.Folder
+    heart: Heartbeat
+    folder: provision.AttemptFolder
 
     @property
     def kind(self) -> WorkerKind:

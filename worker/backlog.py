@@ -46,7 +46,7 @@ class Backlog:
     @property
     def full(self) -> bool:
         with self._changed:
-            if self._late and not self._spill_late():
+            if self._late and not self._spill_waiting():
                 return True
             return self._write_at + sum(self._beside) - sum(islice(self._beside, 1)) >= self._disk_bytes
 
@@ -62,7 +62,7 @@ class Backlog:
             # What lies in the file is younger than what is in memory, so nothing may overtake it.
             if self._late or self._read_at < self._write_at or self._held + len(payload) > self._memory_bytes:
                 self._late.append(payload)
-                self._spill_late()
+                self._spill_waiting()
             else:
                 self._memory.append(payload)
                 self._held += len(payload)
@@ -70,7 +70,7 @@ class Backlog:
                 self._beside.append(beside)
             self._changed.notify()
 
-    def settle(self) -> None:
+    def release_files(self) -> None:
         """The files beside the oldest payload that had some are gone."""
         with self._changed:
             if self._beside:
@@ -79,13 +79,13 @@ class Backlog:
     def get(self, timeout: float) -> bytes | None:
         """The oldest payload, or None when none came within `timeout` seconds or none will come any more."""
         with self._changed:
-            self._changed.wait_for(self._settled, timeout)
+            self._changed.wait_for(self._is_settled, timeout)
             if self._memory:
                 payload = self._memory.popleft()
                 self._held -= len(payload)
                 return payload
             if self._read_at < self._write_at:
-                return self._read()
+                return self._read_spill()
             return self._late.popleft() if self._late else None
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Backlog:
             self._closed = True
             self._changed.notify_all()
 
-    def discard(self) -> None:
+    def discard_all(self) -> None:
         """Forget everything and release the file."""
         with self._changed:
             self._closed = True
@@ -108,21 +108,21 @@ class Backlog:
                 self._file = None
             self._changed.notify_all()
 
-    def _settled(self) -> bool:
+    def _is_settled(self) -> bool:
         return bool(self._memory or self._late) or self._read_at < self._write_at or self._closed
 
-    def _spill_late(self) -> bool:
+    def _spill_waiting(self) -> bool:
         """Move what the disk takes now into the file; whether that is everything."""
         try:
             while self._late:
-                self._write(self._late[0])
+                self._write_spill(self._late[0])
                 self._late.popleft()
         except OSError as error:
             if not is_machine_failure(error):
                 raise
         return not self._late
 
-    def _write(self, payload: bytes) -> None:
+    def _write_spill(self, payload: bytes) -> None:
         """All of it, or nothing that counts: the next one overwrites what a full disk took of this one."""
         if self._file is None:
             self._file = self._spill.open("w+b", buffering=0)
@@ -131,16 +131,16 @@ class Backlog:
             done += os.pwrite(self._file.fileno(), content[done:], self._write_at + done)
         self._write_at += done
 
-    def _read(self) -> bytes:
-        (length,) = _LENGTH.unpack(self._bytes(_LENGTH.size, self._read_at))
-        payload = self._bytes(length, self._read_at + _LENGTH.size)
+    def _read_spill(self) -> bytes:
+        (length,) = _LENGTH.unpack(self._read_bytes(_LENGTH.size, self._read_at))
+        payload = self._read_bytes(length, self._read_at + _LENGTH.size)
         self._read_at += _LENGTH.size + length
         if self._read_at == self._write_at and self._file is not None:
             self._read_at = self._write_at = 0
             self._file.truncate(0)
         return payload
 
-    def _bytes(self, count: int, at: int) -> bytes:
+    def _read_bytes(self, count: int, at: int) -> bytes:
         if self._file is None:
             raise RuntimeError("there is something to read only when the file is open")
         found = bytearray()

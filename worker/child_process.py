@@ -101,7 +101,7 @@ def _read_stat(pid: int) -> list[str]:
         return []
 
 
-def tail(path: Path, limit: int = 4096) -> str:
+def read_tail(path: Path, limit: int = 4096) -> str:
     """The last bytes of a text file as text; empty when there is none."""
     try:
         with path.open("rb") as file:

@@ -20,8 +20,8 @@ def worker(
     from pydantic import ValidationError
 
     from core.errors import BasinError
-    from core.logs import configure
-    from core.redact import hide
+    from core.logs import configure_logging
+    from core.redact import register_secrets
     from core.settings import Settings
     from local.commands import restrict_umask
     from worker.app import run_worker
@@ -31,16 +31,16 @@ def worker(
     restrict_umask()
     try:
         settings = Settings()
-        hide(settings)
-        configure(settings.log_level, settings.log_format)
+        register_secrets(settings)
+        configure_logging(settings.log_level, settings.log_format)
         wanted = [name.strip() for name in queues.split(",") if name.strip()]
         with opened_devices(settings, wanted="gpu" in wanted) as gpus:
             code = run_worker(settings, plan_slots(slots, wanted, gpus), gpus)
     except ValidationError as error:
         first = error.errors()[0]
-        _give_up("worker", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        _exit_with_error("worker", f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
     except BasinError as error:
-        _give_up("worker", error.message)
+        _exit_with_error("worker", error.message)
     raise typer.Exit(code)
 
 
@@ -57,7 +57,7 @@ def run(
         for problem in error.errors:
             hint = f" ({problem.hint})" if problem.hint else ""
             typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
-        _give_up("run", error.message)
+        _exit_with_error("run", error.message)
     from worker.run_local import train_here  # torch: not for somebody who has mistyped a field
 
     raise typer.Exit(train_here(spec, out or Path(f"{job.stem}-weights")))
@@ -73,14 +73,14 @@ def _read_job(path: Path) -> "JobSpec":
     from core.recipe.parse import parse_job
 
     try:
-        document = job_file.read(str(path))
+        document = job_file.read_job(str(path))
     except BadFile as error:
         raise InvalidSpec(str(error)) from error
     return parse_job(json.dumps(document).encode())
 
 
-def _give_up(command: str, message: str) -> NoReturn:
-    from core.redact import redact
+def _exit_with_error(command: str, message: str) -> NoReturn:
+    from core.redact import redact_secrets
 
-    typer.echo(redact(f"basin {command}: {message}"), err=True)
+    typer.echo(redact_secrets(f"basin {command}: {message}"), err=True)
     raise typer.Exit(2)

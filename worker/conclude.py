@@ -8,19 +8,29 @@ from functools import partial
 from typing import Any, Final
 
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
 from core.jobs.events.log import record_events
 from core.jobs.metrics.chunks import Chunk
 from core.lifecycle import Desired, Status
 from core.machine_failure import is_machine_failure
-from core.redact import redact
+from core.redact import redact_secrets
 from worker import provision
 from worker.assignment import is_interrupted
-from worker.attempt import Attempt, Shop, SlotFailed
+from worker.attempt import Attempt, SlotFailed, WorkerContext
 from worker.devices.report import DeviceReport
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.launcher import LaunchFailed, RunnerProcess
-from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide, machine_failed, suspects_device
+from worker.outcome import (
+    Decision,
+    Finish,
+    GiveBack,
+    KillReason,
+    Observed,
+    StopOrder,
+    decide_outcome,
+    machine_failed,
+    suspects_device,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +43,22 @@ def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
         case provision.BadDataset():
             bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
             return Finish(Status.FAILED, None, bad, {}, {})
-        case provision.NoWayOn():
+        case provision.CannotResume():
             lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
             return Finish(Status.FAILED, None, lost, {}, {})
         case LaunchFailed():
             log.error("job %s: no runner", attempt.claim.job_id, exc_info=error)
-            return decide(Observed(cut=Cut.MACHINE if is_machine_failure(error.__cause__) else Cut.UNSTARTED))
+            return decide_outcome(
+                Observed(cut=KillReason.MACHINE if is_machine_failure(error.__cause__) else KillReason.UNSTARTED)
+            )
         case _:
-            return decide(_unwanted(attempt))
+            return decide_outcome(_unwanted(attempt))
 
 
 def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBack:
     """What becomes of a job whose dataset, store or disk this machine could not use."""
     match error:
-        case provision.DatasetTrouble():
+        case provision.DatasetUnavailable():
             # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
             return GiveBack("its dataset could not be written", lost=not stopping)
         case OSError():
@@ -64,17 +76,17 @@ def _unwanted(attempt: Attempt) -> Observed:
     """An attempt that somebody ended before it had a runner."""
     heart = attempt.heart
     if heart.fenced or heart.given_up:
-        return Observed(cut=Cut.FENCED if heart.fenced else Cut.OUT_OF_TOUCH)
-    asked = {Desired.CANCEL: Asked.CANCEL, Desired.PAUSE: Asked.PAUSE}.get(heart.desired, Asked.STOP)
+        return Observed(cut=KillReason.FENCED if heart.fenced else KillReason.OUT_OF_TOUCH)
+    asked = {Desired.CANCEL: StopOrder.CANCEL, Desired.PAUSE: StopOrder.PAUSE}.get(heart.desired, StopOrder.STOP)
     return Observed(asked=asked)
 
 
-def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
+def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
     """Exactly one transition, under the fence."""
-    shop, fence, persist = attempt.shop, attempt.fence, attempt.heart.persist
+    shop, fence, persist = attempt.shop, attempt.fence, attempt.heart.retry_write
     match decision:
         case Finish():
-            ending = Ending(
+            ending = TerminalState(
                 decision.status,
                 decision.stop_reason,
                 decision.error,
@@ -82,14 +94,14 @@ def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Seque
                 decision.progress,
             )
             if decision.error and seen.stderr.strip():
-                persist(lambda: _note_words(attempt, seen))
-            persist(lambda: finish(shop.db, fence, ending, chunks))
+                persist(lambda: _record_stderr(attempt, seen))
+            persist(lambda: finish_job(shop.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
             if decision.error:
                 log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
         case GiveBack():
             if decision.lost or decision.failed or decision.plan:
-                persist(lambda: _note_death(attempt, decision, seen))
+                persist(lambda: _record_death(attempt, decision, seen))
             if decision.rest:
                 log.error("job %s: %s\n%s", fence.job_id, decision.cause, seen.stderr)
             return_job(shop, attempt.heart, decision)
@@ -97,11 +109,11 @@ def conclude(attempt: Attempt, decision: Decision, seen: Observed, chunks: Seque
             log.warning("job %s attempt %d is let go: %s", fence.job_id, fence.attempt, seen.cut)
 
 
-def return_job(shop: Shop, heart: Heart, back: GiveBack) -> None:
+def return_job(shop: WorkerContext, heart: Heartbeat, back: GiveBack) -> None:
     """Give the job back."""
     fence, limit = heart.fence, shop.settings.max_losses
     facts = {name: value for name, value in vars(back).items() if name != "rest"}
-    status = heart.persist(partial(give_back, shop.db, fence, max_losses=limit, **facts))
+    status = heart.retry_write(partial(give_back, shop.db, fence, max_losses=limit, **facts))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
@@ -115,11 +127,11 @@ def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks
     """
     slot = attempt.slot
     suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
-    if suspect and seen.asked is Asked.NOTHING:
+    if suspect and seen.asked is StopOrder.NOTHING:
         seen = replace(seen, device=_probed(attempt))
-    decision = decide(seen)
+    decision = decide_outcome(seen)
     try:
-        conclude(attempt, decision, seen, chunks)
+        conclude_attempt(attempt, decision, seen, chunks)
     except Exception as error:
         if (failure := _slot_failure(attempt, runner, seen, suspect=suspect)) is not None:
             raise failure from error
@@ -134,10 +146,10 @@ def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, su
     slot, shop = attempt.slot, attempt.shop
     if seen.unkillable:
         detail = f"the runner {runner.pid} does not die of SIGKILL"
-        return SlotFailed(DeviceReport.failed(slot.devices or slot.kind, "unkillable", detail), runner)
+        return SlotFailed(DeviceReport.from_failure(slot.devices or slot.kind, "unkillable", detail), runner)
     if not suspect or (seen.device is None and shop.stopping.is_set()):
         return None
-    report = seen.device or shop.devices.check(slot.devices or "")
+    report = seen.device or shop.devices.check_device(slot.devices or "")
     failed = (seen.ended or {}).get("outcome") == "failed"
     return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
 
@@ -147,7 +159,7 @@ def _probed(attempt: Attempt) -> DeviceReport | None:
     shop, slot = attempt.shop, attempt.slot
     found: list[DeviceReport] = []
     probe = threading.Thread(
-        target=lambda: found.append(shop.devices.check(slot.devices or "")), name="device-probe", daemon=True
+        target=lambda: found.append(shop.devices.check_device(slot.devices or "")), name="device-probe", daemon=True
     )
     probe.start()
     while probe.is_alive() and not is_interrupted(attempt):
@@ -162,16 +174,16 @@ def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
     return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
 
 
-def _note_words(attempt: Attempt, seen: Observed) -> None:
+def _record_stderr(attempt: Attempt, seen: Observed) -> None:
     """What the runner of a job that fails printed last, which its owner cannot read on the worker."""
-    words = {"code": "attempt_failed", "message": "what it printed last", "stderr": redact(seen.stderr[-2000:])}
+    words = {"code": "attempt_failed", "message": "what it printed last", "stderr": redact_secrets(seen.stderr[-2000:])}
     record_events(attempt.shop.db, attempt.fence, "warning", [words])
 
 
-def _note_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
+def _record_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     """What killed an attempt stays readable in the job's events."""
     code = "remedy" if decision.plan else "attempt_lost"
-    death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact(seen.stderr[-2000:])}
+    death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact_secrets(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
     record_events(attempt.shop.db, attempt.fence, "warning", [death])

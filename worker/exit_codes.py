@@ -12,14 +12,14 @@ CRASHED: Final = 70
 MACHINE_FAILED: Final = 74  # because of its machine, see core.machine_failure
 
 
-def last_words(error: BaseException) -> int:
+def print_exception(error: BaseException) -> int:
     """Print what went wrong, as far as the disk takes it; the exit status that tells of it."""
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
     return MACHINE_FAILED if is_machine_failure(error) else CRASHED
 
 
-def end(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End this process at once. A disk that does not take the last lines changes nothing about the exit status."""
     with contextlib.suppress(OSError):
         sys.stderr.flush()

@@ -13,7 +13,7 @@ REPORT_SECONDS: Final = 1.0  # that a healthy zygote has to report an exit befor
 
 
 @dataclass
-class _Watched:
+class _WatchedRunner:
     pid: int
     pidfd: int | None
     dead_at: float | None = None
@@ -25,7 +25,7 @@ class ExitMonitor:
     def __init__(self, control: socket.socket, zygote: int, clock: child_process.RunningClock) -> None:
         self._zygote = zygote
         self._clock = clock
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _WatchedRunner] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -34,19 +34,19 @@ class ExitMonitor:
 
     def __exit__(self, *_: object) -> None:
         for name in list(self._watched):
-            self.forget(name)
+            self.forget_runner(name)
         self._selector.close()
 
-    def watch(self, name: str, pid: int, pidfd: int | None) -> None:
+    def watch_runner(self, name: str, pid: int, pidfd: int | None) -> None:
         """Watch a runner until `forget`; without a pidfd it is looked for at each `wait`. Takes over the pidfd."""
-        self._watched[name] = _Watched(pid, pidfd)
+        self._watched[name] = _WatchedRunner(pid, pidfd)
         if pidfd is not None:
             self._selector.register(pidfd, selectors.EVENT_READ, self._watched[name])
 
-    def forget(self, name: str) -> None:
+    def forget_runner(self, name: str) -> None:
         """Its exit is known; a name that is not watched is no error."""
         if (runner := self._watched.pop(name, None)) is not None:
-            self._close(runner)
+            self._close_pidfd(runner)
 
     def wait(self, seconds: float) -> bool:
         """Whether the zygote has said something, after at most that long."""
@@ -55,26 +55,26 @@ class ExitMonitor:
             if key.data is None:
                 spoken = True
             else:
-                self._close(key.data)  # it stays readable
+                self._close_pidfd(key.data)  # it stays readable
                 key.data.dead_at = self._clock.read()
         for runner in self._watched.values():
             if runner.pidfd is None and runner.dead_at is None and child_process.has_exited(runner.pid, self._zygote):
                 runner.dead_at = self._clock.read()
         return spoken
 
-    def unreported(self, seconds: float) -> dict[str, int | None]:
+    def unreported_exits(self, seconds: float) -> dict[str, int | None]:
         """Wait statuses of runners that have been dead for longer than that; None: unknown. They are forgotten."""
         now = self._clock.read()
         late = [name for name, one in self._watched.items() if one.dead_at is not None and now - one.dead_at >= seconds]
-        return {name: self._collect(self._watched.pop(name)) for name in late}
+        return {name: self._exit_status(self._watched.pop(name)) for name in late}
 
-    def _collect(self, runner: _Watched) -> int | None:
+    def _exit_status(self, runner: _WatchedRunner) -> int | None:
         status = child_process.zombie_status(runner.pid, self._zygote)
         if status is not None:
             child_process.kill_group(runner.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
         return status
 
-    def _close(self, runner: _Watched) -> None:
+    def _close_pidfd(self, runner: _WatchedRunner) -> None:
         if runner.pidfd is not None:
             self._selector.unregister(runner.pidfd)
             os.close(runner.pidfd)

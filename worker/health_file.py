@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from core.jobs.health.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, SlotUsage
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ class HealthFile:
                 self._path.unlink()
 
 
-def health_text(tallies: Mapping[str, Tally], states: Iterable[SlotState], *, ready: bool) -> str:
+def health_text(tallies: Mapping[str, SlotUsage], states: Iterable[SlotState], *, ready: bool) -> str:
     """What the file says; `ready`: runners can be started."""
     verdict = STARTING if not ready else READY if any(tally.slots for tally in tallies.values()) else OUT_OF_SERVICE
     out = [state for state in states if not state.in_service]
-    return "".join(f"{line}\n" for line in (verdict, *map(_line, out)))
+    return "".join(f"{line}\n" for line in (verdict, *map(_slot_line, out)))
 
 
-def _line(state: SlotState) -> str:
+def _slot_line(state: SlotState) -> str:
     detail = " ".join((state.detail or "").split())
     return f"{state.device or f'a {state.kind} slot'} is out of service ({state.reason}): {detail}"

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 
 from core.db.session import Database, is_transient
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.lifecycle import Desired
-from core.logs import carry
+from core.logs import with_log_context
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,15 +28,15 @@ _LAST_DELAY: Final = 2.0
 T = TypeVar("T")
 
 
-class Abandoned(Exception):
+class AttemptAbandoned(Exception):
     """The attempt was given up while something was still to be written."""
 
 
-class Unwanted(Exception):
+class JobCancelled(Exception):
     """The owner has cancelled the job: what the store does not take or give at once is not waited for."""
 
 
-class Heart:
+class Heartbeat:
     """Beats in a thread of its own, so that a slow upload stops nothing; every writer asks it first.
 
     It gives the attempt up for good when the database stays away for `outage_seconds`.
@@ -59,7 +59,9 @@ class Heart:
         self._progress: dict[str, Any] | None = None
         self._changed = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=carry(self._run), name=f"heart-{fence.job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=with_log_context(self._heartbeat_loop), name=f"heart-{fence.job_id}", daemon=True
+        )
         self.desired = Desired.RUN
         self.cancelled_at: float | None = None  # when we heard of it, on this machine's monotonic clock
         self.fenced = False
@@ -76,21 +78,21 @@ class Heart:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def report(self, progress: dict[str, Any]) -> None:
+    def report_progress(self, progress: dict[str, Any]) -> None:
         """The newest progress; goes out with a beat within PROGRESS_SECONDS."""
         self._progress = progress
 
-    def silence(self) -> float:
+    def silence_seconds(self) -> float:
         """Seconds since the last good beat was sent."""
         return time.monotonic() - self._good_at
 
-    def lose(self) -> None:
+    def mark_fenced(self) -> None:
         """Somebody's write was refused: this attempt is over."""
         with self._changed:
             self.fenced = True
             self._changed.notify_all()
 
-    def persist(self, action: Callable[[], T]) -> T:
+    def retry_write(self, action: Callable[[], T]) -> T:
         """Do one idempotent write, and again while database or store fail in passing.
 
         Held while the last good beat is older than 0.75 of the lease: then somebody else may own the job.
@@ -99,9 +101,9 @@ class Heart:
             Fenced: this attempt is over.
             Abandoned: it was given up.
         """
-        return self._again(action, lambda _: None)
+        return self._retry_call(action, lambda _: None)
 
-    def reach(self, action: Callable[[], T], patience: float) -> T:
+    def retry_store_call(self, action: Callable[[], T], patience: float) -> T:
         """The same for the store, which no wish depends on: for `patience` seconds, and not for a cancelled job.
 
         Raises:
@@ -111,79 +113,81 @@ class Heart:
         """
         deadline = time.monotonic() + patience
 
-        def lose_patience(error: Exception) -> None:
+        def check_deadline(error: Exception) -> None:
             if self.desired is Desired.CANCEL:
-                raise Unwanted(self.fence.job_id) from error
+                raise JobCancelled(self.fence.job_id) from error
             if time.monotonic() >= deadline:
                 raise error
 
-        return self._again(action, lose_patience)
+        return self._retry_call(action, check_deadline)
 
-    def _again(self, action: Callable[[], T], lose_patience: Callable[[Exception], None]) -> T:
+    def _retry_call(self, action: Callable[[], T], lose_patience: Callable[[Exception], None]) -> T:
         delay = _FIRST_DELAY
         while True:
-            self._wait_fresh()
+            self._wait_until_fresh()
             try:
                 return action()
             except Fenced:
-                self.lose()
+                self.mark_fenced()
                 raise
             except Exception as error:
                 if not is_transient(error):
                     raise
                 lose_patience(error)
                 log.warning("job %s: a call failed and is tried again: %s", self.fence.job_id, error)
-            self._pause(delay * random.uniform(0.5, 1.0))
+            self._pause_retry(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LAST_DELAY)
 
-    def _wait_fresh(self) -> None:
+    def _wait_until_fresh(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self.fenced or self.given_up or self._fresh())
+            self._changed.wait_for(lambda: self.fenced or self.given_up or self._is_fresh())
             if self.fenced:
                 raise Fenced(self.fence)
             if self.given_up:
-                raise Abandoned(self.fence.job_id)
+                raise AttemptAbandoned(self.fence.job_id)
 
-    def _pause(self, seconds: float) -> None:
+    def _pause_retry(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self.fenced or self.given_up, seconds)
 
-    def _fresh(self) -> bool:
-        return self.silence() <= self.settings.hold_seconds
+    def _is_fresh(self) -> bool:
+        return self.silence_seconds() <= self.settings.hold_seconds
 
-    def _run(self) -> None:
+    def _heartbeat_loop(self) -> None:
         sent: dict[str, Any] | None = None
         beaten_at = self._good_at
         while True:
             progress, now = self._progress, time.monotonic()
-            if progress is not sent or now - beaten_at >= self.settings.beat_seconds or not self._fresh():
+            if progress is not sent or now - beaten_at >= self.settings.beat_seconds or not self._is_fresh():
                 beaten_at = now
-                if self._beat(now, progress):
+                if self._send_heartbeat(now, progress):
                     sent = progress
-            self._lose_patience(now)
+            self._check_outage(now)
             with self._changed:
                 if self._changed.wait_for(lambda: self._stopped or self.fenced or self.given_up, PROGRESS_SECONDS):
                     return
 
-    def _lose_patience(self, now: float) -> None:
+    def _check_outage(self, now: float) -> None:
         """Give up when the database was away for too long, or for as long as a worker that stops may wait."""
         if self.stopping.is_set() and self._stopping_since is None:
             self._stopping_since = now
         stuck = self._stopping_since is not None and now - self._stopping_since > self.settings.stop_grace_seconds + 2
-        if stuck or self.silence() > self.settings.outage_seconds:
+        if stuck or self.silence_seconds() > self.settings.outage_seconds:
             with self._changed:
                 self.given_up = True
                 self._changed.notify_all()
 
-    def _beat(self, now: float, progress: dict[str, Any] | None) -> bool:
+    def _send_heartbeat(self, now: float, progress: dict[str, Any] | None) -> bool:
         try:
-            desired = beat(self.db, self.fence, lease_seconds=self.settings.lease_seconds, progress=progress)
+            desired = record_heartbeat(
+                self.db, self.fence, lease_seconds=self.settings.lease_seconds, progress=progress
+            )
         except Exception as error:  # noqa: BLE001 - a heart that dies of one bad beat would cost the job
             level = logging.WARNING if is_transient(error) else logging.ERROR
             log.log(level, "job %s: a beat failed: %s", self.fence.job_id, error)
             return False
         if desired is None:
-            self.lose()
+            self.mark_fenced()
             return False
         with self._changed:
             self._good_at = now

@@ -36,7 +36,7 @@ class LaunchFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Exit:
+class ProcessExit:
     """How a process ended: by itself with a code, or killed by a signal.
 
     `zygote_killed`: it went down with its zygote, which this worker had killed because it hung.
@@ -47,7 +47,7 @@ class Exit:
     zygote_killed: bool = False
 
     @classmethod
-    def from_wait_status(cls, status: int) -> "Exit":
+    def from_wait_status(cls, status: int) -> "ProcessExit":
         if os.WIFSIGNALED(status):
             return cls(signal=os.WTERMSIG(status))
         return cls(code=os.WEXITSTATUS(status))
@@ -67,14 +67,14 @@ class RunnerProcess:
         self.sock = sock
         self._changed = threading.Condition()
         self._pid: int | None = None
-        self._exit: Exit | None = None
+        self._exit: ProcessExit | None = None
         self._pending: list[int] = []
 
     @property
     def pid(self) -> int | None:
         return self._pid
 
-    def started(self, pid: int) -> None:
+    def set_pid(self, pid: int) -> None:
         """Told by the launcher; signals that came before the pid was known go out now."""
         with self._changed:
             self._pid = pid
@@ -82,12 +82,12 @@ class RunnerProcess:
                 child_process.kill_group(pid, signum)
             self._changed.notify_all()
 
-    def ended(self, how: Exit) -> None:
+    def set_exit(self, how: ProcessExit) -> None:
         with self._changed:
             self._exit = self._exit or how
             self._changed.notify_all()
 
-    def wait(self, timeout: float) -> Exit | None:
+    def wait(self, timeout: float) -> ProcessExit | None:
         """Its exit, or None when it still lives after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._exit is not None, timeout)
@@ -95,13 +95,13 @@ class RunnerProcess:
 
     def terminate(self) -> None:
         """Ask it to end: the runner finishes its step and reports `cancelled`."""
-        self._signal(signal.SIGTERM)
+        self._signal_group(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL its whole group; also ends a runner that is stopped or deaf to SIGTERM."""
-        self._signal(signal.SIGKILL)
+        self._signal_group(signal.SIGKILL)
 
-    def _signal(self, signum: int) -> None:
+    def _signal_group(self, signum: int) -> None:
         with self._changed:
             if self._exit is not None:
                 return
@@ -160,16 +160,16 @@ class ExecLauncher:
                 start_new_session=True,
             )
         runner = RunnerProcess(ours)
-        runner.started(process.pid)
-        threading.Thread(target=_reap, args=(process, runner), name="runner-reaper", daemon=True).start()
+        runner.set_pid(process.pid)
+        threading.Thread(target=_wait_and_report, args=(process, runner), name="runner-reaper", daemon=True).start()
         return runner
 
 
-def _reap(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
+def _wait_and_report(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     child_process.kill_group(process.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
     code = process.wait()
-    runner.ended(Exit(signal=-code) if code < 0 else Exit(code=code))
+    runner.set_exit(ProcessExit(signal=-code) if code < 0 else ProcessExit(code=code))
 
 
 class ZygoteLauncher:
@@ -197,7 +197,7 @@ class ZygoteLauncher:
         self._ids = itertools.count(1)
         self._ready = threading.Event()
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="zygote-keeper", daemon=True)
+        self._keeper = threading.Thread(target=self._zygote_loop, name="zygote-keeper", daemon=True)
         self.pid: int | None = None
 
     def start(self) -> None:
@@ -233,18 +233,18 @@ class ZygoteLauncher:
                 raise LaunchFailed(f"the zygote took no order: {error}") from error
         return runner
 
-    def _keep(self) -> None:
+    def _zygote_loop(self) -> None:
         backoff = FIRST_BACKOFF
         while not self._stopping.is_set():
             born = time.monotonic()
-            how = self._one_life()
+            how = self._run_zygote()
             if self._stopping.is_set():
                 return
             backoff = FIRST_BACKOFF if time.monotonic() - born > LAST_BACKOFF else min(2 * backoff, LAST_BACKOFF)
             log.error("the zygote ended (%s); starting another in %.1f s", how, backoff)
             self._stopping.wait(backoff)
 
-    def _one_life(self) -> Exit:
+    def _run_zygote(self) -> ProcessExit:
         """Start a zygote, hear it out, and bury it with its runners."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(0.0)  # a zygote that hangs must not take along whoever gives it an order
@@ -254,7 +254,7 @@ class ZygoteLauncher:
                 stdin=subprocess.DEVNULL,
                 env=child_process.clean_environment(os.environ) | ({"HOME": self._user.home} if self._user else {}),
                 pass_fds=[theirs.fileno()],
-                **(self._user.popen if self._user else {}),
+                **(self._user.popen_options if self._user else {}),
             )
         self.pid = process.pid
         with ours:
@@ -262,28 +262,28 @@ class ZygoteLauncher:
                 self._control = ours
                 if self._stopping.is_set():
                     ours.shutdown(socket.SHUT_RDWR)
-            hung = self._listen(ours, process.pid)
+            hung = self._receive_until_end(ours, process.pid)
             self._ready.clear()
             process.kill()
             code = process.wait()
-            how = Exit(signal=-code) if code < 0 else Exit(code=code)
-            self._bury(hung=hung)
+            how = ProcessExit(signal=-code) if code < 0 else ProcessExit(code=code)
+            self._end_orphans(hung=hung)
         return how
 
-    def _listen(self, control: socket.socket, zygote: int) -> bool:
+    def _receive_until_end(self, control: socket.socket, zygote: int) -> bool:
         """Hear a zygote out and watch its runners, until it is gone (False) or hangs (True)."""
         clock = child_process.RunningClock(self._ping_seconds)
         heard_at = clock.read()
         with ExitMonitor(control, zygote, clock) as monitor:
             while True:
                 if not monitor.wait(self._ping_seconds):
-                    self._ping(control)
+                    self._send_ping(control)
                 else:
-                    message, fds = _receive(control)
+                    message, fds = _receive_message(control)
                     if message is None:
                         return False
                     heard_at = clock.read()
-                    self._hear(message, fds, monitor)
+                    self._on_message(message, fds, monitor)
                 self._end_unreported(monitor, REPORT_SECONDS)
                 silent = clock.read() - heard_at
                 if self._ready.is_set() and silent > self._silence_seconds:
@@ -291,45 +291,45 @@ class ZygoteLauncher:
                     self._end_unreported(monitor, 0.0)
                     return True
 
-    def _ping(self, control: socket.socket) -> None:
+    def _send_ping(self, control: socket.socket) -> None:
         if self._ready.is_set():
             with contextlib.suppress(OSError):  # full, or gone: both show by themselves
                 control.send(b'{"ping": true}')
 
-    def _hear(self, message: dict[str, Any], fds: list[int], monitor: ExitMonitor) -> None:
+    def _on_message(self, message: dict[str, Any], fds: list[int], monitor: ExitMonitor) -> None:
         if "ready" in message:
             log.info("the worker is ready: its zygote %d can fork", message["ready"])
             self._ready.set()
         elif "pid" in message:
-            self._hear_start(message["runner"], message["pid"], fds, monitor)
+            self._on_runner_started(message["runner"], message["pid"], fds, monitor)
         elif "status" in message:
-            monitor.forget(message["runner"])
-            self._end(message["runner"], Exit.from_wait_status(message["status"]))
+            monitor.forget_runner(message["runner"])
+            self._end_runner(message["runner"], ProcessExit.from_wait_status(message["status"]))
 
-    def _hear_start(self, name: str, pid: int, fds: list[int], monitor: ExitMonitor) -> None:
+    def _on_runner_started(self, name: str, pid: int, fds: list[int], monitor: ExitMonitor) -> None:
         if not self._pidfds:
             while fds:
                 os.close(fds.pop())
-        monitor.watch(name, pid, fds[0] if fds else None)
+        monitor.watch_runner(name, pid, fds[0] if fds else None)
         with self._lock:
             runner = self._runners.get(name)
         if runner is not None:
-            runner.started(pid)
+            runner.set_pid(pid)
 
-    def _end(self, name: str, how: Exit) -> None:
+    def _end_runner(self, name: str, how: ProcessExit) -> None:
         with self._lock:
             runner = self._runners.pop(name, None)
         if runner is not None:
-            runner.ended(how)
+            runner.set_exit(how)
 
     def _end_unreported(self, monitor: ExitMonitor, seconds: float) -> None:
         """End the runners whose exit the zygote has not reported within that long."""
-        for name, status in monitor.unreported(seconds).items():
-            how = Exit.from_wait_status(status) if status else Exit(signal=signal.SIGKILL)
+        for name, status in monitor.unreported_exits(seconds).items():
+            how = ProcessExit.from_wait_status(status) if status else ProcessExit(signal=signal.SIGKILL)
             log.warning("a runner has ended (%s), which its zygote did not report", how)
-            self._end(name, how)
+            self._end_runner(name, how)
 
-    def _bury(self, *, hung: bool) -> None:
+    def _end_orphans(self, *, hung: bool) -> None:
         """Runners die with their zygote (SIGKILL from the kernel), and nobody is left to report it."""
         with self._lock:
             self._control = None
@@ -337,24 +337,24 @@ class ZygoteLauncher:
             self._runners.clear()
         for runner in orphans:
             runner.kill()
-        how = Exit(signal=signal.SIGKILL, zygote_killed=hung)
+        how = ProcessExit(signal=signal.SIGKILL, zygote_killed=hung)
         threading.Thread(target=_end_when_gone, args=(orphans, how), name="orphans", daemon=True).start()
 
 
-def _end_when_gone(runners: list[RunnerProcess], how: Exit) -> None:
+def _end_when_gone(runners: list[RunnerProcess], how: ProcessExit) -> None:
     """Runners that nobody reports any more: each has ended when its process is gone, and its memory with it."""
     while runners:
         left = []
         for runner in runners:
             if runner.pid is None or child_process.is_gone(runner.pid):
-                runner.ended(how)
+                runner.set_exit(how)
             else:
                 left.append(runner)
         runners = left
         time.sleep(ORPHAN_TICK)
 
 
-def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def _receive_message(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message of the zygote with the pidfd that came along; None when the zygote is gone."""
     try:
         data, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from core.process import die_with_parent
-from core.recipe.data.materialise import materialise, read_data
+from core.recipe.data.materialise import materialise_dataset, read_data
 
 IMPOSSIBLE: Final = 65
 
@@ -21,7 +21,7 @@ def main(parent: int, folder: Path, datasets: list[str]) -> int:
     die_with_parent(parent)
     for wanted in datasets:
         try:
-            materialise(read_data(wanted), folder)
+            materialise_dataset(read_data(wanted), folder)
         except ValueError as error:
             traceback.print_exc()
             sys.stdout.write(str(error))

@@ -8,7 +8,7 @@ KILL_ME_FIRST: Final = 500  # of the thousand points by which the kernel chooses
 _ADJUSTMENT: Final = Path("/proc/self/oom_score_adj")
 
 
-def volunteer() -> None:
+def prefer_as_oom_victim() -> None:
     """Have the kernel kill this process for memory before the worker that started it, or a database beside it."""
     with contextlib.suppress(OSError, ValueError):
         _ADJUSTMENT.write_text(str(min(1000, int(_ADJUSTMENT.read_text()) + KILL_ME_FIRST)))

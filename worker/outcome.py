@@ -17,7 +17,7 @@ from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
 from worker.devices.report import DeviceReport
 from worker.exit_codes import MACHINE_FAILED
-from worker.launcher import Exit
+from worker.launcher import ProcessExit
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
 REMEDIES: Final = {
@@ -30,7 +30,7 @@ KEPT: Final = "The last finite checkpoint is kept."
 NONE_KEPT: Final = "There is no checkpoint to go back to; checkpoints.every says how often one is written."
 
 
-class Asked(StrEnum):
+class StopOrder(StrEnum):
     """What the supervisor asked its runner for."""
 
     NOTHING = "nothing"
@@ -39,7 +39,7 @@ class Asked(StrEnum):
     STOP = "stop"
 
 
-class Cut(StrEnum):
+class KillReason(StrEnum):
     """Why the supervisor itself killed its runner."""
 
     NO = "no"
@@ -52,9 +52,9 @@ class Cut(StrEnum):
 
 
 _CAUSES: Final = {
-    Cut.STALLED: "stalled",
-    Cut.UNRECORDED: "its results could not be recorded",
-    Cut.UNSTARTED: "no runner could be started",
+    KillReason.STALLED: "stalled",
+    KillReason.UNRECORDED: "its results could not be recorded",
+    KillReason.UNSTARTED: "no runner could be started",
 }
 
 
@@ -63,9 +63,9 @@ class Observed:
     """Everything the supervisor knows about the end of an attempt."""
 
     ended: dict[str, Any] | None = None  # the runner's last frame
-    exit: Exit | None = None
-    asked: Asked = Asked.NOTHING
-    cut: Cut = Cut.NO
+    exit: ProcessExit | None = None
+    asked: StopOrder = StopOrder.NOTHING
+    cut: KillReason = KillReason.NO
     stderr: str = ""
     out_of_memory: bool = False  # the kernel killed something of ours for memory
     retries_left: bool = False
@@ -105,26 +105,26 @@ class GiveBack:
 
 
 @dataclass(frozen=True)
-class LetGo:
+class WriteNothing:
     """Write nothing: somebody else owns the job, or nobody can be reached."""
 
 
-Decision = Finish | GiveBack | LetGo
+Decision = Finish | GiveBack | WriteNothing
 
 
-def decide(seen: Observed) -> Decision:
+def decide_outcome(seen: Observed) -> Decision:
     """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
-    if seen.cut in {Cut.FENCED, Cut.OUT_OF_TOUCH}:
-        return LetGo()
+    if seen.cut in {KillReason.FENCED, KillReason.OUT_OF_TOUCH}:
+        return WriteNothing()
     if seen.unkillable and seen.ended is None:
-        return GiveBack("its runner cannot be killed", lost=seen.asked is Asked.NOTHING)
+        return GiveBack("its runner cannot be killed", lost=seen.asked is StopOrder.NOTHING)
     if seen.device is not None and seen.device.is_broken:  # whatever came of it is not the job's fault
         return GiveBack(f"its GPU failed: {seen.device.detail}")
-    if seen.cut is Cut.MACHINE:
+    if seen.cut is KillReason.MACHINE:
         return machine_failed()
     if seen.cut in _CAUSES:
         return GiveBack(_CAUSES[seen.cut], lost=True)
-    return _of_exit(seen) if seen.ended is None else _of_ended(seen, seen.ended)
+    return _decide_exit(seen) if seen.ended is None else _decide_reported(seen, seen.ended)
 
 
 def machine_failed(how: str = "see its log") -> GiveBack:
@@ -138,58 +138,64 @@ def suspects_device(seen: Observed) -> bool:
     killed = (
         seen.ended is None and seen.exit is not None and seen.exit.signal is not None and not seen.exit.zygote_killed
     )
-    return error.get("code") == "device_failed" or bool(error.get("foreign")) or killed or seen.cut is Cut.STALLED
+    return (
+        error.get("code") == "device_failed" or bool(error.get("foreign")) or killed or seen.cut is KillReason.STALLED
+    )
 
 
-def _of_ended(seen: Observed, ended: dict[str, Any]) -> Decision:
+def _decide_reported(seen: Observed, ended: dict[str, Any]) -> Decision:
     """What the runner itself reported."""
     progress = ended.get("progress") or seen.progress
     results = ended.get("results") or {}
     match ended["outcome"]:
         case "succeeded":
             return Finish(Status.SUCCEEDED, ended["stop_reason"] or "completed", None, results, progress)
-        case "cancelled" if seen.asked is Asked.CANCEL:
+        case "cancelled" if seen.asked is StopOrder.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case "failed":
             error = ended.get("error") or {}
-            return _of_machine(seen, error) or _failed(seen, error, ended["stop_reason"], results, progress)
-        case "stopped" if seen.asked is Asked.CANCEL:
+            return _decide_machine_fault(seen, error) or _decide_failure(
+                seen, error, ended["stop_reason"], results, progress
+            )
+        case "stopped" if seen.asked is StopOrder.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
         case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
-            return GiveBack("stopped" if seen.asked is Asked.NOTHING else str(seen.asked), progress=progress or None)
+            return GiveBack(
+                "stopped" if seen.asked is StopOrder.NOTHING else str(seen.asked), progress=progress or None
+            )
 
 
-def _of_machine(seen: Observed, error: dict[str, Any]) -> GiveBack | None:
+def _decide_machine_fault(seen: Observed, error: dict[str, Any]) -> GiveBack | None:
     """What the runner blames on its machine or its device; None: nothing."""
     message = error.get("message")
     if error.get("code") == "machine_failed":
         return machine_failed(str(message))
     if error.get("code") == "device_failed":
         # The device works, or works again: a job that breaks one after the other is stopped by its losses.
-        return GiveBack(f"its GPU failed: {message}", lost=seen.asked is Asked.NOTHING)
+        return GiveBack(f"its GPU failed: {message}", lost=seen.asked is StopOrder.NOTHING)
     if error.get("foreign"):
         return GiveBack(f"out of memory, which others use: {message}")
     return None
 
 
-def _of_exit(seen: Observed) -> Decision:
+def _decide_exit(seen: Observed) -> Decision:
     """The process ended without a word."""
-    if seen.asked is Asked.CANCEL:
+    if seen.asked is StopOrder.CANCEL:
         return Finish(Status.CANCELLED, "cancelled", None, {}, seen.progress)
-    if seen.asked in {Asked.PAUSE, Asked.STOP}:
+    if seen.asked in {StopOrder.PAUSE, StopOrder.STOP}:
         late = "" if seen.exit is None else ": no checkpoint in time, the last one counts"  # None: it never began
         return GiveBack(f"{seen.asked}{late}")
-    return _of_death(seen)
+    return _decide_death(seen)
 
 
-def _of_death(seen: Observed) -> Decision:
+def _decide_death(seen: Observed) -> Decision:
     """Nobody asked it to end."""
-    how = seen.exit or Exit(signal=signal.SIGKILL)
+    how = seen.exit or ProcessExit(signal=signal.SIGKILL)
     if how.zygote_killed:  # this worker's own fault and its own deed: no loss
         return GiveBack("its worker replaced a zygote that did not answer")
     if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
         error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
-        return _failed(seen, error, None, {}, seen.progress)
+        return _decide_failure(seen, error, None, {}, seen.progress)
     if how.code == MACHINE_FAILED:
         return machine_failed()
     if how.signal is not None:
@@ -198,10 +204,10 @@ def _of_death(seen: Observed) -> Decision:
         return GiveBack(f"the runner ended without a word, {how}", lost=True)
     said = seen.stderr.strip().splitlines()[-1]  # all of it is in the worker's log
     error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[:500]}"}
-    return _failed(seen, error, None, {}, seen.progress)
+    return _decide_failure(seen, error, None, {}, seen.progress)
 
 
-def _failed(
+def _decide_failure(
     seen: Observed,
     error: dict[str, Any],
     stop_reason: str | None,

@@ -36,15 +36,15 @@ class BadDataset(Exception):
     """There is no such dataset: the job's `data` asks for something that cannot be made."""
 
 
-class DatasetTrouble(Exception):
+class DatasetUnavailable(Exception):
     """This worker could not write the dataset; the log says why, and another one may well be able to."""
 
 
-class Interrupted(Exception):
+class ProvisionInterrupted(Exception):
     """Somebody wants the attempt to end before its runner has started."""
 
 
-class NoWayOn(Exception):
+class CannotResume(Exception):
     """What a job has to begin with cannot be read; `remedy` is the way out."""
 
     def __init__(self, message: str, remedy: str = "Take another checkpoint.") -> None:
@@ -61,7 +61,7 @@ class MissingCheckpoint(BadCheckpoint):
 
 
 @dataclass(frozen=True)
-class Folder:
+class AttemptFolder:
     """The disk space of one attempt; removed with everything in it."""
 
     path: Path
@@ -100,11 +100,11 @@ class Scratch:
         aside = self._root / f".{self._own.name}"  # nobody may find it before it is locked
         aside.mkdir(parents=True)
         if self._user:
-            self._user.share(aside, PASSAGE)
-        self._lock = _locked(aside)
+            self._user.share_path(aside, PASSAGE)
+        self._lock = _lock_folder(aside)
         aside.rename(self._own)
         for other in self._root.glob("[!.]*"):
-            if other != self._own and (lock := _locked(other)) is not None:
+            if other != self._own and (lock := _lock_folder(other)) is not None:
                 shutil.rmtree(other, ignore_errors=True)
                 os.close(lock)
 
@@ -114,21 +114,21 @@ class Scratch:
             os.close(self._lock)
 
     @contextlib.contextmanager
-    def folder(self, job: str, attempt: int) -> Iterator[Folder]:
-        folder = Folder(self._own / f"{job}-{attempt}")
+    def attempt_folder(self, job: str, attempt: int) -> Iterator[AttemptFolder]:
+        folder = AttemptFolder(self._own / f"{job}-{attempt}")
         folder.out.mkdir(parents=True)
         if self._user:
-            self._user.share(folder.path, INPUTS)
-            self._user.share(folder.out, OUTPUTS)
+            self._user.share_path(folder.path, INPUTS)
+            self._user.share_path(folder.out, OUTPUTS)
             folder.stderr.touch()
-            self._user.share(folder.stderr, LOG)
+            self._user.share_path(folder.stderr, LOG)
         try:
             yield folder
         finally:
             shutil.rmtree(folder.path, ignore_errors=True)
 
 
-def _locked(folder: Path) -> int | None:
+def _lock_folder(folder: Path) -> int | None:
     """A lock on the folder as a descriptor; None while its worker lives."""
     try:
         lock = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
@@ -150,17 +150,17 @@ def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
         StoreTransient: the store is away.
         OSError: this machine's disk does not take it.
     """
-    paths = _fetched(store, row, row.files, folder)
+    paths = _fetch_files(store, row, row.files, folder)
     manifest = json.loads(paths["manifest"].read_bytes())
     return Resume(weights=paths["weights"], state=paths["state"], manifest=manifest)
 
 
 def fetch_weights(store: Store, row: CheckpointRow, folder: Path) -> Path:
     """The weights alone of a checkpoint of any kind, in a fresh `folder`; raises as fetch_checkpoint does."""
-    return _fetched(store, row, ("weights",), folder)["weights"]
+    return _fetch_files(store, row, ("weights",), folder)["weights"]
 
 
-def _fetched(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Path) -> dict[str, Path]:
+def _fetch_files(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Path) -> dict[str, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths: dict[str, Path] = {}
@@ -173,12 +173,12 @@ def _fetched(store: Store, row: CheckpointRow, roles: Iterable[str], folder: Pat
             raise MissingCheckpoint(f"checkpoint {row.id}: {file['name']} is missing") from error
         except StoreUnreadable as error:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
-        if (paths[role].stat().st_size, _sha256(paths[role])) != (file["bytes"], file["sha256"]):
+        if (paths[role].stat().st_size, _file_sha256(paths[role])) != (file["bytes"], file["sha256"]):
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is not what was recorded")
     return paths
 
 
-def _sha256(path: Path) -> str:
+def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -193,9 +193,9 @@ def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] =
     """
     path = dataset_path(data, folder)
     if not path.exists():
-        process = _materialise(folder, [data.model_dump_json()])
+        process = _start_materialise(folder, [data.model_dump_json()])
         try:
-            said, printed = _heard_out(process, interrupted)
+            said, printed = _wait_for_output(process, interrupted)
         finally:
             process.kill()
             process.communicate()
@@ -205,40 +205,40 @@ def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] =
         if process.returncode != 0:
             text = printed.decode(errors="replace")[-4096:]
             log.error("writing the dataset %s ended with %d:\n%s", data.name, process.returncode, text)
-            raise DatasetTrouble(data.name)
+            raise DatasetUnavailable(data.name)
     return path
 
 
-def _heard_out(process: "subprocess.Popen[bytes]", interrupted: Callable[[], bool]) -> tuple[bytes, bytes]:
+def _wait_for_output(process: "subprocess.Popen[bytes]", interrupted: Callable[[], bool]) -> tuple[bytes, bytes]:
     """What it has said and printed when it has ended by itself."""
     deadline = time.monotonic() + MATERIALISE_SECONDS
     while time.monotonic() < deadline:
         if interrupted():
-            raise Interrupted
+            raise ProvisionInterrupted
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=LISTEN_SECONDS)
     log.error("writing a dataset took over %.0f s", MATERIALISE_SECONDS)
-    raise DatasetTrouble("time out")
+    raise DatasetUnavailable("time out")
 
 
-def warm_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
+def prefetch_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
     """Write the built-in datasets in the background, politely; None when all are there."""
     missing = [name for name in BUILT_IN if not dataset_path(read_data(name), folder).exists()]
     if not missing:
         return None
-    process = _materialise(folder, missing)
+    process = _start_materialise(folder, missing)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, 19)
     return process
 
 
-def end_warming(process: "subprocess.Popen[bytes]") -> None:
+def stop_prefetch(process: "subprocess.Popen[bytes]") -> None:
     """The worker ends: whatever is not written yet is somebody else's work."""
     process.terminate()
     process.communicate()
 
 
-def _materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
+def _start_materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
     """A process of its own: the worker never imports NumPy or scikit-learn. Only we end it, no Ctrl-C does."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "worker.materialise_datasets", str(os.getpid()), str(folder), *datasets],

@@ -15,17 +15,17 @@ from core.jobs.attempt.heartbeat import report_start
 from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
 from core.jobs.events.log import record_events
 from core.jobs.metrics.chunks import Chunk, record_points, roll_back
-from core.logs import carry
+from core.logs import with_log_context
 from core.machine_failure import is_machine_failure
 from core.recipe.assignment import Resume
 from core.recipe.averaging.ensemble import MEMBER
-from core.redact import redact
+from core.redact import redact_secrets
 from core.store.base import Digest, Store, StoreTransient
 from core.store.keys import checkpoint_prefix
 from worker import wire
 from worker.backlog import Backlog
-from worker.chunk_buffer import ChunkBook
-from worker.heartbeat import Abandoned, Heart, Unwanted
+from worker.chunk_buffer import ChunkBuffer
+from worker.heartbeat import AttemptAbandoned, Heartbeat, JobCancelled
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ OVER_SECONDS: Final = 3.0  # nor what a store that hangs holds up when the attem
 _JOIN_SECONDS: Final = 0.2
 
 
-class Lacking(OSError):
+class WeightsMissing(OSError):
     """Results without the weights that belong to them."""
 
 
@@ -51,7 +51,7 @@ class Recorder:
 
     def __init__(  # noqa: PLR0913 - what an attempt has, and the limits
         self,
-        heart: Heart,
+        heart: Heartbeat,
         store: Store,
         backlog: Backlog,
         resumed: Resume | None,
@@ -72,11 +72,13 @@ class Recorder:
         self._most_lines = most_lines
         self._cancel_seconds = cancel_seconds
         self._full_seconds = full_seconds
-        self._book = ChunkBook(resumed.manifest["step"] if resumed else 0)
+        self._book = ChunkBuffer(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
-        self._thread = threading.Thread(target=carry(self._run), name=f"recorder-{heart.fence.job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=with_log_context(self._record_loop), name=f"recorder-{heart.fence.job_id}", daemon=True
+        )
         self._away = False  # the store, as far as we know
         self._full_since: float | None = None
         self.failure: str | None = None
@@ -102,44 +104,44 @@ class Recorder:
             deadline = heart.cancelled_at + self._cancel_seconds if heart.cancelled_at is not None else over_at
             if deadline is not None and now > deadline and self._thread.is_alive():
                 log.error("job %s: a write hangs and is left behind", self._fence.job_id)
-                self._backlog.discard()
+                self._backlog.discard_all()
                 return ()
-        return self._book.pending()
+        return self._book.pending_chunks()
 
-    def _run(self) -> None:
+    def _record_loop(self) -> None:
         try:
             while not self._backlog.ended:
                 payload = self._backlog.get(FLUSH_SECONDS)
                 if payload is not None:
-                    self._take(wire.unpack(payload))
+                    self._record_frame(wire.unpack_payload(payload))
                 if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
-                    self._flush()
+                    self._flush_points()
             self._write_logs()
-        except (Fenced, Abandoned):
-            self._backlog.discard()
+        except (Fenced, AttemptAbandoned):
+            self._backlog.discard_all()
         except Exception as error:
             log.exception("job %s: recording failed", self._fence.job_id)
-            self.failure = redact(f"{type(error).__name__}: {error}")
+            self.failure = redact_secrets(f"{type(error).__name__}: {error}")
             self.machine_failed = is_machine_failure(error)
-            self._backlog.discard()
+            self._backlog.discard_all()
 
-    def _take(self, frame: dict[str, Any]) -> None:
+    def _record_frame(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "started":
-                self._start(frame["environment"])
+                self._record_start(frame["environment"])
             case "points":
                 for series, (steps, values, times) in frame["series"].items():
-                    self._book.add(series, steps, values, times)
+                    self._book.add_points(series, steps, values, times)
             case "checkpoint":
-                self._checkpoint(frame)
+                self._record_checkpoint(frame)
             case "checkpoint_failed":
-                self._unwritten(frame)
+                self._record_unwritten(frame)
             case "rollback":
                 self._roll_back(int(frame["step"]), str(frame["message"]))
             case "log":
-                self._log(frame["level"], str(frame["message"]))
+                self._record_log(frame["level"], str(frame["message"]))
 
-    def _log(self, level: str, message: str) -> None:
+    def _record_log(self, level: str, message: str) -> None:
         """Keep a line, cut to a readable length; one that talks without end gets a last word from us."""
         self._said += 1
         if self._said <= self._most_lines:
@@ -149,84 +151,84 @@ class Recorder:
             message = f"the log of this attempt ends here, after {self._most_lines} lines"
             self._logs.append({"level": "warning", "message": message})
 
-    def _start(self, environment: dict[str, Any]) -> None:
+    def _record_start(self, environment: dict[str, Any]) -> None:
         """Note on what this attempt computes; the engine puts there how faithful its resume is."""
         resume = environment.pop("resume", None)
         if resume is not None and self._resumed is not None:
             resume["digest"] = self._resumed.manifest.get("digest")
-        self._heart.persist(
+        self._heart.retry_write(
             lambda: report_start(self._db, self._fence, environment=environment, resume=resume),
         )
 
-    def _flush(self) -> None:
-        if chunks := self._book.pending():
-            self._heart.persist(lambda: record_points(self._db, self._fence, chunks))
-            self._book.written()
+    def _flush_points(self) -> None:
+        if chunks := self._book.pending_chunks():
+            self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+            self._book.mark_written()
         self._write_logs()
         self._flushed_at = time.monotonic()
 
     def _write_logs(self) -> None:
         if self._logs:
-            self._heart.persist(lambda: record_events(self._db, self._fence, "log", self._logs))
+            self._heart.retry_write(lambda: record_events(self._db, self._fence, "log", self._logs))
             self._logs.clear()
 
     def _roll_back(self, step: int, message: str) -> None:
         """Take back what was measured behind `step`, which began a segment: each mark does, stored or not."""
-        self._book.go_back(step)
-        self._heart.persist(lambda: roll_back(self._db, self._fence, step, message))
+        self._book.roll_back(step)
+        self._heart.retry_write(lambda: roll_back(self._db, self._fence, step, message))
 
-    def _checkpoint(self, frame: dict[str, Any]) -> None:
+    def _record_checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
         folder = _folder_in(self._out, frame)
-        row = self._row(frame)
+        row = self._checkpoint_row(frame)
         try:
             self._check_results(row)
-            self._upload(row, folder)
-        except (OSError, StoreTransient, Unwanted) as error:
+            self._upload_files(row, folder)
+        except (OSError, StoreTransient, JobCancelled) as error:
             log.exception("job %s: the checkpoint at step %s was not stored", self._fence.job_id, row.step)
-            message = redact(f"the checkpoint at step {row.step} could not be stored: {error}")
-            self._warn("checkpoint_failed", message, row.step, row.kind)
-            if not isinstance(error, Lacking):
+            message = redact_secrets(f"the checkpoint at step {row.step} could not be stored: {error}")
+            self._record_warning("checkpoint_failed", message, row.step, row.kind)
+            if not isinstance(error, WeightsMissing):
                 self.machine_failed = is_machine_failure(error)
-            self.missing.add(_counts_as(row))
+            self.missing.add(_missing_key(row))
             if frame["resumable"]:
-                self._turn(row.step)
+                self._begin_segment(row.step)
         else:
-            chunks, resumable = self._book.pending(), bool(frame["resumable"])
-            self._heart.persist(
+            chunks, resumable = self._book.pending_chunks(), bool(frame["resumable"])
+            self._heart.retry_write(
                 lambda: record_checkpoint(self._db, self._fence, row, chunks, resumable=resumable),
             )
-            self._book.written()
+            self._book.mark_written()
             if resumable:
-                self._book.turn(row.step)
+                self._book.begin_segment(row.step)
                 self.has_checkpoint = True
-            self.missing.discard(_counts_as(row))
+            self.missing.discard(_missing_key(row))
             if resumable:  # who goes on from here writes again every member that then still counts
                 self.missing = {each for each in self.missing if not each.startswith(MEMBER)}
         shutil.rmtree(folder, ignore_errors=True)
-        self._backlog.settle()
+        self._backlog.release_files()
 
-    def _unwritten(self, frame: dict[str, Any]) -> None:
+    def _record_unwritten(self, frame: dict[str, Any]) -> None:
         """The runner's disk did not take it. Nothing is missing: what counts at the end is written again until then."""
         step, kind = int(frame["step"]), str(frame["kind"])
-        self._warn(
+        self._record_warning(
             "checkpoint_failed", f"the checkpoint at step {step} could not be written: {frame['message']}", step, kind
         )
         if frame["resumable"]:
-            self._turn(step)
+            self._begin_segment(step)
 
-    def _warn(self, code: str, message: str, step: int, kind: str) -> None:
+    def _record_warning(self, code: str, message: str, step: int, kind: str) -> None:
         body = {"code": code, "message": message, "step": step, "kind": kind}
-        self._heart.persist(lambda: record_events(self._db, self._fence, "warning", [body]))
+        self._heart.retry_write(lambda: record_events(self._db, self._fence, "warning", [body]))
 
-    def _turn(self, step: int) -> None:
+    def _begin_segment(self, step: int) -> None:
         """Begin a segment at a checkpoint that is not there: the run may still come back to its step."""
-        chunks = self._book.pending()
-        self._heart.persist(lambda: record_points(self._db, self._fence, chunks))
-        self._book.written()
-        self._book.turn(step)
+        chunks = self._book.pending_chunks()
+        self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+        self._book.mark_written()
+        self._book.begin_segment(step)
 
-    def _row(self, frame: dict[str, Any]) -> NewCheckpoint:
+    def _checkpoint_row(self, frame: dict[str, Any]) -> NewCheckpoint:
         job, attempt, step = self._fence.job_id, self._fence.attempt, int(frame["step"])
         weights = frame["files"]["weights"]
         return NewCheckpoint(
@@ -243,27 +245,29 @@ class Recorder:
 
     def _check_results(self, row: NewCheckpoint) -> None:
         """Who resumes from a checkpoint with results writes no other weights again, so these must be stored before."""
-        lacking = sorted(self.missing - {_counts_as(row)})
+        lacking = sorted(self.missing - {_missing_key(row)})
         if lacking and row.manifest.get("results") is not None:
-            raise Lacking(f"its {' and '.join(lacking)} weights could not be stored")
+            raise WeightsMissing(f"its {' and '.join(lacking)} weights could not be stored")
 
-    def _upload(self, row: NewCheckpoint, folder: Path) -> None:
+    def _upload_files(self, row: NewCheckpoint, folder: Path) -> None:
         patience = self._heart.settings.outage_seconds
         for file in row.files.values():
-            put = partial(self._put, row, folder / file["name"])
-            if self._heart.reach(put, patience).sha256 != file["sha256"]:
+            put = partial(self._upload_once, row, folder / file["name"])
+            if self._heart.retry_store_call(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")
         self._away = False
 
-    def _put(self, row: NewCheckpoint, path: Path) -> Digest:
+    def _upload_once(self, row: NewCheckpoint, path: Path) -> Digest:
         """One try. The first that fails in passing is an event: until the store is back, all that follows waits."""
         try:
             digest = self._store.put_file(path, f"{row.key}/{path.name}")
         except StoreTransient as error:
             if not self._away:
                 self._away = True
-                message = redact(f"the store is away; the checkpoint at step {row.step} is tried again: {error}")
-                self._warn("store_away", message, row.step, row.kind)
+                message = redact_secrets(
+                    f"the store is away; the checkpoint at step {row.step} is tried again: {error}"
+                )
+                self._record_warning("store_away", message, row.step, row.kind)
             raise
         except OSError as error:
             now = time.monotonic()
@@ -275,7 +279,7 @@ class Recorder:
         return digest
 
 
-def _counts_as(row: NewCheckpoint) -> str:
+def _missing_key(row: NewCheckpoint) -> str:
     """Of most kinds the newest one counts, of an ensemble's members each."""
     return f"{row.kind} {row.step}" if row.kind == MEMBER else row.kind
 

@@ -12,7 +12,7 @@ import typer
 
 from core.errors import Unavailable
 from core.jobs.checkpoints.records import CheckpointRow
-from core.jobs.checkpoints.replay import Past, Stretch, is_final
+from core.jobs.checkpoints.replay import JobHistory, Segment, is_final
 from core.recipe.assignment import Assignment
 from core.settings import Settings
 from core.store.base import Store
@@ -25,7 +25,7 @@ CANNOT: Final = frozenset({"engine_error", "out_of_memory", "bad_data", "device_
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class DigestComparison:
     """One digest as it was recorded, and as it was found; None: nothing of the kind came about."""
 
     what: str
@@ -33,24 +33,24 @@ class Compared:
     found: str | None
 
     @property
-    def equal(self) -> bool:
+    def is_equal(self) -> bool:
         return self.recorded == self.found
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class ReplayReport:
     """Whether training again gives the same bits; where it does not, `reasons` are what could explain it."""
 
-    stretch: Stretch
-    compared: tuple[Compared, ...]
+    stretch: Segment
+    compared: tuple[DigestComparison, ...]
     reasons: tuple[str, ...]
 
     @property
-    def exact(self) -> bool:
-        return all(each.equal for each in self.compared)
+    def is_exact(self) -> bool:
+        return all(each.is_equal for each in self.compared)
 
 
-class Witness:
+class ReplayObserver:
     """An observer that counts steps: the run stops where the recorded checkpoint was; what it wrote there is kept."""
 
     def __init__(self, end: CheckpointRow, *, rolls_back: bool) -> None:
@@ -62,7 +62,7 @@ class Witness:
         self.environment: dict[str, Any] = {}
 
     def emit(self, event: runner.Event) -> None:
-        kind, fields = runner.described(event)
+        kind, fields = runner.event_frame(event)
         match kind:
             case "started":
                 self._done = fields["step"]
@@ -81,39 +81,39 @@ class Witness:
         """Asked after each step. A run that rolls back may come to the place more than once, with other weights."""
         self._done += 1
         if self._rolls_back:
-            return "cancel" if all(each.equal for each in self.compared()) else None
+            return "cancel" if all(each.is_equal for each in self.compare_digests()) else None
         if self._done < self._end.step or (self._done == self._end.step and is_final(self._end)):
             return None
         return "checkpoint" if self._done == self._end.step else "cancel"
 
-    def compared(self) -> tuple[Compared, ...]:
+    def compare_digests(self) -> tuple[DigestComparison, ...]:
         """The chain of digests, which stands for all that came before, and the two files of tensors."""
         found, end = self._found or {}, self._end
-        chain = Compared("digest", end.manifest["digest"], found.get("manifest", {}).get("digest"))
+        chain = DigestComparison("digest", end.manifest["digest"], found.get("manifest", {}).get("digest"))
         files = found.get("files", {})
         return (
             chain,
-            *(Compared(role, end.files[role]["sha256"], files.get(role, {}).get("sha256")) for role in ROLES),
+            *(DigestComparison(role, end.files[role]["sha256"], files.get(role, {}).get("sha256")) for role in ROLES),
         )
 
 
-def certify(past: Past, stretch: Stretch, store: Store, settings: Settings) -> Certificate:
+def replay_segment(past: JobHistory, stretch: Segment, store: Store, settings: Settings) -> ReplayReport:
     """Train the stretch again in this process.
 
     Raises:
         Unavailable: it cannot be trained here: the message says what is missing.
     """
-    witness = Witness(stretch.end, rolls_back=past.spec.rollback is not None)
+    witness = ReplayObserver(stretch.end, rolls_back=past.spec.rollback is not None)
     with tempfile.TemporaryDirectory(prefix="basin-verify-") as aside:
-        assignment = _assignment(past, stretch, store, settings, Path(aside))
-        ended = runner.retrain(assignment, witness)
+        assignment = _replay_assignment(past, stretch, store, settings, Path(aside))
+        ended = runner.train_without_clock(assignment, witness)
     error = ended.error or {}
     if error.get("code") in CANNOT:
         raise Unavailable(f"it cannot be trained here: {error['message']}")
-    return Certificate(stretch, witness.compared(), tuple(_reasons(past, stretch.end, witness)))
+    return ReplayReport(stretch, witness.compare_digests(), tuple(_mismatch_reasons(past, stretch.end, witness)))
 
 
-def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, aside: Path) -> Assignment:
+def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, settings: Settings, aside: Path) -> Assignment:
     scratch = aside / "out"
     scratch.mkdir()
     try:
@@ -127,7 +127,7 @@ def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, 
             initial = provision.fetch_weights(store, past.initial, aside / "initial")
     except (provision.BadDataset, provision.BadCheckpoint) as error:
         raise Unavailable(f"it cannot be trained here: {error}") from error
-    except provision.DatasetTrouble as error:
+    except provision.DatasetUnavailable as error:
         raise Unavailable(f"the dataset {past.spec.data.name} cannot be written to {settings.datasets}") from error
     return Assignment(
         job=past.job_id,
@@ -141,9 +141,9 @@ def _assignment(past: Past, stretch: Stretch, store: Store, settings: Settings, 
     )
 
 
-def _reasons(past: Past, end: CheckpointRow, witness: Witness) -> Iterator[str]:
+def _mismatch_reasons(past: JobHistory, end: CheckpointRow, witness: ReplayObserver) -> Iterator[str]:
     if not past.plan.deterministic:
         yield "deterministic: the job asked for no equal bits"
-    yield from runner.differences(end.manifest.get("environment", {}), witness.environment)
+    yield from runner.environment_differences(end.manifest.get("environment", {}), witness.environment)
     if past.resume and past.resume.get("fidelity") == "approximate":
         yield from (f"the job itself went on approximately: {each}" for each in past.resume.get("reasons", ()))

@@ -25,7 +25,7 @@ SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 MANY: Final = (MEMBER, "cycle_end")  # kinds of weights of which each step counts
 
 
-class Printer:
+class ProgressPrinter:
     """An observer for a terminal or a log file: one plain line a second, and the weights into a folder."""
 
     def __init__(self, out: Path) -> None:
@@ -34,10 +34,10 @@ class Printer:
         self._printed_at = 0.0
 
     def emit(self, event: runner.Event) -> None:
-        kind, fields = runner.described(event)
+        kind, fields = runner.event_frame(event)
         match kind:
             case "progress":
-                self._progress(fields)
+                self._print_progress(fields)
             case "checkpoint":
                 weights = Path(fields["folder"]) / fields["files"]["weights"]["name"]
                 name = f"{fields['kind']}-{fields['step']}" if fields["kind"] in MANY else fields["kind"]
@@ -57,17 +57,17 @@ class Printer:
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
         """The first Ctrl-C ends the run at its present step; a second one ends the process."""
-        before = signal.signal(signal.SIGINT, self._interrupt)
+        before = signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _interrupt(self, _signum: int, _frame: object) -> None:
+    def _on_interrupt(self, _signum: int, _frame: object) -> None:
         self._stop = "checkpoint"
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _progress(self, fields: dict[str, Any]) -> None:
+    def _print_progress(self, fields: dict[str, Any]) -> None:
         now = time.monotonic()
         if now - self._printed_at < LINE_SECONDS and fields["fraction"] < 1:
             return
@@ -84,7 +84,7 @@ def progress_line(fields: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _make_room(out: Path) -> None:
+def _remove_old_files(out: Path) -> None:
     """Files of an earlier run would look as if they were this one's."""
     out.mkdir(parents=True, exist_ok=True)
     known = (
@@ -100,8 +100,8 @@ def train_here(spec: JobSpec, out: Path) -> int:
     if spec.start:
         typer.echo('"from" names a checkpoint of a service; submit this job there', err=True)
         return FAILED
-    _make_room(out)
-    printer = Printer(out)
+    _remove_old_files(out)
+    printer = ProgressPrinter(out)
     for warning in warnings(spec, spec.shape()):
         typer.echo(f"warning: {warning.pointer or '/'}: {warning.message}")
     settings = Settings()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from core.engine.analysis.run_analysis import Arrays, Draw
-from core.engine.environment import differences
+from core.engine.environment import environment_differences
 from core.engine.events import (
     CheckpointFailed,
     CheckpointWritten,
@@ -28,15 +28,15 @@ from core.engine.events import (
     Event,
     Log,
     Observer,
-    Points,
-    Progress,
+    PointsLogged,
     RolledBack,
+    RunProgress,
     Started,
 )
-from core.engine.failure import expected
-from core.engine.liveness import Piece, PieceTimer, ReportAlive, unwatched
+from core.engine.failure import known_failure
+from core.engine.liveness import Piece, PieceTimer, ReportAlive, report_nothing
 from core.engine.loop import train
-from core.engine.warm_up import warm as warm_engine
+from core.engine.warm_up import warm_up_torch as warm_engine
 from core.machine_failure import is_machine_failure
 from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnyAssignment, Assignment
@@ -47,13 +47,22 @@ from core.recipe.stored import read_stored
 from worker import exit_codes, oom, wire
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 
-__all__ = ["Event", "StopMode", "described", "differences", "retrain", "run", "train_local", "warm"]
+__all__ = [
+    "Event",
+    "StopMode",
+    "environment_differences",
+    "event_frame",
+    "run",
+    "train_local",
+    "train_without_clock",
+    "warm",
+]
 
 FLUSH_SECONDS: Final = 0.1
 _KINDS: Final[dict[type, str]] = {
     Started: "started",
-    Progress: "progress",
-    Points: "points",
+    RunProgress: "progress",
+    PointsLogged: "points",
     CheckpointWritten: "checkpoint",
     CheckpointFailed: "checkpoint_failed",
     RolledBack: "rollback",
@@ -64,7 +73,7 @@ _URGENT: Final = frozenset({"started", "checkpoint", "ended"})
 StopMode = Literal["cancel", "checkpoint"]
 
 
-def described(event: Event | Ended) -> tuple[str, dict[str, Any]]:
+def event_frame(event: Event | Ended) -> tuple[str, dict[str, Any]]:
     """An event as the type and the fields of its frame."""
     return _KINDS[type(event)], {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
 
@@ -80,15 +89,15 @@ class PipeObserver:
         self.report_alive = PieceTimer(self._send_alive)
 
     def emit(self, event: Event | Ended) -> None:
-        kind, fields = described(event)
-        self._write(kind, fields, urgent=kind in _URGENT)
+        kind, fields = event_frame(event)
+        self._write_frame(kind, fields, urgent=kind in _URGENT)
 
     def _send_alive(self, piece: Piece, usual: float | None) -> None:
-        self._write("alive", {"piece": piece, "usual": usual}, urgent=True)
+        self._write_frame("alive", {"piece": piece, "usual": usual}, urgent=True)
 
-    def _write(self, kind: str, fields: dict[str, Any], *, urgent: bool) -> None:
+    def _write_frame(self, kind: str, fields: dict[str, Any], *, urgent: bool) -> None:
         try:
-            self._writer.write(wire.pack(kind, self._job, fields), urgent=urgent)
+            self._writer.write(wire.pack_frame(kind, self._job, fields), urgent=urgent)
         except OSError as error:
             if is_machine_failure(error):  # the kernel had no memory for it
                 os._exit(exit_codes.MACHINE_FAILED)
@@ -102,16 +111,16 @@ class PipeObserver:
         self._stop = "cancel"
 
     def listen(self) -> None:
-        threading.Thread(target=self._listen, name="control", daemon=True).start()
+        threading.Thread(target=self._read_orders, name="control", daemon=True).start()
 
-    def _listen(self) -> None:
+    def _read_orders(self) -> None:
         """Orders, until the pipe ends; then this process does too, in the middle of whatever it computes."""
         while True:
             if not select.select([self._sock], [], [], FLUSH_SECONDS)[0]:
                 self._writer.flush_if_idle()
                 continue
             try:
-                frame = wire.receive(self._sock)
+                frame = wire.receive_frame(self._sock)
             except OSError:
                 frame = None
             if frame is None:
@@ -135,7 +144,7 @@ def _load_entry_point(kind: WorkerKind) -> Callable[..., Ended]:
 
 def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
     """Take one assignment from the pipe and carry it out; the exit status."""
-    frame = wire.receive(sock)
+    frame = wire.receive_frame(sock)
     if frame is None:
         return ORPHANED
     kind = find_worker_kind(kinds, str(frame["assignment"].get("kind")))
@@ -143,51 +152,51 @@ def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
     observer = PipeObserver(sock, assignment.job)
     signal.signal(signal.SIGTERM, observer.cancel)
     observer.listen()
-    observer.emit(_ending(kind, assignment, observer))
+    observer.emit(_run_to_end(kind, assignment, observer))
     return 0
 
 
-def _ending(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObserver) -> Ended:
+def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObserver) -> Ended:
     """How it ended. What nobody foresaw is a failure, its traceback goes to the worker's log."""
     try:
         further: dict[str, Any] = {"report_alive": observer.report_alive}
         if kind.picture_kind is not None:
-            further["draw"] = _draughtsman(observer, kind.picture_kind(assignment.spec), observer.report_alive)
+            further["draw"] = _plot_renderer(observer, kind.picture_kind(assignment.spec), observer.report_alive)
         return _load_entry_point(kind)(assignment, observer, **further)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
-        exit_codes.last_words(error)
-        if (known := expected(error)) is not None:
-            return Ended("failed", None, {}, known.document(), {})
+        exit_codes.print_exception(error)
+        if (known := known_failure(error)) is not None:
+            return Ended("failed", None, {}, known.as_document(), {})
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
 
 
-def _draughtsman(observer: Observer, kind: str, report_alive: ReportAlive = unwatched) -> Draw | None:
+def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = report_nothing) -> Draw | None:
     """Who draws; None, said once, where matplotlib is missing: the numbers are there all the same."""
     if find_spec("matplotlib") is None:
         observer.emit(Log("warning", "there will be no pictures: this worker has no matplotlib"))
         return None
-    from worker.pictures import draw, ready
+    from worker.pictures import preload_renderer, render_pictures
 
-    ready(kind)
+    preload_renderer(kind)
 
-    def drawn(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
+    def render_plots(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
         """A picture that fails takes no result with it; each is told of, since a long silence looks like a stall."""
 
-        def told(name: str) -> None:
+        def report_drawn(name: str) -> None:
             report_alive("picture")
             observer.emit(Log("info", f"picture {name} is drawn"))
 
         report_alive("picture")
         try:
-            return draw(kind, numbers, arrays, told)
+            return render_pictures(kind, numbers, arrays, report_drawn)
         except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
             traceback.print_exc()
             observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))
             return {}
 
-    return drawn
+    return render_plots
 
 
 def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: Path, slot: SlotKind = "cpu") -> Ended:
@@ -213,7 +222,7 @@ def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: P
     return train(assignment, observer)
 
 
-def retrain(assignment: Assignment, observer: Observer) -> Ended:
+def train_without_clock(assignment: Assignment, observer: Observer) -> Ended:
     """Train in this process while time stands still: no clock asks for a checkpoint, and none ends the run."""
     return train(assignment, observer, checkpoint_seconds=math.inf, clock=lambda: 0.0)
 
@@ -222,13 +231,13 @@ def main(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
-    oom.volunteer()
+    oom.prefer_as_oom_victim()
     try:
         warm(kinds)
         code = run(sock, kinds)
     except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
-        code = exit_codes.last_words(error)
-    exit_codes.end(code)
+        code = exit_codes.print_exception(error)
+    exit_codes.exit_now(code)
 
 
 if __name__ == "__main__":

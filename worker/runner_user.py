@@ -38,11 +38,11 @@ class RunnerUser:
     home: str
 
     @property
-    def popen(self) -> dict[str, Any]:
+    def popen_options(self) -> dict[str, Any]:
         """What subprocess.Popen must be told."""
         return {"user": self.uid, "group": self.gid, "extra_groups": [self.gid], "umask": RUNNER_UMASK}
 
-    def share(self, path: Path, mode: int) -> None:
+    def share_path(self, path: Path, mode: int) -> None:
         """Give the runners' group these rights; the path stays ours."""
         os.chown(path, -1, self.gid)
         path.chmod(mode)
@@ -59,16 +59,16 @@ def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
     if settings.runner_user is None:
         return None
     user = find_user(settings.runner_user)
-    if sys.platform != "linux" or _capabilities() & _NEEDED != _NEEDED:
+    if sys.platform != "linux" or _effective_capabilities() & _NEEDED != _NEEDED:
         raise Misconfigured(f"{SETTING} needs Linux and a worker with the capabilities KILL, SETGID and SETUID")
     clear_ambient_capabilities()
     os.umask(UMASK)
     try:
         for folder, mode in ((settings.home, PASSAGE), (settings.scratch, PASSAGE), (settings.datasets, INPUTS)):
             folder.mkdir(parents=True, exist_ok=True)
-            user.share(folder, mode)
+            user.share_path(folder, mode)
         for file in settings.datasets.iterdir():  # those of a worker without such a user
-            user.share(file, 0o640)
+            user.share_path(file, 0o640)
     except PermissionError as error:
         found = f"{SETTING}: {error.filename} cannot be shared with group {user.gid}"
         raise Misconfigured(f"{found}; the worker must own it and be in that group") from error
@@ -90,7 +90,7 @@ def find_user(name: str) -> RunnerUser:
     return RunnerUser(entry.pw_uid, entry.pw_gid, entry.pw_dir)
 
 
-def _capabilities() -> int:
+def _effective_capabilities() -> int:
     """Those in effect in this thread, as the kernel's bits."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))

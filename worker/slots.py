@@ -12,11 +12,11 @@ from celery import bootsteps
 
 from core.db.session import is_transient
 from core.errors import Misconfigured
-from core.jobs.health.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, SlotUsage
 from core.jobs.queue.claim import count_waiting
 from core.recipe.plan import SlotKind
 from core.recipe.plugins import plugin_names
-from worker.attempt import Shop, Slot, SlotFailed
+from worker.attempt import Slot, SlotFailed, WorkerContext
 from worker.devices.report import DeviceReport
 from worker.launcher import RunnerProcess
 from worker.supervisor import serve_one
@@ -43,13 +43,13 @@ def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) 
         slots += [Slot(index, "cpu", "") for index in range(len(slots), count)]
     if not slots:
         nothing = "this machine shows no GPU that no other worker has, see CUDA_VISIBLE_DEVICES"
-        found = "; ".join(report.sentence() for report in broken) or nothing
+        found = "; ".join(report.describe_with_remedy() for report in broken) or nothing
         raise Misconfigured(f"there is no GPU to serve ({found}); serve the cpu queue too, or mend it")
     later = enumerate(broken[: count - len(working)], len(slots))
     return (*slots, *(Slot(index, "gpu", report.token) for index, report in later))
 
 
-class Slots:
+class SlotPool:
     """Which slots are free, and since when; which are out of service, and why. Taking one never waits."""
 
     def __init__(self, slots: Sequence[Slot], gpus: Sequence[DeviceReport] = ()) -> None:
@@ -69,7 +69,7 @@ class Slots:
         self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
 
-    def take(self, kind: SlotKind) -> Slot | None:
+    def take_slot(self, kind: SlotKind) -> Slot | None:
         """A free slot of this kind; when there is none, whoever lets go of one is told to look again."""
         with self._lock:
             for slot in self._free:
@@ -79,7 +79,7 @@ class Slots:
             self._missed = True
             return None
 
-    def release(self, slot: Slot) -> bool:
+    def release_slot(self, slot: Slot) -> bool:
         """Give a slot back; whether somebody came in vain since the last time that this was asked."""
         with self._lock:
             if slot in self._retired:
@@ -88,24 +88,24 @@ class Slots:
             missed, self._missed = self._missed, False
             return missed
 
-    def retire(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
+    def retire_slot(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
         """Take a slot that somebody holds, or that is out already, out of service. `leftover` still lives in it."""
         with self._lock:
             if slot not in self._retired:
                 self._since[slot] = time.time()
             self._retired[slot] = report
-            self._remember(slot, report)
+            self._remember_device(slot, report)
             if leftover is not None:
                 self._leftovers[slot] = leftover
 
-    def restore(self, slot: Slot, report: DeviceReport | None = None) -> None:
+    def restore_slot(self, slot: Slot, report: DeviceReport | None = None) -> None:
         """Offer a slot again that was out of service. `report` is the probe that found its device well."""
         with self._lock:
             if self._retired.pop(slot, None) is not None:
                 self._free[slot] = time.monotonic()
                 self._since[slot] = time.time()
             if report is not None:
-                self._remember(slot, report)
+                self._remember_device(slot, report)
 
     def is_empty(self, slot: Slot) -> bool:
         """Whether nothing that could not be killed is left in a slot."""
@@ -116,17 +116,17 @@ class Slots:
             self._leftovers.pop(slot, None)
             return True
 
-    def retired(self) -> dict[Slot, DeviceReport]:
+    def retired_slots(self) -> dict[Slot, DeviceReport]:
         """The slots that are out of service, and why."""
         with self._lock:
             return dict(self._retired)
 
-    def states(self) -> tuple[SlotState, ...]:
+    def slot_states(self) -> tuple[SlotState, ...]:
         """The slots with a GPU, and those of any kind that are out of service."""
         with self._lock:
-            return tuple(self._state(slot) for slot in self._all if slot.kind == "gpu" or slot in self._retired)
+            return tuple(self._slot_state(slot) for slot in self._all if slot.kind == "gpu" or slot in self._retired)
 
-    def _state(self, slot: Slot) -> SlotState:
+    def _slot_state(self, slot: Slot) -> SlotState:
         wrong, device = self._retired.get(slot), self._devices.get(slot)
         return SlotState(
             kind=slot.kind,
@@ -139,62 +139,62 @@ class Slots:
             detail=wrong.detail if wrong else None,
         )
 
-    def _remember(self, slot: Slot, report: DeviceReport) -> None:
+    def _remember_device(self, slot: Slot, report: DeviceReport) -> None:
         """A probe that has opened the device knows what it is; other reports do not."""
         if report.name is not None:
             self._devices[slot] = report
 
-    def hear(self) -> None:
+    def record_hint(self) -> None:
         """A hint has arrived: the broker is well."""
         self._heard_at = time.monotonic()
 
-    def heard(self, seconds: float) -> bool:
+    def hinted_within(self, seconds: float) -> bool:
         """Whether a hint has arrived in the last seconds."""
         return time.monotonic() - self._heard_at <= seconds
 
-    def tally(self) -> dict[str, Tally]:
+    def count_slots(self) -> dict[str, SlotUsage]:
         """How many slots of each kind are in service, and how many of them are free."""
         with self._lock:
             free = Counter(slot.kind for slot in self._free)
             working = Counter(slot.kind for slot in self._all if slot not in self._retired)
-        return {kind: Tally(working[kind], free[kind]) for kind in self.kinds}
+        return {kind: SlotUsage(working[kind], free[kind]) for kind in self.kinds}
 
-    def idle(self, seconds: float) -> list[SlotKind]:
+    def idle_kinds(self, seconds: float) -> list[SlotKind]:
         """The kinds of the slots that have been free for that long, one entry for each slot."""
         before = time.monotonic() - seconds
         with self._lock:
             return [slot.kind for slot, since in self._free.items() if since <= before]
 
 
-def serve(shop: Shop, slots: Slots, kinds: Sequence[SlotKind]) -> int:
+def serve_slots(shop: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
     """Take a free slot of each kind in turn and serve the best queued jobs until nothing waits; jobs served."""
     served = 0
     for kind in kinds:
         again = True
-        while again and (slot := slots.take(kind)) is not None:
+        while again and (slot := slots.take_slot(kind)) is not None:
             failed = False
             try:
                 while not shop.stopping.is_set() and serve_one(shop, slot):
                     served += 1
             except SlotFailed as failure:
                 failed = True  # what it was to serve still waits: for another slot of this kind
-                log.warning("slot %d is out of service: %s", slot.index, failure.report.sentence())
-                slots.retire(slot, failure.report, failure.leftover)
+                log.warning("slot %d is out of service: %s", slot.index, failure.report.describe_with_remedy())
+                slots.retire_slot(slot, failure.report, failure.leftover)
             finally:
-                again = (slots.release(slot) or failed) and not shop.stopping.is_set()
+                again = (slots.release_slot(slot) or failed) and not shop.stopping.is_set()
     return served
 
 
-class Poll:
+class SlotPoller:
     """Looks into the database when a slot has been free for a while: all it takes to live without a broker.
 
     One plain read for the whole worker; while hints arrive, half as often.
     """
 
-    def __init__(self, shop: Shop, slots: Slots) -> None:
+    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
         self._shop = shop
         self._slots = slots
-        self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
+        self._thread = threading.Thread(target=self._poll_loop, name="poll", daemon=True)
         self._serving: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -207,29 +207,29 @@ class Poll:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self) -> None:
+    def _poll_loop(self) -> None:
         settings = self._shop.settings
         seconds = settings.poll_seconds
         hinted = False
         while not self._shop.stopping.wait(2 * seconds if hinted else seconds):
             # The longer pause alone is as long as a job may wait: a slot that is free now is not left for the next.
-            self._look(Counter(self._slots.idle(0.0 if hinted else seconds)))
-            hinted = self._slots.heard(settings.hint_after_seconds)
+            self._serve_idle(Counter(self._slots.idle_kinds(0.0 if hinted else seconds)))
+            hinted = self._slots.hinted_within(settings.hint_after_seconds)
 
-    def _look(self, idle: Mapping[SlotKind, int]) -> None:
+    def _serve_idle(self, idle: Mapping[SlotKind, int]) -> None:
         """Have the idle slots, counted by kind, serve what waits: as many of them as there are jobs."""
         self._serving = [thread for thread in self._serving if thread.is_alive()]
-        if not idle or (len(idle) > 1 and not self._waiting(tuple(idle), 1)):
+        if not idle or (len(idle) > 1 and not self._count_waiting(tuple(idle), 1)):
             return
         for kind, slots in idle.items():
-            for _ in range(self._waiting((kind,), slots)):
+            for _ in range(self._count_waiting((kind,), slots)):
                 thread = threading.Thread(
-                    target=serve, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
+                    target=serve_slots, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
                 )
                 thread.start()
                 self._serving.append(thread)
 
-    def _waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
+    def _count_waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
         try:
             return count_waiting(self._shop.db, (*kinds, "any"), most, plugin_names())
         except Exception as error:
@@ -238,11 +238,11 @@ class Poll:
             return 0
 
 
-def poll_step(make: Callable[[], Poll]) -> type[bootsteps.StartStopStep]:
+def poll_step(make: Callable[[], SlotPoller]) -> type[bootsteps.StartStopStep]:
     """A Celery bootstep that polls in the worker's main process, from its start to its stop."""
 
     class PollStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-        def create(self, parent: Any) -> Poll:
+        def create(self, parent: Any) -> SlotPoller:
             return make()
 
     return PollStep

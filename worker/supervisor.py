@@ -8,24 +8,24 @@ from typing import Final
 
 from core.db.session import Database, is_transient
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.health.counters import FENCED_WRITES, tally
+from core.jobs.health.counters import FENCED_WRITES, add_count
 from core.jobs.metrics.chunks import Chunk
-from core.jobs.queue.claim import Claim, claim
-from core.logs import about
+from core.jobs.queue.claim import Claim, claim_job
+from core.logs import log_context
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
 from core.recipe.plugins import plugin_names
 from core.store.base import StoreRefused, StoreTransient
 from worker import child_process, oom, provision, wire
 from worker.assignment import build_assignment
-from worker.attempt import Attempt, Shop, Slot, SlotFailed
+from worker.attempt import Attempt, Slot, SlotFailed, WorkerContext
 from worker.backlog import Backlog
-from worker.conclude import conclude, conclude_run, decide_trouble, decide_unstarted, return_job
-from worker.heartbeat import Abandoned, Heart, Unwanted
-from worker.launcher import Exit, LaunchFailed, RunnerProcess
-from worker.outcome import Cut, Decision, GiveBack, Observed
+from worker.conclude import conclude_attempt, conclude_run, decide_trouble, decide_unstarted, return_job
+from worker.heartbeat import AttemptAbandoned, Heartbeat, JobCancelled
+from worker.launcher import LaunchFailed, ProcessExit, RunnerProcess
+from worker.outcome import Decision, GiveBack, KillReason, Observed
 from worker.recorder import Recorder
-from worker.watch import Watch
+from worker.watch import RunnerWatch
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ EXIT_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 15.0  # of a slot whose own machine failed: time for healthy workers to take the job
 
 
-def serve_one(shop: Shop, slot: Slot) -> bool:
+def serve_one(shop: WorkerContext, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
 
     After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
@@ -43,25 +43,25 @@ def serve_one(shop: Shop, slot: Slot) -> bool:
     Raises:
         SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
-    if not _ready(shop) or not _store_answers(shop):
+    if not _runner_ready(shop) or not _store_answers(shop):
         return False
     _check_device(shop, slot)
     claimed_at = time.monotonic()
-    taken = _claim(shop, slot)
+    taken = _claim_job(shop, slot)
     if taken is None:
         return False
-    with about(job_id=taken.job_id, attempt=taken.attempt):
+    with log_context(job_id=taken.job_id, attempt=taken.attempt):
         _serve_claimed(shop, slot, taken, claimed_at)
     return True
 
 
-def _serve_claimed(shop: Shop, slot: Slot, taken: Claim, claimed_at: float) -> None:
-    heart = Heart(shop.db, Fence(taken.job_id, taken.attempt), shop.settings, shop.stopping, claimed_at)
+def _serve_claimed(shop: WorkerContext, slot: Slot, taken: Claim, claimed_at: float) -> None:
+    heart = Heartbeat(shop.db, Fence(taken.job_id, taken.attempt), shop.settings, shop.stopping, claimed_at)
     heart.start()
     healthy = True
     try:
-        healthy = _attempted(shop, slot, taken, heart)
-    except (Fenced, Abandoned):
+        healthy = _run_attempt(shop, slot, taken, heart)
+    except (Fenced, AttemptAbandoned):
         log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
     except SlotFailed as failure:
         if failure.__cause__ is not None:
@@ -82,23 +82,23 @@ def _count_fenced(db: Database) -> None:
     """One for each attempt, which stops at the first write that is refused; best effort, after the fact."""
     try:
         with db.write() as connection:
-            tally(connection, FENCED_WRITES)
+            add_count(connection, FENCED_WRITES)
     except Exception as error:  # noqa: BLE001 - nothing depends on this number
         log.warning("a fenced write was not counted: %s", error)
 
 
-def _attempted(shop: Shop, slot: Slot, taken: Claim, heart: Heart) -> bool:
+def _run_attempt(shop: WorkerContext, slot: Slot, taken: Claim, heart: Heartbeat) -> bool:
     """The attempt, to its end; False when this machine could not do its part and the job was given back."""
     try:
-        with shop.scratch.folder(taken.job_id, taken.attempt) as folder:
-            decision = _serve(Attempt(shop, slot, taken, heart, folder))
+        with shop.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
+            decision = _serve_attempt(Attempt(shop, slot, taken, heart, folder))
             return not (isinstance(decision, GiveBack) and decision.rest)
-    except (provision.DatasetTrouble, StoreTransient, StoreRefused, OSError) as error:
+    except (provision.DatasetUnavailable, StoreTransient, StoreRefused, OSError) as error:
         return_job(shop, heart, decide_trouble(heart.fence, error, stopping=shop.stopping.is_set()))
         return False
 
 
-def _ready(shop: Shop) -> bool:
+def _runner_ready(shop: WorkerContext) -> bool:
     """Whether a runner could start now: a job is not claimed before, because another worker may be ready for it."""
     deadline = time.monotonic() + READY_SECONDS
     while not shop.stopping.is_set() and time.monotonic() < deadline:
@@ -107,7 +107,7 @@ def _ready(shop: Shop) -> bool:
     return False
 
 
-def _check_device(shop: Shop, slot: Slot) -> None:
+def _check_device(shop: WorkerContext, slot: Slot) -> None:
     """A job is not claimed for a GPU whose memory somebody else has. Raises SlotFailed."""
     if slot.kind == "gpu" and slot.devices:
         report = shop.devices.await_room(slot.devices, shop.stopping)
@@ -115,7 +115,7 @@ def _check_device(shop: Shop, slot: Slot) -> None:
             raise SlotFailed(report)
 
 
-def _store_answers(shop: Shop) -> bool:
+def _store_answers(shop: WorkerContext) -> bool:
     """Whether the store works: while it is away nothing is claimed, since its checkpoints cannot be had or stored."""
     try:
         shop.store.ping()
@@ -127,9 +127,9 @@ def _store_answers(shop: Shop) -> bool:
     return True
 
 
-def _claim(shop: Shop, slot: Slot) -> Claim | None:
+def _claim_job(shop: WorkerContext, slot: Slot) -> Claim | None:
     try:
-        return claim(
+        return claim_job(
             shop.db,
             worker=shop.name,
             needs=slot.needs,
@@ -145,43 +145,51 @@ def _claim(shop: Shop, slot: Slot) -> Claim | None:
         return None
 
 
-def _serve(attempt: Attempt) -> Decision:
+def _serve_attempt(attempt: Attempt) -> Decision:
     """The attempt, to its end, which is written; the decision about it."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
     attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
     try:
         assignment = build_assignment(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
-    except (provision.BadDataset, provision.NoWayOn, provision.Interrupted, Unwanted, LaunchFailed) as error:
+    except (
+        provision.BadDataset,
+        provision.CannotResume,
+        provision.ProvisionInterrupted,
+        JobCancelled,
+        LaunchFailed,
+    ) as error:
         decision = decide_unstarted(attempt, error)
-        conclude(attempt, decision, Observed(), ())
+        conclude_attempt(attempt, decision, Observed(), ())
         return decision
-    seen, chunks = _run(attempt, runner, assignment)
+    seen, chunks = _watch_runner(attempt, runner, assignment)
     return conclude_run(attempt, runner, seen, chunks)
 
 
-def _run(attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment) -> tuple[Observed, tuple[Chunk, ...]]:
+def _watch_runner(
+    attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment
+) -> tuple[Observed, tuple[Chunk, ...]]:
     """Give the order, watch until the runner is gone and everything it said is written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
     recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
-    watch = Watch(runner, heart, backlog, recorder)
+    watch = RunnerWatch(runner, heart, backlog, recorder)
     kills = oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
-            runner.sock.sendall(wire.pack("assignment", claimed.job_id, {"assignment": assignment.dump()}))
-        seen = watch.until_end()
+            runner.sock.sendall(wire.pack_frame("assignment", claimed.job_id, {"assignment": assignment.dump()}))
+        seen = watch.watch_until_end()
     finally:
-        how = _bury(runner, shop.settings.unkillable_seconds)
+        how = _reap_runner(runner, shop.settings.unkillable_seconds)
         chunks = recorder.close()
-    cut = _last_word(seen, heart, recorder)
+    cut = _final_flush(seen, heart, recorder)
     seen = replace(
         seen,
         exit=how,
         unkillable=how is None,
         cut=cut,
-        stderr=child_process.tail(attempt.folder.stderr),
+        stderr=child_process.read_tail(attempt.folder.stderr),
         out_of_memory=oom.oom_kills() > kills,
         has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
@@ -190,7 +198,7 @@ def _run(attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment) -> 
     return seen, chunks
 
 
-def _bury(runner: RunnerProcess, patience: float) -> Exit | None:
+def _reap_runner(runner: RunnerProcess, patience: float) -> ProcessExit | None:
     """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group.
 
     None: it lives on after `patience` seconds, because a driver or a disk holds it in the kernel.
@@ -206,13 +214,13 @@ def _bury(runner: RunnerProcess, patience: float) -> Exit | None:
     return how
 
 
-def _last_word(seen: Observed, heart: Heart, recorder: Recorder) -> Cut:
+def _final_flush(seen: Observed, heart: Heartbeat, recorder: Recorder) -> KillReason:
     """Why the attempt was cut, now that everything is in: a refused write outweighs what the runner said."""
     if heart.fenced:
-        return Cut.FENCED
+        return KillReason.FENCED
     if heart.given_up:
-        return Cut.OUT_OF_TOUCH
+        return KillReason.OUT_OF_TOUCH
     unstored = seen.ended is not None and seen.ended["outcome"] == "succeeded" and bool(recorder.missing)
     if recorder.failure is not None or unstored:
-        return Cut.MACHINE if recorder.machine_failed else Cut.UNRECORDED
+        return KillReason.MACHINE if recorder.machine_failed else KillReason.UNRECORDED
     return seen.cut

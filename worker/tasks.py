@@ -3,14 +3,14 @@
 from celery import Celery
 
 from core.queue import TASK
-from worker.attempt import Shop
-from worker.slots import Slots, serve
+from worker.attempt import WorkerContext
+from worker.slots import SlotPool, serve_slots
 
 
-def add_work(app: Celery, shop: Shop, slots: Slots) -> None:
+def register_work(app: Celery, shop: WorkerContext, slots: SlotPool) -> None:
     """Register `basin.work`: take a free slot and serve until nothing waits; without one, drop the hint."""
 
     @app.task(name=TASK, ignore_result=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
-    def work() -> int:
-        slots.hear()
-        return serve(shop, slots, slots.kinds)
+    def serve_hint() -> int:
+        slots.record_hint()
+        return serve_slots(shop, slots, slots.kinds)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from basin.options import As, Output
-from local.commands import database_of, explained, restrict_umask
+from local.commands import database_of, explain_errors, restrict_umask
 
 if TYPE_CHECKING:
-    from worker.replay import Certificate
+    from worker.replay import ReplayReport
 
 CANNOT_TELL, INTERRUPTED = 2, 130
 UNEXPLAINED = (
@@ -40,49 +40,49 @@ def verify(
     if job is not None and digests:
         raise typer.BadParameter("--digests is about all jobs", param_hint="--digests")
     restrict_umask()
-    with explained("verify", CANNOT_TELL):
+    with explain_errors("verify", CANNOT_TELL):
         try:
-            code = _ledger(digests, output) if job is None else _job(job, start, output)
+            code = _verify_ledger(digests, output) if job is None else _verify_job(job, start, output)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(code)
 
 
-def _ledger(digests: bool, output: Output) -> int:  # noqa: FBT001 - the options as they were given
+def _verify_ledger(digests: bool, output: Output) -> int:  # noqa: FBT001 - the options as they were given
     from local.ledger import check_ledger
 
     return check_ledger(digests=digests, as_json=output is Output.JSON)
 
 
-def _job(job_id: str, start: int | None, output: Output) -> int:
+def _verify_job(job_id: str, start: int | None, output: Output) -> int:
     import json
 
-    from core.jobs.checkpoints.replay import read_past, stretch
+    from core.jobs.checkpoints.replay import find_segment, read_history
     from core.jobs.store_identity import open_identified_store
     from core.settings import Settings
 
     settings = Settings()
     with database_of(settings) as db:
-        past = read_past(db, job_id)
-        part = stretch(past, start)
-        from worker.replay import certify  # torch: not for somebody who has mistyped an id
+        past = read_history(db, job_id)
+        part = find_segment(past, start)
+        from worker.replay import replay_segment  # torch: not for somebody who has mistyped an id
 
-        certificate = certify(past, part, open_identified_store(settings, db, read_only=True), settings)
+        certificate = replay_segment(past, part, open_identified_store(settings, db, read_only=True), settings)
     if output is Output.JSON:
-        typer.echo(json.dumps(document(job_id, certificate), indent=2))
+        typer.echo(json.dumps(report_document(job_id, certificate), indent=2))
     else:
-        typer.echo("\n".join(lines(certificate)))
-    return 0 if certificate.exact else 1
+        typer.echo("\n".join(report_lines(certificate)))
+    return 0 if certificate.is_exact else 1
 
 
-def document(job_id: str, certificate: "Certificate") -> dict[str, object]:
+def report_document(job_id: str, certificate: "ReplayReport") -> dict[str, object]:
     """The certificate for programs."""
     begin, end = certificate.stretch.begin, certificate.stretch.end
     return {
         "job": job_id,
         "from": {"checkpoint": begin.id if begin else None, "step": begin.step if begin else 0},
         "to": {"checkpoint": end.id, "step": end.step},
-        "verdict": "exact" if certificate.exact else "differs",
+        "verdict": "exact" if certificate.is_exact else "differs",
         "compared": [
             {"what": each.what, "recorded": each.recorded, "found": each.found} for each in certificate.compared
         ],
@@ -90,15 +90,15 @@ def document(job_id: str, certificate: "Certificate") -> dict[str, object]:
     }
 
 
-def lines(certificate: "Certificate") -> list[str]:
+def report_lines(certificate: "ReplayReport") -> list[str]:
     """The certificate for people."""
     begin, end = certificate.stretch.begin, certificate.stretch.end
     where = f"step {begin.step} ({begin.id})" if begin else "the start"
     found = [f"trained from {where} to step {end.step} ({end.id})"]
     for each in certificate.compared:
-        same = "equal" if each.equal else f"here {each.found or 'none: the run did not come to this checkpoint'}"
+        same = "equal" if each.is_equal else f"here {each.found or 'none: the run did not come to this checkpoint'}"
         found.append(f"{each.what:<9}{each.recorded or '(no link yet)'}  {same}")
-    if certificate.exact:
+    if certificate.is_exact:
         return [*found, "exact: training again gives the same bits"]
     reasons = certificate.reasons or UNEXPLAINED
     return [*found, "differs: training again gives other bits", *(f"  {reason}" for reason in reasons)]

@@ -11,9 +11,9 @@ from core.jobs.attempt.heartbeat import WHOLE_RUN
 from core.lifecycle import Desired
 from worker import wire
 from worker.backlog import Backlog
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.launcher import RunnerProcess
-from worker.outcome import Asked, Cut, Observed
+from worker.outcome import KillReason, Observed, StopOrder
 from worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ PAUSE_SECONDS: Final = 60.0
 LAST_WORDS_SECONDS: Final = 5.0
 STARTUP_STALLS: Final = 5  # before the first step, and for the first piece of a kind: caches and kernels are cold
 STALL_FACTOR: Final = 20
-_STRENGTH: Final = {Asked.NOTHING: 0, Asked.PAUSE: 1, Asked.STOP: 2, Asked.CANCEL: 3}
+_STRENGTH: Final = {StopOrder.NOTHING: 0, StopOrder.PAUSE: 1, StopOrder.STOP: 2, StopOrder.CANCEL: 3}
 
 
-class Pace:
+class StallDetector:
     """Whether a runner hangs: no sign for max(`floor` seconds, 20 times what a piece like its present one takes)."""
 
     def __init__(self, floor: float, now: float) -> None:
@@ -37,30 +37,30 @@ class Pace:
         self._usual: float | None = None  # median seconds of the pieces of this kind; None: none is complete
         self.piece = "start"
 
-    def sign(self, now: float) -> None:
+    def record_sign(self, now: float) -> None:
         """Anything that the runner said."""
         self._sign_at = now
 
-    def stepped(self, now: float) -> None:
+    def record_step(self, now: float) -> None:
         """A report that steps are complete."""
         self._stepped = True
         self._sign_at = now
 
-    def began(self, piece: str, usual: float | None, now: float) -> None:
+    def begin_piece(self, piece: str, usual: float | None, now: float) -> None:
         """A report that a piece of work begins, which usually takes so many seconds."""
         self.piece, self._usual = piece, usual
         self._sign_at = now
 
-    def limit(self) -> float:
+    def silence_limit(self) -> float:
         """Seconds of silence that are too many."""
         unknown = self._usual is None or not self._stepped
         return max(self._floor * (STARTUP_STALLS if unknown else 1), STALL_FACTOR * (self._usual or 0.0))
 
-    def stalled(self, now: float) -> bool:
-        return now - self._sign_at > self.limit()
+    def is_stalled(self, now: float) -> bool:
+        return now - self._sign_at > self.silence_limit()
 
 
-class Tempo:
+class RunTimeEstimator:
     """How many seconds the whole run takes at the rate of this attempt. What came before its first step, a network that
     is built and data that are read, is no part of that, and neither is the first step where there are more.
     """
@@ -70,11 +70,11 @@ class Tempo:
         self._first: tuple[float, float] | None = None  # share of the run, when
         self._share = 0.0
 
-    def started(self, step: int, now: float) -> None:
+    def record_start(self, step: int, now: float) -> None:
         """All is built, and the first step begins."""
         self._began = step, now
 
-    def seconds(self, step: int, share: float, now: float) -> float | None:
+    def estimate_seconds(self, step: int, share: float, now: float) -> float | None:
         """A report that `step` steps, a `share` of the run, are complete; None when nothing can be said yet."""
         if share < self._share:  # it went back, and begins anew
             self._began = self._first = None
@@ -87,37 +87,37 @@ class Tempo:
         return (now - since) / grown if grown > 0 else None
 
 
-class Watch:
+class RunnerWatch:
     """One runner, from the order to the last frame."""
 
-    def __init__(self, runner: RunnerProcess, heart: Heart, backlog: Backlog, recorder: Recorder) -> None:
+    def __init__(self, runner: RunnerProcess, heart: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
         self._runner = runner
         self._heart = heart
         self._backlog = backlog
         self._recorder = recorder
         self._settings = heart.settings
-        self._splitter = wire.Splitter()
-        self._pace = Pace(heart.settings.stall_seconds, time.monotonic())
-        self._tempo = Tempo()
+        self._splitter = wire.FrameSplitter()
+        self._pace = StallDetector(heart.settings.stall_seconds, time.monotonic())
+        self._tempo = RunTimeEstimator()
         self._asked_at = 0.0
         self._killed_at: float | None = None
         self._seen = Observed()
 
-    def until_end(self) -> Observed:
+    def watch_until_end(self) -> Observed:
         """Until the runner has said how it ended, is gone, or is cut off."""
-        while self._seen.ended is None and self._seen.cut is Cut.NO and self._read():
+        while self._seen.ended is None and self._seen.cut is KillReason.NO and self._read_pipe():
             now = time.monotonic()
-            self._ask(now)
-            self._judge(now)
+            self._send_order(now)
+            self._kill_if_hopeless(now)
             if self._killed_at is not None and now - self._killed_at > LAST_WORDS_SECONDS:
                 break
         return self._seen
 
-    def _read(self) -> bool:
+    def _read_pipe(self) -> bool:
         """Take in what the pipe holds, after at most a tick; False at its end."""
         if self._backlog.full:
             time.sleep(TICK_SECONDS)  # the pipe now holds the runner back
-            self._pace.sign(time.monotonic())  # so that its silence says nothing
+            self._pace.record_sign(time.monotonic())  # so that its silence says nothing
             return True
         if not select.select([self._runner.sock], [], [], TICK_SECONDS)[0]:
             return True
@@ -126,79 +126,79 @@ class Watch:
         except OSError:
             return False
         now = time.monotonic()
-        for payload in self._splitter.feed(data):
-            self._hear(payload, now)
+        for payload in self._splitter.feed_bytes(data):
+            self._on_frame(payload, now)
         return bool(data)
 
-    def _hear(self, payload: bytes, now: float) -> None:
-        self._pace.sign(now)
+    def _on_frame(self, payload: bytes, now: float) -> None:
+        self._pace.record_sign(now)
         match wire.type_of(payload):
             case "progress":
-                self._progress(wire.unpack(payload), now)
+                self._on_progress(wire.unpack_payload(payload), now)
             case "alive":
-                frame = wire.unpack(payload)
-                self._pace.began(frame["piece"], frame["usual"], now)
+                frame = wire.unpack_payload(payload)
+                self._pace.begin_piece(frame["piece"], frame["usual"], now)
             case "started":
-                self._tempo.started(wire.unpack(payload)["step"], now)
+                self._tempo.record_start(wire.unpack_payload(payload)["step"], now)
                 self._backlog.put(payload)
             case "ended":
-                self._seen = replace(self._seen, ended=wire.unpack(payload))
+                self._seen = replace(self._seen, ended=wire.unpack_payload(payload))
             case "checkpoint":
-                files = wire.unpack(payload)["files"]
+                files = wire.unpack_payload(payload)["files"]
                 self._backlog.put(payload, sum(file["bytes"] for file in files.values()))
             case _:
                 self._backlog.put(payload)
 
-    def _progress(self, frame: dict[str, Any], now: float) -> None:
+    def _on_progress(self, frame: dict[str, Any], now: float) -> None:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
-        self._pace.stepped(now)
-        whole = self._tempo.seconds(frame["step"], frame["fraction"], now)
-        self._heart.report(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
+        self._pace.record_step(now)
+        whole = self._tempo.estimate_seconds(frame["step"], frame["fraction"], now)
+        self._heart.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
-    def _wish(self) -> Asked:
+    def _wanted_order(self) -> StopOrder:
         if self._heart.desired is Desired.CANCEL:
-            return Asked.CANCEL
+            return StopOrder.CANCEL
         if self._heart.stopping.is_set():
-            return Asked.STOP
-        return Asked.PAUSE if self._heart.desired is Desired.PAUSE else Asked.NOTHING
+            return StopOrder.STOP
+        return StopOrder.PAUSE if self._heart.desired is Desired.PAUSE else StopOrder.NOTHING
 
-    def _ask(self, now: float) -> None:
+    def _send_order(self, now: float) -> None:
         """Tell the runner what is wanted, once; kill it when it does not do so in time."""
-        wish = self._wish()
+        wish = self._wanted_order()
         if _STRENGTH[wish] > _STRENGTH[self._seen.asked]:
             self._seen, self._asked_at = replace(self._seen, asked=wish), now
-            if wish is Asked.CANCEL:
+            if wish is StopOrder.CANCEL:
                 self._runner.terminate()
             else:
                 with contextlib.suppress(OSError):
-                    self._runner.sock.sendall(wire.pack("stop", "", {"mode": "checkpoint"}))
-        elif self._killed_at is None and now - self._asked_at > self._grace(self._seen.asked):
+                    self._runner.sock.sendall(wire.pack_frame("stop", "", {"mode": "checkpoint"}))
+        elif self._killed_at is None and now - self._asked_at > self._grace_seconds(self._seen.asked):
             log.warning("a runner did not %s in time and is killed", self._seen.asked)
             self._runner.kill()
             self._killed_at = now
 
-    def _grace(self, asked: Asked) -> float:
+    def _grace_seconds(self, asked: StopOrder) -> float:
         """Seconds between asking and SIGKILL."""
         return {
-            Asked.NOTHING: float("inf"),
-            Asked.PAUSE: PAUSE_SECONDS,
-            Asked.STOP: self._settings.stop_grace_seconds,
-            Asked.CANCEL: self._settings.cancel_grace_seconds,
+            StopOrder.NOTHING: float("inf"),
+            StopOrder.PAUSE: PAUSE_SECONDS,
+            StopOrder.STOP: self._settings.stop_grace_seconds,
+            StopOrder.CANCEL: self._settings.cancel_grace_seconds,
         }[asked]
 
-    def _judge(self, now: float) -> None:
+    def _kill_if_hopeless(self, now: float) -> None:
         """Cut the runner off where going on makes no sense."""
-        cut = Cut.NO
+        cut = KillReason.NO
         if self._heart.fenced:
-            cut = Cut.FENCED
+            cut = KillReason.FENCED
         elif self._heart.given_up:
-            cut = Cut.OUT_OF_TOUCH
+            cut = KillReason.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
-            cut = Cut.UNRECORDED
-        elif self._seen.asked is Asked.NOTHING and self._pace.stalled(now):
-            cut = Cut.STALLED
-        if cut is not Cut.NO:
+            cut = KillReason.UNRECORDED
+        elif self._seen.asked is StopOrder.NOTHING and self._pace.is_stalled(now):
+            cut = KillReason.STALLED
+        if cut is not KillReason.NO:
             log.warning("a runner is killed: %s (last piece of work: %s)", cut, self._pace.piece)
             self._runner.kill()
             self._seen = replace(self._seen, cut=cut)

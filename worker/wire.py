@@ -31,7 +31,7 @@ class BadFrame(Exception):
     """The peer sent something that is no frame."""
 
 
-def pack(kind: str, job: str, fields: Mapping[str, Any]) -> bytes:
+def pack_frame(kind: str, job: str, fields: Mapping[str, Any]) -> bytes:
     """One whole frame; `type` always comes first, see `type_of`."""
     payload = json.dumps({"type": kind, "job": job, **fields}).encode()
     if len(payload) > MAX_FRAME:
@@ -39,7 +39,7 @@ def pack(kind: str, job: str, fields: Mapping[str, Any]) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def unpack(payload: bytes) -> dict[str, Any]:
+def unpack_payload(payload: bytes) -> dict[str, Any]:
     """The object in a payload (a frame without its length)."""
     try:
         frame = json.loads(payload)
@@ -58,13 +58,13 @@ def type_of(payload: bytes) -> str:
     return payload[start : payload.index(b'"', start)].decode()
 
 
-class Splitter:
+class FrameSplitter:
     """Cuts a stream of bytes into payloads."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed_bytes(self, data: bytes) -> Iterator[bytes]:
         """Every payload that is whole once `data` has been added."""
         self._buffer += data
         start = 0
@@ -83,19 +83,19 @@ class Splitter:
             del self._buffer[:start]
 
 
-def receive(sock: socket.socket) -> dict[str, Any] | None:
+def receive_frame(sock: socket.socket) -> dict[str, Any] | None:
     """The next frame of a blocking socket; None at its end, also in the middle of a frame."""
-    head = _exactly(sock, _LENGTH.size)
+    head = _receive_exactly(sock, _LENGTH.size)
     if head is None:
         return None
     (length,) = _LENGTH.unpack(head)
     if length > MAX_FRAME:
         raise BadFrame(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
-    payload = _exactly(sock, length)
-    return None if payload is None else unpack(payload)
+    payload = _receive_exactly(sock, length)
+    return None if payload is None else unpack_payload(payload)
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes | None:
+def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:
     data = bytearray()
     while len(data) < count:
         part = sock.recv(min(count - len(data), 1 << 20))
@@ -123,17 +123,17 @@ class FrameWriter:
             self._buffer += frame
             late = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
             if urgent or late or len(self._buffer) >= FLUSH_BYTES:
-                self._send()
+                self._send_waiting()
 
     def flush_if_idle(self) -> None:
         """Send what waits, unless the writer is just at it (it may be blocked by a slow peer)."""
         if self._lock.acquire(blocking=False):
             try:
-                self._send()
+                self._send_waiting()
             finally:
                 self._lock.release()
 
-    def _send(self) -> None:
+    def _send_waiting(self) -> None:
         if self._buffer:
             self._sock.sendall(self._buffer)
             self._buffer.clear()

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Final
 
 from core.db.session import is_transient
-from core.jobs.health.workers import Tally, WorkerReport, forget_worker, report_worker
+from core.jobs.health.workers import SlotUsage, WorkerReport, delete_worker, report_worker
 from core.recipe.plugins import installed_plugins
-from worker.attempt import Shop
+from worker.attempt import WorkerContext
 from worker.health_file import HealthFile, health_text
-from worker.slots import Slots
+from worker.slots import SlotPool
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +22,20 @@ _PATIENCE: Final = 3.0
 _READY_TICK: Final = 0.2
 
 
-class Reporter:
+class WorkerReporter:
     """Reports from `start` to `stop`: what is new, every `beat_seconds`, and what is half a lease old.
 
     While no runner can be started, because the zygote still imports torch or is being replaced, no slot counts as free.
     The health file needs no database, and is written first.
     """
 
-    def __init__(self, shop: Shop, slots: Slots) -> None:
+    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
         self._shop = shop
         self._slots = slots
         self._health = HealthFile(shop.settings.worker_state)
         self._plugins = {each.name: each.version for each in installed_plugins().joined}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="report", daemon=True)
+        self._thread = threading.Thread(target=self._report_loop, name="report", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -46,17 +46,19 @@ class Reporter:
         self._thread.join(_PATIENCE)
         self._health.remove()
         try:
-            forget_worker(self._shop.db, self._shop.name)
+            delete_worker(self._shop.db, self._shop.name)
         except Exception as error:
             if not is_transient(error):
                 log.exception("the worker's row could not be removed")
 
-    def _run(self) -> None:
+    def _report_loop(self) -> None:
         told: WorkerReport | None = None
         told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
         while not self._stopped.is_set():
             ready, now = self._shop.launcher.wait_ready(0.0), time.monotonic()
-            report = WorkerReport(self._shop.name, self._tally(ready=ready), self._slots.states(), self._plugins)
+            report = WorkerReport(
+                self._shop.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
+            )
             self._health.write(health_text(report.slots, report.states, ready=ready))
             try:
                 if report != told or now - told_at >= fresh:
@@ -65,13 +67,13 @@ class Reporter:
             except Exception as error:
                 if not is_transient(error):
                     log.exception("a report failed")
-            self._rest(ready=ready)
+            self._wait_until_due(ready=ready)
 
-    def _tally(self, *, ready: bool) -> dict[str, Tally]:
-        tally = self._slots.tally()
+    def _send_report(self, *, ready: bool) -> dict[str, SlotUsage]:
+        tally = self._slots.count_slots()
         return tally if ready else {kind: replace(of_kind, free=0) for kind, of_kind in tally.items()}
 
-    def _rest(self, *, ready: bool) -> None:
+    def _wait_until_due(self, *, ready: bool) -> None:
         """Until the next report is due; a worker that has become ready says so at once."""
         seconds = self._shop.settings.beat_seconds
         if ready:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.process import die_with_parent, set_name
+from core.process import die_with_parent, set_process_name
 from worker import child_process, exit_codes, oom
 
 ORDER_BYTES: Final = 64 << 10
@@ -33,7 +33,7 @@ _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Birth:
+class StartingRunner:
     """A child that does not lead its group yet; it is killed at the `deadline` of the zygote's running clock."""
 
     runner: str
@@ -48,24 +48,26 @@ class Zygote:
         self._control = control
         self._pid = os.getpid()
         self._runners: dict[int, str] = {}  # pid -> runner id
-        self._births: dict[int, Birth] = {}  # by the pipe whose end means that the child leads its group, or is dead
+        self._births: dict[
+            int, StartingRunner
+        ] = {}  # by the pipe whose end means that the child leads its group, or is dead
         self._clock = child_process.RunningClock(BORN_TICK)
         self._wake, self._woken = socket.socketpair()
 
-    def serve(self) -> None:
+    def serve_orders(self) -> None:
         self._watch_children()
-        set_name(READY_NAME)
-        self._say({"ready": os.getpid()})
+        set_process_name(READY_NAME)
+        self._send_message({"ready": os.getpid()})
         while True:
             waited_for: list[Any] = [self._control, self._wake, *self._births]
             readable, _, _ = select.select(waited_for, [], [], BORN_TICK if self._births else None)
             for born in [fd for fd in self._births if fd in readable]:
-                self._introduce(born)
-            self._kill_unborn()
+                self._report_started(born)
+            self._kill_overdue()
             if self._wake in readable:
                 self._wake.recv(4096)
                 self._report_ended()
-            if self._control in readable and not self._obey():
+            if self._control in readable and not self._handle_order():
                 return
 
     def _watch_children(self) -> None:
@@ -74,7 +76,7 @@ class Zygote:
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
 
-    def _obey(self) -> bool:
+    def _handle_order(self) -> bool:
         try:
             data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
         except ConnectionResetError:  # the end, too: the other side was closed before it had read all that we said
@@ -83,7 +85,7 @@ class Zygote:
             return False
         order = json.loads(data)
         if "ping" in order:
-            self._say({"pong": True})
+            self._send_message({"pong": True})
             return True
         ends: tuple[int, ...] = ()
         try:
@@ -91,38 +93,38 @@ class Zygote:
             ends = born, bearing = os.pipe()
             pid = os.fork()
         except (OSError, ValueError) as error:  # other runners live on
-            return self._refuse(order, (*fds, *ends), error)
+            return self._report_refused(order, (*fds, *ends), error)
         if pid == 0:
             self._become_runner(order, pipe, born, bearing)
         os.close(pipe)
         os.close(bearing)
-        self._births[born] = Birth(order["runner"], pid, self._clock.read() + BORN_SECONDS)
+        self._births[born] = StartingRunner(order["runner"], pid, self._clock.read() + BORN_SECONDS)
         return True
 
-    def _introduce(self, born: int) -> None:
+    def _report_started(self, born: int) -> None:
         """Report a runner that leads its group: a signal to the group before that finds nobody."""
         os.close(born)
         birth = self._births.pop(born)
         self._runners[birth.pid] = birth.runner
         pidfds = _open_pidfd(birth.pid)  # here, where the number cannot be somebody else's: only we reap the child
-        self._say({"runner": birth.runner, "pid": birth.pid}, pidfds)
+        self._send_message({"runner": birth.runner, "pid": birth.pid}, pidfds)
         for fd in pidfds:
             os.close(fd)
 
-    def _kill_unborn(self) -> None:
+    def _kill_overdue(self) -> None:
         """Kill children that were stopped before they could lead: nobody else can reach them."""
         now = self._clock.read()
         for birth in self._births.values():
             if now > birth.deadline:
                 os.kill(birth.pid, signal.SIGKILL)
 
-    def _refuse(self, order: dict[str, Any], fds: Sequence[int], error: Exception) -> bool:
+    def _report_refused(self, order: dict[str, Any], fds: Sequence[int], error: Exception) -> bool:
         """This machine has no room for another process: as if there had been one that said so."""
         with contextlib.suppress(OSError):
             sys.stderr.write(f"no runner could be forked: {error}\n")
         for fd in fds:
             os.close(fd)
-        self._say({"runner": order["runner"], "status": exit_codes.MACHINE_FAILED << 8})
+        self._send_message({"runner": order["runner"], "status": exit_codes.MACHINE_FAILED << 8})
         return True
 
     def _report_ended(self) -> None:
@@ -132,11 +134,11 @@ class Zygote:
             if ended is None:
                 return
             for born in [fd for fd, birth in self._births.items() if birth.pid == ended.si_pid]:
-                self._introduce(born)
+                self._report_started(born)
             status = child_process.reap_group(ended.si_pid)
-            self._say({"runner": self._runners.pop(ended.si_pid, ""), "status": status})
+            self._send_message({"runner": self._runners.pop(ended.si_pid, ""), "status": status})
 
-    def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def _send_message(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
@@ -144,7 +146,7 @@ class Zygote:
         """The child's whole life; it never returns into the zygote's loop."""
         code = exit_codes.CRASHED
         try:
-            set_name(RUNNER_NAME)
+            set_process_name(RUNNER_NAME)
             signal.set_wakeup_fd(-1)
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
@@ -152,15 +154,15 @@ class Zygote:
             os.close(born)
             os.close(bearing)
             die_with_parent(self._pid)
-            oom.volunteer()
+            oom.prefer_as_oom_victim()
             self._control.close()
             self._wake.close()
             self._woken.close()
             code = run_as_runner(fd, order["stderr"], order["devices"])
         except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
-            code = exit_codes.last_words(error)
+            code = exit_codes.print_exception(error)
         finally:
-            exit_codes.end(code)
+            exit_codes.exit_now(code)
 
 
 def _open_pidfd(pid: int) -> list[int]:
@@ -199,7 +201,7 @@ def main() -> None:
     runner.warm()
     gc.collect()
     gc.freeze()  # a collection in a runner would otherwise copy the zygote's pages
-    Zygote(control).serve()
+    Zygote(control).serve_orders()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
-from api.auth import authorize
+from api.auth import authorize_request
 from api.dependencies import json_only
 from api.middleware import MAX_BODY
 from api.routes import (
@@ -47,9 +47,9 @@ NOUNS = (
 OPEN = (health.router, docs.router)  # no Principal is asked for here, and nowhere else
 
 
-def routers() -> tuple[APIRouter, ...]:
+def all_routers() -> tuple[APIRouter, ...]:
     """The routers as the app includes them: all but the open ones ask who is there before anything else happens."""
-    closed = APIRouter(dependencies=[Depends(authorize), Depends(json_only)], max_body_size=MAX_BODY)
+    closed = APIRouter(dependencies=[Depends(authorize_request), Depends(json_only)], max_body_size=MAX_BODY)
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.home)

@@ -14,22 +14,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.dependencies import AnalysisId, Body, Running, Service
 from api.job_query import Status
-from api.json_documents import Json, parse
-from api.long_poll import IfMatch, Look, eta, looked, outlook_of, place
-from api.openapi import problems, reads
-from api.paging import Page, Paging, page
-from api.ranges import unchanged
+from api.json_documents import JsonResponse, parse_json
+from api.long_poll import ConditionalGet, IfMatch, answer_when_changed, estimate_end, forecast_for, queue_position
+from api.openapi import json_body, problem_responses
+from api.paging import Page, Paging, page_envelope
+from api.ranges import matches_etag
 from api.resources import Resource, SharedFields, delete_one, entry_of, path_of, promise_of, shared_fields
-from api.routes.events import Event, EventsQuery, told
+from api.routes.events import Event, EventsQuery, stream_events
 from core.errors import NotFound
 from core.ids import is_id
-from core.jobs.analyses import Input, inputs_of, list_analyses, result_of, submit_analysis
+from core.jobs.analyses import InputRef, create_analysis, inputs_of, list_analysis_views, result_of
 from core.jobs.checkpoints.records import CheckpointRow
 from core.jobs.kinds import ANALYSIS
-from core.jobs.queries import JobView, get_job
-from core.jobs.queue.estimates import Outlook
-from core.jobs.search import Search
-from core.jobs.verbs import cancel, pause, resume
+from core.jobs.queries import JobView, get_job_view
+from core.jobs.queue.estimates import QueueForecast
+from core.jobs.search import JobSearch
+from core.jobs.verbs import request_cancel, request_pause, request_resume
 from core.store.base import StoreMissing
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
@@ -40,7 +40,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-an
 PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
 SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
-REFUSALS = problems(404, 409, 412, 413, 415)
+REFUSALS = problem_responses(404, 409, 412, 413, 415)
 LINKS: Final = {name: name for name in ("cancel", "pause", "resume", "events", "content")}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -90,31 +90,31 @@ class Analysis(SharedFields):
     response_model=Analysis,
     responses={
         200: {"model": Analysis, "description": "The first analysis of this Idempotency-Key"},
-        **problems(400, 408, 409, 413, 415, 422, 507),
+        **problem_responses(400, 408, 409, 413, 415, 422, 507),
     },
-    openapi_extra=reads("AnalysisRequest", two_checkpoints=EXAMPLE),
+    openapi_extra=json_body("AnalysisRequest", two_checkpoints=EXAMPLE),
 )
-def submit(
+def submit_analysis(
     body: Body,
     caller: Caller,
     service: Running,
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
-) -> Json:
+) -> JsonResponse:
     """Look at a job, a checkpoint, or several. What it looks at stays until it has ended."""
-    document = parse(body)
+    document = parse_json(body)
     spec = ANALYSIS.parse_spec(body, document)
     promise = promise_of(idempotency_key, ["analysis", document])
-    done = submit_analysis(service.db, spec, entry_of(caller, service), promise)
+    done = create_analysis(service.db, spec, entry_of(caller, service), promise)
     return ANALYSES.answer_created(service, caller.project, done)
 
 
-def _an_id(prefix: str) -> AfterValidator:
-    def check(text: str) -> str:
+def _id_validator(prefix: str) -> AfterValidator:
+    def check_id(text: str) -> str:
         if not is_id(text, prefix):
             raise ValueError(f"not an id that begins with {prefix}_")
         return text
 
-    return AfterValidator(check)
+    return AfterValidator(check_id)
 
 
 class AnalysesQuery(Paging):
@@ -123,34 +123,37 @@ class AnalysesQuery(Paging):
     status: Annotated[
         list[Status], Field(default_factory=list, max_length=8, description="any of these; repeat it for more")
     ]
-    job: Annotated[str | None, _an_id("job"), Field(description="those that look at this job")] = None
-    after: Annotated[str | None, _an_id("an"), Field(description="the `last_id` of the page before")] = None
+    job: Annotated[str | None, _id_validator("job"), Field(description="those that look at this job")] = None
+    after: Annotated[str | None, _id_validator("an"), Field(description="the `last_id` of the page before")] = None
 
 
-@router.get("", operation_id="list_analyses", response_model=Page[Analysis], responses=problems(422))
-def get_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, service: Running) -> Json:
+@router.get("", operation_id="list_analyses", response_model=Page[Analysis], responses=problem_responses(422))
+def list_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """Analyses, newest first unless asked otherwise; their numbers are left out."""
-    views, more = list_analyses(
+    views, more = list_analysis_views(
         service.db,
         caller.project,
-        Search(query.status),
+        JobSearch(query.status),
         of_job=query.job,
         after=query.after,
         limit=query.limit,
         order=query.order,
     )
-    expected, inputs = outlook_of(service, views), inputs_of(service.db, [view.id for view in views])
-    shown = [_shown(view, expected, inputs[view.id], None) | {"results": None} for view in views]
-    return Json(page(shown, has_more=more))
+    expected, inputs = forecast_for(service, views), inputs_of(service.db, [view.id for view in views])
+    shown = [_analysis_document(view, expected, inputs[view.id], None) | {"results": None} for view in views]
+    return JsonResponse(page_envelope(shown, has_more=more))
 
 
 @router.get(
     "/{analysis_id}",
     operation_id="get_analysis",
     response_model=Analysis,
-    responses={304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"}, **problems(404)},
+    responses={
+        304: {"description": "Nothing but `queue` and `eta_seconds` may have changed"},
+        **problem_responses(404),
+    },
 )
-async def get_one(  # noqa: PLR0913 - what a request may bring
+async def get_analysis(  # noqa: PLR0913 - what a request may bring
     *,
     analysis_id: AnalysisId,
     caller: Caller,
@@ -160,7 +163,9 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when it changes, or after 30 s")] = None,
 ) -> Response:
     """One analysis, with its numbers. Conditions and waiting are those of jobs."""
-    return await looked(request, Look(service, caller.project, analysis_id, if_none_match, prefer), ANALYSES.answer)
+    return await answer_when_changed(
+        request, ConditionalGet(service, caller.project, analysis_id, if_none_match, prefer), ANALYSES.answer
+    )
 
 
 @router.post(
@@ -170,17 +175,17 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
     response_model=Analysis,
     responses=REFUSALS,
 )
-def cancel_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def cancel_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Stop it for good; what it has so far is kept, and marked as partial."""
-    return ANALYSES.carry_out(cancel, service, caller.project, analysis_id, fits)
+    return ANALYSES.carry_out(request_cancel, service, caller.project, analysis_id, fits)
 
 
 @router.post(
     "/{analysis_id}/pause", operation_id="pause_analysis", status_code=202, response_model=Analysis, responses=REFUSALS
 )
-def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def pause_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Let it keep its tiles and free its slot."""
-    return ANALYSES.carry_out(pause, service, caller.project, analysis_id, fits)
+    return ANALYSES.carry_out(request_pause, service, caller.project, analysis_id, fits)
 
 
 @router.post(
@@ -190,13 +195,13 @@ def pause_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: R
     response_model=Analysis,
     responses=REFUSALS,
 )
-def resume_one(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def resume_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Let it go on behind the tiles that it has."""
-    return ANALYSES.carry_out(resume, service, caller.project, analysis_id, fits)
+    return ANALYSES.carry_out(request_resume, service, caller.project, analysis_id, fits)
 
 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
-def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
+def delete_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
     return delete_one(service, caller.project, analysis_id, fits)
 
@@ -208,10 +213,10 @@ def delete(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Runn
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         204: {"description": "A stream of what has ended, and there is nothing behind Last-Event-ID"},
-        **problems(404, 422, 429),
+        **problem_responses(404, 422, 429),
     },
 )
-async def get_events(  # noqa: PLR0913 - what a request may bring
+async def list_analysis_events(  # noqa: PLR0913 - what a request may bring
     *,
     analysis_id: AnalysisId,
     query: Annotated[EventsQuery, InQuery()],
@@ -221,7 +226,7 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
 ) -> Response:
     """What happens to it, as a list or as a stream, as for jobs."""
-    return await told(request, service, caller.project, analysis_id, query, last_event_id)
+    return await stream_events(request, service, caller.project, analysis_id, query, last_event_id)
 
 
 @router.get(
@@ -231,19 +236,19 @@ async def get_events(  # noqa: PLR0913 - what a request may bring
     responses={
         200: {"description": "The raw arrays, as npz", "content": {"application/octet-stream": _BINARY}},
         304: {"description": "If-None-Match named this content"},
-        **problems(404),
+        **problem_responses(404),
     },
 )
-def content(
+def get_analysis_content(
     analysis_id: AnalysisId,
     caller: Caller,
     service: Running,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The raw arrays as one npz file (numpy.load with allow_pickle=False reads it). 404 while there are none."""
-    row = _result(service, caller.project, analysis_id)
+    row = _get_result(service, caller.project, analysis_id)
     named = {"Content-Disposition": f'attachment; filename="{row.job_id}.npz"'}
-    return _file(service, row, "weights", if_none_match, named)
+    return _file_response(service, row, "weights", if_none_match, named)
 
 
 @router.get(
@@ -253,10 +258,10 @@ def content(
     responses={
         200: {"description": "The picture", "content": {"image/svg+xml": _BINARY, "image/png": _BINARY}},
         304: {"description": "If-None-Match named this content"},
-        **problems(404),
+        **problem_responses(404),
     },
 )
-def get_picture(
+def get_analysis_picture(
     analysis_id: AnalysisId,
     picture: Annotated[str, InPath(description="one of the names in `pictures`")],
     caller: Caller,
@@ -264,32 +269,32 @@ def get_picture(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A picture, drawn when the analysis ended."""
-    row = _result(service, caller.project, analysis_id)
-    if picture not in _pictures(row):
-        raise NotFound(f"There is no such picture; there are {', '.join(_pictures(row)) or 'none'}.")
-    return _file(service, row, picture, if_none_match, {"Content-Security-Policy": POLICY})
+    row = _get_result(service, caller.project, analysis_id)
+    if picture not in _picture_names(row):
+        raise NotFound(f"There is no such picture; there are {', '.join(_picture_names(row)) or 'none'}.")
+    return _file_response(service, row, picture, if_none_match, {"Content-Security-Policy": POLICY})
 
 
-def _result(service: Service, project: str, analysis_id: str) -> CheckpointRow:
-    get_job(service.db, project, analysis_id)
+def _get_result(service: Service, project: str, analysis_id: str) -> CheckpointRow:
+    get_job_view(service.db, project, analysis_id)
     row = result_of(service.db, project, analysis_id)
     if row is None:
         raise NotFound("This analysis has no result yet, or none any more.")
     return row
 
 
-def _pictures(row: CheckpointRow | None) -> list[str]:
+def _picture_names(row: CheckpointRow | None) -> list[str]:
     return sorted(name for name in row.files if PICTURE.fullmatch(name)) if row else []
 
 
-def _file(
+def _file_response(
     service: Service, row: CheckpointRow, role: str, if_none_match: str | None, headers: dict[str, str]
 ) -> Response:
     """A file of the result, whole: these are small."""
     file = row.files[role]
     tag = f'"{file["sha256"]}"'
     own = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable", **headers}
-    if unchanged(if_none_match, tag):
+    if matches_etag(if_none_match, tag):
         return Response(status_code=304, headers=own)
     try:
         blocks = iter(service.store.open_range(f"{row.key}/{file['name']}", 0, int(file["bytes"])))
@@ -306,13 +311,13 @@ def _whole(service: Service, view: JobView) -> dict[str, Any]:
     """The analysis with everything that is known about it."""
     inputs = inputs_of(service.db, [view.id])[view.id]
     row = result_of(service.db, view.project, view.id)
-    return _shown(view, outlook_of(service, [view]), inputs, row)
+    return _analysis_document(view, forecast_for(service, [view]), inputs, row)
 
 
-def _shown(
-    view: JobView, expected: Outlook | None, inputs: Sequence[Input], row: CheckpointRow | None
+def _analysis_document(
+    view: JobView, expected: QueueForecast | None, inputs: Sequence[InputRef], row: CheckpointRow | None
 ) -> dict[str, Any]:
-    queue, progress = place(view, expected), view.progress
+    queue, progress = queue_position(view, expected), view.progress
     return {
         **view.spec,
         **shared_fields(ANALYSIS, view, queue, LINKS),
@@ -320,14 +325,14 @@ def _shown(
             "step": progress.get("step", 0),
             "steps": progress.get("steps"),
             "fraction": progress.get("fraction", 0.0),
-            "eta_seconds": eta(view, queue, expected),
+            "eta_seconds": estimate_end(view, queue, expected),
         },
         "subjects": [
             {"job": each.job_id, "checkpoint": each.checkpoint_id, "step": each.step, "kind": each.checkpoint_kind}
             for each in inputs
         ],
         "results": view.results or (row.manifest.get("numbers") if row else None),
-        "pictures": {name: f"{path_of(ANALYSIS, view.id)}/pictures/{name}" for name in _pictures(row)},
+        "pictures": {name: f"{path_of(ANALYSIS, view.id)}/pictures/{name}" for name in _picture_names(row)},
     }
 
 

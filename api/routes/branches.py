@@ -7,12 +7,12 @@ from fastapi import APIRouter, Header
 from api.auth import Caller
 from api.bodies import ForkRequest, RetryRequest, read_body
 from api.dependencies import JobId, MaybeBody, Running
-from api.json_documents import Json, parse
+from api.json_documents import JsonResponse, parse_json
 from api.long_poll import IfMatch
-from api.openapi import problems, reads
+from api.openapi import json_body, problem_responses
 from api.resources import entry_of, promise_of
 from api.routes.jobs import JOBS, Job
-from core.jobs.branch import fork, retry
+from core.jobs.branch import create_fork, create_retry
 from core.jobs.queue.submit import Idempotency
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 EXAMPLE = {"at": None, "changes": {"schedule": {"name": "linear", "end_factor": 0.0}, "swa": True}}
 ANSWERS = {
     200: {"model": Job, "description": "The first job of this Idempotency-Key"},
-    **problems(400, 404, 408, 409, 412, 413, 415, 422, 507),
+    **problem_responses(400, 404, 408, 409, 412, 413, 415, 422, 507),
 }
 Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
 
@@ -31,19 +31,19 @@ Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
     status_code=201,
     response_model=Job,
     responses=ANSWERS,
-    openapi_extra=reads("RetryRequest", required=False, once_more={"again": True}),
+    openapi_extra=json_body("RetryRequest", required=False, once_more={"again": True}),
 )
 def retry_job(  # noqa: PLR0913 - what a request may bring
     *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
-) -> Json:
+) -> JsonResponse:
     """A new job (`retried_from`) as this one that failed or was cancelled, from its last good checkpoint.
 
     One for each job, unless `again` is true; the second answers 409 with `retried_as`.
     """
     wanted = read_body(body or b"{}", RetryRequest)
-    promise = _promise(idempotency_key, "retry", job_id, body or b"{}")
+    promise = _branch_idempotency(idempotency_key, "retry", job_id, body or b"{}")
     entry = entry_of(caller, service)
-    done = retry(service.db, job_id, entry, again=wanted.again, idempotency=promise, fits=fits)
+    done = create_retry(service.db, job_id, entry, again=wanted.again, idempotency=promise, fits=fits)
     return JOBS.answer_created(service, caller.project, done)
 
 
@@ -53,20 +53,20 @@ def retry_job(  # noqa: PLR0913 - what a request may bring
     status_code=201,
     response_model=Job,
     responses=ANSWERS,
-    openapi_extra=reads("ForkRequest", required=False, another_ending=EXAMPLE),
+    openapi_extra=json_body("ForkRequest", required=False, another_ending=EXAMPLE),
 )
 def fork_job(  # noqa: PLR0913 - as above
     *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
-) -> Json:
+) -> JsonResponse:
     """A new job (`forked_from`) that shares this one's past up to a checkpoint, its metrics included, and goes on with
     some fields changed: another schedule or rate, SWA, more epochs, another order of the data.
     """
     wanted = read_body(body or b"{}", ForkRequest)
-    promise = _promise(idempotency_key, "fork", job_id, body or b"{}")
+    promise = _branch_idempotency(idempotency_key, "fork", job_id, body or b"{}")
     entry = entry_of(caller, service)
-    done = fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise, fits=fits)
+    done = create_fork(service.db, job_id, entry, changes=wanted.changes, at=wanted.at, idempotency=promise, fits=fits)
     return JOBS.answer_created(service, caller.project, done)
 
 
-def _promise(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:
-    return None if key is None else promise_of(key, [verb, job_id, parse(body)])
+def _branch_idempotency(key: str | None, verb: str, job_id: str, body: bytes) -> Idempotency | None:
+    return None if key is None else promise_of(key, [verb, job_id, parse_json(body)])

@@ -5,11 +5,11 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.json_documents import Json
-from api.openapi import problems
-from api.paging import page
+from api.json_documents import JsonResponse
+from api.openapi import problem_responses
+from api.paging import page_envelope
 from core.errors import NotFound
-from core.recipe.catalog import CatalogEntry, analyses, catalog
+from core.recipe.catalog import CatalogEntry, analysis_catalog, component_catalog
 
 router = APIRouter(tags=["catalog"])
 
@@ -35,21 +35,21 @@ class Entries(BaseModel):
     last_id: None
 
 
-@router.get("/catalog", operation_id="catalog", response_model=Catalog, responses=problems())
-def everything() -> Json:
+@router.get("/catalog", operation_id="catalog", response_model=Catalog, responses=problem_responses())
+def list_components() -> JsonResponse:
     """All optimizers, schedules, averaging methods, models, datasets and analyses, with JSON Schema and defaults."""
-    return Json({"object": "catalog", **_dumped()})
+    return JsonResponse({"object": "catalog", **_dump_catalog()})
 
 
-@router.get("/catalog/{kind}", operation_id="catalog_kind", response_model=Entries, responses=problems(404))
-def of_kind(kind: str) -> Json:
+@router.get("/catalog/{kind}", operation_id="catalog_kind", response_model=Entries, responses=problem_responses(404))
+def list_components_of_kind(kind: str) -> JsonResponse:
     """The components of one kind: optimizers, schedules, averaging, models, datasets or analyses."""
-    entries = _dumped().get(kind)
+    entries = _dump_catalog().get(kind)
     if entries is None:
-        raise NotFound(f"There is no such kind; there are {', '.join(_dumped())}.")
-    return Json(page(entries))
+        raise NotFound(f"There is no such kind; there are {', '.join(_dump_catalog())}.")
+    return JsonResponse(page_envelope(entries))
 
 
-def _dumped() -> dict[str, list[dict[str, Any]]]:
-    sections = {str(kind): entries for kind, entries in catalog().items()} | {"analyses": analyses()}
+def _dump_catalog() -> dict[str, list[dict[str, Any]]]:
+    sections = {str(kind): entries for kind, entries in component_catalog().items()} | {"analyses": analysis_catalog()}
     return {kind: [each.dump() for each in entries] for kind, entries in sections.items()}

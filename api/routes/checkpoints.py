@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from api.auth import Caller
 from api.dependencies import CheckpointId, JobId, Running, Service
-from api.json_documents import Json, timestamp
-from api.long_poll import IfMatch, etag
-from api.openapi import problems
-from api.paging import Page, page
-from api.ranges import Span, requested, unchanged
+from api.json_documents import JsonResponse, format_timestamp
+from api.long_poll import IfMatch, format_etag
+from api.openapi import problem_responses
+from api.paging import Page, page_envelope
+from api.ranges import ByteRange, matches_etag, parse_range
 from core.errors import NotFound
-from core.jobs.checkpoints.pins import pin, pin_version, unpin
-from core.jobs.checkpoints.records import CheckpointRow, get_checkpoint, list_checkpoints
+from core.jobs.checkpoints.pins import add_pin, pin_version, remove_pin
+from core.jobs.checkpoints.records import CheckpointRow, get_checkpoint_row, list_checkpoint_rows
 from core.store.base import Store, StoreMissing
 
 router = APIRouter(tags=["checkpoints"])
@@ -47,7 +47,7 @@ class Checkpoint(BaseModel):
     links: dict[str, str]
 
 
-class Conditions(BaseModel):
+class ConditionalHeaders(BaseModel):
     """Headers that ask for a part, or for nothing when nothing changed."""
 
     range: str | None = None
@@ -59,44 +59,46 @@ class Conditions(BaseModel):
     "/jobs/{job_id}/checkpoints",
     operation_id="list_checkpoints",
     response_model=Page[Checkpoint],
-    responses=problems(404),
+    responses=problem_responses(404),
 )
-def of_job(job_id: JobId, caller: Caller, service: Running) -> Json:
+def list_checkpoints(job_id: JobId, caller: Caller, service: Running) -> JsonResponse:
     """The checkpoints of a job, oldest first."""
-    return Json(page([_shown(row) for row in list_checkpoints(service.db, caller.project, job_id)]))
+    return JsonResponse(
+        page_envelope([_checkpoint_document(row) for row in list_checkpoint_rows(service.db, caller.project, job_id)])
+    )
 
 
 @router.get(
     "/checkpoints/{checkpoint_id}",
     operation_id="get_checkpoint",
     response_model=Checkpoint,
-    responses=problems(404),
+    responses=problem_responses(404),
 )
-def one(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> Json:
+def get_checkpoint(checkpoint_id: CheckpointId, caller: Caller, service: Running) -> JsonResponse:
     """One checkpoint."""
-    return _answer(get_checkpoint(service.db, caller.project, checkpoint_id))
+    return _checkpoint_response(get_checkpoint_row(service.db, caller.project, checkpoint_id))
 
 
 @router.post(
     "/checkpoints/{checkpoint_id}/pin",
     operation_id="pin_checkpoint",
     response_model=Checkpoint,
-    responses=problems(404, 409, 412, 413, 415),
+    responses=problem_responses(404, 409, 412, 413, 415),
 )
-def keep(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def pin_checkpoint(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Keep a checkpoint whatever `checkpoints.keep_last` and the like say. Twice is the same; 409 as it is removed."""
-    return _answer(pin(service.db, caller.project, checkpoint_id, fits))
+    return _checkpoint_response(add_pin(service.db, caller.project, checkpoint_id, fits))
 
 
 @router.delete(
     "/checkpoints/{checkpoint_id}/pin",
     operation_id="unpin_checkpoint",
     status_code=204,
-    responses=problems(404, 412, 413, 415),
+    responses=problem_responses(404, 412, 413, 415),
 )
-def let_go(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Response:
+def unpin_checkpoint(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Take the pin away, twice is the same: what would not have been kept without it is removed soon."""
-    unpin(service.db, caller.project, checkpoint_id, fits)
+    remove_pin(service.db, caller.project, checkpoint_id, fits)
     return Response(status_code=204)
 
 
@@ -116,30 +118,30 @@ _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string",
         206: {"description": "The one range asked for", **_BINARY},
         304: {"description": "If-None-Match named this content"},
         307: {"description": "The same content, with ranges, at a URL that is good for minutes", **_LOCATION},
-        **problems(404, 416, 422),
+        **problem_responses(404, 416, 422),
     },
 )
-def content(
+def get_checkpoint_content(
     request: Request,
     checkpoint_id: CheckpointId,
     caller: Caller,
     service: Running,
-    conditions: Annotated[Conditions, Header()],
+    conditions: Annotated[ConditionalHeaders, Header()],
 ) -> Response:
     """The weights as a safetensors file. The ETag is its SHA-256; one range at a time; several are answered whole.
 
     From an S3 store they come by a redirect, without load on this service; HEAD is answered here all the same.
     """
-    row = get_checkpoint(service.db, caller.project, checkpoint_id)
+    row = get_checkpoint_row(service.db, caller.project, checkpoint_id)
     etag = f'"{row.sha256}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    if unchanged(conditions.if_none_match, etag):
+    if matches_etag(conditions.if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    span = requested(conditions.range, conditions.if_range, etag, row.bytes)
-    if (url := _elsewhere(request, service, row)) is not None:
+    span = parse_range(conditions.range, conditions.if_range, etag, row.bytes)
+    if (url := _redirect_url(request, service, row)) is not None:
         # What is kept would lead nowhere in a few minutes.
         return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
-    whole = Span(0, row.bytes, row.bytes)
+    whole = ByteRange(0, row.bytes, row.bytes)
     asked = span or whole
     headers |= {
         "Accept-Ranges": "bytes",
@@ -149,37 +151,37 @@ def content(
     }
     if span is not None:
         headers["Content-Range"] = span.content_range
-    blocks = iter(()) if request.scope["basin.head"] else _opened(service.store, row, asked)
+    blocks = iter(()) if request.scope["basin.head"] else _open_range(service.store, row, asked)
     status = 200 if span is None else 206
     return StreamingResponse(blocks, status, headers, media_type="application/octet-stream")
 
 
-def _elsewhere(request: Request, service: Service, row: CheckpointRow) -> str | None:
+def _redirect_url(request: Request, service: Service, row: CheckpointRow) -> str | None:
     """Where the client gets the weights itself; None: from us. The URL is good for GET alone, so HEAD stays here."""
     if request.scope["basin.head"] or service.settings.downloads == "stream":
         return None
-    return service.store.link(_weights(row), LINK_SECONDS)
+    return service.store.presigned_url(_weights_key(row), LINK_SECONDS)
 
 
-def _weights(row: CheckpointRow) -> str:
+def _weights_key(row: CheckpointRow) -> str:
     return f"{row.key}/{row.files['weights']['name']}"
 
 
-def _opened(store: Store, row: CheckpointRow, span: Span) -> Iterator[bytes]:
+def _open_range(store: Store, row: CheckpointRow, span: ByteRange) -> Iterator[bytes]:
     """The blocks of the span. The first is fetched here, so that what is missing can still be said by a status."""
     try:
-        blocks = iter(store.open_range(_weights(row), span.start, span.end))
+        blocks = iter(store.open_range(_weights_key(row), span.start, span.end))
         first = next(blocks, b"")
     except StoreMissing as error:
         raise NotFound("The content of this checkpoint is no longer in the store.") from error
     return itertools.chain((first,), blocks)
 
 
-def _answer(row: CheckpointRow) -> Json:
-    return Json(_shown(row), headers={"ETag": etag(pin_version(row))})
+def _checkpoint_response(row: CheckpointRow) -> JsonResponse:
+    return JsonResponse(_checkpoint_document(row), headers={"ETag": format_etag(pin_version(row))})
 
 
-def _shown(row: CheckpointRow) -> dict[str, object]:
+def _checkpoint_document(row: CheckpointRow) -> dict[str, object]:
     own = f"/v1/checkpoints/{row.id}"
     return {
         "id": row.id,
@@ -192,7 +194,7 @@ def _shown(row: CheckpointRow) -> dict[str, object]:
         "metrics": row.metrics,
         "sha256": row.sha256,
         "bytes": row.bytes,
-        "created_at": timestamp(row.created_at),
+        "created_at": format_timestamp(row.created_at),
         "pinned": row.pinned_at is not None,
         "superseded": bool(row.superseded),
         "links": {"self": own, "content": f"{own}/content", "pin": f"{own}/pin", "job": f"/v1/jobs/{row.job_id}"},

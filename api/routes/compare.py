@@ -8,13 +8,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from api.auth import Caller
 from api.dependencies import Running
-from api.json_documents import Json
-from api.openapi import problems
-from api.paging import Query
-from api.routes.metrics import split
+from api.json_documents import JsonResponse
+from api.openapi import problem_responses
+from api.paging import StrictQuery
+from api.routes.metrics import split_names
 from core.errors import NotFound
 from core.ids import is_id
-from core.jobs.metrics.comparison import MOST_JOBS, Aligned, Subject, XAxis, compare, subjects
+from core.jobs.metrics.comparison import MOST_JOBS, AlignedPoints, ComparedJob, XAxis, align_series, load_compared_jobs
 
 router = APIRouter(prefix="/metrics", tags=["metrics"])
 
@@ -61,7 +61,7 @@ def _few_jobs(text: str) -> str:
 
 
 def _few_series(text: str) -> str:
-    if len(set(split(text).split(","))) > MOST_SERIES:
+    if len(set(split_names(text).split(","))) > MOST_SERIES:
         raise ValueError(f"up to {MOST_SERIES} names, separated by commas")
     return text
 
@@ -78,7 +78,7 @@ Names = Annotated[
 ]
 
 
-class CompareQuery(Query):
+class CompareQuery(StrictQuery):
     """Which jobs, which series, and what is counted along the x axis."""
 
     jobs: Jobs
@@ -89,30 +89,30 @@ class CompareQuery(Query):
     ] = 500
 
 
-def subjects_of(service: Running, caller: Caller, ids: str) -> list[Subject]:
+def find_compared_jobs(service: Running, caller: Caller, ids: str) -> list[ComparedJob]:
     """The jobs that a query names; raises NotFound for those that cannot be, are not, or belong to others."""
     wanted = ids.split(",")
     if not all(is_id(one, "job") for one in wanted):
         raise NotFound("One of the ids is not the id of a job.")
-    return subjects(service.db, caller.project, wanted)
+    return load_compared_jobs(service.db, caller.project, wanted)
 
 
-@router.get("/compare", operation_id="compare_jobs", response_model=Comparison, responses=problems(404, 422))
-def get_comparison(query: Annotated[CompareQuery, InQuery()], caller: Caller, service: Running) -> Json:
+@router.get("/compare", operation_id="compare_jobs", response_model=Comparison, responses=problem_responses(404, 422))
+def compare_jobs(query: Annotated[CompareQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """Series of several jobs at the same places; over jobs that differ in their seed alone, how certain the mean is."""
-    found = subjects_of(service, caller, query.jobs)
+    found = find_compared_jobs(service, caller, query.jobs)
     names = dict.fromkeys(query.series.split(","))
-    aligned = {name: compare(service.db, found, name, x=query.x, max_points=query.max_points) for name in names}
-    return Json(
+    aligned = {name: align_series(service.db, found, name, x=query.x, max_points=query.max_points) for name in names}
+    return JsonResponse(
         {
             "x": query.x,
             "jobs": [{"id": one.id, "name": one.name} for one in found],
-            "series": {name: _shown(one) for name, one in aligned.items()},
+            "series": {name: _series_document(one) for name, one in aligned.items()},
         }
     )
 
 
-def _shown(one: Aligned) -> dict[str, object]:
+def _series_document(one: AlignedPoints) -> dict[str, object]:
     return {
         "x": one.x,
         "values": one.values,

@@ -9,8 +9,8 @@ from typing import cast
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from api.json_documents import Json
-from api.openapi import describe
+from api.json_documents import JsonResponse
+from api.openapi import build_openapi
 from core.errors import NotFound
 
 home = APIRouter(include_in_schema=False)
@@ -52,7 +52,7 @@ _START = """window.ui = SwaggerUIBundle({
 
 
 @home.get("/")
-def index(request: Request) -> Json:
+def get_index(request: Request) -> JsonResponse:
     """Where everything is."""
     links = {
         "jobs": "/v1/jobs",
@@ -62,33 +62,33 @@ def index(request: Request) -> Json:
         "health": "/healthz",
         "ready": "/readyz",
     }
-    return Json({"object": "service", "name": "basin", "version": request.app.version, "links": links})
+    return JsonResponse({"object": "service", "name": "basin", "version": request.app.version, "links": links})
 
 
 @router.get("/openapi.json")
-def openapi_document(request: Request) -> Response:
+def get_openapi_document(request: Request) -> Response:
     """The OpenAPI 3.1 document; made at the first call, as it takes a moment."""
     state = request.app.state
     if not hasattr(state, "openapi"):
-        state.openapi = Json(describe(request.app)).body
-    return Json(cast("bytes", state.openapi))
+        state.openapi = JsonResponse(build_openapi(request.app)).body
+    return JsonResponse(cast("bytes", state.openapi))
 
 
 @router.get("/docs")
-def swagger(request: Request) -> HTMLResponse:
+def get_swagger_ui(request: Request) -> HTMLResponse:
     """Swagger UI."""
     page = _PAGE.format(title=html.escape(request.app.title))
     return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/docs/start.js")
-def start() -> Response:
+def get_swagger_start() -> Response:
     """Starts Swagger UI; a file of its own, so that the page needs no inline script."""
     return Response(_START, media_type="text/javascript")
 
 
 @router.get("/docs/{name}")
-def asset(name: str) -> FileResponse:
+def get_swagger_asset(name: str) -> FileResponse:
     """A file of Swagger UI, from the installed package that carries it."""
     package = find_spec("fastapi_offline")
     if name not in _ASSETS or package is None or package.origin is None:

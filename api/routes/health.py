@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from api.dependencies import Running, Service
 from api.errors import STATUS
-from api.json_documents import Json
+from api.json_documents import JsonResponse
 from api.probes import broker_answers
-from core.db.migrate import unfit
+from core.db.migrate import unfit_reason
 from core.jobs.health.readiness import reconciler_lag, reconciler_problem
 from core.jobs.store_identity import WrongStore
 
@@ -46,9 +46,9 @@ class Readiness(BaseModel):
 
 
 @router.get("/healthz", operation_id="health", response_model=Health)
-async def healthz() -> Json:
+async def get_health() -> JsonResponse:
     """Whether the process is alive. It asks nobody else."""
-    return Json({"status": "alive"})
+    return JsonResponse({"status": "alive"})
 
 
 @router.get(
@@ -57,30 +57,30 @@ async def healthz() -> Json:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Something that is required does not work"}},
 )
-def readyz(service: Running) -> Json:
+def get_readiness(service: Running) -> JsonResponse:
     """Whether jobs can be taken: there must be a database that has the schema and takes writes.
 
     It is asked for a write once in three seconds, however many want to know.
     """
-    database = _check(_database, service)
+    database = _run_probe(_probe_database, service)
     # The others would each wait as long to find out the same.
     reachable = database["ok"]
     checks = {
         "database": database,
-        "writes": _check(_writes if reachable else _unknown, service),
-        "migrations": _check(_migrations if reachable else _unknown, service),
-        "store": _check(_store, service, required=False),
-        "broker": _check(_broker, service, required=False),
-        "reconciler": _check(_reconciler if reachable else _unknown, service, required=False),
-        "disk": _check(_disk, service, required=False),
+        "writes": _run_probe(_probe_writes if reachable else _probe_unknown, service),
+        "migrations": _run_probe(_probe_migrations if reachable else _probe_unknown, service),
+        "store": _run_probe(_probe_store, service, required=False),
+        "broker": _run_probe(_probe_broker, service, required=False),
+        "reconciler": _run_probe(_probe_reconciler if reachable else _probe_unknown, service, required=False),
+        "disk": _run_probe(_probe_disk, service, required=False),
     }
     degraded = [name for name, check in checks.items() if not check["ok"] and not check["required"]]
     if any(check["required"] and not check["ok"] for check in checks.values()):
-        return Json({"status": "unavailable", "degraded": degraded, "checks": checks}, STATUS["unavailable"])
-    return Json({"status": "degraded" if degraded else "ready", "degraded": degraded, "checks": checks})
+        return JsonResponse({"status": "unavailable", "degraded": degraded, "checks": checks}, STATUS["unavailable"])
+    return JsonResponse({"status": "degraded" if degraded else "ready", "degraded": degraded, "checks": checks})
 
 
-def _check(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:
+def _run_probe(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:
     """`probe` says what is wrong, or None. What it raises may name hosts and files: that goes to the log alone."""
     try:
         detail = probe(service)
@@ -90,24 +90,24 @@ def _check(probe: Callable[[Service], str | None], service: Service, *, required
     return {"ok": detail is None, "required": required, "detail": detail}
 
 
-def _unknown(_service: Service) -> str:
+def _probe_unknown(_service: Service) -> str:
     return "unknown while the database is away"
 
 
-def _database(service: Service) -> None:
+def _probe_database(service: Service) -> None:
     with service.db.read() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _writes(service: Service) -> str | None:
-    return service.writes.problem()
+def _probe_writes(service: Service) -> str | None:
+    return service.writes.write_problem()
 
 
-def _migrations(service: Service) -> str | None:
-    return unfit(service.db)
+def _probe_migrations(service: Service) -> str | None:
+    return unfit_reason(service.db)
 
 
-def _store(service: Service) -> str | None:
+def _probe_store(service: Service) -> str | None:
     try:
         service.store.ping()
     except WrongStore as error:  # its message names nothing, and nobody would guess this
@@ -115,17 +115,17 @@ def _store(service: Service) -> str | None:
     return None
 
 
-def _broker(service: Service) -> str | None:
+def _probe_broker(service: Service) -> str | None:
     return None if broker_answers(service.settings.resolved_broker_url()) else "no answer; jobs are found by polling"
 
 
-def _reconciler(service: Service) -> str | None:
+def _probe_reconciler(service: Service) -> str | None:
     with service.db.read() as connection:
         lag = reconciler_lag(connection)
     return reconciler_problem(lag, service.settings.gap_seconds)
 
 
-def _disk(service: Service) -> str | None:
+def _probe_disk(service: Service) -> str | None:
     """Of the home: the database or the objects may lie there, and do by default."""
     home = service.settings.home
     free = shutil.disk_usage(home).free if home.exists() else LOW_DISK

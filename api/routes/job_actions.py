@@ -4,30 +4,30 @@ from fastapi import APIRouter
 
 from api.auth import Caller
 from api.dependencies import JobId, Running
-from api.json_documents import Json
+from api.json_documents import JsonResponse
 from api.long_poll import IfMatch
-from api.openapi import problems
+from api.openapi import problem_responses
 from api.routes.jobs import JOBS, Job
-from core.jobs.verbs import cancel, pause, resume
+from core.jobs.verbs import request_cancel, request_pause, request_resume
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-REFUSALS = problems(404, 409, 412, 413, 415)
+REFUSALS = problem_responses(404, 409, 412, 413, 415)
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", status_code=202, response_model=Job, responses=REFUSALS)
-def cancel_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def cancel_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
-    return JOBS.carry_out(cancel, service, caller.project, job_id, fits)
+    return JOBS.carry_out(request_cancel, service, caller.project, job_id, fits)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", status_code=202, response_model=Job, responses=REFUSALS)
-def pause_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def pause_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Let a job end its step, write a checkpoint and free its slot. Twice is the same; 409 once it ended."""
-    return JOBS.carry_out(pause, service, caller.project, job_id, fits)
+    return JOBS.carry_out(request_pause, service, caller.project, job_id, fits)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", status_code=202, response_model=Job, responses=REFUSALS)
-def resume_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def resume_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Let a paused job go on, bit for bit as if nothing had been. Twice is the same; 409 once it ended."""
-    return JOBS.carry_out(resume, service, caller.project, job_id, fits)
+    return JOBS.carry_out(request_resume, service, caller.project, job_id, fits)

@@ -6,13 +6,13 @@ from fastapi.responses import Response
 from api.auth import Caller
 from api.bodies import JobChanges, read_body
 from api.dependencies import Body, JobId, Running
-from api.json_documents import Json
+from api.json_documents import JsonResponse
 from api.long_poll import IfMatch
-from api.openapi import problems, reads
+from api.openapi import json_body, problem_responses
 from api.resources import delete_one
 from api.routes.jobs import JOBS, Job
-from core.jobs.changes import edit_job
-from core.jobs.queries import get_job
+from core.jobs.changes import update_job
+from core.jobs.queries import get_job_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -23,13 +23,13 @@ EXAMPLE = {"name": "digits, second try", "priority": 10, "metadata": {"team": "v
     "/{job_id}",
     operation_id="edit_job",
     response_model=Job,
-    responses=problems(400, 404, 408, 409, 412, 413, 415, 422),
-    openapi_extra=reads("JobChanges", everything=EXAMPLE),
+    responses=problem_responses(400, 404, 408, 409, 412, 413, 415, 422),
+    openapi_extra=json_body("JobChanges", everything=EXAMPLE),
 )
-def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Running) -> Json:
+def edit_job(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
     """Change name, priority or metadata, where given. With If-Match, only the job as you saw it (412 otherwise)."""
     changes = read_body(body, JobChanges)
-    edit_job(
+    update_job(
         service.db,
         caller.project,
         job_id,
@@ -37,10 +37,12 @@ def edit(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Runn
         age_step=service.settings.age_step_seconds,
         fits=fits,
     )
-    return JOBS.answer(service, get_job(service.db, caller.project, job_id), 200)
+    return JOBS.answer(service, get_job_view(service.db, caller.project, job_id), 200)
 
 
-@router.delete("/{job_id}", operation_id="delete_job", status_code=204, responses=problems(404, 409, 412, 413, 415))
-def delete(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
+@router.delete(
+    "/{job_id}", operation_id="delete_job", status_code=204, responses=problem_responses(404, 409, 412, 413, 415)
+)
+def delete_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
     return delete_one(service, caller.project, job_id, fits)

@@ -13,17 +13,25 @@ from pydantic_core import CoreSchema
 from api.auth import Caller
 from api.dependencies import Body, JobId, Running, Service
 from api.job_query import BY_METADATA, JobsQuery
-from api.json_documents import Json, parse
-from api.long_poll import Look, eta, looked, outlook_of, place, plugin_warning, slot_warning
-from api.openapi import problems, reads
-from api.paging import Page, Query, page
+from api.json_documents import JsonResponse, parse_json
+from api.long_poll import (
+    ConditionalGet,
+    answer_when_changed,
+    estimate_end,
+    forecast_for,
+    plugin_warning,
+    queue_position,
+    slot_warning,
+)
+from api.openapi import json_body, problem_responses
+from api.paging import Page, StrictQuery, page_envelope
 from api.resources import Resource, SharedFields, promise_of, shared_fields
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import find_missing_plugins
-from core.jobs.queries import JobView, list_jobs
-from core.jobs.queue.estimates import Outlook
-from core.jobs.queue.submit import submit
+from core.jobs.queries import JobView, list_job_views
+from core.jobs.queue.estimates import QueueForecast
+from core.jobs.queue.submit import create_job
 from core.recipe.outline import RunOutline, outline_run, outline_stored_run
 from core.recipe.parse import parse_sized_job
 from core.recipe.plugins import plugins_used
@@ -128,7 +136,7 @@ class DryRun(BaseModel):
         return {**own, "properties": own["properties"] | {"spec": spec}}
 
 
-class SubmitQuery(Query):
+class SubmitQuery(StrictQuery):
     """How to submit."""
 
     dry_run: Annotated[bool, Field(description="only say what the job would be")] = False
@@ -141,9 +149,9 @@ class SubmitQuery(Query):
     response_model=Job,
     responses={
         200: {"model": Job | DryRun, "description": "The first job of this Idempotency-Key, or the dry run"},
-        **problems(400, 408, 409, 413, 415, 422, 507),
+        **problem_responses(400, 408, 409, 413, 415, 422, 507),
     },
-    openapi_extra=reads("JobSpec", digits_with_swa=EXAMPLE, smallest=SMALLEST),
+    openapi_extra=json_body("JobSpec", digits_with_swa=EXAMPLE, smallest=SMALLEST),
 )
 def submit_job(
     body: Body,
@@ -151,14 +159,14 @@ def submit_job(
     service: Running,
     query: Annotated[SubmitQuery, InQuery()],
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
-) -> Json:
+) -> JsonResponse:
     """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
-    document = parse(body)
+    document = parse_json(body)
     spec, shape = parse_sized_job(body)
     outline = outline_run(spec, shape)
     if query.dry_run:
-        return Json(_dry(spec, shape, outline, service))
-    done = submit(
+        return JsonResponse(_dry_run(spec, shape, outline, service))
+    done = create_job(
         service.db,
         spec,
         owner=caller.owner,
@@ -168,7 +176,7 @@ def submit_job(
         limits=caller.limits,
         lost_after=service.settings.lease_seconds,
     )
-    wanted = JOBS if not done.created else Resource(TRAIN, partial(_shown, outline=outline))
+    wanted = JOBS if not done.created else Resource(TRAIN, partial(_job_document, outline=outline))
     return wanted.answer_created(service, caller.project, done)
 
 
@@ -176,16 +184,18 @@ def submit_job(
     "",
     operation_id="list_jobs",
     response_model=Page[Job],
-    responses=problems(422),
+    responses=problem_responses(422),
     openapi_extra={"parameters": [BY_METADATA]},
 )
-def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> Json:
+def list_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """Jobs, newest first unless asked otherwise."""
-    views, more = list_jobs(
-        service.db, caller.project, query.search(), after=query.after, limit=query.limit, order=query.order
+    views, more = list_job_views(
+        service.db, caller.project, query.to_job_search(), after=query.after, limit=query.limit, order=query.order
     )
-    expected = outlook_of(service, views)
-    return Json(page([_shown_with(view, expected, outline_stored_run(view.spec)) for view in views], has_more=more))
+    expected = forecast_for(service, views)
+    return JsonResponse(
+        page_envelope([_shown_with(view, expected, outline_stored_run(view.spec)) for view in views], has_more=more)
+    )
 
 
 @router.get(
@@ -194,10 +204,10 @@ def get_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Ru
     response_model=Job,
     responses={
         304: {"description": "Nothing but `queue`, `eta_seconds` and a warning that no slot is there may have changed"},
-        **problems(404),
+        **problem_responses(404),
     },
 )
-async def get_one(  # noqa: PLR0913 - what a request may bring
+async def get_job(  # noqa: PLR0913 - what a request may bring
     *,
     job_id: JobId,
     caller: Caller,
@@ -211,11 +221,11 @@ async def get_one(  # noqa: PLR0913 - what a request may bring
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
-    look = Look(service, caller.project, job_id, if_none_match, prefer)
-    return await looked(request, look, JOBS.answer)
+    look = ConditionalGet(service, caller.project, job_id, if_none_match, prefer)
+    return await answer_when_changed(request, look, JOBS.answer)
 
 
-def _dry(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
+def _dry_run(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
     with service.db.read() as connection:
         kinds = kinds_seen(connection, service.settings.lease_seconds)
         missing = find_missing_plugins(connection, plugins_used(spec), service.settings.lease_seconds)
@@ -224,46 +234,46 @@ def _dry(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) 
         "spec": spec.dump(),
         "total_steps": outline.total_steps,
         "steps_per_epoch": shape.run.steps_per_epoch,
-        "warnings": _warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds) + plugin_warning(missing),
+        "warnings": _spec_warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds) + plugin_warning(missing),
     }
 
 
-def _warnings(outline: RunOutline) -> list[dict[str, str]]:
+def _spec_warnings(outline: RunOutline) -> list[dict[str, str]]:
     return [{"code": w.code, "pointer": w.pointer, "message": w.message} for w in outline.warnings]
 
 
-def _shown(service: Service, view: JobView, outline: RunOutline) -> dict[str, object]:
+def _job_document(service: Service, view: JobView, outline: RunOutline) -> dict[str, object]:
     """The stored spec as it is, with what became of it."""
-    return _shown_with(view, outlook_of(service, [view]), outline)
+    return _shown_with(view, forecast_for(service, [view]), outline)
 
 
-def _shown_with(view: JobView, expected: Outlook | None, outline: RunOutline) -> dict[str, object]:
-    queue = place(view, expected)
+def _shown_with(view: JobView, expected: QueueForecast | None, outline: RunOutline) -> dict[str, object]:
+    queue = queue_position(view, expected)
     return {
         "id": view.id,
         "object": TRAIN.noun,
         **view.spec,
         **shared_fields(TRAIN, view, queue, LINKS),
-        "progress": _progress(view, outline) | {"eta_seconds": eta(view, queue, expected)},
+        "progress": _progress_document(view, outline) | {"eta_seconds": estimate_end(view, queue, expected)},
         "results": view.results or {},
-        "retried_from": _parent(view, "retry"),
-        "forked_from": _parent(view, "fork"),
-        "started_from": _parent(view, "from"),
+        "retried_from": _parent_document(view, "retry"),
+        "forked_from": _parent_document(view, "fork"),
+        "started_from": _parent_document(view, "from"),
         "children": list(view.children),
-        "warnings": _warnings(outline) + (_queue_warnings(view, expected) if queue and expected else []),
+        "warnings": _spec_warnings(outline) + (_queue_warnings(view, expected) if queue and expected else []),
     }
 
 
-def _queue_warnings(view: JobView, expected: Outlook) -> list[dict[str, str]]:
+def _queue_warnings(view: JobView, expected: QueueForecast) -> list[dict[str, str]]:
     missing = expected.missing_plugin(view.plugins)
     return slot_warning(view.needs, expected.slots) + plugin_warning(missing)
 
 
-def _parent(view: JobView, verb: str) -> dict[str, object] | None:
+def _parent_document(view: JobView, verb: str) -> dict[str, object] | None:
     return {"job": view.parent_id, "step": view.parent_step} if view.parent_verb == verb else None
 
 
-def _progress(view: JobView, outline: RunOutline) -> dict[str, object]:
+def _progress_document(view: JobView, outline: RunOutline) -> dict[str, object]:
     known: dict[str, object] = {
         "step": 0,
         "steps": outline.total_steps,
@@ -274,4 +284,4 @@ def _progress(view: JobView, outline: RunOutline) -> dict[str, object]:
     return known | view.progress
 
 
-JOBS: Final = Resource(TRAIN, lambda service, view: _shown(service, view, outline_stored_run(view.spec)))
+JOBS: Final = Resource(TRAIN, lambda service, view: _job_document(service, view, outline_stored_run(view.spec)))

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from api.auth import Caller, Principal
 from api.bodies import KeyRequest, Scope, read_body
 from api.dependencies import Body, KeyId, Running
-from api.json_documents import Json, timestamp
-from api.long_poll import IfMatch, etag
-from api.openapi import problems, reads
-from api.paging import page
+from api.json_documents import JsonResponse, format_timestamp
+from api.long_poll import IfMatch, format_etag
+from api.openapi import json_body, problem_responses
+from api.paging import page_envelope
 from core.errors import FieldProblem, Forbidden, InvalidRequest
 from core.jobs.keys import Key, create_key, get_key, key_version, list_keys, revoke_key
 from core.settings import Limits
@@ -60,10 +60,10 @@ class ApiKeys(BaseModel):
     operation_id="create_key",
     status_code=201,
     response_model=NewApiKey,
-    responses=problems(400, 408, 413, 415, 422),
-    openapi_extra=reads("KeyRequest", limited=EXAMPLE),
+    responses=problem_responses(400, 408, 413, 415, 422),
+    openapi_extra=json_body("KeyRequest", limited=EXAMPLE),
 )
-def create(body: Body, caller: Caller, service: Running) -> Json:
+def create_api_key(body: Body, caller: Caller, service: Running) -> JsonResponse:
     """Make a key for the caller's project, or for another one: that only `default`'s administrators may. From the
     first key on, nothing but health answers without one.
     """
@@ -77,33 +77,35 @@ def create(body: Body, caller: Caller, service: Running) -> Json:
         project=project,
         name=wanted.name,
         scopes=wanted.scopes,
-        limits=_within(wanted.limits, caller.limits),
+        limits=_limits_within(wanted.limits, caller.limits),
         expires_at=wanted.expires_at.timestamp() if wanted.expires_at is not None else None,
     )
-    service.keyring.forget(key.id)
-    return Json(_shown(key) | {"key": text}, 201, {"Location": f"/v1/keys/{key.id}", "Cache-Control": "no-store"})
+    service.keyring.forget_key(key.id)
+    return JsonResponse(
+        _key_document(key) | {"key": text}, 201, {"Location": f"/v1/keys/{key.id}", "Cache-Control": "no-store"}
+    )
 
 
-@router.get("", operation_id="list_keys", response_model=ApiKeys, responses=problems())
-def get_keys(caller: Caller, service: Running) -> Json:
+@router.get("", operation_id="list_keys", response_model=ApiKeys, responses=problem_responses())
+def list_api_keys(caller: Caller, service: Running) -> JsonResponse:
     """The keys of the caller's project, oldest first; expired and revoked ones too. `default`'s administrators see
     those of all projects.
     """
-    return Json(page([_shown(key) for key in list_keys(service.db, project=_realm(caller))]))
+    return JsonResponse(page_envelope([_key_document(key) for key in list_keys(service.db, project=_realm(caller))]))
 
 
-@router.get("/{key_id}", operation_id="get_key", response_model=ApiKey, responses=problems(404))
-def get_one(key_id: KeyId, caller: Caller, service: Running) -> Json:
+@router.get("/{key_id}", operation_id="get_key", response_model=ApiKey, responses=problem_responses(404))
+def get_api_key(key_id: KeyId, caller: Caller, service: Running) -> JsonResponse:
     """One key."""
     key = get_key(service.db, _realm(caller), key_id)
-    return Json(_shown(key), headers={"ETag": etag(key_version(key.revoked_at))})
+    return JsonResponse(_key_document(key), headers={"ETag": format_etag(key_version(key.revoked_at))})
 
 
-@router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problems(404, 412, 413, 415))
-def revoke(key_id: KeyId, fits: IfMatch, caller: Caller, service: Running) -> Response:
+@router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problem_responses(404, 412, 413, 415))
+def revoke_api_key(key_id: KeyId, fits: IfMatch, caller: Caller, service: Running) -> Response:
     """End a key; it opens nothing any more after five seconds at most. Saying it twice is the same."""
     revoke_key(service.db, _realm(caller), key_id, fits)
-    service.keyring.forget(key_id)
+    service.keyring.forget_key(key_id)
     return Response(status_code=204)
 
 
@@ -112,9 +114,9 @@ def _realm(caller: Principal) -> str | None:
     return None if caller.manages_projects else caller.project
 
 
-def _within(asked: Limits, own: Limits) -> Limits:
+def _limits_within(asked: Limits, own: Limits) -> Limits:
     """Nobody hands out more than they have."""
-    wanted = asked.filled(own)
+    wanted = asked.with_defaults(own)
     more = [
         FieldProblem(f"/limits/{name}", f"more than your own {most}")
         for name, most in own.model_dump(exclude_none=True).items()
@@ -125,7 +127,7 @@ def _within(asked: Limits, own: Limits) -> Limits:
     return wanted
 
 
-def _shown(key: Key) -> dict[str, object]:
+def _key_document(key: Key) -> dict[str, object]:
     return {
         "id": key.id,
         "object": "key",
@@ -136,8 +138,8 @@ def _shown(key: Key) -> dict[str, object]:
         "scopes": list(key.scopes),
         "limits": key.limits.model_dump(),
         "status": key.status,
-        "created_at": timestamp(key.created_at),
-        "expires_at": timestamp(key.expires_at),
-        "revoked_at": timestamp(key.revoked_at),
-        "last_used_at": timestamp(key.last_used_at),
+        "created_at": format_timestamp(key.created_at),
+        "expires_at": format_timestamp(key.expires_at),
+        "revoked_at": format_timestamp(key.revoked_at),
+        "last_used_at": format_timestamp(key.last_used_at),
     }

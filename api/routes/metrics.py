@@ -9,13 +9,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from api.auth import Caller
 from api.csv_response import MEDIA_TYPE as CSV
-from api.csv_response import Csv, Shape, long, wide
+from api.csv_response import CsvResponse, Shape, long_rows, wide_rows
 from api.dependencies import JobId, Running
-from api.json_documents import Json, timestamp
-from api.openapi import problems
-from api.paging import Query
+from api.json_documents import JsonResponse, format_timestamp
+from api.openapi import problem_responses
+from api.paging import StrictQuery
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.metrics.chunks import Points, series, series_names
+from core.jobs.metrics.chunks import MetricPoints, read_series, series_names
 from core.jobs.queries import job_version
 
 router = APIRouter(tags=["metrics"])
@@ -48,19 +48,19 @@ class SeriesNames(BaseModel):
     names: list[str]
 
 
-def split(text: str) -> str:
+def split_names(text: str) -> str:
     names = text.split(",")
     if len(names) > MOST_SERIES or not all(0 < len(name) <= 200 and name.isprintable() for name in names):
         raise ValueError(f"up to {MOST_SERIES} names, separated by commas")
     return text
 
 
-class MetricsQuery(Query):
+class MetricsQuery(StrictQuery):
     """Which series, which steps, and how many points of each."""
 
     series: Annotated[
         str | None,
-        AfterValidator(split),
+        AfterValidator(split_names),
         Field(description="names, separated by commas; all when left out", examples=["train.loss,val.accuracy"]),
     ] = None
     from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
@@ -78,7 +78,7 @@ class MetricsQuery(Query):
     "/jobs/{job_id}/metrics",
     operation_id="get_metrics",
     response_model=Metrics,
-    responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}, **problems(404, 422)},
+    responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}, **problem_responses(404, 422)},
 )
 def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller: Caller, service: Running) -> Response:
     """Series of a job. A name that has no points yet comes with empty lists, or an empty column.
@@ -89,28 +89,28 @@ def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
     job_version(service.db, caller.project, job_id)  # 404 for the jobs of others
     names = query.series.split(",") if query.series is not None else None
-    found = series(service.db, job_id, names, from_=query.from_, to=query.to, max_points=query.max_points)
-    chosen = {name: found.get(name, Points(name, [], [], [])) for name in (found if names is None else names)}
+    found = read_series(service.db, job_id, names, from_=query.from_, to=query.to, max_points=query.max_points)
+    chosen = {name: found.get(name, MetricPoints(name, [], [], [])) for name in (found if names is None else names)}
     if query.format == "csv":
-        return Csv(long(chosen) if query.shape == "long" else wide(chosen), f"{job_id}.csv")
-    return Json({"job": job_id, "series": {name: _shown(points) for name, points in chosen.items()}})
+        return CsvResponse(long_rows(chosen) if query.shape == "long" else wide_rows(chosen), f"{job_id}.csv")
+    return JsonResponse({"job": job_id, "series": {name: _points_document(points) for name, points in chosen.items()}})
 
 
 @router.get(
     "/jobs/{job_id}/metrics/names",
     operation_id="get_metric_names",
     response_model=SeriesNames,
-    responses=problems(404),
+    responses=problem_responses(404),
 )
-def get_metric_names(job_id: JobId, caller: Caller, service: Running) -> Json:
+def list_metric_names(job_id: JobId, caller: Caller, service: Running) -> JsonResponse:
     """The names of the series that have points."""
     job_version(service.db, caller.project, job_id)  # 404 for the jobs of others
-    return Json({"job": job_id, "names": series_names(service.db, job_id)})
+    return JsonResponse({"job": job_id, "names": series_names(service.db, job_id)})
 
 
-def _shown(points: Points) -> dict[str, object]:
+def _points_document(points: MetricPoints) -> dict[str, object]:
     return {
         "steps": list(points.steps),
         "values": list(points.values),
-        "times": [timestamp(time) for time in points.times],
+        "times": [format_timestamp(time) for time in points.times],
     }

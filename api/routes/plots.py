@@ -9,14 +9,14 @@ from pydantic import AfterValidator, Field
 
 from api.auth import Caller
 from api.dependencies import JobId, Running
-from api.openapi import problems
-from api.routes.compare import Jobs, Names, subjects_of
-from api.routes.metrics import Step, split
-from api.svg_response import PICTURE, PictureQuery, Svg
-from core.charts.metrics import Cut, job_chart, jobs_chart
+from api.openapi import problem_responses
+from api.routes.compare import Jobs, Names, find_compared_jobs
+from api.routes.metrics import Step, split_names
+from api.svg_response import PICTURE, PictureQuery, SvgResponse
+from core.charts.metrics import Window, job_chart, jobs_chart
 from core.charts.trajectory import path_map
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.metrics.comparison import XAxis, subjects
+from core.jobs.metrics.comparison import XAxis, load_compared_jobs
 from core.jobs.metrics.series_names import check_series
 
 router = APIRouter(tags=["metrics"])
@@ -38,7 +38,7 @@ class PlotQuery(PictureQuery):
     kind: Kind = "curves"
     series: Annotated[
         str | None,
-        AfterValidator(split),
+        AfterValidator(split_names),
         Field(description="names, separated by commas; the most telling ones when left out", examples=["val.loss"]),
     ] = None
     x: Annotated[XAxis, Field(description="`seconds` count from the start of the job")] = "step"
@@ -75,9 +75,9 @@ def is_path(query: PlotQuery | JobsPlotQuery) -> bool:
     "/jobs/{job_id}/plot.svg",
     operation_id="plot_job",
     response_class=Response,
-    responses={200: {"content": PICTURE, "description": "The picture"}, **problems(404, 422)},
+    responses={200: {"content": PICTURE, "description": "The picture"}, **problem_responses(404, 422)},
 )
-def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
+def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Caller, service: Running) -> SvgResponse:
     """Curves of a job; series that measure the same thing share a panel. Light or dark, as the reader prefers.
 
     Values that are NaN or infinite leave a gap, and a mark where it begins. With `kind=path` the way of a point.
@@ -85,29 +85,29 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
-    (subject,) = subjects(service.db, caller.project, [job_id])
+    (subject,) = load_compared_jobs(service.db, caller.project, [job_id])
     if is_path(query):
-        return Svg(path_map(service.db, [subject], from_=query.from_, to=query.to), query)
+        return SvgResponse(path_map(service.db, [subject], from_=query.from_, to=query.to), query)
     names = None if query.series is None else query.series.split(",")
     check_series(service.db, [subject], names or ())
-    cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width, query.from_, query.to)
-    return Svg(job_chart(service.db, subject, names, cut), query)
+    cut = Window(query.x, query.y, POINTS_PER_PIXEL * query.width, query.from_, query.to)
+    return SvgResponse(job_chart(service.db, subject, names, cut), query)
 
 
 @router.get(
     "/metrics/plot.svg",
     operation_id="plot_jobs",
     response_class=Response,
-    responses={200: {"content": PICTURE, "description": "The picture"}, **problems(404, 422)},
+    responses={200: {"content": PICTURE, "description": "The picture"}, **problem_responses(404, 422)},
 )
-def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, service: Running) -> Svg:
+def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, service: Running) -> SvgResponse:
     """Several jobs in one picture: a panel for each series, a colour for each job; or their paths over one function."""
-    found = subjects_of(service, caller, query.jobs)
+    found = find_compared_jobs(service, caller, query.jobs)
     if is_path(query):
-        return Svg(path_map(service.db, found), query)
+        return SvgResponse(path_map(service.db, found), query)
     if query.series is None:
         raise InvalidRequest(errors=(FieldProblem("/query/series", "required", 'as in "val.loss"; or kind=path'),))
     names = query.series.split(",")
     check_series(service.db, found, names)
-    cut = Cut(query.x, query.y, POINTS_PER_PIXEL * query.width)
-    return Svg(jobs_chart(service.db, found, names, cut, mean=query.mean), query)
+    cut = Window(query.x, query.y, POINTS_PER_PIXEL * query.width)
+    return SvgResponse(jobs_chart(service.db, found, names, cut, mean=query.mean), query)

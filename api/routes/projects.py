@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from api.auth import Caller
 from api.bodies import ProjectRequest, read_body
 from api.dependencies import Body, Running
-from api.json_documents import Json, timestamp
-from api.openapi import problems, reads
-from api.paging import page
+from api.json_documents import JsonResponse, format_timestamp
+from api.openapi import json_body, problem_responses
+from api.paging import page_envelope
 from core.errors import Forbidden
 from core.jobs.projects import Project, create_project, list_projects
 
@@ -37,11 +37,11 @@ class ProjectList(BaseModel):
     last_id: None
 
 
-@router.get("", operation_id="list_projects", response_model=ProjectList, responses=problems())
-def get_projects(caller: Caller, service: Running) -> Json:
+@router.get("", operation_id="list_projects", response_model=ProjectList, responses=problem_responses())
+def get_projects(caller: Caller, service: Running) -> JsonResponse:
     """List the projects that the key may see: its own, or all of them for administrators of `default`."""
     only = None if caller.manages_projects else caller.project
-    return Json(page([_project_json(each) for each in list_projects(service.db, only)]))
+    return JsonResponse(page_envelope([_project_json(each) for each in list_projects(service.db, only)]))
 
 
 @router.post(
@@ -49,21 +49,21 @@ def get_projects(caller: Caller, service: Running) -> Json:
     operation_id="create_project",
     status_code=201,
     response_model=ProjectObject,
-    responses=problems(400, 408, 409, 413, 415, 422),
-    openapi_extra=reads("ProjectRequest", smallest=EXAMPLE),
+    responses=problem_responses(400, 408, 409, 413, 415, 422),
+    openapi_extra=json_body("ProjectRequest", smallest=EXAMPLE),
 )
-def post_project(body: Body, caller: Caller, service: Running) -> Json:
+def post_project(body: Body, caller: Caller, service: Running) -> JsonResponse:
     """Create a project. It needs the scope admin of the project `default`; 409 where the name is taken."""
     wanted = read_body(body, ProjectRequest)
     if not caller.manages_projects:
         raise Forbidden("New projects need the scope 'admin' of the project 'default'.")
-    return Json(_project_json(create_project(service.db, wanted.name, caller.owner)), 201)
+    return JsonResponse(_project_json(create_project(service.db, wanted.name, caller.owner)), 201)
 
 
 def _project_json(project: Project) -> dict[str, object]:
     return {
         "object": "project",
         "name": project.name,
-        "created_at": timestamp(project.created_at),
+        "created_at": format_timestamp(project.created_at),
         "created_by": project.created_by,
     }

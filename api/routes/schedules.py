@@ -8,12 +8,12 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from api.dependencies import Body
-from api.json_documents import Json, parse
-from api.openapi import problems, reads
-from api.svg_response import PICTURE, PictureQuery, Svg
-from core.charts.schedule import picture
+from api.json_documents import JsonResponse, parse_json
+from api.openapi import json_body, problem_responses
+from api.svg_response import PICTURE, PictureQuery, SvgResponse
+from core.charts.schedule import schedule_chart
 from core.recipe.parse import parse_preview
-from core.recipe.preview import Preview, preview
+from core.recipe.preview import Preview, compute_preview
 
 router = APIRouter(tags=["schedules"])
 
@@ -38,13 +38,13 @@ class PreviewQuery(PictureQuery):
     "/schedules/preview",
     operation_id="preview_schedule",
     response_model=Preview,
-    responses={200: {"content": PICTURE}, **problems(400, 408, 413, 415, 422)},
-    openapi_extra=reads("PreviewRequest", cosine_with_swa=EXAMPLE),
+    responses={200: {"content": PICTURE}, **problem_responses(400, 408, 413, 415, 422)},
+    openapi_extra=json_body("PreviewRequest", cosine_with_swa=EXAMPLE),
 )
 def preview_schedule(body: Body, query: Annotated[PreviewQuery, InQuery()]) -> Response:
     """The learning rate of every optimizer step, from the very code that trains, and where SWA starts and collects."""
-    parse(body)
+    parse_json(body)
     request = parse_preview(body)
     if query.format == "svg":
-        return Svg(picture(request, y=query.y, x=query.x), query)
-    return Json(preview(request).dump())
+        return SvgResponse(schedule_chart(request, y=query.y, x=query.x), query)
+    return JsonResponse(compute_preview(request).dump())

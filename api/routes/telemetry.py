@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.dependencies import Running, Service
-from api.openapi import problems
+from api.openapi import problem_responses
 from api.telemetry import CONTENT_TYPE, Telemetry
 from core.db.session import is_transient
-from core.jobs.health.stats import Vitals, read_vitals
+from core.jobs.health.stats import ServiceStats, read_service_stats
 
 router = APIRouter(tags=["health"])
 
@@ -20,20 +20,20 @@ _log = logging.getLogger("basin.api")
     "/metrics",
     operation_id="get_telemetry",
     response_class=Response,
-    responses=problems(403) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses=problem_responses(403) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def telemetry(request: Request, service: Running) -> Response:
+def get_telemetry(request: Request, service: Running) -> Response:
     """The state of the service in Prometheus' text format: the queue, leases, takeovers, this process, its requests.
 
     It answers while the database is away too; then `basin_database_up` is 0 and the numbers from there are missing.
     """
     own: Telemetry = request.app.state.telemetry
-    return Response(own.render(_vitals(service)), headers={"Content-Type": CONTENT_TYPE})
+    return Response(own.render_metrics(_read_stats(service)), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _vitals(service: Service) -> Vitals | None:
+def _read_stats(service: Service) -> ServiceStats | None:
     try:
-        return read_vitals(service.db, service.settings.lease_seconds)
+        return read_service_stats(service.db, service.settings.lease_seconds)
     except Exception as error:
         if not is_transient(error):
             raise

@@ -8,11 +8,19 @@ from pydantic import BaseModel, Field
 
 from api.auth import Caller
 from api.dependencies import Running
-from api.json_documents import Json, timestamp
-from api.openapi import problems
-from api.paging import Query, page
-from core.jobs.health.workers import SlotState, Tally, WorkerView, is_live, list_workers, live_workers, sum_slots
-from core.jobs.queue.estimates import Waiting, list_waiting
+from api.json_documents import JsonResponse, format_timestamp
+from api.openapi import problem_responses
+from api.paging import StrictQuery, page_envelope
+from core.jobs.health.workers import (
+    SlotState,
+    SlotUsage,
+    WorkerView,
+    is_live,
+    list_worker_views,
+    live_workers,
+    total_slots,
+)
+from core.jobs.queue.estimates import QueuedJob, list_queued_jobs
 
 router = APIRouter(tags=["fleet"])
 
@@ -104,34 +112,36 @@ class Queue(BaseModel):
     data: list[WaitingJob]
 
 
-class QueueQuery(Query):
+class QueueQuery(StrictQuery):
     """How much of it."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 100
 
 
-@router.get("/workers", operation_id="list_workers", response_model=Workers, responses=problems())
-def get_workers(caller: Caller, service: Running) -> Json:
+@router.get("/workers", operation_id="list_workers", response_model=Workers, responses=problem_responses())
+def list_workers(caller: Caller, service: Running) -> JsonResponse:
     """The workers, their slots and GPUs, and which of your jobs they run."""
     lost_after = service.settings.lease_seconds
-    return Json(page([_worker(view, lost_after) for view in list_workers(service.db, caller.project)]))
+    return JsonResponse(
+        page_envelope([_worker_document(view, lost_after) for view in list_worker_views(service.db, caller.project)])
+    )
 
 
-@router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problems(422))
-def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> Json:
+@router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problem_responses(422))
+def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """What waits, and why."""
-    live = live_workers(list_workers(service.db, caller.project), service.settings.lease_seconds)
-    slots = sum_slots(live)
-    waiting, total = list_waiting(service.db, caller.project, slots, query.limit, live)
-    data = [_waiting(one) for one in waiting]
-    return Json({"object": "queue", "waiting": total, "slots": _slots(slots), "data": data})
+    live = live_workers(list_worker_views(service.db, caller.project), service.settings.lease_seconds)
+    slots = total_slots(live)
+    waiting, total = list_queued_jobs(service.db, caller.project, slots, query.limit, live)
+    data = [_waiting_document(one) for one in waiting]
+    return JsonResponse({"object": "queue", "waiting": total, "slots": _slots_document(slots), "data": data})
 
 
-def _slots(slots: dict[str, Tally]) -> dict[str, object]:
+def _slots_document(slots: dict[str, SlotUsage]) -> dict[str, object]:
     return {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in slots.items()}
 
 
-def _worker(view: WorkerView, lost_after: float) -> dict[str, object]:
+def _worker_document(view: WorkerView, lost_after: float) -> dict[str, object]:
     return {
         "id": view.id,
         "object": "worker",
@@ -139,15 +149,15 @@ def _worker(view: WorkerView, lost_after: float) -> dict[str, object]:
         "host": view.host,
         "pid": view.pid,
         "release": view.release,
-        "slots": _slots(view.slots),
-        "devices": [_gpu(state) for state in view.states if state.kind == "gpu"],
+        "slots": _slots_document(view.slots),
+        "devices": [_gpu_document(state) for state in view.states if state.kind == "gpu"],
         "jobs": list(view.jobs),
-        "started_at": timestamp(view.started_at),
-        "seen_at": timestamp(view.seen_at),
+        "started_at": format_timestamp(view.started_at),
+        "seen_at": format_timestamp(view.seen_at),
     }
 
 
-def _gpu(state: SlotState) -> dict[str, object]:
+def _gpu_document(state: SlotState) -> dict[str, object]:
     return {
         "device": state.device,
         "name": state.name,
@@ -155,11 +165,11 @@ def _gpu(state: SlotState) -> dict[str, object]:
         "status": "in_service" if state.in_service else "out_of_service",
         "reason": state.reason,
         "detail": state.detail,
-        "since": timestamp(state.since),
+        "since": format_timestamp(state.since),
     }
 
 
-def _waiting(one: Waiting) -> dict[str, object]:
+def _waiting_document(one: QueuedJob) -> dict[str, object]:
     return {
         "id": one.job_id,
         "name": one.name,
@@ -169,5 +179,5 @@ def _waiting(one: Waiting) -> dict[str, object]:
         "ahead": one.ahead,
         "reason": {"code": one.reason.code, "message": one.reason.message},
         "eta_seconds": one.eta_seconds,
-        "created_at": timestamp(one.created_at),
+        "created_at": format_timestamp(one.created_at),
     }

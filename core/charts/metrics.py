@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from core.db.session import Database
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.metrics.chunks import Points, series, series_names
-from core.jobs.metrics.comparison import Aligned, Subject, XAxis, along, compare
+from core.jobs.metrics.chunks import MetricPoints, read_series, series_names
+from core.jobs.metrics.comparison import AlignedPoints, ComparedJob, XAxis, align_series, x_values
 from core.plot.chart import AxisKind, Band, Chart, Curve, Panel
 
 MOST_PANELS = 8
@@ -24,7 +24,7 @@ _UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (300.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Window:
     """Which part of the curves to draw, how finely, and on which axes."""
 
     x: XAxis
@@ -34,21 +34,23 @@ class Cut:
     to: int | None = None
 
 
-def job_chart(db: Database, subject: Subject, names: Sequence[str] | None, cut: Cut) -> Chart:
+def job_chart(db: Database, subject: ComparedJob, names: Sequence[str] | None, cut: Window) -> Chart:
     """Series of one job; those that measure the same thing share a panel. Without names, the most telling ones.
 
     Raises:
         InvalidRequest: the series measure more things than a picture has panels.
     """
-    chosen = _telling(series_names(db, subject.id)) if names is None else list(dict.fromkeys(names))
-    measures = list(dict.fromkeys(_measure(name) for name in chosen)) or ["metrics"]
-    _bound(len(measures))
-    found = series(db, subject.id, chosen, from_=cut.from_, to=cut.to, max_points=_share(cut, len(chosen)))
-    colours = _colours(chosen)
-    drawn = {name: _curve(subject, name, found.get(name), cut.x, colours[name]) for name in chosen}
-    unit, label = _unit(cut.x, list(drawn.values()))
+    chosen = _default_series(series_names(db, subject.id)) if names is None else list(dict.fromkeys(names))
+    measures = list(dict.fromkeys(_measure_of(name) for name in chosen)) or ["metrics"]
+    _check_panel_count(len(measures))
+    found = read_series(
+        db, subject.id, chosen, from_=cut.from_, to=cut.to, max_points=_points_per_curve(cut, len(chosen))
+    )
+    colours = _assign_colours(chosen)
+    drawn = {name: _build_curve(subject, name, found.get(name), cut.x, colours[name]) for name in chosen}
+    unit, label = _axis_unit(cut.x, list(drawn.values()))
     panels = [
-        _panel(measure, [_scaled(drawn[name], unit) for name in chosen if _measure(name) == measure], cut)
+        _build_panel(measure, [_scale_curve(drawn[name], unit) for name in chosen if _measure_of(name) == measure], cut)
         for measure in measures
     ]
     title = subject.name or subject.id
@@ -56,85 +58,91 @@ def job_chart(db: Database, subject: Subject, names: Sequence[str] | None, cut: 
     return Chart(f"{title}: {told}", panels, label, title=title, x_whole=cut.x == "step")
 
 
-def jobs_chart(db: Database, subjects: Sequence[Subject], names: Sequence[str], cut: Cut, *, mean: bool) -> Chart:
+def jobs_chart(
+    db: Database, subjects: Sequence[ComparedJob], names: Sequence[str], cut: Window, *, mean: bool
+) -> Chart:
     """A panel for each series, a colour for each job; with `mean` the jobs step back behind their mean.
 
     Raises:
         InvalidRequest: there are more series than a picture has panels.
     """
     chosen = list(dict.fromkeys(names))
-    _bound(len(chosen))
-    labels = told_apart(subjects)
+    _check_panel_count(len(chosen))
+    labels = unique_labels(subjects)
     drawn: dict[str, list[Curve]] = {name: [] for name in chosen}
     for place, subject in enumerate(subjects):  # one job is in memory at a time
-        most = _share(cut, len(chosen) * len(subjects))
-        found = series(db, subject.id, chosen, from_=cut.from_, to=cut.to, max_points=most)
+        most = _points_per_curve(cut, len(chosen) * len(subjects))
+        found = read_series(db, subject.id, chosen, from_=cut.from_, to=cut.to, max_points=most)
         for name in chosen:
-            drawn[name].append(_curve(subject, labels[subject.id], found.get(name), cut.x, place + mean, faint=mean))
+            drawn[name].append(
+                _build_curve(subject, labels[subject.id], found.get(name), cut.x, place + mean, faint=mean)
+            )
     if mean:
         for name in chosen:
-            drawn[name].append(_mean(compare(db, subjects, name, x=cut.x, max_points=cut.max_points), len(subjects)))
-    unit, label = _unit(cut.x, [curve for curves in drawn.values() for curve in curves])
-    panels = [_panel(name, [_scaled(curve, unit) for curve in drawn[name]], cut) for name in chosen]
+            drawn[name].append(
+                _mean_curve(align_series(db, subjects, name, x=cut.x, max_points=cut.max_points), len(subjects))
+            )
+    unit, label = _axis_unit(cut.x, [curve for curves in drawn.values() for curve in curves])
+    panels = [_build_panel(name, [_scale_curve(curve, unit) for curve in drawn[name]], cut) for name in chosen]
     summary = f"{', '.join(chosen)} of {', '.join(labels.values())}"
     return Chart(summary, panels, label, x_whole=cut.x == "step", one_legend=True)
 
 
-def _share(cut: Cut, curves: int) -> int:
+def _points_per_curve(cut: Window, curves: int) -> int:
     """How many points one of so many curves may have."""
     return min(cut.max_points, MOST_POINTS // max(1, curves))
 
 
-def _bound(panels: int) -> None:
+def _check_panel_count(panels: int) -> None:
     if panels > MOST_PANELS:
         problem = FieldProblem("/query/series", f"these need {panels} panels; a picture has at most {MOST_PANELS}")
         raise InvalidRequest(errors=(problem,))
 
 
-def _panel(title: str, curves: Sequence[Curve], cut: Cut) -> Panel:
-    return Panel(title, curves, cut.y, most=MOST.get(_measure(title), math.inf))
+def _build_panel(title: str, curves: Sequence[Curve], cut: Window) -> Panel:
+    return Panel(title, curves, cut.y, most=MOST.get(_measure_of(title), math.inf))
 
 
-def _measure(name: str) -> str:
+def _measure_of(name: str) -> str:
     """val.loss -> loss"""
     return name.rpartition(".")[2]
 
 
-def _telling(names: Sequence[str]) -> list[str]:
+def _default_series(names: Sequence[str]) -> list[str]:
     """All series of the first few measures: the loss, then qualities, then how it was trained."""
-    order = (*_FIRST, *sorted({_measure(name) for name in names} - {*_FIRST, *_LAST}), *_LAST)
-    there = [measure for measure in order if any(_measure(name) == measure for name in names)]
+    order = (*_FIRST, *sorted({_measure_of(name) for name in names} - {*_FIRST, *_LAST}), *_LAST)
+    there = [measure for measure in order if any(_measure_of(name) == measure for name in names)]
     # The rate explains most curves, so it is the last one to go.
     kept = [*there[: SHOWN_PANELS - 1], "lr"] if "lr" in there[SHOWN_PANELS:] else there[:SHOWN_PANELS]
-    ranked = sorted(names, key=lambda name: (COLOURS.get(_source(name), len(COLOURS)), name))
-    return [name for measure in kept for name in ranked if _measure(name) == measure]
+    ranked = sorted(names, key=lambda name: (COLOURS.get(_source_of(name), len(COLOURS)), name))
+    return [name for measure in kept for name in ranked if _measure_of(name) == measure]
 
 
-def _source(name: str) -> str:
+def _source_of(name: str) -> str:
     """swa.val.loss -> swa.val"""
     return name.rpartition(".")[0]
 
 
-def _colours(names: Sequence[str]) -> dict[str, int]:
-    others = list(dict.fromkeys(_source(name) for name in names if _source(name) not in COLOURS))
+def _assign_colours(names: Sequence[str]) -> dict[str, int]:
+    others = list(dict.fromkeys(_source_of(name) for name in names if _source_of(name) not in COLOURS))
     free = max(COLOURS.values()) + 1
     known = {**COLOURS, **{source: free + place for place, source in enumerate(others)}}
-    return {name: known[_source(name)] for name in names}
+    return {name: known[_source_of(name)] for name in names}
 
 
-def _curve(  # noqa: PLR0913 - what a curve is made of
-    subject: Subject, label: str, points: Points | None, x: XAxis, colour: int, *, faint: bool = False
+def _build_curve(  # noqa: PLR0913 - what a curve is made of
+    subject: ComparedJob, label: str, points: MetricPoints | None, x: XAxis, colour: int, *, faint: bool = False
 ) -> Curve:
     if points is None:
         return Curve(label, [], [], colour, faint=faint)
-    return Curve(label, along(subject, points, x), points.values, colour, faint=faint)
+    return Curve(label, x_values(subject, points, x), points.values, colour, faint=faint)
 
 
-def _scaled(curve: Curve, unit: float) -> Curve:
+def _scale_curve(curve: Curve, unit: float) -> Curve:
     return curve if unit == 1.0 else replace(curve, xs=[x / unit for x in curve.xs])
 
 
-def _unit(x: XAxis, curves: Sequence[Curve]) -> tuple[float, str]:
+def _axis_unit(x: XAxis, curves: Sequence[Curve]) -> tuple[float, str]:
     """What the x axis is divided by, and what it is called: hours are easier to read than 12,000 seconds."""
     if x != "seconds":
         return 1.0, "optimizer step" if x == "step" else "epoch"
@@ -143,7 +151,7 @@ def _unit(x: XAxis, curves: Sequence[Curve]) -> tuple[float, str]:
     return next(found, (1.0, "seconds since the start"))
 
 
-def told_apart(subjects: Sequence[Subject]) -> dict[str, str]:
+def unique_labels(subjects: Sequence[ComparedJob]) -> dict[str, str]:
     """Id -> name; jobs of one name get the end of their ids too."""
     names = [subject.name for subject in subjects]
     return {
@@ -152,7 +160,7 @@ def told_apart(subjects: Sequence[Subject]) -> dict[str, str]:
     }
 
 
-def _mean(aligned: Aligned, jobs: int) -> Curve:
+def _mean_curve(aligned: AlignedPoints, jobs: int) -> Curve:
     """The mean with its interval, as far as at least two jobs go on."""
     columns = zip(aligned.x, aligned.mean, aligned.low, aligned.high, strict=True)
     rows = [(x, mean, low, high) for x, mean, low, high in columns if None not in {mean, low, high}]

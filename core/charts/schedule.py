@@ -3,9 +3,9 @@
 from bisect import bisect_right
 from typing import Literal
 
-from core.plot.chart import AxisKind, Chart, Curve, Dots, Panel, Rule, Span
+from core.plot.chart import AxisKind, Chart, Curve, Dots, Panel, Rule, ShadedSpan
 from core.recipe.duration import RunLength
-from core.recipe.preview import MarkKind, Preview, PreviewRequest, preview
+from core.recipe.preview import MarkKind, Preview, PreviewRequest, compute_preview
 
 RULES: dict[MarkKind, str] = {"swa_start": "SWA starts", "restart": "restart"}
 """Marks that get a line of their own, and its name."""
@@ -13,12 +13,12 @@ DOTS: dict[MarkKind, str] = {"collect": "weights collected", "reduction": "reduc
 """Marks that are dots on the curve, at the rate of the step before them."""
 
 
-def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]) -> Chart:
+def schedule_chart(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]) -> Chart:
     """The learning rate of every optimizer step, and below it the momentum if that is cycled.
 
     Warm-up is shaded, restarts, SWA's start and an end by stop_lr are lines, collections and reductions are dots.
     """
-    found = preview(request)
+    found = compute_preview(request)
     unit = found.steps_per_epoch if x == "epoch" else 1
     # The rate of the last step holds until that step is complete.
     steps = [step / unit for step in (*found.steps, found.marks[-1].step)]
@@ -26,9 +26,11 @@ def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]
         title="learning rate",
         curves=[Curve(request.schedule.name, steps, [*found.lr, found.lr[-1]])],
         y=y,
-        spans=_warm_up(request, found, unit),
-        rules=_rules(found, unit),
-        dots=[_dots(found, kind, unit, colour) for colour, kind in enumerate(DOTS, 1) if _at(found, kind)],
+        spans=_warmup_spans(request, found, unit),
+        rules=_marker_rules(found, unit),
+        dots=[
+            _marker_dots(found, kind, unit, colour) for colour, kind in enumerate(DOTS, 1) if _marker_steps(found, kind)
+        ],
     )
     panels = [rate]
     if found.momentum:
@@ -43,22 +45,22 @@ def picture(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]
     )
 
 
-def _warm_up(request: PreviewRequest, found: Preview, unit: int) -> list[Span]:
+def _warmup_spans(request: PreviewRequest, found: Preview, unit: int) -> list[ShadedSpan]:
     warm = min(request.schedule.warmup.steps(RunLength(found.steps_per_epoch, found.total_steps)), found.marks[-1].step)
-    return [Span(0, warm / unit, "warm-up")] if warm else []
+    return [ShadedSpan(0, warm / unit, "warm-up")] if warm else []
 
 
-def _rules(found: Preview, unit: int) -> list[Rule]:
+def _marker_rules(found: Preview, unit: int) -> list[Rule]:
     rules = [Rule(mark.step / unit, RULES[mark.kind]) for mark in found.marks if mark.kind in RULES]
     stopped = [Rule(found.marks[-1].step / unit, "below stop_lr")] if found.stop_reason == "stop_lr" else []
     return [*rules, *stopped]
 
 
-def _at(found: Preview, kind: MarkKind) -> list[int]:
+def _marker_steps(found: Preview, kind: MarkKind) -> list[int]:
     return [mark.step for mark in found.marks if mark.kind == kind]
 
 
-def _dots(found: Preview, kind: MarkKind, unit: int, colour: int) -> Dots:
-    steps = _at(found, kind)
+def _marker_dots(found: Preview, kind: MarkKind, unit: int, colour: int) -> Dots:
+    steps = _marker_steps(found, kind)
     rates = [found.lr[max(0, bisect_right(found.steps, step - 1) - 1)] for step in steps]
     return Dots(DOTS[kind], [step / unit for step in steps], rates, colour)

@@ -3,12 +3,12 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from core.charts.metrics import told_apart
+from core.charts.metrics import unique_labels
 from core.db.session import Database
 from core.errors import FieldProblem, InvalidRequest
-from core.jobs.metrics.chunks import columns
-from core.jobs.metrics.comparison import Subject
-from core.plot.chart import Map, Way
+from core.jobs.metrics.chunks import read_columns
+from core.jobs.metrics.comparison import ComparedJob
+from core.plot.chart import Map, PointPath
 from core.recipe.data import Function
 from core.recipe.models.point import Point
 
@@ -20,53 +20,55 @@ Window = list[tuple[float, float]]
 Steps = tuple[int | None, int | None]  # the first and the last one, both included
 
 
-def path_map(db: Database, subjects: Sequence[Subject], *, from_: int | None = None, to: int | None = None) -> Map:
+def path_map(db: Database, subjects: Sequence[ComparedJob], *, from_: int | None = None, to: int | None = None) -> Map:
     """The places of every job from step `from_` to step `to`, both included; a colour for each job.
 
     Raises:
         InvalidRequest: a job trains no point, the function takes more than two numbers, or the functions differ.
     """
-    function = _common(subjects)
-    names = told_apart(subjects)
-    visited = [_places(db, one, (from_, to), MOST_PLACES // len(subjects)) for one in subjects]
+    function = _common_function(subjects)
+    names = unique_labels(subjects)
+    visited = [_read_places(db, one, (from_, to), MOST_PLACES // len(subjects)) for one in subjects]
     starts = [one.spec.model.start for one in subjects if isinstance(one.spec.model, Point)]
     given = f", h = {', '.join(f'{each:g}' for each in function.h)}" if function.h else ""
     what = f"{function.function}: f = {function.formula.text}{given}"
     return Map(
         summary=f"{', '.join(names.values())}: the way over {what}",
         heading=what,
-        surface=function.value,
-        window=_window(function, starts, visited),
-        ways=[Way(names[one.id], visited[place], place) for place, one in enumerate(subjects)],
+        surface=function.value_at,
+        window=_visible_window(function, starts, visited),
+        ways=[PointPath(names[one.id], visited[place], place) for place, one in enumerate(subjects)],
         title=names[subjects[0].id] if len(subjects) == 1 else None,
     )
 
 
-def _common(subjects: Sequence[Subject]) -> Function:
+def _common_function(subjects: Sequence[ComparedJob]) -> Function:
     found: list[Function] = []
     for one in subjects:
         data = one.spec.data
         if not isinstance(data, Function):
             hint = 'leave "kind" out to draw its curves; a path needs the model "point"'
-            raise _refused("/query/kind", f"{one.name or one.id} trains {one.spec.model.name}, not a point", hint)
+            raise _refuse_request(
+                "/query/kind", f"{one.name or one.id} trains {one.spec.model.name}, not a point", hint
+            )
         found.append(data)
     first = found[0]
     if first.dimension > 2:
         message = f"a picture has room for two dimensions, and this function has {first.dimension}"
-        raise _refused("/query/kind", message, "draw the series point.0, point.1, … instead")
+        raise _refuse_request("/query/kind", message, "draw the series point.0, point.1, … instead")
     if any((each.function, each.h) != (first.function, first.h) for each in found):
-        raise _refused("/query/jobs", "these jobs descend different functions", "draw each on its own")
+        raise _refuse_request("/query/jobs", "these jobs descend different functions", "draw each on its own")
     return first
 
 
-def _refused(pointer: str, message: str, hint: str) -> InvalidRequest:
+def _refuse_request(pointer: str, message: str, hint: str) -> InvalidRequest:
     return InvalidRequest(errors=(FieldProblem(pointer, message, hint),))
 
 
-def _places(db: Database, one: Subject, cut: Steps, most: int) -> list[Place]:
+def _read_places(db: Database, one: ComparedJob, cut: Steps, most: int) -> list[Place]:
     """At most so many, evenly spread, both ends among them."""
-    names = [f"point.{name}" for name in one.spec.model.coordinates]
-    found = columns(db, one.id, names, from_=cut[0], to=cut[1])
+    names = [f"point.{name}" for name in one.spec.model.coordinate_names]
+    found = read_columns(db, one.id, names, from_=cut[0], to=cut[1])
     if len(found) < len(names):
         return []
     axes = [found[name].values for name in names]  # the coordinates of a step are always written together
@@ -77,7 +79,7 @@ def _places(db: Database, one: Subject, cut: Steps, most: int) -> list[Place]:
     return [tuple(axis[first + index] for axis in axes) for index in kept]
 
 
-def _window(function: Function, starts: Sequence[Place], ways: Sequence[list[Place]]) -> Window:
+def _visible_window(function: Function, starts: Sequence[Place], ways: Sequence[list[Place]]) -> Window:
     """What the function's own window shows, where the jobs start, and the ways as far as they do not fly off."""
     formula = function.formula
     own = formula.window * (function.dimension if formula.takes_h else 1)

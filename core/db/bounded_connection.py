@@ -33,7 +33,7 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise
 
 
-def connect(arguments: Any, named: dict[str, Any], longest_wait: float) -> BoundedConnection:
+def connect_bounded(arguments: Any, named: dict[str, Any], longest_wait: float) -> BoundedConnection:
     """As psycopg.connect, within what is left of the patience."""
     seconds = min(CONNECT_SECONDS, seconds_left())
     if seconds <= 0:

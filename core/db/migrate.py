@@ -25,12 +25,12 @@ _FILE = re.compile(r"(\d{4})_\w+\.py")
 _LOCK = 0x6261_7369_6E
 
 
-def head() -> str:
+def head_revision() -> str:
     """The newest revision, from the file names: the history is one line, and alembic is slow to import."""
     return max(found[1] for path in MIGRATIONS.iterdir() if (found := _FILE.fullmatch(path.name)))
 
 
-def revision(database: Database) -> str | None:
+def current_revision(database: Database) -> str | None:
     """The revision that the database is at; None when it was never migrated."""
     with database.read() as connection:
         if not inspect(connection).has_table("alembic_version"):
@@ -40,12 +40,12 @@ def revision(database: Database) -> str | None:
 
 def at_head(database: Database) -> bool:
     """Whether the database has exactly the schema of this release."""
-    return revision(database) == head()
+    return current_revision(database) == head_revision()
 
 
 def is_behind(database: Database) -> bool:
     """Whether migrations are missing. A schema newer than this release is fine: migrations keep its release running."""
-    return (revision(database) or "") < head()
+    return (current_revision(database) or "") < head_revision()
 
 
 def oldest_generation(database: Database) -> int | None:
@@ -65,14 +65,14 @@ def too_old(database: Database) -> str | None:
     )
 
 
-def unfit(database: Database) -> str | None:
+def unfit_reason(database: Database) -> str | None:
     """Why this release cannot run on the database as it is, and what to do; None: it can."""
     if is_behind(database):
         return "the database does not have the schema of this release; run `basin migrate`"
     return too_old(database)
 
 
-def upgrade(url: str) -> None:
+def upgrade_schema(url: str) -> None:
     """Run the migrations that are missing, all or none; several processes may call this at once.
 
     A schema that is newer than this release's stays as it is.
@@ -85,7 +85,7 @@ def upgrade(url: str) -> None:
         if is_behind(database):
             from alembic import command
 
-            with migrating(database) as config:
+            with migration_config(database) as config:
                 command.upgrade(config, "head")
         elif problem := too_old(database):
             raise Misconfigured(problem)
@@ -94,7 +94,7 @@ def upgrade(url: str) -> None:
 
 
 @contextmanager
-def migrating(database: Database) -> Iterator["Config"]:
+def migration_config(database: Database) -> Iterator["Config"]:
     """What alembic's commands need, in one transaction that no other migration can overlap."""
     from alembic.config import Config
 

@@ -22,12 +22,12 @@ class ShrinkingPool(QueuePool):
     trust_seconds: ClassVar[float] = 0.0  # a connection that was used so lately is not pinged
 
     def _do_get(self) -> ConnectionPoolEntry:
-        record = self._returned() or super()._do_get()
+        record = self._await_returned() or super()._do_get()
         if time.monotonic() - _returned_at(record) < self.trust_seconds:
             record.fresh = True  # type: ignore[attr-defined] # as SQLAlchemy itself marks one that was just opened
         return record
 
-    def _returned(self) -> ConnectionPoolEntry | None:
+    def _await_returned(self) -> ConnectionPoolEntry | None:
         """A connection that comes back in a moment."""
         if self.checkedout() > 0:
             with suppress(Empty):
@@ -37,14 +37,14 @@ class ShrinkingPool(QueuePool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         record.info[_RETURNED] = time.monotonic()
         super()._do_return_conn(record)
-        surplus = self._surplus()
+        surplus = self._take_surplus()
         if surplus is not None:
             try:
                 surplus.close()
             finally:
                 self._dec_overflow()
 
-    def _surplus(self) -> ConnectionPoolEntry | None:
+    def _take_surplus(self) -> ConnectionPoolEntry | None:
         """Out of the queue, a connection that has been idle for too long; the last one stays."""
         queue = cast("Queue[ConnectionPoolEntry]", self._pool)
         with queue.mutex:
@@ -54,7 +54,7 @@ class ShrinkingPool(QueuePool):
             return None
 
 
-class TrustingPool(ShrinkingPool):
+class UncheckedPool(ShrinkingPool):
     """For processes whose every call is tried again when its connection turns out to be gone: half the round trips."""
 
     trust_seconds: ClassVar[float] = 3.0

@@ -16,8 +16,8 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from core.db.pool import ShrinkingPool, TrustingPool
-from core.db.wait_budget import asking, seconds_left
+from core.db.pool import ShrinkingPool, UncheckedPool
+from core.db.wait_budget import database_wait, seconds_left
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
@@ -66,7 +66,7 @@ def _postgresql_now(element: _Now, compiler: SQLCompiler, **options: Any) -> str
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
-def now() -> ColumnElement[float]:
+def database_now() -> ColumnElement[float]:
     """The database's clock as an SQL expression; nobody else's clock decides anything."""
     return _Now()
 
@@ -87,13 +87,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for plain reads: every statement sees the newest commit, nothing is locked."""
-        with asking(), self._reader.connect() as connection:
+        with database_wait(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def read_snapshot(self) -> Iterator[Connection]:
         """A connection for reads that belong together: all of them see the database of one moment."""
-        with asking(), self._reader.connect() as connection:
+        with database_wait(), self._reader.connect() as connection:
             if self.dialect == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # ends when the connection goes back to the pool
             else:
@@ -103,11 +103,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction: committed at the end of the block, rolled back when it raises. Do not nest."""
-        with asking(), self._taking_turns(), self._writer.begin() as connection:
+        with database_wait(), self._write_lock(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
-    def _taking_turns(self) -> Iterator[None]:
+    def _write_lock(self) -> Iterator[None]:
         if self._turn is None:
             yield
             return
@@ -146,13 +146,13 @@ def open_database(url: str, pool_size: int = 40, *, trusting: bool = False, long
         case "sqlite":
             return _open_sqlite(parsed, pool_size)
         case "postgresql":
-            return _open_postgresql(parsed, pool_size, TrustingPool if trusting else ShrinkingPool, longest_wait)
+            return _open_postgresql(parsed, pool_size, UncheckedPool if trusting else ShrinkingPool, longest_wait)
         case other:
             raise Misconfigured(f"database {other!r} is not supported; use sqlite:///file.db or postgresql://…")
 
 
 def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool], longest_wait: float) -> Database:
-    from core.db.bounded_connection import connect
+    from core.db.bounded_connection import connect_bounded
 
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -165,7 +165,9 @@ def _open_postgresql(url: URL, pool_size: int, pool: type[ShrinkingPool], longes
         pool_timeout=5,
         pool_pre_ping=True,
     )
-    event.listen(engine, "do_connect", lambda _dialect, _record, args, named: connect(args, named, longest_wait))
+    event.listen(
+        engine, "do_connect", lambda _dialect, _record, args, named: connect_bounded(args, named, longest_wait)
+    )
     return Database(engine.execution_options(isolation_level="AUTOCOMMIT"), engine)
 
 
@@ -233,17 +235,17 @@ def is_transient(error: BaseException) -> bool:
 
 def is_full(error: BaseException) -> bool:
     """Whether the disk of the database is full."""
-    sqlite_code, sqlstate = _codes(error)
+    sqlite_code, sqlstate = _error_codes(error)
     return sqlite_code in _FULL_SQLITE or sqlstate == _FULL_SQLSTATE
 
 
 def is_read_only(error: BaseException) -> bool:
     """Whether it is a database that takes no writes: a standby, a file that is not ours to change."""
-    sqlite_code, sqlstate = _codes(error)
+    sqlite_code, sqlstate = _error_codes(error)
     return (sqlite_code or 0) & 0xFF == _READ_ONLY_SQLITE or sqlstate == _READ_ONLY_SQLSTATE
 
 
-def _codes(error: BaseException) -> tuple[int | None, str | None]:
+def _error_codes(error: BaseException) -> tuple[int | None, str | None]:
     """The extended result code of SQLite, or the SQLSTATE of PostgreSQL."""
     cause = error.orig if isinstance(error, exc.DBAPIError) else None
     return getattr(cause, "sqlite_errorcode", None), getattr(cause, "sqlstate", None)

@@ -24,10 +24,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from core.lifecycle import Desired, Status
-from core.non_finite import in_json
+from core.non_finite import encode_non_finite
 
 
-class Json(TypeDecorator[Any]):
+class JsonText(TypeDecorator[Any]):
     """JSON as text: keeps the order of keys, takes any string, and cannot refuse what PostgreSQL's jsonb refuses."""
 
     impl = Text
@@ -39,7 +39,7 @@ class Json(TypeDecorator[Any]):
         try:
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
         except ValueError:
-            return json.dumps(in_json(value), separators=(",", ":"), allow_nan=False)
+            return json.dumps(encode_non_finite(value), separators=(",", ":"), allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
@@ -99,21 +99,21 @@ job = Table(
     Column("kind", Text, nullable=False),
     Column("name", Text),
     Column("spec", Text, nullable=False),  # the resolved JobSpec as JSON, never changed
-    Column("edits", Json),  # what its owner changed since, of name, priority and metadata
+    Column("edits", JsonText),  # what its owner changed since, of name, priority and metadata
     Column("plan", Text),  # the ExecutionPlan as JSON, written at the first claim
     Column("created_at", Number, nullable=False),
     Column("started_at", Number),
     Column("finished_at", Number),
     Column("stop_reason", Text),
-    Column("error", Json),
-    Column("results", Json),
-    Column("environment", Json),
-    Column("resume", Json),
+    Column("error", JsonText),
+    Column("results", JsonText),
+    Column("environment", JsonText),
+    Column("resume", JsonText),
     Column("parent_id", Text),  # the job that it goes on from; no foreign key: the child outlives it
     Column("parent_verb", Text),  # retry | fork | from
     Column("parent_step", Long),  # of the checkpoint where it branched off
     Column("initial_id", Text),  # the checkpoint whose weights it begins with
-    Column("anew", Json),  # parts of the run that do not go on from there, see core.recipe.branch
+    Column("anew", JsonText),  # parts of the run that do not go on from there, see core.recipe.branch
     Index("ix_job_project_id", "project", "id"),
     Index("ix_job_parent_id", "parent_id"),
     Index("ix_job_initial_id", "initial_id"),
@@ -136,7 +136,7 @@ job_state = Table(
     Column("checkpoint_id", Text),
     Column("published_at", Number),
     Column("version", Integer, nullable=False),  # grows with everything that a reader can see
-    Column("progress", Json, nullable=False),
+    Column("progress", JsonText, nullable=False),
     Column("owner", Text),  # as in `job`; empty in rows of the first release
     Column("project", Text),  # as in `job`, so that the claim can count; empty where `owner` is
     Column("most_running", Integer),  # it starts while its project has fewer jobs running
@@ -203,9 +203,9 @@ checkpoint = Table(
     Column("key", Text, nullable=False, unique=True),  # the folder of its objects in the store
     Column("sha256", Text, nullable=False),  # of weights.safetensors, as are the bytes
     Column("bytes", Long, nullable=False),
-    Column("files", Json, nullable=False),
-    Column("metrics", Json, nullable=False),
-    Column("manifest", Json, nullable=False),
+    Column("files", JsonText, nullable=False),
+    Column("metrics", JsonText, nullable=False),
+    Column("manifest", JsonText, nullable=False),
     Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
     Column("created_at", Number, nullable=False),
     Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
@@ -226,7 +226,7 @@ event = Table(
     Column("attempt", Integer, nullable=False),
     Column("type", Text, nullable=False),
     Column("at", Number, nullable=False),
-    Column("data", Json, nullable=False),
+    Column("data", JsonText, nullable=False),
     Index("ix_event_job_id_id", "job_id", "id"),
     sqlite_strict=True,
     # An id is never given twice, so that a stream can resume after the last one it saw.
@@ -273,8 +273,8 @@ api_key = Table(
     Column("name", Text),
     Column("prefix", Text, nullable=False),  # what may be shown of the key
     Column("sha256", Text, nullable=False),  # of its secret, which nobody keeps
-    Column("scopes", Json, nullable=False),
-    Column("limits", Json, nullable=False),
+    Column("scopes", JsonText, nullable=False),
+    Column("limits", JsonText, nullable=False),
     Column("created_at", Number, nullable=False),
     Column("expires_at", Number),
     Column("revoked_at", Number),  # the row stays: once there was a key, the service asks for one
@@ -289,12 +289,12 @@ worker = Table(
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("slots", Json, nullable=False),  # {"cpu": {"slots": 2, "free": 1}}
+    Column("slots", JsonText, nullable=False),  # {"cpu": {"slots": 2, "free": 1}}
     Column("release", Text, nullable=False),
     Column("started_at", Number, nullable=False),
     Column("seen_at", Number, nullable=False),
-    Column("devices", Json),  # a list, see core.jobs.health.workers.SlotState; empty in rows of earlier releases
-    Column("plugins", Json),  # name -> version of those that it has; empty in rows of earlier releases
+    Column("devices", JsonText),  # a list, see core.jobs.health.workers.SlotState; empty in rows of earlier releases
+    Column("plugins", JsonText),  # name -> version of those that it has; empty in rows of earlier releases
     sqlite_strict=True,
 )
 

@@ -12,7 +12,7 @@ def insert_if_absent(connection: Connection, table: Table, **values: Any) -> boo
 
     On PostgreSQL a rival's insert of the same key is waited for until it commits or rolls back.
     """
-    statement = _insert(connection, table).values(**values).on_conflict_do_nothing()
+    statement = _dialect_insert(connection, table).values(**values).on_conflict_do_nothing()
     # The row count is no guide here: psycopg's is not kept for inserts.
     return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
@@ -21,22 +21,22 @@ def insert_or_replace(connection: Connection, table: Table, rows: Sequence[dict[
     """Insert rows, all with the same columns; where the primary key is taken, the other columns are replaced."""
     if not rows:
         return
-    statement = _insert(connection, table)
+    statement = _dialect_insert(connection, table)
     keys = {column.name for column in table.primary_key}
-    fresh = {name: statement.excluded[name] for name in _others(rows[0], keys)}
+    fresh = {name: statement.excluded[name] for name in _other_columns(rows[0], keys)}
     connection.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=fresh), rows)
 
 
 def insert_or_update(connection: Connection, table: Table, values: dict[str, Any], fresh: dict[str, Any]) -> None:
     """Insert one row; where its primary key is taken, set the columns of `fresh`. SQL expressions are welcome."""
     keys = [column.name for column in table.primary_key]
-    statement = _insert(connection, table).values(**values)
+    statement = _dialect_insert(connection, table).values(**values)
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh))
 
 
-def _others(names: Iterable[str], keys: set[str]) -> list[str]:
+def _other_columns(names: Iterable[str], keys: set[str]) -> list[str]:
     return [name for name in names if name not in keys]
 
 
-def _insert(connection: Connection, table: Table) -> Any:
+def _dialect_insert(connection: Connection, table: Table) -> Any:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

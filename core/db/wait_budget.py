@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from core.errors import Unavailable
 
 
-class Patience:
+class WaitBudget:
     """The seconds that one request has for the database, all of its waits together."""
 
     def __init__(self, seconds: float) -> None:
@@ -21,14 +21,14 @@ class Patience:
         self._each_wait = False
         self.asking = 0  # blocks of the database's that it is in
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds until it has waited long enough."""
         if self._each_wait:
             return self._seconds
         return self._ends - time.monotonic() if self._rest is None else self._rest
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause_clock(self) -> Iterator[None]:
         """Wait for something else: the body of the request, a change of a job."""
         if self._rest is not None:
             yield
@@ -39,16 +39,16 @@ class Patience:
         finally:
             self._ends, self._rest = time.monotonic() + self._rest, None
 
-    def begin_anew_each_time(self) -> None:
+    def restart_per_wait(self) -> None:
         """The answer has begun and may go on for hours; from now on each wait has all of the seconds."""
         self._each_wait = True
 
 
-_current: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("patience", default=None)
+_current: contextvars.ContextVar[WaitBudget | None] = contextvars.ContextVar("patience", default=None)
 
 
 @contextmanager
-def waiting_with(patience: Patience) -> Iterator[None]:
+def use_wait_budget(patience: WaitBudget) -> Iterator[None]:
     """All waits inside, those in threads that take over the context too, have this patience."""
     token = _current.set(patience)
     try:
@@ -58,18 +58,18 @@ def waiting_with(patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_for_something_else() -> Iterator[None]:
+def pause_wait_budget() -> Iterator[None]:
     """The seconds inside are not the database's."""
     patience = _current.get()
     if patience is None:
         yield
     else:
-        with patience.paused():
+        with patience.pause_clock():
             yield
 
 
 @contextmanager
-def asking() -> Iterator[None]:
+def database_wait() -> Iterator[None]:
     """A block that reads or writes.
 
     Raises:
@@ -79,7 +79,7 @@ def asking() -> Iterator[None]:
     if patience is None:
         yield
         return
-    if patience.left() <= 0:
+    if patience.remaining_seconds() <= 0:
         raise Unavailable("The database did not answer in time.")
     patience.asking += 1
     try:
@@ -91,4 +91,4 @@ def asking() -> Iterator[None]:
 def seconds_left() -> float:
     """How long one may wait for the database now; infinite for those who have no patience to lose."""
     patience = _current.get()
-    return math.inf if patience is None else patience.left()
+    return math.inf if patience is None else patience.remaining_seconds()

@@ -5,60 +5,60 @@ from functools import partial
 
 import torch
 
-from core.engine.checkpoints.resume import fidelity, place, read_standing
-from core.engine.checkpoints.rollback import Mark
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.checkpoints.resume import read_train_state, restore_run, resume_fidelity
+from core.engine.checkpoints.rollback import RollbackPoint
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.determinism import open_device, seed_device
-from core.engine.environment import describe
-from core.engine.evaluation.objective import build_objective
+from core.engine.environment import describe_environment
+from core.engine.evaluation.objective import Objective, build_objective
 from core.engine.evaluation.point_log import PointLog
-from core.engine.evaluation.step_log import Calendar, StepLog
+from core.engine.evaluation.step_log import EpochLayout, StepLog
 from core.engine.events import Kind
 from core.engine.failure import EngineError
 from core.engine.gradients.clip import build_clip
+from core.engine.gradients.closed_form import Gradient
 from core.engine.gradients.gradient import build_gradient
 from core.engine.gradients.sam import sharpness_aware
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.networks.network import Network, build_network
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
-from core.engine.pacing import paced
+from core.engine.pacing import with_pacing
 from core.engine.rate import Rate
-from core.engine.run import Run, Standing
-from core.engine.weights.averaging import Average, ExponentialMean, RunningMean
-from core.engine.weights.best import Best
+from core.engine.run import Run, TrainState
+from core.engine.weights.averaging import ExponentialMean, RunningMean, WeightAverage
+from core.engine.weights.best import BestWeights
 from core.engine.weights.ensemble import Ensemble
 from core.engine.weights.snapshot import Incumbent
-from core.engine.weights.swag import Gaussian
+from core.engine.weights.swag import SwagPosterior
 from core.recipe.assignment import Assignment
 from core.recipe.duration import RunLength
-from core.recipe.learning_rate import course_of
+from core.recipe.learning_rate import learning_rate_plan
 from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 
 
-def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
+def build_training_run(assignment: Assignment, report_alive: ReportAlive = report_nothing) -> Run:
     """Every part by its own pure function; a resume comes last, and its random state last of all."""
     shape, plan = assignment.spec.shape(), assignment.plan
     spec = assignment.spec.resolved(shape)
     check_plan(plan)
     device = open_device(plan)
-    report_alive = paced(report_alive, device)
+    report_alive = with_pacing(report_alive, device)
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256, report_alive)
-    another = networks(spec, plan, device, report_alive)
+    another = network_factory(spec, plan, device, report_alive)
     network = another()
     objective = build_objective(spec, data.target_scale)
-    calendar = Calendar(shape.examples_per_epoch, shape.batch * spec.accumulate, shape.run.total_steps)
-    course, stopping, rollback = course_of(spec, shape.run), spec.early_stopping, spec.rollback
+    calendar = EpochLayout(shape.examples_per_epoch, shape.batch * spec.accumulate, shape.run.total_steps)
+    course, stopping, rollback = learning_rate_plan(spec, shape.run), spec.early_stopping, spec.rollback
     rate = Rate(course, rollback.factor if rollback else 1.0)
     averages, swag = build_averages(spec, shape, network, another, data.train)
-    stepper = build_stepper(spec.optimizer, network, partial(Elsewhere, network, another, data.train, shape.batch))
-    environment, resume = describe(device, plan, spec.optimizer, stepper.roles()), assignment.resume
-    standing = read_standing(resume, calendar) if resume else Standing()
-    gradient = build_gradient(network, objective.loss, micro=shape.batch if spec.accumulate > 1 else None)
-    if spec.sam:
-        gradient = sharpness_aware(gradient, network, spec.sam, lambda: standing.step)
+    stepper = build_stepper(spec.optimizer, network, partial(EvalWeights, network, another, data.train, shape.batch))
+    resume = assignment.resume
+    environment = describe_environment(device, plan, spec.optimizer, stepper.parameter_roles())
+    standing = read_train_state(resume, calendar) if resume else TrainState()
+    gradient = build_step_gradient(spec, shape, network, objective, lambda: standing.step)
     run = Run(
         job=assignment.job,
         spec=spec,
@@ -77,21 +77,29 @@ def build(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
         averages=averages,
         swag=swag,
         ensemble=build_ensemble(spec, shape.run, another),
-        best=Best(stopping, another(), stopping.start_from.steps(shape.run)) if stopping else None,
-        incumbent=Incumbent(another(), course.cycles) if next(course.cycles(), None) else None,
-        mark=Mark(rollback) if rollback else None,
+        best=BestWeights(stopping, another(), stopping.start_from.steps(shape.run)) if stopping else None,
+        incumbent=Incumbent(another(), course.cycle_ends) if next(course.cycle_ends(), None) else None,
+        mark=RollbackPoint(rollback) if rollback else None,
         log=build_log(spec, calendar, rate, standing.step, network),
         standing=standing,
         report_alive=report_alive,
-        resume=fidelity(spec, resume, environment),
+        resume=resume_fidelity(spec, resume, environment),
     )
     network.module.train()
     seed_device(device, spec.seed)
-    place(run, resume, assignment.initial)
+    restore_run(run, resume, assignment.initial)
     return run
 
 
-def networks(
+def build_step_gradient(
+    spec: JobSpec, shape: RunShape, network: Network, objective: Objective, step: Callable[[], int]
+) -> Gradient:
+    """The gradient of a step: that of its batches, at the weights or, with SAM, at the worst point near them."""
+    gradient = build_gradient(network, objective.loss, micro=shape.batch if spec.accumulate > 1 else None)
+    return sharpness_aware(gradient, network, spec.sam, step) if spec.sam else gradient
+
+
+def network_factory(
     spec: JobSpec, plan: ExecutionPlan, device: torch.device, report_alive: ReportAlive
 ) -> Callable[[], Network]:
     """Makes the job's network, with the weights of its seed, as often as one asks."""
@@ -101,33 +109,35 @@ def networks(
 
 
 def build_averages(
-    spec: JobSpec, shape: RunShape, network: Network, another: Callable[[], Network], train: Part
-) -> tuple[dict[Kind, Average], Gaussian | None]:
+    spec: JobSpec, shape: RunShape, network: Network, another: Callable[[], Network], train: Split
+) -> tuple[dict[Kind, WeightAverage], SwagPosterior | None]:
     """The averages of `network` that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
     run = shape.run
-    averages: dict[Kind, Average] = {}
+    averages: dict[Kind, WeightAverage] = {}
     swag = None
     if spec.swa:
-        phase = spec.swa.phase(run, spec.optimizer.lr)
+        phase = spec.swa.phase_in_run(run, spec.optimizer.lr)
         lender = None if spec.swa.update_bn else network
-        averages["swa"] = mean = RunningMean(phase.occasions, another(), train, shape.batch, lender)
+        averages["swa"] = mean = RunningMean(phase.collection_steps, another(), train, shape.batch, lender)
         if spec.swa.swag:
-            swag = Gaussian(spec.swa.swag, mean, another(), phase.occasions.count(run.total_steps), spec.seed)
+            swag = SwagPosterior(
+                spec.swa.swag, mean, another(), phase.collection_steps.count_until(run.total_steps), spec.seed
+            )
     if spec.ema:
         lender = None if spec.ema.update_bn else network
-        averages["ema"] = ExponentialMean(spec.ema.phase(run), another(), lender)
+        averages["ema"] = ExponentialMean(spec.ema.phase_in_run(run), another(), lender)
     return averages, swag
 
 
 def build_ensemble(spec: JobSpec, run: RunLength, another: Callable[[], Network]) -> Ensemble | None:
     """Room for the members that there will be."""
     ensemble = spec.ensemble
-    return Ensemble(ensemble.occasions(run), ensemble.kept(run), another()) if ensemble else None
+    return Ensemble(ensemble.collection_steps(run), ensemble.member_count(run), another()) if ensemble else None
 
 
-def build_log(spec: JobSpec, calendar: Calendar, rate: Rate, first: int, network: Network) -> StepLog:
+def build_log(spec: JobSpec, calendar: EpochLayout, rate: Rate, first: int, network: Network) -> StepLog:
     """One that also keeps where the weights were, when they are coordinates with names."""
-    if names := spec.model.coordinates:
+    if names := spec.model.coordinate_names:
         return PointLog(spec.log_every, calendar, rate, first, network, names)
     return StepLog(spec.log_every, calendar, rate, first)
 

@@ -76,18 +76,18 @@ class MemoryFacts:
     requested: int = 0
 
     @property
-    def foreign(self) -> int:
+    def foreign_bytes(self) -> int:
         """In use by somebody else, our own context included."""
         return max(0, self.total - self.free - self.reserved)
 
     def is_foreign(self) -> bool:
         """Whether others are to blame: they hold a good part, and without them the request would have been granted."""
         fits = self.reserved + self.requested + SCARCE_BYTES <= self.total
-        return fits and self.foreign > FOREIGN_SHARE * self.total + SCARCE_BYTES
+        return fits and self.foreign_bytes > FOREIGN_SHARE * self.total + SCARCE_BYTES
 
-    def document(self) -> dict[str, Any]:
+    def as_document(self) -> dict[str, Any]:
         """For the job's error."""
-        return {**asdict(self), "foreign": self.foreign}
+        return {**asdict(self), "foreign": self.foreign_bytes}
 
 
 def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 
-from core.engine.failure import device_failed, unopened
+from core.engine.failure import device_failed, device_not_opened
 from core.recipe.plan import ExecutionPlan
 
 GENERATORS = "rng."  # how the names of random states begin
@@ -24,7 +24,7 @@ def stream_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def stream(seed: int, *purpose: str | int) -> torch.Generator:
+def seeded_generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A generator of its own for one purpose, on the CPU, so that every device draws the same numbers."""
     return torch.Generator().manual_seed(stream_seed(seed, *purpose))
 
@@ -90,7 +90,7 @@ def open_device(plan: ExecutionPlan) -> torch.device:
         total = float((ones @ ones).sum())
         torch.cuda.synchronize(device)
     except Exception as error:  # a torch without CUDA, a driver that is too old or not there: each has its own type
-        raise unopened(error) from error
+        raise device_not_opened(error) from error
     if total != PROBED**3:
         raise device_failed(RuntimeError(f"a product of ones on {device} adds up to {total:g}, not to {PROBED**3}"))
     return device
@@ -108,7 +108,7 @@ class Switches(NamedTuple):
     matmul_precision: str
 
     @classmethod
-    def current(cls) -> Self:
+    def read_current(cls) -> Self:
         return cls(
             torch.get_num_threads(),
             torch.are_deterministic_algorithms_enabled(),
@@ -130,12 +130,12 @@ class Switches(NamedTuple):
 
 
 @contextmanager
-def switched(plan: ExecutionPlan) -> Iterator[None]:
+def torch_switches(plan: ExecutionPlan) -> Iterator[None]:
     """Torch's switches as the plan wants them; they and the global generator are put back afterwards.
 
     One thread count for the whole run: sums over another number of threads have other bits. fp32 means fp32: no TF32.
     """
-    before, randomness = Switches.current(), torch.default_generator.get_state()
+    before, randomness = Switches.read_current(), torch.default_generator.get_state()
     if plan.device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:

@@ -34,20 +34,20 @@ SIGNS: Final[tuple[tuple[str, str], ...]] = (
 
 def main() -> None:
     listing = sys.argv[1:] == ["--list"]
-    print(json.dumps(devices() if listing else probe()))  # noqa: T201 - this is its answer
+    print(json.dumps(list_devices() if listing else probe_device()))  # noqa: T201 - this is its answer
 
 
-def probe() -> dict[str, Any]:
+def probe_device() -> dict[str, Any]:
     """{"ok": true, name, uuid, memory_bytes, free_bytes, capability, …} or {"ok": false, "reason", "detail", …}."""
-    return _answer(_used)
+    return _ask_torch(_compute_on_device)
 
 
-def devices() -> dict[str, Any]:
+def list_devices() -> dict[str, Any]:
     """{"ok": true, "devices": [{name, uuid, capability}], …}, or as a probe that failed."""
-    return _answer(_listed)
+    return _ask_torch(_visible_devices)
 
 
-def _answer(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+def _ask_torch(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     """What torch says to a question, with the versions of torch, its CUDA, the driver and Python."""
     about = {"torch": None, "cuda": None, "driver": driver_version(), "python": platform.python_version()}
     try:
@@ -57,10 +57,10 @@ def _answer(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
             raise RuntimeError("this torch is not compiled with CUDA")  # noqa: TRY301 - as torch itself says it
         return {"ok": True, **about, **question(torch)}
     except Exception as error:  # noqa: BLE001 - whatever goes wrong here is the answer
-        return {"ok": False, **about, **why(error)}
+        return {"ok": False, **about, **failure_reason(error)}
 
 
-def _used(torch: Any) -> dict[str, Any]:
+def _compute_on_device(torch: Any) -> dict[str, Any]:
     """What the first visible device is, after it has computed something."""
     torch.cuda.init()
     device = torch.device("cuda", 0)
@@ -71,17 +71,17 @@ def _used(torch: Any) -> dict[str, Any]:
         raise RuntimeError("a product of integers is wrong")
     properties = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
-    return {**_identity(properties), "memory_bytes": total, "free_bytes": free}
+    return {**_device_identity(properties), "memory_bytes": total, "free_bytes": free}
 
 
-def _listed(torch: Any) -> dict[str, Any]:
+def _visible_devices(torch: Any) -> dict[str, Any]:
     """What is visible, without a context."""
     torch.cuda.init()
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return {"devices": [_identity(each) for each in found]}
+    return {"devices": [_device_identity(each) for each in found]}
 
 
-def _identity(properties: Any) -> dict[str, Any]:
+def _device_identity(properties: Any) -> dict[str, Any]:
     return {
         "name": properties.name,
         "uuid": str(getattr(properties, "uuid", "")),
@@ -90,7 +90,7 @@ def _identity(properties: Any) -> dict[str, Any]:
     }
 
 
-def why(error: BaseException) -> Mapping[str, str]:
+def failure_reason(error: BaseException) -> Mapping[str, str]:
     """`reason` for programs, `detail` for people."""
     text = (str(error) or type(error).__name__).strip()
     reason = next((reason for sign, reason in SIGNS if sign in text.lower()), "failed")

@@ -18,15 +18,15 @@ TOLD: Final = frozenset({"python", "safetensors", "driver"})
 """What is told and changes no bit: kernels come compiled with torch and its libraries, a driver launches them."""
 
 
-def describe(
+def describe_environment(
     device: torch.device, plan: ExecutionPlan, optimizer: OptimizerSpec, roles: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Libraries, device and switches; equal descriptions compute equal bits.
 
     `roles` say which weights go by which rule of the optimizer, where not all go by one.
     """
-    found = about(device, plan)
-    versions = {**package_versions(optimizer.target()), **found["versions"]}
+    found = describe_device(device, plan)
+    versions = {**package_versions(optimizer.import_string()), **found["versions"]}
     return {**found, "versions": versions, **({"optimizer": roles} if roles else {})}
 
 
@@ -42,7 +42,7 @@ def package_versions(import_string: str) -> dict[str, str]:
         return {name: metadata.version(name) for name in metadata.packages_distributions().get(package, ())}
 
 
-def about(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
+def describe_device(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
     """The same where no optimizer takes part."""
     on_gpu = device.type == "cuda"
     versions = {
@@ -65,7 +65,9 @@ def about(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
     }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any], came_later: Mapping[str, Any] = CAME_LATER) -> list[str]:
+def environment_differences(
+    before: dict[str, Any], now: dict[str, Any], came_later: Mapping[str, Any] = CAME_LATER
+) -> list[str]:
     """Why a resume cannot promise the bits of an undisturbed run; empty when it can.
 
     A field that one side lacks has the value of `came_later`.

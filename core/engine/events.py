@@ -29,7 +29,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step.
 
     `steps` and `epochs` are None where only a clock ends the run; `fraction` is then the share of the time.
@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class PointsLogged:
     """New points, by series. At most a thousand or so each."""
 
     series: dict[str, Series]
@@ -118,7 +118,7 @@ class Ended:
     progress: dict[str, Any]
 
 
-Event = Started | Progress | Points | CheckpointWritten | CheckpointFailed | RolledBack | Log
+Event = Started | RunProgress | PointsLogged | CheckpointWritten | CheckpointFailed | RolledBack | Log
 
 
 class Observer(Protocol):

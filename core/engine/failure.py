@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import torch
 
 from core.engine.cuda_errors import MemoryFacts, is_creation_error, is_device_error, is_memory_error, memory_facts
-from core.engine.device_probe import why
+from core.engine.device_probe import failure_reason
 from core.machine_failure import is_machine_failure
 
 Code = Literal["bad_data", "out_of_memory", "diverged", "device_failed", "engine_error", "machine_failed"]
@@ -48,7 +48,7 @@ class EngineError(Exception):
         self.remedy = remedy
         self.details = dict(details or {})
 
-    def document(self) -> dict[str, Any]:
+    def as_document(self) -> dict[str, Any]:
         """As it stands in a job's `error`."""
         return {"code": self.code, "message": str(self), "remedy": self.remedy, **self.details}
 
@@ -65,7 +65,7 @@ class DivergedError(EngineError):
         self.step = step
 
 
-def expected(error: BaseException, device: torch.device = HOST) -> EngineError | None:
+def known_failure(error: BaseException, device: torch.device = HOST) -> EngineError | None:
     """The failure that an error stands for: machine, memory or device; None: it is a bug.
 
     A device that failed is not asked anything any more: it would not answer.
@@ -82,7 +82,7 @@ def expected(error: BaseException, device: torch.device = HOST) -> EngineError |
     return device_failed(error) if is_device_error(error) else None
 
 
-def unopened(error: BaseException) -> EngineError:
+def device_not_opened(error: BaseException) -> EngineError:
     """The failure of a device that could not be opened. Nothing of ours is there yet: full memory is that of others."""
     if not _is_out_of_memory(error):
         return device_failed(error)
@@ -91,7 +91,7 @@ def unopened(error: BaseException) -> EngineError:
 
 def device_failed(error: BaseException) -> EngineError:
     """`reason` is the one of core.engine.device_probe."""
-    reason, detail = why(error)["reason"], why(error)["detail"]
+    reason, detail = failure_reason(error)["reason"], failure_reason(error)["detail"]
     return EngineError("device_failed", detail, REPAIRS.get(reason, REPAIR), {"reason": reason})
 
 
@@ -104,15 +104,15 @@ def out_of_memory(error: BaseException, facts: MemoryFacts | None = None, *, for
     foreign = foreign or (facts is not None and facts.is_foreign())
     details: dict[str, Any] = {"where": where}
     details |= {"foreign": True} if foreign else {}
-    details |= {"memory": facts.document()} if facts else {}
+    details |= {"memory": facts.as_document()} if facts else {}
     message = (str(error) or "memory ran out").splitlines()[0]
-    return EngineError("out_of_memory", message, _less(where, facts, foreign=foreign), details)
+    return EngineError("out_of_memory", message, _memory_remedy(where, facts, foreign=foreign), details)
 
 
-def _less(where: Where, facts: MemoryFacts | None, *, foreign: bool) -> str:
+def _memory_remedy(where: Where, facts: MemoryFacts | None, *, foreign: bool) -> str:
     """What to do about it."""
     if foreign:
-        held = f"{facts.foreign / GIB:.1f} of {facts.total / GIB:.1f} GiB" if facts else "the memory"
+        held = f"{facts.foreign_bytes / GIB:.1f} of {facts.total / GIB:.1f} GiB" if facts else "the memory"
         return f"Other processes hold {held} of this device: end them, or run the job on another device."
     own = f" Of the device's {facts.total / GIB:.1f} GiB the job had {facts.peak / GIB:.1f}." if facts else ""
     return f"{LESS[where]}{own}"

@@ -35,11 +35,11 @@ ReportAlive = Callable[[Piece], None]
 T = TypeVar("T")
 
 
-def unwatched(piece: Piece) -> None:
+def report_nothing(piece: Piece) -> None:
     """Nobody watches."""
 
 
-def reported(report_alive: ReportAlive, piece: Piece, items: Iterable[T]) -> Iterator[T]:
+def report_each(report_alive: ReportAlive, piece: Piece, items: Iterable[T]) -> Iterator[T]:
     """The items; what is done with each of them is a piece."""
     for item in items:
         report_alive(piece)
@@ -77,7 +77,7 @@ class PieceTimer:
             self._began = now
             return
         if self._piece is not None:
-            self._note(self._piece, now - self._began)
+            self._note_duration(self._piece, now - self._began)
         usual = self._usual.get(piece)
         if usual != self._sent or now - self._sent_at >= REPORT_SECONDS:
             self._send(piece, usual)
@@ -86,13 +86,13 @@ class PieceTimer:
         self._piece, self._began, self._same = piece, now, self._durations[piece]
         self._quiet_until = self._sent_at + REPORT_SECONDS if usual == 0.0 else 0.0
 
-    def _note(self, piece: Piece, seconds: float) -> None:
+    def _note_duration(self, piece: Piece, seconds: float) -> None:
         durations = self._durations[piece]
         durations.append(seconds)
         if seconds >= FAST_SECONDS or self._usual.get(piece) != 0.0:  # else the median stays a fast one
-            self._usual[piece] = rounded(statistics.median(durations))
+            self._usual[piece] = round_up_tenths(statistics.median(durations))
 
 
-def rounded(seconds: float) -> float:
+def round_up_tenths(seconds: float) -> float:
     """Up to tenths, so that a median that hardly moves is no news; 0 for what is fast."""
     return math.ceil(10 * seconds) / 10 if seconds >= FAST_SECONDS else 0.0

@@ -6,11 +6,11 @@ from functools import partial
 
 import torch
 
-from core.engine.build import build
-from core.engine.determinism import switched
+from core.engine.build import build_training_run
+from core.engine.determinism import torch_switches
 from core.engine.events import Ended, Observer
-from core.engine.failure import DivergedError, EngineError, expected
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.failure import DivergedError, EngineError, known_failure
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
 
@@ -21,7 +21,7 @@ def train(
     assignment: Assignment,
     observer: Observer,
     *,
-    report_alive: ReportAlive = unwatched,
+    report_alive: ReportAlive = report_nothing,
     checkpoint_seconds: float = MINUTE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ended:
@@ -46,47 +46,47 @@ def train(
     """
     session: Session | None = None
     try:
-        with switched(assignment.plan):
-            session = Session(build(assignment, report_alive), observer, checkpoint_seconds, clock)
-            session.begin()
+        with torch_switches(assignment.plan):
+            session = Session(build_training_run(assignment, report_alive), observer, checkpoint_seconds, clock)
+            session.start_run()
             while True:
                 try:
-                    return _train(session)
+                    return _train_steps(session)
                 except DivergedError as failure:
                     session.roll_back(failure)
     except EngineError as failure:
-        return _failed(session, failure)
+        return _failed_event(session, failure)
     except (MemoryError, RuntimeError, OSError) as error:
-        if (known := expected(error, torch.device(assignment.plan.device))) is None:
+        if (known := known_failure(error, torch.device(assignment.plan.device))) is None:
             raise
-        return _failed(session, known)
+        return _failed_event(session, known)
 
 
-def _train(session: Session) -> Ended:
+def _train_steps(session: Session) -> Ended:
     run, clip, standing = session.run, session.run.clip, session.run.standing
     collectors = run.collectors
-    for t, (inputs, targets) in run.batches():
+    for t, (inputs, targets) in run.remaining_batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
         norm = clip() if clip else None
-        run.stepper.step(lr, partial(run.gradient, inputs, targets), run.rate.momentum(t))
+        run.stepper.step(lr, partial(run.gradient, inputs, targets), run.rate.momentum_at(t))
         standing.step = done = t + 1
         for collector in collectors:  # average
             if collector.collects(done):
-                collector.collect(run.stepper.presented())
-        if run.log.note(loss, norm):  # events
-            session.look()
-        session.judge(done)  # evaluate
-        if session.over(done):  # over?
+                collector.collect(run.stepper.eval_network())
+        if run.log.record_step(loss, norm):  # events
+            session.report_waiting_steps()
+        session.run_due_evaluations(done)  # evaluate
+        if session.should_end(done):  # over?
             break
-        if session.keeps(done):  # checkpoint
-            session.keep()
+        if session.checkpoint_due(done):  # checkpoint
+            session.write_checkpoint()
         if request := session.observer.stop_request():  # stop?
-            return session.stop(request)
-    return session.finish()
+            return session.stop_on_request(request)
+    return session.finish_run()
 
 
-def _failed(session: Session | None, failure: EngineError) -> Ended:
+def _failed_event(session: Session | None, failure: EngineError) -> Ended:
     if session:
-        return session.failed(failure)
-    return Ended("failed", None, {}, failure.document(), {})
+        return session.failed_event(failure)
+    return Ended("failed", None, {}, failure.as_document(), {})

@@ -19,7 +19,7 @@ AHEAD_SECONDS: Final = 0.5  # of queued work, at most
 MOST_STEPS: Final = 1000  # between two events
 
 
-class Event(Protocol):
+class DeviceEvent(Protocol):
     """A point in the device's queue, such as torch.cuda.Event."""
 
     def synchronize(self) -> None:
@@ -35,7 +35,7 @@ class Pacer:
 
     def __init__(
         self,
-        record: Callable[[], Event],
+        record: Callable[[], DeviceEvent],
         ahead: float = AHEAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,7 +44,7 @@ class Pacer:
         self._clock = clock
         self._every = 1
         self._steps = 0
-        self._last: tuple[Event, int] | None = None
+        self._last: tuple[DeviceEvent, int] | None = None
         self._passed_at: float | None = None
 
     def step(self) -> None:
@@ -60,7 +60,7 @@ class Pacer:
         event.synchronize()
         now = self._clock()
         if self._passed_at is not None:
-            self._adapt(steps, now - self._passed_at)
+            self._adapt_interval(steps, now - self._passed_at)
         self._passed_at = now
 
     def restart(self) -> None:
@@ -69,7 +69,7 @@ class Pacer:
         self._every, self._steps = 1, 0
         self._last = self._passed_at = None
 
-    def _adapt(self, steps: int, seconds: float) -> None:
+    def _adapt_interval(self, steps: int, seconds: float) -> None:
         """An interval of `steps` took so long. At most twice as many in the next one: one quick one proves little."""
         fitting = int(steps * self._interval / max(seconds, 1e-9))
         self._every = max(1, min(fitting, 2 * steps, MOST_STEPS))
@@ -77,10 +77,10 @@ class Pacer:
 
 def build_pacer(device: torch.device) -> Pacer | None:
     """None where each call waits for its result anyway."""
-    return Pacer(lambda: _recorded(device)) if device.type == "cuda" else None
+    return Pacer(lambda: _record_event(device)) if device.type == "cuda" else None
 
 
-def paced(report_alive: ReportAlive, device: torch.device) -> ReportAlive:
+def with_pacing(report_alive: ReportAlive, device: torch.device) -> ReportAlive:
     """The same reports, each once at most AHEAD_SECONDS of work are queued on the device; where another kind of piece
     begins, all of it is done. On a CPU it is `report_alive` itself.
     """
@@ -100,7 +100,7 @@ def paced(report_alive: ReportAlive, device: torch.device) -> ReportAlive:
     return report
 
 
-def _recorded(device: torch.device) -> torch.cuda.Event:
+def _record_event(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from core.recipe.learning_rate import Course
-from core.recipe.schedules.base import Heard
+from core.recipe.learning_rate import LearningRatePlan
+from core.recipe.schedules.base import PlateauState
 
 
 class Rate:
@@ -14,45 +14,45 @@ class Rate:
 
     prefix = "rate."
 
-    def __init__(self, course: Course, slower: float = 1.0) -> None:
+    def __init__(self, course: LearningRatePlan, slower: float = 1.0) -> None:
         """All rates are multiplied by `slower` at every rollback."""
         self._course = course
         self._slower = slower
-        self._heard = Heard()
+        self._heard = PlateauState()
         self.rollbacks, self._since = 0, 0
-        self._cycled = course.momentum()
-        self._renew()
+        self._cycled = course.cycled_momentum()
+        self._update_rate_function()
 
     def __call__(self, t: int) -> float:
         return self._rate(t)
 
-    def momentum(self, t: int) -> float | None:
+    def momentum_at(self, t: int) -> float | None:
         """The momentum of step t, where the schedule cycles it."""
         return self._cycled(t) if self._cycled else None
 
-    def judge(self, metrics: Mapping[str, float], done: int) -> None:
+    def record_evaluation(self, metrics: Mapping[str, float], done: int) -> None:
         """Take in the evaluation after `done` steps."""
-        before, self._heard = self._heard, self._course.hears(self._heard, metrics, done)
+        before, self._heard = self._heard, self._course.after_evaluation(self._heard, metrics, done)
         if self._heard.reductions > before.reductions:
             self._since = done
-            self._renew()
+            self._update_rate_function()
 
-    def too_low(self, done: int) -> bool:
+    def below_stop_lr(self, done: int) -> bool:
         """Whether the rate that would come next, after `done` steps, is below the job's stop_lr."""
         return self._end is not None and done >= self._end
 
     def roll_back(self, rollbacks: int, step: int) -> None:
         """From `step` on the rates are those of so many rollbacks."""
         self.rollbacks, self._since = rollbacks, step
-        self._renew()
+        self._update_rate_function()
 
-    def _renew(self) -> None:
-        self._rate = self._course.rate(self._heard.reductions, self._slower**self.rollbacks)
-        self._end = self._course.stop(self._rate, self._since)
+    def _update_rate_function(self) -> None:
+        self._rate = self._course.rate_function(self._heard.reductions, self._slower**self.rollbacks)
+        self._end = self._course.stop_step(self._rate, self._since)
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing where rates are a pure function of the step; else its past, int64 (6,), and the best value."""
-        if self._course.schedule.watches() is None and self._slower == 1:
+        if self._course.schedule.monitored_series() is None and self._slower == 1:
             return {}
         heard = self._heard
         past = (heard.best is not None, heard.wait, heard.cooldown, heard.reductions, self.rollbacks, self._since)
@@ -69,5 +69,5 @@ class Rate:
         if not found:
             return
         known, wait, cooldown, reductions, self.rollbacks, self._since = found["rate.past"].tolist()
-        self._heard = Heard(float(found["rate.best"]) if known else None, wait, cooldown, reductions)
-        self._renew()
+        self._heard = PlateauState(float(found["rate.best"]) if known else None, wait, cooldown, reductions)
+        self._update_rate_function()

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.checkpoints.rollback import Mark
-from core.engine.checkpoints.stateful import Keeper
-from core.engine.datasets.batches import Batch, Cut, batches, epoch_draws, epoch_order
-from core.engine.datasets.resident import Resident
+from core.engine.checkpoints.rollback import RollbackPoint
+from core.engine.checkpoints.stateful import Stateful
+from core.engine.datasets.batches import Batch, BatchSampler, epoch_draws, epoch_order, iterate_batches
+from core.engine.datasets.resident import ResidentDataset
 from core.engine.determinism import random_state
 from core.engine.evaluation.objective import Objective
-from core.engine.evaluation.step_log import Calendar, StepLog
+from core.engine.evaluation.step_log import EpochLayout, StepLog
 from core.engine.events import Kind
 from core.engine.gradients.clip import Clip
 from core.engine.gradients.closed_form import Gradient
@@ -22,11 +22,11 @@ from core.engine.liveness import ReportAlive
 from core.engine.networks.network import Network
 from core.engine.optimizers.stepper import Stepper
 from core.engine.rate import Rate
-from core.engine.weights.averaging import Average, Collector
-from core.engine.weights.best import Best
+from core.engine.weights.averaging import Collector, WeightAverage
+from core.engine.weights.best import BestWeights
 from core.engine.weights.ensemble import Ensemble
 from core.engine.weights.snapshot import Incumbent
-from core.engine.weights.swag import Gaussian
+from core.engine.weights.swag import SwagPosterior
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -35,7 +35,7 @@ Results = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(slots=True)
-class Standing:
+class TrainState:
     """Where the run is: the only thing besides the tensors that a step changes.
 
     `digest` chains the deterministic checkpoints, `metrics` are the latest evaluation's, `results` a finished
@@ -66,46 +66,48 @@ class Run:
     scratch: Path
     device: torch.device
     environment: dict[str, Any]
-    data: Resident
-    calendar: Calendar
+    data: ResidentDataset
+    calendar: EpochLayout
     rate: Rate
     objective: Objective
     network: Network
     gradient: Gradient
     clip: Clip | None
     stepper: Stepper
-    averages: dict[Kind, Average]
-    swag: Gaussian | None
+    averages: dict[Kind, WeightAverage]
+    swag: SwagPosterior | None
     ensemble: Ensemble | None
-    best: Best | None
+    best: BestWeights | None
     incumbent: Incumbent | None
-    mark: Mark | None
+    mark: RollbackPoint | None
     log: StepLog
-    standing: Standing
+    standing: TrainState
     report_alive: ReportAlive
     resume: dict[str, Any] | None = None
 
-    def batches(self) -> Iterator[tuple[int, Batch]]:
+    def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
         """(t, batch) of every step that is still to come; none once there are results."""
         spec, standing, calendar = self.spec, self.standing, self.calendar
         order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
-        cut = None if spec.batch_size == "full" else Cut(calendar.batch, calendar.examples, order)
+        cut = None if spec.batch_size == "full" else BatchSampler(calendar.batch, calendar.examples, order)
         last = calendar.total_steps if standing.results is None else standing.step
-        return batches(self.data.train, cut, spec.seed, standing.step, last)
+        return iterate_batches(self.data.train, cut, spec.seed, standing.step, last)
 
-    def candidates(self) -> dict[str, Network]:
+    def networks_to_evaluate(self) -> dict[str, Network]:
         """The networks that are evaluated, by what they are called in results."""
-        ready: dict[str, Network] = {name: each.network() for name, each in self.averages.items() if each.ready}
-        return {"base": self.stepper.presented(), **ready}
+        ready: dict[str, Network] = {
+            name: each.averaged_network() for name, each in self.averages.items() if each.ready
+        }
+        return {"base": self.stepper.eval_network(), **ready}
 
-    def finalists(self) -> dict[str, Network]:
+    def networks_to_test(self) -> dict[str, Network]:
         """The networks that are tested: the best weights stand in for the last ones when the job restores them."""
-        found, best, incumbent = self.candidates(), self.best, self.incumbent
+        found, best, incumbent = self.networks_to_evaluate(), self.best, self.incumbent
         if incumbent and incumbent.step is not None:
             found["incumbent"] = incumbent.network
         if best and best.step is not None:
             found["best"] = best.network
-        if best and best.restores:
+        if best and best.restores_best:
             found[best.weights] = best.network
         return found
 
@@ -116,17 +118,17 @@ class Run:
         return (*self.averages.values(), *(each for each in others if each))
 
     @property
-    def keepers(self) -> tuple[Keeper, ...]:
+    def stateful_parts(self) -> tuple[Stateful, ...]:
         """Every part with a state of its own."""
-        optional: tuple[Keeper | None, ...] = (self.best, self.incumbent, self.mark)
+        optional: tuple[Stateful | None, ...] = (self.best, self.incumbent, self.mark)
         return (self.stepper, self.rate, *self.collectors, *(each for each in optional if each), self.log)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_tensors(self) -> dict[str, Tensor]:
         """What training needs besides the weights to go on as if nothing had happened."""
-        kept = [keeper.tensors() for keeper in self.keepers]
+        kept = [keeper.tensors() for keeper in self.stateful_parts]
         return {name: tensor for part in (*kept, random_state(self.device)) for name, tensor in part.items()}
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether weights, buffers, optimizer state and averages are all finite numbers."""
-        floats = [*self.network.floats(), *(each for each in self.state().values() if each.is_floating_point())]
+        floats = [*self.network.floats(), *(each for each in self.state_tensors().values() if each.is_floating_point())]
         return bool(torch.stack([each.isfinite().all().cpu() for each in floats]).all())

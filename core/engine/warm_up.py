@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load, save
 
 import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.determinism import private_randomness
 from core.engine.evaluation.objective import Classification
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
 from core.recipe.facts import DataFacts
 from core.recipe.models import Model
@@ -28,7 +28,7 @@ from core.recipe.spec import JobSpec
 TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
 
 
-def warm() -> None:
+def warm_up_torch() -> None:
     """One step of every optimizer on a tiny network; a forked child's first step then takes milliseconds.
 
     Runs in one thread and leaves the process with one, so that no OpenMP threads exist when it forks. With a torch that
@@ -46,15 +46,15 @@ def warm() -> None:
         another = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
         network = another()
         gradient = build_gradient(network, Classification(()).loss)
-        elsewhere = partial(Elsewhere, network, another, Part(inputs, targets), 4)
-        for spec in present():
+        elsewhere = partial(EvalWeights, network, another, Split(inputs, targets), 4)
+        for spec in installed_optimizers():
             stepper = build_stepper(spec, network, elsewhere)
             if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
                 gradient(inputs, targets)
                 stepper.step(1e-3, partial(gradient, inputs, targets))
 
 
-def present() -> Iterator[OptimizerSpec]:
+def installed_optimizers() -> Iterator[OptimizerSpec]:
     """The optimizers whose packages are here, but for those of an extra: they take a second to import."""
     for kind in get_args(get_args(Optimizer)[0]):
         if kind.extra is None and find_spec(kind.implementation.partition(":")[0].partition(".")[0]):

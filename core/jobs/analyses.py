@@ -11,12 +11,19 @@ from core.db.tables import analysis_input, checkpoint, job
 from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.ids import new_id
 from core.jobs.attempt.state import lock_state
-from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, good_resumable
+from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, list_resumable
 from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
-from core.jobs.queue.submit import Entry, Idempotency, Submitted, enter, need_plugins, promised
-from core.jobs.search import Search
-from core.jobs.warm_start import Chosen, choose
+from core.jobs.queue.submit import (
+    Idempotency,
+    SubmitContext,
+    SubmitResult,
+    claim_idempotency_key,
+    insert_job,
+    require_plugins,
+)
+from core.jobs.search import JobSearch
+from core.jobs.warm_start import StartCheckpoint, choose_checkpoint
 from core.lifecycle import TERMINAL, Status
 from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec
 from core.recipe.analyses.base import Takes
@@ -27,7 +34,7 @@ AVERAGED = ("swa", "ema")
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class InputRef:
     """What an analysis looks at: a checkpoint of a job, or (without one) how it trains; or the result of an analysis,
     whose id is in `job_id`, and which is a checkpoint of kind `result`.
     """
@@ -39,7 +46,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AnalysisInput:
     """The same with what is needed to do it. `row` is None for a recipe."""
 
     label: str
@@ -49,7 +56,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResultInput:
     """The result of an analysis that another one reads: what was asked, its numbers, and the row of its arrays."""
 
     label: str
@@ -59,7 +66,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
+class NewInput:
     """What a new analysis will look at, and what it was asked to be. No `id` is a recipe."""
 
     id: str | None
@@ -69,7 +76,9 @@ class Picked:
     spec: JobSpec | AnyAnalysis
 
 
-def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: Idempotency | None = None) -> Submitted:
+def create_analysis(
+    db: Database, spec: AnyAnalysis, entry: SubmitContext, idempotency: Idempotency | None = None
+) -> SubmitResult:
     """Store an analysis as queued. What it looks at is settled here, and stays until it has ended.
 
     Raises:
@@ -80,15 +89,15 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
     """
     with db.write() as connection:
         analysis_id = new_id(ANALYSIS.id_prefix)
-        if (first := promised(connection, entry.project, idempotency, analysis_id)) != analysis_id:
-            return Submitted(first, created=False, needs=ANALYSIS.slot_needed(spec))
+        if (first := claim_idempotency_key(connection, entry.project, idempotency, analysis_id)) != analysis_id:
+            return SubmitResult(first, created=False, needs=ANALYSIS.slot_needed(spec))
         chosen = _CHOOSE[spec.takes](connection, entry.project, spec)
         problems = tuple(spec.problems([each.spec for each in chosen]))
         if spec.takes == "results":
-            problems = problems or tuple(_elsewhere(connection, chosen))
+            problems = problems or tuple(_other_weights(connection, chosen))
         if problems:
             raise InvalidSpec(errors=problems)
-        enter(connection, ANALYSIS, analysis_id, spec, entry)
+        insert_job(connection, ANALYSIS, analysis_id, spec, entry)
         rows = [
             {
                 "analysis_id": analysis_id,
@@ -102,41 +111,41 @@ def submit_analysis(db: Database, spec: AnyAnalysis, entry: Entry, idempotency: 
         ]
         connection.execute(insert(analysis_input), rows)
         plugins = {plugin.name: plugin for each in chosen for plugin in plugins_used(each.spec)}
-        need_plugins(connection, analysis_id, tuple(plugins.values()), entry.lost_after)
-    return Submitted(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))
+        require_plugins(connection, analysis_id, tuple(plugins.values()), entry.lost_after)
+    return SubmitResult(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))
 
 
-def inputs(connection: Connection, ids: Sequence[str]) -> dict[str, list[Input]]:
+def select_inputs(connection: Connection, ids: Sequence[str]) -> dict[str, list[InputRef]]:
     """What each of these analyses looks at, in order."""
     row = analysis_input.c
     query = (
-        select(row.analysis_id, *(row[column.name] for column in fields(Input)))
+        select(row.analysis_id, *(row[column.name] for column in fields(InputRef)))
         .where(row.analysis_id.in_(ids))
         .order_by(row.analysis_id, row.position)
     )
-    found: dict[str, list[Input]] = {analysis_id: [] for analysis_id in ids}
+    found: dict[str, list[InputRef]] = {analysis_id: [] for analysis_id in ids}
     for analysis_id, *rest in connection.execute(query):
-        found[analysis_id].append(Input(*rest))
+        found[analysis_id].append(InputRef(*rest))
     return found
 
 
-def looks(connection: Connection, analysis_id: str) -> tuple[Look, ...]:
+def load_inputs(connection: Connection, analysis_id: str) -> tuple[AnalysisInput, ...]:
     """What an analysis that was claimed has to look at. ValueError when one of them is gone."""
-    return tuple(_look(connection, each) for each in inputs(connection, [analysis_id])[analysis_id])
+    return tuple(_load_input(connection, each) for each in select_inputs(connection, [analysis_id])[analysis_id])
 
 
-def findings(connection: Connection, analysis_id: str) -> tuple[Found, ...]:
+def load_results(connection: Connection, analysis_id: str) -> tuple[ResultInput, ...]:
     """The results that an analysis which was claimed has to read. ValueError when one of them is gone."""
-    return tuple(_found(connection, each) for each in inputs(connection, [analysis_id])[analysis_id])
+    return tuple(_load_result(connection, each) for each in select_inputs(connection, [analysis_id])[analysis_id])
 
 
 def result_of(db: Database, project: str, analysis_id: str) -> CheckpointRow | None:
     """Its data and pictures, once it has some."""
     with db.read() as connection:
-        return _result(connection, project, analysis_id)
+        return _find_result(connection, project, analysis_id)
 
 
-def _result(connection: Connection, project: str, analysis_id: str) -> CheckpointRow | None:
+def _find_result(connection: Connection, project: str, analysis_id: str) -> CheckpointRow | None:
     row = checkpoint.c
     query = (
         select(row.id)
@@ -149,16 +158,16 @@ def _result(connection: Connection, project: str, analysis_id: str) -> Checkpoin
     return None if found is None else find_checkpoint(connection, found)
 
 
-def inputs_of(db: Database, ids: Sequence[str]) -> dict[str, list[Input]]:
+def inputs_of(db: Database, ids: Sequence[str]) -> dict[str, list[InputRef]]:
     """As inputs(), on its own."""
     with db.read() as connection:
-        return inputs(connection, ids)
+        return select_inputs(connection, ids)
 
 
-def list_analyses(  # noqa: PLR0913 - one argument for each parameter of the query
+def list_analysis_views(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
     project: str,
-    search: Search,
+    search: JobSearch,
     *,
     of_job: str | None = None,
     after: str | None = None,
@@ -166,14 +175,14 @@ def list_analyses(  # noqa: PLR0913 - one argument for each parameter of the que
     order: Literal["asc", "desc"] = "desc",
 ) -> tuple[list[JobView], bool]:
     """At most `limit` analyses behind the id `after`, those of one job if asked; and whether more follow."""
-    conditions = [job.c.kind == ANALYSIS.name, *search.conditions()]
+    conditions = [job.c.kind == ANALYSIS.name, *search.where_clauses()]
     if of_job is not None:
         row = analysis_input.c
         conditions.append(job.c.id.in_(select(row.analysis_id).where(row.job_id == of_job)))
     return list_views(db, project, conditions, after=after, limit=limit, order=order)
 
 
-def _look(connection: Connection, given: Input) -> Look:
+def _load_input(connection: Connection, given: InputRef) -> AnalysisInput:
     known = connection.execute(select(job.c.name, job.c.spec).where(job.c.id == given.job_id)).one_or_none()
     row = find_checkpoint(connection, given.checkpoint_id) if given.checkpoint_id else None
     if known is None or (given.checkpoint_id and (row is None or row.status != "good")):
@@ -181,27 +190,27 @@ def _look(connection: Connection, given: Input) -> Look:
     label = known.name or given.job_id
     if row:
         label += f" ({row.kind}, step {row.step})"
-    return Look(label, given.job_id, TRAIN.read_spec(known.spec), row)
+    return AnalysisInput(label, given.job_id, TRAIN.read_spec(known.spec), row)
 
 
-def _found(connection: Connection, given: Input) -> Found:
+def _load_result(connection: Connection, given: InputRef) -> ResultInput:
     row = find_checkpoint(connection, given.checkpoint_id) if given.checkpoint_id else None
     known = connection.execute(select(job.c.spec, job.c.results).where(job.c.id == given.job_id)).one_or_none()
     if known is None or row is None or row.status != "good":
         raise ValueError(f"the result that it reads is gone: {given.job_id}")
-    return Found(given.job_id, ANALYSIS.read_spec(known.spec), dict(known.results or {}), row)
+    return ResultInput(given.job_id, ANALYSIS.read_spec(known.spec), dict(known.results or {}), row)
 
 
-def _choose_recipe(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
-    recipe = _recipe(connection, project, str(spec.job))
-    return [Picked(None, recipe.job_id, recipe.step, None, recipe.spec)]
+def _choose_recipe(connection: Connection, project: str, spec: AnalysisSpec) -> list[NewInput]:
+    recipe = _find_recipe(connection, project, str(spec.job))
+    return [NewInput(None, recipe.job_id, recipe.step, None, recipe.spec)]
 
 
-def _choose_run(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
+def _choose_run(connection: Connection, project: str, spec: AnalysisSpec) -> list[NewInput]:
     if not spec.job:
         return _choose_weights(connection, project, spec)
-    recipe = _recipe(connection, project, spec.job)
-    run = [_picked(each) for each in _run(connection, recipe)]
+    recipe = _find_recipe(connection, project, spec.job)
+    run = [_as_new_input(each) for each in _expand_run(connection, recipe)]
     if len(run) < spec.fewest:
         message = f"{spec.kind} needs {spec.fewest} checkpoints or more of a run, and this job has kept {len(run)}"
         hint = 'train it with "checkpoints": {"every": …, "keep_last": …} that keep more'
@@ -209,27 +218,27 @@ def _choose_run(connection: Connection, project: str, spec: AnalysisSpec) -> lis
     return run
 
 
-def _choose_weights(connection: Connection, project: str, spec: AnalysisSpec) -> list[Picked]:
+def _choose_weights(connection: Connection, project: str, spec: AnalysisSpec) -> list[NewInput]:
     several = spec.checkpoints is not None
     return [
-        _picked(choose(connection, project, start, f"/checkpoints/{number}" if several else ""))
-        for number, start in enumerate(spec.wanted())
+        _as_new_input(choose_checkpoint(connection, project, start, f"/checkpoints/{number}" if several else ""))
+        for number, start in enumerate(spec.requested_starts())
     ]
 
 
-def _picked(chosen: Chosen) -> Picked:
-    return Picked(chosen.id, chosen.job_id, chosen.step, chosen.kind, chosen.spec)
+def _as_new_input(chosen: StartCheckpoint) -> NewInput:
+    return NewInput(chosen.id, chosen.job_id, chosen.step, chosen.kind, chosen.spec)
 
 
-def _choose_results(connection: Connection, project: str, spec: ResultsSpec) -> list[Picked]:
+def _choose_results(connection: Connection, project: str, spec: ResultsSpec) -> list[NewInput]:
     """The results of analyses that have succeeded. Their state rows are locked, as by somebody who deletes them."""
-    found = [_usable(connection, project, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
+    found = [_check_usable(connection, project, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
     if problems := tuple(each for each in found if isinstance(each, FieldProblem)):
         raise InvalidSpec(errors=problems)
-    return [each for each in found if isinstance(each, Picked)]
+    return [each for each in found if isinstance(each, NewInput)]
 
 
-def _usable(connection: Connection, project: str, analysis_id: str, pointer: str) -> Picked | FieldProblem:
+def _check_usable(connection: Connection, project: str, analysis_id: str, pointer: str) -> NewInput | FieldProblem:
     state = lock_state(connection, analysis_id, exclusive=False)
     query = select(job.c.spec).where(job.c.id == analysis_id, job.c.project == project, job.c.kind == ANALYSIS.name)
     spec = connection.execute(query).scalar_one_or_none()
@@ -238,19 +247,19 @@ def _usable(connection: Connection, project: str, analysis_id: str, pointer: str
     if state.status is not Status.SUCCEEDED:
         hint = "ask for this one again" if state.status in TERMINAL else "wait until it has succeeded"
         return FieldProblem(pointer, f"it has not succeeded: it is {state.status}", hint)
-    row = _result(connection, project, analysis_id)
+    row = _find_result(connection, project, analysis_id)
     if row is None:
         return FieldProblem(pointer, "its result is gone", "ask for this one again")
     try:
         found = ANALYSIS.read_spec(spec)
     except UnreadableSpec as error:
         return FieldProblem(pointer, error.message)
-    return Picked(row.id, analysis_id, row.step, row.kind, found)
+    return NewInput(row.id, analysis_id, row.step, row.kind, found)
 
 
-def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[FieldProblem]:
+def _other_weights(connection: Connection, chosen: Sequence[NewInput]) -> Iterator[FieldProblem]:
     """Results of analyses which looked at other weights than the first."""
-    looked = inputs(connection, [each.job_id for each in chosen])
+    looked = select_inputs(connection, [each.job_id for each in chosen])
     seen = [[(one.job_id, one.checkpoint_id) for one in looked[each.job_id]] for each in chosen]
     for place, each in enumerate(seen):
         if each != seen[0]:
@@ -258,10 +267,10 @@ def _elsewhere(connection: Connection, chosen: Sequence[Picked]) -> Iterator[Fie
             yield FieldProblem(f"/analyses/{place}", message, 'name them: "checkpoint": "ckpt_…"')
 
 
-def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:
+def _expand_run(connection: Connection, recipe: StartCheckpoint) -> Iterator[StartCheckpoint]:
     """All that the run has kept of its way, then the averages that it ended with."""
-    for row in good_resumable(connection, recipe.job_id):
-        yield Chosen(row.id, recipe.job_id, row.step, row.kind, recipe.spec)
+    for row in list_resumable(connection, recipe.job_id):
+        yield StartCheckpoint(row.id, recipe.job_id, row.step, row.kind, recipe.spec)
     known = checkpoint.c
     query = (
         select(known.id, known.step, known.kind)
@@ -270,10 +279,10 @@ def _run(connection: Connection, recipe: Chosen) -> Iterator[Chosen]:
         .order_by(known.kind.desc(), known.step)
     )
     for row_id, step, kind in connection.execute(query):
-        yield Chosen(row_id, recipe.job_id, step, kind, recipe.spec)
+        yield StartCheckpoint(row_id, recipe.job_id, step, kind, recipe.spec)
 
 
-def _recipe(connection: Connection, project: str, job_id: str) -> Chosen:
+def _find_recipe(connection: Connection, project: str, job_id: str) -> StartCheckpoint:
     query = select(job.c.spec).where(job.c.id == job_id, job.c.project == project, job.c.kind == TRAIN.name)
     found = connection.execute(query.with_for_update(read=True, of=job)).scalar_one_or_none()
     if found is None:
@@ -282,10 +291,10 @@ def _recipe(connection: Connection, project: str, job_id: str) -> Chosen:
         spec = TRAIN.read_spec(found)
     except UnreadableSpec as error:
         raise InvalidSpec(errors=(FieldProblem("/job", error.message),)) from error
-    return Chosen("", job_id, 0, "", spec)
+    return StartCheckpoint("", job_id, 0, "", spec)
 
 
-_CHOOSE: Final[Mapping[Takes, Callable[[Connection, str, Any], list[Picked]]]] = {
+_CHOOSE: Final[Mapping[Takes, Callable[[Connection, str, Any], list[NewInput]]]] = {
     "weights": _choose_weights,
     "run": _choose_run,
     "recipe": _choose_recipe,

@@ -15,14 +15,14 @@ from core.db.session import Database
 from core.db.tables import checkpoint, job, job_state, metric_chunk
 from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
-from core.jobs.attempt.state import Fits, State, require_fit
+from core.jobs.attempt.state import Fits, State, require_version
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import naming_missing_plugins
-from core.jobs.queue.submit import Entry, Idempotency, Submitted, enter, promised
-from core.jobs.verbs import owned
-from core.lifecycle import Status, shown
-from core.recipe.branch import anew, branched
+from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
+from core.jobs.verbs import lock_owned_job
+from core.lifecycle import Status, displayed_status
+from core.recipe.branch import fork_spec, reset_parts
 from core.recipe.parse import parse_job
 from core.recipe.plan import KINDS, ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -32,7 +32,7 @@ MOST_STEPS_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BranchPoint:
     """Where a child branches off; without a checkpoint it begins at the start."""
 
     verb: Literal["retry", "fork"]
@@ -45,15 +45,15 @@ class Origin:
         return self.checkpoint.step if self.checkpoint else 0
 
 
-def retry(  # noqa: PLR0913 - where, who, under which promise and condition
+def create_retry(  # noqa: PLR0913 - where, who, under which promise and condition
     db: Database,
     job_id: str,
-    entry: Entry,
+    entry: SubmitContext,
     *,
     again: bool = False,
     idempotency: Idempotency | None = None,
     fits: Fits | None = None,
-) -> Submitted:
+) -> SubmitResult:
     """A new job as the one that failed or was cancelled, from its last good checkpoint. The old one stays as it ended.
 
     Raises:
@@ -65,29 +65,29 @@ def retry(  # noqa: PLR0913 - where, who, under which promise and condition
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
-        parent = owned(connection, entry.project, job_id)
+        parent = lock_owned_job(connection, entry.project, job_id)
         new = new_id(TRAIN.id_prefix)
-        if (first := promised(connection, entry.project, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=_needs(connection, first))
-        require_fit(fits, parent.version)  # not before: the child that was promised has changed its parent
+        if (first := claim_idempotency_key(connection, entry.project, idempotency, new)) != new:
+            return SubmitResult(first, created=False, needs=_needs(connection, first))
+        require_version(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.project, parent, again=again)
-        origin = _standing(connection, parent)
+        origin = _last_position(connection, parent)
         with naming_missing_plugins(connection, job_id):
             spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
-        slot = _branch(connection, new, spec, entry, origin)
-    return Submitted(new, created=True, needs=slot)
+        slot = _insert_child(connection, new, spec, entry, origin)
+    return SubmitResult(new, created=True, needs=slot)
 
 
-def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
+def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
     db: Database,
     job_id: str,
-    entry: Entry,
+    entry: SubmitContext,
     *,
     changes: Mapping[str, Any],
     at: int | str | None = None,
     idempotency: Idempotency | None = None,
     fits: Fits | None = None,
-) -> Submitted:
+) -> SubmitResult:
     """A new job that shares the past of another one up to a checkpoint, and goes on with some fields changed.
 
     `at` is the step or the id of a checkpoint that one can go on from; else it is the newest one.
@@ -100,17 +100,19 @@ def fork(  # noqa: PLR0913 - where, what, who, under which promise and condition
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
-        parent = owned(connection, entry.project, job_id)
+        parent = lock_owned_job(connection, entry.project, job_id)
         new = new_id(TRAIN.id_prefix)
-        if (first := promised(connection, entry.project, idempotency, new)) != new:
-            return Submitted(first, created=False, needs=_needs(connection, first))
-        require_fit(fits, parent.version)
+        if (first := claim_idempotency_key(connection, entry.project, idempotency, new)) != new:
+            return SubmitResult(first, created=False, needs=_needs(connection, first))
+        require_version(fits, parent.version)
         with naming_missing_plugins(connection, job_id):
             before = read_stored(JobSpec, _document(connection, job_id))
-        kept = _chosen(connection, parent, at)
-        child = branched(before, changes, kept.step)
-        slot = _branch(connection, new, child, entry, Origin("fork", parent, kept, anew(before, child)))
-    return Submitted(new, created=True, needs=slot)
+        kept = _choose_checkpoint(connection, parent, at)
+        child = fork_spec(before, changes, kept.step)
+        slot = _insert_child(
+            connection, new, child, entry, BranchPoint("fork", parent, kept, reset_parts(before, child))
+        )
+    return SubmitResult(new, created=True, needs=slot)
 
 
 def _document(connection: Connection, job_id: str) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _needs(connection: Connection, job_id: str) -> str:
 
 def _may_retry(connection: Connection, project: str, parent: State, *, again: bool) -> None:
     if parent.status not in {Status.FAILED, Status.CANCELLED}:
-        status = shown(parent.status, parent.desired)
+        status = displayed_status(parent.status, parent.desired)
         message = f"The job is {status}; only what failed or was cancelled is tried again."
         raise Conflict(message, extra={"current_status": status})
     tries = select(job.c.id).where(
@@ -138,19 +140,19 @@ def _may_retry(connection: Connection, project: str, parent: State, *, again: bo
         raise Conflict(message, extra={"current_status": parent.status.value, "retried_as": earlier})
 
 
-def _standing(connection: Connection, parent: State) -> Origin:
+def _last_position(connection: Connection, parent: State) -> BranchPoint:
     """Where a job stood that ended. A child without a checkpoint of its own stood at its parent's."""
     kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
     row = connection.execute(select(job.c.parent_verb, job.c.anew).where(job.c.id == parent.job_id)).one()
     if kept is not None and kept.status == "good":
-        return Origin("retry", parent, kept, () if kept.job_id == parent.job_id else tuple(row.anew or ()))
+        return BranchPoint("retry", parent, kept, () if kept.job_id == parent.job_id else tuple(row.anew or ()))
     if row.parent_verb == "fork" or row.anew:
         message = "The checkpoint that it went on from is gone; fork another one."
         raise Conflict(message, extra={"current_status": parent.status.value})
-    return Origin("retry", parent, None)
+    return BranchPoint("retry", parent, None)
 
 
-def _chosen(connection: Connection, parent: State, at: int | str | None) -> CheckpointRow:
+def _choose_checkpoint(connection: Connection, parent: State, at: int | str | None) -> CheckpointRow:
     row = checkpoint.c
     query: Select[Any] = (
         select(row.id, row.step)
@@ -163,7 +165,7 @@ def _chosen(connection: Connection, parent: State, at: int | str | None) -> Chec
     kept = find_checkpoint(connection, chosen) if chosen else None
     if kept is None:
         if not found and at is None:
-            status = shown(parent.status, parent.desired)
+            status = displayed_status(parent.status, parent.desired)
             raise Conflict("The job has no checkpoint to go on from yet.", extra={"current_status": status})
         steps = ", ".join(str(one.step) for one in found[:MOST_STEPS_TOLD]) or "none"
         hint = f"steps that are kept: {steps}"
@@ -171,7 +173,7 @@ def _chosen(connection: Connection, parent: State, at: int | str | None) -> Chec
     return kept
 
 
-def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origin: Origin) -> str:
+def _insert_child(connection: Connection, new: str, spec: JobSpec, entry: SubmitContext, origin: BranchPoint) -> str:
     """Write the child; the kind of slot that it needs."""
     kept, parent = origin.checkpoint, origin.parent.job_id
     columns = select(job.c.plan, job.c.initial_id, job_state.c.needs).join(job_state, job_state.c.job_id == job.c.id)
@@ -185,9 +187,9 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
         state["progress"]["fraction"] = kept.step / run.total_steps if run.bounded else 0.0
         if spec.deterministic and spec.resources.device == "auto":
             state["needs"] = before.needs
-        if origin.verb == "retry" and _fits(before.plan, state["needs"]):
+        if origin.verb == "retry" and _plan_fits(before.plan, state["needs"]):
             facts["plan"] = before.plan  # the same bits need the same execution
-    enter(
+    insert_job(
         connection,
         TRAIN,
         new,
@@ -198,16 +200,16 @@ def _branch(connection: Connection, new: str, spec: JobSpec, entry: Entry, origi
         detail=f"{origin.verb} of {parent}, from step {origin.step}",
     )
     if kept:
-        _share_past(connection, parent, new, kept.step)
+        _copy_past_points(connection, parent, new, kept.step)
     return str(state["needs"])
 
 
-def _fits(plan: str | None, needs: str) -> bool:
+def _plan_fits(plan: str | None, needs: str) -> bool:
     """Whether a slot of the kind that a job needs can carry out a plan."""
     return plan is not None and needs in {"any", KINDS[ExecutionPlan.model_validate_json(plan).device]}
 
 
-def _share_past(connection: Connection, parent: str, child: str, step: int) -> None:
+def _copy_past_points(connection: Connection, parent: str, child: str, step: int) -> None:
     """The points before `step`, as if the child had written them before its first attempt."""
     row = metric_chunk.c
     names = [column.name for column in metric_chunk.columns]

@@ -9,17 +9,17 @@ from sqlalchemy import Connection, delete, insert, select, update
 from core.db.session import Database
 from core.db.tables import checkpoint, job, job_label, job_state
 from core.errors import Conflict, FieldProblem, InvalidSpec
-from core.jobs.attempt.state import Fits, State, touch
-from core.jobs.checkpoints.pins import pinned
-from core.jobs.checkpoints.records import in_use
-from core.jobs.verbs import owned
-from core.lifecycle import TERMINAL, shown
+from core.jobs.attempt.state import Fits, State, bump_version
+from core.jobs.checkpoints.pins import list_pinned
+from core.jobs.checkpoints.records import find_dependent_job
+from core.jobs.verbs import lock_owned_job
+from core.lifecycle import TERMINAL, displayed_status
 
 MOST_PAIRS: Final = 16
 NOBODY: Final = ""  # owner and project of what was deleted: gone for everybody at once; CARE removes it from there
 
 
-def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condition
+def update_job(  # noqa: PLR0913 - which job, what about it, and under which condition
     db: Database,
     project: str,
     job_id: str,
@@ -40,16 +40,16 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
         InvalidSpec: too much metadata.
     """
     with db.write() as connection:
-        state = owned(connection, project, job_id, fits)
+        state = lock_owned_job(connection, project, job_id, fits)
         row = connection.execute(select(job.c.spec, job.c.edits).where(job.c.id == job_id)).one()
         edits = row.edits or {}
         before = json.loads(row.spec) | edits
         after = dict(changes)
         if "metadata" in changes:
-            after["metadata"] = _merged(before.get("metadata") or {}, changes["metadata"])
+            after["metadata"] = _merge_metadata(before.get("metadata") or {}, changes["metadata"])
         if all(before.get(name) == value for name, value in after.items()):
             return
-        _write(connection, job_id, edits | after)
+        _write_edits(connection, job_id, edits | after)
         gained = after.get("priority", before["priority"]) - before["priority"]
         if gained:
             _require_open(state)
@@ -57,7 +57,7 @@ def edit_job(  # noqa: PLR0913 - which job, what about it, and under which condi
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(**place))
 
 
-def delete_job(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
+def mark_job_deleted(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Take an ended job away: at once for its owner, with rows and objects as soon as CARE comes by.
 
     Raises:
@@ -66,32 +66,32 @@ def delete_job(db: Database, project: str, job_id: str, fits: Fits | None = None
         Conflict: it has not ended, a child needs its checkpoint, or one is pinned; `extra` holds the current_status.
     """
     with db.write() as connection:
-        state = owned(connection, project, job_id, fits)
+        state = lock_owned_job(connection, project, job_id, fits)
         if state.status not in TERMINAL:
-            status = shown(state.status, state.desired)
+            status = displayed_status(state.status, state.desired)
             message = f"The job is {status}; cancel it, and delete it when it has ended."
             raise Conflict(message, extra={"current_status": status})
-        if child := in_use(connection, job_id):
+        if child := find_dependent_job(connection, job_id):
             message = f"{child} still goes on from one of its checkpoints; delete it when that one has ended."
             raise Conflict(message, extra={"current_status": state.status.value, "needed_by": child})
-        if kept := pinned(connection, job_id):
+        if kept := list_pinned(connection, job_id):
             message = f"Checkpoints of it are pinned: {', '.join(kept)}. Unpin them, and delete it then."
             raise Conflict(message, extra={"current_status": state.status.value, "pinned": kept})
         connection.execute(update(checkpoint).where(checkpoint.c.job_id == job_id).values(status="doomed"))
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY, project=NOBODY))
         gone = update(job).where(job.c.id == job_id).values(owner=NOBODY, project=NOBODY).returning(job.c.parent_id)
         if parent := connection.execute(gone).scalar_one():
-            touch(connection, parent)  # it shows its children
+            bump_version(connection, parent)  # it shows its children
 
 
-def _merged(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+def _merge_metadata(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
     merged = {key: value for key, value in ({**pairs, **changes}).items() if value is not None}
     if len(merged) > MOST_PAIRS:
         raise InvalidSpec(errors=(FieldProblem("/metadata", f"at most {MOST_PAIRS} pairs"),))
     return merged
 
 
-def _write(connection: Connection, job_id: str, edits: dict[str, Any]) -> None:
+def _write_edits(connection: Connection, job_id: str, edits: dict[str, Any]) -> None:
     named = {"name": edits["name"]} if "name" in edits else {}
     connection.execute(update(job).where(job.c.id == job_id).values(edits=edits, **named))
     if "metadata" in edits:

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import checkpoint, idempotency, job, service_state
 from core.db.upsert import insert_if_absent
 from core.jobs.changes import NOBODY
 from core.jobs.checkpoints.missing import revive_missing
-from core.jobs.health.workers import forget_silent
+from core.jobs.health.workers import delete_silent_workers
 from core.settings import Settings
 from core.store.base import Store, StoredObject
 from core.store.keys import JOBS, folder_of
@@ -24,7 +24,7 @@ _PATIENCE: Final = 1.0  # seconds of removing in one round
 _SWEEP_EVERY: Final = 60  # rounds of care
 
 
-class Care:
+class GarbageCollector:
     """One round every `care_seconds`, by whichever reconciler comes first."""
 
     def __init__(self, db: Database, store: Store, settings: Settings, *, batch: int = BATCH) -> None:
@@ -34,27 +34,27 @@ class Care:
         self._batch = batch
         self.behind = False  # there is more to remove than the last round could
 
-    def round(self) -> None:
+    def run_due_chores(self) -> None:
         """Do what is due.
 
         What a short while does not remove goes on in the next round, so that leases never wait.
         """
-        due = self._due("care", self._settings.care_seconds)
+        due = self._is_due("care", self._settings.care_seconds)
         if due or self.behind:
             until = time.monotonic() + _PATIENCE
             self.behind = False  # should the store be away: it may take seconds to say so, and not in every round
-            while (behind := self.remove_doomed() == self._batch) and time.monotonic() < until:
+            while (behind := self.delete_pending_checkpoints() == self._batch) and time.monotonic() < until:
                 pass
             self.behind = behind
         if due:
-            self.remove_deleted()
-            self.forget_keys()
-            forget_silent(self._db)
+            self.delete_removed_jobs()
+            self.expire_idempotency_keys()
+            delete_silent_workers(self._db)
             revive_missing(self._db, self._store)
-        if self._due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
-            self.sweep_orphans()
+        if self._is_due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
+            self.delete_orphan_objects()
 
-    def remove_doomed(self) -> int:
+    def delete_pending_checkpoints(self) -> int:
         """Checkpoints marked for removal: the objects first, then the rows, so that a kill in between loses nothing."""
         query = select(checkpoint.c.id, checkpoint.c.key).where(checkpoint.c.status == "doomed").limit(self._batch)
         with self._db.read() as connection:
@@ -67,7 +67,7 @@ class Care:
                 connection.execute(delete(checkpoint).where(checkpoint.c.id.in_([id_ for id_, _ in doomed])))
         return len(doomed)
 
-    def remove_deleted(self) -> int:
+    def delete_removed_jobs(self) -> int:
         """Deleted jobs whose checkpoints are gone, with everything that belongs to them; one transaction each."""
         left = select(checkpoint.c.id).where(checkpoint.c.job_id == job.c.id).exists()
         query = select(job.c.id).where(job.c.project == NOBODY, ~left).limit(self._batch)
@@ -78,13 +78,13 @@ class Care:
                 connection.execute(delete(job).where(job.c.id == job_id))
         return len(deleted)
 
-    def forget_keys(self) -> int:
+    def expire_idempotency_keys(self) -> int:
         """Idempotency keys that are past their time."""
-        expired = idempotency.c.created_at < now() - self._settings.keep_keys_seconds
+        expired = idempotency.c.created_at < database_now() - self._settings.keep_keys_seconds
         with self._db.write() as connection:
             return connection.execute(delete(idempotency).where(expired)).rowcount
 
-    def sweep_orphans(self) -> int:
+    def delete_orphan_objects(self) -> int:
         """Objects without a row (their writer died before the row), once they are too old to be still on their way."""
         self._store.remove_unfinished(self._settings.orphan_seconds)
         before = time.time() - self._settings.orphan_seconds
@@ -93,10 +93,10 @@ class Care:
         for folder, objects in groupby(self._store.list(JOBS), key=lambda stored: folder_of(stored.key)):
             old = [stored for stored in objects if stored.modified_at < before]
             if old and not self._has_row(folder):
-                removed += self._remove(old)
+                removed += self._delete_objects(old)
         return removed
 
-    def _remove(self, objects: list[StoredObject]) -> int:
+    def _delete_objects(self, objects: list[StoredObject]) -> int:
         for stored in objects:
             log.info("removing %s: no checkpoint owns it", stored.key)
             self._store.delete(stored.key)
@@ -106,20 +106,22 @@ class Care:
         with self._db.read() as connection:
             return connection.execute(select(checkpoint.c.id).where(checkpoint.c.key == folder)).first() is not None
 
-    def _due(self, name: str, every: float) -> bool:
+    def _is_due(self, name: str, every: float) -> bool:
         """Whether it is time, and ours to do: the row moves on for everybody."""
         chore = service_state.c
         with self._db.read() as connection:
-            age: Any = connection.execute(select(now() - chore.at).where(chore.name == name)).scalar_one_or_none()
+            age: Any = connection.execute(
+                select(database_now() - chore.at).where(chore.name == name)
+            ).scalar_one_or_none()
         if age is not None and 0 <= age < every:
             return False
         with self._db.write() as connection:
             if age is None:
-                return insert_if_absent(connection, service_state, name=name, at=now())
-            return self._take_turn(connection, name, every)
+                return insert_if_absent(connection, service_state, name=name, at=database_now())
+            return self._claim_chore(connection, name, every)
 
-    def _take_turn(self, connection: Connection, name: str, every: float) -> bool:
+    def _claim_chore(self, connection: Connection, name: str, every: float) -> bool:
         chore = service_state.c
-        stale = (chore.at <= now() - every) | (chore.at > now())
-        moved = connection.execute(update(service_state).where(chore.name == name, stale).values(at=now()))
+        stale = (chore.at <= database_now() - every) | (chore.at > database_now())
+        moved = connection.execute(update(service_state).where(chore.name == name, stale).values(at=database_now()))
         return moved.rowcount == 1

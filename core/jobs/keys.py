@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from sqlalchemy import Row, Select, insert, or_, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import api_key
 from core.errors import FieldProblem, InvalidRequest, NotFound
-from core.ids import base32, new_id
-from core.jobs.attempt.state import Fits, require_fit
+from core.ids import encode_base32, new_id
+from core.jobs.attempt.state import Fits, require_version
 from core.jobs.projects import ensure_project, require_project
 from core.settings import Limits
 
@@ -76,25 +76,25 @@ def create_key(  # noqa: PLR0913 - the fields of a key
     known = tuple(scope for scope in SCOPES if scope in scopes)
     if not known or len(known) != len(set(scopes)) or not owner.strip():
         raise InvalidRequest(f"A key needs an owner and some of the scopes {', '.join(SCOPES)}.")
-    key_id, secret = new_id("key"), base32(secrets.randbits(128)) + base32(secrets.randbits(128))
+    key_id, secret = new_id("key"), encode_base32(secrets.randbits(128)) + encode_base32(secrets.randbits(128))
     bare = key_id.removeprefix("key_")
     values = {
         "id": key_id,
         "owner": owner,
         "name": name,
         "prefix": f"bsn_{bare}",
-        "sha256": digest(secret),
+        "sha256": hash_secret(secret),
         "scopes": list(known),
         "limits": (limits or Limits()).model_dump(exclude_none=True),
-        "created_at": now(),
-        "expires_at": expires_at if lasts is None else now() + lasts,
+        "created_at": database_now(),
+        "expires_at": expires_at if lasts is None else database_now() + lasts,
     }
     with db.write() as connection:
         if project is not None:
             require_project(connection, project)
         home = project or ensure_project(connection, owner)
         connection.execute(insert(api_key).values(**values, project=home))
-        key = _key(connection.execute(_select().where(api_key.c.id == key_id)).one())
+        key = _as_key(connection.execute(_select_keys().where(api_key.c.id == key_id)).one())
         if key.status != "active":
             raise InvalidRequest(errors=(FieldProblem("/expires_at", "has passed already"),))
     return key, f"bsn_{bare}_{secret}"
@@ -102,12 +102,12 @@ def create_key(  # noqa: PLR0913 - the fields of a key
 
 def list_keys(db: Database, owner: str | None = None, project: str | None = None) -> list[Key]:
     """The keys of an owner, of a project, or all of them, oldest first; revoked ones too."""
-    query = _select().order_by(api_key.c.id)
+    query = _select_keys().order_by(api_key.c.id)
     for column, wanted in ((api_key.c.owner, owner), (api_key.c.project, project)):
         if wanted is not None:
             query = query.where(column == wanted)
     with db.read() as connection:
-        return [_key(row) for row in connection.execute(query)]
+        return [_as_key(row) for row in connection.execute(query)]
 
 
 def get_key(db: Database, project: str | None, key_id: str) -> Key:
@@ -133,9 +133,9 @@ def revoke_key(db: Database, project: str | None, key_id: str, fits: Fits | None
     with db.write() as connection:
         locked = select(api_key.c.revoked_at).where(api_key.c.id == key_id).with_for_update()
         revoked_at = connection.execute(locked).scalar_one()
-        require_fit(fits, key_version(revoked_at))
+        require_version(fits, key_version(revoked_at))
         if revoked_at is None:
-            connection.execute(update(api_key).where(api_key.c.id == key_id).values(revoked_at=now()))
+            connection.execute(update(api_key).where(api_key.c.id == key_id).values(revoked_at=database_now()))
     return get_key(db, project, key_id)
 
 
@@ -147,8 +147,8 @@ def key_version(revoked_at: float | None) -> int:
 def find_key(db: Database, key_id: str) -> Key | None:
     """The key with this id, whatever has become of it."""
     with db.read() as connection:
-        row = connection.execute(_select().where(api_key.c.id == key_id)).one_or_none()
-    return None if row is None else _key(row)
+        row = connection.execute(_select_keys().where(api_key.c.id == key_id)).one_or_none()
+    return None if row is None else _as_key(row)
 
 
 def key_was_made(db: Database) -> bool:
@@ -160,36 +160,38 @@ def key_was_made(db: Database) -> bool:
 def key_is_active(db: Database) -> bool:
     """Whether somebody could get in with a key."""
     row = api_key.c
-    active = row.revoked_at.is_(None) & or_(row.expires_at.is_(None), row.expires_at > now())
+    active = row.revoked_at.is_(None) & or_(row.expires_at.is_(None), row.expires_at > database_now())
     with db.read() as connection:
         return connection.execute(select(row.id).where(active).limit(1)).first() is not None
 
 
-def touch_key(db: Database, key_id: str) -> None:
+def record_key_use(db: Database, key_id: str) -> None:
     """The key was used now; written once a minute at most, whoever says so."""
     row = api_key.c
-    stale = or_(row.last_used_at.is_(None), row.last_used_at < now() - TOUCH_SECONDS, row.last_used_at > now())
+    stale = or_(
+        row.last_used_at.is_(None), row.last_used_at < database_now() - TOUCH_SECONDS, row.last_used_at > database_now()
+    )
     with db.write() as connection:
-        connection.execute(update(api_key).where(row.id == key_id, stale).values(last_used_at=now()))
+        connection.execute(update(api_key).where(row.id == key_id, stale).values(last_used_at=database_now()))
 
 
-def presented(text: str) -> tuple[str, str] | None:
+def parse_key(text: str) -> tuple[str, str] | None:
     """The id and the secret in what somebody presents as a key; None when it cannot be one."""
     match = _SHAPE.fullmatch(text) if len(text) < 200 else None
     return None if match is None else (f"key_{match[1]}", match[2])
 
 
-def opens(key: Key | None, secret: str) -> bool:
+def secret_matches(key: Key | None, secret: str) -> bool:
     """Whether the secret is this key's. It takes as long when there is no key."""
-    return hmac.compare_digest(digest(secret), _NOBODYS if key is None else key.sha256) and key is not None
+    return hmac.compare_digest(hash_secret(secret), _NOBODYS if key is None else key.sha256) and key is not None
 
 
-def digest(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """256 random bits need no salt and no slow hash: there is nothing to guess."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _select() -> Select[Any]:
+def _select_keys() -> Select[Any]:
     row = api_key.c
     columns = (
         row.id,
@@ -202,11 +204,11 @@ def _select() -> Select[Any]:
         row.created_at,
         row.expires_at,
     )
-    ages = ((row.expires_at - now()).label("lasts"), (now() - row.last_used_at).label("idle"))
+    ages = ((row.expires_at - database_now()).label("lasts"), (database_now() - row.last_used_at).label("idle"))
     return select(*columns, row.revoked_at, row.last_used_at, row.sha256, *ages)
 
 
-def _key(row: Row[Any]) -> Key:
+def _as_key(row: Row[Any]) -> Key:
     columns = row._asdict()
     columns |= {"scopes": tuple(row.scopes), "limits": Limits(**row.limits)}
     return Key(**columns)

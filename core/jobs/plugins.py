@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, func, insert, not_, select
 
-from core.db.session import now
+from core.db.session import database_now
 from core.db.tables import job_plugin, job_state
 from core.db.tables import worker as workers
 from core.errors import Conflict, InvalidSpec
@@ -44,7 +44,7 @@ def read_plugins(column: str | None) -> dict[str, str]:
     return {name: version for name, _, version in pairs}
 
 
-def no_plugin(needed: Mapping[str, str], workers_have: Iterable[Collection[str]]) -> str | None:
+def describe_missing(needed: Mapping[str, str], workers_have: Iterable[Collection[str]]) -> str | None:
     """What to say where no worker has all that a job needs; None: one has, or none is needed."""
     if not needed or any(needed.keys() <= set(have) for have in workers_have):
         return None
@@ -57,9 +57,9 @@ def find_missing_plugins(connection: Connection, needed: Sequence[Plugin], withi
     """What to say where workers have reported in the last `within` seconds and none has all that is needed."""
     if not needed:
         return None
-    query = select(workers.c.plugins).where(now() - workers.c.seen_at <= within)
+    query = select(workers.c.plugins).where(database_now() - workers.c.seen_at <= within)
     have = [plugins or {} for plugins in connection.execute(query).scalars()]
-    return no_plugin({each.name: each.version for each in needed}, have) if have else None
+    return describe_missing({each.name: each.version for each in needed}, have) if have else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Row, Select, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import project as projects
 from core.db.upsert import insert_if_absent
 from core.errors import Conflict, FieldProblem, InvalidRequest
@@ -53,7 +53,7 @@ def create_project(db: Database, name: str, created_by: str) -> Project:
         Conflict: there is one of this name.
     """
     _require_name(name)
-    values = {"name": name, "created_at": now(), "created_by": created_by}
+    values = {"name": name, "created_at": database_now(), "created_by": created_by}
     with db.write() as connection:
         if not insert_if_absent(connection, projects, **values):
             raise Conflict(f"There is a project with the name {name!r} already.")
@@ -79,7 +79,7 @@ def require_project(connection: Connection, name: str) -> None:
 def ensure_project(connection: Connection, owner: str) -> str:
     """The project of an owner who names none, made if it is not there yet."""
     name = project_of_owner(owner)
-    insert_if_absent(connection, projects, name=name, created_at=now(), created_by=owner)
+    insert_if_absent(connection, projects, name=name, created_at=database_now(), created_by=owner)
     return name
 
 

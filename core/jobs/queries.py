@@ -12,16 +12,16 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
-from core.jobs.attempt.heartbeat import WHOLE_RUN, told
+from core.jobs.attempt.heartbeat import WHOLE_RUN, visible_progress
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import needed_plugins, read_plugins
 from core.jobs.queue.rank import count_ahead
-from core.jobs.search import Search
-from core.lifecycle import TERMINAL, Desired, Status, shown
+from core.jobs.search import JobSearch
+from core.lifecycle import TERMINAL, Desired, Status, displayed_status
 
 
 @dataclass(frozen=True, slots=True)
-class QueuePlace:
+class QueuePosition:
     """`ahead` of the jobs that want the same slots are served first; `position` counts from 1."""
 
     position: int
@@ -29,7 +29,7 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimelineEntry:
     """An entry of the timeline: from `at` (unix seconds) on, the job was `status`."""
 
     status: str
@@ -62,8 +62,8 @@ class JobView:
     version: int
     progress: dict[str, Any]
     whole_run: float | None
-    queue: QueuePlace | None
-    timeline: tuple[Moment, ...]
+    queue: QueuePosition | None
+    timeline: tuple[TimelineEntry, ...]
     results: dict[str, Any] | None
     stop_reason: str | None
     error: dict[str, Any] | None
@@ -81,14 +81,14 @@ class JobView:
     plugins: dict[str, str]
 
 
-def get_job(db: Database, project: str, job_id: str) -> JobView:
+def get_job_view(db: Database, project: str, job_id: str) -> JobView:
     """One job.
 
     Raises:
         NotFound: there is no such job of this project.
     """
     with db.read() as connection:
-        views = _views(connection, _rows().where(job.c.id == job_id, job.c.project == project))
+        views = _read_views(connection, _select_jobs().where(job.c.id == job_id, job.c.project == project))
     if not views:
         raise NotFound("There is no job with this id.")
     return views[0]
@@ -112,10 +112,10 @@ def job_version(db: Database, project: str, job_id: str) -> int:
     return int(version)
 
 
-def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
+def list_job_views(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
     project: str,
-    search: Search | None = None,
+    search: JobSearch | None = None,
     *,
     after: str | None = None,
     limit: int = 20,
@@ -126,7 +126,7 @@ def list_jobs(  # noqa: PLR0913 - one argument for each parameter of the query
     Raises:
         InvalidRequest: there is no such status.
     """
-    conditions = [job.c.kind == TRAIN.name, *(search or Search()).conditions()]
+    conditions = [job.c.kind == TRAIN.name, *(search or JobSearch()).where_clauses()]
     return list_views(db, project, conditions, after=after, limit=limit, order=order)
 
 
@@ -140,17 +140,17 @@ def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
     order: Literal["asc", "desc"],
 ) -> tuple[list[JobView], bool]:
     """The same, of the project's jobs and analyses for which the conditions hold."""
-    query = _rows().where(job.c.project == project, *conditions)
+    query = _select_jobs().where(job.c.project == project, *conditions)
     if after is not None:
         query = query.where(job.c.id < after if order == "desc" else job.c.id > after)
     query = query.order_by(job.c.id.desc() if order == "desc" else job.c.id).limit(limit + 1)
     with db.read() as connection:
-        views = _views(connection, query)
+        views = _read_views(connection, query)
     return views[:limit], len(views) > limit
 
 
 @cache
-def _rows() -> Select[Any]:
+def _select_jobs() -> Select[Any]:
     """Built once, as are the others: to build it costs more than the database's answer."""
     return (
         select(
@@ -174,20 +174,20 @@ _STATE_COLUMNS = (
 )
 
 
-def _views(connection: Connection, query: Select[Any]) -> list[JobView]:
+def _read_views(connection: Connection, query: Select[Any]) -> list[JobView]:
     rows = connection.execute(query).all()
     ids = [row.id for row in rows]
-    timelines, children = _timelines(connection, ids), _children(connection, rows)
+    timelines, children = _read_timelines(connection, ids), _read_children(connection, rows)
     ahead = count_ahead(connection, [row.id for row in rows if row.status == Status.QUEUED.value])
-    return [_view(row, timelines.get(row.id, ()), children.get(row.id, ()), ahead.get(row.id, 0)) for row in rows]
+    return [_as_view(row, timelines.get(row.id, ()), children.get(row.id, ()), ahead.get(row.id, 0)) for row in rows]
 
 
-def _children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str, ...]]:
+def _read_children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str, ...]]:
     """Parent -> the jobs of the same project that go on from it, oldest first."""
     if not rows:
         return {}
     projects = {row.id: row.project for row in rows}
-    born = connection.execute(_descent(), {"ids": list(projects)}).all()
+    born = connection.execute(_select_children(), {"ids": list(projects)}).all()
     found: dict[str, tuple[str, ...]] = {}
     for parent_id, job_id, project in sorted(born, key=itemgetter(1)):
         if project == projects[parent_id]:
@@ -196,23 +196,23 @@ def _children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tup
 
 
 @cache
-def _descent() -> Select[Any]:
+def _select_children() -> Select[Any]:
     """Sorted and compared afterwards: for an order or a project SQLite would walk through all of a project's jobs."""
     child = job.c
     return select(child.parent_id, child.id, child.project).where(child.parent_id.in_(bindparam("ids", expanding=True)))
 
 
-def _timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Moment, ...]]:
+def _read_timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[TimelineEntry, ...]]:
     if not ids:
         return {}
-    found: dict[str, tuple[Moment, ...]] = {}
-    for job_id, at, data in connection.execute(_moments(), {"ids": list(ids)}):
-        found[job_id] = (*found.get(job_id, ()), Moment(data["status"], at, data.get("detail")))
+    found: dict[str, tuple[TimelineEntry, ...]] = {}
+    for job_id, at, data in connection.execute(_select_timeline(), {"ids": list(ids)}):
+        found[job_id] = (*found.get(job_id, ()), TimelineEntry(data["status"], at, data.get("detail")))
     return found
 
 
 @cache
-def _moments() -> Select[Any]:
+def _select_timeline() -> Select[Any]:
     """In the order of their index: by id alone SQLite might walk through the events of all jobs."""
     row = event.c
     return (
@@ -222,19 +222,19 @@ def _moments() -> Select[Any]:
     )
 
 
-def _view(row: Row[Any], timeline: tuple[Moment, ...], children: tuple[str, ...], ahead: int) -> JobView:
+def _as_view(row: Row[Any], timeline: tuple[TimelineEntry, ...], children: tuple[str, ...], ahead: int) -> JobView:
     columns = row._asdict()
     status, desired = Status(columns.pop("status")), Desired(row.desired)
     columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
     columns["plugins"] = read_plugins(columns.pop("plugins"))
-    columns |= {"progress": told(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
+    columns |= {"progress": visible_progress(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
     queued = status is Status.QUEUED
     return JobView(
         **columns,
-        status=shown(status, desired),
+        status=displayed_status(status, desired),
         status_detail=timeline[-1].detail if timeline else None,
-        queue=QueuePlace(position=ahead + 1, ahead=ahead) if queued else None,
+        queue=QueuePosition(position=ahead + 1, ahead=ahead) if queued else None,
         timeline=timeline,
         children=children,
     )

@@ -8,18 +8,18 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from core.db.tables import job, job_label, job_state
 from core.errors import InvalidRequest
-from core.lifecycle import TERMINAL, Desired, Status, shown
+from core.lifecycle import TERMINAL, Desired, Status, displayed_status
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class JobSearch:
     """Jobs with one of these statuses, with all of these metadata pairs, with this text in name or id."""
 
     statuses: Sequence[str] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
+    def where_clauses(self) -> list[ColumnElement[bool]]:
         """What the rows of `job` and `job_state` must fulfil.
 
         Raises:
@@ -39,7 +39,7 @@ class Search:
 
 def _has_status(words: Sequence[str]) -> ColumnElement[bool]:
     """The users' words for statuses as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
-    fits = [pair for word in words for pair in _stored(word)]
+    fits = [pair for word in words for pair in _status_pairs(word)]
     if any(status in TERMINAL for status, _ in fits):
         return _is_one_of(job_state.c, fits)
     # Open jobs are few among all that an owner ever had: they are looked up, not walked to.
@@ -51,9 +51,9 @@ def _is_one_of(row: Any, pairs: Sequence[tuple[Status, Desired]]) -> ColumnEleme
     return or_(*(and_(row.status == stored.value, row.desired == desired.value) for stored, desired in pairs))
 
 
-def _stored(word: str) -> list[tuple[Status, Desired]]:
-    fits = [(stored, desired) for stored in Status for desired in Desired if shown(stored, desired) == word]
+def _status_pairs(word: str) -> list[tuple[Status, Desired]]:
+    fits = [(stored, desired) for stored in Status for desired in Desired if displayed_status(stored, desired) == word]
     if not fits:
-        known = ", ".join(sorted({shown(stored, desired) for stored in Status for desired in Desired}))
+        known = ", ".join(sorted({displayed_status(stored, desired) for stored in Status for desired in Desired}))
         raise InvalidRequest(f"{word!r} is no status; there are {known}.")
     return fits

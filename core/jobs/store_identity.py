@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import checkpoint, store_identity
 from core.db.upsert import insert_if_absent
 from core.settings import Settings
@@ -93,7 +93,7 @@ def establish_store_id(db: Database, store: Store, *, adopting: bool = False) ->
         raise WrongStore
     made = new_store_id()
     with db.write() as connection:
-        if insert_if_absent(connection, store_identity, one=1, id=made, created_at=now()):
+        if insert_if_absent(connection, store_identity, one=1, id=made, created_at=database_now()):
             there = create_marker(store, made)
             if not there:
                 raise StoreTransient(f"The marker of the object store, {MARKER}, cannot be read; remove it.")
@@ -163,7 +163,7 @@ class IdentifiedStore:
     def __repr__(self) -> str:
         return f"IdentifiedStore({self._store!r})"
 
-    def verify(self) -> None:
+    def verify_identity(self) -> None:
         """Come back if the store is the one of this database.
 
         Raises:
@@ -171,7 +171,7 @@ class IdentifiedStore:
             StoreTransient, StoreRefused: it cannot be asked.
         """
         try:
-            self._check()
+            self._check_marker()
         except WrongStore as error:
             if not self._away:
                 log.warning("the store at %s: %s", self._where, error)
@@ -181,62 +181,62 @@ class IdentifiedStore:
             log.info("the store at %s is the right one again", self._where)
         self._away = False
 
-    def _check(self) -> None:
+    def _check_marker(self) -> None:
         if self._id is None:
             self._id = recorded_store_id(self._db) if self._read_only else establish_store_id(self._db, self._store)
         if self._id is not None and read_marker(self._store) != self._id:
             raise WrongStore
 
     @contextmanager
-    def _verified_on_a_miss(self) -> Iterator[None]:
+    def _verify_on_miss(self) -> Iterator[None]:
         try:
             yield
         except (StoreMissing, StoreUnreadable):
-            self.verify()
+            self.verify_identity()
             raise
 
     def put_file(self, path: Path, key: str) -> Digest:
-        self.verify()
+        self.verify_identity()
         digest = self._store.put_file(path, key)
-        self.verify()
+        self.verify_identity()
         return digest
 
     def fetch(self, key: str, path: Path) -> Digest:
-        with self._verified_on_a_miss():
+        with self._verify_on_miss():
             return self._store.fetch(key, path)
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        with self._verified_on_a_miss():
+        with self._verify_on_miss():
             pieces = self._store.open_range(key, start, end)
-        return self._pieces(pieces)
+        return self._checked_pieces(pieces)
 
-    def _pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        with self._verified_on_a_miss():
+    def _checked_pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        with self._verify_on_miss():
             yield from pieces
 
     def size(self, key: str) -> int:
-        with self._verified_on_a_miss():
+        with self._verify_on_miss():
             return self._store.size(key)
 
     def delete(self, key: str) -> None:
-        self.verify()
+        self.verify_identity()
         self._store.delete(key)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        self.verify()
+        self.verify_identity()
         yield from self._store.list(prefix)
-        self.verify()  # else the end of the listing may be that of the store
+        self.verify_identity()  # else the end of the listing may be that of the store
 
     def remove_unfinished(self, older_than: float) -> int:
-        self.verify()
+        self.verify_identity()
         return self._store.remove_unfinished(older_than)
 
-    def link(self, key: str, seconds: int) -> str | None:
-        url = self._store.link(key, seconds)
+    def presigned_url(self, key: str, seconds: int) -> str | None:
+        url = self._store.presigned_url(key, seconds)
         if url is not None:
-            self.verify()
+            self.verify_identity()
         return url
 
     def ping(self) -> None:
         self._store.ping()
-        self.verify()
+        self.verify_identity()

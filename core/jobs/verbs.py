@@ -8,14 +8,14 @@ from sqlalchemy import Connection, update
 from core.db.session import Database
 from core.db.tables import job, job_state
 from core.errors import Conflict, NotFound
-from core.jobs.attempt.state import Change, Fits, State, as_state, move, require_fit, select_state
+from core.jobs.attempt.state import Fits, State, Transition, as_state, require_version, select_state, transition
 from core.jobs.events.record import add_status_event
-from core.lifecycle import TERMINAL, Desired, Status, Verb, settled, shown, wanted
+from core.lifecycle import TERMINAL, Desired, Status, Verb, desired_after, displayed_status, settled_status
 
 _DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}
 
 
-def cancel(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
+def request_cancel(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Stop the job for good and keep its last checkpoint. Saying it twice is the same.
 
     Raises:
@@ -23,10 +23,10 @@ def cancel(db: Database, project: str, job_id: str, fits: Fits | None = None) ->
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended otherwise; `extra` holds the current_status.
     """
-    _ask(db, project, job_id, Verb.CANCEL, fits)
+    _apply_verb(db, project, job_id, Verb.CANCEL, fits)
 
 
-def pause(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
+def request_pause(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Have the job write a checkpoint, leave its slot and wait. Saying it twice is the same.
 
     Raises:
@@ -34,10 +34,10 @@ def pause(db: Database, project: str, job_id: str, fits: Fits | None = None) -> 
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, project, job_id, Verb.PAUSE, fits)
+    _apply_verb(db, project, job_id, Verb.PAUSE, fits)
 
 
-def resume(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
+def request_resume(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
     """Let a paused job go on from its last checkpoint, at the place in the queue that it had. Twice is the same.
 
     Raises:
@@ -45,42 +45,42 @@ def resume(db: Database, project: str, job_id: str, fits: Fits | None = None) ->
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has ended or is about to be cancelled; `extra` holds the current_status.
     """
-    _ask(db, project, job_id, Verb.RESUME, fits)
+    _apply_verb(db, project, job_id, Verb.RESUME, fits)
 
 
-def _ask(db: Database, project: str, job_id: str, verb: Verb, fits: Fits | None) -> None:
+def _apply_verb(db: Database, project: str, job_id: str, verb: Verb, fits: Fits | None) -> None:
     with db.write() as connection:
-        state = owned(connection, project, job_id, fits)
-        desired = wanted(state.status, state.desired, verb)
+        state = lock_owned_job(connection, project, job_id, fits)
+        desired = desired_after(state.status, state.desired, verb)
         if desired is None:
-            status = shown(state.status, state.desired)
+            status = displayed_status(state.status, state.desired)
             raise Conflict(f"The job is {status}; it cannot be {_DONE[verb]}.", extra={"current_status": status})
         if desired is not state.desired and state.status not in TERMINAL:
-            _wish(connection, state, desired)
+            _set_desired(connection, state, desired)
 
 
-def settle(connection: Connection, state: State) -> bool:
+def apply_desired(connection: Connection, state: State) -> bool:
     """Carry out the wish for a job that nobody runs; say whether there was anything to do."""
-    target = settled(state.status, state.desired)
+    target = settled_status(state.status, state.desired)
     if target is None:
         return False
-    move(connection, state, Change(target, "as its owner asked"))
+    transition(connection, state, Transition(target, "as its owner asked"))
     return True
 
 
-def _wish(connection: Connection, state: State, desired: Desired) -> None:
+def _set_desired(connection: Connection, state: State, desired: Desired) -> None:
     connection.execute(
         update(job_state)
         .where(job_state.c.job_id == state.job_id)
         .values(desired=desired.value, version=job_state.c.version + 1),
     )
     asked = replace(state, desired=desired)
-    if not settle(connection, asked) and state.status is Status.RUNNING:
-        told = shown(state.status, desired)
+    if not apply_desired(connection, asked) and state.status is Status.RUNNING:
+        told = displayed_status(state.status, desired)
         add_status_event(connection, state.job_id, state.attempt, told, "as its owner asked")
 
 
-def owned(connection: Connection, project: str, job_id: str, fits: Fits | None = None) -> State:
+def lock_owned_job(connection: Connection, project: str, job_id: str, fits: Fits | None = None) -> State:
     """The state row of a project's job, locked.
 
     Raises:
@@ -97,5 +97,5 @@ def owned(connection: Connection, project: str, job_id: str, fits: Fits | None =
     if row is None:
         raise NotFound("There is no job with this id.")
     state = as_state(row)
-    require_fit(fits, state.version)
+    require_version(fits, state.version)
     return state

@@ -13,7 +13,7 @@ from core.recipe.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class StartCheckpoint:
     """A checkpoint, and the job that it is of."""
 
     id: str
@@ -23,7 +23,7 @@ class Chosen:
     spec: JobSpec
 
 
-def origin(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any]:
+def start_columns(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any]:
     """The columns of `job` that say what it begins with; none if it begins with its seed. The checkpoint is locked.
 
     Raises:
@@ -31,7 +31,7 @@ def origin(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any
     """
     if spec.start is None:
         return {}
-    chosen = choose(connection, project, spec.start, "/from")
+    chosen = choose_checkpoint(connection, project, spec.start, "/from")
     theirs = chosen.spec
     if not same_shape((spec.model, spec.data.facts()), (theirs.model, theirs.data.facts())):
         message = f"its weights are those of another model: {theirs.model.name} on {theirs.data.name}"
@@ -44,7 +44,7 @@ def origin(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any
     }
 
 
-def choose(connection: Connection, project: str, start: Start, pointer: str) -> Chosen:
+def choose_checkpoint(connection: Connection, project: str, start: Start, pointer: str) -> StartCheckpoint:
     """The checkpoint that is meant, locked; `pointer` says where the question stands in the document.
 
     Raises:
@@ -62,7 +62,9 @@ def choose(connection: Connection, project: str, start: Start, pointer: str) -> 
         .with_for_update(read=True, of=checkpoint)
     )
     found = connection.execute(query).all()
-    wanted = found if start.checkpoint else [one for kind in start.kinds() for one in found if one.kind == kind]
+    wanted = (
+        found if start.checkpoint else [one for kind in start.checkpoint_kinds() for one in found if one.kind == kind]
+    )
     if not wanted:
         field = "checkpoint" if start.checkpoint else "job"
         what = f"no checkpoint of kind {start.weights}" if start.weights and found else "no checkpoint"
@@ -73,4 +75,4 @@ def choose(connection: Connection, project: str, start: Start, pointer: str) -> 
         spec = TRAIN.read_spec(best.spec)
     except UnreadableSpec as error:
         raise InvalidSpec(errors=(FieldProblem(pointer, error.message),)) from error
-    return Chosen(best.id, best.job_id, best.step, best.kind, spec)
+    return StartCheckpoint(best.id, best.job_id, best.step, best.kind, spec)

@@ -33,7 +33,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ShadedSpan:
     """A stretch of x that is shaded, with its name above."""
 
     start: float
@@ -78,7 +78,7 @@ class Panel:
     title: str
     curves: Sequence[Curve]
     y: AxisKind = "auto"
-    spans: Sequence[Span] = ()
+    spans: Sequence[ShadedSpan] = ()
     rules: Sequence[Rule] = ()
     dots: Sequence[Dots] = ()
     levels: Sequence[Level] = ()
@@ -98,7 +98,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PointPath:
     """Places in the order in which they were visited, each of one coordinate or of two."""
 
     label: str
@@ -117,12 +117,12 @@ class Map:
     heading: str
     surface: Callable[..., float]
     window: Sequence[tuple[float, float]]
-    ways: Sequence[Way]
+    ways: Sequence[PointPath]
     title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Style:
     """Pixels and colours; without a height the picture takes what it needs."""
 
     width: int = 760

@@ -30,7 +30,7 @@ class Contour:
     lines: tuple[tuple[Point, ...], ...]
 
 
-def levels(grid: Grid, count: int = LEVELS) -> list[float]:
+def contour_levels(grid: Grid, count: int = LEVELS) -> list[float]:
     """Heights below which lie growing shares of the area, close together near the bottom, whatever the function's size.
 
     The k-th has (k / count)² of the area below it, so that the rings of a round bowl are evenly apart.
@@ -40,27 +40,27 @@ def levels(grid: Grid, count: int = LEVELS) -> list[float]:
     return [level for level in dict.fromkeys(found) if level > ordered[0]]
 
 
-def contours(grid: Grid, heights: Sequence[float]) -> list[Contour]:
+def trace_contours(grid: Grid, heights: Sequence[float]) -> list[Contour]:
     """The lines at each of `heights`, which rise."""
     crossings: list[list[Ends]] = [[] for _ in heights]
     for column, row in product(range(len(grid.xs) - 1), range(len(grid.ys) - 1)):
-        corners = _corners(grid, column, row)
+        corners = _cell_corners(grid, column, row)
         for place in range(bisect_right(heights, min(corners)), bisect_right(heights, max(corners))):
-            crossings[place] += _crossings(corners, column, row, heights[place])
+            crossings[place] += _cell_crossings(corners, column, row, heights[place])
     return [
-        Contour(level, tuple(tuple(_at(grid, edge, level) for edge in line) for line in _joined(found)))
+        Contour(level, tuple(tuple(_point_on_edge(grid, edge, level) for edge in line) for line in _join_edges(found)))
         for level, found in zip(heights, crossings, strict=True)
         if found
     ]
 
 
-def _corners(grid: Grid, column: int, row: int) -> tuple[float, float, float, float]:
+def _cell_corners(grid: Grid, column: int, row: int) -> tuple[float, float, float, float]:
     """Counter-clockwise from the lower left."""
     lower, upper = grid.heights[row], grid.heights[row + 1]
     return lower[column], lower[column + 1], upper[column + 1], upper[column]
 
 
-def _crossings(corners: tuple[float, float, float, float], column: int, row: int, level: float) -> list[Ends]:
+def _cell_crossings(corners: tuple[float, float, float, float], column: int, row: int, level: float) -> list[Ends]:
     """Which edges of a cell a line of this height joins: none, one pair, or two where it passes a saddle."""
     edges = ((column, row, False), (column + 1, row, True), (column, row + 1, False), (column, row, True))
     above = [corner >= level for corner in corners]
@@ -73,7 +73,7 @@ def _crossings(corners: tuple[float, float, float, float], column: int, row: int
     return [(below, right), (top, left)] if joined else [(left, below), (right, top)]
 
 
-def _joined(found: Sequence[Ends]) -> Iterator[list[Edge]]:
+def _join_edges(found: Sequence[Ends]) -> Iterator[list[Edge]]:
     """Chains of edges, as long as they go on: those that begin at the border first, then the closed ones."""
     neighbours: dict[Edge, list[Edge]] = defaultdict(list)
     for one, other in found:
@@ -89,7 +89,7 @@ def _joined(found: Sequence[Ends]) -> Iterator[list[Edge]]:
             yield line
 
 
-def _at(grid: Grid, edge: Edge, level: float) -> Point:
+def _point_on_edge(grid: Grid, edge: Edge, level: float) -> Point:
     """Where on the edge that height is, if it rises evenly."""
     column, row, up = edge
     begin, end = grid.heights[row][column], grid.heights[row + up][column + (not up)]

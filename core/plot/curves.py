@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 
-from core.plot.chart import Curve, Dots, Way
+from core.plot.chart import Curve, Dots, PointPath
 from core.plot.frame import Frame
 from core.plot.style import DASHES, PALETTE
-from core.plot.svg import number, tag, words
+from core.plot.svg import escape_text, format_number, svg_tag
 
 NOISY = 0.1  # turns per pixel of width above which a line is drawn thinner
 DOTS_APART = 11  # pixels
@@ -15,23 +15,25 @@ EDGE = 6  # pixels between a mark and the edge
 ARM = 3.5  # half the size of a mark
 
 
-def curve(frame: Frame, one: Curve) -> Iterator[str]:
+def draw_curve(frame: Frame, one: Curve) -> Iterator[str]:
     """A line for every run of points that have a place; a point alone is a dot; a gap has a mark where it begins."""
     lines: list[str] = []
     dots: list[str] = []
-    for shown, start, stop in runs(frame, one):
+    for shown, start, stop in drawable_runs(frame, one):
         if not shown:
-            yield gap(frame, one, start, stop)
+            yield draw_gap(frame, one, start, stop)
         elif stop - start == 1:
-            dots.append(tag("circle", class_="dot", cx=frame.x(one.xs[start]), cy=frame.y(one.ys[start]), r=3))
+            dots.append(svg_tag("circle", class_="dot", cx=frame.x(one.xs[start]), cy=frame.y(one.ys[start]), r=3))
         else:
-            lines.append("M" + "L".join(_point(frame, one.xs[i], one.ys[i]) for i in range(start, stop)))
+            lines.append("M" + "L".join(_frame_point(frame, one.xs[i], one.ys[i]) for i in range(start, stop)))
     if lines:
-        yield tag("path", class_=f"curve{_weight(frame, one)}", stroke_dasharray=dashes(one), d="".join(lines))
+        yield svg_tag(
+            "path", class_=f"curve{_line_weight(frame, one)}", stroke_dasharray=dash_pattern(one), d="".join(lines)
+        )
     yield from dots
 
 
-def band(frame: Frame, one: Curve) -> Iterator[str]:
+def draw_band(frame: Frame, one: Curve) -> Iterator[str]:
     """The interval around a curve, wherever it is known."""
     if one.band is None:
         return
@@ -40,30 +42,30 @@ def band(frame: Frame, one: Curve) -> Iterator[str]:
         points = list(part)
         if not known or len(points) < 2:
             continue
-        there = [_inside(frame, x, high) for x, _, high in points]
-        back = [_inside(frame, x, low) for x, low, _ in reversed(points)]
-        yield tag("path", class_="band", d=f"M{'L'.join(there + back)}Z")
+        there = [_clamped_point(frame, x, high) for x, _, high in points]
+        back = [_clamped_point(frame, x, low) for x, low, _ in reversed(points)]
+        yield svg_tag("path", class_="band", d=f"M{'L'.join(there + back)}Z")
 
 
-def collected(frame: Frame, one: Dots) -> Iterator[str]:
+def draw_dots(frame: Frame, one: Dots) -> Iterator[str]:
     """Dots on the curve; of those that would touch, the first."""
     free = frame.left
     for x, y in zip(one.xs, one.ys, strict=True):
-        if frame.y.shows(y) and frame.x(x) >= free:
-            yield tag("circle", class_="hollow" if one.hollow else "collected", cx=frame.x(x), cy=frame.y(y), r=4)
+        if frame.y.can_show(y) and frame.x(x) >= free:
+            yield svg_tag("circle", class_="hollow" if one.hollow else "collected", cx=frame.x(x), cy=frame.y(y), r=4)
             free = frame.x(x) + DOTS_APART
 
 
-def runs(frame: Frame, one: Curve) -> Iterator[tuple[bool, int, int]]:
+def drawable_runs(frame: Frame, one: Curve) -> Iterator[tuple[bool, int, int]]:
     """(has a place, start, stop) of the stretches of points that are alike: drawn, or missing for the same reason."""
     start = 0
-    for why, part in groupby(one.ys, lambda y: "" if frame.y.shows(y) else reason(y)):
+    for why, part in groupby(one.ys, lambda y: "" if frame.y.can_show(y) else missing_reason(y)):
         stop = start + len(list(part))
         yield not why, start, stop
         start = stop
 
 
-def reason(y: float) -> str:
+def missing_reason(y: float) -> str:
     """Why a value has no place."""
     if math.isnan(y):
         return "NaN"
@@ -72,37 +74,46 @@ def reason(y: float) -> str:
     return "too large" if y > 0 else "too small for this axis"
 
 
-def gap(frame: Frame, one: Curve, start: int, stop: int) -> str:
+def draw_gap(frame: Frame, one: Curve, start: int, stop: int) -> str:
     """A cross below for NaN, an arrow at the edge beyond which the values lie; a dotted line as far as they reach."""
-    why = reason(one.ys[start])
+    why = missing_reason(one.ys[start])
     up = why in {"infinite", "too large"}
     x = frame.x(one.xs[start])
     y = frame.top + EDGE if up else frame.bottom - EDGE
     first, last = one.xs[start], one.xs[stop - 1]
     where = f"at {first:g}" if first == last else f"from {first:g} to {last:g}"
-    told = tag("title", words(f"{one.label} is {why} {where}"))
+    told = svg_tag("title", escape_text(f"{one.label} is {why} {where}"))
     if why == "NaN":
-        arms = f"M{_at(x - ARM, y - ARM)}L{_at(x + ARM, y + ARM)}M{_at(x - ARM, y + ARM)}L{_at(x + ARM, y - ARM)}"
-        mark = tag("path", class_="gap", d=arms)
+        falling = f"M{_svg_point(x - ARM, y - ARM)}L{_svg_point(x + ARM, y + ARM)}"
+        arms = f"{falling}M{_svg_point(x - ARM, y + ARM)}L{_svg_point(x + ARM, y - ARM)}"
+        mark = svg_tag("path", class_="gap", d=arms)
     else:
         tip = -ARM if up else ARM
-        mark = tag("path", class_="beyond", d=f"M{_at(x - ARM, y - tip)}H{number(x + ARM)}L{_at(x, y + tip)}Z")
+        mark = svg_tag(
+            "path",
+            class_="beyond",
+            d=f"M{_svg_point(x - ARM, y - tip)}H{format_number(x + ARM)}L{_svg_point(x, y + tip)}Z",
+        )
     end = frame.x(last)
-    far = tag("path", class_="edge", d=f"M{_at(x + 2 * ARM, y)}H{number(end)}") if end - x > 4 * ARM else ""
-    return tag("g", told, mark, far)
+    far = (
+        svg_tag("path", class_="edge", d=f"M{_svg_point(x + 2 * ARM, y)}H{format_number(end)}")
+        if end - x > 4 * ARM
+        else ""
+    )
+    return svg_tag("g", told, mark, far)
 
 
-def dashes(one: Curve) -> str | None:
+def dash_pattern(one: Curve) -> str | None:
     """Of a curve, by its number: the palette comes round again with other dashes."""
     return DASHES[one.colour // PALETTE % len(DASHES)]
 
 
-def colour(one: Curve | Dots | Way) -> str:
+def colour_class(one: Curve | Dots | PointPath) -> str:
     """The class that colours it."""
     return "plain" if one.colour is None else f"c{one.colour % PALETTE}"
 
 
-def _weight(frame: Frame, one: Curve) -> str:
+def _line_weight(frame: Frame, one: Curve) -> str:
     if one.faint:
         return " faint"
     rises = [after > before for before, after in pairwise(one.ys)]
@@ -110,14 +121,14 @@ def _weight(frame: Frame, one: Curve) -> str:
     return " noisy" if turns > (frame.right - frame.left) * NOISY else ""
 
 
-def _point(frame: Frame, x: float, y: float) -> str:
-    return _at(frame.x(x), frame.y(y))
+def _frame_point(frame: Frame, x: float, y: float) -> str:
+    return _svg_point(frame.x(x), frame.y(y))
 
 
-def _inside(frame: Frame, x: float, y: float) -> str:
+def _clamped_point(frame: Frame, x: float, y: float) -> str:
     """A point of a band, which may reach beyond the axis: then it ends there."""
-    return _point(frame, x, min(max(y, frame.y.low), frame.y.high))
+    return _frame_point(frame, x, min(max(y, frame.y.low), frame.y.high))
 
 
-def _at(x: float, y: float) -> str:
-    return f"{number(x)} {number(y)}"
+def _svg_point(x: float, y: float) -> str:
+    return f"{format_number(x)} {format_number(y)}"

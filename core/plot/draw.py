@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import chain
 
 from core.plot import axes, curves, legend, text_width
-from core.plot.chart import Chart, Look, Map, Panel
+from core.plot.chart import Chart, Map, Panel, Style
 from core.plot.frame import Frame
 from core.plot.function_map import draw_map
 from core.plot.scale import Scale, is_log, x_range, y_range
 from core.plot.style import HEADING, LABEL
-from core.plot.svg import tag, words
-from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APART, TooLowError, document, y_ticks
+from core.plot.svg import escape_text, svg_tag
+from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APART, TooLowError, svg_document, y_ticks
 from core.plot.ticks import linear_ticks
 
 ANNOTATIONS, BETWEEN = 18, 14  # pixels
@@ -20,25 +20,25 @@ ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class _PanelLayout:
     """A panel with its legend in place; `head` pixels lie above its frame."""
 
     panel: Panel
-    entries: tuple[legend.Placed, ...]
+    entries: tuple[legend.LegendEntry, ...]
     head: int
 
 
-def draw(found: Chart | Map, look: Look) -> str:
+def draw_picture(found: Chart | Map, look: Style) -> str:
     """The picture as an SVG document; the same chart and look make the same text.
 
     Raises:
         TooLowError: the height leaves no room.
     """
-    return draw_map(found, look) if isinstance(found, Map) else _chart(found, look)
+    return draw_map(found, look) if isinstance(found, Map) else _draw_chart(found, look)
 
 
-def _chart(chart: Chart, look: Look) -> str:
-    stages = [_stage(chart, panel, number, look.width) for number, panel in enumerate(chart.panels)]
+def _draw_chart(chart: Chart, look: Style) -> str:
+    stages = [_panel_layout(chart, panel, number, look.width) for number, panel in enumerate(chart.panels)]
     top = EDGE + (TITLE_ROW if chart.title else 0)
     around = top + sum(stage.head for stage in stages) + BETWEEN * (len(stages) - 1) + BELOW + EDGE
     natural = ALONE if len(stages) == 1 else SEVERAL
@@ -47,35 +47,35 @@ def _chart(chart: Chart, look: Look) -> str:
     if each < LOWEST:
         raise TooLowError(around + LOWEST * len(stages))
     parts: list[str] = []
-    for stage, frame in zip(stages, _frames(chart, stages, look.width, top, each), strict=True):
+    for stage, frame in zip(stages, _panel_frames(chart, stages, look.width, top, each), strict=True):
         last = stage is stages[-1]
-        parts.extend(_panel(stage, frame, chart.x_label if last else None))
-    return document(chart.summary, chart.title, look, height, parts)
+        parts.extend(_draw_panel(stage, frame, chart.x_label if last else None))
+    return svg_document(chart.summary, chart.title, look, height, parts)
 
 
-def _stage(chart: Chart, panel: Panel, number: int, width: int) -> _Stage:
+def _panel_layout(chart: Chart, panel: Panel, number: int, width: int) -> _PanelLayout:
     """The heading with the legend beside it, in as many rows as it takes."""
-    first = EDGE + text_width.width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
-    found = [] if chart.one_legend and number else legend.entries(panel)
+    first = EDGE + text_width.text_width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
+    found = [] if chart.one_legend and number else legend.legend_entries(panel)
     own = found if len(found) > 1 or (found and found[0].label != panel.title) else []
-    entries = legend.placed(own, EDGE, first, width - EDGE)
-    head = legend.ROW * max(1, legend.rows(entries)) + ABOVE
-    return _Stage(panel, tuple(entries), head + (ANNOTATIONS if panel.spans or panel.rules else 0))
+    entries = legend.place_entries(own, EDGE, first, width - EDGE)
+    head = legend.ROW * max(1, legend.row_count(entries)) + ABOVE
+    return _PanelLayout(panel, tuple(entries), head + (ANNOTATIONS if panel.spans or panel.rules else 0))
 
 
-def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: float) -> list[Frame]:
+def _panel_frames(chart: Chart, stages: Sequence[_PanelLayout], width: int, top: int, each: float) -> list[Frame]:
     """Where every panel lies. Labels of the y axes decide the left edge, which all panels share."""
     heights = []
     for stage in stages:
         top += stage.head
         heights.append((float(top), top + each))
         top += round(each) + BETWEEN
-    low, high = x_range([x for stage in stages for x in _xs(stage.panel)])
+    low, high = x_range([x for stage in stages for x in _panel_xs(stage.panel)])
     if not any(stage.panel.curves for stage in stages):  # dots alone stand clear of the edges
         low, high = low - (high - low) * ASIDE, high + (high - low) * ASIDE
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
     ticks = [y_ticks(scale) for scale in scales]
-    widest = max((text_width.width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
+    widest = max((text_width.text_width(tick.label, LABEL) for tick in chain(*ticks)), default=0.0)
     left, right = float(round(EDGE + widest + 8)), float(width - EDGE - 8)
     x = Scale(low, high, left, right)
     x_ticks = tuple(linear_ticks(low, high, int((right - left) / X_APART), whole=chart.x_whole))
@@ -85,7 +85,7 @@ def _frames(chart: Chart, stages: Sequence[_Stage], width: int, top: int, each: 
     ]
 
 
-def _xs(panel: Panel) -> Iterator[float]:
+def _panel_xs(panel: Panel) -> Iterator[float]:
     for curve in panel.curves:
         yield from curve.xs
     for span in panel.spans:
@@ -98,37 +98,42 @@ def _xs(panel: Panel) -> Iterator[float]:
 def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
     limits = Scale(0, 1, 0, 1)  # a linear axis, to ask what has a place on one
     told = [*(curve.ys for curve in panel.curves), *(dots.ys for dots in panel.dots), [one.y for one in panel.levels]]
-    values = [y for ys in told for y in ys if limits.shows(y)]
+    values = [y for ys in told for y in ys if limits.can_show(y)]
     log = is_log(values, panel.y)
     if values:
         low, high = min(values), max(values)
         air = (high - low) / 2  # a band may widen the axis by so much on either side, and is cut there
         bands = [curve.band for curve in panel.curves if curve.band]
-        edges = [y for band in bands for y in (*(() if log else band.low), *band.high) if limits.shows(y)]
+        edges = [y for band in bands for y in (*(() if log else band.low), *band.high) if limits.can_show(y)]
         values += [min(max(y, low - air), high + air) for y in edges]
     low, high = y_range(values, log=log, most=panel.most)
     return Scale(low, high, bottom, top, log)
 
 
-def _panel(stage: _Stage, frame: Frame, x_label: str | None) -> Iterator[str]:
+def _draw_panel(stage: _PanelLayout, frame: Frame, x_label: str | None) -> Iterator[str]:
     """From back to front; sparse curves come last, so that a noisy one hides none of them."""
     panel = stage.panel
     above = frame.top - stage.head + LABEL
     if panel.title:
-        title = text_width.fitted(panel.title, HEADING * 1.05, frame.right - EDGE)
-        yield tag("text", words(title), class_="heading", x=EDGE, y=above)
-    yield from (legend.shown(one, above) for one in stage.entries)
-    yield from axes.shades(frame, panel.spans)
-    yield from axes.grid(frame)
-    yield from axes.axes(frame, x_label)
-    yield from axes.rules(frame, panel)
-    yield from axes.levels(frame, panel)
+        title = text_width.fit_text(panel.title, HEADING * 1.05, frame.right - EDGE)
+        yield svg_tag("text", escape_text(title), class_="heading", x=EDGE, y=above)
+    yield from (legend.draw_entry(one, above) for one in stage.entries)
+    yield from axes.draw_shades(frame, panel.spans)
+    yield from axes.draw_grid(frame)
+    yield from axes.draw_axes(frame, x_label)
+    yield from axes.draw_rules(frame, panel)
+    yield from axes.draw_levels(frame, panel)
     for curve in sorted(panel.curves, key=lambda one: (not one.faint, -len(one.xs))):
         if curve.xs:
-            drawn = chain(curves.band(frame, curve), curves.curve(frame, curve))
-            yield tag("g", tag("title", words(curve.label)), *drawn, class_=curves.colour(curve))
+            drawn = chain(curves.draw_band(frame, curve), curves.draw_curve(frame, curve))
+            yield svg_tag("g", svg_tag("title", escape_text(curve.label)), *drawn, class_=curves.colour_class(curve))
     for dots in panel.dots:
-        yield tag("g", tag("title", words(dots.label)), *curves.collected(frame, dots), class_=curves.colour(dots))
+        yield svg_tag(
+            "g",
+            svg_tag("title", escape_text(dots.label)),
+            *curves.draw_dots(frame, dots),
+            class_=curves.colour_class(dots),
+        )
     if not any(curve.xs for curve in panel.curves) and not any(dots.xs for dots in panel.dots):
         middle = {"x": (frame.left + frame.right) / 2, "y": (frame.top + frame.bottom) / 2}
-        yield tag("text", words("no points yet"), class_="label muted", text_anchor="middle", **middle)
+        yield svg_tag("text", escape_text("no points yet"), class_="label muted", text_anchor="middle", **middle)

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
 from core.plot import axes, legend, text_width
-from core.plot.chart import Curve, Dots, Look, Map, Way
-from core.plot.contour import Contour, Grid, contours, levels
-from core.plot.curves import colour
+from core.plot.chart import Curve, Dots, Map, PointPath, Style
+from core.plot.contour import Contour, Grid, contour_levels, trace_contours
+from core.plot.curves import colour_class
 from core.plot.frame import Frame
-from core.plot.line_clipping import Box, Point, holds, inside
+from core.plot.line_clipping import Box, Point, clip_line, contains_point
 from core.plot.scale import Scale, y_range
 from core.plot.style import HEADING, LABEL
-from core.plot.svg import number, tag, words
-from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, TooLowError, document, y_ticks
+from core.plot.svg import escape_text, format_number, svg_tag
+from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, TooLowError, svg_document, y_ticks
 from core.plot.ticks import linear_ticks
 
 AXIS_ROW, AXIS_WIDE = 18, 48  # pixels for the name of the y axis, and for its labels
@@ -27,47 +27,49 @@ SLIVER = 8  # ends of lines that a valley narrower than the grid breaks into pie
 FEW = 300  # places up to which the way between them can be followed
 
 
-def draw_map(found: Map, look: Look) -> str:
+def draw_map(found: Map, look: Style) -> str:
     """The picture as an SVG document; the same map and look make the same text.
 
     Raises:
         TooLowError: the height leaves no room.
     """
     head = EDGE + (TITLE_ROW if found.title else 0)
-    above, rows = _legend(found, look.width, head + LABEL)
+    above, rows = _map_legend(found, look.width, head + LABEL)
     top = head + legend.ROW * rows + ABOVE + AXIS_ROW
     around = top + BELOW + EDGE
-    height = around + _natural(found, look.width) if look.height is None else look.height
+    height = around + _natural_height(found, look.width) if look.height is None else look.height
     if height < around + LOWEST:
         raise TooLowError(around + LOWEST)
-    frame = _frame(found, look.width, float(top), float(height - BELOW - EDGE))
-    heading = text_width.fitted(found.heading, HEADING * 1.05, look.width - 2 * EDGE)
+    frame = _map_frame(found, look.width, float(top), float(height - BELOW - EDGE))
+    heading = text_width.fit_text(found.heading, HEADING * 1.05, look.width - 2 * EDGE)
     name = "f(x)" if len(found.window) == 1 else "y"
     parts = [
-        tag("text", words(heading), class_="heading", x=EDGE, y=head + LABEL),
+        svg_tag("text", escape_text(heading), class_="heading", x=EDGE, y=head + LABEL),
         *above,
-        *_ground(found, frame),
-        *axes.axes(frame, "x"),
-        tag("text", words(name), class_="label muted", text_anchor="end", x=frame.left - 8, y=top - AXIS_ROW / 2),
-        *_ways(found, frame),
+        *_draw_function(found, frame),
+        *axes.draw_axes(frame, "x"),
+        svg_tag(
+            "text", escape_text(name), class_="label muted", text_anchor="end", x=frame.left - 8, y=top - AXIS_ROW / 2
+        ),
+        *_draw_paths(found, frame),
     ]
-    return document(found.summary, found.title, look, height, parts)
+    return svg_document(found.summary, found.title, look, height, parts)
 
 
-def _legend(found: Map, width: int, baseline: float) -> tuple[list[str], int]:
+def _map_legend(found: Map, width: int, baseline: float) -> tuple[list[str], int]:
     """What the marks mean, beside the heading; below it each way, if there are several. And the rows that it takes."""
-    first = EDGE + text_width.width(found.heading, HEADING * 1.05) + legend.APART
+    first = EDGE + text_width.text_width(found.heading, HEADING * 1.05) + legend.APART
     several = [Curve(way.label, (), (), way.colour) for way in found.ways] if len(found.ways) > 1 else []
     shade = None if several or not found.ways else found.ways[0].colour
     ends = [Dots("start", (), (), shade, hollow=True), Dots("end", (), (), shade)]
-    marks = legend.placed(ends, EDGE, first, width - EDGE)
-    ways = legend.placed(several, EDGE, EDGE, width - EDGE) if several else []
-    below = baseline + legend.ROW * legend.rows(marks)
-    shown = [legend.shown(one, baseline) for one in marks] + [legend.shown(one, below) for one in ways]
-    return shown, legend.rows(marks) + legend.rows(ways)
+    marks = legend.place_entries(ends, EDGE, first, width - EDGE)
+    ways = legend.place_entries(several, EDGE, EDGE, width - EDGE) if several else []
+    below = baseline + legend.ROW * legend.row_count(marks)
+    shown = [legend.draw_entry(one, baseline) for one in marks] + [legend.draw_entry(one, below) for one in ways]
+    return shown, legend.row_count(marks) + legend.row_count(ways)
 
 
-def _natural(found: Map, width: int) -> int:
+def _natural_height(found: Map, width: int) -> int:
     """Pixels of a frame in which both axes have one scale, if that is neither too low nor too high."""
     if len(found.window) == 1:
         return FLAT
@@ -75,19 +77,19 @@ def _natural(found: Map, width: int) -> int:
     return round(min(max(width * (high - low) / (right - left), LOW), HIGH))
 
 
-def _frame(found: Map, width: int, top: float, bottom: float) -> Frame:
+def _map_frame(found: Map, width: int, top: float, bottom: float) -> Frame:
     left, right = float(EDGE + AXIS_WIDE), float(width - EDGE - 8)
     if len(found.window) == 1:
         x = Scale(*found.window[0], left, right)
-        y = Scale(*y_range([height for _, height in _profile(found, x)], log=False), bottom, top)
+        y = Scale(*y_range([height for _, height in _curve_points(found, x)], log=False), bottom, top)
     else:
-        across, up = _equal(found.window, (right - left, bottom - top))
+        across, up = _equal_scales(found.window, (right - left, bottom - top))
         x, y = Scale(*across, left, right), Scale(*up, bottom, top)
     x_ticks = tuple(linear_ticks(x.low, x.high, int((right - left) / APART)))
     return Frame(left, top, right, bottom, x, y, x_ticks, y_ticks(y))
 
 
-def _equal(window: Sequence[tuple[float, float]], pixels: tuple[float, float]) -> list[tuple[float, float]]:
+def _equal_scales(window: Sequence[tuple[float, float]], pixels: tuple[float, float]) -> list[tuple[float, float]]:
     """The window, widened until both axes have one scale: steepest descent is then at right angles to the lines."""
     unit = max((high - low) / size for (low, high), size in zip(window, pixels, strict=True))
     return [
@@ -96,62 +98,64 @@ def _equal(window: Sequence[tuple[float, float]], pixels: tuple[float, float]) -
     ]
 
 
-def _ground(found: Map, frame: Frame) -> Iterator[str]:
+def _draw_function(found: Map, frame: Frame) -> Iterator[str]:
     """The curve of a function of one number, on a grid; the lines of equal height of one of two."""
     if len(found.window) == 1:
-        yield from axes.grid(frame)
-        line = [(frame.x(x), frame.y(height)) for x, height in _profile(found, frame.x)]
-        yield tag("path", class_="ground", d=_line(_straightened(line)))
+        yield from axes.draw_grid(frame)
+        line = [(frame.x(x), frame.y(height)) for x, height in _curve_points(found, frame.x)]
+        yield svg_tag("path", class_="ground", d=_path_data(_simplify_line(line)))
         return
-    xs, ys = (_evenly(scale, CELL, MOST_CELLS) for scale in (frame.x, frame.y))
+    xs, ys = (_evenly_spaced(scale, CELL, MOST_CELLS) for scale in (frame.x, frame.y))
     grid = Grid(xs, ys, [[found.surface(x, y) for x in xs] for y in ys])
-    lines = contours(grid, levels(grid))
+    lines = trace_contours(grid, contour_levels(grid))
     for place, one in enumerate(lines):
-        yield _contour(one, frame, 0.9 - 0.6 * place / len(lines))
+        yield _draw_contour(one, frame, 0.9 - 0.6 * place / len(lines))
 
 
-def _contour(one: Contour, frame: Frame, opacity: float) -> str:
-    lines = [_straightened([(frame.x(x), frame.y(y)) for x, y in line]) for line in one.lines if len(line) > SLIVER]
-    told = tag("title", words(f"f = {one.level:.4g}"))
-    return tag("path", told, class_="contour", stroke_opacity=opacity, d="".join(map(_line, lines)))
+def _draw_contour(one: Contour, frame: Frame, opacity: float) -> str:
+    lines = [_simplify_line([(frame.x(x), frame.y(y)) for x, y in line]) for line in one.lines if len(line) > SLIVER]
+    told = svg_tag("title", escape_text(f"f = {one.level:.4g}"))
+    return svg_tag("path", told, class_="contour", stroke_opacity=opacity, d="".join(map(_path_data, lines)))
 
 
-def _profile(found: Map, x: Scale) -> list[Point]:
-    return [(each, found.surface(each)) for each in _evenly(x, STEP, MOST_STEPS)]
+def _curve_points(found: Map, x: Scale) -> list[Point]:
+    return [(each, found.surface(each)) for each in _evenly_spaced(x, STEP, MOST_STEPS)]
 
 
-def _evenly(scale: Scale, pixels: int, most: int) -> list[float]:
+def _evenly_spaced(scale: Scale, pixels: int, most: int) -> list[float]:
     """Places along an axis, both ends among them, about so many pixels apart, in a large picture more."""
     count = min(max(2, round(abs(scale.stop - scale.start) / pixels)), most)
     return [scale.low + (scale.high - scale.low) * place / count for place in range(count + 1)]
 
 
-def _ways(found: Map, frame: Frame) -> Iterator[str]:
+def _draw_paths(found: Map, frame: Frame) -> Iterator[str]:
     """From back to front: the way with the most places first, so that it hides none; then where they begin and end."""
     box = frame.left, frame.top, frame.right, frame.bottom
-    ways = [(way, [_point(found, place, frame) for place in way.places]) for way in found.ways if way.places]
+    ways = [(way, [_pixel_point(found, place, frame) for place in way.places]) for way in found.ways if way.places]
     for way, points in sorted(ways, key=lambda each: -len(each[1])):
-        yield _way(way, list(_apart(points)), box, flat=len(found.window) == 1)
+        yield _draw_path(way, list(_distinct_points(points)), box, flat=len(found.window) == 1)
     for way, points in ways:
-        marks = (_end(points[0], "hollow", box), _end(points[-1], "collected", box))
-        yield tag("g", tag("title", words(f"{way.label}, {len(points)} places")), *marks, class_=colour(way))
+        marks = (_draw_end(points[0], "hollow", box), _draw_end(points[-1], "collected", box))
+        yield svg_tag(
+            "g", svg_tag("title", escape_text(f"{way.label}, {len(points)} places")), *marks, class_=colour_class(way)
+        )
 
 
-def _way(way: Way, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
+def _draw_path(way: PointPath, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
     """A dot on every place and a line between them; of many places along one axis the line would hide the curve."""
     many = len(points) > FEW
-    line = "" if many and flat else "".join(map(_line, _stretches(points, box)))
-    places = "".join(f"M{_pair(each)}h0" for each in points if each and holds(each, box))
-    return tag(
+    line = "" if many and flat else "".join(map(_path_data, _visible_stretches(points, box)))
+    places = "".join(f"M{_svg_point(each)}h0" for each in points if each and contains_point(each, box))
+    return svg_tag(
         "g",
-        tag("title", words(way.label)),
-        tag("path", class_="way", d=line) if line else "",
-        tag("path", class_="places", d=places),
-        class_=f"{colour(way)}{' many' if many else ''}",
+        svg_tag("title", escape_text(way.label)),
+        svg_tag("path", class_="way", d=line) if line else "",
+        svg_tag("path", class_="places", d=places),
+        class_=f"{colour_class(way)}{' many' if many else ''}",
     )
 
 
-def _point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:
+def _pixel_point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:
     """In pixels; None for a place that has none."""
     try:
         x, y = place if len(place) > 1 else (place[0], found.surface(*place))
@@ -161,7 +165,7 @@ def _point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:
     return point if all(map(math.isfinite, point)) else None
 
 
-def _apart(points: Sequence[Point | None]) -> Iterator[Point | None]:
+def _distinct_points(points: Sequence[Point | None]) -> Iterator[Point | None]:
     """Without those that lie on the one before."""
     last: Point | None = None
     for each in points:
@@ -170,40 +174,40 @@ def _apart(points: Sequence[Point | None]) -> Iterator[Point | None]:
             last = each
 
 
-def _stretches(points: Sequence[Point | None], box: Box) -> Iterator[list[Point]]:
+def _visible_stretches(points: Sequence[Point | None], box: Box) -> Iterator[list[Point]]:
     for there, part in groupby(points, lambda each: each is not None):
         if there:
-            yield from inside([each for each in part if each], box)
+            yield from clip_line([each for each in part if each], box)
 
 
-def _end(point: Point | None, name: str, box: Box) -> str:
-    if point is None or not holds(point, box):
+def _draw_end(point: Point | None, name: str, box: Box) -> str:
+    if point is None or not contains_point(point, box):
         return ""
-    return tag("circle", class_=name, cx=point[0], cy=point[1], r=5)
+    return svg_tag("circle", class_=name, cx=point[0], cy=point[1], r=5)
 
 
-def _straightened(line: Sequence[Point]) -> list[Point]:
+def _simplify_line(line: Sequence[Point]) -> list[Point]:
     """Without the corners that nobody would miss: each lies beside the line that is left by no more than STRAIGHT."""
     kept: list[Point] = [line[0]]
     between: list[Point] = []
     for corner, after in pairwise(line[1:]):
         between.append(corner)
-        if any(_beside(each, kept[-1], after) > STRAIGHT for each in between):
+        if any(_distance_to_line(each, kept[-1], after) > STRAIGHT for each in between):
             kept.append(corner)
             between.clear()
     return [*kept, line[-1]]
 
 
-def _beside(point: Point, begin: Point, end: Point) -> float:
+def _distance_to_line(point: Point, begin: Point, end: Point) -> float:
     """Pixels between a point and the line through two others."""
     across, down = end[0] - begin[0], end[1] - begin[1]
     area = across * (point[1] - begin[1]) - down * (point[0] - begin[0])
     return abs(area) / length if (length := math.hypot(across, down)) else math.dist(point, begin)
 
 
-def _line(points: Sequence[Point]) -> str:
-    return "M" + "L".join(map(_pair, points))
+def _path_data(points: Sequence[Point]) -> str:
+    return "M" + "L".join(map(_svg_point, points))
 
 
-def _pair(point: Point) -> str:
-    return f"{number(point[0])} {number(point[1])}"
+def _svg_point(point: Point) -> str:
+    return f"{format_number(point[0])} {format_number(point[1])}"

@@ -6,9 +6,9 @@ from itertools import accumulate
 
 from core.plot import text_width
 from core.plot.chart import Curve, Dots, Panel
-from core.plot.curves import colour, dashes
+from core.plot.curves import colour_class, dash_pattern
 from core.plot.style import LABEL
-from core.plot.svg import number, tag, words
+from core.plot.svg import escape_text, format_number, svg_tag
 
 ROW = 20  # pixels
 SWATCH, SPACE, APART = 22, 6, 18  # pixels: the line, between it and its label, between two entries
@@ -16,7 +16,7 @@ LONGEST = 260  # pixels of one label
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class LegendEntry:
     """An entry, its label as it fits, and where it stands: pixels from the left, and its row."""
 
     entry: Curve | Dots
@@ -25,43 +25,43 @@ class Placed:
     row: int
 
 
-def entries(panel: Panel) -> list[Curve | Dots]:
+def legend_entries(panel: Panel) -> list[Curve | Dots]:
     """What needs a line in the legend."""
     return [*(one for one in panel.curves if not one.faint), *panel.dots]
 
 
-def placed(found: Sequence[Curve | Dots], left: float, first: float, right: float) -> list[Placed]:
+def place_entries(found: Sequence[Curve | Dots], left: float, first: float, right: float) -> list[LegendEntry]:
     """Entries in one row from `first`, behind what stands there already; else in columns from `left`, below it."""
     longest = min(LONGEST, right - left - SWATCH - SPACE)
-    labels = [text_width.fitted(entry.label, LABEL, longest) for entry in found]
-    widths = [SWATCH + SPACE + text_width.width(label, LABEL) + APART for label in labels]
+    labels = [text_width.fit_text(entry.label, LABEL, longest) for entry in found]
+    widths = [SWATCH + SPACE + text_width.text_width(label, LABEL) + APART for label in labels]
     if first + sum(widths) - APART <= right:
         starts = accumulate(widths, initial=first)
-        return [Placed(entry, label, x, 0) for entry, label, x in zip(found, labels, starts, strict=False)]
+        return [LegendEntry(entry, label, x, 0) for entry, label, x in zip(found, labels, starts, strict=False)]
     columns = max(1, int((right - left + APART) / max(widths)))
     wide = min(max(widths), (right - left + APART) / columns)
     below = int(first > left)
     return [
-        Placed(entry, label, left + wide * (place % columns), place // columns + below)
+        LegendEntry(entry, label, left + wide * (place % columns), place // columns + below)
         for place, (entry, label) in enumerate(zip(found, labels, strict=True))
     ]
 
 
-def rows(done: Sequence[Placed]) -> int:
+def row_count(done: Sequence[LegendEntry]) -> int:
     return max((one.row + 1 for one in done), default=0)
 
 
-def shown(one: Placed, baseline: float) -> str:
+def draw_entry(one: LegendEntry, baseline: float) -> str:
     """An entry; the whole label comes up under the pointer."""
     y = baseline + one.row * ROW
     middle = {"cx": one.x + SWATCH / 2, "cy": y - 4}
     if isinstance(one.entry, Dots):
-        swatch = tag("circle", class_="hollow" if one.entry.hollow else "collected", r=4, **middle)
+        swatch = svg_tag("circle", class_="hollow" if one.entry.hollow else "collected", r=4, **middle)
     elif len(one.entry.xs) == 1:
-        swatch = tag("circle", class_="dot", r=3, **middle)
+        swatch = svg_tag("circle", class_="dot", r=3, **middle)
     else:
-        line = f"M{number(one.x + 1)} {number(y - 4)}h{SWATCH - 2}"
-        swatch = tag("path", class_="curve", stroke_dasharray=dashes(one.entry), d=line)
-    label = tag("text", words(one.label), class_="label", x=one.x + SWATCH + SPACE, y=y)
-    whole = tag("title", words(one.entry.label))
-    return tag("g", whole, swatch, label, class_=colour(one.entry))
+        line = f"M{format_number(one.x + 1)} {format_number(y - 4)}h{SWATCH - 2}"
+        swatch = svg_tag("path", class_="curve", stroke_dasharray=dash_pattern(one.entry), d=line)
+    label = svg_tag("text", escape_text(one.label), class_="label", x=one.x + SWATCH + SPACE, y=y)
+    whole = svg_tag("title", escape_text(one.entry.label))
+    return svg_tag("g", whole, swatch, label, class_=colour_class(one.entry))

@@ -7,13 +7,13 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def inside(line: Sequence[Point], box: Box) -> Iterator[list[Point]]:
+def clip_line(line: Sequence[Point], box: Box) -> Iterator[list[Point]]:
     """The stretches of `line` within `box`, each cut where it enters and leaves; a point alone is one too."""
     stretch: list[Point] = []
-    if len(line) == 1 and holds(line[0], box):
+    if len(line) == 1 and contains_point(line[0], box):
         yield [line[0]]
     for begin, end in pairwise(line):
-        cut = _cut(begin, end, box)
+        cut = _clip_segment(begin, end, box)
         if cut is None:
             continue
         first, last = cut
@@ -27,12 +27,12 @@ def inside(line: Sequence[Point], box: Box) -> Iterator[list[Point]]:
         yield stretch
 
 
-def holds(point: Point, box: Box) -> bool:
+def contains_point(point: Point, box: Box) -> bool:
     left, top, right, bottom = box
     return left <= point[0] <= right and top <= point[1] <= bottom
 
 
-def _cut(begin: Point, end: Point, box: Box) -> tuple[Point, Point] | None:
+def _clip_segment(begin: Point, end: Point, box: Box) -> tuple[Point, Point] | None:
     left, top, right, bottom = box
     across, down = end[0] - begin[0], end[1] - begin[1]
     enters, leaves = 0.0, 1.0

@@ -30,7 +30,7 @@ class Scale:
             share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.stop - self.start)
 
-    def shows(self, value: float) -> bool:
+    def can_show(self, value: float) -> bool:
         """Whether the value has a place on this axis."""
         return -BEYOND <= value <= BEYOND and (value > 1 / BEYOND or not self.log)
 
@@ -54,11 +54,11 @@ def is_log(values: Sequence[float], kind: AxisKind) -> bool:
 
 def y_range(values: Sequence[float], *, log: bool, most: float = math.inf) -> tuple[float, float]:
     """What a y axis shows: all of the finite `values`, a little air, and zero when it is near; nothing above `most`."""
-    low, high = _aired(values, log=log)
+    low, high = _padded_range(values, log=log)
     return low, min(high, most) if all(value <= most for value in values) and low < most else high
 
 
-def _aired(values: Sequence[float], *, log: bool) -> tuple[float, float]:
+def _padded_range(values: Sequence[float], *, log: bool) -> tuple[float, float]:
     shown = [value for value in values if value > 1 / BEYOND] if log else values
     if not shown:
         return (0.1, 1.0) if log else (0.0, 1.0)
@@ -67,7 +67,7 @@ def _aired(values: Sequence[float], *, log: bool) -> tuple[float, float]:
         air = (high / low) ** 0.04 if high > low * (1 + 1e-9) else 2.0
         return low / air, high * air
     if high - low <= 1e-9 * max(abs(low), abs(high)) or max(abs(low), abs(high)) < _NOTHING:
-        return _around(low)
+        return _range_around(low)
     if 0 <= low <= NEAR_ZERO * high:
         return 0.0, high * 1.05
     if NEAR_ZERO * low <= high <= 0:
@@ -82,10 +82,10 @@ def x_range(values: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = min(values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
-        return _around(low)
+        return _range_around(low)
     return (0.0 if 0 <= low <= NEAR_ZERO * high else low), high
 
 
-def _around(value: float) -> tuple[float, float]:
+def _range_around(value: float) -> tuple[float, float]:
     """A stretch around a single value."""
     return (0.0, 1.0) if abs(value) < _NOTHING else (value - 0.1 * abs(value), value + 0.1 * abs(value))

@@ -81,14 +81,15 @@ _SHAPES = f"""
 """
 
 
-def style(theme: Theme) -> str:
+def style_sheet(theme: Theme) -> str:
     """The style sheet; `auto` is light, and dark where the reader prefers that."""
     if theme != "auto":
-        return _SHAPES + _rules(COLOURS[theme])
-    return f"{_SHAPES}{_rules(COLOURS['light'])}@media (prefers-color-scheme: dark) {{\n{_rules(COLOURS['dark'])}}}\n"
+        return _SHAPES + _colour_rules(COLOURS[theme])
+    light, dark = _colour_rules(COLOURS["light"]), _colour_rules(COLOURS["dark"])
+    return f"{_SHAPES}{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
 
 
-def _rules(colours: Colours) -> str:
+def _colour_rules(colours: Colours) -> str:
     own = "".join(f".basin .c{number} {{ color: {colour}; }}\n" for number, colour in enumerate(colours.curves))
     return (
         f".basin .background {{ fill: {colours.background}; }}\n"

@@ -8,29 +8,29 @@ _HIDDEN = frozenset(
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
 
 
-def tag(name: str, *children: str, **attributes: str | float | None) -> str:
+def svg_tag(name: str, *children: str, **attributes: str | float | None) -> str:
     """An element; children are SVG already (`words` makes text into it). `class_` and `stroke_width` lose and change
     their underscores; None leaves an attribute out.
     """
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_format_attribute(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     return f"<{name}{given}>{''.join(children)}</{name}>" if children else f"<{name}{given}/>"
 
 
-def words(text: str) -> str:
+def escape_text(text: str) -> str:
     """Text as the content of an element. What XML cannot hold and what could turn the text around becomes U+FFFD."""
     seen = (one if unicodedata.category(one) not in _HIDDEN else "\N{REPLACEMENT CHARACTER}" for one in text)
     return "".join(seen).translate(_ESCAPES)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A coordinate, to a hundredth of a pixel."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-def _attribute(value: str | float) -> str:
-    return words(value) if isinstance(value, str) else number(value)
+def _format_attribute(value: str | float) -> str:
+    return escape_text(value) if isinstance(value, str) else format_number(value)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from core.plot import text_width
-from core.plot.chart import Look
+from core.plot.chart import Style
 from core.plot.scale import Scale
-from core.plot.style import TITLE, style
-from core.plot.svg import tag, words
+from core.plot.style import TITLE, style_sheet
+from core.plot.svg import escape_text, svg_tag
 from core.plot.ticks import Tick, linear_ticks, log_ticks
 
 EDGE = 16  # pixels around everything
@@ -24,15 +24,15 @@ class TooLowError(ValueError):
         self.least = least
 
 
-def document(summary: str, title: str | None, look: Look, height: int, parts: Sequence[str]) -> str:
+def svg_document(summary: str, title: str | None, look: Style, height: int, parts: Sequence[str]) -> str:
     """The whole text: `parts` on a background, under a title when there is one."""
-    around = [tag("title", words(summary)), tag("style", style(look.theme))]
-    around.append(tag("rect", class_="background", width=look.width, height=height))
+    around = [svg_tag("title", escape_text(summary)), svg_tag("style", style_sheet(look.theme))]
+    around.append(svg_tag("rect", class_="background", width=look.width, height=height))
     if title:
-        fitted = text_width.fitted(title, TITLE * 1.05, look.width - 2 * EDGE)
-        around.append(tag("text", words(fitted), class_="title", x=EDGE, y=EDGE + TITLE))
+        fitted = text_width.fit_text(title, TITLE * 1.05, look.width - 2 * EDGE)
+        around.append(svg_tag("text", escape_text(fitted), class_="title", x=EDGE, y=EDGE + TITLE))
     body = "\n".join([*around, *parts])
-    return tag(
+    return svg_tag(
         "svg",
         f"\n{body}\n",
         xmlns="http://www.w3.org/2000/svg",

@@ -6,25 +6,25 @@ _NARROW = frozenset("iIjl.,:;'|!()[]{}ftr/\\ -")
 _WIDE = frozenset("mwMW@%&")
 
 
-def width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Pixels that the text takes at most, in a common sans-serif of this size."""
-    return size * sum(_share(one) for one in text)
+    return size * sum(_character_width(one) for one in text)
 
 
-def fitted(text: str, size: float, most: float) -> str:
+def fit_text(text: str, size: float, most: float) -> str:
     """The text, or its beginning with an ellipsis, in at most `most` pixels."""
-    if width(text, size) <= most:
+    if text_width(text, size) <= most:
         return text
-    room = most - width("…", size)
+    room = most - text_width("…", size)
     kept = 0
     for kept, one in enumerate(text):  # noqa: B007 - the place where it stopped is what we want
-        room -= size * _share(one)
+        room -= size * _character_width(one)
         if room < 0:
             break
     return text[:kept].rstrip() + "…"
 
 
-def _share(one: str) -> float:
+def _character_width(one: str) -> float:
     """Of the font's size."""
     if unicodedata.combining(one):
         return 0.0

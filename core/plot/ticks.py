@@ -21,13 +21,13 @@ def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> 
 
     `whole` is for axes that count: no tick lies between two whole numbers.
     """
-    factor, power = _step((high - low) / max(1, most))
+    factor, power = _nice_step((high - low) / max(1, most))
     if whole and power < 0:
         factor, power = 1, 0
     step = factor * 10.0**power
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     exact = [Decimal(index * factor).scaleb(power) for index in range(first, last + 1)]
-    return [Tick(float(value), label) for value, label in zip(exact, _labels(exact, power), strict=True)]
+    return [Tick(float(value), label) for value, label in zip(exact, _linear_labels(exact, power), strict=True)]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[Tick]:
@@ -39,25 +39,33 @@ def log_ticks(low: float, high: float, most: int) -> list[Tick]:
     decades = last - first + 1
     if decades > most:
         stride = _at_least((decades - 1) / most)
-        return _powers([power for power in range(first, last + 1) if power % stride == 0])
+        return _decade_ticks([power for power in range(first, last + 1) if power % stride == 0])
     labelled = {(factor, power) for power in range(first - 1, last + 1) for factor in (1, 2, 5)}
-    shown = sorted((at(place), place) for place in labelled if low <= at(place) * (1 + 1e-9) and at(place) <= high)
+    shown = sorted(
+        (decimal_value(place), place)
+        for place in labelled
+        if low <= decimal_value(place) * (1 + 1e-9) and decimal_value(place) <= high
+    )
     if decades >= 3 or (decades >= 2 and len(shown) > most):
         minor = {(factor, power) for power in range(first - 1, last + 1) for factor in range(2, 10)}
-        between = [Tick(at(place), "") for place in minor if low <= at(place) <= high] if decades <= 8 else []
-        return sorted([*_powers(range(first, last + 1)), *between], key=lambda tick: tick.value)
+        between = (
+            [Tick(decimal_value(place), "") for place in minor if low <= decimal_value(place) <= high]
+            if decades <= 8
+            else []
+        )
+        return sorted([*_decade_ticks(range(first, last + 1)), *between], key=lambda tick: tick.value)
     if len(shown) < 2 or len(shown) > most + 2:
         return [tick for tick in linear_ticks(low, high, most) if tick.value > 0]
-    labels = _logarithmic([place for _, place in shown])
+    labels = _log_labels([place for _, place in shown])
     return [Tick(value, label) for (value, _), label in zip(shown, labels, strict=True)]
 
 
-def at(place: tuple[int, int]) -> float:
+def decimal_value(place: tuple[int, int]) -> float:
     """(factor, power) -> factor 10^power, to the last digit."""
     return float(Decimal(place[0]).scaleb(place[1]))
 
 
-def _step(least: float) -> tuple[int, int]:
+def _nice_step(least: float) -> tuple[int, int]:
     """The smallest of 1, 2, 5, 10 … that is at least `least`, as (factor, power)."""
     power = math.floor(math.log10(least))
     for factor in (1, 2, 5):
@@ -67,45 +75,45 @@ def _step(least: float) -> tuple[int, int]:
 
 
 def _at_least(least: float) -> int:
-    factor, power = _step(least)
+    factor, power = _nice_step(least)
     return max(1, round(factor * 10.0**power))
 
 
-def _powers(powers: Sequence[int]) -> list[Tick]:
+def _decade_ticks(powers: Sequence[int]) -> list[Tick]:
     places = [(1, power) for power in powers]
-    return [Tick(at(place), label) for place, label in zip(places, _logarithmic(places), strict=True)]
+    return [Tick(decimal_value(place), label) for place, label in zip(places, _log_labels(places), strict=True)]
 
 
-def _logarithmic(places: Sequence[tuple[int, int]]) -> list[str]:
+def _log_labels(places: Sequence[tuple[int, int]]) -> list[str]:
     """Plain numbers near one; 1e-5 for all of them as soon as one is far away."""
     far = any(power < -4 or power > 4 for _, power in places)
     return [
-        f"{factor}e{power}" if far and power else _plain(Decimal(factor).scaleb(power), max(0, -power))
+        f"{factor}e{power}" if far and power else _plain_label(Decimal(factor).scaleb(power), max(0, -power))
         for factor, power in places
     ]
 
 
-def _labels(values: Sequence[Decimal], power: int) -> list[str]:
+def _linear_labels(values: Sequence[Decimal], power: int) -> list[str]:
     """All in one style, which the largest decides: 0.25, 12.5k or 2e-5."""
     largest = max((abs(value) for value in values), default=Decimal(0))
     if largest >= 10**15 or Decimal(0) < largest < Decimal("0.001"):
-        return [_scientific(value) for value in values]
+        return [_scientific_label(value) for value in values]
     if largest >= 10_000:
         size, suffix = next(found for found in _SUFFIXES if largest >= 10 ** found[0])
-        return [f"{_short(value.scaleb(-size))}{suffix}" if value else "0" for value in values]
-    return [_plain(value, max(0, -power)) for value in values]
+        return [f"{_short_decimal(value.scaleb(-size))}{suffix}" if value else "0" for value in values]
+    return [_plain_label(value, max(0, -power)) for value in values]
 
 
-def _plain(value: Decimal, digits: int) -> str:
+def _plain_label(value: Decimal, digits: int) -> str:
     return f"{value or Decimal(0):.{digits}f}"
 
 
-def _short(value: Decimal) -> str:
+def _short_decimal(value: Decimal) -> str:
     return f"{value.normalize():f}"
 
 
-def _scientific(value: Decimal) -> str:
+def _scientific_label(value: Decimal) -> str:
     if not value:
         return "0"
     power = value.adjusted()
-    return f"{_short(value.scaleb(-power))}e{power}"
+    return f"{_short_decimal(value.scaleb(-power))}e{power}"

@@ -61,7 +61,7 @@ class Source(Spec):
     weights: Path | None = None
 
 
-class Reading(Spec):
+class AnalysisResult(Spec):
     """The result of an analysis that another one reads: its numbers as JSON, and its arrays as a verified npz file."""
 
     label: str
@@ -80,4 +80,4 @@ class AnalysisAssignment(AnyAssignment):
     kind: Literal["analysis"] = "analysis"
     spec: Analysis
     sources: tuple[Source, ...] = ()
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[AnalysisResult, ...] = ()

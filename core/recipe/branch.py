@@ -22,7 +22,7 @@ FREE_OF_OPTIMIZER: Final = frozenset({"lr", "weight_decay"})
 WAY_OUT: Final = 'the past would be another one; "from" takes its weights alone into a new job'
 
 
-def branched(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
+def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
     """The parent's resolved spec with some fields replaced, as whole ones; what is not named stays as it is.
 
     Raises:
@@ -34,27 +34,27 @@ def branched(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
     except InvalidSpec as error:
         moved = (replace(each, pointer=f"/changes{each.pointer}") for each in error.errors)
         raise InvalidSpec(error.message, errors=tuple(moved)) from None
-    if problems := tuple(_problems(parent, child, step)):
+    if problems := tuple(_fork_problems(parent, child, step)):
         raise InvalidSpec(errors=problems)
     return child
 
 
-def anew(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:
+def reset_parts(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:
     """The parts of a run, by the prefix of their state, that the child does not take over: it wants others there."""
-    before = _parts(parent)
-    return tuple(name for name, its in _parts(child).items() if before[name] != its)
+    before = _state_origins(parent)
+    return tuple(name for name, its in _state_origins(child).items() if before[name] != its)
 
 
-def _parts(spec: JobSpec) -> dict[str, object]:
+def _state_origins(spec: JobSpec) -> dict[str, object]:
     run, lr = spec.shape().run, spec.optimizer.lr
     ema, ensemble, stopping = spec.ema, spec.ensemble, spec.early_stopping
-    swa = (spec.swa and spec.swa.phase(run, lr), spec.swa and spec.swa.swag)
+    swa = (spec.swa and spec.swa.phase_in_run(run, lr), spec.swa and spec.swa.swag)
     return {
         "rate": (spec.schedule, spec.rollback),
         "swa": swa,
         "swag": swa,
-        "ema": ema and (ema.phase(run), ema.update_bn),
-        "ensemble": ensemble and (ensemble, ensemble.occasions(run), ensemble.kept(run)),
+        "ema": ema and (ema.phase_in_run(run), ema.update_bn),
+        "ensemble": ensemble and (ensemble, ensemble.collection_steps(run), ensemble.member_count(run)),
         "best": stopping and (stopping, stopping.start_from.steps(run)),
         "incumbent": (spec.schedule, run),
         "log": spec.log_every,
@@ -62,7 +62,7 @@ def _parts(spec: JobSpec) -> dict[str, object]:
     }
 
 
-def _problems(parent: JobSpec, child: JobSpec, step: int) -> Iterator[FieldProblem]:
+def _fork_problems(parent: JobSpec, child: JobSpec, step: int) -> Iterator[FieldProblem]:
     before, after = (json.loads(spec.model_dump_json()) for spec in (parent, child))
     for name, value in after.items():
         if name == "optimizer" and before[name]["name"] == value["name"]:

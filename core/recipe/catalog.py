@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from core.recipe.analyses import AnyAnalysis, kinds
+from core.recipe.analyses import AnyAnalysis, analysis_classes
 from core.recipe.averaging import AVERAGING, AveragingSpec
 from core.recipe.component import Component, Spec
 from core.recipe.data import Data
@@ -27,7 +27,7 @@ class CatalogEntry(Spec):
     defaults: dict[str, Any]
 
 
-def components(kind: Kind) -> dict[str, type[Described]]:
+def component_classes(kind: Kind) -> dict[str, type[Described]]:
     """Name -> class."""
     if kind == "averaging":
         return {each.name: each for each in AVERAGING}
@@ -35,18 +35,18 @@ def components(kind: Kind) -> dict[str, type[Described]]:
     return {str(each.model_fields["name"].default): each for each in union_members(union)}
 
 
-def entry(name: str, component: type[Described | AnyAnalysis]) -> CatalogEntry:
+def catalog_entry(name: str, component: type[Described | AnyAnalysis]) -> CatalogEntry:
     return CatalogEntry(
         name=name,
         summary=component.summary,
         description=" ".join((component.__doc__ or "").split()),
         paper=component.paper,
         parameters=component.model_json_schema(),
-        defaults=dict(_defaults(component)),
+        defaults=dict(_default_values(component)),
     )
 
 
-def _defaults(component: type[Described | AnyAnalysis]) -> Iterator[tuple[str, Any]]:
+def _default_values(component: type[Described | AnyAnalysis]) -> Iterator[tuple[str, Any]]:
     optional = {name: field for name, field in component.model_fields.items() if not field.is_required()}
     values = {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
     blank = component.model_construct(**values)
@@ -54,11 +54,13 @@ def _defaults(component: type[Described | AnyAnalysis]) -> Iterator[tuple[str, A
     yield from dumped.items()
 
 
-def catalog() -> dict[Kind, list[CatalogEntry]]:
+def component_catalog() -> dict[Kind, list[CatalogEntry]]:
     """Everything, by kind."""
-    return {kind: [entry(name, each) for name, each in components(kind).items()] for kind in get_args(Kind)}
+    return {
+        kind: [catalog_entry(name, each) for name, each in component_classes(kind).items()] for kind in get_args(Kind)
+    }
 
 
-def analyses() -> list[CatalogEntry]:
+def analysis_catalog() -> list[CatalogEntry]:
     """The kinds of analysis."""
-    return [entry(kind, each) for kind, each in kinds().items()]
+    return [catalog_entry(kind, each) for kind, each in analysis_classes().items()]

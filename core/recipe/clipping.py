@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import Positive, Spec, refuse
+from core.recipe.component import Positive, Spec, cross_field_error
 
 
 class ClipGrad(Spec):
@@ -21,5 +21,7 @@ class ClipGrad(Spec):
     @model_validator(mode="after")
     def one_way(self) -> Self:
         if (self.norm is None) == (self.value is None):
-            raise refuse(FieldProblem("", 'gradients are clipped either by "norm" or by "value"', 'give {"norm": 1.0}'))
+            raise cross_field_error(
+                FieldProblem("", 'gradients are clipped either by "norm" or by "value"', 'give {"norm": 1.0}')
+            )
         return self

@@ -54,7 +54,7 @@ class Component(Spec):
 CROSS_FIELD = "cross_field"
 
 
-def refuse(*problems: FieldProblem) -> PydanticCustomError:
+def cross_field_error(*problems: FieldProblem) -> PydanticCustomError:
     """What a validator raises when fields do not fit together; pointers are relative to the object it validates."""
     return PydanticCustomError(CROSS_FIELD, "the fields do not fit together", {"problems": problems})
 
@@ -68,7 +68,7 @@ class SpecWarning:
     message: str
 
 
-def switch(value: object) -> object:
+def expand_switch(value: object) -> object:
     """For a field that is a spec or nothing: true means all defaults, false none."""
     if value is True:
         return {}

@@ -86,7 +86,7 @@ class Duration(NamedTuple):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            _validate, serialization=core_schema.to_string_ser_schema(when_used="always")
+            _validate_duration, serialization=core_schema.to_string_ser_schema(when_used="always")
         )
 
     @classmethod
@@ -98,7 +98,7 @@ class Duration(NamedTuple):
         }
 
 
-def _validate(value: object) -> Duration:
+def _validate_duration(value: object) -> Duration:
     if isinstance(value, Duration):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

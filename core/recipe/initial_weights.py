@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Spec, cross_field_error
 from core.recipe.facts import DataFacts
 from core.recipe.models.base import ModelSpec
 
@@ -29,12 +29,16 @@ class Start(Spec):
     @model_validator(mode="after")
     def one_of_them(self) -> Self:
         if (self.job is None) == (self.checkpoint is None):
-            raise refuse(FieldProblem("", "a job or a checkpoint, and one of them", 'as in {"job": "job_…"}'))
+            raise cross_field_error(
+                FieldProblem("", "a job or a checkpoint, and one of them", 'as in {"job": "job_…"}')
+            )
         if self.checkpoint and self.weights:
-            raise refuse(FieldProblem("/weights", "the checkpoint is chosen already", 'leave it out, or give "job"'))
+            raise cross_field_error(
+                FieldProblem("/weights", "the checkpoint is chosen already", 'leave it out, or give "job"')
+            )
         return self
 
-    def kinds(self) -> tuple[str, ...]:
+    def checkpoint_kinds(self) -> tuple[str, ...]:
         """The kinds of checkpoint that will do, best first."""
         return (self.weights,) if self.weights else PREFERRED
 
@@ -43,6 +47,6 @@ def same_shape(ours: tuple[ModelSpec, DataFacts], theirs: tuple[ModelSpec, DataF
     """Whether the weights of one fit the other."""
 
     def shape(model: ModelSpec, facts: DataFacts) -> tuple[object, ...]:
-        return model.model_dump(exclude=set(UNSHAPED)), model.parameters(facts), facts.input_shape, facts.outputs
+        return model.model_dump(exclude=set(UNSHAPED)), model.parameter_count(facts), facts.input_shape, facts.outputs
 
     return shape(*ours) == shape(*theirs)

@@ -8,7 +8,7 @@ from typing import Protocol
 from core.recipe.averaging import SWA, Ensemble, SwaPhase
 from core.recipe.duration import RunLength
 from core.recipe.optimizers.base import OptimizerSpec
-from core.recipe.schedules.base import Heard, LearningRate, Momentum, ScheduleSpec, first_below
+from core.recipe.schedules.base import LearningRate, Momentum, PlateauState, ScheduleSpec, first_below
 
 
 class RateFields(Protocol):
@@ -31,7 +31,7 @@ class RateFields(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LearningRatePlan:
     """What a training, a preview and the checks of a job ask alike; all of it pure.
 
     A method of averaging may own the rate from some step on; the schedule is out of it then.
@@ -45,55 +45,58 @@ class Course:
     ensemble: Ensemble | None = None
 
     @property
-    def scheduled(self) -> int:
+    def scheduled_steps(self) -> int:
         """Steps of the run in which the schedule says the rate."""
         owners = [self.swa.start] if self.swa else []
         if self.ensemble and (start := self.ensemble.owned_from(self.run)) is not None:
             owners.append(start)
         return min([self.run.total_steps, *owners])
 
-    def rate(self, reductions: int = 0, factor: float = 1.0) -> LearningRate:
+    def rate_function(self, reductions: int = 0, factor: float = 1.0) -> LearningRate:
         """T -> learning rate, after so many reductions by what the schedule heard, all of it times `factor`."""
         schedule, lr = self.schedule, self.optimizer.lr
-        base = self.optimizer.rate(schedule.compile(lr, self.run))
-        whole = (lambda t: schedule.reduced(base(t), reductions)) if reductions else base
+        base = self.optimizer.adjust_rate(schedule.compile_rate(lr, self.run))
+        whole = (lambda t: schedule.reduced_rate(base(t), reductions)) if reductions else base
         if self.ensemble:
-            whole = self.ensemble.over(whole, self.run, lr)
+            whole = self.ensemble.override_schedule(whole, self.run, lr)
         if self.swa:
-            whole = self.swa.over(whole)
+            whole = self.swa.override_schedule(whole)
         return whole if factor == 1 else lambda t: factor * whole(t)
 
-    def momentum(self) -> Momentum | None:
+    def cycled_momentum(self) -> Momentum | None:
         """T -> momentum if the schedule cycles it; the optimizer's own once averaging owns the rate."""
         own = self.optimizer.own_momentum() or 0.0
-        cycled, end = self.schedule.momentum(own, self.run), self.scheduled
+        cycled, end = self.schedule.cycled_momentum(own, self.run), self.scheduled_steps
         return (lambda t: cycled(t) if t < end else own) if cycled else None
 
-    def hears(self, heard: Heard, metrics: Mapping[str, float], done: int) -> Heard:
+    def after_evaluation(self, heard: PlateauState, metrics: Mapping[str, float], done: int) -> PlateauState:
         """What the schedule knows after an evaluation when `done` steps are complete, while it says the rate."""
-        value = metrics.get(self.schedule.watches() or "")
-        if value is None or not self.schedule.warmup.steps(self.run) <= done <= self.scheduled:
+        value = metrics.get(self.schedule.monitored_series() or "")
+        if value is None or not self.schedule.warmup.steps(self.run) <= done <= self.scheduled_steps:
             return heard
-        return self.schedule.hears(heard, value)
+        return self.schedule.after_evaluation(heard, value)
 
-    def evaluations(self, every: int) -> int:
+    def effective_evaluations(self, every: int) -> int:
         """How many evaluations, one each `every` steps, the schedule hears in time to change another step's rate."""
         deaf = max(0, self.schedule.warmup.steps(self.run) - 1)
-        return max(0, self.scheduled - 1) // every - deaf // every
+        return max(0, self.scheduled_steps - 1) // every - deaf // every
 
-    def cycles(self) -> Iterator[int]:
+    def cycle_ends(self) -> Iterator[int]:
         """How many steps are complete at the end of each of its cycles, rising."""
-        return takewhile(lambda end: end <= self.scheduled, self.schedule.cycles(self.run))
+        return takewhile(lambda end: end <= self.scheduled_steps, self.schedule.cycle_ends(self.run))
 
-    def stop(self, rate: LearningRate, after: int = 0) -> int | None:
+    def stop_step(self, rate: LearningRate, after: int = 0) -> int | None:
         """The first step from `after` on, warm-up apart, whose rate is below `stop_lr`: the run ends before it."""
         if self.stop_lr is None:
             return None
-        stretches = ((max(start, after), min(end, self.scheduled)) for start, end in self.schedule.stretches(self.run))
+        stretches = (
+            (max(start, after), min(end, self.scheduled_steps))
+            for start, end in self.schedule.unimodal_ranges(self.run)
+        )
         return first_below(self.stop_lr, rate, (each for each in stretches if each[0] < each[1]))
 
 
-def course_of(fields: RateFields, run: RunLength) -> Course:
+def learning_rate_plan(fields: RateFields, run: RunLength) -> LearningRatePlan:
     """The learning rate of a job, or of a run that is only looked at."""
-    phase = fields.swa.phase(run, fields.optimizer.lr) if fields.swa else None
-    return Course(fields.schedule, fields.optimizer, run, fields.stop_lr, phase, fields.ensemble)
+    phase = fields.swa.phase_in_run(run, fields.optimizer.lr) if fields.swa else None
+    return LearningRatePlan(fields.schedule, fields.optimizer, run, fields.stop_lr, phase, fields.ensemble)

@@ -12,6 +12,6 @@ Monitor = Annotated[str, Field(min_length=1, max_length=64)]
 """An evaluation series: `val.loss`, `val.accuracy`, `swa.val.loss`, …"""
 
 
-def way_of(monitor: str) -> Mode:
+def default_mode(monitor: str) -> Mode:
     """Which way a series is better: val.accuracy -> max."""
     return MODES.get(monitor.rpartition(".")[2], "min")

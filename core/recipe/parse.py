@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.analyses import AnyAnalysis, kinds
+from core.recipe.analyses import AnyAnalysis, analysis_classes
 from core.recipe.checks import preview as of_preview
 from core.recipe.checks import spec as of_spec
 from core.recipe.data import DataSpec
@@ -54,7 +54,7 @@ def parse_sized_job(body: bytes, facts: FactsOf = built_in_facts) -> tuple[JobSp
 
 def parse_analysis(body: bytes, document: object) -> AnyAnalysis:
     """Read an analysis from JSON, strictly; `document` is the body, parsed. InvalidSpec with every problem found."""
-    known = kinds()
+    known = analysis_classes()
     wanted = document.get("kind") if isinstance(document, dict) else None
     if not isinstance(wanted, str) or wanted not in known:
         message = f"there are {', '.join(known)}"

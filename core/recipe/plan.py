@@ -80,7 +80,7 @@ class ExecutionPlan(Spec):
         return self.model_dump(exclude=elsewhere, exclude_defaults=True)
 
 
-def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
+def halve_micro_batch(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
     """The plan with half as many examples in one forward pass: the batch is the same, its gradient to rounding too.
 
     None where there is nothing to halve, or where batch norm would see other batches.
@@ -91,7 +91,7 @@ def smaller(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
     return plan.model_copy(update={"micro_batch": -(-now // 2)})
 
 
-def planned_anew(before: ExecutionPlan, here: ExecutionPlan) -> ExecutionPlan:
+def plan_for_other_device(before: ExecutionPlan, here: ExecutionPlan) -> ExecutionPlan:
     """The plan of a job that goes on on another kind of device: that of `here`, with what is the job's own.
 
     That is the digest of its data, and how many examples at once its memory once allowed.
@@ -99,7 +99,7 @@ def planned_anew(before: ExecutionPlan, here: ExecutionPlan) -> ExecutionPlan:
     return here.model_copy(update={"dataset_sha256": before.dataset_sha256, "micro_batch": before.micro_batch})
 
 
-def chosen_gpu(spec: Planned, plan: ExecutionPlan) -> str | None:
+def gpu_choice_message(spec: Planned, plan: ExecutionPlan) -> str | None:
     """Why a job whose `resources.device` is auto runs on a GPU, and whether that may be slow; None: it does not."""
     if spec.resources.device != "auto" or plan.device == "cpu":
         return None

@@ -29,7 +29,7 @@ GROUPS: Final[Mapping[str, tuple[str, str]]] = {
     "basin.models": ("core.recipe.models:Model", "core.recipe.models.base:ModelSpec"),
     "basin.optimizers": ("core.recipe.optimizers:Optimizer", "core.recipe.optimizers.base:OptimizerSpec"),
     "basin.schedules": ("core.recipe.schedules:Schedule", "core.recipe.schedules.base:ScheduleSpec"),
-    "basin.data": ("core.recipe.data:Data", "core.recipe.data.base:MadeSpec"),
+    "basin.data": ("core.recipe.data:Data", "core.recipe.data.base:SyntheticData"),
 }
 """Group of entry points -> the union that its classes join, and the base that they have."""
 _IMPORT_STRING: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -222,7 +222,7 @@ def _problems(component: Any, base: type[Component], taken: Iterable[str]) -> It
         str(getattr(component, "implementation", ""))
     ):
         yield "its `implementation` is no import string, as in `package.module:function`"
-    if getattr(component, "watches", None) is not getattr(base, "watches", None):
+    if getattr(component, "monitored_series", None) is not getattr(base, "monitored_series", None):
         yield "a schedule that reads evaluations cannot be a plug-in"
     component.model_json_schema()  # raises where the class is not complete
 

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.recipe.averaging import Ensemble, Occasions
+from core.recipe.averaging import CollectionSteps, Ensemble
 from core.recipe.component import DEFERRED, Positive, Spec
 from core.recipe.duration import RunLength
-from core.recipe.learning_rate import Course, course_of
+from core.recipe.learning_rate import LearningRatePlan, learning_rate_plan
 from core.recipe.optimizers import Optimizer
 from core.recipe.schedules import Schedule
-from core.recipe.schedules.base import Heard, LearningRate
+from core.recipe.schedules.base import LearningRate, PlateauState
 from core.recipe.schedules.constant import Constant
 from core.recipe.shape import resolve_run_length
 from core.recipe.spec import BatchSize, Count, Evaluate, SwaSwitch
@@ -48,7 +48,7 @@ class PreviewRequest(Spec):
         return resolve_run_length(self.examples, batch, self)
 
 
-class Mark(Spec):
+class CurveMarker(Spec):
     """Something that happens when `step` optimizer steps are complete."""
 
     step: int
@@ -64,73 +64,73 @@ class Preview(Spec):
     steps: list[int]
     lr: list[float]
     momentum: list[float] | None
-    marks: list[Mark]
+    marks: list[CurveMarker]
     total_steps: int
     steps_per_epoch: int
     stop_reason: Literal["completed", "stop_lr"]
 
 
 @dataclass(slots=True)
-class _Rehearsal:
+class _SimulatedRates:
     """A run without training: the rates that hold from some step on, until the run ends."""
 
     starts: list[int] = field(default_factory=lambda: [0])
     rates: list[LearningRate] = field(default_factory=list)
     end: int = 0
 
-    def rate(self, t: int) -> float:
+    def rate_at(self, t: int) -> float:
         return self.rates[bisect_right(self.starts, t) - 1](t)
 
 
-def rehearse(course: Course, every: int, metrics: Sequence[float]) -> _Rehearsal:
+def simulate_rates(course: LearningRatePlan, every: int, metrics: Sequence[float]) -> _SimulatedRates:
     """What the rate of a run does whose evaluations, one each `every` steps, come out like `metrics`."""
-    heard, watched = Heard(), course.schedule.watches() or ""
-    found = _Rehearsal(rates=[course.rate()], end=course.run.total_steps)
-    stop = course.stop(found.rates[0])
+    heard, watched = PlateauState(), course.schedule.monitored_series() or ""
+    found = _SimulatedRates(rates=[course.rate_function()], end=course.run.total_steps)
+    stop = course.stop_step(found.rates[0])
     for done, value in zip(range(every, course.run.total_steps, every), metrics, strict=False):
-        before, heard = heard, course.hears(heard, {watched: value}, done)
+        before, heard = heard, course.after_evaluation(heard, {watched: value}, done)
         if heard.reductions > before.reductions and stop is None:
             found.starts.append(done)
-            found.rates.append(course.rate(heard.reductions))
-            stop = course.stop(found.rates[-1], done)
+            found.rates.append(course.rate_function(heard.reductions))
+            stop = course.stop_step(found.rates[-1], done)
     found.end = found.end if stop is None else stop
     return found
 
 
-def preview(request: PreviewRequest) -> Preview:
+def compute_preview(request: PreviewRequest) -> Preview:
     """What the learning rate of a run does, which the checks have found to make sense."""
     run = request.run_length()
-    course = course_of(request, run)
-    shown = rehearse(course, request.evaluate.every.steps(run), request.metrics)
-    marks = [Mark(step=step, kind="restart") for step in course.cycles() if step < shown.end]
-    marks = [marks[i] for i in _evenly(len(marks), request.max_points)]
-    marks += [Mark(step=step, kind="reduction") for step in shown.starts[1:]]
+    course = learning_rate_plan(request, run)
+    shown = simulate_rates(course, request.evaluate.every.steps(run), request.metrics)
+    marks = [CurveMarker(step=step, kind="restart") for step in course.cycle_ends() if step < shown.end]
+    marks = [marks[i] for i in _evenly_spaced(len(marks), request.max_points)]
+    marks += [CurveMarker(step=step, kind="reduction") for step in shown.starts[1:]]
     collected = set[int]()
     if request.ensemble:
-        collected |= _thinned(request.ensemble.occasions(run), shown.end, request)
+        collected |= _thin_steps(request.ensemble.collection_steps(run), shown.end, request)
     if course.swa and course.swa.start < shown.end:
-        collected |= _thinned(course.swa.occasions, shown.end, request)
-        marks.append(Mark(step=course.swa.start, kind="swa_start"))
-    marks += [Mark(step=step, kind="collect") for step in sorted(collected)]
-    steps, momentum = _evenly(shown.end, request.max_points), course.momentum()
+        collected |= _thin_steps(course.swa.collection_steps, shown.end, request)
+        marks.append(CurveMarker(step=course.swa.start, kind="swa_start"))
+    marks += [CurveMarker(step=step, kind="collect") for step in sorted(collected)]
+    steps, momentum = _evenly_spaced(shown.end, request.max_points), course.cycled_momentum()
     return Preview(
         steps=steps,
-        lr=[shown.rate(t) for t in steps],
+        lr=[shown.rate_at(t) for t in steps],
         momentum=[momentum(t) for t in steps] if momentum else None,
-        marks=[*marks, Mark(step=shown.end, kind="stop")],
+        marks=[*marks, CurveMarker(step=shown.end, kind="stop")],
         total_steps=run.total_steps,
         steps_per_epoch=run.steps_per_epoch,
         stop_reason="stop_lr" if shown.end < run.total_steps else "completed",
     )
 
 
-def _thinned(occasions: Occasions, end: int, request: PreviewRequest) -> set[int]:
+def _thin_steps(occasions: CollectionSteps, end: int, request: PreviewRequest) -> set[int]:
     """At most `max_points` of the occasions in a run of `end` steps."""
-    steps = occasions.steps(end)
-    return {steps[i] for i in _evenly(len(steps), request.max_points)}
+    steps = occasions.steps_until(end)
+    return {steps[i] for i in _evenly_spaced(len(steps), request.max_points)}
 
 
-def _evenly(count: int, most: int) -> list[int]:
+def _evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` of 0 … count - 1, evenly spread, both ends among them."""
     if count <= most:
         return list(range(count))

@@ -16,9 +16,9 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from core.recipe.analyses import AnyAnalysis, kinds
+from core.recipe.analyses import AnyAnalysis, analysis_classes
 from core.recipe.averaging import AveragingSpec, EnsembleSpec
-from core.recipe.catalog import Described, Kind, components, entry
+from core.recipe.catalog import Described, Kind, catalog_entry, component_classes
 from core.recipe.component import Component, Spec
 from core.recipe.schema_text import type_text
 from core.recipe.spec import JobSpec
@@ -97,7 +97,11 @@ def _kind_section(section: str) -> str:
 
 def section_classes(section: str) -> Mapping[str, type[Described | AnyAnalysis]]:
     """Name -> class of the components, or the analyses, of a section."""
-    return kinds() if section == "analyses" else components(next(kind for kind in get_args(Kind) if kind == section))
+    return (
+        analysis_classes()
+        if section == "analyses"
+        else component_classes(next(kind for kind in get_args(Kind) if kind == section))
+    )
 
 
 def _heading(component: type[Spec], name: str) -> str:
@@ -106,7 +110,7 @@ def _heading(component: type[Spec], name: str) -> str:
 
 def _introduction(name: str, component: type[Described | AnyAnalysis]) -> str:
     """Summary, paper and formulas; the page of the analyses explains these itself."""
-    about = entry(name, component)
+    about = catalog_entry(name, component)
     source = f" Source: {about.paper}." if about.paper else ""
     formulas = "" if issubclass(component, AnyAnalysis) else f"\n\n{_one_line(about.description)}"
     return f"{about.summary}{source}{formulas}"

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from core.recipe.averaging import EMA, SWA, Ensemble
 from core.recipe.clipping import ClipGrad
-from core.recipe.component import DEFERRED, Positive, Spec, switch
+from core.recipe.component import DEFERRED, Positive, Spec, expand_switch
 from core.recipe.component import Fraction as Share
 from core.recipe.data import Data, split_sizes
 from core.recipe.duration import Duration
@@ -46,13 +46,15 @@ BatchSize = Annotated[
     PlainValidator(_batch_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}], "examples": [32, "full"]}),
 ]
-SwaSwitch = Annotated[SWA | None, BeforeValidator(switch, json_schema_input_type=bool | SWA | None)]
-EmaSwitch = Annotated[EMA | None, BeforeValidator(switch, json_schema_input_type=bool | EMA | None)]
+SwaSwitch = Annotated[SWA | None, BeforeValidator(expand_switch, json_schema_input_type=bool | SWA | None)]
+EmaSwitch = Annotated[EMA | None, BeforeValidator(expand_switch, json_schema_input_type=bool | EMA | None)]
 StoppingSwitch = Annotated[
-    EarlyStopping | None, BeforeValidator(switch, json_schema_input_type=bool | EarlyStopping | None)
+    EarlyStopping | None, BeforeValidator(expand_switch, json_schema_input_type=bool | EarlyStopping | None)
 ]
-RollbackSwitch = Annotated[Rollback | None, BeforeValidator(switch, json_schema_input_type=bool | Rollback | None)]
-SamSwitch = Annotated[SAM | None, BeforeValidator(switch, json_schema_input_type=bool | SAM | None)]
+RollbackSwitch = Annotated[
+    Rollback | None, BeforeValidator(expand_switch, json_schema_input_type=bool | Rollback | None)
+]
+SamSwitch = Annotated[SAM | None, BeforeValidator(expand_switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
 Loss = Literal["cross_entropy", "mse", "function"]
 Metric = Literal["accuracy", "mae", "r2"]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
-from core.recipe.monitor import Mode, Monitor, way_of
+from core.recipe.monitor import Mode, Monitor, default_mode
 
 StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
 """Why a run ended; a run has one. Of two that come together the budget counts first, then the order that evaluations,
@@ -31,26 +31,26 @@ class EarlyStopping(Spec):
     start_from: Duration = Duration.of_steps(0)
     restore_best: bool = True
 
-    def way(self) -> Mode:
+    def effective_mode(self) -> Mode:
         """Which way is better: as said, or as the metric has it."""
-        return self.mode or way_of(self.monitor)
+        return self.mode or default_mode(self.monitor)
 
-    def weights(self) -> str:
+    def monitored_weights(self) -> str:
         """The weights that are judged and kept, by their name in results."""
         *weights, _split, _metric = self.monitor.split(".")
         return ".".join(weights) or "base"
 
     def resolved(self) -> Self:
         """With `mode` written out."""
-        return self.model_copy(update={"mode": self.way()})
+        return self.model_copy(update={"mode": self.effective_mode()})
 
-    def improves(self, value: float, best: float | None) -> bool:
+    def is_improvement(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than the `best` so far (None: there is none yet)."""
         if not math.isfinite(value):
             return False
         if best is None:
             return True
-        return value < best - self.min_delta if self.way() == "min" else value > best + self.min_delta
+        return value < best - self.min_delta if self.effective_mode() == "min" else value > best + self.min_delta
 
 
 class Target(Spec):
@@ -61,9 +61,9 @@ class Target(Spec):
     metric: Monitor
     value: Annotated[float, Field(allow_inf_nan=False)]
 
-    def reached(self, value: float) -> bool:
+    def is_reached(self, value: float) -> bool:
         """Whether an evaluation is good enough."""
-        return value <= self.value if way_of(self.metric) == "min" else value >= self.value
+        return value <= self.value if default_mode(self.metric) == "min" else value >= self.value
 
 
 class Rollback(Spec):

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, bidi and other format characters, surrogates, unassigned
 
 
-def _visible(text: str) -> str:
+def _check_visible(text: str) -> str:
     for character in text:
         if unicodedata.category(character) in HIDDEN:
             raise PydanticCustomError(
@@ -20,6 +20,6 @@ def _visible(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
-Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_visible)]
-Note = Annotated[str, Field(max_length=512), AfterValidator(_visible)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_visible)]
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_check_visible)]
+Note = Annotated[str, Field(max_length=512), AfterValidator(_check_visible)]

@@ -20,29 +20,29 @@ TAGS = ("name", "method")  # the fields that pick a member of a union
 
 def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
     """Problems of `document`, as parsed JSON, that was refused by `model`."""
-    return tuple(islice(_problems(error, document, model), MOST))
+    return tuple(islice(_translated_problems(error, document, model), MOST))
 
 
-def _problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
+def _translated_problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
     for detail in error.errors(include_url=False):
-        path = list(_path(detail, document, model))
+        path = list(_document_path(detail, document, model))
         if detail["type"] == CROSS_FIELD:
             for problem in detail["ctx"]["problems"]:
-                yield FieldProblem(_pointer(path) + problem.pointer, problem.message, problem.hint)
+                yield FieldProblem(_json_pointer(path) + problem.pointer, problem.message, problem.hint)
             continue
         if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
             path.append(detail["ctx"]["discriminator"].strip("'"))
-        yield FieldProblem(_pointer(path), _message(detail), _hint(detail, path, document, model))
+        yield FieldProblem(_json_pointer(path), _error_message(detail), _error_hint(detail, path, document, model))
 
 
-def _path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:
+def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:
     """The location without the tags of unions, which are no part of the document."""
     names_a_field = detail["type"] in {"extra_forbidden", "missing"}
     last = len(detail["loc"]) - 1
     for index, part in enumerate(detail["loc"]):
         if isinstance(document, dict):
             is_tag = part not in document and index > 0 and not (names_a_field and index == last)
-            if is_tag or part == "[key]" or (index == 1 and part in _tags(detail["loc"][0], model)):
+            if is_tag or part == "[key]" or (index == 1 and part in _tag_values(detail["loc"][0], model)):
                 continue
             document = document.get(part)
         elif isinstance(document, list) and isinstance(part, int):
@@ -52,11 +52,11 @@ def _path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Ite
         yield part
 
 
-def _pointer(path: Sequence[int | str]) -> str:
+def _json_pointer(path: Sequence[int | str]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _message(detail: ErrorDetails) -> str:
+def _error_message(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return "unknown field"
     if detail["type"] == "missing":
@@ -69,9 +69,9 @@ def _message(detail: ErrorDetails) -> str:
     return detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ", 1)
 
 
-def _hint(detail: ErrorDetails, path: list[int | str], document: object, model: type[BaseModel]) -> str | None:
+def _error_hint(detail: ErrorDetails, path: list[int | str], document: object, model: type[BaseModel]) -> str | None:
     if detail["type"] == "extra_forbidden":
-        return did_you_mean(str(path[-1]), _fields(path[:-1], document, model))
+        return did_you_mean(str(path[-1]), _field_names_at(path[:-1], document, model))
     if detail["type"] == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
         return did_you_mean(str(detail["ctx"]["tag"]), tags)
@@ -85,29 +85,29 @@ def _hint(detail: ErrorDetails, path: list[int | str], document: object, model: 
     return None
 
 
-def _fields(path: Sequence[int | str], document: object, model: type[BaseModel]) -> list[str]:
+def _field_names_at(path: Sequence[int | str], document: object, model: type[BaseModel]) -> list[str]:
     """The fields that the object at `path` may have."""
     here: list[type[BaseModel]] = [model]
     for part in path:
         document = document.get(part) if isinstance(document, dict) else None
         fields = [each.model_fields.get(str(part)) for each in here]
-        here = [found for field in fields if field for found in _models(field)]
-        here = [each for each in here if _picked(each, document)]
+        here = [found for field in fields if field for found in _model_classes(field)]
+        here = [each for each in here if _has_tag_of(each, document)]
     return [field.alias or name for each in here for name, field in each.model_fields.items()]
 
 
-def _models(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
+def _model_classes(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
     kind = field.annotation if isinstance(field, FieldInfo) else field
     if isinstance(field, FieldInfo):
         yield from joined_members(field.metadata)
     if get_origin(kind) in {Union, types.UnionType, Annotated}:
         for part in get_args(kind):
-            yield from joined_members((part,)) if isinstance(part, JoinPlugins) else _models(part)
+            yield from joined_members((part,)) if isinstance(part, JoinPlugins) else _model_classes(part)
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
 
 
-def _picked(model: type[BaseModel], document: object) -> bool:
+def _has_tag_of(model: type[BaseModel], document: object) -> bool:
     """Whether the tag of `document`, if there is one, is that of this member of the union."""
     for tag in TAGS:
         field, value = model.model_fields.get(tag), document.get(tag) if isinstance(document, dict) else None
@@ -116,8 +116,8 @@ def _picked(model: type[BaseModel], document: object) -> bool:
     return True
 
 
-def _tags(field: int | str, model: type[BaseModel]) -> set[str]:
+def _tag_values(field: int | str, model: type[BaseModel]) -> set[str]:
     """The names from which a field picks its kind. One of them may be a field of that kind too, as in "function"."""
     found = model.model_fields.get(str(field))
-    kinds = [each.model_fields.get("name") for each in _models(found)] if found else []
+    kinds = [each.model_fields.get("name") for each in _model_classes(found)] if found else []
     return {str(tag.default) for tag in kinds if tag and get_origin(tag.annotation) is Literal}

@@ -12,7 +12,7 @@ def open_store(settings: Settings) -> Store:
         Misconfigured: its URL is of no kind that this release knows, or what it needs besides is missing.
     """
     from core.store.local import LocalStore, folder_of_url
-    from core.store.location import bucket_of_url, place_of
+    from core.store.location import bucket_of_url, location_of
     from core.store.s3 import S3Store
 
     url = settings.resolved_store_url()
@@ -22,4 +22,4 @@ def open_store(settings: Settings) -> Store:
     bucket = bucket_of_url(url)
     if bucket is None:
         raise Misconfigured("store_url must be a file:///folder URL, an absolute path, or s3://bucket/prefix")
-    return S3Store(place_of(settings, bucket))
+    return S3Store(location_of(settings, bucket))

@@ -42,7 +42,7 @@ class StoreTaken(BasinError):
     kind = "conflict"
 
 
-class BadKey(BasinError):
+class InvalidStoreKey(BasinError):
     """This is not a key that we made."""
 
     code: ClassVar[str] = "bad_key"
@@ -121,7 +121,7 @@ class Store(Protocol):
         """Remove what uploads that died left behind more than `older_than` seconds ago; says how many."""
         ...
 
-    def link(self, key: str, seconds: int) -> str | None:
+    def presigned_url(self, key: str, seconds: int) -> str | None:
         """A URL that gives the object to whoever holds it, for so long; None: this store has no such thing."""
         ...
 

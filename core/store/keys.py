@@ -4,7 +4,7 @@ import re
 import secrets
 from typing import Final
 
-from core.store.base import BadKey
+from core.store.base import InvalidStoreKey
 
 JOBS: Final = "jobs/"
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}")
@@ -20,12 +20,12 @@ def folder_of(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def checked(key: str) -> str:
+def check_key(key: str) -> str:
     """The key, if it is one: parts of plain letters, digits, dots and dashes; none begins with a dot.
 
     Raises:
         BadKey: it is none.
     """
     if _KEY.fullmatch(key) is None:
-        raise BadKey(f"{key[:80]!r} is not a key")
+        raise InvalidStoreKey(f"{key[:80]!r} is not a key")
     return key

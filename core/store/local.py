@@ -12,8 +12,16 @@ from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from core.durable import sync_folder
-from core.store.base import BadKey, Digest, StoredObject, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
-from core.store.keys import checked
+from core.store.base import (
+    Digest,
+    InvalidStoreKey,
+    StoredObject,
+    StoreMissing,
+    StoreTaken,
+    StoreTransient,
+    StoreUnreadable,
+)
+from core.store.keys import check_key
 
 _PIECE: Final = 1 << 20
 # Full, over quota, read-only, not ours: these do not pass in a moment.
@@ -45,44 +53,44 @@ class LocalStore:
         self._incoming = root / _INCOMING
 
     def put_file(self, path: Path, key: str) -> Digest:
-        target = self._path(key)
+        target = self._object_path(key)
         if not path.is_file():
             raise FileNotFoundError(path)
-        with _translated(key, target, writing=True):
+        with _translate_errors(key, target, writing=True):
             self._incoming.mkdir(parents=True, exist_ok=True)
             aside = self._incoming / secrets.token_hex(16)
             try:
-                digest = _copy(path, aside)
-                if target.exists() or not _move(aside, target, self._root):
-                    return _same(target, digest, key)
+                digest = _copy_file(path, aside)
+                if target.exists() or not _publish_file(aside, target, self._root):
+                    return _check_digest(target, digest, key)
             finally:
                 aside.unlink(missing_ok=True)
         return digest
 
     def fetch(self, key: str, path: Path) -> Digest:
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        with _translated(key, self._root / key):
-            source = self._path(key).open("rb")
+        with _translate_errors(key, self._root / key):
+            source = self._object_path(key).open("rb")
         with source:
             try:
-                digest = _written(_pieces(source, key, 0, None), aside)
+                digest = _write_pieces(_read_pieces(source, key, 0, None), aside)
                 aside.rename(path)
             finally:
                 aside.unlink(missing_ok=True)
         return digest
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        with _translated(key, self._root / key):
-            file = self._path(key).open("rb")
-        return _pieces(file, key, start, end)
+        with _translate_errors(key, self._root / key):
+            file = self._object_path(key).open("rb")
+        return _read_pieces(file, key, start, end)
 
     def size(self, key: str) -> int:
-        with _translated(key, self._root / key):
-            return self._path(key).stat().st_size
+        with _translate_errors(key, self._root / key):
+            return self._object_path(key).stat().st_size
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
-        with _translated(key, self._root / key):
+        path = self._object_path(key)
+        with _translate_errors(key, self._root / key):
             path.unlink(missing_ok=True)
         # The folders above, as far as they are empty now; another writer may be filling one, and that is fine.
         with suppress(OSError):
@@ -93,9 +101,9 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         folder, _, _ = prefix.rpartition("/")
-        base = self._path(folder) if folder else self._root
+        base = self._object_path(folder) if folder else self._root
         above = len(str(self._root))
-        for path in _walk(base):
+        for path in _walk_files(base):
             key = path[above:].lstrip("/")
             if not key.startswith(prefix):
                 continue
@@ -106,37 +114,37 @@ class LocalStore:
     def remove_unfinished(self, older_than: float) -> int:
         before = time.time() - older_than
         removed = 0
-        for path in map(Path, _walk(self._incoming)):
+        for path in map(Path, _walk_files(self._incoming)):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
                     removed += 1
         return removed
 
-    def link(self, key: str, seconds: int) -> str | None:
-        checked(key)
+    def presigned_url(self, key: str, seconds: int) -> str | None:
+        check_key(key)
         return None
 
     def ping(self) -> None:
         with suppress(StoreMissing):
             self.size("jobs/readiness")
 
-    def _path(self, key: str) -> Path:
-        path = self._root / checked(key)
+    def _object_path(self, key: str) -> Path:
+        path = self._root / check_key(key)
         # Belt and braces: no symbolic link may lead out of the store either.
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
-            raise BadKey(f"{key!r} leads out of the store")
+            raise InvalidStoreKey(f"{key!r} leads out of the store")
         return path
 
 
 @contextmanager
-def _translated(key: str, path: Path | None = None, *, writing: bool = False) -> Iterator[None]:
+def _translate_errors(key: str, path: Path | None = None, *, writing: bool = False) -> Iterator[None]:
     """Errors in the words of core.store.base; `path` is the object's own where it is not open yet."""
     try:
         yield
     except OSError as error:
         away = StoreTransient(f"The object store failed on {key}: {error.strerror or error}.")
-        if path is not None and error.errno in _BARRED and not _within_reach(path):
+        if path is not None and error.errno in _BARRED and not _folders_accessible(path):
             raise away from error
         if writing and error.errno in _REFUSALS:
             raise
@@ -148,7 +156,7 @@ def _translated(key: str, path: Path | None = None, *, writing: bool = False) ->
         raise away from error
 
 
-def _within_reach(path: Path) -> bool:
+def _folders_accessible(path: Path) -> bool:
     """Whether the folders above let us through: else the store is away, and nothing is known about the object."""
     try:
         path.lstat()
@@ -159,13 +167,13 @@ def _within_reach(path: Path) -> bool:
     return True
 
 
-def _copy(source: Path, target: Path) -> Digest:
+def _copy_file(source: Path, target: Path) -> Digest:
     """Copy, hash and flush."""
     with source.open("rb") as reader:
-        return _written(iter(lambda: reader.read(_PIECE), b""), target)
+        return _write_pieces(iter(lambda: reader.read(_PIECE), b""), target)
 
 
-def _written(pieces: Iterable[bytes], target: Path) -> Digest:
+def _write_pieces(pieces: Iterable[bytes], target: Path) -> Digest:
     """SHA-256 of what was read is what was written: the same bytes pass through once."""
     digest, count = hashlib.sha256(), 0
     with target.open("xb") as writer:
@@ -178,14 +186,14 @@ def _written(pieces: Iterable[bytes], target: Path) -> Digest:
     return Digest(digest.hexdigest(), count)
 
 
-def _same(target: Path, digest: Digest, key: str) -> Digest:
+def _check_digest(target: Path, digest: Digest, key: str) -> Digest:
     with target.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
             raise StoreTaken(f"Other bytes are stored under {key}.")
     return digest
 
 
-def _move(aside: Path, target: Path, root: Path) -> bool:
+def _publish_file(aside: Path, target: Path, root: Path) -> bool:
     """Give the file its name; False: somebody else was there first."""
     for _ in range(_TRIES):
         # Somebody may delete the last object of a folder, and the folder with it, just before ours comes in.
@@ -213,8 +221,8 @@ def _make_folders(folder: Path, root: Path) -> None:
         sync_folder(path.parent)
 
 
-def _pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[bytes]:
-    with file, _translated(key):
+def _read_pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[bytes]:
+    with file, _translate_errors(key):
         file.seek(start)
         left = None if end is None else max(0, end - start)
         while left is None or left > 0:
@@ -225,14 +233,14 @@ def _pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[b
             yield piece
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk_files(folder: Path) -> Iterator[str]:
     """The files below, in the order of their names, without hidden ones at the top; none when it is not there."""
-    for base, folders, names in os.walk(folder, onerror=_stop_walking):
+    for base, folders, names in os.walk(folder, onerror=_raise_walk_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{base}/{name}" for name in sorted(names) if not name.startswith("."))
 
 
-def _stop_walking(error: OSError) -> None:
+def _raise_walk_error(error: OSError) -> None:
     """What cannot be looked into is not empty."""
     if not isinstance(error, FileNotFoundError):
         raise StoreTransient(f"The object store cannot be listed: {error.strerror or error}.") from error

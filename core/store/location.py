@@ -21,13 +21,13 @@ class Bucket:
     prefix: str
 
     @property
-    def folder(self) -> str:
+    def key_prefix(self) -> str:
         """What every name of ours in the bucket begins with."""
         return f"{self.prefix}/" if self.prefix else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoreLocation:
     """A bucket at a server. `endpoint` is an http or https URL without a path."""
 
     bucket: Bucket
@@ -44,7 +44,7 @@ def bucket_of_url(url: str) -> Bucket | None:
     return None if found is None else Bucket(found["bucket"], found["prefix"] or "")
 
 
-def place_of(settings: Settings, bucket: Bucket) -> Place:
+def location_of(settings: Settings, bucket: Bucket) -> StoreLocation:
     """The bucket at the server of the settings, with their credentials.
 
     Raises:
@@ -54,9 +54,9 @@ def place_of(settings: Settings, bucket: Bucket) -> Place:
     if not settings.aws_access_key_id or settings.aws_secret_access_key is None:
         raise Misconfigured("an s3:// store_url needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     region = settings.aws_region
-    return Place(
+    return StoreLocation(
         bucket=bucket,
-        endpoint=_checked(settings.s3_endpoint or f"https://s3.{region}.amazonaws.com"),
+        endpoint=_check_endpoint(settings.s3_endpoint or f"https://s3.{region}.amazonaws.com"),
         region=region,
         key_id=settings.aws_access_key_id,
         secret=settings.aws_secret_access_key.get_secret_value(),
@@ -64,7 +64,7 @@ def place_of(settings: Settings, bucket: Bucket) -> Place:
     )
 
 
-def _checked(endpoint: str) -> str:
+def _check_endpoint(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     plain = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
     if not plain or parts.query or parts.fragment or "@" in parts.netloc:

@@ -16,7 +16,7 @@ from http.client import HTTPException
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from core.store.location import Place
+from core.store.location import StoreLocation
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _NO_BODY: Final = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class MultipartUpload:
     """An upload that was begun at `began_at` (unix seconds). `name` is that in the bucket, with our prefix."""
 
     name: str
@@ -34,20 +34,20 @@ class Upload:
     began_at: float
 
 
-def remove(place: Place, before: float) -> int:
+def abort_uploads(place: StoreLocation, before: float) -> int:
     """Abort what was begun before that moment; says how many. A server that refuses is left to its own rules."""
     try:
-        old = [upload for upload in _listed(place) if upload.began_at < before]
-        return sum(_aborted(place, upload) for upload in old)
+        old = [upload for upload in _list_uploads(place) if upload.began_at < before]
+        return sum(_abort_upload(place, upload) for upload in old)
     except (OSError, HTTPException, ET.ParseError, ValueError) as error:
-        log.warning("unfinished uploads stay in the object store: %s", _reason(error))
+        log.warning("unfinished uploads stay in the object store: %s", _error_reason(error))
         return 0
 
 
-def _aborted(place: Place, upload: Upload) -> bool:
+def _abort_upload(place: StoreLocation, upload: MultipartUpload) -> bool:
     """False: it was completed or aborted meanwhile."""
     try:
-        _ask(place, "DELETE", upload.name, {"uploadId": upload.id})
+        _send_request(place, "DELETE", upload.name, {"uploadId": upload.id})
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return False
@@ -55,19 +55,19 @@ def _aborted(place: Place, upload: Upload) -> bool:
     return True
 
 
-def _listed(place: Place) -> Iterator[Upload]:
+def _list_uploads(place: StoreLocation) -> Iterator[MultipartUpload]:
     more: Mapping[str, str] | None = {}
     while more is not None:
-        asked = {"uploads": "", "prefix": place.bucket.folder, **more}
-        uploads, more = read(_ask(place, "GET", "", asked))
-        yield from (upload for upload in uploads if upload.name.startswith(place.bucket.folder))
+        asked = {"uploads": "", "prefix": place.bucket.key_prefix, **more}
+        uploads, more = parse_uploads(_send_request(place, "GET", "", asked))
+        yield from (upload for upload in uploads if upload.name.startswith(place.bucket.key_prefix))
 
 
-def read(answer: bytes) -> tuple[list[Upload], Mapping[str, str] | None]:
+def parse_uploads(answer: bytes) -> tuple[list[MultipartUpload], Mapping[str, str] | None]:
     """The uploads of one page, and what to ask for the next one; None: there is none."""
     root = ET.fromstring(answer)  # noqa: S314 - from the operator's own server, and of bounded size
     uploads = [
-        Upload(
+        MultipartUpload(
             one.findtext("{*}Key", ""),
             one.findtext("{*}UploadId", ""),
             datetime.fromisoformat(one.findtext("{*}Initiated", "")).timestamp(),
@@ -83,17 +83,19 @@ def read(answer: bytes) -> tuple[list[Upload], Mapping[str, str] | None]:
     return uploads, markers
 
 
-def _ask(place: Place, method: str, name: str, query: Mapping[str, str]) -> bytes:
+def _send_request(place: StoreLocation, method: str, name: str, query: Mapping[str, str]) -> bytes:
     path = quote(f"/{place.bucket.name}" + (f"/{name}" if name else ""))
-    headers = authorised(place, method, path, query, datetime.now(UTC))
-    url = f"{place.endpoint}{path}?{_canonical(query)}"
+    headers = signed_headers(place, method, path, query, datetime.now(UTC))
+    url = f"{place.endpoint}{path}?{_canonical_query(query)}"
     request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - place.py lets http(s) pass
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
         content: bytes = answer.read(_MOST_BYTES)
     return content
 
 
-def authorised(place: Place, method: str, path: str, query: Mapping[str, str], at: datetime) -> dict[str, str]:
+def signed_headers(
+    place: StoreLocation, method: str, path: str, query: Mapping[str, str], at: datetime
+) -> dict[str, str]:
     """The headers of a request without a body, its signature among them; `path` is quoted already."""
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/{place.region}/s3/aws4_request"
@@ -102,7 +104,7 @@ def authorised(place: Place, method: str, path: str, query: Mapping[str, str], a
         signed["x-amz-security-token"] = place.token
     names = ";".join(sorted(signed))
     lines = [f"{name}:{signed[name]}" for name in sorted(signed)]
-    request = "\n".join([method, path, _canonical(query), *lines, "", names, _NO_BODY])
+    request = "\n".join([method, path, _canonical_query(query), *lines, "", names, _NO_BODY])
     to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(request.encode()).hexdigest()])
     key = f"AWS4{place.secret}".encode()
     for part in scope.split("/"):
@@ -112,11 +114,11 @@ def authorised(place: Place, method: str, path: str, query: Mapping[str, str], a
     return {**signed, "Authorization": f"AWS4-HMAC-SHA256 {credential}"}
 
 
-def _canonical(query: Mapping[str, str]) -> str:
+def _canonical_query(query: Mapping[str, str]) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(query[name], safe='')}" for name in sorted(query))
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     """Without the address, which is nobody's business."""
     if isinstance(error, urllib.error.HTTPError):
         return f"status {error.code}"

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from core.store import multipart
 from core.store.base import (
-    BadKey,
     Digest,
+    InvalidStoreKey,
     StoredObject,
     StoreMissing,
     StoreRefused,
@@ -27,9 +27,9 @@ from core.store.base import (
     StoreTransient,
     digest_of,
 )
-from core.store.keys import checked
-from core.store.location import Place
-from core.store.s3_errors import status_of, translated
+from core.store.keys import check_key
+from core.store.location import StoreLocation
+from core.store.s3_errors import status_of, translate_error
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -78,7 +78,7 @@ TUNING: Final = S3Tuning()
 class S3Store:
     """A Store in a bucket. The client is made at the first call, in the process that makes it."""
 
-    def __init__(self, place: Place, tuning: S3Tuning = TUNING) -> None:
+    def __init__(self, place: StoreLocation, tuning: S3Tuning = TUNING) -> None:
         self._place = place
         self._tuning = tuning
         self._lock = threading.Lock()
@@ -89,13 +89,15 @@ class S3Store:
         return f"S3Store({self._place.bucket.name!r}, {self._place.bucket.prefix!r})"
 
     def put_file(self, path: Path, key: str) -> Digest:
-        checked(key)
-        source = _read(path, self._tuning)
+        check_key(key)
+        source = _read_source(path, self._tuning)
         tries = itertools.count()
-        tag = self._ask(key, lambda client: self._put(client, source, key, next(tries)), writing=True)
+        tag = self._call_with_retry(
+            key, lambda client: self._upload_file(client, source, key, next(tries)), writing=True
+        )
         if tag is None:
-            self._compare(source, key)
-        elif tag != source.tag and self._digest(key) != source.digest:
+            self._compare_object(source, key)
+        elif tag != source.tag and self._object_digest(key) != source.digest:
             self.delete(key)
             raise StoreTransient(f"{key} arrived damaged in the object store.")
         return source.digest
@@ -118,73 +120,73 @@ class S3Store:
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         size = self.size(key)
-        return self._pieces(key, start, size if end is None else min(end, size))
+        return self._read_pieces(key, start, size if end is None else min(end, size))
 
     def size(self, key: str) -> int:
-        return self._head(key)["size"]
+        return self._head_object(key)["size"]
 
     def delete(self, key: str) -> None:
         import obstore
 
-        checked(key)
+        check_key(key)
         with contextlib.suppress(StoreMissing):
-            self._ask(key, lambda client: obstore.delete(client, key))
+            self._call_with_retry(key, lambda client: obstore.delete(client, key))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """A page for each request, each beginning behind the last key, so that a page can be asked for again."""
         folder, last = prefix.rpartition("/")[0], ""
-        while page := self._page(folder, last):
+        while page := self._list_page(folder, last):
             for found in page:
                 if _is_ours(found["path"], prefix):
                     yield StoredObject(found["path"], found["size"], found["last_modified"].timestamp())
             last = page[-1]["path"]
 
     def remove_unfinished(self, older_than: float) -> int:
-        return multipart.remove(self._place, time.time() - older_than)
+        return multipart.abort_uploads(self._place, time.time() - older_than)
 
-    def link(self, key: str, seconds: int) -> str | None:
+    def presigned_url(self, key: str, seconds: int) -> str | None:
         import obstore
 
-        checked(key)
-        return obstore.sign(self._opened(), "GET", key, timedelta(seconds=seconds))
+        check_key(key)
+        return obstore.sign(self._open_client(), "GET", key, timedelta(seconds=seconds))
 
     def ping(self) -> None:
         import obstore
 
         _claim_process()
-        hasty = self._made(tries=0, request=_PING)
+        hasty = self._make_client(tries=0, request=_PING)
         try:
             obstore.get(hasty, _CREATED_ONCE)
         except Exception as error:
-            failure = translated(error, "a ping", writing=False)
+            failure = translate_error(error, "a ping", writing=False)
             if not isinstance(failure, StoreMissing):
                 raise failure from error
 
-    def _put(self, client: "Client", source: "_Source", key: str, tried: int) -> str | None:
+    def _upload_file(self, client: "Client", source: "_SourceFile", key: str, tried: int) -> str | None:
         """One upload: the server's tag of what arrived; None when there is an object already."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         whole = source.content
-        create = whole is not None and self._creates_once(client)
+        create = whole is not None and self._honours_if_none_match(client)
         # A try before this one may have been done, though no answer came. And an upload in parts cannot be told to
         # create only; but nobody else writes under this key, so that a look is enough.
         if tried or not create:
             with contextlib.suppress(StoreMissing):
-                self._known(client, key)
+                self._object_meta(client, key)
                 return None
         if whole is None:
             put = obstore.put(
                 client, key, source.path, use_multipart=True, chunk_size=source.part_bytes, max_concurrency=_AT_ONCE
             )
-            return _tag(put["e_tag"])
+            return _md5_tag(put["e_tag"])
         try:
             mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
-            return _tag(obstore.put(client, key, whole, mode=mode, use_multipart=False)["e_tag"])
+            return _md5_tag(obstore.put(client, key, whole, mode=mode, use_multipart=False)["e_tag"])
         except AlreadyExistsError:
             return None
 
-    def _creates_once(self, client: "Client") -> bool:
+    def _honours_if_none_match(self, client: "Client") -> bool:
         """Whether this server honours If-None-Match: asked of it once, because not all do and none says so."""
         if self._creates is None:
             self._creates = _refuses_to_create_twice(client)
@@ -192,23 +194,23 @@ class S3Store:
                 log.warning("the object store ignores If-None-Match: keys are looked up before they are written")
         return self._creates
 
-    def _compare(self, source: "_Source", key: str) -> None:
+    def _compare_object(self, source: "_SourceFile", key: str) -> None:
         """There was an object already: fine if it has the very same bytes, for the answer to us may have been lost."""
-        found = self._head(key)
+        found = self._head_object(key)
         same = found["size"] == source.digest.bytes and (
-            _tag(found["e_tag"]) == source.tag or self._digest(key) == source.digest
+            _md5_tag(found["e_tag"]) == source.tag or self._object_digest(key) == source.digest
         )
         if not same:
             raise StoreTaken(f"Other bytes are stored under {key}.")
 
-    def _digest(self, key: str) -> Digest:
+    def _object_digest(self, key: str) -> Digest:
         return digest_of(self, key)
 
-    def _head(self, key: str) -> "ObjectMeta":
-        checked(key)
-        return self._ask(key, lambda client: self._known(client, key))
+    def _head_object(self, key: str) -> "ObjectMeta":
+        check_key(key)
+        return self._call_with_retry(key, lambda client: self._object_meta(client, key))
 
-    def _known(self, client: "Client", key: str) -> "ObjectMeta":
+    def _object_meta(self, client: "Client", key: str) -> "ObjectMeta":
         """Size, time and tag of an object. The answer to HEAD has no body, so that only GET says what is wrong."""
         import obstore
 
@@ -220,52 +222,52 @@ class S3Store:
         try:
             return obstore.get(client, key).meta
         except Exception as error:
-            raise translated(error, key, writing=False) from error
+            raise translate_error(error, key, writing=False) from error
 
-    def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+    def _read_pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
         import obstore
 
         while start < end:
             stop = min(end, start + _PIECE_BYTES)
             span = {"start": start, "end": stop}
-            piece = self._ask(key, lambda client, span=span: bytes(obstore.get_range(client, key, **span)))  # type: ignore[misc]
+            piece = self._call_with_retry(key, lambda client, span=span: bytes(obstore.get_range(client, key, **span)))  # type: ignore[misc]
             if len(piece) != stop - start:
                 raise StoreTransient(f"The object store answered {len(piece)} bytes of {key}, not {stop - start}.")
             yield piece
             start = stop
 
-    def _page(self, folder: str, last: str) -> "Sequence[ObjectMeta]":
+    def _list_page(self, folder: str, last: str) -> "Sequence[ObjectMeta]":
         import obstore
 
-        def ask(client: "Client") -> "Sequence[ObjectMeta]":
+        def request_page(client: "Client") -> "Sequence[ObjectMeta]":
             pages = obstore.list(client, folder or None, offset=last or None, chunk_size=self._tuning.page_keys)
             return [found for found in next(iter(pages), ()) if found["path"] > last]
 
-        return self._ask(folder or "the listing", ask)
+        return self._call_with_retry(folder or "the listing", request_page)
 
-    def _ask(self, key: str, call: "Callable[[Client], T]", *, writing: bool = False) -> T:
+    def _call_with_retry(self, key: str, call: "Callable[[Client], T]", *, writing: bool = False) -> T:
         """`call`, again a few times while it fails in passing; every failure in the words of core.store.base."""
-        client = self._opened()
+        client = self._open_client()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for tried in range(self._tuning.tries):
             try:
                 return call(client)
             except Exception as error:
-                failure = _failure(error, key, writing=writing)
+                failure = _translate_failure(error, key, writing=writing)
                 last = tried == self._tuning.tries - 1 or time.monotonic() > deadline
                 if last or not isinstance(failure, StoreTransient):
                     raise failure from error
             time.sleep(self._tuning.pause_seconds * random.uniform(0.5, 1.0) * (1 << tried))
         raise StoreTransient(f"The object store failed on {key}.")
 
-    def _opened(self) -> "Client":
+    def _open_client(self) -> "Client":
         _claim_process()
         with self._lock:
             if self._client is None:
-                self._client = self._made(tries=self._tuning.inner_tries, request=_REQUEST)
+                self._client = self._make_client(tries=self._tuning.inner_tries, request=_REQUEST)
             return self._client
 
-    def _made(self, *, tries: int, request: timedelta) -> "Client":
+    def _make_client(self, *, tries: int, request: timedelta) -> "Client":
         from obstore.store import S3Store as ObstoreS3
 
         place, tuning = self._place, self._tuning
@@ -296,7 +298,7 @@ class S3Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _SourceFile:
     """A file to upload. `tag` is the ETag of servers that answer with MD5; no other is compared with it."""
 
     path: Path
@@ -306,7 +308,7 @@ class _Source:
     part_bytes: int
 
 
-def _read(path: Path, tuning: S3Tuning) -> _Source:
+def _read_source(path: Path, tuning: S3Tuning) -> _SourceFile:
     if not path.is_file():
         raise FileNotFoundError(path)
     size = path.stat().st_size
@@ -314,7 +316,7 @@ def _read(path: Path, tuning: S3Tuning) -> _Source:
         content = path.read_bytes()
         digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
         tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        return _Source(path, content, digest, tag, tuning.part_bytes)
+        return _SourceFile(path, content, digest, tag, tuning.part_bytes)
     part_bytes = max(tuning.part_bytes, -(-size // _MOST_PARTS))
     sha256, count, parts = hashlib.sha256(), 0, []
     with path.open("rb") as file:
@@ -323,17 +325,17 @@ def _read(path: Path, tuning: S3Tuning) -> _Source:
             count += len(part)
             parts.append(hashlib.md5(part, usedforsecurity=False).digest())
     tag = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-    return _Source(path, None, Digest(sha256.hexdigest(), count), tag, part_bytes)
+    return _SourceFile(path, None, Digest(sha256.hexdigest(), count), tag, part_bytes)
 
 
-def _tag(etag: str | None) -> str:
+def _md5_tag(etag: str | None) -> str:
     return (etag or "").strip('"')
 
 
 def _is_ours(key: str, prefix: str) -> bool:
     """Whether the key is one that we could have made; a bucket may hold other things too."""
-    with contextlib.suppress(BadKey):
-        return checked(key).startswith(prefix)
+    with contextlib.suppress(InvalidStoreKey):
+        return check_key(key).startswith(prefix)
     return False
 
 
@@ -353,12 +355,12 @@ def _refuses_to_create_twice(client: "Client") -> bool:
     return False
 
 
-def _failure(error: Exception, key: str, *, writing: bool) -> Exception:
+def _translate_failure(error: Exception, key: str, *, writing: bool) -> Exception:
     """What comes from the client library in our words; what comes from this machine (or from us) as it is."""
     from obstore.exceptions import BaseError
 
     if isinstance(error, BaseError) or (isinstance(error, OSError) and status_of(error) is not None):
-        return translated(error, key, writing=writing)
+        return translate_error(error, key, writing=writing)
     if isinstance(error, StoreRefused) and writing:
         return PermissionError(errno.EACCES, error.message)
     return error

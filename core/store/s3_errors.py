@@ -24,7 +24,7 @@ def status_of(error: Exception) -> str | None:
     return found[1] if found else None
 
 
-def translated(error: Exception, key: str, *, writing: bool) -> Exception:
+def translate_error(error: Exception, key: str, *, writing: bool) -> Exception:
     """The error in the words of core.store.base. The server's name and its long answers stay in the original.
 
     A writer gets OSError where the protocol wants that: the store is full, or does not let us write.
@@ -37,14 +37,14 @@ def translated(error: Exception, key: str, *, writing: bool) -> Exception:
         return OSError(errno.ENOSPC, message) if writing else StoreTransient(message)
     if code == "NoSuchKey":
         return StoreMissing(f"The object store has no {key}.")
-    if status is None or _passes(status, code):
+    if status is None or _is_transient(status, code):
         return StoreTransient(f"The object store failed on {key}: {said}.")
     # A 404 that does not say NoSuchKey is no missing object: another bucket, or no S3 server at all.
     message = f"The object store refused {key}: {said}."
     return PermissionError(errno.EACCES, message) if writing else StoreRefused(message)
 
 
-def _passes(status: str, code: str | None) -> bool:
+def _is_transient(status: str, code: str | None) -> bool:
     if status.startswith("5"):
         return status != "501"
     return status in _PASSING_STATUS or code in _PASSING_CODES

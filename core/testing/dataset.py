@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from core.recipe.data.base import MadeSpec
+from core.recipe.data.base import SyntheticData
 from core.testing.component import check_component, no_global_randomness
 from core.testing.runs import check_run
 
 
-def check_dataset(spec: MadeSpec) -> None:
+def check_dataset(spec: SyntheticData) -> None:
     """Everything: its arrays are what its facts say, the same each time, and a job trains on them."""
-    check_component(spec, MadeSpec)
+    check_component(spec, SyntheticData)
     facts = spec.facts()
     with no_global_randomness():
-        first, second = spec.generate(), spec.generate()
-    assert sorted(first) == ["inputs", "targets"], f"generate() gives {sorted(first)}, not inputs and targets"
+        first, second = spec.generate_arrays(), spec.generate_arrays()
+    assert sorted(first) == ["inputs", "targets"], f"generate_arrays() gives {sorted(first)}, not inputs and targets"
     for name, array in first.items():
         assert np.array_equal(array, second[name]), f"the {name} are not the same the second time"
         assert np.isfinite(array).all(), f"the {name} are not finite"

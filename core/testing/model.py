@@ -29,8 +29,8 @@ def check_counts(spec: ModelSpec, facts: DataFacts) -> None:
     """What the spec says of its network without torch is so."""
     built = build_module(spec, facts)
     module = built.module
-    counted, said = sum(each.numel() for each in module.parameters()), spec.parameters(facts)
-    assert counted == said, f"the network has {counted} weights, and parameters() says {said}"
+    counted, said = sum(each.numel() for each in module.parameters()), spec.parameter_count(facts)
+    assert counted == said, f"the network has {counted} weights, and parameter_count() says {said}"
     found = len(hidden_matrices(module, infer_roles(module, built.roles)))
     assert found == spec.hidden_matrices, f"it has {found} hidden matrices, and says {spec.hidden_matrices}"
     message = f"normalises_batches says {spec.normalises_batches}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from core.engine.events import CheckpointWritten, Ended, Event, StopRequest
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
-from core.recipe.data.materialise import materialise
+from core.recipe.data.materialise import materialise_dataset
 from core.recipe.optimizers import Optimizer
 from core.recipe.plan import resolve_plan
 from core.recipe.plugins import union_members
@@ -55,7 +55,7 @@ def check_run(**fields: Any) -> None:
     spec = JobSpec.model_validate_json(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields})).resolved()
     with tempfile.TemporaryDirectory(prefix="basin-contract-") as folder:
         path = Path(folder)
-        data = materialise(spec.data, path)
+        data = materialise_dataset(spec.data, path)
         whole, again, first, second = Watcher(), Watcher(), Watcher(STOP), Watcher()
         for watcher, name in ((whole, "whole"), (again, "again")):
             _expect("succeeded", _run(spec, watcher, data, path / name))

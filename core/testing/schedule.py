@@ -20,14 +20,14 @@ def check_schedule(
     problems = [f"{each.pointer}: {each.message}" for each in spec.problems(run)]
     assert not problems, f"it does not fit a run of {run.total_steps} steps: {problems}"
     with no_global_randomness():
-        rates, again = (list(map(spec.compile(lr, run), range(run.total_steps))) for _ in range(2))
+        rates, again = (list(map(spec.compile_rate(lr, run), range(run.total_steps))) for _ in range(2))
     assert rates == again, "the rates depend on more than the step"
-    backwards = spec.compile(lr, run)
+    backwards = spec.compile_rate(lr, run)
     assert [backwards(t) for t in reversed(range(run.total_steps))] == rates[::-1], "a rate depends on earlier calls"
     assert all(math.isfinite(rate) and rate >= 0 for rate in rates), "a rate is negative or not finite"
     resolved = spec.resolved(run, lr)
     assert resolved.resolved(run, lr) == resolved, "to resolve it twice changes it"
-    assert list(map(resolved.compile(lr, run), range(run.total_steps))) == rates, "resolved it gives other rates"
+    assert list(map(resolved.compile_rate(lr, run), range(run.total_steps))) == rates, "resolved it gives other rates"
     for t, (rate, expected) in enumerate(zip(rates, map(formula, range(len(rates))), strict=True) if formula else ()):
         assert math.isclose(rate, expected, rel_tol=1e-12, abs_tol=1e-15), f"step {t}: {rate}, not {expected}"
     check_run(schedule=spec.dump())

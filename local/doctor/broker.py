@@ -7,26 +7,28 @@ from typing import Any, Final
 
 from core.queue import celery_settings
 from core.settings import Settings
-from local.doctor.checks import Check, fail, ok, said, warning
-from local.doctor.settings import place
+from local.doctor.checks import CheckResult, failed_check, first_line, passed_check, warning_check
+from local.doctor.settings import display_url
 
 NAME: Final = "broker"
 SECONDS: Final = 2.0
 
 
-def broker_checks(settings: Settings) -> Iterator[Check]:
+def broker_checks(settings: Settings) -> Iterator[CheckResult]:
     """Without a broker jobs are found by polling, so that only one that somebody has named must answer."""
     url = settings.resolved_broker_url()
     try:
         seconds = round_trip(url, settings)
     except Exception as error:  # noqa: BLE001 - each transport has errors of its own
-        found = f"no message through {place(url)}: {said(error)}"
+        found = f"no message through {display_url(url)}: {first_line(error)}"
         if settings.broker_url is not None:
-            yield fail(NAME, found, "start it, or mend BASIN_BROKER_URL; until then jobs start by polling, later")
+            yield failed_check(
+                NAME, found, "start it, or mend BASIN_BROKER_URL; until then jobs start by polling, later"
+            )
         else:
-            yield warning(NAME, found, "`basin up` starts one; BASIN_BROKER_URL names another")
+            yield warning_check(NAME, found, "`basin up` starts one; BASIN_BROKER_URL names another")
     else:
-        yield ok(NAME, f"{place(url)}, a message came back in {1e3 * seconds:.0f} ms")
+        yield passed_check(NAME, f"{display_url(url)}, a message came back in {1e3 * seconds:.0f} ms")
 
 
 def round_trip(url: str, settings: Settings) -> float:

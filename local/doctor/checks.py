@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from core.redact import redact
+from core.redact import redact_secrets
 
 PATIENCE_SECONDS: Final = 5.0
 SPARE_BYTES: Final = 1 << 30  # less free space than this is worth a warning
 LEAST_BYTES: Final = 100 << 20
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """From good to bad."""
 
     OK = "ok"
@@ -23,88 +23,88 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """One thing that was looked at: what was found, and what to do where that is not as it should be."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     found: str
     do: str | None = None
 
 
-def ok(name: str, found: str) -> Check:
-    return Check(name, Verdict.OK, found)
+def passed_check(name: str, found: str) -> CheckResult:
+    return CheckResult(name, CheckStatus.OK, found)
 
 
-def warning(name: str, found: str, do: str) -> Check:
+def warning_check(name: str, found: str, do: str) -> CheckResult:
     """The service works all the same, or will once it has been started."""
-    return Check(name, Verdict.WARNING, found, do)
+    return CheckResult(name, CheckStatus.WARNING, found, do)
 
 
-def fail(name: str, found: str, do: str) -> Check:
+def failed_check(name: str, found: str, do: str) -> CheckResult:
     """The service does not work like this."""
-    return Check(name, Verdict.FAIL, found, do)
+    return CheckResult(name, CheckStatus.FAIL, found, do)
 
 
-def worst(checks: Sequence[Check]) -> Verdict:
+def worst_status(checks: Sequence[CheckResult]) -> CheckStatus:
     """The verdict on all of them together."""
-    order = list(Verdict)
-    return max((check.verdict for check in checks), key=order.index, default=Verdict.OK)
+    order = list(CheckStatus)
+    return max((check.verdict for check in checks), key=order.index, default=CheckStatus.OK)
 
 
-def said(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error, of the driver's own where SQLAlchemy has wrapped it."""
     inner = getattr(error, "orig", None) or error
     lines = str(inner).strip().splitlines()
-    return redact(lines[0] if lines else type(inner).__name__)
+    return redact_secrets(lines[0] if lines else type(inner).__name__)
 
 
-def space(name: str, free: int) -> Check:
+def check_free_space(name: str, free: int) -> CheckResult:
     """Whether so many bytes of free space will do."""
     text = f"{free / 1e9:.1f} GB free"
     do = "make room: checkpoints, the database and logs grow"
     if free < LEAST_BYTES:
-        return fail(name, text, do)
-    return warning(name, text, do) if free < SPARE_BYTES else ok(name, text)
+        return failed_check(name, text, do)
+    return warning_check(name, text, do) if free < SPARE_BYTES else passed_check(name, text)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CheckContext:
     """A part to look at. `do` is the advice where it fails in a way that it does not foresee, or does not answer.
 
     Where it fails like that, a look `between` two parts says nothing: the looks at each of them do.
     """
 
     name: str
-    at: Callable[[], Iterator[Check]]
+    at: Callable[[], Iterator[CheckResult]]
     do: str
     seconds: float = PATIENCE_SECONDS
     between: bool = False
 
 
 @dataclass(slots=True)
-class _Under:
+class _RunningCheck:
     """A look on its way, in a thread that nobody has to wait for."""
 
-    look: Look
-    found: list[Check] = field(default_factory=list)
+    look: CheckContext
+    found: list[CheckResult] = field(default_factory=list)
     over: bool = False
 
-    def go(self) -> None:
+    def run_check(self) -> None:
         try:
             for check in self.look.at():
                 self.found.append(check)
         except Exception as error:  # noqa: BLE001 - whatever is broken there is what the report is about
             if not self.look.between:
-                self.found.append(fail(self.look.name, said(error), self.look.do))
+                self.found.append(failed_check(self.look.name, first_line(error), self.look.do))
         self.over = True
 
 
-def examined(looks: Sequence[Look]) -> Iterator[Check]:
+def run_checks(looks: Sequence[CheckContext]) -> Iterator[CheckResult]:
     """What all of them find, in their order. They look at the same time, each for its own seconds and no longer."""
     begun = time.monotonic()
-    under = [_Under(look) for look in looks]
-    threads = [threading.Thread(target=one.go, name=f"doctor-{one.look.name}", daemon=True) for one in under]
+    under = [_RunningCheck(look) for look in looks]
+    threads = [threading.Thread(target=one.run_check, name=f"doctor-{one.look.name}", daemon=True) for one in under]
     for thread in threads:
         thread.start()
     for one, thread in zip(under, threads, strict=True):
@@ -112,4 +112,4 @@ def examined(looks: Sequence[Look]) -> Iterator[Check]:
         hangs = not one.over
         yield from list(one.found)
         if hangs and not one.look.between:
-            yield fail(one.look.name, f"no answer within {one.look.seconds:g} s", one.look.do)
+            yield failed_check(one.look.name, f"no answer within {one.look.seconds:g} s", one.look.do)

@@ -12,7 +12,7 @@ from local.commands import restrict_umask
 
 if TYPE_CHECKING:
     from core.settings import Settings
-    from local.doctor.checks import Check, Look
+    from local.doctor.checks import CheckContext, CheckResult
 
 
 def doctor(
@@ -32,71 +32,79 @@ def doctor(
     import json
     from dataclasses import asdict, replace
 
-    from core.redact import redact
-    from local.doctor.checks import Verdict, worst
+    from core.redact import redact_secrets
+    from local.doctor.checks import CheckStatus, worst_status
 
     restrict_umask()
-    checks: list[Check] = []
-    for seen in _adopted() if adopt_store else _checks():
-        check = replace(seen, found=redact(seen.found))
+    checks: list[CheckResult] = []
+    for seen in _adopt_store() if adopt_store else _run_checks():
+        check = replace(seen, found=redact_secrets(seen.found))
         checks.append(check)
         if output is Output.TABLE:
-            typer.echo(line(check))
-    verdict = worst(checks)
+            typer.echo(format_check(check))
+    verdict = worst_status(checks)
     if output is Output.JSON:
         typer.echo(json.dumps({"verdict": verdict, "checks": [asdict(check) for check in checks]}, indent=2))
-    raise typer.Exit(1 if verdict is Verdict.FAIL else 0)
+    raise typer.Exit(1 if verdict is CheckStatus.FAIL else 0)
 
 
-def line(check: "Check") -> str:
+def format_check(check: "CheckResult") -> str:
     """`warning  broker      no message through …`, and below it what to do."""
     advice = f"\n{'':21}{check.do}" if check.do else ""
     return f"{check.verdict:<9}{check.name:<12}{check.found}{advice}"
 
 
-def _adopted() -> "Iterator[Check]":
-    from core.redact import hide
+def _adopt_store() -> "Iterator[CheckResult]":
+    from core.redact import register_secrets
     from local.doctor.settings import read_settings
-    from local.doctor.store import adopted
+    from local.doctor.store import adopt_and_report
 
     settings, problems = read_settings()
     yield from problems
     if settings is not None:
-        hide(settings)
-        yield adopted(settings)
+        register_secrets(settings)
+        yield adopt_and_report(settings)
 
 
-def _checks() -> "Iterator[Check]":
-    from core.redact import hide
-    from local.doctor.checks import Look, examined
+def _run_checks() -> "Iterator[CheckResult]":
+    from core.redact import register_secrets
+    from local.doctor.checks import CheckContext, run_checks
     from local.doctor.devices import TORCH_SECONDS, device_checks
     from local.doctor.settings import read_settings, settings_checks
 
     settings, problems = read_settings()
     do = "see whether `python -c 'import torch'` comes back"
-    devices = Look("devices", partial(device_checks, settings), do, TORCH_SECONDS)
+    devices = CheckContext("devices", partial(device_checks, settings), do, TORCH_SECONDS)
     yield from problems
     if settings is None:
-        yield from examined([devices])
+        yield from run_checks([devices])
         return
-    hide(settings)
+    register_secrets(settings)
     yield from settings_checks(settings, os.environ)
-    yield from examined([*_looks(settings), devices])
+    yield from run_checks([*_list_checks(settings), devices])
 
 
-def _looks(settings: "Settings") -> "Iterator[Look]":
+def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     from local.doctor.broker import broker_checks
-    from local.doctor.checks import Look
+    from local.doctor.checks import CheckContext
     from local.doctor.database import database_checks
     from local.doctor.home import home_checks
     from local.doctor.permissions import permission_checks
     from local.doctor.plugins import SECONDS, plugin_checks
     from local.doctor.store import identity_checks, store_checks
 
-    yield Look("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
-    yield Look("permissions", partial(permission_checks, settings), "see what is wrong with the disk under BASIN_HOME")
-    yield Look("database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says")
-    yield Look("broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says")
-    yield Look("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")
-    yield Look("store", partial(identity_checks, settings), "see what the database and the store say", between=True)
-    yield Look("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)
+    yield CheckContext("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
+    yield CheckContext(
+        "permissions", partial(permission_checks, settings), "see what is wrong with the disk under BASIN_HOME"
+    )
+    yield CheckContext(
+        "database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says"
+    )
+    yield CheckContext(
+        "broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says"
+    )
+    yield CheckContext("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")
+    yield CheckContext(
+        "store", partial(identity_checks, settings), "see what the database and the store say", between=True
+    )
+    yield CheckContext("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)

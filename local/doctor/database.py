@@ -10,11 +10,11 @@ from sqlalchemy import Connection, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.migrate import GENERATION, head, oldest_generation, revision
-from core.db.session import Database, now, open_database
+from core.db.migrate import GENERATION, current_revision, head_revision, oldest_generation
+from core.db.session import Database, database_now, open_database
 from core.db.tables import service_state
 from core.settings import Settings
-from local.doctor.checks import Check, fail, ok, said, warning
+from local.doctor.checks import CheckResult, failed_check, first_line, passed_check, warning_check
 from local.doctor.service import service_checks
 
 NAME: Final = "database"
@@ -25,24 +25,24 @@ TIMEOUTS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_ses
 FULL: Final = 0.8
 
 
-def database_checks(settings: Settings) -> Iterator[Check]:
+def database_checks(settings: Settings) -> Iterator[CheckResult]:
     """One connection, from reaching it to what stands in it. An SQLite file that is not there is not made."""
     url = make_url(settings.resolved_database_url())
     file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
     if file is not None and not file.is_file():
-        yield fail(NAME, f"there is no {file} yet", f"{MIGRATE}, or start `basin up`, which does")
+        yield failed_check(NAME, f"there is no {file} yet", f"{MIGRATE}, or start `basin up`, which does")
         return
     with closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
-        yield from _sqlite(db, file) if file is not None else _postgresql(db)
-        yield _writable(db)
-        yield _clock(db)
-        schema = _schema(db)
+        yield from _check_sqlite(db, file) if file is not None else _check_postgresql(db)
+        yield _check_writable(db)
+        yield _check_clock(db)
+        schema = _check_schema(db)
         yield schema
         if schema.do is None:
             yield from service_checks(db, settings)
 
 
-def _sqlite(db: Database, file: Path) -> Iterator[Check]:
+def _check_sqlite(db: Database, file: Path) -> Iterator[CheckResult]:
     with db.read() as connection:
         version = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
@@ -51,15 +51,15 @@ def _sqlite(db: Database, file: Path) -> Iterator[Check]:
     found = f"SQLite {version} at {file}, {file.stat().st_size / 1e6:.1f} MB, journal {mode}"
     if mode != "wal":
         do = "move it to a local disk: readers and writers of a network share stand in each other's way"
-        yield fail(NAME, found, do)
+        yield failed_check(NAME, found, do)
     elif written > LONG_LOG:
         do = "look for a process that has been reading for long: the log cannot be folded in meanwhile"
-        yield warning(NAME, f"{found}, with a log of {written / 1e6:.0f} MB", do)
+        yield warning_check(NAME, f"{found}, with a log of {written / 1e6:.0f} MB", do)
     else:
-        yield ok(NAME, found)
+        yield passed_check(NAME, found)
 
 
-def _postgresql(db: Database) -> Iterator[Check]:
+def _check_postgresql(db: Database) -> Iterator[CheckResult]:
     begun = time.monotonic()
     with db.read() as connection:
         version = connection.exec_driver_sql("SHOW server_version").scalar_one()
@@ -67,24 +67,26 @@ def _postgresql(db: Database) -> Iterator[Check]:
         connection.exec_driver_sql("SELECT 1")
         trip = time.monotonic() - ping
         off = [name for name in TIMEOUTS if connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "0"]
-        used, most = _connections(connection)
+        used, most = _count_connections(connection)
     found = f"PostgreSQL {version}, connected in {1e3 * (ping - begun):.0f} ms, round trip {1e3 * trip:.1f} ms"
     if off:
         do = "let the pooler in between pass startup options on, or connect without it"
-        yield warning(NAME, f"{found}; {', '.join(off)} not in force", do)
+        yield warning_check(NAME, f"{found}; {', '.join(off)} not in force", do)
     else:
-        yield ok(NAME, f"{found}, timeouts in force")
+        yield passed_check(NAME, f"{found}, timeouts in force")
     if used > FULL * most:
-        yield warning(NAME, f"{used} of {most} connections are taken", "raise max_connections, or run fewer processes")
+        yield warning_check(
+            NAME, f"{used} of {most} connections are taken", "raise max_connections, or run fewer processes"
+        )
 
 
-def _connections(connection: Connection) -> tuple[int, int]:
+def _count_connections(connection: Connection) -> tuple[int, int]:
     """How many are taken, and how many there may be."""
     used = connection.exec_driver_sql("SELECT count(*) FROM pg_stat_activity").scalar_one()
     return int(used), int(connection.exec_driver_sql("SHOW max_connections").scalar_one())
 
 
-def _writable(db: Database) -> Check:
+def _check_writable(db: Database) -> CheckResult:
     """A transaction like those of the service, which changes nothing."""
     name = "writes"
     try:
@@ -93,36 +95,42 @@ def _writable(db: Database) -> Check:
                 connection.execute(text("SET LOCAL lock_timeout = '2s'"))
             connection.execute(update(service_state).where(service_state.c.name == "").values(at=0))
     except SQLAlchemyError as error:
-        if "service_state" in said(error):
-            return warning(name, "there is no schema to try it on", MIGRATE)
-        return fail(name, said(error), "give the service a database that it may write: no standby, no full disk")
-    return ok(name, "a transaction was taken")
+        if "service_state" in first_line(error):
+            return warning_check(name, "there is no schema to try it on", MIGRATE)
+        return failed_check(
+            name, first_line(error), "give the service a database that it may write: no standby, no full disk"
+        )
+    return passed_check(name, "a transaction was taken")
 
 
-def _clock(db: Database) -> Check:
+def _check_clock(db: Database) -> CheckResult:
     """How far the database's clock is from this machine's, known to half of a round trip."""
     with db.read() as connection:
         before = time.time()
-        there = float(connection.execute(select(now())).scalar_one())
+        there = float(connection.execute(select(database_now())).scalar_one())
         after = time.time()
     ahead, doubt = there - (before + after) / 2, (after - before) / 2
     found = f"the database is {abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} this machine"
     if abs(ahead) - doubt > CLOCK_SECONDS:
-        return warning("clock", found, "set both by NTP: jobs go by the database's clock, logs and S3 by this one")
-    return ok("clock", found)
+        return warning_check(
+            "clock", found, "set both by NTP: jobs go by the database's clock, logs and S3 by this one"
+        )
+    return passed_check("clock", found)
 
 
-def _schema(db: Database) -> Check:
+def _check_schema(db: Database) -> CheckResult:
     """Whether the migrations of this release have run, and none that it cannot live with."""
-    there, ours = revision(db), head()
+    there, ours = current_revision(db), head_revision()
     if there is None:
-        return fail("schema", "nothing was ever migrated here", MIGRATE)
+        return failed_check("schema", "nothing was ever migrated here", MIGRATE)
     if there < ours:
-        return fail("schema", f"at {there}, this release needs {ours}", MIGRATE)
+        return failed_check("schema", f"at {there}, this release needs {ours}", MIGRATE)
     oldest = oldest_generation(db) or GENERATION
     if oldest > GENERATION:
         found = f"at {there}, for releases of generation {oldest} and later; this one is of generation {GENERATION}"
-        return fail("schema", found, "install a newer release here")
+        return failed_check("schema", found, "install a newer release here")
     if there > ours:
-        return warning("schema", f"at {there}, newer than this release's {ours}", "bring this installation up to date")
-    return ok("schema", f"at {there}, as this release has it")
+        return warning_check(
+            "schema", f"at {there}, newer than this release's {ours}", "bring this installation up to date"
+        )
+    return passed_check("schema", f"at {there}, as this release has it")

@@ -10,24 +10,24 @@ from sqlalchemy.engine import make_url
 
 from core.settings import Settings
 from core.store.local import folder_of_url
-from local.doctor.checks import Check, ok, warning
+from local.doctor.checks import CheckResult, passed_check, warning_check
 
 NAME: Final = "permissions"
 
 
-def permission_checks(settings: Settings) -> Iterator[Check]:
+def permission_checks(settings: Settings) -> Iterator[CheckResult]:
     """New files are ours alone; those of a folder that was there before are as they were."""
-    found = [path for path in kept(settings) if path.exists() and is_exposed(path)]
+    found = [path for path in data_paths(settings) if path.exists() and is_exposed(path)]
     if not found:
-        yield ok(NAME, "nobody else can read home, database, store or logs")
+        yield passed_check(NAME, "nobody else can read home, database, store or logs")
         return
     listed = ", ".join(map(str, found))
     tops = [path for path in found if not any(other in path.parents for other in found)]
     do = f"unless they are meant to: chmod -R go= {' '.join(shlex.quote(str(path)) for path in tops)}"
-    yield warning(NAME, f"other users of this machine can read {listed}", do)
+    yield warning_check(NAME, f"other users of this machine can read {listed}", do)
 
 
-def kept(settings: Settings) -> list[Path]:
+def data_paths(settings: Settings) -> list[Path]:
     """Where the database, weights and logs lie, as far as that is on this machine."""
     url = make_url(settings.resolved_database_url())
     file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None

@@ -10,7 +10,7 @@ from core import secret_files
 from core.errors import BasinError
 from core.settings import Settings
 from core.suggest import did_you_mean
-from local.doctor.checks import Check, fail, ok, said, warning
+from local.doctor.checks import CheckResult, failed_check, first_line, passed_check, warning_check
 
 NAME: Final = "settings"
 PREFIX: Final = "BASIN_"
@@ -21,56 +21,57 @@ BEATS: Final = 4  # a lease should outlive so many
 WHERE: Final = "settings come from BASIN_… variables, then basin.toml in this folder; docs/settings.md lists them"
 
 
-def read_settings() -> tuple[Settings | None, list[Check]]:
+def read_settings() -> tuple[Settings | None, list[CheckResult]]:
     """The settings, or what keeps them from being used."""
     try:
         return Settings(), []
     except ValidationError as error:
         return None, [
-            fail(NAME, f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']}", WHERE)
+            failed_check(NAME, f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']}", WHERE)
             for problem in error.errors(include_input=False, include_url=False, include_context=False)
         ]
     except (BasinError, ValueError, OSError) as error:  # a secret's file, no JSON where it is wanted, no TOML
-        return None, [fail(NAME, said(error), WHERE)]
+        return None, [failed_check(NAME, first_line(error), WHERE)]
 
 
-def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Iterator[Check]:
+def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Iterator[CheckResult]:
     """What is set and where; values that unlock something are not shown."""
     present = {name.upper() for name, value in environment.items() if value}
     given = [
-        f"{field}{shown(settings, field)} ({source(field, present)})" for field in sorted(settings.model_fields_set)
+        f"{field}{display_value(settings, field)} ({setting_source(field, present)})"
+        for field in sorted(settings.model_fields_set)
     ]
-    yield ok(NAME, f"{', '.join(given)}; all else at its default" if given else "all at their defaults")
-    known = {name for field in Settings.model_fields for name in variables(field)} | OTHERS
+    yield passed_check(NAME, f"{', '.join(given)}; all else at its default" if given else "all at their defaults")
+    known = {name for field in Settings.model_fields for name in variables_of_field(field)} | OTHERS
     for name in sorted(name for name in present if name.startswith(PREFIX) and name not in known):
-        yield warning(NAME, f"{name} is no setting", did_you_mean(name, known) or "remove it")
+        yield warning_check(NAME, f"{name} is no setting", did_you_mean(name, known) or "remove it")
     if settings.lease_seconds < BEATS * settings.beat_seconds:
         found = f"a lease of {settings.lease_seconds:g} s is less than {BEATS} beats of {settings.beat_seconds:g} s"
-        yield warning(NAME, found, "make BASIN_LEASE_SECONDS longer: a worker that is late loses its jobs")
+        yield warning_check(NAME, found, "make BASIN_LEASE_SECONDS longer: a worker that is late loses its jobs")
 
 
-def variables(field: str) -> tuple[str, ...]:
+def variables_of_field(field: str) -> tuple[str, ...]:
     """The environment variables that a setting is read from, those that name its file included."""
     info = Settings.model_fields[field]
-    names = secret_files.variables(field, info, PREFIX)
+    names = secret_files.setting_variables(field, info, PREFIX)
     files = [name + secret_files.SUFFIX for name in names] if secret_files.from_file(field, info) else []
     return (*names, *files)
 
 
-def source(field: str, present: set[str]) -> str:
+def setting_source(field: str, present: set[str]) -> str:
     """The variable if it is there, since it wins; else the file."""
-    return next((name for name in variables(field) if name in present), "basin.toml")
+    return next((name for name in variables_of_field(field) if name in present), "basin.toml")
 
 
-def shown(settings: Settings, field: str) -> str:
+def display_value(settings: Settings, field: str) -> str:
     """The value, of an address what leads there; nothing of what unlocks something."""
     value = getattr(settings, field)
     if isinstance(value, SecretStr):
-        value = place(value.get_secret_value())
+        value = display_url(value.get_secret_value())
     return "" if value is None or field == "aws_access_key_id" else f"={value}"
 
 
-def place(url: str) -> str | None:
+def display_url(url: str) -> str | None:
     """Scheme, host, port and path of a URL: no user, no password, no parameters. None: it is no URL."""
     try:
         parts = urlsplit(url)

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.migrate import unfit
+from core.db.migrate import unfit_reason
 from core.db.session import Database, open_database
 from core.errors import BasinError
 from core.jobs.store_identity import WrongStore, adopt_store, recorded_store_id, store_place
@@ -21,8 +21,8 @@ from core.store import open_store
 from core.store.base import Store
 from core.store.local import folder_of_url
 from core.store.marker import read_marker
-from local.doctor.checks import Check, fail, ok, said, space, warning
-from local.doctor.settings import place
+from local.doctor.checks import CheckResult, check_free_space, failed_check, first_line, passed_check, warning_check
+from local.doctor.settings import display_url
 
 NAME: Final = "store"
 PROBES: Final = "doctor/"  # jobs' objects are elsewhere, and the sweep of orphans looks only there
@@ -30,13 +30,13 @@ BYTES: Final = 4096
 BRING_BACK: Final = "mount or bring back the right one, or mend BASIN_STORE_URL"
 
 
-def store_checks(settings: Settings) -> Iterator[Check]:
+def store_checks(settings: Settings) -> Iterator[CheckResult]:
     """Everything that workers and CARE do with it."""
     url = settings.resolved_store_url()
     folder = folder_of_url(url)
-    where = str(folder) if folder is not None else place(url)
+    where = str(folder) if folder is not None else display_url(url)
     if folder is not None and not folder.exists():
-        yield warning(NAME, f"{where} is not there yet", "the first checkpoint makes it")
+        yield warning_check(NAME, f"{where} is not there yet", "the first checkpoint makes it")
         return
     try:
         store = open_store(settings)
@@ -46,44 +46,46 @@ def store_checks(settings: Settings) -> Iterator[Check]:
         do = (
             "mend BASIN_STORE_URL, BASIN_S3_ENDPOINT or the AWS_… variables; the key needs read, write, list and delete"
         )
-        yield fail(NAME, f"{where}: {said(error)}", "make the folder writable, with room" if folder else do)
+        yield failed_check(
+            NAME, f"{where}: {first_line(error)}", "make the folder writable, with room" if folder else do
+        )
     else:
-        yield ok(NAME, f"{where}, an object written, read, listed and removed in {1e3 * seconds:.0f} ms")
+        yield passed_check(NAME, f"{where}, an object written, read, listed and removed in {1e3 * seconds:.0f} ms")
     if folder is not None:
-        yield space("store disk", shutil.disk_usage(folder).free)
+        yield check_free_space("store disk", shutil.disk_usage(folder).free)
 
 
-def identity_checks(settings: Settings) -> Iterator[Check]:
+def identity_checks(settings: Settings) -> Iterator[CheckResult]:
     """Whether the store is the one that the database was made with; nothing where that cannot be told."""
-    with _database(settings) as db:
-        known = recorded_store_id(db) if db is not None and unfit(db) is None else None
+    with _existing_database(settings) as db:
+        known = recorded_store_id(db) if db is not None and unfit_reason(db) is None else None
         if known is None or read_marker(open_store(settings)) == known:
             return
     found = f"the store at {store_place(settings)} is not the one that this database was made with"
-    yield fail(NAME, found, f"{BRING_BACK}; if it was moved or restored to there, `basin doctor --adopt-store`")
+    yield failed_check(NAME, found, f"{BRING_BACK}; if it was moved or restored to there, `basin doctor --adopt-store`")
 
 
-def adopted(settings: Settings) -> Check:
+def adopt_and_report(settings: Settings) -> CheckResult:
     """Write the database's id into the store, if there is reason to; what was done, or why nothing was."""
     where = f"the store at {store_place(settings)}"
     try:
-        with _database(settings) as db:
-            problem = "there is no database yet; run `basin migrate`" if db is None else unfit(db)
+        with _existing_database(settings) as db:
+            problem = "there is no database yet; run `basin migrate`" if db is None else unfit_reason(db)
             if db is None or problem is not None:
-                return fail(NAME, f"{where} was not adopted: {problem}", "see `basin doctor`")
+                return failed_check(NAME, f"{where} was not adopted: {problem}", "see `basin doctor`")
             written = adopt_store(db, open_store(settings))
     except WrongStore:
         found = f"{where} was not adopted: none of the checkpoints that the database names is in it"
-        return fail(NAME, found, f"{BRING_BACK}, or delete the jobs whose checkpoints are lost")
+        return failed_check(NAME, found, f"{BRING_BACK}, or delete the jobs whose checkpoints are lost")
     except (BasinError, OSError, SQLAlchemyError) as error:
-        return fail(NAME, f"{where} was not adopted: {said(error)}", "see `basin doctor`")
+        return failed_check(NAME, f"{where} was not adopted: {first_line(error)}", "see `basin doctor`")
     if written:
-        return ok(NAME, f"{where} is that of this database from now on: its marker was written")
-    return ok(NAME, f"{where} is that of this database already; nothing was changed")
+        return passed_check(NAME, f"{where} is that of this database from now on: its marker was written")
+    return passed_check(NAME, f"{where} is that of this database already; nothing was changed")
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Database | None]:
+def _existing_database(settings: Settings) -> Iterator[Database | None]:
     """The database; None: it is a file that is not there, and a look makes none."""
     url = make_url(settings.resolved_database_url())
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():

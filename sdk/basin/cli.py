@@ -54,10 +54,10 @@ def submit(  # noqa: PLR0913 - a command's options
     """Submit a job file."""
     from basin import actions
 
-    session = actions.Session(url, output is Output.JSON, key)
+    session = actions.CliSession(url, output is Output.JSON, key)
     if dry_run:
-        raise typer.Exit(actions.check(session, path, changes or ()))
-    raise typer.Exit(actions.submit(session, path, changes or (), watch=follow))
+        raise typer.Exit(actions.check_job(session, path, changes or ()))
+    raise typer.Exit(actions.submit_job(session, path, changes or (), watch=follow))
 
 
 @app.command("ls", hidden=True)
@@ -79,8 +79,8 @@ def list_jobs(  # noqa: PLR0913 - as above
     """List jobs, newest first (also: ls, ps)."""
     from basin import actions
 
-    search = actions.Search(status or None, metadata or (), q)
-    raise typer.Exit(actions.listing(actions.Session(url, output is Output.JSON, key), search, after, limit))
+    search = actions.JobFilter(status or None, metadata or (), q)
+    raise typer.Exit(actions.list_jobs(actions.CliSession(url, output is Output.JSON, key), search, after, limit))
 
 
 @app.command()
@@ -88,7 +88,7 @@ def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TA
     """Show one job: its recipe, where it stands, what came out."""
     from basin import actions
 
-    raise typer.Exit(actions.show(actions.Session(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.show_job(actions.CliSession(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -99,7 +99,7 @@ def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.T
     """
     from basin import actions
 
-    raise typer.Exit(actions.watch(actions.Session(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.watch_job(actions.CliSession(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -117,7 +117,7 @@ def logs(
     """
     from basin import actions
 
-    raise typer.Exit(actions.logs(actions.Session(url, output is Output.JSON, key), job, follow=follow))
+    raise typer.Exit(actions.print_logs(actions.CliSession(url, output is Output.JSON, key), job, follow=follow))
 
 
 @app.command()
@@ -135,7 +135,9 @@ def events(  # noqa: PLR0913 - a command's options
     """Print what happened to a job: time, attempt, and what it was. As in: basin events job_01… --types warning"""
     from basin import actions
 
-    raise typer.Exit(actions.events(actions.Session(url, output is Output.JSON, key), job, types, follow=follow))
+    raise typer.Exit(
+        actions.print_events(actions.CliSession(url, output is Output.JSON, key), job, types, follow=follow)
+    )
 
 
 @app.command()
@@ -149,7 +151,7 @@ def cancel(
     """Cancel jobs; their last checkpoints stay."""
     from basin import actions
 
-    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "cancel", jobs))
+    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "cancel", jobs))
 
 
 @app.command()
@@ -163,7 +165,7 @@ def pause(
     """Pause jobs: each writes a checkpoint and frees its slot."""
     from basin import actions
 
-    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "pause", jobs))
+    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "pause", jobs))
 
 
 @app.command()
@@ -177,7 +179,7 @@ def resume(
     """Let paused jobs go on, bit for bit as if nothing had been."""
     from basin import actions
 
-    raise typer.Exit(actions.tell(actions.Session(url, output is Output.JSON, key), "resume", jobs))
+    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "resume", jobs))
 
 
 @app.command()
@@ -193,7 +195,9 @@ def retry(  # noqa: PLR0913 - a command's options
     """Try a job again that failed or was cancelled: a new one, from its last checkpoint."""
     from basin import actions
 
-    raise typer.Exit(actions.retry(actions.Session(url, output is Output.JSON, key), job, again=again, watch=follow))
+    raise typer.Exit(
+        actions.retry_job(actions.CliSession(url, output is Output.JSON, key), job, again=again, watch=follow)
+    )
 
 
 @app.command()
@@ -212,8 +216,8 @@ def fork(  # noqa: PLR0913 - as above
     """Give a job another ending: a new one with the same past, and what --set changes from there on."""
     from basin import actions
 
-    session = actions.Session(url, output is Output.JSON, key)
-    raise typer.Exit(actions.fork(session, job, changes or (), at, watch=follow))
+    session = actions.CliSession(url, output is Output.JSON, key)
+    raise typer.Exit(actions.fork_job(session, job, changes or (), at, watch=follow))
 
 
 @app.command()
@@ -232,7 +236,7 @@ def edit(  # noqa: PLR0913 - as above
 
     changes = {"name": name, "priority": priority}
     given = {field: value for field, value in changes.items() if value is not None}
-    raise typer.Exit(actions.edit(actions.Session(url, output is Output.JSON, key), job, given, metadata or ()))
+    raise typer.Exit(actions.edit_job(actions.CliSession(url, output is Output.JSON, key), job, given, metadata or ()))
 
 
 @app.command()
@@ -246,7 +250,7 @@ def delete(
     """Delete jobs that have ended, with their metrics and weights."""
     from basin import actions
 
-    raise typer.Exit(actions.delete(actions.Session(url, output is Output.JSON, key), jobs))
+    raise typer.Exit(actions.delete_jobs(actions.CliSession(url, output is Output.JSON, key), jobs))
 
 
 @app.command()
@@ -257,7 +261,7 @@ def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = O
     """
     from basin import actions
 
-    raise typer.Exit(actions.pin(actions.Session(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.pin_checkpoints(actions.CliSession(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
@@ -265,7 +269,7 @@ def unpin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As =
     """Take the pins of checkpoints away; what would not have been kept goes. As in: basin unpin ckpt_01…"""
     from basin import actions
 
-    raise typer.Exit(actions.unpin(actions.Session(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.unpin_checkpoints(actions.CliSession(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
@@ -273,7 +277,7 @@ def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> N
     """List the workers and their slots."""
     from basin import actions
 
-    raise typer.Exit(actions.workers(actions.Session(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.list_workers(actions.CliSession(url, output is Output.JSON, key)))
 
 
 @app.command()
@@ -281,7 +285,7 @@ def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> Non
     """List your jobs that wait, and why."""
     from basin import actions
 
-    raise typer.Exit(actions.queue(actions.Session(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.show_queue(actions.CliSession(url, output is Output.JSON, key)))
 
 
 @app.command()
@@ -300,7 +304,7 @@ def download(  # noqa: PLR0913 - as above
     """
     from basin import actions
 
-    raise typer.Exit(actions.download(actions.Session(url, output is Output.JSON, key), job, kind, to))
+    raise typer.Exit(actions.download_weights(actions.CliSession(url, output is Output.JSON, key), job, kind, to))
 
 
 @app.command()
@@ -321,7 +325,7 @@ def plot(  # noqa: PLR0913 - a command's options
     from basin import actions
 
     look = {"kind": kind, "x": x, "y": y}
-    raise typer.Exit(actions.plot(actions.Session(url, json=False, key=key), jobs, series, to, look))
+    raise typer.Exit(actions.plot_jobs(actions.CliSession(url, json=False, key=key), jobs, series, to, look))
 
 
 app.command()(analyze)
@@ -334,12 +338,12 @@ def demo(*, url: Url = None, key: Key = None) -> None:
 
     The service is started for it, and stopped again, when none answers.
     """
-    from basin.demo import run
+    from basin.demo import run_demo
 
-    raise typer.Exit(run(url, key))
+    raise typer.Exit(run_demo(url, key))
 
 
-def complete() -> typer.Typer:
+def build_app() -> typer.Typer:
     """The app with the verbs that other distributions register, in the order of their names."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
         verb = entry.load()
@@ -356,9 +360,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal gets question marks, not a traceback
     try:
-        complete()()
+        build_app()()
     except BasinError as error:
         from basin import terminal_output
 
-        terminal_output.failure(error)
+        terminal_output.print_error(error)
         sys.exit(1)

@@ -34,13 +34,13 @@ def analyze(  # noqa: PLR0913 - a command's options
     """
     from basin import actions, analyses
 
-    session = actions.Session(url, output is Output.JSON, key)
-    request = analyses.request(what, kind, changes or ())
+    session = actions.CliSession(url, output is Output.JSON, key)
+    request = analyses.analysis_request(what, kind, changes or ())
     if share:
         from basin import sharded_landscape
 
-        raise typer.Exit(sharded_landscape.analyze(session, request, share, to=to, wait=wait))
-    raise typer.Exit(analyses.analyze(session, request, to=to, wait=wait))
+        raise typer.Exit(sharded_landscape.analyze_in_parts(session, request, share, to=to, wait=wait))
+    raise typer.Exit(analyses.request_analysis(session, request, to=to, wait=wait))
 
 
 def analyses(
@@ -54,4 +54,4 @@ def analyses(
     """List your analyses."""
     from basin import actions, analyses
 
-    raise typer.Exit(analyses.listing(actions.Session(url, output is Output.JSON, key), job, limit))
+    raise typer.Exit(analyses.list_analyses(actions.CliSession(url, output is Output.JSON, key), job, limit))

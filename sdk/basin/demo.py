@@ -16,7 +16,7 @@ from typing import IO, NoReturn
 from basin import actions, job_file, terminal_output
 from basin.client import Client
 from basin.errors import BadFile, BasinError, NotThere, Unreachable
-from basin.progress import follow
+from basin.progress import follow_job
 from basin.shapes import Job
 
 JOB = "digits-cosine-swa.yaml"
@@ -24,75 +24,77 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 
-def run(url: str | None, key: str | None = None) -> int:
+def run_demo(url: str | None, key: str | None = None) -> int:
     """Trains the demo's job at `url`, or with a service of its own; the exit code says whether it succeeded."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, end)  # so that a service that was started here is stopped here
-    spec = job_file.job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
-    terminal_output.say("Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA.")
+            signal.signal(number, exit_on_signal)  # so that a service that was started here is stopped here
+    spec = job_file.parse_job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
+    terminal_output.print_lines(
+        "Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA."
+    )
     try:
-        with service(url) as (address, ours), Client(address, key) as client:
+        with running_service(url) as (address, ours), Client(address, key) as client:
             job = client.submit(spec)
-            terminal_output.say(f"POST {address}/v1/jobs  ->  201 {job.id}")
-            return attend(client, job, ours=ours)
+            terminal_output.print_lines(f"POST {address}/v1/jobs  ->  201 {job.id}")
+            return follow_demo_job(client, job, ours=ours)
     except KeyboardInterrupt:
-        terminal_output.say("interrupted", stderr=True)
+        terminal_output.print_lines("interrupted", stderr=True)
         return 130
 
 
-def end(number: int, _frame: object) -> NoReturn:
+def exit_on_signal(number: int, _frame: object) -> NoReturn:
     """A signal that ends us, as an exception: what was opened is closed on the way out."""
     sys.exit(128 + number)
 
 
-def attend(client: Client, job: Job, *, ours: bool) -> int:
+def follow_demo_job(client: Client, job: Job, *, ours: bool) -> int:
     """Follows the job and shows what came out."""
     try:
-        ended = follow(client, job.id)
+        ended = follow_job(client, job.id)
     except KeyboardInterrupt:
         if ours:
-            terminal_output.say("", f"{job.id} goes on at the next start:  basin up", stderr=True)
+            terminal_output.print_lines("", f"{job.id} goes on at the next start:  basin up", stderr=True)
         else:
-            actions.goes_on(actions.Session(client.url, json=False), job.id)
+            actions.print_still_running(actions.CliSession(client.url, json=False), job.id)
         return 130
     if ended.status != "succeeded":
-        terminal_output.ending(ended)
+        terminal_output.print_ending(ended)
         return 1
-    terminal_output.say("")
-    terminal_output.results(ended.results or {}, splits=("test",))
-    found = actions.chosen(client.checkpoints(job.id), "swa", job.id)
+    terminal_output.print_lines("")
+    terminal_output.print_results(ended.results or {}, splits=("test",))
+    found = actions.choose_checkpoint(client.checkpoints(job.id), "swa", job.id)
     folder = Path(os.environ.get("BASIN_HOME") or ".basin") / "demo"
     path = client.download(found, folder / f"{job.id}-swa.safetensors")
     later = "  (while the service runs: make up, or basin up)" if ours else ""
-    terminal_output.say(
+    terminal_output.print_lines(
         "", f"SWA weights  {path}", f"SHA-256      {found.sha256}", f"API docs     {client.url}/docs{later}"
     )
     return 0
 
 
 @contextmanager
-def service(url: str | None) -> Iterator[tuple[str, bool]]:
+def running_service(url: str | None) -> Iterator[tuple[str, bool]]:
     """The address of a service that answers, and whether it was started here (then it is stopped here too)."""
     wanted = url or os.environ.get("BASIN_URL")
     port = os.environ.get("BASIN_PORT") or "8000"
     if not port.isdecimal():
         raise BadFile(f"BASIN_PORT is {port!r}, which is no port")
     address = (wanted or f"http://127.0.0.1:{port}").rstrip("/")
-    if answers(address):
-        terminal_output.say(f"The service at {address} is used.")
+    if service_answers(address):
+        terminal_output.print_lines(f"The service at {address} is used.")
         yield address, False
         return
     if wanted:
         raise Unreachable(address, "the demo starts a service of its own only when no address is given")
     if not any(entry.name == "up" for entry in metadata.entry_points(group="basin.commands")):
         raise NotThere("no service answers and no server is installed here: give the address of one with --url")
-    with TemporaryFile() as output, started(free_port(int(port)), output) as address:
+    with TemporaryFile() as output, start_service(free_port(int(port)), output) as address:
         yield address, True
-        terminal_output.say("", "stopping the service")
+        terminal_output.print_lines("", "stopping the service")
 
 
-def answers(address: str) -> bool:
+def service_answers(address: str) -> bool:
     """Whether a Basin service is there."""
     try:
         with Client(address, timeout=2.0) as client:
@@ -115,9 +117,9 @@ def free_port(wanted: int) -> int:
 
 
 @contextmanager
-def started(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
+def start_service(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
     """A service of our own, from its first answer to its last process; `options` are those of `basin up`."""
-    terminal_output.say("starting the service …")
+    terminal_output.print_lines("starting the service …")
     command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port), *options]
     up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -125,7 +127,7 @@ def started(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
-        while not answers(address):
+        while not service_answers(address):
             if up.poll() is not None or time.monotonic() > deadline:
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip()

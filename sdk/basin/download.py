@@ -10,19 +10,19 @@ from typing import IO
 import httpx2
 
 from basin.errors import DigestMismatch, Unreachable
-from basin.transport import AGAIN, TRIES, Transport, checked, pause, reason
+from basin.transport import AGAIN, TRIES, Transport, describe_error, raise_for_problem, retry_delay
 
 BLOCK = 1 << 20
 
 
-def fetch(transport: Transport, source: str, target: Path, *, sha256: str | None) -> Path:
+def download_file(transport: Transport, source: str, target: Path, *, sha256: str | None) -> Path:
     """Writes the body of GET `source` to `target`, whole and verified, or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("x+b") as file:
-            receive(transport, source, file)
-            found = digest(file)
+            receive_body(transport, source, file)
+            found = file_sha256(file)
             if sha256 is not None and found != sha256:
                 raise DigestMismatch(
                     f"the weights came with SHA-256 {found}, recorded is {sha256}; nothing was written"
@@ -35,7 +35,7 @@ def fetch(transport: Transport, source: str, target: Path, *, sha256: str | None
     return target
 
 
-def receive(transport: Transport, source: str, file: IO[bytes]) -> None:
+def receive_body(transport: Transport, source: str, file: IO[bytes]) -> None:
     """Streams into `file`; when the connection breaks, the rest is asked for.
 
     The service may send us on to the store that holds the weights. The API key does not go there: httpx2 keeps it to
@@ -49,21 +49,21 @@ def receive(transport: Transport, source: str, file: IO[bytes]) -> None:
         try:
             with transport.http.stream("GET", source, headers=headers, follow_redirects=True) as answer:
                 if answer.status_code not in AGAIN or tried == TRIES - 1:
-                    write(answer, file)
+                    write_body(answer, file)
                     return
         except httpx2.TransportError as error:
             if tried == TRIES - 1:
-                raise Unreachable(origin(error, transport.url), reason(error)) from error
+                raise Unreachable(unreachable_host(error, transport.url), describe_error(error)) from error
             if answer is not None:
                 etag = answer.headers.get("ETag", "")
-        time.sleep(pause(tried, answer))
+        time.sleep(retry_delay(tried, answer))
 
 
-def write(answer: httpx2.Response, file: IO[bytes]) -> None:
+def write_body(answer: httpx2.Response, file: IO[bytes]) -> None:
     """Writes an answer's body where it belongs."""
     if answer.status_code >= 400:
         answer.read()
-    checked(answer)
+    raise_for_problem(answer)
     if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
         file.seek(0)
         file.truncate()
@@ -71,7 +71,7 @@ def write(answer: httpx2.Response, file: IO[bytes]) -> None:
         file.write(block)
 
 
-def origin(error: httpx2.TransportError, otherwise: str) -> str:
+def unreachable_host(error: httpx2.TransportError, otherwise: str) -> str:
     """Who did not answer: after a redirect, not the service."""
     try:
         url = error.request.url
@@ -80,7 +80,7 @@ def origin(error: httpx2.TransportError, otherwise: str) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
-def digest(file: IO[bytes]) -> str:
+def file_sha256(file: IO[bytes]) -> str:
     """The SHA-256 of all that was written."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

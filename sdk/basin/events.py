@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from basin.errors import BadAnswer, Unreachable
 from basin.shapes import TERMINAL, Event
-from basin.transport import LONGEST_PAUSE, Transport, checked, pause, reason, without_none
+from basin.transport import LONGEST_PAUSE, Transport, describe_error, raise_for_problem, retry_delay, without_none
 
 SILENCE = 40.0  # seconds without a byte after which a stream counts as broken; the service pings every 15
 STEADY = 5.0  # a stream that lasted this long was a good one: patience begins anew
@@ -25,7 +25,7 @@ def stream(
     while True:
         broken, began = "it ended the stream", time.monotonic()
         try:
-            for event in _connection(transport, path, types, last):
+            for event in _read_connection(transport, path, types, last):
                 if event is None:
                     return
                 last, tried, good_at = event.cursor, 0, time.monotonic()
@@ -33,23 +33,23 @@ def stream(
                 if event.type == "status" and event.data.get("status") in TERMINAL:
                     return
         except httpx2.TimeoutException as error:
-            broken = reason(error)
+            broken = describe_error(error)
         except httpx2.TransportError as error:
-            broken, good_at = reason(error), later(good_at, began)
+            broken, good_at = describe_error(error), last_seen_at(good_at, began)
         else:
-            good_at = later(good_at, began)
+            good_at = last_seen_at(good_at, began)
         if time.monotonic() - good_at > patience:
             raise Unreachable(transport.url, broken)
-        time.sleep(min(pause(min(tried, 6), None), LONGEST_PAUSE))
+        time.sleep(min(retry_delay(min(tried, 6), None), LONGEST_PAUSE))
         tried += 1
 
 
-def later(good_at: float, began: float) -> float:
+def last_seen_at(good_at: float, began: float) -> float:
     """When the service was last known to be there: an idle stream brings pings only, and these do not show."""
     return time.monotonic() if time.monotonic() - began > STEADY else good_at
 
 
-def _connection(
+def _read_connection(
     transport: Transport, path: str, types: Sequence[str] | None, last: str | None
 ) -> Iterator[Event | None]:
     """The events of one connection; None when the job has ended and nothing is left."""
@@ -61,7 +61,7 @@ def _connection(
             return
         if answer.status_code >= httpx2.codes.BAD_REQUEST:
             answer.read()
-        checked(answer)
+        raise_for_problem(answer)
         if answer.status_code == httpx2.codes.NO_CONTENT:
             yield None
             return
@@ -69,10 +69,10 @@ def _connection(
             raise BadAnswer(f"{answer.request.url} is no stream: is this Basin, and a recent one?")
         for sent in httpx2.EventSource(answer, max_event_size=None):
             if sent.data:
-                yield _read(sent)
+                yield _parse_event(sent)
 
 
-def _read(sent: httpx2.ServerSentEvent) -> Event:
+def _parse_event(sent: httpx2.ServerSentEvent) -> Event:
     try:
         return Event.read(json.loads(sent.data) | {"cursor": sent.id})
     except (ValueError, TypeError, ValidationError) as error:

@@ -52,7 +52,7 @@ for tag, pattern, first in (
 CoreLoader.add_constructor("tag:yaml.org,2002:float", CoreLoader.construct_number)
 
 
-def parse(text: str, name: str) -> Any:
+def parse_document(text: str, name: str) -> Any:
     """The one document in `text`; BadFile with line and column when it is none."""
     try:
         return CoreLoader(text).get_single_data()
@@ -66,7 +66,7 @@ def parse(text: str, name: str) -> Any:
         raise BadFile(f"{name}: nested too deeply") from error
 
 
-def read(path: str) -> dict[str, Any]:
+def read_job(path: str) -> dict[str, Any]:
     """A job from a file, or from standard input when the path is '-'."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
@@ -74,14 +74,14 @@ def read(path: str) -> dict[str, Any]:
         raise BadFile(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise BadFile(f"{path} is not a text file") from error
-    return job(text, path)
+    return parse_job(text, path)
 
 
-def job(text: str, name: str) -> dict[str, Any]:
+def parse_job(text: str, name: str) -> dict[str, Any]:
     """The job in `text`. JSON is a part of YAML, so that one reader does both."""
-    data = parse(text, name)
+    data = parse_document(text, name)
     if not isinstance(data, dict):
-        raise BadFile(f"{name}: a job is a mapping with model, data, optimizer …; this is {kind(data)}")
+        raise BadFile(f"{name}: a job is a mapping with model, data, optimizer …; this is {describe_type(data)}")
     try:
         json.dumps(data)
     except (TypeError, ValueError) as error:
@@ -89,7 +89,7 @@ def job(text: str, name: str) -> dict[str, Any]:
     return data
 
 
-def kind(data: Any) -> str:
+def describe_type(data: Any) -> str:
     """What somebody wrote instead of a mapping, in their words."""
     return {type(None): "empty", list: "a list", str: "text"}.get(type(data), "a single value")
 
@@ -107,5 +107,5 @@ def with_changes(spec: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
                 raise BadFile(f"--set {change}: {'.'.join(path[:number])} is not a mapping in this job")
-        at[last] = parse(text, f"--set {dotted}")
+        at[last] = parse_document(text, f"--set {dotted}")
     return changed

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from basin import analyses, terminal_output
-from basin.actions import Session
+from basin.actions import CliSession
 from basin.client import PATIENCE, POLL, Client
 from basin.errors import Unreachable
 from basin.progress import progress_bar
@@ -17,33 +17,39 @@ STEP: Final = 0.1  # of all that is to be done, for a line in a log
 Show = Callable[[Sequence[Analysis]], None]
 
 
-def analyze(session: Session, request: Mapping[str, Any], count: int, *, to: str | None, wait: bool) -> int:
+def analyze_in_parts(session: CliSession, request: Mapping[str, Any], count: int, *, to: str | None, wait: bool) -> int:
     """Asks for so many parts, waits for them, and asks for the whole; only the first, when told not to wait."""
-    with session.client() as client:
+    with session.open_client() as client:
         parts = client.share(request, count)
         ids = [one.id for one in parts]
         if not wait:
-            started = (*(f"{one.id}  {one.status}" for one in parts), *how_to_join(session, ids))
-            return session.print_answer([one.raw() for one in parts], lambda: terminal_output.say(*started))
-        terminal_output.say(
+            started = (*(f"{one.id}  {one.status}" for one in parts), *join_command(session, ids))
+            return session.print_answer([one.raw() for one in parts], lambda: terminal_output.print_lines(*started))
+        terminal_output.print_lines(
             *(f"{one.id}  part {number} of {count}" for number, one in enumerate(parts, 1)), stderr=session.json
         )
         try:
-            ended = together(client, parts, stderr=session.json)
+            ended = wait_for_parts(client, parts, stderr=session.json)
         except KeyboardInterrupt:
-            goes_on(session, ids)
+            print_still_running(session, ids)
             return 130
         if lacking := [one for one in ended if one.status != "succeeded"]:
-            told(session, lacking, ids)
+            print_missing_parts(session, lacking, ids)
             return 1
         whole = {name: request[name] for name in ("name", "priority", "metadata", "resources") if name in request}
-        return analyses.awaited(session, client, client.analyze({"kind": "assembly", "analyses": ids, **whole}), to)
+        return analyses.wait_for_analysis(
+            session, client, client.analyze({"kind": "assembly", "analyses": ids, **whole}), to
+        )
 
 
-def together(client: Client, parts: Sequence[Analysis], *, stderr: bool) -> list[Analysis]:
+def wait_for_parts(client: Client, parts: Sequence[Analysis], *, stderr: bool) -> list[Analysis]:
     """Shows how far all of them are until each has ended; returns them. Lives through a minute of silence."""
     found, heard = list(parts), time.monotonic()
-    with bar() if terminal_output.interactive() and not stderr else lines(stderr=stderr) as show:
+    with (
+        parts_progress_bar()
+        if terminal_output.is_interactive() and not stderr
+        else progress_lines(stderr=stderr) as show
+    ):
         while True:
             try:
                 found = [one if one.finished else client.analysis(one.id) for one in found]
@@ -57,59 +63,62 @@ def together(client: Client, parts: Sequence[Analysis], *, stderr: bool) -> list
             time.sleep(max(POLL, SHARE_OF_A_SECOND * len(found)))
 
 
-def done(parts: Sequence[Analysis]) -> float:
+def completed_fraction(parts: Sequence[Analysis]) -> float:
     """How much of all is behind them; a part that has ended has nothing to do any more."""
     return sum(1.0 if one.finished else one.progress.fraction or 0.0 for one in parts) / len(parts)
 
 
-def words(parts: Sequence[Analysis]) -> str:
+def describe_parts(parts: Sequence[Analysis]) -> str:
     """How many of them are where."""
     running, ended = sum(one.status == "running" for one in parts), sum(one.finished for one in parts)
     return f"{ended} of {len(parts)} parts done, {running} running"
 
 
 @contextmanager
-def lines(*, stderr: bool) -> Iterator[Show]:
+def progress_lines(*, stderr: bool) -> Iterator[Show]:
     """A line whenever a part begins or ends, and for every tenth of the whole."""
     said, due = "", 0.0
 
-    def show(parts: Sequence[Analysis]) -> None:
+    def print_line(parts: Sequence[Analysis]) -> None:
         nonlocal said, due
-        if words(parts) != said or done(parts) >= due:
-            said, due = words(parts), done(parts) + STEP
-            terminal_output.say(f"{done(parts):4.0%}  {said}", stderr=stderr)
+        if describe_parts(parts) != said or completed_fraction(parts) >= due:
+            said, due = describe_parts(parts), completed_fraction(parts) + STEP
+            terminal_output.print_lines(f"{completed_fraction(parts):4.0%}  {said}", stderr=stderr)
 
-    yield show
+    yield print_line
 
 
 @contextmanager
-def bar() -> Iterator[Show]:
+def parts_progress_bar() -> Iterator[Show]:
     """One line that is drawn over."""
     with progress_bar() as draw:
-        yield lambda parts: draw(done(parts), words(parts))
+        yield lambda parts: draw(completed_fraction(parts), describe_parts(parts))
 
 
-def told(session: Session, lacking: Sequence[Analysis], ids: Sequence[str]) -> None:
+def print_missing_parts(session: CliSession, lacking: Sequence[Analysis], ids: Sequence[str]) -> None:
     """What became of those without which there is no whole, and how to get one."""
     for one in lacking:
         part = one.raw().get("part") or {}
         where = " ".join(str(each.get("checkpoint")) for each in one.subjects)
         again = f"analyze {where} --kind {one.kind} --set part.number={part.get('number')} --set part.of={len(ids)}"
         why = f": {one.error.message}" if one.error else ""
-        lines = (f"{one.id} {one.status}{why}", f"  ask for it again, with your options:  {session.again(again)}")
-        terminal_output.say(*lines, stderr=True)
-    terminal_output.say(*how_to_join(session, ids), stderr=True)
+        lines = (
+            f"{one.id} {one.status}{why}",
+            f"  ask for it again, with your options:  {session.command_line(again)}",
+        )
+        terminal_output.print_lines(*lines, stderr=True)
+    terminal_output.print_lines(*join_command(session, ids), stderr=True)
 
 
-def goes_on(session: Session, ids: Sequence[str]) -> None:
+def print_still_running(session: CliSession, ids: Sequence[str]) -> None:
     """What somebody wants to know right after Ctrl-C."""
-    stop = session.again(f"cancel {' '.join(ids)}")
-    terminal_output.say(
-        "", f"{', '.join(ids)} go on.", *how_to_join(session, ids), f"  stop them:  {stop}", stderr=True
+    stop = session.command_line(f"cancel {' '.join(ids)}")
+    terminal_output.print_lines(
+        "", f"{', '.join(ids)} go on.", *join_command(session, ids), f"  stop them:  {stop}", stderr=True
     )
 
 
-def how_to_join(session: Session, ids: Sequence[str]) -> tuple[str, ...]:
+def join_command(session: CliSession, ids: Sequence[str]) -> tuple[str, ...]:
     """The command that makes one of them."""
-    command = session.again(f"analyze {' '.join(ids)} --kind assembly")
+    command = session.command_line(f"analyze {' '.join(ids)} --kind assembly")
     return ("  put them together when they have succeeded:", f"    {command}")

@@ -34,12 +34,12 @@ SHOWN_RECIPE = (
 )
 
 
-def interactive() -> bool:
+def is_interactive() -> bool:
     """Whether lines may be drawn over: a real terminal that can move its cursor."""
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
-def console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """Where to print; plain text without colour when it is not a terminal, or with NO_COLOR."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
@@ -47,24 +47,24 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=PIPE_WIDTH, force_terminal=False)
 
 
-def say(*lines: str, stderr: bool = False) -> None:
+def print_lines(*lines: str, stderr: bool = False) -> None:
     """Prints lines, with everything unprintable taken out."""
-    to = console(stderr=stderr)
+    to = make_console(stderr=stderr)
     for line in lines:
-        to.print(clean(line), soft_wrap=True)
+        to.print(strip_controls(line), soft_wrap=True)
 
 
-def clean(text: object) -> str:
+def strip_controls(text: object) -> str:
     """Text that cannot steer a terminal: names and messages come from whoever wrote the job."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
 
 
-def as_json(data: Any) -> None:
+def print_json(data: Any) -> None:
     """One JSON document on stdout; ASCII only, which no terminal obeys and every parser reads."""
     print(json.dumps(data, indent=2))  # noqa: T201
 
 
-def entry(event: Event, *, as_json: bool) -> None:
+def print_log_entry(event: Event, *, as_json: bool) -> None:
     """A line of a job's log. Programs get a JSON document a line."""
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
@@ -72,10 +72,10 @@ def entry(event: Event, *, as_json: bool) -> None:
     level = event.data.get("level") or event.type
     first, *rest = str(event.data.get("message") or "").splitlines() or [""]
     quoted = str(event.data.get("stderr") or "").splitlines()
-    say(f"{moment(event)}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
+    print_lines(f"{event_time(event)}  {level:<7}  {first}", *(f"    {line}" for line in (*rest, *quoted)))
 
 
-def last_word(job: Job, *, as_json: bool) -> None:
+def print_failure_line(job: Job, *, as_json: bool) -> None:
     """Why a job failed and the way out, as the last line of its log; of another job nothing."""
     if not job.error:
         return
@@ -86,10 +86,10 @@ def last_word(job: Job, *, as_json: bool) -> None:
         return
     at = job.finished_at.strftime(MOMENT) if job.finished_at else "-"
     first, *rest = f"{job.error.code}: {job.error.message}".splitlines()
-    say(f"{at}  {'failed':<7}  {first}", *(f"    {line}" for line in (*rest, job.error.remedy) if line))
+    print_lines(f"{at}  {'failed':<7}  {first}", *(f"    {line}" for line in (*rest, job.error.remedy) if line))
 
 
-def happened(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """What an event says, in one line."""
     data = event.data
     match event.type:
@@ -103,131 +103,147 @@ def happened(event: Event) -> str:
             return str(data.get("message") or "")
 
 
-def events_line(event: Event, *, as_json: bool) -> None:
+def print_event(event: Event, *, as_json: bool) -> None:
     """A line of a job's history. Programs get a JSON document a line."""
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
         return
-    first, *_ = happened(event).splitlines() or [""]
-    say(f"{moment(event)}  {event.attempt:>3}  {event.type:<10}  {first}")
+    first, *_ = describe_event(event).splitlines() or [""]
+    print_lines(f"{event_time(event)}  {event.attempt:>3}  {event.type:<10}  {first}")
 
 
-def moment(event: Event) -> str:
+def event_time(event: Event) -> str:
     """When it happened, to the second."""
     return event.at.strftime(MOMENT) if event.at else "-"
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
+def make_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
     """Columns; those from `numbers_from` on are right-aligned."""
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
         made.add_column(header, justify="right" if number >= numbers_from else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(clean(cell) for cell in row))
+        made.add_row(*(strip_controls(cell) for cell in row))
     return made
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     """Four digits that matter; words stay words."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def jobs(page: Page, *, searched: bool = False) -> None:
+def print_jobs(page: Page, *, searched: bool = False) -> None:
     """A list of jobs, one line each."""
     if not page.data:
-        say("No such jobs." if searched else "No jobs yet. Submit one:  basin submit job.yaml")
+        print_lines("No such jobs." if searched else "No jobs yet. Submit one:  basin submit job.yaml")
         return
-    rows = [(job.id, job.status, done(job.progress), age(job.created_at), job.name or "") for job in page.data]
-    console().print(table(("job", "status", "done", "age", "name"), rows))
+    rows = [
+        (job.id, job.status, format_fraction(job.progress), format_age(job.created_at), job.name or "")
+        for job in page.data
+    ]
+    make_console().print(make_table(("job", "status", "done", "age", "name"), rows))
     if page.has_more:
-        say(f"There are more:  basin list --after {page.last_id}")
+        print_lines(f"There are more:  basin list --after {page.last_id}")
 
 
-def analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
+def print_analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
     """How far an analysis is, or how it ended; and its numbers one by one."""
     detail = None if found.status_detail == found.stop_reason else found.status_detail
     of = ", ".join(f"{one['job']} {one['kind'] or 'recipe'} {one['step']}" for one in found.subjects)
     lines = [("analysis", found.id), ("name", found.name), ("kind", found.kind), ("looks at", of)]
-    stands = [("status", found.status), ("detail", detail), ("queue", waits(found)), ("done", done(found.progress))]
-    pairs([*lines, *stands])
+    stands = [
+        ("status", found.status),
+        ("detail", detail),
+        ("queue", queue_position(found)),
+        ("done", format_fraction(found.progress)),
+    ]
+    print_pairs([*lines, *stands])
     if found.error:
-        say(f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else []))
+        print_lines(
+            f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else [])
+        )
     if (found.results or {}).get("partial"):
-        say("partial: it was cancelled before it had seen everything")
-    pairs([(name, value) for name, value in numbers if name != "partial"])
+        print_lines("partial: it was cancelled before it had seen everything")
+    print_pairs([(name, value) for name, value in numbers if name != "partial"])
 
 
-def analyses(page: Analyses) -> None:
+def print_analyses(page: Analyses) -> None:
     """A list of analyses, one line each."""
     if not page.data:
-        say("No analyses yet. Ask for one:  basin analyze JOB --kind landscape")
+        print_lines("No analyses yet. Ask for one:  basin analyze JOB --kind landscape")
         return
     rows = [
-        (one.id, one.kind, one.status, done(one.progress), age(one.created_at), one.name or "") for one in page.data
+        (one.id, one.kind, one.status, format_fraction(one.progress), format_age(one.created_at), one.name or "")
+        for one in page.data
     ]
-    console().print(table(("analysis", "kind", "status", "done", "age", "name"), rows))
+    make_console().print(make_table(("analysis", "kind", "status", "done", "age", "name"), rows))
 
 
-def fleet(found: Sequence[Worker]) -> None:
+def print_workers(found: Sequence[Worker]) -> None:
     """The workers, one line each; below them their GPUs, if there are any."""
     if not found:
-        say("No workers. Start one:  basin worker")
+        print_lines("No workers. Start one:  basin worker")
         return
     rows = [
-        (one.id, one.status, slots(one.slots), age(one.seen_at), one.release, " ".join(one.jobs) or "-")
+        (one.id, one.status, format_slots(one.slots), format_age(one.seen_at), one.release, " ".join(one.jobs) or "-")
         for one in found
     ]
-    console().print(table(("worker", "status", "busy slots", "seen", "release", "your jobs"), rows))
+    make_console().print(make_table(("worker", "status", "busy slots", "seen", "release", "your jobs"), rows))
     if gpus := [(one.id, gpu) for one in found for gpu in one.devices]:
-        said = [(worker, gpu.device, gpu.name or "-", memory(gpu), *verdict(gpu)) for worker, gpu in gpus]
-        console().print(table(("worker", "gpu", "name", "memory", "status", "since", "why"), said))
+        said = [(worker, gpu.device, gpu.name or "-", format_memory(gpu), *gpu_status(gpu)) for worker, gpu in gpus]
+        make_console().print(make_table(("worker", "gpu", "name", "memory", "status", "since", "why"), said))
 
 
-def memory(gpu: Gpu) -> str:
+def format_memory(gpu: Gpu) -> str:
     """As in "80 GB"; a dash where nobody knows."""
     return f"{gpu.memory_bytes / 1e9:.0f} GB" if gpu.memory_bytes else "-"
 
 
-def verdict(gpu: Gpu) -> tuple[str, str, str]:
+def gpu_status(gpu: Gpu) -> tuple[str, str, str]:
     """Whether it is in service, since when, and why not."""
     why = ": ".join(part for part in (gpu.reason, gpu.detail) if part)
-    return gpu.status.replace("_", " "), age(gpu.since), why
+    return gpu.status.replace("_", " "), format_age(gpu.since), why
 
 
-def slots(found: Mapping[str, Slots]) -> str:
+def format_slots(found: Mapping[str, Slots]) -> str:
     """As in "1/2 cpu"."""
     return ", ".join(f"{one.slots - one.free}/{one.slots} {kind}" for kind, one in sorted(found.items())) or "-"
 
 
-def queue(found: Queued) -> None:
+def print_queue(found: Queued) -> None:
     """What waits, one line each, with the reason."""
     if not found.data:
-        say("Nothing of yours waits.")
+        print_lines("Nothing of yours waits.")
         return
     rows = [
-        (str(one.position), one.id, "-" if one.eta_seconds is None else span(one.eta_seconds), one.reason.message)
+        (
+            str(one.position),
+            one.id,
+            "-" if one.eta_seconds is None else format_duration(one.eta_seconds),
+            one.reason.message,
+        )
         for one in found.data
     ]
-    console().print(table(("place", "job", "starts in", "why it waits"), rows))
+    make_console().print(make_table(("place", "job", "starts in", "why it waits"), rows))
     if found.waiting > len(found.data):
-        say(f"and {found.waiting - len(found.data)} more")
+        print_lines(f"and {found.waiting - len(found.data)} more")
 
 
-def done(progress: Progress) -> str:
+def format_fraction(progress: Progress) -> str:
     """How much of the run is behind it."""
     return "-" if progress.fraction is None else f"{progress.fraction:.0%}"
 
 
-def age(since: datetime | None) -> str:
+def format_age(since: datetime | None) -> str:
     """How long ago, in one unit."""
     if since is None:
         return "-"
-    return span(max(0.0, (datetime.now(UTC) - since).total_seconds()))
+    return format_duration(max(0.0, (datetime.now(UTC) - since).total_seconds()))
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time in one unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -235,7 +251,7 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def facts(progress: Progress) -> list[str]:
+def progress_facts(progress: Progress) -> list[str]:
     """What a run tells about itself while it goes on: epoch, loss, a quality, learning rate."""
     told = []
     if progress.epoch is not None and progress.epochs is not None:
@@ -245,19 +261,19 @@ def facts(progress: Progress) -> list[str]:
     for ending in ("val.accuracy", "accuracy", "val.r2", "val.mae"):
         found = [name for name, value in progress.metrics.items() if name.endswith(ending) and value is not None]
         if found:
-            told.append(f"{found[0].rpartition('.')[2]} {number(progress.metrics[found[0]])}")
+            told.append(f"{found[0].rpartition('.')[2]} {format_number(progress.metrics[found[0]])}")
             break
     if progress.lr is not None:
         told.append(f"lr {progress.lr:.4f}")
     return told
 
 
-def waits(job: Job) -> str | None:
+def queue_position(job: Job) -> str | None:
     """Its place in the queue, while it has one."""
     if not job.queue or job.queue.ahead is None or job.status != "queued":
         return None
     starts = job.queue.eta_seconds
-    soon = "" if starts is None else f"; starts in about {span(starts)}"
+    soon = "" if starts is None else f"; starts in about {format_duration(starts)}"
     return f"{job.queue.ahead} ahead of it{soon}"
 
 
@@ -266,90 +282,93 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
     reason = f" ({job.stop_reason})" if job.stop_reason else ""
     detail = None if job.status_detail == job.stop_reason else job.status_detail
     lines = [("job", job.id), ("name", job.name), ("status", f"{job.status}{reason}"), ("detail", detail)]
-    lines.append(("queue", waits(job)))
+    lines.append(("queue", queue_position(job)))
     whole = f"/{job.progress.steps}" if job.progress.steps else ""
-    told = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *facts(job.progress)]
+    told = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *progress_facts(job.progress)]
     lines.append(("progress", "  ".join(word for word in told if word)))
     for label, at in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
         lines.append((label, at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else None))
     recipe = job.model_extra or {}
-    lines += [(name, component(recipe[name])) for name in SHOWN_RECIPE if recipe.get(name) is not None]
-    pairs(lines)
-    ending(job)
+    lines += [(name, format_component(recipe[name])) for name in SHOWN_RECIPE if recipe.get(name) is not None]
+    print_pairs(lines)
+    print_ending(job)
     if checkpoints:
         rows = [
-            (one.kind, str(one.step), size(one.bytes), one.id, "pinned" if one.pinned else "") for one in checkpoints
+            (one.kind, str(one.step), format_bytes(one.bytes), one.id, "pinned" if one.pinned else "")
+            for one in checkpoints
         ]
-        console().print(table(("weights", "step", "size", "checkpoint", ""), rows))
+        make_console().print(make_table(("weights", "step", "size", "checkpoint", ""), rows))
 
 
-def pairs(lines: Sequence[tuple[str, str | None]]) -> None:
+def print_pairs(lines: Sequence[tuple[str, str | None]]) -> None:
     """Labels and values, aligned; what has no value is left out."""
     width = max((len(label) for label, _ in lines), default=0) + 2
-    say(*(f"{label:<{width}}{value}" for label, value in lines if value))
+    print_lines(*(f"{label:<{width}}{value}" for label, value in lines if value))
 
 
-def component(value: Any) -> str:
+def format_component(value: Any) -> str:
     """A part of a spec in one line: its name, then its settings."""
     if not isinstance(value, Mapping):
         return str(value)
-    settings = (f"{name}={setting(one)}" for name, one in value.items() if name != "name" and one is not None)
+    settings = (f"{name}={format_setting(one)}" for name, one in value.items() if name != "name" and one is not None)
     return " ".join([*([str(value["name"])] if "name" in value else []), *settings])
 
 
-def setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting in one word."""
-    return f"({component(value)})" if isinstance(value, Mapping) else number(value)
+    return f"({format_component(value)})" if isinstance(value, Mapping) else format_number(value)
 
 
-def size(count: int | None) -> str:
+def format_bytes(count: int | None) -> str:
     """Bytes in a unit that people read."""
     if count is None:
         return "-"
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
-def warnings(found: Iterable[Warned]) -> None:
+def print_warnings(found: Iterable[Warned]) -> None:
     """What is allowed and probably not meant."""
-    say(*(f"warning: {one.pointer}: {one.message}" for one in found), stderr=True)
+    print_lines(*(f"warning: {one.pointer}: {one.message}" for one in found), stderr=True)
 
 
-def ending(job: Job) -> None:
+def print_ending(job: Job) -> None:
     """Results, or what went wrong and the way out."""
     if job.error:
-        say(f"{job.error.code}: {job.error.message}", *([f"  {job.error.remedy}"] if job.error.remedy else []))
+        print_lines(f"{job.error.code}: {job.error.message}", *([f"  {job.error.remedy}"] if job.error.remedy else []))
     if job.results:
-        results(job.results)
+        print_results(job.results)
 
 
-def results(found: Mapping[str, Any], splits: Sequence[str] = ("test", "val", "train")) -> None:
+def print_results(found: Mapping[str, Any], splits: Sequence[str] = ("test", "val", "train")) -> None:
     """Weights against each other: a row for each kind, a column for each measure."""
-    cells = {weights: dict(measures(one, splits)) for weights, one in found.items()}
+    cells = {weights: dict(result_columns(one, splits)) for weights, one in found.items()}
     columns = list(dict.fromkeys(measure for one in cells.values() for measure in one))
     rows = [(weights, *(one.get(column, "-") for column in columns)) for weights, one in cells.items()]
     if columns:
-        console().print(table(("weights", *columns), rows, numbers_from=1))
+        make_console().print(make_table(("weights", *columns), rows, numbers_from=1))
 
 
-def measures(splits_of: Any, splits: Sequence[str]) -> Iterator[tuple[str, str]]:
+def result_columns(splits_of: Any, splits: Sequence[str]) -> Iterator[tuple[str, str]]:
     """('test accuracy', '0.9722') and so on, in the order of the splits."""
     for split in splits:
         found = splits_of.get(split) if isinstance(splits_of, Mapping) else None
         for name, value in sorted(found.items()) if isinstance(found, Mapping) else ():
-            yield f"{split} {name}", f"{value:.4f}" if isinstance(value, float) else number(value)
+            yield f"{split} {name}", f"{value:.4f}" if isinstance(value, float) else format_number(value)
 
 
-def failure(error: BasinError) -> None:
+def print_error(error: BasinError) -> None:
     """An error on stderr: what is wrong, where, and the way out."""
     if isinstance(error, Problem):
-        say(f"error: {error.detail or error.title} ({error.status} {error.code})", stderr=True)
+        print_lines(f"error: {error.detail or error.title} ({error.status} {error.code})", stderr=True)
         for field in error.fields:
-            say(f"  {field.pointer or '(the whole body)'}: {field.message}", stderr=True)
+            print_lines(f"  {field.pointer or '(the whole body)'}: {field.message}", stderr=True)
             if field.hint:
-                say(f"      {field.hint}", stderr=True)
+                print_lines(f"      {field.hint}", stderr=True)
         if error.status == 401:
-            say("  Give a key:  --key, or BASIN_API_KEY", stderr=True)
+            print_lines("  Give a key:  --key, or BASIN_API_KEY", stderr=True)
         return
-    say(*f"error: {error}".splitlines(), stderr=True)
+    print_lines(*f"error: {error}".splitlines(), stderr=True)
     if isinstance(error, Unreachable):
-        say("  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True)
+        print_lines(
+            "  Start the service with:  basin up", "  It runs elsewhere:       --url, or BASIN_URL", stderr=True
+        )

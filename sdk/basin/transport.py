@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def pause(tried: int, answer: httpx2.Response | None) -> float:
+def retry_delay(tried: int, answer: httpx2.Response | None) -> float:
     """Seconds before try number `tried + 1`: what the service asked for, else doubling with jitter."""
     asked = answer.headers.get("Retry-After", "") if answer is not None else ""
     if asked.isdigit():
@@ -46,7 +46,7 @@ class Transport:
         headers = {"Accept": "application/json", "User-Agent": "basin-python"}
         self.http = httpx2.Client(
             base_url=self.url,
-            headers=headers | ({"Authorization": f"Bearer {sendable(key)}"} if key else {}),
+            headers=headers | ({"Authorization": f"Bearer {check_api_key(key)}"} if key else {}),
             timeout=httpx2.Timeout(timeout, connect=3.0),
             transport=transport,
             trust_env=not is_loopback(host),
@@ -87,14 +87,14 @@ class Transport:
                 raise Unreachable(self.url, str(error)) from error
             except httpx2.TransportError as error:
                 if tried == TRIES - 1:
-                    raise Unreachable(self.url, reason(error)) from error
+                    raise Unreachable(self.url, describe_error(error)) from error
             if last is not None and (last.status_code not in AGAIN or tried == TRIES - 1):
-                return checked(last)
-            time.sleep(pause(tried, last))
+                return raise_for_problem(last)
+            time.sleep(retry_delay(tried, last))
         raise Unreachable(self.url, "it never answered")
 
 
-def sendable(key: str) -> str:
+def check_api_key(key: str) -> str:
     """The key, or BadKey: what cannot stand in a header would be quoted by the errors of the libraries below."""
     bare = key.strip()
     if not bare.isascii() or not bare.isprintable() or " " in bare:
@@ -107,7 +107,7 @@ def without_none(params: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (params or {}).items() if value is not None}
 
 
-def reason(error: httpx2.TransportError) -> str:
+def describe_error(error: httpx2.TransportError) -> str:
     """Why there was no answer, in words; the libraries below often say only 'timed out' or nothing."""
     if isinstance(error, httpx2.ConnectTimeout):
         return "it does not accept connections"
@@ -116,26 +116,28 @@ def reason(error: httpx2.TransportError) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def checked(answer: httpx2.Response) -> httpx2.Response:
+def raise_for_problem(answer: httpx2.Response) -> httpx2.Response:
     """The answer itself, or the `Problem` that it reports."""
     if answer.status_code < 400:
         return answer
-    body = parsed(answer)
+    body = parse_object(answer)
     raise Problem.from_body(answer.status_code, body)
 
 
-def parsed(answer: httpx2.Response) -> dict[str, Any]:
+def parse_object(answer: httpx2.Response) -> dict[str, Any]:
     """The JSON object in an answer; BadAnswer when there is none."""
     try:
         body = answer.json()
     except ValueError as error:
-        where = f"{answer.request.method} {bare(answer)}"
+        where = f"{answer.request.method} {url_without_query(answer)}"
         raise BadAnswer(f"{where} answered {answer.status_code} without JSON: is this a Basin service?") from error
     if not isinstance(body, dict):
-        raise BadAnswer(f"{bare(answer)} answered {answer.status_code} with something other than a JSON object")
+        raise BadAnswer(
+            f"{url_without_query(answer)} answered {answer.status_code} with something other than a JSON object"
+        )
     return body
 
 
-def bare(answer: httpx2.Response) -> httpx2.URL:
+def url_without_query(answer: httpx2.Response) -> httpx2.URL:
     """Where the answer comes from, without the query: that of a store's URL is as good as a key."""
     return answer.request.url.copy_with(query=None)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from api.key_cache import FRESH_SECONDS
 from api.live_poller import StreamPace
 from core.jobs.keys import create_key, revoke_key
-from core.jobs.queue.submit import submit
+from core.jobs.queue.submit import create_job
 from tests.api.test_events import EVENT_STREAM, House, serving
 from tests.support.jobs import small_spec
 from tests.support.service import until
@@ -46,7 +46,7 @@ class Listener(threading.Thread):
 
 
 def waiting_job(house: House, owner: str = "alice") -> str:
-    return f"{house.url}/v1/jobs/{submit(house.service.db, small_spec(), owner=owner).job_id}"
+    return f"{house.url}/v1/jobs/{create_job(house.service.db, small_spec(), owner=owner).job_id}"
 
 
 def test_a_stream_ends_with_its_key_and_no_other_does(house: House) -> None:
@@ -56,7 +56,7 @@ def test_a_stream_ends_with_its_key_and_no_other_does(house: House) -> None:
     revoked, kept = Listener(f"{url}/events", mine), Listener(f"{url}/events", other)
     assert FRESH_SECONDS + 5.0 <= 10.0, "what the docs promise"
     revoke_key(db, "alice", first.id)
-    house.service.keyring.forget(first.id)
+    house.service.keyring.forget_key(first.id)
     assert revoked.ended()
     assert kept.is_alive()
     again = httpx2.get(f"{url}/events", headers=revoked.headers, trust_env=False)
@@ -68,7 +68,7 @@ def test_a_stream_ends_with_its_key_and_no_other_does(house: House) -> None:
 def test_a_stream_without_a_key_ends_when_keys_begin(house: House) -> None:
     listener = Listener(f"{waiting_job(house, 'local')}/events")
     key, _ = create_key(house.service.db, owner="alice")
-    house.service.keyring.forget(key.id)
+    house.service.keyring.forget_key(key.id)
     assert listener.ended()
 
 
@@ -83,8 +83,8 @@ def test_a_stream_lives_through_a_database_that_is_away(house: House, monkeypatc
     _, mine = create_key(house.service.db, owner="alice")
     listener = Listener(f"{waiting_job(house)}/events", mine)
     keyring = house.service.keyring
-    monkeypatch.setattr(keyring, "_read", away)
-    monkeypatch.setattr(keyring, "recall", lambda _text: None)
+    monkeypatch.setattr(keyring, "_read_key", away)
+    monkeypatch.setattr(keyring, "recall_key", lambda _text: None)
     for _ in range(3):
         assert looks.acquire(timeout=10.0)
     assert listener.is_alive()
@@ -99,8 +99,8 @@ def test_a_wait_that_outlives_its_key_is_answered_with_a_refusal(house: House) -
     headers = {"Authorization": f"Bearer {text}", "Prefer": "wait=1"}
     thread = threading.Thread(target=lambda: answers.append(httpx2.get(url, headers=headers, trust_env=False)))
     thread.start()
-    until("it waits", lambda: house.service.live.held)
+    until("it waits", lambda: house.service.live.open_count)
     revoke_key(db, "alice", key.id)
-    house.service.keyring.forget(key.id)
+    house.service.keyring.forget_key(key.id)
     thread.join()
     assert [answer.status_code for answer in answers] == [401]

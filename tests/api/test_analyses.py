@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.checkpoints.records import record_checkpoint
-from core.jobs.queue.submit import submit
+from core.jobs.queue.submit import create_job
 from core.lifecycle import Status
 from tests.api.test_jobs import taken
 from tests.support.jobs import HeardHints, new_checkpoint, small_spec
@@ -26,10 +26,10 @@ CONTENT = {"result.npz": b"PK arrays", "bars.svg": b"<svg>&lt;script&gt;</svg>",
 
 
 def trained(service: Service) -> str:
-    job_id = submit(service.db, small_spec(), owner="local").job_id
+    job_id = create_job(service.db, small_spec(), owner="local").job_id
     fence = taken(service)
     record_checkpoint(service.db, fence, new_checkpoint(fence, 8), [], resumable=True)
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     return job_id
 
 
@@ -58,7 +58,7 @@ def concluded(service: Service, folder: Path) -> str:
         }
     row = replace(row, files=files, sha256=files["weights"]["sha256"], bytes=files["weights"]["bytes"])
     record_checkpoint(service.db, fence, row, [], resumable=False)
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed", None, NUMBERS, {"step": 4, "steps": 4}))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed", None, NUMBERS, {"step": 4, "steps": 4}))
     return fence.job_id
 
 
@@ -143,10 +143,14 @@ def test_it_can_be_watched(client: TestClient, service: Service) -> None:
     tag = client.get(own).headers["etag"]
     assert client.get(own, headers={"If-None-Match": tag}).status_code == 304
     fence = taken(service)
-    beat(service.db, fence, lease_seconds=60, progress={"step": 3, "steps": 12, "fraction": 0.25})
+    record_heartbeat(service.db, fence, lease_seconds=60, progress={"step": 3, "steps": 12, "fraction": 0.25})
     held = client.get(own, headers={"If-None-Match": tag, "Prefer": "wait=20"})
     assert (held.status_code, held.json()["progress"]["fraction"]) == (200, 0.25)
-    finish(service.db, fence, Ending(Status.FAILED, None, {"code": "engine_error", "message": "no", "remedy": "yes"}))
+    finish_job(
+        service.db,
+        fence,
+        TerminalState(Status.FAILED, None, {"code": "engine_error", "message": "no", "remedy": "yes"}),
+    )
     told = client.get(f"{own}/events").json()["data"]
     assert [event["data"]["status"] for event in told] == ["queued", "running", "failed"]
     with client.stream("GET", f"{own}/events", headers={"Accept": "text/event-stream"}) as stream:
@@ -161,7 +165,7 @@ def test_a_deleted_subject_is_409_while_it_is_needed(client: TestClient, service
     assert (refused.status_code, refused.json()["needed_by"]) == (409, found["id"])
     fence = taken(service)
     assert fence == Fence(found["id"], 1)
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     assert client.delete(f"/v1/jobs/{first}").status_code == 204
     assert client.get(f"/v1/analyses/{found['id']}").json()["subjects"][0]["job"] == first
 

@@ -25,8 +25,8 @@ from sqlalchemy import delete
 from core.db.session import Database
 from core.db.tables import job as job_table
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.queries import job_version
@@ -139,7 +139,7 @@ class AnyOrder(RuleBasedStateMachine):
     def heartbeat(self, pick: int) -> None:
         number, held = self._held(pick)
         if held is not None:
-            wish = beat(self.db, held, lease_seconds=600.0, progress={"step": 1, "fraction": 0.01})
+            wish = record_heartbeat(self.db, held, lease_seconds=600.0, progress={"step": 1, "fraction": 0.01})
             assert wish == {"running": "run", "pausing": "pause", "cancelling": "cancel"}[self._status(number)]
 
     @rule(pick=picks, op=endings)
@@ -154,7 +154,7 @@ class AnyOrder(RuleBasedStateMachine):
         number = pick % len(self.ids)
         job = self.reference.jobs[number]
         old = Fence(self.ids[number], job.attempt - (job.status in HELD))
-        assert beat(self.db, old, lease_seconds=600.0) is None
+        assert record_heartbeat(self.db, old, lease_seconds=600.0) is None
         with pytest.raises(Fenced):
             record_checkpoint(self.db, old, new_checkpoint(old, 99), (), resumable=True)
 
@@ -166,9 +166,9 @@ class AnyOrder(RuleBasedStateMachine):
         if held is not None:
             run_out(self.db, held.job_id)
             self.reference.apply(number, Op("lose"))
-        assert self.reconciler.leases() == (held is not None)
-        assert self.reconciler.wants() == 0, "owners' wishes for jobs that nobody runs are met at once"
-        self.reconciler.send()
+        assert self.reconciler.reclaim_expired_leases() == (held is not None)
+        assert self.reconciler.apply_desired_states() == 0, "owners' wishes for jobs that nobody runs are met at once"
+        self.reconciler.send_hints()
 
     # how it is asked, and what must come
 
@@ -206,7 +206,7 @@ class AnyOrder(RuleBasedStateMachine):
     def _work(self, fence: Fence, op: Op) -> Answer:
         try:
             if op.kind == "finish":
-                finish(self.db, fence, Ending(Status(op.status)))
+                finish_job(self.db, fence, TerminalState(Status(op.status)))
             else:
                 give_back(self.db, fence, cause=op.kind, lost=op.kind == "lose", max_losses=MAX_LOSSES)
         except Fenced:
@@ -265,7 +265,7 @@ class AnyOrder(RuleBasedStateMachine):
 def machine(shared: TestClient) -> Iterator[Callable[[], AnyOrder]]:
     service = service_of(shared)
     reconciler = Reconciler(service.db, service.store, service.hints, service.settings)
-    reconciler.leases()
+    reconciler.reclaim_expired_leases()
     with ThreadPoolExecutor(2) as threads:
         yield lambda: AnyOrder(shared, reconciler, threads)
 

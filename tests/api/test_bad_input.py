@@ -9,6 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.middleware import MAX_BODY
+from core.recipe.spec import JobSpec
+from tests.support.mutants import Mutant, mutants
 
 JOB: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [8]},
@@ -46,53 +48,44 @@ def refused(client: TestClient, body: bytes, status: int) -> dict[str, Any]:
     return problem
 
 
-# Each: the changed fields, and the pointer of the problem.
+# Each: the changed fields, and the pointer of the problem. What a schema tells is in tests/unit/test_wrong_fields.py.
 WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
-    ({"optimizer": SGD | {"name": "sgdd"}}, "/optimizer/name"),
-    ({"model": {"name": "transformer"}}, "/model/name"),
-    ({"data": {"name": "mnist"}}, "/data/name"),
-    ({"schedule": {"name": "cosin"}}, "/schedule/name"),
-    ({"optimiser": SGD}, "/optimiser"),
     ({"state": "succeeded"}, "/state"),
     ({"owner_id": "root"}, "/owner_id"),
-    ({"optimizer": SGD | {"learning_rate": 0.1}}, "/optimizer/learning_rate"),
-    ({"optimizer": SGD | {"lr": 0}}, "/optimizer/lr"),
-    ({"optimizer": SGD | {"lr": -1}}, "/optimizer/lr"),
-    ({"optimizer": SGD | {"lr": "0.1"}}, "/optimizer/lr"),
-    ({"optimizer": SGD | {"lr": True}}, "/optimizer/lr"),
-    ({"optimizer": SGD | {"lr": None}}, "/optimizer/lr"),
     ({"optimizer": SGD | {"lr": "NaN"}}, "/optimizer/lr"),
     ({"optimizer": SGD | {"nesterov": True}}, "/optimizer/nesterov"),
-    ({"optimizer": {"lr": 0.1}}, "/optimizer/name"),
-    ({"optimizer": "sgd"}, "/optimizer"),
-    ({"batch_size": 0}, "/batch_size"),
-    ({"batch_size": -1}, "/batch_size"),
-    ({"batch_size": True}, "/batch_size"),
-    ({"batch_size": "ful"}, "/batch_size"),
     ({"batch_size": 32.0}, "/batch_size"),
     ({"batch_size": 151}, "/batch_size"),  # iris has 150 examples
     ({"batch_size": 2**63}, "/batch_size"),
-    ({"epochs": 0}, "/epochs"),
-    ({"epochs": -1}, "/epochs"),
     ({"epochs": None}, "/epochs"),
-    ({"epochs": 1.5}, "/epochs"),
     ({"steps": 10**30}, "/steps"),
-    ({"seed": -1}, "/seed"),
-    ({"schedule": {"name": "cosine", "warmup": "1 epoch"}}, "/schedule/warmup"),
     ({"schedule": {"name": "cosine", "warmup": "-1ep"}}, "/schedule/warmup"),
-    ({"evaluate": {"every": "ep"}}, "/evaluate/every"),
     ({"evaluate": {"every": ""}}, "/evaluate/every"),
-    ({"swa": "yes"}, "/swa"),
-    ({"model": {"name": "mlp", "hidden": [10**9]}}, "/model/hidden/0"),
     ({"model": {"name": "mlp", "hidden": [8] * 10_000}}, "/model/hidden"),
     ({"metadata": {f"k{i}": "v" for i in range(17)}}, "/metadata"),
     ({"metadata": {"k": 1}}, "/metadata/k"),
-    ({"name": ""}, "/name"),
     ({"name": "x" * 100_000}, "/name"),
     ({"name": "two\nlines"}, "/name"),
     ({"name": "\u202egnp.exe"}, "/name"),
-    ({"priority": 101}, "/priority"),
 ]
+
+
+@pytest.fixture(scope="module")
+def wrong_documents() -> list[Mutant]:
+    """One for each field of a job and of each component, by the schema that the service itself tells."""
+    found = {
+        mutant.pointer: mutant for mutant in mutants(JobSpec.model_json_schema(), {"/optimizer/optimizer": "lion"})
+    }
+    return [mutant for mutant in found.values() if mutant.pointer.count("/") < 3]
+
+
+def test_the_pointer_of_every_field_comes_through(
+    shared: TestClient, stored_nothing: None, wrong_documents: list[Mutant]
+) -> None:
+    for mutant in wrong_documents:
+        problem = refused(shared, json.dumps(mutant.document).encode(), 422)
+        assert problem["code"] == "invalid_spec"
+        assert mutant.named_by([error["pointer"] for error in problem["errors"]]), (str(mutant), problem["errors"])
 
 
 @pytest.mark.parametrize(("changes", "pointer"), WRONG_FIELDS, ids=lambda value: str(value)[:40])

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.lifecycle import Status
@@ -25,7 +25,7 @@ def failed(service: Service) -> str:
     fence = running(service.db)
     for step in (4, 8):
         record_checkpoint(service.db, fence, new_checkpoint(fence, step), (), resumable=True)
-    finish(service.db, fence, Ending(Status.FAILED))
+    finish_job(service.db, fence, TerminalState(Status.FAILED))
     return f"/v1/jobs/{fence.job_id}"
 
 
@@ -83,7 +83,7 @@ def test_the_rest_is_guessed_by_the_childs_own_pace(
     assert claim is not None
     time.sleep(0.5)
     progress = {"step": 9, "steps": 12, "fraction": 9 / 12}
-    beat(service.db, Fence(child["id"], claim.attempt), lease_seconds=60, progress=progress)
+    record_heartbeat(service.db, Fence(child["id"], claim.attempt), lease_seconds=60, progress=progress)
     found = client.get(child["links"]["self"], headers=headers).json()
     assert found["progress"]["eta_seconds"] >= 1.5
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from core import redact as redaction
-from core.redact import hide, redact
+from core.redact import redact_secrets, register_secrets
 from tests.support.broker import Broker
 from tests.support.service import Part, Service, until
 
@@ -37,8 +37,8 @@ SIGNED = f"https://s3.example/b/k?X-Amz-Credential={CANARY}C&X-Amz-Date=1&X-Amz-
     ],
 )
 def test_secrets_by_their_shape(text: str, expected: str) -> None:
-    assert redact(text) == expected
-    assert redact(expected) == expected
+    assert redact_secrets(text) == expected
+    assert redact_secrets(expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_secrets_by_their_shape(text: str, expected: str) -> None:
     ],
 )
 def test_the_rest_stays_readable(text: str) -> None:
-    assert redact(text) == text
+    assert redact_secrets(text) == text
 
 
 @pytest.mark.parametrize("piece", ["a", "a+", "://a", "a:@", "password", "secret ", "bearer ", "token: ", "?sig="])
 def test_long_nonsense_costs_no_more_than_its_length(piece: str) -> None:
     """A quarter of a megabyte is milliseconds; a pattern that is quadratic would meet the limit of the whole run."""
-    assert len(redact(piece * (250_000 // len(piece)))) > 0
+    assert len(redact_secrets(piece * (250_000 // len(piece)))) > 0
 
 
 def test_secrets_of_the_settings_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,9 @@ def test_secrets_of_the_settings_by_heart(monkeypatch: pytest.MonkeyPatch) -> No
         short: SecretStr = SecretStr("basin")
         plain: str = "not a secret"
 
-    hide(Some())
+    register_secrets(Some())
     said = f"{CANARY}%2FDbPass {CANARY}/DbPass {CANARY}Ssl {CANARY}-whole basin, not a secret"
-    assert redact(said) == "*** *** *** *** basin, not a secret"
+    assert redact_secrets(said) == "*** *** *** *** basin, not a secret"
 
 
 def test_no_canary_in_any_output(serve: Serve, home: Path) -> None:

@@ -9,11 +9,11 @@ from sqlalchemy import update
 from api.dependencies import Service
 from core.db.session import Database
 from core.db.tables import event, job
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.attempt.heartbeat import WHOLE_RUN, beat
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.attempt.heartbeat import WHOLE_RUN, record_heartbeat
 from core.jobs.events.cursor import Cursor
-from core.jobs.events.feed import Ask, look
-from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
+from core.jobs.events.feed import FeedQuery, read_feed
+from core.jobs.health.workers import SlotState, SlotUsage, WorkerReport, report_worker
 from core.lifecycle import Status
 from tests.api.test_guard import JOB
 from tests.api.test_jobs import IRIS, posted, taken
@@ -133,7 +133,7 @@ def test_the_queue_says_why_and_the_fleet_who(client: TestClient, service: Servi
             "eta_seconds": None, "created_at": job["created_at"],
         }
     ]  # fmt: skip
-    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(2, 2)}))
+    report_worker(service.db, WorkerReport("host-1", {"cpu": SlotUsage(2, 2)}))
     told = client.get("/v1/queue").json()
     assert (told["waiting"], told["slots"]) == (1, {"cpu": {"slots": 2, "free": 2}})
     assert told["data"][0]["reason"]["code"] == "no_slot"
@@ -148,7 +148,9 @@ def test_a_worker_shows_its_gpus(client: TestClient, service: Service) -> None:
     well = SlotState("gpu", "GPU-a", in_service=True, since=1.5, name="H", memory_bytes=80 << 30)
     ill = SlotState("gpu", "GPU-b", in_service=False, since=0.0, reason="timeout", detail="no answer in 90 s")
     hangs = SlotState("cpu", "", in_service=False, since=0.0, reason="unkillable")
-    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(0, 0), "gpu": Tally(1, 0)}, (well, ill, hangs)))
+    report_worker(
+        service.db, WorkerReport("host-1", {"cpu": SlotUsage(0, 0), "gpu": SlotUsage(1, 0)}, (well, ill, hangs))
+    )
     (worker,) = client.get("/v1/workers").json()["data"]
     assert worker["slots"] == {"cpu": {"slots": 0, "free": 0}, "gpu": {"slots": 1, "free": 0}}
     assert worker["devices"] == [
@@ -179,9 +181,9 @@ def test_what_is_left_goes_by_the_rate_and_not_by_the_start(client: TestClient, 
     path = posted(client)["links"]["self"]
     fence = taken(service)
     progress = {"step": 2, "steps": 8, "epoch": 0, "epochs": 2, "fraction": 0.25}
-    beat(service.db, fence, lease_seconds=60, progress=progress | {WHOLE_RUN: 80.0})
+    record_heartbeat(service.db, fence, lease_seconds=60, progress=progress | {WHOLE_RUN: 80.0})
     assert client.get(path).json()["progress"] == progress | {"eta_seconds": 60.0}
-    (found,) = look(service.db, fence.job_id, [Ask(fence.job_id, Cursor(), frozenset({"progress"}))]) or ()
+    (found,) = read_feed(service.db, fence.job_id, [FeedQuery(fence.job_id, Cursor(), frozenset({"progress"}))]) or ()
     assert [item.data for item in found.items] == [progress]
 
 
@@ -190,14 +192,16 @@ def test_a_waiting_job_says_when_it_starts_and_ends(client: TestClient, service:
     given back halfway, after 8 s, needs only 8 s more when its turn comes.
     """
     done = posted(client)
-    finish(service.db, taken(service), Ending(Status.SUCCEEDED, "completed"), [])
+    finish_job(service.db, taken(service), TerminalState(Status.SUCCEEDED, "completed"), [])
     ran_for(service.db, done["id"], 30.0)
     back, fresh = posted(client, priority=5), posted(client)
-    beat(service.db, fence := taken(service), lease_seconds=60, progress={"step": 4, "steps": 8, "fraction": 0.5})
+    record_heartbeat(
+        service.db, fence := taken(service), lease_seconds=60, progress={"step": 4, "steps": 8, "fraction": 0.5}
+    )
     give_back(service.db, fence, cause="stop", lost=False, max_losses=3)
     ran_for(service.db, back["id"], 8.0)
     tags = [client.get(one["links"]["self"]).headers["etag"] for one in (back, fresh)]
-    report_worker(service.db, WorkerReport("host-1", {"cpu": Tally(1, 0)}))
+    report_worker(service.db, WorkerReport("host-1", {"cpu": SlotUsage(1, 0)}))
     told = [client.get(one["links"]["self"]).json() for one in (back, fresh)]
     assert [one["queue"]["eta_seconds"] for one in told] == [15.0, 45.0]
     assert [one["progress"]["eta_seconds"] for one in told] == [23.0, 75.0]

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from api.errors import HttpError
-from api.ranges import Span, requested, unchanged
+from api.ranges import ByteRange, matches_etag, parse_range
 from core.jobs.checkpoints.records import record_checkpoint
-from core.jobs.queue.submit import submit
+from core.jobs.queue.submit import create_job
 from core.store.base import StoreTransient
 from tests.api.test_jobs import taken
 from tests.support.jobs import new_checkpoint, small_spec
@@ -40,7 +40,7 @@ def stored(client: TestClient, service: Service, tmp_path: Path) -> Stored:
 
 
 def put_checkpoint(service: Service, tmp_path: Path) -> Stored:
-    job_id = submit(service.db, small_spec(), owner="local").job_id
+    job_id = create_job(service.db, small_spec(), owner="local").job_id
     fence = taken(service)
     (tmp_path / "w").write_bytes(WEIGHTS)
     files = {"weights": {"name": "weights.safetensors", "sha256": SHA256, "bytes": len(WEIGHTS)}}
@@ -177,17 +177,17 @@ SIZE = 100
         ("bytes=0-" + ",0-" * 10_000, None),
         ("bytes=" + "1" * 10_000 + "-", None),
         ("chunks=0-1", None),
-        ("bytes=0-99", Span(0, 100, SIZE)),
-        ("bytes=0-100", Span(0, 100, SIZE)),
-        ("bytes=99-", Span(99, 100, SIZE)),
-        ("bytes= 1-1 ", Span(1, 2, SIZE)),
-        ("bytes=-100", Span(0, 100, SIZE)),
-        ("bytes=-1", Span(99, 100, SIZE)),
+        ("bytes=0-99", ByteRange(0, 100, SIZE)),
+        ("bytes=0-100", ByteRange(0, 100, SIZE)),
+        ("bytes=99-", ByteRange(99, 100, SIZE)),
+        ("bytes= 1-1 ", ByteRange(1, 2, SIZE)),
+        ("bytes=-100", ByteRange(0, 100, SIZE)),
+        ("bytes=-1", ByteRange(99, 100, SIZE)),
     ],
 )
-def test_ranges_are_read_as_the_rfc_says(header: str | None, span: Span | None) -> None:
+def test_ranges_are_read_as_the_rfc_says(header: str | None, span: ByteRange | None) -> None:
     """What is not one well-formed range is as good as none: the whole is always a right answer."""
-    assert requested(header, None, '"e"', SIZE) == span
+    assert parse_range(header, None, '"e"', SIZE) == span
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_ranges_are_read_as_the_rfc_says(header: str | None, span: Span | None) 
 )
 def test_ranges_that_cannot_be_had(header: str, size: int) -> None:
     with pytest.raises(HttpError) as caught:
-        requested(header, None, '"e"', size)
+        parse_range(header, None, '"e"', size)
     assert (caught.value.status, caught.value.headers["Content-Range"]) == (416, f"bytes */{size}")
 
 
 def test_tags_are_compared_weakly() -> None:
     yes: Any = ['"a"', 'W/"a"', '"b", "a"', "*", ' "a" ']
-    assert [tag for tag in yes if not unchanged(tag, 'W/"a"')] == []
+    assert [tag for tag in yes if not matches_etag(tag, 'W/"a"')] == []
     no: Any = [None, "", "a", '"b"', '"*"', '"A"', 'w/"b"']
-    assert [tag for tag in no if unchanged(tag, 'W/"a"')] == []
+    assert [tag for tag in no if matches_etag(tag, 'W/"a"')] == []

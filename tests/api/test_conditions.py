@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from api.dependencies import Service
 from core.errors import PreconditionFailed
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.finish import TerminalState, finish_job
 from core.jobs.keys import create_key
 from core.jobs.queries import job_version
-from core.jobs.verbs import cancel
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from tests.api.test_checkpoints import put_checkpoint
 from tests.api.test_jobs import posted
@@ -48,7 +48,7 @@ def test_children_of_a_job(client: TestClient, service: Service, tmp_path: Path)
     """A promise that was kept is kept again, though the child has changed its parent."""
     stored = put_checkpoint(service, tmp_path)
     own = f"/v1/jobs/{stored.job}"
-    finish(service.db, Fence(stored.job, 1), Ending(Status.FAILED, "error"))
+    finish_job(service.db, Fence(stored.job, 1), TerminalState(Status.FAILED, "error"))
     refuses_then_takes(client, own, "POST", f"{own}/fork", 201, json={})
     tag = client.get(own).headers["etag"]
     refuses_then_takes(client, own, "POST", f"{own}/retry", 201)
@@ -94,7 +94,7 @@ def test_of_many_who_saw_the_same_one_gets_it(client: TestClient, service: Servi
 
     def attempt(_: int) -> bool:
         try:
-            cancel(service.db, "default", job_id, fits=lambda version: version == seen)
+            request_cancel(service.db, "default", job_id, fits=lambda version: version == seen)
         except PreconditionFailed:
             return False
         return True

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.json_documents import DEEPEST, MOST_KEYS, MOST_VALUES, MalformedError, parse, render, timestamp
+from api.json_documents import (
+    DEEPEST,
+    MOST_KEYS,
+    MOST_VALUES,
+    MalformedError,
+    format_timestamp,
+    parse_json,
+    render_json,
+)
 from api.middleware import MAX_BODY
 from api.probes import broker_answers
 from core.errors import InvalidRequest
@@ -29,13 +37,13 @@ Documents = st.recursive(
 
 @given(Documents)
 def test_what_is_written_is_read_again(document: object) -> None:
-    assert parse(render(document)) == document
+    assert parse_json(render_json(document)) == document
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     try:
-        document = parse(raw)
+        document = parse_json(raw)
     except (MalformedError, InvalidRequest):
         return
     assert json.loads(raw) == document
@@ -43,19 +51,19 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 
 def test_what_is_no_number_is_written_as_a_word() -> None:
     value = {"a": [math.nan, -math.inf], "b": {"c": (math.inf, 1.5)}, "d": "NaN", "e": "é"}
-    written = render(value).decode()
+    written = render_json(value).decode()
     assert written == '{"a":["NaN","-Infinity"],"b":{"c":["Infinity",1.5]},"d":"NaN","e":"é"}'
 
 
 def test_a_lone_surrogate_does_not_break_an_answer() -> None:
-    assert render({"detail": "a\ud800"}) == b'{"detail":"a?"}'
+    assert render_json({"detail": "a\ud800"}) == b'{"detail":"a?"}'
 
 
 def test_times_are_utc_to_the_millisecond() -> None:
     """1767225600 is 2026-01-01T00:00:00Z: 20,454 days of 86,400 s."""
-    assert timestamp(1767225600.0) == "2026-01-01T00:00:00.000Z"
-    assert timestamp(1767225600.0625) == "2026-01-01T00:00:00.062Z"
-    assert timestamp(None) is None
+    assert format_timestamp(1767225600.0) == "2026-01-01T00:00:00.000Z"
+    assert format_timestamp(1767225600.0625) == "2026-01-01T00:00:00.062Z"
+    assert format_timestamp(None) is None
 
 
 FULL = MAX_BODY // 3  # times three bytes are a body of the largest size
@@ -75,7 +83,7 @@ def test_no_body_takes_more_than_fifty_megabytes(name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises((MalformedError, InvalidRequest)):
-            parse(GREEDY[name])
+            parse_json(GREEDY[name])
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -84,17 +92,17 @@ def test_no_body_takes_more_than_fifty_megabytes(name: str) -> None:
 
 
 def test_the_bounds_hold_exactly() -> None:
-    assert parse(b"[" + b"0," * (MOST_VALUES - 2) + b"0]")
+    assert parse_json(b"[" + b"0," * (MOST_VALUES - 2) + b"0]")
     keys = ",".join(f'"k{i}":0' for i in range(MOST_KEYS))
-    assert parse(f"{{{keys}}}".encode())
-    assert parse(b"[" * DEEPEST + b"]" * DEEPEST)
+    assert parse_json(f"{{{keys}}}".encode())
+    assert parse_json(b"[" * DEEPEST + b"]" * DEEPEST)
     for raw in (
         b"[" + b"0," * (MOST_VALUES - 1) + b"0]",
         f'{{"more":0,{keys}}}'.encode(),
         b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1),
     ):
         with pytest.raises(MalformedError):
-            parse(raw)
+            parse_json(raw)
 
 
 @contextmanager

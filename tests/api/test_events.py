@@ -16,13 +16,13 @@ import uvicorn
 
 from api.app import create_app
 from api.dependencies import Service
-from api.live_poller import StreamPace, wait_asked
+from api.live_poller import StreamPace, parse_prefer_wait
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.events.log import record_events
-from core.jobs.metrics.chunks import record_points, series
-from core.jobs.queue.submit import submit
+from core.jobs.metrics.chunks import read_series, record_points
+from core.jobs.queue.submit import create_job
 from core.lifecycle import Status
 from tests.api.conftest import settings_for
 from tests.api.test_jobs import taken
@@ -48,7 +48,7 @@ class House:
 
     def job(self) -> Fence:
         """A running job of the owner whom the api serves."""
-        job_id = submit(self.service.db, small_spec(priority=100), owner="local").job_id
+        job_id = create_job(self.service.db, small_spec(priority=100), owner="local").job_id
         fence = taken(self.service)
         assert fence.job_id == job_id
         return fence
@@ -60,7 +60,7 @@ class House:
         record_events(self.service.db, fence, "log", [{"level": "info", "message": line} for line in lines])
 
     def end(self, fence: Fence) -> None:
-        finish(self.service.db, fence, Ending(Status.SUCCEEDED, "completed"), [])
+        finish_job(self.service.db, fence, TerminalState(Status.SUCCEEDED, "completed"), [])
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def test_a_stream_tells_what_happens_while_it_happens(house: House) -> None:
         }
         record_points(house.service.db, fence, [chunk("train.loss", 0, 5)])
         assert next(events)["data"]["series"]["train.loss"]["steps"] == [3, 4]
-        beat(house.service.db, fence, lease_seconds=9, progress={"step": 5, "steps": 12})
+        record_heartbeat(house.service.db, fence, lease_seconds=9, progress={"step": 5, "steps": 12})
         assert next(events)["data"] == {"step": 5, "steps": 12}
         record_points(house.service.db, fence, [chunk("train.loss", 0, 6)])
         house.end(fence)
@@ -156,7 +156,7 @@ def test_a_stream_can_be_taken_up_behind_any_event(house: House) -> None:
     seen: list[Event] = []
     with stream(house.path(fence)) as events:
         seen += [next(events) for _ in range(3)]
-    until("the killed stream is forgotten", lambda: house.service.live.held == 0)
+    until("the killed stream is forgotten", lambda: house.service.live.open_count == 0)
     house.say(fence, "three")
     record_points(house.service.db, fence, [chunk("lr", 0, 8)])
     house.end(fence)
@@ -178,7 +178,7 @@ def test_a_job_that_has_ended_tells_its_story(house: House) -> None:
         found = list(events)
     assert [brief(one) for one in found] == ["queued", "running", "only line", "lr+1007", "succeeded"]
     (metrics,) = [one["data"]["series"]["lr"] for one in found if one["type"] == "metrics"]
-    assert metrics["values"] == list(series(house.service.db, fence.job_id)["lr"].values)
+    assert metrics["values"] == list(read_series(house.service.db, fence.job_id)["lr"].values)
     with stream(house.path(fence), types="log,status", after=found[1]["cursor"]) as events:
         assert [brief(one) for one in events] == ["only line", "succeeded"]
 
@@ -222,7 +222,7 @@ def test_what_is_refused(light: House) -> None:
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/header/Last-Event-ID")
     for params in ({"after": "x"}, {"types": "gossip"}, {"limit": "0"}, {"limit": "1001"}, {"sort": "asc"}):
         assert get(url, params=params).status_code == 422
-    theirs = submit(light.service.db, small_spec(), owner="somebody else").job_id
+    theirs = create_job(light.service.db, small_spec(), owner="somebody else").job_id
     for job_id in (theirs, "job_01hzzzzzzzzzzzzzzzzzzzzzzz", "x"):
         for headers in ({}, EVENT_STREAM):
             assert get(f"{light.url}/v1/jobs/{job_id}/events", headers=headers).status_code == 404
@@ -240,7 +240,7 @@ def test_an_owner_has_so_many_streams_and_no_more(light: House) -> None:
         assert refused.headers["retry-after"] == "2"
         unheld = get(light.path(fence), headers={"Prefer": "wait=30"})  # answered at once, and not held
         assert (unheld.status_code, "preference-applied" in unheld.headers) == (200, False)
-    until("their places are free again", lambda: light.service.live.held == 0)
+    until("their places are free again", lambda: light.service.live.open_count == 0)
     with stream(light.path(fence)) as events:
         assert brief(next(events)) == "queued"
 
@@ -249,7 +249,7 @@ def meanwhile(change: Callable[[], None], light: House) -> threading.Thread:
     """Do it as soon as somebody waits."""
 
     def work() -> None:
-        until("somebody waits", lambda: light.service.live.held)
+        until("somebody waits", lambda: light.service.live.open_count)
         change()
 
     thread = threading.Thread(target=work)
@@ -282,7 +282,7 @@ def test_a_wait_ends_without_a_change(light: House) -> None:
 
 def test_what_a_client_may_prefer() -> None:
     asked = ["wait=30", 'x, Wait = "5" ; y', "wait=1000000", "wait=0", "wait", "await=3", "wait=-1", "", None]
-    assert [wait_asked(one) for one in asked] == [30, 5, 60, None, None, None, None, None, None]
+    assert [parse_prefer_wait(one) for one in asked] == [30, 5, 60, None, None, None, None, None, None]
 
 
 def test_an_idle_stream_is_pinged(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def deaf(light: House, fence: Fence) -> Iterator[None]:
         connection.connect((host, int(port)))
         request = f"GET /v1/jobs/{fence.job_id}/events HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"
         connection.sendall(request.encode())
-        until("it is served", lambda: light.service.live.held == 1)
+        until("it is served", lambda: light.service.live.open_count == 1)
         yield
 
 
@@ -316,11 +316,11 @@ def test_a_reader_that_takes_nothing_is_dropped(light: House, monkeypatch: pytes
         for number in range(100):
             light.say(fence, *(f"{number} {'x' * 40_000}" for _ in range(25)))
             assert next(other)["data"]["message"].startswith(f"{number} ")
-            if light.service.live.held == 1:
+            if light.service.live.open_count == 1:
                 break
             for _ in range(24):
                 next(other)
-        until("the deaf one is dropped", lambda: light.service.live.held == 1, 10)
+        until("the deaf one is dropped", lambda: light.service.live.open_count == 1, 10)
 
 
 def test_a_reader_that_takes_nothing_fills_no_memory(light: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,7 @@ def test_a_reader_that_takes_nothing_fills_no_memory(light: House, monkeypatch: 
             for _ in range(25):
                 assert next(other)["data"]["message"].startswith(f"{number} ")
             most = max(most, light.unsent())
-        assert light.service.live.held == 2
+        assert light.service.live.open_count == 2
     assert 0 < most < 3_000_000
 
 

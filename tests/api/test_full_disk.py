@@ -114,6 +114,6 @@ def test_a_database_that_only_reads_is_not_ready(client: TestClient, service: Se
 
 def test_many_who_ask_cost_one_write(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Database] = []
-    monkeypatch.setattr(probes, "try_a_write", written.append)
+    monkeypatch.setattr(probes, "probe_write", written.append)
     assert {client.get("/readyz").status_code for _ in range(10)} == {200}
     assert len(written) == 1

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
-from api.auth import authenticate, is_loopback, require_key
+from api.auth import authenticate_request, is_loopback, require_key
 from core.errors import Misconfigured, Unauthenticated
 from core.jobs.keys import create_key
 from tests.api.conftest import service_of
@@ -48,7 +48,7 @@ def test_every_route_asks_who_is_there(light: TestClient) -> None:
     async def nobody() -> None:
         raise Unauthenticated
 
-    app_of(light).dependency_overrides[authenticate] = nobody
+    app_of(light).dependency_overrides[authenticate_request] = nobody
     walked = calls(app_of(light))
     assert len(walked) >= 19
     answers = {(method, path): light.request(method, path).status_code for method, path in walked}

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from tests.api.test_jobs import IRIS
 from tests.support.broker import Broker
 from tests.support.postgres import Cluster, server_binaries
@@ -29,7 +29,7 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(folder, server_binaries())
     try:
         made.start()
-        upgrade(made.url)
+        upgrade_schema(made.url)
         yield made
     finally:
         made.signal_all(signal.SIGCONT)

@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from api.dependencies import Service
 from api.routes.jobs import EXAMPLE
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.attempt.heartbeat import beat
-from core.jobs.health.workers import Tally, WorkerReport, report_worker
-from core.jobs.queue.claim import claim
-from core.jobs.queue.submit import submit
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.attempt.heartbeat import record_heartbeat
+from core.jobs.health.workers import SlotUsage, WorkerReport, report_worker
+from core.jobs.queue.claim import claim_job
+from core.jobs.queue.submit import create_job
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.support.jobs import HeardHints, plan_of, small_spec
@@ -34,7 +34,7 @@ def posted(client: TestClient, **changes: Any) -> dict[str, Any]:
 
 def taken(service: Service) -> Fence:
     """Some worker claims the only job."""
-    found = claim(service.db, worker="host:cpu0", needs=("cpu", "any"), plan_for=plan_of, lease_seconds=60)
+    found = claim_job(service.db, worker="host:cpu0", needs=("cpu", "any"), plan_for=plan_of, lease_seconds=60)
     assert found is not None
     return Fence(found.job_id, found.attempt)
 
@@ -83,7 +83,7 @@ def test_a_run_that_only_a_clock_ends(client: TestClient, service: Service) -> N
     job = client.post("/v1/jobs", json=spec).json()
     assert (job["progress"]["steps"], job["progress"]["epochs"], job["seconds"]) == (None, None, 60)
     progress = {"step": 99, "steps": None, "epoch": 9, "epochs": None, "fraction": 0.25}
-    beat(service.db, taken(service), lease_seconds=60, progress=progress)
+    record_heartbeat(service.db, taken(service), lease_seconds=60, progress=progress)
     shown = client.get(job["links"]["self"]).json()["progress"]
     assert shown["fraction"] == 0.25
     assert shown["eta_seconds"] >= 0
@@ -100,7 +100,7 @@ def test_warnings_come_with_the_job(client: TestClient) -> None:
 
 
 def test_a_gpu_job_on_a_service_of_cpus_comes_with_a_warning(client: TestClient) -> None:
-    report_worker(service_of(client).db, WorkerReport("here", {"cpu": Tally(2, 2)}))
+    report_worker(service_of(client).db, WorkerReport("here", {"cpu": SlotUsage(2, 2)}))
     on_gpu = IRIS | {"resources": {"device": "gpu"}}
     made = client.post("/v1/jobs", json=on_gpu).json()
     dry = client.post("/v1/jobs?dry_run=true", json=on_gpu).json()
@@ -170,7 +170,7 @@ def test_the_etag_holds_until_the_job_changes(client: TestClient, service: Servi
     assert client.get(path).json()["queue"] == {"position": 1, "ahead": 0, "eta_seconds": None}
     ahead_path = f"/v1/jobs/{ahead.job_id}"
     seen = client.get(ahead_path).headers["etag"]
-    beat(
+    record_heartbeat(
         service.db, ahead, lease_seconds=60, progress={"step": 4, "steps": 8, "epoch": 1, "epochs": 2, "fraction": 0.5}
     )
     changed = client.get(ahead_path, headers={"If-None-Match": seen})
@@ -184,7 +184,7 @@ def test_a_finished_job_shows_its_results_and_refuses_a_cancel(client: TestClien
     fence = taken(service)
     results = {"base": {"test": {"loss": float("nan"), "accuracy": 0.75}}}
     progress = {"step": 8, "steps": 8, "epoch": 2, "epochs": 2, "fraction": 1.0, "loss": float("inf")}
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed", None, results, progress), [])
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed", None, results, progress), [])
     done = client.get(job["links"]["self"]).json()
     assert (done["status"], done["stop_reason"], done["attempt"]) == ("succeeded", "completed", 1)
     assert done["results"] == {"base": {"test": {"loss": "NaN", "accuracy": 0.75}}}
@@ -228,7 +228,7 @@ def test_lists_can_be_narrowed_to_a_status(client: TestClient) -> None:
 
 
 def test_jobs_of_others_do_not_exist(client: TestClient, service: Service) -> None:
-    foreign = submit(service.db, small_spec(), owner="somebody else").job_id
+    foreign = create_job(service.db, small_spec(), owner="somebody else").job_id
     assert client.get("/v1/jobs").json()["data"] == []
     for path in ("", "/metrics", "/metrics/names", "/checkpoints"):
         assert client.get(f"/v1/jobs/{foreign}{path}").status_code == 404, path

@@ -46,13 +46,13 @@ def test_a_revoked_key_opens_nothing_after_five_seconds(database: Database, cloc
     """And until then the database is not asked: a thousand polls a second are one question every three."""
     ring = Keyring(database, Settings())
     key, text = create_key(database, owner="alice")
-    assert ring.recall(text) is None
+    assert ring.recall_key(text) is None
     assert ring.look_up(text).id == key.id
     revoke_key(database, "alice", key.id)
     assert FRESH_SECONDS < 5
-    assert ring.recall(text) is not None
+    assert ring.recall_key(text) is not None
     clock.now += 5
-    assert ring.recall(text) is None
+    assert ring.recall_key(text) is None
     with pytest.raises(Unauthenticated):
         ring.look_up(text)
 
@@ -62,9 +62,9 @@ def test_a_key_ends_in_time_though_it_is_remembered(database: Database, clock: C
     _, text = create_key(database, owner="alice", lasts=2.0)
     ring.look_up(text)
     clock.now += 1.0
-    assert ring.recall(text) is not None
+    assert ring.recall_key(text) is not None
     clock.now += 1.5
-    assert ring.recall(text) is None
+    assert ring.recall_key(text) is None
 
 
 def test_a_remembered_key_is_still_compared(database: Database, clock: Clock) -> None:
@@ -72,7 +72,7 @@ def test_a_remembered_key_is_still_compared(database: Database, clock: Clock) ->
     _, text = create_key(database, owner="alice")
     ring.look_up(text)
     forged = text[:-1] + ("0" if text[-1] != "0" else "1")
-    assert ring.recall(forged) is None
+    assert ring.recall_key(forged) is None
     with pytest.raises(Unauthenticated):
         ring.look_up(forged)
 
@@ -93,7 +93,7 @@ def test_every_guess_costs_the_same(database: Database, clock: Clock, monkeypatc
     monkeypatch.setattr(key_cache, "find_key", lambda db, key_id: (work.append("question"), find(db, key_id))[1])
     for text in (gone, ended, wrong, unknown):
         work.clear()
-        assert ring.recall(text) is None
+        assert ring.recall_key(text) is None
         with pytest.raises(Unauthenticated):
             ring.look_up(text)
         assert work == ["question", (64, 64)]
@@ -127,18 +127,18 @@ def test_any_minute_holds_as_many_requests_as_allowed(database: Database, clock:
     ring = Keyring(database, Settings())
     limits = Limits(requests_per_minute=5)
     for _ in range(5):
-        ring.count("key_a", limits)
+        ring.count_request("key_a", limits)
         clock.now += 12
     clock.now -= 2  # 58 s after the first
     with pytest.raises(QuotaExceeded) as refused:
-        ring.count("key_a", limits)
+        ring.count_request("key_a", limits)
     told = {"limit": "requests_per_minute", "allowed": 5, "used": 5, "retry_after_seconds": 2}
     assert refused.value.extra == told
-    ring.count("key_b", limits)
+    ring.count_request("key_b", limits)
     clock.now += 2
-    ring.count("key_a", limits)
+    ring.count_request("key_a", limits)
     with pytest.raises(QuotaExceeded) as refused:
-        ring.count("key_a", limits)
+        ring.count_request("key_a", limits)
     assert refused.value.extra["retry_after_seconds"] == 12
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from api.app import create_app
 from api.auth import CHANGES_NOTHING
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import api_key
 from core.jobs.keys import create_key, list_keys, revoke_key
 from tests.api.conftest import service_of, settings_for, started
@@ -51,7 +51,7 @@ def keyed(shared: TestClient) -> tuple[TestClient, dict[str, str]]:
     bare, _, secret = good.rpartition("_")
     ended, expired = create_key(db, owner="alice", lasts=60.0)
     with db.write() as connection:
-        connection.execute(update(api_key).where(api_key.c.id == ended.id).values(expires_at=now() - 1.0))
+        connection.execute(update(api_key).where(api_key.c.id == ended.id).values(expires_at=database_now() - 1.0))
     revoked, gone = create_key(db, owner="alice", scopes=("read", "write", "admin"))
     revoke_key(db, "alice", revoked.id)
     bad = {

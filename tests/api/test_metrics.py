@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.jobs.attempt.fence import Fence
-from core.jobs.metrics.chunks import Chunk, Points, record_points
-from core.jobs.queue.submit import submit
+from core.jobs.metrics.chunks import Chunk, MetricPoints, record_points
+from core.jobs.queue.submit import create_job
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
 from tests.support.jobs import small_spec
@@ -18,7 +18,7 @@ from tests.support.jobs import small_spec
 @pytest.fixture
 def fence(service: Service) -> Fence:
     """A running job of ours."""
-    submit(service.db, small_spec(), owner="local")
+    create_job(service.db, small_spec(), owner="local")
     return taken(service)
 
 
@@ -28,7 +28,7 @@ def put(service: Service, fence: Fence, name: str, values: list[float]) -> None:
         part = values[first : first + 1000]
         steps = list(range(first, first + len(part)))
         times = [1767225600 + step / 1000 for step in steps]
-        record_points(service.db, fence, [Chunk(name, 0, number, Points(name, steps, part, times))])
+        record_points(service.db, fence, [Chunk(name, 0, number, MetricPoints(name, steps, part, times))])
 
 
 def read(client: TestClient, fence: Fence, **params: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ WRONG = [
 
 @pytest.mark.parametrize("query", WRONG)
 def test_wrong_parameters_are_refused(shared: TestClient, query: str) -> None:
-    job_id = submit(service_of(shared).db, small_spec(), owner="local").job_id
+    job_id = create_job(service_of(shared).db, small_spec(), owner="local").job_id
     answer = shared.get(f"/v1/jobs/{job_id}/metrics?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == f"/query/{query.partition('=')[0]}"

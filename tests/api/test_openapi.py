@@ -21,10 +21,10 @@ from schemathesis.specs.openapi.checks import (
 
 from api.routes.analyses import SOME_JOB
 from api.summaries import SUMMARIES
-from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.finish import TerminalState, finish_job
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
-from core.jobs.queue.submit import submit
+from core.jobs.queue.submit import create_job
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
@@ -133,14 +133,14 @@ def test_the_examples_work(shared: TestClient, waiting: str, lived: dict[str, st
 def waiting(shared: TestClient) -> str:
     """A job that nobody runs."""
     service = service_of(shared)
-    return submit(service.db, small_spec(resources={"device": "gpu"}), owner="local").job_id
+    return create_job(service.db, small_spec(resources={"device": "gpu"}), owner="local").job_id
 
 
 @pytest.fixture(scope="module")
 def lived(shared: TestClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A job that ran, with a checkpoint that is there: the fuzz gets behind the 404s."""
     service = service_of(shared)
-    job_id = submit(service.db, small_spec(priority=100), owner="local").job_id
+    job_id = create_job(service.db, small_spec(priority=100), owner="local").job_id
     fence = taken(service)
     assert fence.job_id == job_id
     weights = tmp_path_factory.mktemp("weights") / "w"
@@ -150,7 +150,12 @@ def lived(shared: TestClient, tmp_path_factory: pytest.TempPathFactory) -> dict[
     record_checkpoint(service.db, fence, row, [chunk("train.loss", 0, 8)], resumable=True)
     results = {"base": {"test": {"loss": float("inf"), "accuracy": 0.5}}}
     error = {"code": "diverged", "message": "the loss is inf", "remedy": "lower the rate"}
-    finish(service.db, fence, Ending(Status.FAILED, "non_finite", error, results, {"step": 8, "lr": float("nan")}), [])
+    finish_job(
+        service.db,
+        fence,
+        TerminalState(Status.FAILED, "non_finite", error, results, {"step": 8, "lr": float("nan")}),
+        [],
+    )
     return {"job_id": job_id, "checkpoint_id": row.id}
 
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.jobs.attempt.fence import Fence
-from core.jobs.queue.submit import submit
+from core.jobs.queue.submit import create_job
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
 from tests.api.test_metrics import put
@@ -24,7 +24,7 @@ def point(service: Service, function: str, places: list[tuple[float, ...]], **da
         "data": {"name": "function", "function": function, **data},
         "batch_size": "full",
     }
-    submit(service.db, small_spec(**body), owner="local")
+    create_job(service.db, small_spec(**body), owner="local")
     fence = taken(service)
     for name, column in zip("xy", zip(*places, strict=True), strict=False):
         put(service, fence, f"point.{name}", list(column))
@@ -80,7 +80,7 @@ def test_a_job_that_waits_shows_its_function(light: TestClient) -> None:
     spec = small_spec(
         model={"name": "point", "start": [1.0]}, data={"name": "function", "function": "square"}, batch_size="full"
     )
-    job_id = submit(service_of(light).db, spec, owner="local").job_id
+    job_id = create_job(service_of(light).db, spec, owner="local").job_id
     picture = pictured(light, f"/v1/jobs/{job_id}/plot.svg")
     assert (len(picture.all("path", "ground")), ways(picture)) == (1, [])
 
@@ -110,7 +110,7 @@ def test_what_has_no_path_is_refused(shared: TestClient) -> None:
     )
     steep, flat = (point(service, "quadratic", [(1.0,)], h=[h]).job_id for h in (1, 2))
     deep = point(service, "quadratic", [(1.0, 1.0, 1.0)], h=[1, 2, 3]).job_id
-    network = submit(service.db, small_spec(), owner="local").job_id
+    network = create_job(service.db, small_spec(), owner="local").job_id
     for path, pointer, message in (
         (f"jobs/{network}/plot.svg?kind=path", "/query/kind", "trains mlp, not a point"),
         (f"jobs/{deep}/plot.svg?kind=path", "/query/kind", "this function has 3"),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.csv_response import Csv
+from api.csv_response import CsvResponse
 from api.dependencies import Service
 from api.routes.schedules import EXAMPLE
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.queue.submit import submit
-from core.jobs.verbs import cancel
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.queue.submit import create_job
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_jobs import taken
@@ -34,7 +34,7 @@ def here(light: TestClient) -> Service:
 
 
 def started(service: Service, owner: str = "local", **changes: Any) -> Fence:
-    submit(service.db, small_spec(**changes), owner=owner)
+    create_job(service.db, small_spec(**changes), owner=owner)
     return taken(service)
 
 
@@ -69,7 +69,9 @@ def test_csv_is_long_or_wide(light: TestClient, here: Service) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(start: str) -> None:
-    rows = list(csv.reader(io.StringIO(bytes(Csv([[f'{start}cmd|"x"', -1.5]], "a.csv").body).decode(), newline="")))
+    rows = list(
+        csv.reader(io.StringIO(bytes(CsvResponse([[f'{start}cmd|"x"', -1.5]], "a.csv").body).decode(), newline=""))
+    )
     assert rows == [[f'\'{start}cmd|"x"', "-1.5"]]
 
 
@@ -101,7 +103,7 @@ def test_jobs_are_compared(client: TestClient, service: Service) -> None:
 
 def test_series_that_there_are_not(client: TestClient, service: Service) -> None:
     """A slip is told at once; what a job may still have to say is waited for until it ends."""
-    fence, waiting = started(service), submit(service.db, small_spec(), owner="local").job_id
+    fence, waiting = started(service), create_job(service.db, small_spec(), owner="local").job_id
     path = f"/v1/jobs/{fence.job_id}/plot.svg"
     assert "val.los" in pictured(client, path, series="val.los").texts(), "it has no points at all yet"
     put(service, fence, "train.loss", [2.0, 1.0])
@@ -115,10 +117,10 @@ def test_series_that_there_are_not(client: TestClient, service: Service) -> None
             assert answer.status_code == 422, slip
             message = f'there is no series "{slip}"; there are: train.loss, val.accuracy'
             assert answer.json()["errors"] == [{"pointer": "/query/series", "message": message, "hint": hint}]
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     assert client.get(path, params={"series": "val.loss"}).status_code == 422
     assert client.get(path, params={"series": "val.accuracy"}).status_code == 200
-    cancel(service.db, "default", waiting)
+    request_cancel(service.db, "default", waiting)
     nothing = client.get(f"/v1/jobs/{waiting}/plot.svg", params={"series": "val.loss"})
     assert "there are: none" in nothing.json()["errors"][0]["message"]
 
@@ -249,7 +251,7 @@ BAD = [
 
 @pytest.mark.parametrize("url", BAD)
 def test_bad_parameters_are_refused_by_name(shared: TestClient, url: str) -> None:
-    job_id = submit(service_of(shared).db, small_spec(), owner="local").job_id
+    job_id = create_job(service_of(shared).db, small_spec(), owner="local").job_id
     answer = shared.get(url.replace("JOB", job_id))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"].startswith("/query/")
@@ -264,8 +266,8 @@ def test_bad_parameters_of_a_preview(shared: TestClient, query: str) -> None:
 
 
 def test_what_belongs_to_others_is_not_there(client: TestClient, service: Service) -> None:
-    own = submit(service.db, small_spec(), owner="local").job_id
-    foreign = submit(service.db, small_spec(), owner="bob").job_id
+    own = create_job(service.db, small_spec(), owner="local").job_id
+    foreign = create_job(service.db, small_spec(), owner="bob").job_id
     for other in (foreign, NOBODY, "job_1", "<svg>", own.upper()):
         for path in ("compare", "plot.svg"):
             answer = client.get(f"/v1/metrics/{path}", params={"series": "val.loss", "jobs": f"{own},{other}"})

@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.finish import TerminalState, finish_job
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
 from core.lifecycle import Status
@@ -27,7 +27,7 @@ def test_a_pin_shows_and_comes_off(client: TestClient, service: Service, tmp_pat
         record_checkpoint(service.db, fence, new_checkpoint(fence, step), [], resumable=True)
     listed = client.get(f"/v1/jobs/{stored.job}/checkpoints").json()["data"]
     assert [(one["step"], one["pinned"]) for one in listed] == [(8, True), (20, False), (30, False)]
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     refused = client.delete(f"/v1/jobs/{stored.job}")
     assert (refused.status_code, refused.json()["pinned"]) == (409, [stored.id])
     assert "Unpin them" in refused.json()["detail"]

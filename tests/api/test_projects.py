@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.dependencies import Service
 from core.db.session import Database
-from core.jobs.attempt.finish import Ending, finish
+from core.jobs.attempt.finish import TerminalState, finish_job
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key, list_keys
 from core.jobs.projects import create_project, list_projects
@@ -53,7 +53,7 @@ def ids(client: TestClient, service: Service, keys: dict[str, Headers], tmp_path
     (tmp_path / "weights").write_bytes(WEIGHTS)
     service.store.put_file(tmp_path / "weights", f"{row.key}/weights.safetensors")
     record_checkpoint(service.db, fence, row, [chunk("train.loss", 1, 4)], resumable=True)
-    finish(service.db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(service.db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     body = {"kind": "average", "checkpoints": [{"checkpoint": row.id}, {"job": job_id}]}
     answer = client.post("/v1/analyses", json=body, headers=keys["theirs"])
     assert answer.status_code == 201, answer.text

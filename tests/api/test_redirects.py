@@ -10,25 +10,25 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from core.settings import Settings
-from core.store.location import Place
+from core.store.location import StoreLocation
 from tests.api.conftest import service_of, settings_for, started
 from tests.api.test_checkpoints import SHA256, WEIGHTS, Stored, put_checkpoint
 from tests.support.s3 import SECRET, in_bucket
 from tests.support.stores import LosableBucket
 
 
-def client_of(home: Path, url: str, bucket: Place, **more: str) -> Iterator[TestClient]:
+def client_of(home: Path, url: str, bucket: StoreLocation, **more: str) -> Iterator[TestClient]:
     settings = settings_for(home, url).model_copy(update=in_bucket(bucket) | more)
     yield from started(create_app(Settings.model_validate(settings.model_dump())))
 
 
 @pytest.fixture
-def client(tmp_path: Path, sqlite_url: str, bucket: Place) -> Iterator[TestClient]:
+def client(tmp_path: Path, sqlite_url: str, bucket: StoreLocation) -> Iterator[TestClient]:
     yield from client_of(tmp_path, sqlite_url, bucket)
 
 
 @pytest.fixture
-def streaming(tmp_path: Path, sqlite_url: str, bucket: Place) -> Iterator[TestClient]:
+def streaming(tmp_path: Path, sqlite_url: str, bucket: StoreLocation) -> Iterator[TestClient]:
     yield from client_of(tmp_path, sqlite_url, bucket, downloads="stream")
 
 
@@ -64,7 +64,7 @@ def test_what_the_api_knows_it_answers_itself(client: TestClient, stored: Stored
 
 @pytest.mark.parametrize("way", ["emptied", "another"])
 def test_nobody_is_sent_to_a_bucket_that_is_not_ours(
-    client: TestClient, stored: Stored, tmp_path: Path, bucket: Place, way: str
+    client: TestClient, stored: Stored, tmp_path: Path, bucket: StoreLocation, way: str
 ) -> None:
     (tmp_path / "aside").mkdir()
     losable = LosableBucket(bucket, way, tmp_path / "aside")
@@ -92,7 +92,7 @@ def test_nobody_is_sent_to_a_store_that_only_the_service_reaches(streaming: Test
     assert streaming.get(stored.content).status_code == 404
 
 
-def test_readiness_asks_the_store(client: TestClient, tmp_path: Path, sqlite_url: str, bucket: Place) -> None:
+def test_readiness_asks_the_store(client: TestClient, tmp_path: Path, sqlite_url: str, bucket: StoreLocation) -> None:
     assert client.get("/readyz").json()["checks"]["store"]["ok"] is True
     for other in client_of(tmp_path, sqlite_url, bucket, store_url="s3://no-such-bucket"):
         answer = other.get("/readyz")
@@ -101,6 +101,6 @@ def test_readiness_asks_the_store(client: TestClient, tmp_path: Path, sqlite_url
         assert answer.json()["checks"]["store"] == {"ok": False, "required": False, "detail": "away"}
 
 
-def test_the_secrets_of_the_store_do_not_show(bucket: Place) -> None:
+def test_the_secrets_of_the_store_do_not_show(bucket: StoreLocation) -> None:
     settings = Settings.model_validate(in_bucket(bucket) | {"aws_session_token": SecretStr("t0k3n-c4n4ry")})
     assert "c4n4ry" not in f"{settings!r} {settings}"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from basin.cli import app as cli
 from core.db.session import open_database
 from core.jobs.keys import create_key
-from core.logs import configure
-from core.redact import redact
+from core.logs import configure_logging
+from core.redact import redact_secrets
 from local.keys import key as key_commands
 from local.projects import project as project_commands
 from tests.support.broker import Broker
@@ -24,9 +24,9 @@ Serve = Callable[[str, Broker | None], Service]
 
 def test_a_key_loses_its_secret_and_keeps_its_id() -> None:
     bare = "bsn_01m84c0rnffgxad9jfym4h0ta6"
-    assert redact(f"GET /v1/jobs/{bare}_{'0a' * 26}?x=1") == f"GET /v1/jobs/{bare}_***?x=1"
-    assert redact(f"'{bare}_{'Zz-_' * 13}'") == f"'{bare}_***'"
-    assert redact(f"{bare} is only a prefix") == f"{bare} is only a prefix"
+    assert redact_secrets(f"GET /v1/jobs/{bare}_{'0a' * 26}?x=1") == f"GET /v1/jobs/{bare}_***?x=1"
+    assert redact_secrets(f"'{bare}_{'Zz-_' * 13}'") == f"'{bare}_***'"
+    assert redact_secrets(f"{bare} is only a prefix") == f"{bare} is only a prefix"
 
 
 def test_no_secret_in_logs_and_answers(serve: Serve, sqlite_url: str, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_tracebacks_are_cleaned_too(capsys: pytest.CaptureFixture[str]) -> None:
     before, level = list(root.handlers), root.level
     secret = "7" * 52
     try:
-        configure("DEBUG", "json")
+        configure_logging("DEBUG", "json")
         try:
             int(f"bsn_01m84c0rnffgxad9jfym4h0ta6_{secret}")
         except ValueError:

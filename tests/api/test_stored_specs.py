@@ -12,9 +12,9 @@ from api.dependencies import Service
 from core.db.tables import job
 from core.errors import FieldProblem
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
 from core.jobs.checkpoints.records import record_checkpoint
-from core.jobs.checkpoints.replay import read_past
+from core.jobs.checkpoints.replay import read_history
 from core.jobs.keys import create_key
 from core.jobs.metrics.chunks import record_points
 from core.lifecycle import Status
@@ -68,7 +68,7 @@ def failed(service: Service) -> str:
     record_points(service.db, fence, [chunk("train.loss", 0, 8)])
     for step in (4, 8):
         record_checkpoint(service.db, fence, new_checkpoint(fence, step), (), resumable=True)
-    finish(service.db, fence, Ending(Status.FAILED))
+    finish_job(service.db, fence, TerminalState(Status.FAILED))
     return fence.job_id
 
 
@@ -117,7 +117,7 @@ def test_claim_and_attempt(light: TestClient, service: Service, headers: dict[st
     again = taken(service.db)
     assert again is not None
     assert (again.job_id, again.checkpoint and again.checkpoint.step) == (found.job_id, 9)
-    past = read_past(service.db, found.job_id)
+    past = read_history(service.db, found.job_id)
     assert ([row.step for row in past.checkpoints], past.spec) == ([6, 9], found.spec)
 
 

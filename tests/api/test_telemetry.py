@@ -11,9 +11,9 @@ from sqlalchemy import text
 from api.app import create_app
 from api.dependencies import Service
 from core.jobs.attempt.reconcile import Reconciler
-from core.jobs.health.counters import FENCED_WRITES, tally
-from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
-from core.jobs.verbs import cancel
+from core.jobs.health.counters import FENCED_WRITES, add_count
+from core.jobs.health.workers import SlotState, SlotUsage, WorkerReport, report_worker
+from core.jobs.verbs import request_cancel
 from core.settings import Settings
 from tests.api.conftest import HERE
 from tests.support.jobs import OWNER, HeardHints, run_out, running, submitted
@@ -44,9 +44,9 @@ def test_the_queue_the_leases_and_the_takeovers(client: TestClient, service: Ser
     fence = running(service.db)
     submitted(service.db)
     submitted(service.db)
-    cancel(service.db, OWNER, submitted(service.db))
+    request_cancel(service.db, OWNER, submitted(service.db))
     reconciler = Reconciler(service.db, service.store, HeardHints(), service.settings)
-    reconciler.leases()  # the first round of all finds a gap, and takes nothing
+    reconciler.reclaim_expired_leases()  # the first round of all finds a gap, and takes nothing
     run_out(service.db, fence.job_id)
     found = read(client)
     counts = {status: value(found, "basin_jobs", status=status) for status in ("queued", "running", "cancelled")}
@@ -54,7 +54,7 @@ def test_the_queue_the_leases_and_the_takeovers(client: TestClient, service: Ser
     assert 0 <= value(found, "basin_queue_oldest_seconds") < 60
     assert 1 <= value(found, "basin_lease_lag_seconds") < 60
     assert value(found, "basin_takeovers_total") == 0
-    assert reconciler.leases() == 1
+    assert reconciler.reclaim_expired_leases() == 1
     after = read(client)
     assert value(after, "basin_takeovers_total") == 1
     assert value(after, "basin_jobs", status="queued") == 3
@@ -73,8 +73,8 @@ def test_slots_in_and_out_of_service(client: TestClient, service: Service) -> No
 
     assert set(slots().values()) == {0.0}
     out = [SlotState(kind, "", in_service=False, since=0.0, reason="unkillable") for kind in ("gpu", "cpu", "gpu")]
-    report_worker(service.db, WorkerReport("a", {"cpu": Tally(2, 1), "gpu": Tally(1, 0)}, tuple(out)))
-    report_worker(service.db, WorkerReport("b", {"cpu": Tally(4, 4)}))
+    report_worker(service.db, WorkerReport("a", {"cpu": SlotUsage(2, 1), "gpu": SlotUsage(1, 0)}, tuple(out)))
+    report_worker(service.db, WorkerReport("b", {"cpu": SlotUsage(4, 4)}))
     assert slots() == {
         ("cpu", "in_service"): 6.0,
         ("cpu", "out_of_service"): 1.0,
@@ -89,7 +89,7 @@ def test_slots_in_and_out_of_service(client: TestClient, service: Service) -> No
 def test_counts_outlive_everything_and_grow(client: TestClient, service: Service) -> None:
     for grown in (1, 2):
         with service.db.write() as connection:
-            tally(connection, FENCED_WRITES)
+            add_count(connection, FENCED_WRITES)
         assert value(read(client), "basin_fenced_writes_total") == grown
 
 

@@ -17,12 +17,12 @@ from api.dependencies import Service
 from core.db.session import Database
 from core.db.tables import job as job_table
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key
-from core.jobs.queries import get_job
-from core.jobs.verbs import cancel, pause, resume
-from core.lifecycle import TERMINAL, TRANSITIONS, Desired, Status, Verb, settled, shown, wanted
+from core.jobs.queries import get_job_view
+from core.jobs.verbs import request_cancel, request_pause, request_resume
+from core.lifecycle import TERMINAL, TRANSITIONS, Desired, Status, Verb, desired_after, displayed_status, settled_status
 from core.settings import Limits
 from tests.api.conftest import service_of, settings_for, started
 from tests.api.reference import AFTER, VERBS
@@ -37,11 +37,11 @@ class Place(NamedTuple):
 
     def after(self, verb: Verb) -> "Place | None":
         """What the table makes of a verb; None: refused."""
-        desired = wanted(self.status, self.desired, verb)
-        return None if desired is None else Place(settled(self.status, desired) or self.status, desired)
+        desired = desired_after(self.status, self.desired, verb)
+        return None if desired is None else Place(settled_status(self.status, desired) or self.status, desired)
 
     def shown(self) -> str:
-        return shown(self.status, self.desired)
+        return displayed_status(self.status, self.desired)
 
 
 def deeds(place: Place) -> Iterator[tuple[str, Place]]:
@@ -52,7 +52,7 @@ def deeds(place: Place) -> Iterator[tuple[str, Place]]:
     if place == START:
         yield "claim", place._replace(status=Status.RUNNING)
     if place.status is Status.RUNNING:
-        rest = settled(Status.PAUSED, place.desired) or Status.PAUSED
+        rest = settled_status(Status.PAUSED, place.desired) or Status.PAUSED
         yield "give back", place._replace(status=rest)
         for ending in TRANSITIONS[Status.RUNNING] & TERMINAL - {rest if rest in TERMINAL else Status.CANCELLED}:
             yield ending, place._replace(status=ending)
@@ -78,7 +78,7 @@ EVERY = [pytest.param(place, verb, id=f"{'+'.join(place)}-{verb}") for place in 
 def brought_to(place: Place, db: Database) -> str:
     """A job of OWNER that went the way there."""
     job_id = submitted(db)
-    verbs = {"cancel": cancel, "pause": pause, "resume": resume}
+    verbs = {"cancel": request_cancel, "pause": request_pause, "resume": request_resume}
     for deed in WAYS[place]:
         if deed in verbs:
             verbs[deed](db, OWNER, job_id)
@@ -87,7 +87,7 @@ def brought_to(place: Place, db: Database) -> str:
         elif deed == "give back":
             give_back(db, Fence(job_id, 1), cause="as its owner asked", lost=False, max_losses=3)
         else:
-            finish(db, Fence(job_id, 1), Ending(Status(deed)))
+            finish_job(db, Fence(job_id, 1), TerminalState(Status(deed)))
     return job_id
 
 
@@ -115,7 +115,7 @@ def headers(service: Service) -> dict[str, str]:
     return headers_for(service.db)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def asked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
     """One app for all, without jobs, on SQLite; on PostgreSQL it is the same once more."""
     if request.param == "postgresql":
@@ -131,7 +131,7 @@ def test_each_verb_in_each_state_twice(asked: TestClient, place: Place, verb: Ve
     """As the table of transitions has it; the second time changes nothing, and says nothing in the timeline."""
     db = service_of(asked).db
     headers, job_id = headers_for(db), brought_to(place, db)
-    before = get_job(db, OWNER, job_id)
+    before = get_job_view(db, OWNER, job_id)
     assert before.status == place.shown()
     there = place.after(verb)
     seen = []
@@ -139,7 +139,7 @@ def test_each_verb_in_each_state_twice(asked: TestClient, place: Place, verb: Ve
         answer = asked.post(f"/v1/jobs/{job_id}/{verb}", json=body, headers=headers)
         told = answer.json()["status"] if there else answer.json()["current_status"]
         assert (answer.status_code, told) == ((202, there.shown()) if there else (409, place.shown()))
-        seen.append(get_job(db, OWNER, job_id))
+        seen.append(get_job_view(db, OWNER, job_id))
     assert seen[0] == seen[1]
     if there in {None, place}:
         assert seen[0] == before
@@ -171,7 +171,7 @@ def test_all_verbs_at_once_in_any_order(
             assert answer.status_code in {202, 409}, answer.text
             if answer.status_code == 409:
                 assert answer.json()["current_status"] in gone
-        view = get_job(service.db, OWNER, job_id)
+        view = get_job_view(service.db, OWNER, job_id)
         assert (view.status in gone) is (cancels or status == "cancelling")
         path = [moment.status for moment in view.timeline]
         for before, after in pairwise(path):
@@ -216,7 +216,7 @@ def test_a_full_store_is_answered_with_figures(light: TestClient) -> None:
     db = service_of(light).db
     foreign = running(db)
     record_checkpoint(db, foreign, new_checkpoint(foreign, 4), (), resumable=True)
-    finish(db, foreign, Ending(Status.SUCCEEDED))
+    finish_job(db, foreign, TerminalState(Status.SUCCEEDED))
     _, text = create_key(db, owner="bob", limits=Limits(stored_bytes=2000))
     headers = {"Authorization": f"Bearer {text}"}
     body = {"model": {"name": "logistic"}, "data": {"name": "iris"}, "optimizer": {"name": "adam"}, "epochs": 1}
@@ -232,6 +232,6 @@ def test_a_full_store_is_answered_with_figures(light: TestClient) -> None:
         told = {"limit": "stored_bytes", "allowed": 2000, "used": 500 * step}
         assert (full.status_code, full.json()["code"], full.json() | told) == (507, "storage_full", full.json())
         assert "retry-after" not in full.headers
-    finish(db, fence, Ending(Status.SUCCEEDED))
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED))
     assert light.delete(f"/v1/jobs/{fence.job_id}", headers=headers).status_code == 204
     assert light.post("/v1/jobs", json=body, headers=headers).status_code == 201

@@ -8,13 +8,13 @@ from typing import get_args
 
 import pytest
 
-from core.recipe.catalog import Kind, catalog, components
+from core.recipe.catalog import Kind, component_catalog, component_classes
 
 FOLDERS = {"optimizers": 4, "schedules": 5, "averaging": 1, "models": 3, "data": 5}
 """Folder of the recipe -> how many components the first release had; there may be more, never fewer."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LISTED = [(kind, each) for kind in KINDS for each in components(kind).values()]
+LISTED = [(kind, each) for kind in KINDS for each in component_classes(kind).values()]
 
 
 def written(folder: str) -> Iterator[type]:
@@ -54,5 +54,5 @@ def test_a_component_says_what_it_is(kind: str, component: type) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_catalog_tells_components_apart(kind: Kind) -> None:
     """Two components with one sentence were copied from each other, and one of the sentences is wrong."""
-    summaries = [entry.summary for entry in catalog()[kind]]
+    summaries = [entry.summary for entry in component_catalog()[kind]]
     assert len(set(summaries)) == len(summaries)

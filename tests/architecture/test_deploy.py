@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from core.jobs.health.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, SlotUsage
 from tests.architecture import tree
 from worker.devices.report import DeviceReport
 from worker.health_file import health_text
@@ -189,9 +189,9 @@ def test_a_gpu_is_booked_once_by_all_containers_of_a_host() -> None:
 @pytest.mark.parametrize(
     ("text", "healthy"),
     [
-        (health_text({"gpu": Tally(1, 0)}, [OUT], ready=True), True),
-        (health_text({"gpu": Tally(0, 0)}, [OUT], ready=True), False),
-        (health_text({"gpu": Tally(1, 0)}, [], ready=False), False),
+        (health_text({"gpu": SlotUsage(1, 0)}, [OUT], ready=True), True),
+        (health_text({"gpu": SlotUsage(0, 0)}, [OUT], ready=True), False),
+        (health_text({"gpu": SlotUsage(1, 0)}, [], ready=False), False),
         (None, False),
     ],
     ids=["one of two", "none in service", "no zygote", "not started"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.jobs.kinds import KINDS
-from core.recipe.analyses import kinds
+from core.recipe.analyses import analysis_classes
 from tests.architecture import tree
 
 HOMES = ("core/jobs/kinds/", "worker/kinds/")
@@ -15,7 +15,7 @@ FLOORS = ("core/jobs/", "worker/", "api/")
 NAMES = {kind.name for kind in KINDS}
 BASES = {"JobSpec", "Analysis", "AnyAnalysis", "AnalysisSpec", "ResultsSpec", "QueuedSpec", "Spec"}
 ORDERS = {"AnyAssignment", "Assignment", "AnalysisAssignment"}
-CLASSES = BASES | ORDERS | {each.__name__ for each in kinds().values()}
+CLASSES = BASES | ORDERS | {each.__name__ for each in analysis_classes().values()}
 READERS = {"JobSpec.model_validate_json", "JobSpec.model_validate", "JobSpec.model_construct", "read_analysis"}
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from tests.architecture import tree
 
 HOME = "core/recipe/optimizers/"
@@ -29,10 +29,10 @@ from functools import partial
 import torch
 from core.engine.networks.network import flatten
 from core.engine.optimizers.stepper import build_stepper
-from core.engine.warm_up import warm
-from core.recipe.catalog import catalog
+from core.engine.warm_up import warm_up_torch
+from core.recipe.catalog import component_catalog
 from core.recipe.spec import JobSpec
-assert "plain" in [entry.name for entry in catalog()["optimizers"]]
+assert "plain" in [entry.name for entry in component_catalog()["optimizers"]]
 assert '"plain"' in json.dumps(JobSpec.model_json_schema())
 job = {"model": {"name": "logistic"}, "data": {"name": "digits"}, "optimizer": {"name": "plain"}, "epochs": 1}
 spec = JobSpec.model_validate_json(json.dumps(job)).resolved()
@@ -41,7 +41,7 @@ before = network.weights.item()
 network.gradient.fill_(2.0)
 build_stepper(spec.optimizer, network, lambda: None).step(0.5, lambda: None)
 assert abs(network.weights.item() - (before - 1.0)) < 1e-6
-warm()
+warm_up_torch()
 print("trained")
 """
 
@@ -68,7 +68,7 @@ def test_a_new_optimizer_is_one_file_and_its_line(tmp_path: Path) -> None:
 
 def test_nobody_else_knows_an_optimizer_by_name() -> None:
     """`if name == "adam"` outside of Adam's own file is where the next optimizer is forgotten."""
-    names = set(components("optimizers"))
+    names = set(component_classes("optimizers"))
     modules = {f"core.recipe.optimizers.{path.stem}" for path in (tree.ROOT / HOME).glob("*.py")}
     shared = {f"core.recipe.optimizers.{each}" for each in ("__init__", "base", "schedule_free")}
     offenders = []

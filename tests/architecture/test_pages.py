@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic_core import PydanticUndefined
 
-from core.recipe.catalog import Kind, components
+from core.recipe.catalog import Kind, component_classes
 from core.recipe.reference import PAGES as GENERATED
 from core.recipe.reference import SELECTORS, fill_page, nested_specs, read_guide, section_classes
 from core.recipe.spec import JobSpec
@@ -73,7 +73,7 @@ def test_a_generated_page_is_what_the_generator_writes(page: Path) -> None:
 def test_the_recipe_has_a_heading_for_each_component() -> None:
     """The generator fills the sections that it finds: one that was deleted by hand would be missed by nobody."""
     headings = re.findall(r"^### (?:ensemble )?(\S+)$", read(RECIPE), re.MULTILINE)
-    wanted = [name for kind in get_args(Kind) for name in components(kind)]
+    wanted = [name for kind in get_args(Kind) for name in component_classes(kind)]
     assert sorted(headings) == sorted([*wanted, *(name for name, _ in nested_specs())])
     assert len(wanted) >= 50
     assert set(section_classes("analyses")) <= set(re.findall(r"^### (\S+)$", read(DOCS / "analyses.md"), re.MULTILINE))

@@ -12,7 +12,7 @@ from core.engine.networks.builders import build_module
 from core.engine.networks.norms import mixes_batch
 from core.engine.networks.roles import hidden_matrices, infer_roles
 from core.recipe.averaging import AVERAGING
-from core.recipe.catalog import Described, Kind, catalog, components
+from core.recipe.catalog import Described, Kind, component_catalog, component_classes
 from core.recipe.data import DataSpec
 from core.recipe.models import ModelSpec
 from core.recipe.optimizers.base import OptimizerSpec
@@ -35,14 +35,14 @@ PLAYGROUND = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "func
 BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")}
 """What those need that go with nothing else."""
 
-EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in components(kind).items()]
+EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in component_classes(kind).items()]
 FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data"}
 FIELDS = {each.name: each.field for each in AVERAGING}
 
 
 def job(kind: str, name: str) -> dict[str, Any]:
     """A small valid job that uses the component."""
-    full = getattr(components(kind)[name], "full_batch", False)  # type: ignore[index]
+    full = getattr(component_classes(kind)[name], "full_batch", False)  # type: ignore[index]
     base = {
         "model": {"name": "mlp", "hidden": [8, 8]},
         "data": {"name": "digits"},
@@ -74,7 +74,7 @@ def chosen(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 def test_describes_itself(kind: str, name: str, component: type[Described]) -> None:
     assert component.summary.endswith(".")
     assert component.__doc__
-    entry = next(each for each in catalog()[kind] if each.name == name)  # type: ignore[index]
+    entry = next(each for each in component_catalog()[kind] if each.name == name)  # type: ignore[index]
     assert json.loads(entry.model_dump_json())["parameters"]["type"] == "object"
 
 
@@ -98,10 +98,10 @@ def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) 
         setattr(spec, next(iter(component.model_fields)), None)
 
 
-@pytest.mark.parametrize(("name", "component"), components("optimizers").items())
+@pytest.mark.parametrize(("name", "component"), component_classes("optimizers").items())
 def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerSpec]) -> None:
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
-    module, attribute = spec.target().split(":")
+    module, attribute = spec.import_string().split(":")
     torchs = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
     assert set(spec.kwargs()) <= set(torchs)
     for option, value in spec.kwargs().items():
@@ -112,10 +112,10 @@ def test_optimizer_defaults_are_torchs_own(name: str, component: type[OptimizerS
 def test_a_sequence_may_hold_every_schedule_of_the_step_alone_but_itself() -> None:
     member = get_args(Sequence.model_fields["schedules"].annotation)[0]
     members = set(get_args(get_args(member)[0]))
-    assert members == set(components("schedules").values()) - {Sequence, Plateau}
+    assert members == set(component_classes("schedules").values()) - {Sequence, Plateau}
 
 
-@pytest.mark.parametrize(("name", "component"), components("schedules").items())
+@pytest.mark.parametrize(("name", "component"), component_classes("schedules").items())
 def test_schedule_is_finite_and_non_negative(name: str, component: type[ScheduleSpec]) -> None:
     spec = JobSpec.model_validate_json(json.dumps(job("schedules", name)))
     rate = rate_of(spec)
@@ -123,16 +123,16 @@ def test_schedule_is_finite_and_non_negative(name: str, component: type[Schedule
     assert all(0 <= lr <= 10 for lr in rates)
 
 
-@pytest.mark.parametrize(("name", "component"), components("models").items())
+@pytest.mark.parametrize(("name", "component"), component_classes("models").items())
 def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
     facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
     spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
     built = build_module(spec, facts).module
-    assert sum(each.numel() for each in built.parameters()) == spec.parameters(facts)
+    assert sum(each.numel() for each in built.parameters()) == spec.parameter_count(facts)
     assert mixes_batch(built) == spec.normalises_batches
 
 
-@pytest.mark.parametrize(("name", "component"), components("models").items())
+@pytest.mark.parametrize(("name", "component"), component_classes("models").items())
 def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec]) -> None:
     spec = JobSpec.model_validate_json(json.dumps(job("models", name)))
     built = build_module(spec.model, spec.data.facts())
@@ -140,7 +140,7 @@ def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec])
     assert len(found) == spec.model.hidden_matrices
 
 
-@pytest.mark.parametrize(("name", "component"), components("datasets").items())
+@pytest.mark.parametrize(("name", "component"), component_classes("datasets").items())
 def test_dataset_is_what_its_facts_say(name: str, component: type[DataSpec], datasets: Any) -> None:
     from safetensors.numpy import load_file
 

@@ -21,13 +21,13 @@ from core.recipe.facts import DataFacts
 from core.recipe.models.base import ModelSpec
 from core.recipe.models.cnn import CNN
 from core.recipe.models.mlp import MLP
-from core.recipe.optimizers.pytorch_optimizer import DRAWING_ELSEWHERE, PytorchOptimizer, offered
+from core.recipe.optimizers.pytorch_optimizer import DRAWING_ELSEWHERE, PytorchOptimizer, offered_optimizers
 from tests.support import offered as package
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = DataFacts(examples=16, input_shape=(1, 4, 4), task="classification", outputs=3)
 MODEL = CNN(channels=(3,), hidden=(6, 5))
-ACCEPTED = sorted(offered()["accepted"])
+ACCEPTED = sorted(offered_optimizers()["accepted"])
 
 
 def test_the_table_is_what_the_package_says() -> None:
@@ -128,7 +128,7 @@ HOPELESS = {
 @pytest.mark.parametrize("name", HOPELESS)
 def test_the_refused_ones_really_cannot(name: str) -> None:
     """A closure, a whole model, second derivatives, groups by hand: whatever it wants, it wants it at once."""
-    assert name in offered()["refused"]
+    assert name in offered_optimizers()["refused"]
     network = build_network(MODEL, PICTURES, 0, torch.device("cpu"))
     network.gradient.fill_(0.1)
     with pytest.raises(HOPELESS[name]):

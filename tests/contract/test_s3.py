@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from core.store.base import Digest, StoreMissing, StoreRefused, StoreTaken, StoreTransient
-from core.store.location import Bucket, Place
+from core.store.location import Bucket, StoreLocation
 from core.store.s3 import TUNING, S3Store, S3Tuning
 from tests.support.proxy import Fault, Proxy, answer
 from tests.support.s3 import SECRET, unreliable
@@ -40,7 +40,7 @@ IMPATIENT = replace(HASTY, inner_tries=0)
 
 
 @pytest.fixture
-def proxy_and_store(bucket: Place) -> Iterator[Pair]:
+def proxy_and_store(bucket: StoreLocation) -> Iterator[Pair]:
     """A store behind a proxy, on which everything passes until it is told otherwise."""
     with unreliable(bucket) as (proxy, place):
         yield proxy, S3Store(place, HASTY)
@@ -217,7 +217,7 @@ REFUSALS: list[tuple[bytes, type[Exception], type[Exception] | int]] = [
 
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case[0].split()[1].decode())
 def test_each_refusal_is_what_it_is(
-    bucket: Place,
+    bucket: StoreLocation,
     tmp_path: Path,
     case: tuple[bytes, type[Exception], type[Exception] | int],
 ) -> None:
@@ -245,14 +245,14 @@ def refuses_all(store: S3Store, tmp_path: Path, reading: type[Exception], writin
     assert not (tmp_path / "back").exists()
 
 
-def test_nobody_there(tmp_path: Path, bucket: Place) -> None:
+def test_nobody_there(tmp_path: Path, bucket: StoreLocation) -> None:
     store = S3Store(replace(bucket, endpoint="http://127.0.0.1:1"), IMPATIENT)
     for call in (store.ping, lambda: store.size(KEY), lambda: store.put_file(file(tmp_path, b"abc"), KEY)):
         with pytest.raises(StoreTransient, match="no answer"):
             call()
 
 
-def test_pauses_between_tries_grow_and_are_random(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_between_tries_grow_and_are_random(bucket: StoreLocation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The k-th between half and all of 2^k times the first: many workers do not come back in step."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
@@ -269,7 +269,7 @@ def test_pauses_between_tries_grow_and_are_random(bucket: Place, monkeypatch: py
     assert rounds[0] != rounds[1]
 
 
-def test_a_bucket_that_is_not_there_has_no_missing_objects(bucket: Place, tmp_path: Path) -> None:
+def test_a_bucket_that_is_not_there_has_no_missing_objects(bucket: StoreLocation, tmp_path: Path) -> None:
     """Or every checkpoint would be taken for lost, for a typing error in a setting."""
     store = S3Store(replace(bucket, bucket=Bucket("no-such-bucket", "")))
     for call in (store.ping, lambda: store.size(KEY), lambda: store.delete(KEY), lambda: keys(store)):
@@ -279,23 +279,23 @@ def test_a_bucket_that_is_not_there_has_no_missing_objects(bucket: Place, tmp_pa
         store.put_file(file(tmp_path, b"abc"), KEY)
 
 
-def test_listings_go_on_page_after_page(bucket: Place, tmp_path: Path) -> None:
+def test_listings_go_on_page_after_page(bucket: StoreLocation, tmp_path: Path) -> None:
     """And show nothing that is not ours, which nobody could remove by a key."""
     store = S3Store(bucket, replace(HASTY, page_keys=2))
     names = sorted(f"jobs/{letter}/{number}" for letter in "abc" for number in range(3))
     for name in names:
         store.put_file(file(tmp_path, b"abc"), name)
-    for foreign in (f"{bucket.bucket.folder}jobs/a/%2520x", "elsewhere/jobs/a/x"):
+    for foreign in (f"{bucket.bucket.key_prefix}jobs/a/%2520x", "elsewhere/jobs/a/x"):
         url = f"{bucket.endpoint}/{bucket.bucket.name}/{foreign}"
         assert httpx2.put(url, content=b"", trust_env=False).status_code == 200
     assert keys(store) == names
     assert [stored.key for stored in store.list("jobs/b/")] == names[3:6]
 
 
-def test_a_link_opens_one_object_for_a_while(bucket: Place, tmp_path: Path) -> None:
+def test_a_link_opens_one_object_for_a_while(bucket: StoreLocation, tmp_path: Path) -> None:
     store = S3Store(bucket)
     store.put_file(file(tmp_path, b"abc"), KEY)
-    link = store.link(KEY, 300)
+    link = store.presigned_url(KEY, 300)
     assert link is not None
     assert httpx2.get(link, trust_env=False).content == b"abc"
     assert httpx2.get(link, headers={"Range": "bytes=1-"}, trust_env=False).content == b"bc"
@@ -303,7 +303,7 @@ def test_a_link_opens_one_object_for_a_while(bucket: Place, tmp_path: Path) -> N
     assert SECRET not in link
 
 
-def test_the_secret_shows_nowhere(bucket: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_secret_shows_nowhere(bucket: StoreLocation, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     place = replace(bucket, endpoint="http://127.0.0.1:1", token="t0k3n-c4n4ry")  # noqa: S106 - a canary
     store = S3Store(place, IMPATIENT)
@@ -348,7 +348,7 @@ def test_a_fork_after_the_first_use_is_refused_and_does_not_hang(before: str, co
     assert done.returncode == code
 
 
-def test_what_vanishes_while_it_is_read_is_missing(bucket: Place, tmp_path: Path) -> None:
+def test_what_vanishes_while_it_is_read_is_missing(bucket: StoreLocation, tmp_path: Path) -> None:
     store = S3Store(bucket)
     store.put_file(file(tmp_path, b"abc"), KEY)
     pieces = store.open_range(KEY)

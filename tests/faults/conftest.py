@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.jobs.ledger.check import Ledger
-from core.jobs.metrics.chunks import series
+from core.jobs.metrics.chunks import read_series
 from core.recipe.parse import parse_job
 from tests.support.service import Service
 from worker import runner
@@ -52,7 +52,7 @@ class Truth:
         return int(self.spec["epochs"]) * STEPS_PER_EPOCH
 
     def emit(self, event: runner.Event) -> None:
-        kind, fields = runner.described(event)
+        kind, fields = runner.event_frame(event)
         if kind == "points":
             for name, (steps, values, _) in fields["series"].items():
                 self.series.setdefault(name, []).extend(zip(steps, values, strict=True))
@@ -120,8 +120,8 @@ def assert_same(service: Service, job_id: str, truth: Truth) -> None:
     newest = {row["kind"]: row["sha256"] for row in service.checkpoints(job_id)}  # oldest first
     assert newest == truth.digests
     with service.database() as db:
-        assert list(Ledger(db, None).findings()) == []
-        found = series(db, job_id)
+        assert list(Ledger(db, None).iter_findings()) == []
+        found = read_series(db, job_id)
     assert found.keys() == truth.series.keys()
     for name, points in found.items():
         steps = list(points.steps)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from basin.analysis_summary import KINDS, headline
+from basin.analysis_summary import KINDS, analysis_headline
 from basin.shapes import Analysis
 from core.jobs.ledger.check import Ledger
-from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec, kinds
+from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec, analysis_classes
 from tests.support.service import TERMINAL, Job, Service, until
 
 SMALL: Job = {
@@ -77,7 +77,7 @@ class Analyses:
 
 
 @pytest.fixture(
-    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)], scope="module"
+    params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.slow)], scope="module"
 )
 def lasting(request: pytest.FixtureRequest) -> tuple[Analyses, Pair, str]:
     """A service of each kind with two small jobs and a wide one that have ended."""
@@ -105,15 +105,15 @@ def long(lasting: tuple[Analyses, Pair, str]) -> Job:
     return {"kind": "landscape", "job": lasting[2], "steps": 41, "seed": 7}
 
 
-@pytest.mark.parametrize("kind", sorted(kinds()))
+@pytest.mark.parametrize("kind", sorted(analysis_classes()))
 def test_every_kind_gives_numbers_arrays_and_pictures(analyses: Analyses, pair: Pair, kind: str) -> None:
-    where = given(analyses, pair, kinds()[kind])
+    where = given(analyses, pair, analysis_classes()[kind])
     found = analyses.ended(analyses.ask(kind=kind, **where, **OPTIONS.get(kind, {})))
     assert (found["status"], found["stop_reason"], found["error"]) == ("succeeded", "completed", None)
     assert found["progress"]["step"] == found["progress"]["steps"]
     assert found["results"]["partial"] is False
     told = list(KINDS[kind](found["results"]))
-    assert told == headline(Analysis.read(found))[: len(told)]
+    assert told == analysis_headline(Analysis.read(found))[: len(told)]
     assert analyses.arrays(found["id"])
     assert {name.rpartition(".")[2] for name in found["pictures"]} == {"svg", "png"}
     for url in found["pictures"].values():
@@ -155,7 +155,7 @@ def test_a_surface_is_the_same_whatever_happened_to_it(analyses: Analyses, long:
     assert expected.keys() == seen.keys()
     assert all(expected[name].tobytes() == seen[name].tobytes() for name in expected)
     with analyses.service.database() as db:
-        assert list(Ledger(db, None).findings()) == []
+        assert list(Ledger(db, None).iter_findings()) == []
 
 
 def test_a_cancelled_surface_keeps_what_it_has(analyses: Analyses, long: Job) -> None:

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from sqlalchemy import select
 
 from core.db.tables import event
-from core.jobs.metrics.chunks import series
+from core.jobs.metrics.chunks import read_series
 from tests.faults.conftest import SHORT, STEPS_PER_EPOCH, Truth
 from tests.support.service import Service, gone, until
 
@@ -60,6 +60,7 @@ def test_pause_and_resume(either_service: Service, same_as_undisturbed: Check, t
     ]
 
 
+@pytest.mark.slow
 def test_retry_of_a_cancelled_job(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """From its last checkpoint, with the points before it: what comes out is what it would have been."""
     job_id = either_service.submit(truth.spec)
@@ -89,7 +90,7 @@ def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
     assert decayed["forked_from"] == averaged["forked_from"] == {"job": parent, "step": 4 * STEPS_PER_EPOCH}
     assert "swa" in averaged["results"]
     with sqlite_service.database() as db:
-        past, *futures = (series(db, job_id)["train.loss"] for job_id in (parent, *children))
+        past, *futures = (read_series(db, job_id)["train.loss"] for job_id in (parent, *children))
     for future in futures:
         assert list(future.steps) == list(range(6 * STEPS_PER_EPOCH))
         assert list(future.values)[: len(past.steps)] == list(past.values)
@@ -97,7 +98,7 @@ def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
     begun = sqlite_service.submit(SHORT | {"from": {"job": children[1]}})
     assert sqlite_service.ended(begun)["started_from"] == {"job": children[1], "step": 6 * STEPS_PER_EPOCH}
     with sqlite_service.database() as db:
-        losses = series(db, begun)["train.loss"].values
+        losses = read_series(db, begun)["train.loss"].values
     assert losses[0] < past.values[0] / 4, "the first batch meets weights that have learned"
     assert sqlite_service.http.delete(f"/v1/jobs/{parent}").status_code == 204
 
@@ -167,7 +168,7 @@ def judged(service: Service, job_id: str) -> dict[int, float]:
     """The step of each resumable checkpoint that was ever written, and the loss of the last evaluation before it."""
     events = service.http.get(f"/v1/jobs/{job_id}/events?types=checkpoint&limit=1000").json()["data"]
     with service.database() as db:
-        losses = series(db, job_id, ["val.loss"])["val.loss"]
+        losses = read_series(db, job_id, ["val.loss"])["val.loss"]
     steps = [event["data"]["step"] for event in events if event["data"]["kind"] == "last"]
     return {step: losses.values[bisect_right(losses.steps, step) - 1] for step in steps if step >= losses.steps[0]}
 
@@ -261,6 +262,7 @@ def test_a_damaged_checkpoint(sqlite_service: Service, same_as_undisturbed: Chec
         assert [data["code"] for data in connection.execute(found).scalars()] == ["checkpoint_corrupt"]
 
 
+@pytest.mark.slow
 def test_a_runner_that_stalls(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """The heart of its supervisor beats on, but no sign comes: it is killed, lost with this cause, and done again."""
     job_id = brokerless_service.submit(truth.spec)

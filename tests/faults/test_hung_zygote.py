@@ -14,7 +14,7 @@ Check = Callable[[Service, str], None]
 SILENCE_SECONDS = 2.0
 
 
-@pytest.fixture(params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["lasting_service", pytest.param("lasting_postgresql_service", marks=pytest.mark.slow)])
 def hasty_service(request: pytest.FixtureRequest) -> Iterator[Service]:
     """One api and one worker that does not wait long for its zygote."""
     service = request.getfixturevalue(request.param)
@@ -50,6 +50,7 @@ def test_cancel(sqlite_service: Service, truth: Truth, deaf: bool) -> None:
     assert sqlite_service.ended(sqlite_service.submit(SHORT))["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_replacement(hasty_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """Stopped together with its worker, a zygote may need a moment. Stopped alone, it is replaced: its job goes on from
     its last checkpoint, and no loss is counted.

@@ -16,7 +16,7 @@ def workers_of(analysis: Job) -> set[str]:
     return set(re.findall(r"attempt \d+ on ([^\s,']+)", str(analysis["timeline"])))
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_two_workers_share_one_surface(sqlite_service: Service) -> None:
     """One of them even leaves in the middle."""
     service, analyses = sqlite_service, Analyses(sqlite_service)

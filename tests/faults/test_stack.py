@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from basin.client import Client
 from core.db.tables import checkpoint
-from core.store.location import Bucket, Place
+from core.store.location import Bucket, StoreLocation
 from core.store.s3 import S3Store
 from tests.faults.conftest import SHORT, Truth
 from tests.faults.test_zombies import LEASE_SECONDS, newest_event, signal_all, written_by
@@ -47,7 +47,7 @@ class Stack:
         return [stored.key for stored in self.store.list("")]
 
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def lasting_stack(
     tmp_path_factory: pytest.TempPathFactory,
     datasets: Callable[[str], Path],
     postgresql_server: Server,
-    s3_server: Place,
+    s3_server: StoreLocation,
 ) -> Iterator[Stack]:
     name = f"stack_{secrets.token_hex(6)}"
     url = postgresql_server.make(name, postgresql_server.template)
@@ -88,7 +88,7 @@ def ledger(stack: Stack, job_id: str) -> None:
     assert rows
     for key, files in rows:
         for file in files.values():
-            assert stack.store._digest(f"{key}/{file['name']}").sha256 == file["sha256"]
+            assert stack.store._object_digest(f"{key}/{file['name']}").sha256 == file["sha256"]
     assert not (stack.service.home / "store").exists()
 
 

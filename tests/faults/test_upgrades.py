@@ -37,9 +37,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)], indirect=True
-)
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_a_rolling_upgrade_in_the_middle_of_a_job(  # noqa: PLR0917 - fixtures
     serve: Serve, database_url: str, broker: Broker, previous: Path, same_as_undisturbed: Check, truth: Truth
 ) -> None:
@@ -84,7 +82,7 @@ def test_a_rolling_upgrade_in_the_middle_of_a_job(  # noqa: PLR0917 - fixtures
     assert service.job(job_id)["attempt"] == 3
     assert service.ended(service.submit(SHORT))["status"] == "succeeded"
     with service.database() as db:
-        assert list(Ledger(db, None).findings()) == []
+        assert list(Ledger(db, None).iter_findings()) == []
 
 
 @contextmanager

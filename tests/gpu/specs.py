@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 from tests.train.recipes import FULL, OPTIONS, everything
 from tests.train.runs import job
@@ -20,7 +20,7 @@ SWA: Final[dict[str, Any]] = {"start": "10st", "every": "3st"}
 
 def stepped(optimizer: str, model: str, **fields: Any) -> JobSpec:
     """24 steps of an optimizer that the catalog names, averaged where it does not average by itself."""
-    kind: Any = components("optimizers")[optimizer]
+    kind: Any = component_classes("optimizers")[optimizer]
     base: dict[str, Any] = {
         "model": MODELS[model],
         "data": IMAGES,
@@ -33,7 +33,9 @@ def stepped(optimizer: str, model: str, **fields: Any) -> JobSpec:
 
 def stepped_specs() -> dict[str, JobSpec]:
     """Every optimizer of the catalog with a network that is written out and with one that goes through autograd."""
-    return {f"{name}-{model}": stepped(name, model) for name in sorted(components("optimizers")) for model in MODELS}
+    return {
+        f"{name}-{model}": stepped(name, model) for name in sorted(component_classes("optimizers")) for model in MODELS
+    }
 
 
 def further_specs() -> dict[str, JobSpec]:

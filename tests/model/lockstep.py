@@ -12,12 +12,12 @@ from core.db.session import Database, open_database
 from core.db.tables import checkpoint, job_state
 from core.errors import Conflict
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.checkpoints.records import NewCheckpoint, mark_corrupt, record_checkpoint
-from core.jobs.metrics.chunks import Chunk, Points, columns, record_points
-from core.jobs.verbs import cancel, pause, resume
+from core.jobs.metrics.chunks import Chunk, MetricPoints, read_columns, record_points
+from core.jobs.verbs import request_cancel, request_pause, request_resume
 from core.lifecycle import Desired, Status, Verb
 from core.settings import Settings
 from core.store.local import LocalStore
@@ -25,7 +25,7 @@ from tests.model.books import Books, Claimed
 from tests.model.protocol import Chunks, Kept, Protocol, Row
 from tests.support.jobs import OWNER, HeardHints, new_checkpoint, submitted, taken
 
-VERBS: Final = {Verb.CANCEL: cancel, Verb.PAUSE: pause, Verb.RESUME: resume}
+VERBS: Final = {Verb.CANCEL: request_cancel, Verb.PAUSE: request_pause, Verb.RESUME: request_resume}
 EPOCH_DAY: Final = 2440587.5
 AGE_STEP: Final = 60.0  # seconds that a point of priority is worth
 
@@ -82,7 +82,9 @@ class Lockstep(Books):
     def beat(self, job: int, attempt: int, now: float) -> Desired | None:
         self.at = now
         mine = super().beat(job, attempt, told(now))
-        self.agree("beat", mine, beat(self.db, self._fence(job, attempt), lease_seconds=self.protocol.times.lease))
+        self.agree(
+            "beat", mine, record_heartbeat(self.db, self._fence(job, attempt), lease_seconds=self.protocol.times.lease)
+        )
         return mine
 
     def record(self, job: int, attempt: int, chunks: Chunks) -> bool:
@@ -101,7 +103,7 @@ class Lockstep(Books):
 
     def finish(self, job: int, attempt: int, status: Status, chunks: Chunks) -> bool:
         fence = self._fence(job, attempt)
-        real = self._accepts(lambda: finish(self.db, fence, Ending(status), columns_of(chunks)))
+        real = self._accepts(lambda: finish_job(self.db, fence, TerminalState(status), columns_of(chunks)))
         return self.agree("finish", super().finish(job, attempt, status, chunks), real)
 
     def give_back(self, job: int, attempt: int, *, lost: bool, failed: bool) -> bool:
@@ -117,18 +119,18 @@ class Lockstep(Books):
     def leases(self, now: float) -> list[int]:
         self.at = now
         mine = super().leases(told(now))
-        self.agree("leases", len(mine), self.reconciler.leases())
+        self.agree("leases", len(mine), self.reconciler.reclaim_expired_leases())
         return mine
 
     def wants(self) -> None:
         super().wants()
-        self.reconciler.wants()
+        self.reconciler.apply_desired_states()
         self.compare("wants")
 
     def send(self, now: float) -> int:
         self.at = now
         before = len(self.heard.heard)
-        self.reconciler.send()
+        self.reconciler.send_hints()
         return self.agree("send", super().send(told(now)), len(self.heard.heard) - before)
 
     def _accepts(self, deed: Callable[[], object]) -> bool:
@@ -172,7 +174,7 @@ class Lockstep(Books):
         ]
 
     def _curve(self, job_id: str) -> list[tuple[int, int]]:
-        found = columns(self.db, job_id).get("loss")
+        found = read_columns(self.db, job_id).get("loss")
         return [] if found is None else list(zip(found.steps, map(int, found.values), strict=True))
 
 
@@ -181,5 +183,5 @@ def columns_of(chunks: Chunks) -> list[Chunk]:
     found = []
     for (after, number), points in chunks.items():
         steps, values = [step for step, _ in points], [float(value) for _, value in points]
-        found.append(Chunk("loss", after, number, Points("loss", steps, values, [0.0] * len(points))))
+        found.append(Chunk("loss", after, number, MetricPoints("loss", steps, values, [0.0] * len(points))))
     return found

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from core.lifecycle import TERMINAL, Desired, Status, Verb, check_transition, settled, wanted
+from core.lifecycle import TERMINAL, Desired, Status, Verb, check_transition, desired_after, settled_status
 from core.settings import Settings
 from worker.watch import PAUSE_SECONDS
 
@@ -166,7 +166,7 @@ class Protocol:
     # what an owner does
 
     def ask(self, row: Row, verb: Verb) -> Row | None:
-        desired = wanted(row.status, row.desired, verb)
+        desired = desired_after(row.status, row.desired, verb)
         if desired is None:
             return None
         if desired is row.desired or row.status in TERMINAL:
@@ -197,7 +197,7 @@ class Protocol:
         return row.status is RUNNING and row.lease_until is not None and row.lease_until < now
 
     def settle(self, row: Row) -> Row:
-        target = settled(row.status, row.desired)
+        target = settled_status(row.status, row.desired)
         return row if target is None else moved(row, target)
 
     def unsent(self, row: Row, now: float) -> bool:

@@ -51,7 +51,7 @@ def opened(sqlite_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtu
     return one
 
 
-@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.matrix) for part in range(2, 6))])
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.slow) for part in range(2, 6))])
 def test_the_model_does_what_the_product_does(opened: Open, part: int) -> None:
     for seed in range(part * SCHEDULES, (part + 1) * SCHEDULES):
         with opened(seed, Protocol) as books:

@@ -6,7 +6,7 @@ from typing import Final
 from tests.model.books import Claimed
 from tests.model.oracle import STEPS
 from tests.model.protocol import CANCEL, PAUSE, RUN, Chunks, Kept
-from worker.outcome import Asked, Observed
+from worker.outcome import Observed, StopOrder
 
 CHUNK_POINTS: Final = 2
 
@@ -42,7 +42,7 @@ class Worker:
         self.stopped = self.stopping = self.excused = self.deaf = self.fetching = False
         self.hasty = 0  # deeds that it does before its next beat, whatever its clock says
         self.fetch: Kept | None = None
-        self.desired, self.asked = RUN, Asked.NOTHING
+        self.desired, self.asked = RUN, StopOrder.NOTHING
         self.seen: Observed | None = None
 
     def begin(self, claimed: Claimed, turn: int, now: float) -> None:
@@ -50,17 +50,17 @@ class Worker:
         self.step = self.weights = self.after_step = 0
         self.fresh, self.beaten_at, self.excused, self.hasty = [], now, False, 0
         self.fetching, self.fetch = claimed.checkpoint is not None, claimed.checkpoint
-        self.desired, self.asked, self.seen = RUN, Asked.NOTHING, None
+        self.desired, self.asked, self.seen = RUN, StopOrder.NOTHING, None
 
     def chunks(self) -> Chunks:
         """The points since the last checkpoint, two to a chunk."""
         pieces = range(0, len(self.fresh), CHUNK_POINTS)
         return {(self.after_step, at // CHUNK_POINTS): tuple(self.fresh[at : at + CHUNK_POINTS]) for at in pieces}
 
-    def wish(self) -> Asked:
+    def wish(self) -> StopOrder:
         """As worker/watch.py: a cancel before a stop before a pause."""
         if self.desired is CANCEL:
-            return Asked.CANCEL
+            return StopOrder.CANCEL
         if self.stopping:
-            return Asked.STOP
-        return Asked.PAUSE if self.desired is PAUSE else Asked.NOTHING
+            return StopOrder.STOP
+        return StopOrder.PAUSE if self.desired is PAUSE else StopOrder.NOTHING

@@ -15,10 +15,10 @@ from tests.model.oracle import STEPS, Oracle, Violation, trained
 from tests.model.protocol import Kept, Times
 from tests.model.workers import Job, Worker
 from worker import watch
-from worker.launcher import Exit
-from worker.outcome import Asked, Cut, Decision, Finish, GiveBack, Observed, decide
+from worker.launcher import ProcessExit
+from worker.outcome import Decision, Finish, GiveBack, KillReason, Observed, StopOrder, decide_outcome
 
-KILLED: Final = Exit(signal=signal.SIGKILL)
+KILLED: Final = ProcessExit(signal=signal.SIGKILL)
 
 
 class World:
@@ -43,9 +43,9 @@ class World:
         self.silent_until = self.reconciled_at = 0.0
         self.jumped_at = self.gapped_at = -1.0
         self.grace = {
-            Asked.PAUSE: times.pause_grace,
-            Asked.STOP: times.stop_grace,
-            Asked.CANCEL: times.cancel_grace,
+            StopOrder.PAUSE: times.pause_grace,
+            StopOrder.STOP: times.stop_grace,
+            StopOrder.CANCEL: times.cancel_grace,
         }
 
     def now(self, worker: Worker | None = None) -> float:
@@ -74,11 +74,11 @@ class World:
     def _go_on(self, worker: Worker) -> None:
         if worker.seen is not None:
             self._conclude(worker, worker.seen)
-        elif worker.fetching and worker.wish() is not Asked.NOTHING:
+        elif worker.fetching and worker.wish() is not StopOrder.NOTHING:
             worker.seen = Observed(asked=worker.wish())
         elif worker.fetching:
             self._fetch(worker)
-        elif worker.asked is not Asked.NOTHING or worker.wish() is not Asked.NOTHING:
+        elif worker.asked is not StopOrder.NOTHING or worker.wish() is not StopOrder.NOTHING:
             self._obey(worker)
         else:
             self._train(worker)
@@ -157,11 +157,11 @@ class World:
     def _record(self, worker: Worker) -> None:
         dice = self.chance.random()
         if dice < 0.3:
-            self._write(worker, "points", self.books.record, worker.chunk_buffer(), again=True)
+            self._write(worker, "points", self.books.record, worker.chunks(), again=True)
         elif dice < 0.7:
             self._checkpoint(worker)
         elif self.accidents and dice > 0.97:
-            worker.seen = Observed(exit=KILLED, cut=Cut.STALLED if dice > 0.99 else Cut.NO)
+            worker.seen = Observed(exit=KILLED, cut=KillReason.STALLED if dice > 0.99 else KillReason.NO)
 
     def _checkpoint(self, worker: Worker) -> bool:
         """The object first, then its row, with the points before it."""
@@ -171,7 +171,7 @@ class World:
         new = Kept(self.made, worker.step, worker.weights)
         self.store.add(new.id)
         before = self.books.rows[worker.job].kept
-        if not self._write(worker, "checkpoint", self.books.checkpoint, new, worker.chunk_buffer(), again=True):
+        if not self._write(worker, "checkpoint", self.books.checkpoint, new, worker.chunks(), again=True):
             return False
         kept = self.books.rows[worker.job].kept
         self.doomed += [one.id for one in (*before, new) if one not in kept]
@@ -184,21 +184,21 @@ class World:
         if watch._STRENGTH[wish] > watch._STRENGTH[worker.asked]:
             worker.asked, worker.asked_at = wish, self.time
         asked = worker.asked
-        if asked is Asked.NOTHING:
+        if asked is StopOrder.NOTHING:
             self._train(worker)
         elif worker.deaf:
             if (self.time - worker.asked_at) * worker.rate > self.grace[asked]:
                 worker.seen = Observed(asked=asked, exit=KILLED)
             else:
                 self._train(worker)
-        elif asked is Asked.CANCEL:
+        elif asked is StopOrder.CANCEL:
             worker.seen = Observed(asked=asked, ended={"outcome": "cancelled", "stop_reason": "cancelled"})
         elif not self.checkpoints_before_leaving or self._checkpoint(worker):
             worker.seen = Observed(asked=asked, ended={"outcome": "stopped", "stop_reason": None})
 
     def _conclude(self, worker: Worker, seen: Observed) -> None:
         """Exactly one transition, the one that the table says."""
-        job, decision = worker.job, decide(seen)
+        job, decision = worker.job, decide_outcome(seen)
         if not self._decided(worker, decision):
             return
         row, nature = self.books.rows[job], self.jobs[job]
@@ -214,7 +214,7 @@ class World:
         match decision:
             case Finish():
                 deed = self.books.finish
-                return self._write(worker, "finish", deed, decision.status, worker.chunk_buffer(), again=True)
+                return self._write(worker, "finish", deed, decision.status, worker.chunks(), again=True)
             case GiveBack():
                 return self._give_back(worker, decision)
             case _:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from basin.analyses import origin
-from basin.analysis_summary import headline, numbers
+from basin.analyses import parse_origin
+from basin.analysis_summary import analysis_headline, number_lines
 from basin.client import Client
 from basin.shapes import Analysis
 from tests.sdk.conftest import JOB_ID, Said
@@ -42,9 +42,9 @@ def done(stub: Stub) -> dict[str, Any]:
 
 
 def test_words_say_what_to_look_at() -> None:
-    assert origin(["job_1"]) == {"job": "job_1"}
-    assert origin(["job_1:swa"]) == {"job": "job_1", "weights": "swa"}
-    assert origin(["ckpt_1", "job_2:last"]) == {
+    assert parse_origin(["job_1"]) == {"job": "job_1"}
+    assert parse_origin(["job_1:swa"]) == {"job": "job_1", "weights": "swa"}
+    assert parse_origin(["ckpt_1", "job_2:last"]) == {
         "checkpoints": [{"checkpoint": "ckpt_1"}, {"job": "job_2", "weights": "last"}]
     }
 
@@ -56,7 +56,12 @@ def test_numbers_are_named_and_long_lists_left_out() -> None:
         "rows": [{"x": True}, {"x": False}],
         "grid": list(range(9)),
     }
-    assert list(numbers(found)) == [("a.b", "0.1235"), ("two", "1, 2"), ("rows[1].x", "True"), ("rows[2].x", "False")]
+    assert list(number_lines(found)) == [
+        ("a.b", "0.1235"),
+        ("two", "1, 2"),
+        ("rows[1].x", "True"),
+        ("rows[2].x", "False"),
+    ]
 
 
 def test_a_kind_is_told_in_words_of_its_own() -> None:
@@ -69,14 +74,16 @@ def test_a_kind_is_told_in_words_of_its_own() -> None:
         "norm": "filter",
         "seed": 3,
     }
-    told = headline(Analysis.read(body("succeeded", results={**known, "cosine": 0.01, "caveats": ["look twice"]})))
+    told = analysis_headline(
+        Analysis.read(body("succeeded", results={**known, "cosine": 0.01, "caveats": ["look twice"]}))
+    )
     assert ("train loss, lowest", "0.1 at (0, -0.5)") in told
     assert told[-1] == ("read with care", "look twice")
-    assert headline(Analysis.read(body("succeeded", results={"surface": surface})))[0] == (
+    assert analysis_headline(Analysis.read(body("succeeded", results={"surface": surface})))[0] == (
         "surface.train.lowest",
         "0.1",
     )
-    assert headline(Analysis.read(body("succeeded", kind="new", results={"a": 1}))) == [("a", "1")]
+    assert analysis_headline(Analysis.read(body("succeeded", kind="new", results={"a": 1}))) == [("a", "1")]
 
 
 def test_it_waits_shows_and_saves(basin: Basin, stub: Stub, done: dict[str, Any], tmp_path: Path) -> None:

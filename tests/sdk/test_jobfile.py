@@ -45,7 +45,7 @@ from tests.support.specs import warnings_of
 )
 def test_plain_values_mean_what_they_look_like(text: str, value: Any) -> None:
     """PyYAML alone would send the string '5e-4' as a weight decay, and false for a job called 'no'."""
-    read = job_file.job(f"key: {text}", "job.yaml")["key"]
+    read = job_file.parse_job(f"key: {text}", "job.yaml")["key"]
     assert read == value
     assert type(read) is type(value)
 
@@ -72,20 +72,20 @@ def test_plain_values_mean_what_they_look_like(text: str, value: Any) -> None:
 )
 def test_what_is_no_job_is_refused_in_words(text: str, message: str) -> None:
     with pytest.raises(BadFile, match=message.replace("[", r"\[")):
-        job_file.job(text, "job.yaml")
+        job_file.parse_job(text, "job.yaml")
 
 
 def test_json_is_read_by_the_same_reader() -> None:
     data = {"optimizer": {"lr": 1e-3, "nesterov": True}, "swa": None, "name": 'ü\n"quoted"', "batch_size": 32}
-    assert job_file.job(json.dumps(data), "job.json") == data
+    assert job_file.parse_job(json.dumps(data), "job.json") == data
 
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadFile, match="No such file"):
-        job_file.read(str(tmp_path / "absent.yaml"))
+        job_file.read_job(str(tmp_path / "absent.yaml"))
     with pytest.raises(BadFile, match="not a text file"):
-        job_file.read(str(tmp_path / "weights"))
+        job_file.read_job(str(tmp_path / "weights"))
 
 
 def test_changes_are_set_in_a_copy() -> None:
@@ -111,7 +111,7 @@ def test_the_demo_job_is_the_one_among_the_examples_and_is_a_job() -> None:
     example = ROOT / "examples" / "digits-cosine-swa.yaml"
     packaged = ROOT / "sdk" / "basin" / "digits-cosine-swa.yaml"
     assert example.resolve() == packaged
-    spec = JobSpec.model_validate_json(json.dumps(job_file.read(str(example)))).resolved()
+    spec = JobSpec.model_validate_json(json.dumps(job_file.read_job(str(example)))).resolved()
     assert spec.data.split_seed == 0
     assert spec.swa is not None
     assert warnings_of(spec) == ()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from basin.actions import chosen
+from basin.actions import choose_checkpoint
 from basin.client import Client
 from basin.errors import Problem
 from tests.sdk.conftest import JOB_ID, Said, job
@@ -107,7 +107,7 @@ def test_checkpoints_are_pinned_one_by_one(basin: Basin, stub: Stub) -> None:
 def test_what_only_a_pin_keeps_is_not_what_is_downloaded(client: Client, stub: Stub) -> None:
     old = {"id": "ckpt_a", "kind": "last", "step": 40, "pinned": True, "superseded": True}
     stub.on("GET", f"{ONE}/checkpoints", Answer(body={"data": [{"id": "ckpt_b", "kind": "last", "step": 30}, old]}))
-    assert chosen(client.checkpoints(JOB_ID), None, JOB_ID).id == "ckpt_b"
+    assert choose_checkpoint(client.checkpoints(JOB_ID), None, JOB_ID).id == "ckpt_b"
 
 
 def test_events_are_a_line_each(basin: Basin, stub: Stub) -> None:

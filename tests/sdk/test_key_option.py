@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from basin.actions import Session
-from basin.cli import complete
+from basin.actions import CliSession
+from basin.cli import build_app
 from basin.client import Client
 from basin.errors import BadKey
 from tests.sdk.conftest import JOB_ID, Said, job
@@ -52,7 +52,7 @@ def test_a_key_that_cannot_be_sent_is_not_repeated(stub: Stub, bad: str) -> None
     with pytest.raises(BadKey) as refused:
         Client(stub.url, bad)
     assert "8888" not in str(refused.value)
-    assert "8888" not in repr(Session(None, json=False, key=SECRET))
+    assert "8888" not in repr(CliSession(None, json=False, key=SECRET))
 
 
 def test_an_unreachable_service_does_not_quote_the_key(basin: Basin) -> None:
@@ -64,7 +64,7 @@ def test_an_unreachable_service_does_not_quote_the_key(basin: Basin) -> None:
 def test_a_server_may_bring_a_group_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     point = metadata.EntryPoint("key", "local.keys:key", "basin.commands")
     monkeypatch.setattr(metadata, "entry_points", lambda **_: [point])
-    group: Any = typer.main.get_command(complete())
+    group: Any = typer.main.get_command(build_app())
     assert sorted(group.commands["key"].commands) == ["create", "list", "revoke"]
 
 

@@ -120,7 +120,7 @@ def test_ctrl_c_says_what_goes_on(basin: Basin, four: Stub, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> list[Analysis]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sharded_landscape, "together", interrupted)
+    monkeypatch.setattr(sharded_landscape, "wait_for_parts", interrupted)
     said = basin("analyze", JOB_ID, "-k", "landscape", "--share", "4")
     assert said.code == 130
     assert f"{IDS[3]} go on." in said.err
@@ -132,5 +132,5 @@ def test_a_short_silence_of_the_service_is_nothing(four: Stub) -> None:
     ended = Answer(200, body(IDS[0], "succeeded"))
     four.on("GET", f"/v1/analyses/{IDS[0]}", *[gone] * 4, ended)
     with Client(four.url) as client:
-        found = sharded_landscape.together(client, [Analysis.read(body(IDS[0], "running"))], stderr=True)
+        found = sharded_landscape.wait_for_parts(client, [Analysis.read(body(IDS[0], "running"))], stderr=True)
     assert [one.status for one in found] == ["succeeded"]

@@ -10,7 +10,7 @@ from core.db.session import Database
 from core.jobs.attempt.fence import Fence
 from core.settings import Settings
 from tests.support.jobs import running
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 
 TIMINGS = {"lease_seconds": 2.0, "beat_seconds": 0.2, "outage_seconds": 600.0, "stop_grace_seconds": 25.0}
 
@@ -21,12 +21,12 @@ def fence(db: Database) -> Fence:
 
 
 @pytest.fixture
-def heart_of(db: Database) -> Iterator[Callable[..., Heart]]:
-    made: list[Heart] = []
+def heart_of(db: Database) -> Iterator[Callable[..., Heartbeat]]:
+    made: list[Heartbeat] = []
 
-    def make(fence: Fence, database: Database = db, **timings: float) -> Heart:
+    def make(fence: Fence, database: Database = db, **timings: float) -> Heartbeat:
         settings = Settings.model_validate(TIMINGS | timings)
-        made.append(Heart(database, fence, settings, threading.Event(), time.monotonic()))
+        made.append(Heartbeat(database, fence, settings, threading.Event(), time.monotonic()))
         return made[-1]
 
     yield make

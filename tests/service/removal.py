@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.db.session import open_database
-from core.jobs.garbage_collection import Care
+from core.jobs.garbage_collection import GarbageCollector
 from core.settings import Settings
 from core.store.local import LocalStore
 
@@ -45,9 +45,9 @@ def main(url: str, home: Path, moment: str) -> None:
             tampered[0].write = dying(db.write, after=0)
         case "before the jobs":
             tampered[0].write = dying(db.write, after=1)
-    care = Care(db, store, Settings(home=home))
-    care.remove_doomed()
-    care.remove_deleted()
+    care = GarbageCollector(db, store, Settings(home=home))
+    care.delete_pending_checkpoints()
+    care.delete_removed_jobs()
     die()
 
 

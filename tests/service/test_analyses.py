@@ -7,29 +7,29 @@ import pytest
 
 from core.db.session import Database
 from core.errors import Conflict, InvalidSpec, NotFound
-from core.jobs.analyses import inputs_of, list_analyses, result_of, submit_analysis
+from core.jobs.analyses import create_analysis, inputs_of, list_analysis_views, result_of
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.changes import delete_job
-from core.jobs.checkpoints.records import get_checkpoint, list_checkpoints, record_checkpoint
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.changes import mark_job_deleted
+from core.jobs.checkpoints.records import get_checkpoint_row, list_checkpoint_rows, record_checkpoint
 from core.jobs.ledger.check import Ledger
-from core.jobs.queries import get_job, list_jobs
+from core.jobs.queries import get_job_view, list_job_views
 from core.jobs.queue.claim import Claim
-from core.jobs.queue.submit import Entry, Idempotency, submit
-from core.jobs.search import Search
-from core.jobs.verbs import cancel
+from core.jobs.queue.submit import Idempotency, SubmitContext, create_job
+from core.jobs.search import JobSearch
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from core.recipe.parse import parse_analysis
 from core.settings import Limits
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, submitted, taken
 
-ENTRY = Entry(OWNER, Limits(), 60.0)
+ENTRY = SubmitContext(OWNER, Limits(), 60.0)
 
 
-def asked(db: Database, entry: Entry = ENTRY, idempotency: Idempotency | None = None, **fields: Any) -> str:
+def asked(db: Database, entry: SubmitContext = ENTRY, idempotency: Idempotency | None = None, **fields: Any) -> str:
     body = {"kind": "average", **fields}
     spec = parse_analysis(json.dumps(body).encode(), body)
-    return submit_analysis(db, spec, entry, idempotency).job_id
+    return create_analysis(db, spec, entry, idempotency).job_id
 
 
 def pair(*jobs: str) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def trained(db: Database, *kinds: str, **changes: Any) -> str:
     fence = running(db, **changes)
     for step, kind in enumerate(kinds or ("last",), 4):
         record_checkpoint(db, fence, new_checkpoint(fence, step, kind), (), resumable=kind == "last")
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     return fence.job_id
 
 
@@ -69,24 +69,24 @@ def test_it_looks_at_the_best_weights_unless_it_is_said_which(db: Database) -> N
 def test_it_is_no_job_and_jobs_are_no_analyses(db: Database) -> None:
     first, second = trained(db), trained(db)
     chosen = asked(db, checkpoints=pair(first, second))
-    assert {view.id for view in list_jobs(db, OWNER)[0]} == {first, second}
-    assert [view.id for view in list_analyses(db, OWNER, Search())[0]] == [chosen]
-    assert [view.id for view in list_analyses(db, OWNER, Search(), of_job=second)[0]] == [chosen]
-    assert list_analyses(db, OWNER, Search(), of_job=submitted(db))[0] == []
-    assert list_analyses(db, "somebody else", Search())[0] == []
+    assert {view.id for view in list_job_views(db, OWNER)[0]} == {first, second}
+    assert [view.id for view in list_analysis_views(db, OWNER, JobSearch())[0]] == [chosen]
+    assert [view.id for view in list_analysis_views(db, OWNER, JobSearch(), of_job=second)[0]] == [chosen]
+    assert list_analysis_views(db, OWNER, JobSearch(), of_job=submitted(db))[0] == []
+    assert list_analysis_views(db, "somebody else", JobSearch())[0] == []
     with pytest.raises(NotFound):
-        get_job(db, "somebody else", chosen)
+        get_job_view(db, "somebody else", chosen)
 
 
 def test_what_it_looks_at_stays_until_it_has_ended(db: Database) -> None:
     first, second = trained(db), trained(db)
     chosen = asked(db, checkpoints=pair(first, second))
     with pytest.raises(Conflict) as refused:
-        delete_job(db, OWNER, first)
+        mark_job_deleted(db, OWNER, first)
     assert refused.value.extra["needed_by"] == chosen
     claim = claimed(db)
-    finish(db, Fence(chosen, claim.attempt), Ending(Status.SUCCEEDED, "completed"))
-    delete_job(db, OWNER, first)
+    finish_job(db, Fence(chosen, claim.attempt), TerminalState(Status.SUCCEEDED, "completed"))
+    mark_job_deleted(db, OWNER, first)
     (found,) = inputs_of(db, [chosen]).values()
     assert found[0].job_id == first
 
@@ -96,24 +96,24 @@ def test_a_recipe_that_it_will_train_by_stays_too(db: Database) -> None:
     known = trained(db)
     chosen = asked(db, kind="lr_range", job=known)
     with pytest.raises(Conflict) as refused:
-        delete_job(db, OWNER, known)
+        mark_job_deleted(db, OWNER, known)
     assert refused.value.extra["needed_by"] == chosen
-    cancel(db, OWNER, chosen)
-    delete_job(db, OWNER, known)
+    request_cancel(db, OWNER, chosen)
+    mark_job_deleted(db, OWNER, known)
 
 
 def test_retention_passes_over_what_it_looks_at(db: Database) -> None:
     fence = running(db)
     for step in (1, 2):
         record_checkpoint(db, fence, new_checkpoint(fence, step), (), resumable=True)
-    oldest = list_checkpoints(db, OWNER, fence.job_id)[0].id
+    oldest = list_checkpoint_rows(db, OWNER, fence.job_id)[0].id
     other = asked(db, checkpoints=[{"checkpoint": oldest}, {"job": fence.job_id}])
     for step in (3, 4, 5):
         record_checkpoint(db, fence, new_checkpoint(fence, step), (), resumable=True)
-    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [1, 2, 4, 5]
-    cancel(db, OWNER, other)
+    assert [row.step for row in list_checkpoint_rows(db, OWNER, fence.job_id)] == [1, 2, 4, 5]
+    request_cancel(db, OWNER, other)
     record_checkpoint(db, fence, new_checkpoint(fence, 6), (), resumable=True)
-    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [5, 6]
+    assert [row.step for row in list_checkpoint_rows(db, OWNER, fence.job_id)] == [5, 6]
 
 
 def test_its_tiles_and_its_result_are_fenced_like_checkpoints(db: Database) -> None:
@@ -130,16 +130,16 @@ def test_its_tiles_and_its_result_are_fenced_like_checkpoints(db: Database) -> N
     assert result_of(db, OWNER, chosen) is None
     row = new_checkpoint(fence, 4, "result")
     record_checkpoint(db, fence, row, (), resumable=False)
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed", None, {"partial": False}))
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed", None, {"partial": False}))
     found = result_of(db, OWNER, chosen)
     assert found is not None
     assert found.id == row.id
     assert result_of(db, "somebody else", chosen) is None
     with pytest.raises(NotFound):  # it is no checkpoint of a job: nobody trains on from it
-        get_checkpoint(db, OWNER, row.id)
+        get_checkpoint_row(db, OWNER, row.id)
     with pytest.raises(InvalidSpec):
         asked(db, checkpoints=[{"checkpoint": row.id}, {"job": first}])
-    assert list(Ledger(db, None).findings()) == []
+    assert list(Ledger(db, None).iter_findings()) == []
 
 
 def test_one_key_makes_one_analysis(db: Database) -> None:
@@ -180,7 +180,7 @@ def test_where_weights_began_is_no_part_of_an_architecture(db: Database, kind: s
 def test_what_cannot_be_looked_at_is_refused_with_its_place(
     db: Database, fields: dict[str, Any], pointer: str, says: str
 ) -> None:
-    foreign = submit(db, small_spec(), owner="bob").job_id
+    foreign = create_job(db, small_spec(), owner="bob").job_id
     theirs = Fence(foreign, claimed(db).attempt)
     record_checkpoint(db, theirs, new_checkpoint(theirs, 1), (), resumable=True)
     wider = trained(db, model={"name": "mlp", "hidden": [9]})

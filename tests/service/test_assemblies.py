@@ -9,12 +9,12 @@ from core.db.session import Database
 from core.errors import Conflict, InvalidSpec
 from core.jobs.analyses import inputs_of, result_of
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.changes import delete_job
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.changes import mark_job_deleted
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.ledger.check import Ledger
-from core.jobs.queue.submit import Entry
-from core.jobs.verbs import cancel
+from core.jobs.queue.submit import SubmitContext
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from core.recipe.parse import parse_analysis
 from core.settings import Limits
@@ -37,7 +37,7 @@ def done(db: Database, analysis_id: str, status: Status = Status.SUCCEEDED) -> s
     assert claim.job_id == analysis_id
     fence = Fence(analysis_id, claim.attempt)
     record_checkpoint(db, fence, new_checkpoint(fence, 3, "result"), (), resumable=False)
-    finish(db, fence, Ending(status, "completed", None, NUMBERS))
+    finish_job(db, fence, TerminalState(status, "completed", None, NUMBERS))
     return analysis_id
 
 
@@ -60,7 +60,7 @@ def test_it_reads_the_results_of_its_parts(db: Database) -> None:
     assert claim.findings[0].numbers["part"] == {"number": 1, "of": 2}
     assert claim.findings[0].numbers["centre"] == {"train": {"loss": "NaN"}}
     assert [each.spec.part.number for each in claim.findings] == [1, 2]  # type: ignore[union-attr]
-    assert list(Ledger(db, None).findings()) == []
+    assert list(Ledger(db, None).iter_findings()) == []
 
 
 def test_its_parts_stay_until_it_has_ended(db: Database) -> None:
@@ -69,15 +69,15 @@ def test_its_parts_stay_until_it_has_ended(db: Database) -> None:
     chosen = asked(db, kind="assembly", analyses=parts)
     for each in parts:
         with pytest.raises(Conflict) as refused:
-            delete_job(db, OWNER, each)
+            mark_job_deleted(db, OWNER, each)
         assert refused.value.extra["needed_by"] == chosen
-    delete_job(db, OWNER, job_id)  # what the parts looked at is needed no more
+    mark_job_deleted(db, OWNER, job_id)  # what the parts looked at is needed no more
     fence = Fence(chosen, claimed(db).attempt)
     with pytest.raises(Conflict):
-        delete_job(db, OWNER, parts[0])
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed"))
+        mark_job_deleted(db, OWNER, parts[0])
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     for each in parts:
-        delete_job(db, OWNER, each)
+        mark_job_deleted(db, OWNER, each)
     (found,) = inputs_of(db, [chosen]).values()
     assert [each.job_id for each in found] == parts
 
@@ -85,13 +85,13 @@ def test_its_parts_stay_until_it_has_ended(db: Database) -> None:
 def test_a_cancelled_one_needs_nothing(db: Database) -> None:
     parts = both(db, trained(db))
     chosen = asked(db, kind="assembly", analyses=parts)
-    cancel(db, OWNER, chosen)
-    delete_job(db, OWNER, parts[1])
+    request_cancel(db, OWNER, chosen)
+    mark_job_deleted(db, OWNER, parts[1])
     refused = problem(db, parts)
     assert (refused.pointer, refused.message) == ("/analyses/1", "there is no analysis of yours with this id")
 
 
-def problem(db: Database, parts: list[str], entry: Entry = ENTRY) -> Any:
+def problem(db: Database, parts: list[str], entry: SubmitContext = ENTRY) -> Any:
     """The only one that is found, with a way out."""
     with pytest.raises(InvalidSpec) as refused:
         asked(db, entry, kind="assembly", analyses=parts)
@@ -104,14 +104,14 @@ def test_what_is_no_result_of_ones_own_is_refused(db: Database) -> None:
     job_id = trained(db)
     first, second = both(db, job_id)
     assert problem(db, [first, UNKNOWN]).pointer == "/analyses/1"
-    stranger = Entry("bob", Limits(), 60.0)
+    stranger = SubmitContext("bob", Limits(), 60.0)
     with pytest.raises(InvalidSpec) as refused:
         asked(db, stranger, kind="assembly", analyses=[first, second])
     assert [each.pointer for each in refused.value.errors] == ["/analyses/0", "/analyses/1"]
     assert {each.message for each in refused.value.errors} == {"there is no analysis of yours with this id"}
     waiting = part(db, 2, job=job_id)
     assert problem(db, [first, waiting]).message == "it has not succeeded: it is queued"
-    cancel(db, OWNER, waiting)
+    request_cancel(db, OWNER, waiting)
     found = problem(db, [first, waiting])
     assert (found.message, found.hint) == ("it has not succeeded: it is cancelled", "ask for this one again")
     failed = done(db, part(db, 2, job=job_id), Status.FAILED)

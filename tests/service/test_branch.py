@@ -9,19 +9,19 @@ from core.db.session import Database
 from core.db.tables import checkpoint
 from core.errors import Conflict, InvalidSpec, NotFound, QuotaExceeded
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.branch import fork, retry
-from core.jobs.changes import delete_job
-from core.jobs.checkpoints.records import find_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
-from core.jobs.metrics.chunks import series
-from core.jobs.queries import JobView, get_job
-from core.jobs.queue.submit import Entry, Idempotency
-from core.jobs.verbs import cancel
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.branch import create_fork, create_retry
+from core.jobs.changes import mark_job_deleted
+from core.jobs.checkpoints.records import find_checkpoint, list_checkpoint_rows, mark_corrupt, record_checkpoint
+from core.jobs.metrics.chunks import read_series
+from core.jobs.queries import JobView, get_job_view
+from core.jobs.queue.submit import Idempotency, SubmitContext
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from core.settings import Limits
 from tests.support.jobs import OWNER, chunk, new_checkpoint, running, submitted, taken
 
-ME = Entry(OWNER, Limits(), 60.0)
+ME = SubmitContext(OWNER, Limits(), 60.0)
 SPARSE = {"checkpoints": {"every": "4st", "keep_last": 2}}
 
 
@@ -36,12 +36,12 @@ def trained(db: Database, upto: int = 8, **changes: Any) -> Fence:
 
 def ended(db: Database, status: Status = Status.FAILED, **changes: Any) -> Fence:
     fence = trained(db, **changes)
-    finish(db, fence, Ending(status), [chunk("train.loss", 8, 2, after_step=8)])
+    finish_job(db, fence, TerminalState(status), [chunk("train.loss", 8, 2, after_step=8)])
     return fence
 
 
 def view(db: Database, job_id: str) -> JobView:
-    return get_job(db, OWNER, job_id)
+    return get_job_view(db, OWNER, job_id)
 
 
 def statuses(db: Database, job_id: str) -> dict[int, str]:
@@ -52,7 +52,7 @@ def statuses(db: Database, job_id: str) -> dict[int, str]:
 
 def test_a_retry_goes_on_where_its_parent_ended(db: Database) -> None:
     parent = ended(db)
-    made = retry(db, parent.job_id, ME)
+    made = create_retry(db, parent.job_id, ME)
     child = view(db, made.job_id)
     assert (child.status, child.parent_id, child.parent_verb, child.parent_step) == (
         "queued",
@@ -70,38 +70,40 @@ def test_a_retry_goes_on_where_its_parent_ended(db: Database) -> None:
     assert claim.checkpoint is not None
     assert (claim.job_id, claim.checkpoint.job_id, claim.checkpoint.step) == (made.job_id, parent.job_id, 8)
     assert (claim.anew, claim.is_fork) == ((), False)
-    assert list(series(db, made.job_id)["train.loss"].steps) == list(range(8)), "what came behind the checkpoint is not"
+    assert list(read_series(db, made.job_id)["train.loss"].steps) == list(range(8)), (
+        "what came behind the checkpoint is not"
+    )
 
 
 def test_only_what_failed_or_was_cancelled_is_tried_again_and_once(db: Database) -> None:
     for fence in (running(db), ended(db, Status.SUCCEEDED)):
         with pytest.raises(Conflict) as refused:
-            retry(db, fence.job_id, ME)
+            create_retry(db, fence.job_id, ME)
         assert refused.value.extra == {"current_status": view(db, fence.job_id).status}
     parent = submitted(db)
-    cancel(db, OWNER, parent)
-    first = retry(db, parent, ME)
+    request_cancel(db, OWNER, parent)
+    first = create_retry(db, parent, ME)
     assert view(db, first.job_id).checkpoint_id is None, "it never ran: from the start"
     with pytest.raises(Conflict) as twice:
-        retry(db, parent, ME)
+        create_retry(db, parent, ME)
     assert twice.value.extra == {"current_status": "cancelled", "retried_as": first.job_id}
     promise = Idempotency("key", "digest")
-    second = retry(db, parent, ME, again=True, idempotency=promise)
-    assert retry(db, parent, ME, idempotency=promise).job_id == second.job_id
+    second = create_retry(db, parent, ME, again=True, idempotency=promise)
+    assert create_retry(db, parent, ME, idempotency=promise).job_id == second.job_id
     assert view(db, parent).children == (first.job_id, second.job_id)
     for owner in ("bob",):
         with pytest.raises(NotFound):
-            retry(db, parent, Entry(owner, Limits(), 60.0))
+            create_retry(db, parent, SubmitContext(owner, Limits(), 60.0))
 
 
 def test_a_fork_takes_another_ending(db: Database) -> None:
     parent = trained(db, upto=12, **SPARSE)
     changes = {"epochs": 5, "swa": {"start": "10st", "every": "1st"}, "name": "longer"}
-    made = fork(db, parent.job_id, ME, changes=changes, at=8)
+    made = create_fork(db, parent.job_id, ME, changes=changes, at=8)
     child = view(db, made.job_id)
     assert (child.parent_verb, child.parent_step, child.name, child.spec["epochs"]) == ("fork", 8, "longer", 5)
-    assert list(series(db, made.job_id)["train.loss"].steps) == list(range(8))
-    assert len(series(db, parent.job_id)["train.loss"].steps) == 12
+    assert list(read_series(db, made.job_id)["train.loss"].steps) == list(range(8))
+    assert len(read_series(db, parent.job_id)["train.loss"].steps) == 12
     claim = taken(db)
     assert claim is not None
     assert (claim.anew, claim.is_fork) == (("swa", "swag", "incumbent", "mark"), True)
@@ -111,42 +113,42 @@ def test_a_fork_takes_another_ending(db: Database) -> None:
 def test_where_there_is_no_checkpoint_no_fork_begins(db: Database, at: int | str) -> None:
     parent = trained(db, upto=12, **SPARSE)
     with pytest.raises(InvalidSpec) as refused:
-        fork(db, parent.job_id, ME, changes={}, at=at)
+        create_fork(db, parent.job_id, ME, changes={}, at=at)
     assert [(one.pointer, one.hint) for one in refused.value.errors] == [("/at", "steps that are kept: 12, 8")]
     with pytest.raises(Conflict):
-        fork(db, submitted(db), ME, changes={})
+        create_fork(db, submitted(db), ME, changes={})
     with pytest.raises(NotFound):
-        fork(db, parent.job_id, Entry("bob", Limits(), 60.0), changes={})
+        create_fork(db, parent.job_id, SubmitContext("bob", Limits(), 60.0), changes={})
 
 
 def test_limits_hold_for_children_too(db: Database) -> None:
     parent = ended(db)
-    few = Entry(OWNER, Limits(queued_jobs=2), 60.0)
+    few = SubmitContext(OWNER, Limits(queued_jobs=2), 60.0)
     for _ in range(2):
-        retry(db, parent.job_id, few, again=True)
+        create_retry(db, parent.job_id, few, again=True)
     with pytest.raises(QuotaExceeded):
-        retry(db, parent.job_id, few, again=True)
+        create_retry(db, parent.job_id, few, again=True)
     assert len(view(db, parent.job_id).children) == 2
 
 
 def test_a_checkpoint_that_a_child_needs_outlives_retention_and_its_parent(db: Database) -> None:
     """Until the child has one of its own, or has ended."""
     parent = trained(db, **SPARSE)
-    made = fork(db, parent.job_id, ME, changes={}, at=4)
+    made = create_fork(db, parent.job_id, ME, changes={}, at=4)
     for step in (12, 16):
         record_checkpoint(db, parent, new_checkpoint(parent, step), (), resumable=True)
     assert statuses(db, parent.job_id) == {4: "good", 8: "doomed", 12: "good", 16: "good"}
-    finish(db, parent, Ending(Status.SUCCEEDED))
+    finish_job(db, parent, TerminalState(Status.SUCCEEDED))
     with pytest.raises(Conflict) as refused:
-        delete_job(db, OWNER, parent.job_id)
+        mark_job_deleted(db, OWNER, parent.job_id)
     assert refused.value.extra == {"current_status": "succeeded", "needed_by": made.job_id}
     claim = taken(db)
     assert claim is not None
     child = Fence(made.job_id, claim.attempt)
     record_checkpoint(db, child, new_checkpoint(child, 8), [chunk("train.loss", 4, 4, after_step=4)], resumable=True)
-    delete_job(db, OWNER, parent.job_id)
+    mark_job_deleted(db, OWNER, parent.job_id)
     assert set(statuses(db, parent.job_id).values()) == {"doomed"}
-    assert list(series(db, made.job_id)["train.loss"].steps) == list(range(8))
+    assert list(read_series(db, made.job_id)["train.loss"].steps) == list(range(8))
     assert view(db, made.job_id).parent_id == parent.job_id
 
 
@@ -154,36 +156,36 @@ def test_the_retry_of_a_fork_that_never_got_far_is_that_fork(db: Database) -> No
     """It stands where the fork stood, with the same parts anew, and what it needs is kept all the same."""
     grandparent = ended(db, Status.SUCCEEDED)
     changes = {"epochs": 5, "swa": {"start": "10st", "every": "1st"}}
-    parent = fork(db, grandparent.job_id, ME, changes=changes, at=4)
-    cancel(db, OWNER, parent.job_id)
-    made = retry(db, parent.job_id, ME)
+    parent = create_fork(db, grandparent.job_id, ME, changes=changes, at=4)
+    request_cancel(db, OWNER, parent.job_id)
+    made = create_retry(db, parent.job_id, ME)
     with pytest.raises(Conflict) as refused:
-        delete_job(db, OWNER, grandparent.job_id)
+        mark_job_deleted(db, OWNER, grandparent.job_id)
     assert refused.value.extra["needed_by"] == made.job_id
     claim = taken(db)
     assert claim is not None
     assert claim.checkpoint is not None
     assert (claim.job_id, claim.checkpoint.job_id, claim.checkpoint.step) == (made.job_id, grandparent.job_id, 4)
     assert (claim.anew, claim.is_fork) == (("swa", "swag", "incumbent", "mark"), True)
-    assert list(series(db, made.job_id)["train.loss"].steps) == list(range(4))
+    assert list(read_series(db, made.job_id)["train.loss"].steps) == list(range(4))
 
 
 def test_a_fork_whose_past_is_gone_is_not_tried_again(db: Database) -> None:
     grandparent = ended(db, Status.SUCCEEDED)
-    parent = fork(db, grandparent.job_id, ME, changes={"epochs": 5})
-    cancel(db, OWNER, parent.job_id)
-    delete_job(db, OWNER, grandparent.job_id)
+    parent = create_fork(db, grandparent.job_id, ME, changes={"epochs": 5})
+    request_cancel(db, OWNER, parent.job_id)
+    mark_job_deleted(db, OWNER, grandparent.job_id)
     with pytest.raises(Conflict, match="gone"):
-        retry(db, parent.job_id, ME)
+        create_retry(db, parent.job_id, ME)
 
 
 def test_a_damaged_origin_is_replaced_for_a_retry_and_not_for_a_fork(db: Database) -> None:
     parent = ended(db)
-    (older, newest) = list_checkpoints(db, OWNER, parent.job_id)
-    for begin, expected in ((retry, older.id), (fork, None)):
+    (older, newest) = list_checkpoint_rows(db, OWNER, parent.job_id)
+    for begin, expected in ((create_retry, older.id), (create_fork, None)):
         with db.write() as connection:
             connection.execute(checkpoint.update().where(checkpoint.c.id == newest.id).values(status="good"))
-        options: dict[str, Any] = {"changes": {}} if begin is fork else {}
+        options: dict[str, Any] = {"changes": {}} if begin is create_fork else {}
         made = begin(db, parent.job_id, ME, **options)
         claim = taken(db)
         assert claim is not None
@@ -193,5 +195,5 @@ def test_a_damaged_origin_is_replaced_for_a_retry_and_not_for_a_fork(db: Databas
             marked = find_checkpoint(connection, newest.id)
         assert marked is not None
         assert marked.status == "corrupt"
-        steps = list(series(db, made.job_id)["train.loss"].steps) if expected else []
+        steps = list(read_series(db, made.job_id)["train.loss"].steps) if expected else []
         assert steps == (list(range(4)) if expected else [])

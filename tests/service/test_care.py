@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import checkpoint, idempotency
-from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
-from core.jobs.garbage_collection import Care
-from core.jobs.queue.submit import Idempotency, submit
+from core.jobs.checkpoints.records import list_checkpoint_rows, record_checkpoint
+from core.jobs.garbage_collection import GarbageCollector
+from core.jobs.queue.submit import Idempotency, create_job
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore
@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def care(db: Database, store: LocalStore, tmp_path: Path) -> Care:
-    return Care(db, store, Settings(home=tmp_path))
+def care(db: Database, store: LocalStore, tmp_path: Path) -> GarbageCollector:
+    return GarbageCollector(db, store, Settings(home=tmp_path))
 
 
 def put(store: LocalStore, tmp_path: Path, key: str, age: float = 0.0) -> str:
@@ -46,7 +46,7 @@ def keys(store: LocalStore) -> list[str]:
 def test_doomed_checkpoints_lose_their_objects_and_their_rows(
     db: Database,
     store: LocalStore,
-    care: Care,
+    care: GarbageCollector,
     tmp_path: Path,
 ) -> None:
     fence = running(db)
@@ -56,29 +56,29 @@ def test_doomed_checkpoints_lose_their_objects_and_their_rows(
         for name in ("weights.safetensors", "manifest.json"):
             put(store, tmp_path, f"{new.key}/{name}")
         rows.append(record_checkpoint(db, fence, new, [], resumable=True))
-    assert care.remove_doomed() == 1
+    assert care.delete_pending_checkpoints() == 1
     assert {key.rpartition("/")[0] for key in keys(store)} == {rows[1].key, rows[2].key}
     with db.read() as connection:
         assert connection.execute(select(func.count()).select_from(checkpoint)).scalar_one() == 2
-    assert list_checkpoints(db, OWNER, fence.job_id) == rows[1:]
-    assert care.remove_doomed() == 0
+    assert list_checkpoint_rows(db, OWNER, fence.job_id) == rows[1:]
+    assert care.delete_pending_checkpoints() == 0
 
 
-def test_idempotency_keys_live_a_day(db: Database, care: Care) -> None:
+def test_idempotency_keys_live_a_day(db: Database, care: GarbageCollector) -> None:
     for key, age in (("old", DAY + 60.0), ("young", DAY - 60.0)):
-        submit(db, small_spec(), owner=OWNER, idempotency=Idempotency(key, "digest"))
+        create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency(key, "digest"))
         with db.write() as connection:
-            moved = update(idempotency).where(idempotency.c.key == key).values(created_at=now() - age)
+            moved = update(idempotency).where(idempotency.c.key == key).values(created_at=database_now() - age)
             connection.execute(moved)
-    assert care.forget_keys() == 1
-    assert not submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("young", "digest")).created
-    assert submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("old", "digest")).created
+    assert care.expire_idempotency_keys() == 1
+    assert not create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency("young", "digest")).created
+    assert create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency("old", "digest")).created
 
 
 def test_orphans_go_after_a_day_and_what_has_a_row_stays(
     db: Database,
     store: LocalStore,
-    care: Care,
+    care: GarbageCollector,
     tmp_path: Path,
 ) -> None:
     fence = running(db)
@@ -88,37 +88,39 @@ def test_orphans_go_after_a_day_and_what_has_a_row_stays(
     put(store, tmp_path, f"jobs/{fence.job_id}/1-9-aa/weights.safetensors", age=DAY + 60.0)
     put(store, tmp_path, f"jobs/{fence.job_id}/1-9-aa/manifest.json", age=DAY + 60.0)
     fresh = put(store, tmp_path, f"jobs/{fence.job_id}/1-9-bb/weights.safetensors", age=60.0)
-    assert care.sweep_orphans() == 2
+    assert care.delete_orphan_objects() == 2
     assert keys(store) == sorted([owned, fresh])
 
 
-def test_chores_are_done_once_in_their_time(db: Database, care: Care, tmp_path: Path, store: LocalStore) -> None:
+def test_chores_are_done_once_in_their_time(
+    db: Database, care: GarbageCollector, tmp_path: Path, store: LocalStore
+) -> None:
     orphan = put(store, tmp_path, "jobs/job_x/1-1-aa/weights.safetensors", age=2 * DAY)
-    care.round()
+    care.run_due_chores()
     assert keys(store) == []
     put(store, tmp_path, orphan, age=2 * DAY)
-    care.round()
+    care.run_due_chores()
     assert keys(store) == [orphan]
     last_tick(db, 3601.0, "sweep")
-    care.round()
+    care.run_due_chores()
     assert keys(store) == []
 
 
 def test_one_round_removes_all_that_is_doomed_not_one_batch(db: Database, store: LocalStore, tmp_path: Path) -> None:
     """Jobs can doom more checkpoints in a minute than one batch holds."""
-    care = Care(db, store, Settings(home=tmp_path), batch=1)
+    care = GarbageCollector(db, store, Settings(home=tmp_path), batch=1)
     fence = running(db)
     for step in (5, 10, 15, 20, 25):
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
     with db.read() as connection:
         doomed = select(func.count()).where(checkpoint.c.status == "doomed")
         assert connection.execute(doomed).scalar_one() == 3
-        care.round()
+        care.run_due_chores()
         assert connection.execute(doomed).scalar_one() == 0
 
 
 def test_a_store_that_is_away_is_asked_once_in_a_turn(
-    db: Database, store: LocalStore, care: Care, monkeypatch: pytest.MonkeyPatch
+    db: Database, store: LocalStore, care: GarbageCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its answers may take seconds, and leases must not wait for them in every round."""
     asked = []
@@ -127,7 +129,7 @@ def test_a_store_that_is_away_is_asked_once_in_a_turn(
         asked.append(prefix)
         raise StoreTransient
 
-    care.round()
+    care.run_due_chores()
     fence = running(db)
     for step in (5, 10, 15):
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
@@ -135,6 +137,6 @@ def test_a_store_that_is_away_is_asked_once_in_a_turn(
     for turn in (1, 2):
         last_tick(db, 61.0, "care")
         with pytest.raises(StoreTransient):
-            care.round()
-        care.round()
+            care.run_due_chores()
+        care.run_due_chores()
         assert len(asked) == turn

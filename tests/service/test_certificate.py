@@ -16,17 +16,17 @@ from core.db.session import Database, open_database
 from core.engine.events import Ended
 from core.engine.loop import train
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.branch import fork, retry
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.branch import create_fork, create_retry
 from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
-from core.jobs.checkpoints.replay import read_past, stretch
+from core.jobs.checkpoints.replay import find_segment, read_history
 from core.jobs.events.log import record_events
 from core.jobs.metrics.chunks import roll_back
 from core.jobs.queue.claim import Claim
-from core.jobs.queue.submit import Entry, submit
+from core.jobs.queue.submit import SubmitContext, create_job
 from core.lifecycle import Status
 from core.recipe.assignment import Assignment
-from core.recipe.plan import resolve_plan, smaller
+from core.recipe.plan import halve_micro_batch, resolve_plan
 from core.settings import Limits
 from core.store.keys import checkpoint_prefix
 from core.store.local import LocalStore
@@ -60,7 +60,7 @@ class Recording:
     resume: dict[str, Any] | None = None  # how faithful the engine finds it
 
     def emit(self, event: runner.Event) -> None:
-        kind, fields = runner.described(event)
+        kind, fields = runner.event_frame(event)
         if kind == "started":
             self.resume = fields["environment"].get("resume")
         if kind == "rollback":
@@ -108,7 +108,7 @@ def trained(db: Database, tmp_path: Path, datasets: Callable[[str], Path], one_t
             stored = {"job": fence.job_id, "plan": plan.model_dump_json()}
             connection.execute(text("UPDATE job SET plan = :plan WHERE id = :job"), stored)
         if ended.outcome == "succeeded":
-            finish(db, fence, Ending(Status.SUCCEEDED, ended.stop_reason, None, ended.results))
+            finish_job(db, fence, TerminalState(Status.SUCCEEDED, ended.stop_reason, None, ended.results))
         return fence.job_id
 
     return go
@@ -224,10 +224,10 @@ def test_a_child_is_trained_from_what_it_began_with(
     """A fork from its parent's checkpoint, without what begins anew; a warm start from another job's weights."""
     parent = trained(schedule={"name": "cosine"}, ema=True)
     first = steps(certified(basin(parent, "--from", "0", "-o", "json")))[1]
-    entry = Entry(OWNER, Limits(), 60.0)
+    entry = SubmitContext(OWNER, Limits(), 60.0)
     changes = {"schedule": {"name": "linear"}, "ema": {"decay": 0.9}}
-    forked = fork(db, parent, entry, changes=changes, at=first).job_id
-    warm = submit(db, small_spec(**(SPEC | {"from": {"job": parent}})), owner=OWNER).job_id
+    forked = create_fork(db, parent, entry, changes=changes, at=first).job_id
+    warm = create_job(db, small_spec(**(SPEC | {"from": {"job": parent}})), owner=OWNER).job_id
     for job_id, begin in ((forked, first), (warm, 0)):
         claim = taken(db)
         assert claim is not None
@@ -244,7 +244,7 @@ def test_a_child_is_trained_from_what_it_began_with(
 def out_of_memory(db: Database, claim: Claim | None) -> None:
     """The remedy, as the supervisor writes it down."""
     assert claim is not None
-    fence, less = Fence(claim.job_id, claim.attempt), smaller(claim.spec, claim.plan)
+    fence, less = Fence(claim.job_id, claim.attempt), halve_micro_batch(claim.spec, claim.plan)
     assert less is not None
     record_events(db, fence, "warning", [{"code": "remedy", "message": "out of memory"}])
     give_back(db, fence, cause="out of memory", lost=False, max_losses=3, plan=less)
@@ -260,7 +260,7 @@ def test_a_job_that_ran_out_of_memory_is_trained_by_the_plan_of_each_stretch(
     basin: Verify, attempt: Attempt, db: Database
 ) -> None:
     """Whole batches up to the first checkpoint, half of one at a time from there: other bits, and no difference."""
-    job_id = submit(db, small_spec(**SPEC), owner=OWNER).job_id
+    job_id = create_job(db, small_spec(**SPEC), owner=OWNER).job_id
     first = taken(db)
     attempt(first, stop_at=20)
     out_of_memory(db, first)
@@ -285,7 +285,7 @@ def test_a_job_that_changed_its_kind_of_device_is_compared_up_to_there_and_from_
     basin: Verify, attempt: Attempt, db: Database
 ) -> None:
     """Each stretch by the plan of its own; none that was computed by two of them."""
-    job_id = submit(db, small_spec(**SPEC, deterministic=False), owner=OWNER).job_id
+    job_id = create_job(db, small_spec(**SPEC, deterministic=False), owner=OWNER).job_id
     first = taken(db)
     assert first is not None
     attempt(first, stop_at=20)
@@ -297,8 +297,8 @@ def test_a_job_that_changed_its_kind_of_device_is_compared_up_to_there_and_from_
     assert last is not None
     assert (last.checkpoint and last.checkpoint.step, last.plan.device) == (14, "cpu")
     assert attempt(last)[0].outcome == "succeeded"
-    past = read_past(db, job_id)
-    assert [stretch(past, start).plan.device for start in (0, 14, 28)] == ["cuda", "cpu", "cpu"]
+    past = read_history(db, job_id)
+    assert [find_segment(past, start).plan.device for start in (0, 14, 28)] == ["cuda", "cpu", "cpu"]
     for begin, end in ((14, 28), (28, 42)):
         found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
         assert (steps(found), found["verdict"]) == ((begin, end), "exact")
@@ -309,22 +309,22 @@ def test_a_job_that_changed_its_kind_of_device_is_compared_up_to_there_and_from_
 def test_a_retry_goes_on_as_its_source_did(basin: Verify, attempt: Attempt, db: Database) -> None:
     """Exactly, with the plan that its source had in the end; where that came after the checkpoint, it says so."""
     for memory in (False, True):
-        source = submit(db, small_spec(**SPEC), owner=OWNER).job_id
+        source = create_job(db, small_spec(**SPEC), owner=OWNER).job_id
         claim = taken(db)
         attempt(claim, stop_at=20)
         if memory:
             out_of_memory(db, claim)
             claim = taken(db)
         assert claim is not None
-        finish(db, Fence(source, claim.attempt), Ending(Status.CANCELLED, "cancelled"))
-        child = retry(db, source, Entry(OWNER, Limits(), 60.0)).job_id
+        finish_job(db, Fence(source, claim.attempt), TerminalState(Status.CANCELLED, "cancelled"))
+        child = create_retry(db, source, SubmitContext(OWNER, Limits(), 60.0)).job_id
         claim = taken(db)
         assert claim is not None
         assert (claim.job_id, claim.plan.micro_batch) == (child, 8 if memory else None)
         _, resume = attempt(claim)
         reasons = ["micro_batch: None before, 8 now"] if memory else []
         assert resume == {"fidelity": "approximate" if memory else "exact", "reasons": reasons}
-        finish(db, Fence(child, 1), Ending(Status.SUCCEEDED, "completed"))
+        finish_job(db, Fence(child, 1), TerminalState(Status.SUCCEEDED, "completed"))
         for begin, end in ((0, 28), (28, 42)):
             found = certified(basin(child, "--from", str(begin), "-o", "json"))
             assert (steps(found), found["verdict"]) == ((begin or 14, end), "exact")

@@ -12,9 +12,9 @@ from core.db.tables import checkpoint, job
 from core.errors import NotFound
 from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import give_back
-from core.jobs.checkpoints.records import get_checkpoint, list_checkpoints, mark_corrupt, record_checkpoint
+from core.jobs.checkpoints.records import get_checkpoint_row, list_checkpoint_rows, mark_corrupt, record_checkpoint
 from core.jobs.events.record import list_events
-from core.jobs.metrics.chunks import series
+from core.jobs.metrics.chunks import read_series
 from tests.support.jobs import OWNER, chunk, new_checkpoint, running, state_of, taken
 
 
@@ -31,10 +31,10 @@ def test_a_checkpoint_is_written_with_its_points(db: Database) -> None:
     row = record_checkpoint(db, fence, new, [chunk("lr", 0, 8)], resumable=True)
     assert (row.id, row.job_id, row.attempt, row.step, row.epoch) == (new.id, fence.job_id, 1, 8, 2)
     assert (row.sha256, row.bytes, row.files, row.manifest) == (new.sha256, new.bytes, new.files, new.manifest)
-    assert series(db, fence.job_id)["lr"].steps == list(range(8))
+    assert read_series(db, fence.job_id)["lr"].steps == list(range(8))
     assert state_of(db, fence.job_id)["checkpoint_id"] == row.id
-    assert get_checkpoint(db, OWNER, row.id) == row
-    assert list_checkpoints(db, OWNER, fence.job_id) == [row]
+    assert get_checkpoint_row(db, OWNER, row.id) == row
+    assert list_checkpoint_rows(db, OWNER, fence.job_id) == [row]
     assert [event.data for event in list_events(db, OWNER, fence.job_id) if event.type == "checkpoint"] == [
         {"id": row.id, "step": 8, "kind": "last"},
     ]
@@ -55,7 +55,7 @@ def test_the_newest_keep_last_stay(db: Database) -> None:
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
     record_checkpoint(db, fence, new_checkpoint(fence, 20, kind="swa"), [], resumable=False)
     assert status_by_step(db) == {5: "doomed", 10: "doomed", 15: "good", 20: "good"}
-    assert [(row.kind, row.step) for row in list_checkpoints(db, OWNER, fence.job_id)] == [
+    assert [(row.kind, row.step) for row in list_checkpoint_rows(db, OWNER, fence.job_id)] == [
         ("last", 15),
         ("last", 20),
         ("swa", 20),
@@ -84,7 +84,7 @@ def test_the_best_stay_besides_the_newest(
         record_checkpoint(db, fence, new, [], resumable=True)
     record_checkpoint(db, fence, new_checkpoint(fence, 20, kind="best"), [], resumable=False)
     assert {step for step, status in status_by_step(db).items() if status == "good"} == kept
-    listed = [row for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "last"]
+    listed = [row for row in list_checkpoint_rows(db, OWNER, fence.job_id) if row.kind == "last"]
     assert {row.step: row.metrics.get(monitor) for row in listed} == {step: values[step // 10 - 1] for step in kept}
 
 
@@ -127,7 +127,7 @@ def test_who_goes_back_takes_back_what_came_later(db: Database) -> None:
     for step, kind in ((10, "last"), (15, "cycle_end"), (20, "last"), (20, "snapshot")):
         record_checkpoint(db, fence, new_checkpoint(fence, step, kind=kind), [], resumable=kind == "last")
     again = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
-    assert list_checkpoints(db, OWNER, fence.job_id) == [again]
+    assert list_checkpoint_rows(db, OWNER, fence.job_id) == [again]
     assert status_by_step(db) == {10: "good", 20: "doomed", 25: "corrupt"}
     assert state_of(db, fence.job_id)["checkpoint_id"] == again.id
 
@@ -148,8 +148,8 @@ def test_members_stay_as_many_as_the_ensemble_has(db: Database) -> None:
     for step in (4, 8, 12, 16, 12, 16):  # who goes on from behind 8 comes by 16 again
         record_checkpoint(db, fence, new_checkpoint(fence, step, kind="snapshot"), [], resumable=False)
         record_checkpoint(db, fence, new_checkpoint(fence, step), [], resumable=True)
-    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "snapshot"] == [8, 12, 16]
-    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "last"] == [12, 16]
+    assert [row.step for row in list_checkpoint_rows(db, OWNER, fence.job_id) if row.kind == "snapshot"] == [8, 12, 16]
+    assert [row.step for row in list_checkpoint_rows(db, OWNER, fence.job_id) if row.kind == "last"] == [12, 16]
 
 
 def test_weights_alone_are_no_place_to_go_on(db: Database) -> None:
@@ -168,7 +168,7 @@ def test_a_later_attempt_replaces_what_it_writes_again(db: Database) -> None:
     assert found is not None
     again = Fence(fence.job_id, found.attempt)
     second = record_checkpoint(db, again, new_checkpoint(again, 9, kind="swa"), [], resumable=False)
-    assert [row.id for row in list_checkpoints(db, OWNER, fence.job_id) if row.kind == "swa"] == [second.id]
+    assert [row.id for row in list_checkpoint_rows(db, OWNER, fence.job_id) if row.kind == "swa"] == [second.id]
 
 
 def test_corrupt_ones_are_listed_no_more(db: Database) -> None:
@@ -176,9 +176,9 @@ def test_corrupt_ones_are_listed_no_more(db: Database) -> None:
     first = record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
     second = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
     assert mark_corrupt(db, fence, second.id) == first
-    assert list_checkpoints(db, OWNER, fence.job_id) == [first]
+    assert list_checkpoint_rows(db, OWNER, fence.job_id) == [first]
     with pytest.raises(NotFound):
-        get_checkpoint(db, OWNER, second.id)
+        get_checkpoint_row(db, OWNER, second.id)
     warnings = [event.data for event in list_events(db, OWNER, fence.job_id) if event.type == "warning"]
     assert [(data["code"], data["checkpoint"]) for data in warnings] == [("checkpoint_corrupt", second.id)]
 
@@ -189,7 +189,7 @@ def test_an_old_one_found_corrupt_changes_nothing_else(db: Database) -> None:
     second = record_checkpoint(db, fence, new_checkpoint(fence, 10), [], resumable=True)
     assert mark_corrupt(db, fence, first.id) == second
     assert state_of(db, fence.job_id)["checkpoint_id"] == second.id
-    assert series(db, fence.job_id)["lr"].steps == [0, 1, 2, 3, 4]
+    assert read_series(db, fence.job_id)["lr"].steps == [0, 1, 2, 3, 4]
 
 
 def test_foreign_and_unknown_ones_do_not_exist(db: Database) -> None:
@@ -197,10 +197,10 @@ def test_foreign_and_unknown_ones_do_not_exist(db: Database) -> None:
     row = record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
     for owner, checkpoint_id in (("bob", row.id), (OWNER, "ckpt_00000000000000000000000000")):
         with pytest.raises(NotFound):
-            get_checkpoint(db, owner, checkpoint_id)
+            get_checkpoint_row(db, owner, checkpoint_id)
     for owner, job_id in (("bob", fence.job_id), (OWNER, "job_00000000000000000000000000")):
         with pytest.raises(NotFound):
-            list_checkpoints(db, owner, job_id)
+            list_checkpoint_rows(db, owner, job_id)
 
 
 def test_a_store_key_belongs_to_one_checkpoint(db: Database) -> None:

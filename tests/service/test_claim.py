@@ -15,10 +15,10 @@ from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import give_back
 from core.jobs.attempt.state import lock_state
 from core.jobs.checkpoints.records import mark_corrupt, record_checkpoint
-from core.jobs.metrics.chunks import record_points, series
-from core.jobs.queries import get_job
-from core.jobs.queue.claim import anything_waiting, claim
-from core.jobs.verbs import cancel
+from core.jobs.metrics.chunks import read_series, record_points
+from core.jobs.queries import get_job_view
+from core.jobs.queue.claim import anything_waiting, claim_job
+from core.jobs.verbs import request_cancel
 from tests.support.jobs import (
     LEASE,
     OWNER,
@@ -40,7 +40,7 @@ def test_a_claim_makes_the_job_running_under_a_new_attempt(db: Database) -> None
     assert found is not None
     assert (found.job_id, found.attempt, found.kind, found.checkpoint) == (job_id, 1, "train", None)
     assert found.spec == small_spec()
-    view = get_job(db, OWNER, job_id)
+    view = get_job_view(db, OWNER, job_id)
     assert (view.status, view.attempt, view.queue) == ("running", 1, None)
     assert view.started_at is not None
     assert [moment.status for moment in view.timeline] == ["queued", "running"]
@@ -82,7 +82,7 @@ def test_a_job_whose_owner_changed_his_mind_is_not_claimed(db: Database) -> None
 def test_the_plan_is_made_once_and_kept(db: Database) -> None:
     fence = running(db)
     give_back(db, fence, cause="worker stopping", lost=False, max_losses=3)
-    again = claim(
+    again = claim_job(
         db,
         worker="other:cpu0",
         needs=["cpu"],
@@ -97,14 +97,14 @@ def test_a_plan_with_a_field_more_and_a_field_less_is_claimed_and_stays_as_it_is
     """A release that has another field wrote it, and may have to read it again in a rolling upgrade."""
     fence = running(db)
     give_back(db, fence, cause="worker stopping", lost=False, max_losses=3)
-    stored = {**get_job(db, OWNER, fence.job_id).plan, "tf32": "never"}  # type: ignore[dict-item]
+    stored = {**get_job_view(db, OWNER, fence.job_id).plan, "tf32": "never"}  # type: ignore[dict-item]
     assert "micro_batch" not in stored
     with db.write() as connection:
         connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=json.dumps(stored)))
     again = taken(db)
     assert again is not None
     assert (again.attempt, again.plan) == (2, plan_of(small_spec()))
-    assert get_job(db, OWNER, fence.job_id).plan == stored
+    assert get_job_view(db, OWNER, fence.job_id).plan == stored
 
 
 @pytest.mark.parametrize(("deterministic", "needs"), [(True, "gpu"), (False, "any")])
@@ -114,7 +114,7 @@ def test_an_exact_job_stays_with_the_kind_of_device_it_began_on(
     needs: str,
 ) -> None:
     job_id = submitted(db, deterministic=deterministic)
-    claim(db, worker="w", needs=["any"], plan_for=lambda spec: plan_of(spec, "cuda"), lease_seconds=LEASE)
+    claim_job(db, worker="w", needs=["any"], plan_for=lambda spec: plan_of(spec, "cuda"), lease_seconds=LEASE)
     assert state_of(db, job_id)["needs"] == needs
 
 
@@ -128,7 +128,7 @@ def test_points_behind_the_checkpoint_are_forgotten(db: Database) -> None:
     assert found is not None
     assert found.checkpoint is not None
     assert found.checkpoint.step == 5
-    left = series(db, fence.job_id)
+    left = read_series(db, fence.job_id)
     assert list(left) == ["train.loss"]
     assert left["train.loss"].steps == [0, 1, 2, 3, 4]
 
@@ -138,7 +138,7 @@ def test_without_a_checkpoint_every_point_is_forgotten(db: Database) -> None:
     record_points(db, fence, [chunk("train.loss", 0, 3)])
     give_back(db, fence, cause="worker lost", lost=True, max_losses=3)
     taken(db)
-    assert series(db, fence.job_id) == {}
+    assert read_series(db, fence.job_id) == {}
 
 
 def test_a_corrupt_checkpoint_falls_back_to_the_one_before(db: Database) -> None:
@@ -151,12 +151,12 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(db: Database) -> None
     found = taken(db)
     assert found is not None
     assert found.checkpoint == second
-    assert series(db, fence.job_id)["lr"].steps == list(range(10))
+    assert read_series(db, fence.job_id)["lr"].steps == list(range(10))
     now_mine = Fence(fence.job_id, found.attempt)
     assert mark_corrupt(db, now_mine, second.id) == first
-    assert series(db, fence.job_id)["lr"].steps == list(range(5))
+    assert read_series(db, fence.job_id)["lr"].steps == list(range(5))
     assert mark_corrupt(db, now_mine, first.id) is None
-    assert series(db, fence.job_id) == {}
+    assert read_series(db, fence.job_id) == {}
     assert state_of(db, fence.job_id)["checkpoint_id"] is None
 
 
@@ -172,20 +172,20 @@ def test_a_job_that_cannot_be_read_fails_and_holds_up_nobody(db: Database) -> No
             raise ValueError("no plan for this")
         return plan_of(small_spec())
 
-    found = claim(db, worker="w", needs=["any"], plan_for=plan_for, lease_seconds=LEASE)  # type: ignore[arg-type]
+    found = claim_job(db, worker="w", needs=["any"], plan_for=plan_for, lease_seconds=LEASE)  # type: ignore[arg-type]
     assert found is not None
     assert found.job_id == fine
     with db.read() as connection:
         states = connection.execute(job_state.select().order_by(job_state.c.rank)).all()
     assert [row.status for row in states] == ["failed", "failed", "running"]
-    view = get_job(db, OWNER, unplanned)
+    view = get_job_view(db, OWNER, unplanned)
     assert view.error is not None
     assert view.error["code"] == "engine_error"
     assert "no plan for this" in view.error["message"]
 
 
 def test_a_cancelled_job_is_gone_from_the_queue(db: Database) -> None:
-    cancel(db, OWNER, submitted(db))
+    request_cancel(db, OWNER, submitted(db))
     assert taken(db) is None
 
 

@@ -5,12 +5,12 @@ from array import array
 
 import pytest
 
-from core.charts.metrics import Cut, job_chart, jobs_chart
+from core.charts.metrics import Window, job_chart, jobs_chart
 from core.db.session import Database
 from core.errors import InvalidRequest, NotFound
 from core.jobs.attempt.fence import Fence
-from core.jobs.metrics.chunks import Chunk, Columns, Points, record_points
-from core.jobs.metrics.comparison import T_975, Subject, along, compare, subjects
+from core.jobs.metrics.chunks import Chunk, MetricColumns, MetricPoints, record_points
+from core.jobs.metrics.comparison import T_975, ComparedJob, align_series, load_compared_jobs, x_values
 from tests.support.jobs import OWNER, running, set_state
 
 NAN = math.nan
@@ -19,36 +19,36 @@ NAN = math.nan
 def measured(db: Database, name: str, steps: list[int], values: list[float], fence: Fence | None = None) -> Fence:
     """A running job with one series, a point a second from its start on; or one more series of the given job."""
     fence = fence or running(db)
-    (one,) = subjects(db, OWNER, [fence.job_id])
+    (one,) = load_compared_jobs(db, OWNER, [fence.job_id])
     for number, first in enumerate(range(0, len(steps), 1000)):
         part = steps[first : first + 1000]
         times = [one.began + step for step in part]
-        points = Points(name, part, values[first : first + 1000], times)
+        points = MetricPoints(name, part, values[first : first + 1000], times)
         record_points(db, fence, [Chunk(name, 0, number, points)])
     return fence
 
 
-def found(db: Database, *fences: Fence) -> list[Subject]:
-    return subjects(db, OWNER, [fence.job_id for fence in fences])
+def found(db: Database, *fences: Fence) -> list[ComparedJob]:
+    return load_compared_jobs(db, OWNER, [fence.job_id for fence in fences])
 
 
 def test_jobs_come_in_the_order_asked_for_and_others_not_at_all(db: Database) -> None:
     first, second = running(db, name="one"), running(db)
     wanted = [second.job_id, first.job_id, second.job_id]
-    assert [(one.id, one.name) for one in subjects(db, OWNER, wanted)] == [
+    assert [(one.id, one.name) for one in load_compared_jobs(db, OWNER, wanted)] == [
         (second.job_id, None),
         (first.job_id, "one"),
     ]
     with pytest.raises(NotFound):
-        subjects(db, "bob", [first.job_id])
+        load_compared_jobs(db, "bob", [first.job_id])
     with pytest.raises(NotFound):
-        subjects(db, OWNER, [first.job_id, "job_01hzzzzzzzzzzzzzzzzzzzzzzz"])
+        load_compared_jobs(db, OWNER, [first.job_id, "job_01hzzzzzzzzzzzzzzzzzzzzzzz"])
 
 
 def test_mean_and_interval_by_hand(db: Database) -> None:
     """Three jobs with 1, 2 and 3: the mean is 2, the deviation 1, and t with two degrees of freedom is 4.302653."""
     jobs = [measured(db, "val.loss", [4, 8], values) for values in ([1.0, 5.0], [2.0, 5.0], [3.0, 5.0])]
-    one = compare(db, found(db, *jobs), "val.loss", x="step", max_points=500)
+    one = align_series(db, found(db, *jobs), "val.loss", x="step", max_points=500)
     assert one.x == [4, 8]
     assert [one.values[fence.job_id] for fence in jobs] == [[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]
     assert (one.count, one.mean, one.interpolated) == ([3, 3], [2.0, 5.0], False)
@@ -71,7 +71,7 @@ def test_students_t_by_integration() -> None:
 def test_where_a_job_has_no_point_its_neighbours_speak_for_it(db: Database) -> None:
     coarse = measured(db, "val.loss", [0, 10], [0.0, 1.0])
     fine = measured(db, "val.loss", [5, 10, 15], [5.0, 3.0, 7.0])
-    one = compare(db, found(db, coarse, fine), "val.loss", x="step", max_points=500)
+    one = align_series(db, found(db, coarse, fine), "val.loss", x="step", max_points=500)
     assert one.x == [0, 5, 10, 15]
     assert one.values == {coarse.job_id: [0.0, 0.5, 1.0, None], fine.job_id: [None, 5.0, 3.0, 7.0]}
     assert one.interpolated
@@ -82,7 +82,7 @@ def test_where_a_job_has_no_point_its_neighbours_speak_for_it(db: Database) -> N
 def test_a_job_that_diverged_is_not_left_out(db: Database) -> None:
     well = measured(db, "val.loss", [1, 2, 3], [1.0, 1.0, 1e308])
     ill = measured(db, "val.loss", [1, 2, 3], [1.0, NAN, 1e308])
-    one = compare(db, found(db, well, ill), "val.loss", x="step", max_points=500)
+    one = align_series(db, found(db, well, ill), "val.loss", x="step", max_points=500)
     assert one.mean[0] == one.low[0] == one.high[0] == 1.0
     assert math.isnan(one.mean[1] or 0.0)
     assert one.mean[2] == 1e308
@@ -93,11 +93,11 @@ def test_epochs_and_seconds(db: Database) -> None:
     other = measured(db, "val.loss", [2, 3], [2.0, 1.0], running(db, batch_size=64))
     jobs = found(db, fence, other)
     assert [one.steps_per_epoch for one in jobs] == [4, 2]  # iris: 105 of 150 are trained on, in batches of 32 and 64
-    assert compare(db, jobs, "val.loss", x="epoch", max_points=500).x == [1, 1.5, 2]
-    assert compare(db, jobs, "val.loss", x="seconds", max_points=500).x == pytest.approx([2, 3, 4, 8], abs=1e-3)
+    assert align_series(db, jobs, "val.loss", x="epoch", max_points=500).x == [1, 1.5, 2]
+    assert align_series(db, jobs, "val.loss", x="seconds", max_points=500).x == pytest.approx([2, 3, 4, 8], abs=1e-3)
     times = array("d", [jobs[0].began + second for second in (-1, 2, 1)])
-    backwards = Columns(array("q", [0, 1, 2]), array("d", [0.0] * 3), times)
-    assert list(along(jobs[0], backwards, "seconds")) == pytest.approx([0, 2, 2], abs=1e-3)
+    backwards = MetricColumns(array("q", [0, 1, 2]), array("d", [0.0] * 3), times)
+    assert list(x_values(jobs[0], backwards, "seconds")) == pytest.approx([0, 2, 2], abs=1e-3)
 
 
 def test_thinning_keeps_the_extremes_of_every_job_and_exact_values(db: Database) -> None:
@@ -105,7 +105,7 @@ def test_thinning_keeps_the_extremes_of_every_job_and_exact_values(db: Database)
     low, high = [1.0] * 3000, [1.0] * 3000
     low[1234], high[77] = -9.0, 9.0
     jobs = [measured(db, "train.loss", steps, values) for values in (low, high)]
-    one = compare(db, found(db, *jobs), "train.loss", x="step", max_points=100)
+    one = align_series(db, found(db, *jobs), "train.loss", x="step", max_points=100)
     assert len(one.x) <= 100
     at = {x: place for place, x in enumerate(one.x)}
     assert {0.0, 77.0, 1234.0, 2999.0} <= set(at)
@@ -114,7 +114,7 @@ def test_thinning_keeps_the_extremes_of_every_job_and_exact_values(db: Database)
 
 
 def test_a_series_that_nobody_has_is_empty(db: Database) -> None:
-    one = compare(db, found(db, running(db)), "val.loss", x="step", max_points=500)
+    one = align_series(db, found(db, running(db)), "val.loss", x="step", max_points=500)
     assert (one.x, one.mean, one.count) == ([], [], [])
 
 
@@ -123,7 +123,7 @@ def test_what_measures_the_same_shares_a_panel(db: Database) -> None:
     for name in ("lr", "throughput", "val.loss", "train.loss", "val.accuracy", "swa.val.loss", "val.f1"):
         measured(db, name, [1, 2], [0.5, 0.25], fence)
     (subject,) = found(db, fence)
-    cut = Cut("step", "auto", 1000)
+    cut = Window("step", "auto", 1000)
     chart = job_chart(db, subject, None, cut)
     assert chart.title == "digits"
     assert [(panel.title, [curve.label for curve in panel.curves]) for panel in chart.panels] == [
@@ -133,7 +133,7 @@ def test_what_measures_the_same_shares_a_panel(db: Database) -> None:
     ]
     colours = {curve.label: curve.colour for panel in chart.panels for curve in panel.curves}
     assert colours["val.loss"] == colours["val.accuracy"] != colours["train.loss"]
-    chosen = job_chart(db, subject, ["val.f1", "nowhere.loss"], Cut("step", "auto", 1000, from_=2))
+    chosen = job_chart(db, subject, ["val.f1", "nowhere.loss"], Window("step", "auto", 1000, from_=2))
     assert [(panel.title, list(panel.curves[0].xs)) for panel in chosen.panels] == [("f1", [2]), ("loss", [])]
     with pytest.raises(InvalidRequest):
         job_chart(db, subject, [f"val.m{number}" for number in range(9)], cut)
@@ -143,12 +143,12 @@ def test_jobs_of_one_name_are_told_apart(db: Database) -> None:
     fences = [measured(db, "val.loss", [0, 7200], [1.0, value], running(db, name="twin")) for value in (0.5, 0.7)]
     fences.append(measured(db, "val.loss", [0, 7200], [1.0, 0.9], running(db, name="single")))
     jobs = found(db, *fences)
-    chart = jobs_chart(db, jobs, ["val.loss"], Cut("seconds", "auto", 1000), mean=False)
+    chart = jobs_chart(db, jobs, ["val.loss"], Window("seconds", "auto", 1000), mean=False)
     labels = [curve.label for curve in chart.panels[0].curves]
     assert labels == [f"twin …{fences[0].job_id[-6:]}", f"twin …{fences[1].job_id[-6:]}", "single"]
     assert chart.x_label == "minutes since the start"
     assert list(chart.panels[0].curves[0].xs) == pytest.approx([0, 120], abs=0.1)
-    with_mean = jobs_chart(db, jobs, ["val.loss"], Cut("step", "auto", 1000), mean=True).panels[0]
+    with_mean = jobs_chart(db, jobs, ["val.loss"], Window("step", "auto", 1000), mean=True).panels[0]
     assert [curve.faint for curve in with_mean.curves] == [True, True, True, False]
     assert list(with_mean.curves[-1].ys) == pytest.approx([1.0, 0.7])
     band = with_mean.curves[-1].band
@@ -160,5 +160,5 @@ def test_a_queued_job_has_a_picture_too(db: Database) -> None:
     fence = running(db)
     set_state(db, fence.job_id, status="queued")
     (subject,) = found(db, fence)
-    chart = job_chart(db, subject, None, Cut("seconds", "auto", 1000))
+    chart = job_chart(db, subject, None, Window("seconds", "auto", 1000))
     assert (chart.title, [panel.curves for panel in chart.panels]) == (fence.job_id, [[]])

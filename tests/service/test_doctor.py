@@ -16,14 +16,23 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from core.db.session import Database, open_database
-from core.jobs.health.workers import SlotState, Tally, WorkerReport, report_worker
+from core.jobs.health.workers import SlotState, SlotUsage, WorkerReport, report_worker
 from core.jobs.store_identity import IdentifiedStore, recorded_store_id
 from core.settings import Settings
 from core.store.base import Digest
 from core.store.local import LocalStore
 from core.store.marker import MARKER
 from local.doctor import store as store_look
-from local.doctor.checks import Check, Look, Verdict, examined, fail, ok, space, worst
+from local.doctor.checks import (
+    CheckContext,
+    CheckResult,
+    CheckStatus,
+    check_free_space,
+    failed_check,
+    passed_check,
+    run_checks,
+    worst_status,
+)
 from local.doctor.command import doctor
 from local.doctor.database import database_checks
 from local.doctor.devices import checks_of, device_checks
@@ -40,18 +49,18 @@ from worker.verify import verify
 SECRET = "c4n4ry-passphrase"  # noqa: S105 - must not show up anywhere
 
 
-def verdicts(checks: list[Check]) -> dict[str, Verdict]:
+def verdicts(checks: list[CheckResult]) -> dict[str, CheckStatus]:
     """The worst of each name."""
-    return {check.name: worst([each for each in checks if each.name == check.name]) for check in checks}
+    return {check.name: worst_status([each for each in checks if each.name == check.name]) for check in checks}
 
 
 def settings_for(url: str, home: Path) -> Settings:
     return Settings.model_validate({"home": home, "database_url": url})
 
 
-def looked(db: Database, url: str, home: Path) -> dict[str, Verdict]:
+def looked(db: Database, url: str, home: Path) -> dict[str, CheckStatus]:
     found = list(database_checks(settings_for(url, home)))
-    assert all(check.do for check in found if check.verdict is not Verdict.OK)
+    assert all(check.do for check in found if check.verdict is not CheckStatus.OK)
     return verdicts(found)
 
 
@@ -153,7 +162,7 @@ def test_a_store_that_is_not_the_databases_is_named_and_adopted(db: Database, ho
     assert list(identity_checks(settings_for(str(os.environ["BASIN_DATABASE_URL"]), home))) == []
     (home / "store" / MARKER).unlink()
     (check,) = identity_checks(settings_for(str(os.environ["BASIN_DATABASE_URL"]), home))
-    assert check.verdict is Verdict.FAIL
+    assert check.verdict is CheckStatus.FAIL
     assert check.found == f"the store at {home}/store is not the one that this database was made with"
     assert "basin doctor --adopt-store" in str(check.do)
     (home / "store" / "jobs").rename(home / "jobs")
@@ -190,21 +199,21 @@ def test_adopting_without_a_database_makes_none(tmp_path: Path, monkeypatch: pyt
 
 def test_a_database_without_jobs_needs_nobody(db: Database, database_url: str, tmp_path: Path) -> None:
     found = looked(db, database_url, tmp_path)
-    assert {name for name, verdict in found.items() if verdict is Verdict.OK} == {
+    assert {name for name, verdict in found.items() if verdict is CheckStatus.OK} == {
         *("database", "writes", "clock", "schema", "leases"),
     }
-    assert found["reconciler"] is found["workers"] is Verdict.WARNING
+    assert found["reconciler"] is found["workers"] is CheckStatus.WARNING
 
 
 def test_jobs_that_nobody_looks_after_are_a_failure(db: Database, database_url: str, tmp_path: Path) -> None:
     run_out(db, running(db).job_id)
     submitted(db)
-    report_worker(db, WorkerReport("host:1", {"cpu": Tally(2, 1)}))
+    report_worker(db, WorkerReport("host:1", {"cpu": SlotUsage(2, 1)}))
     found = {check.name: check for check in database_checks(settings_for(database_url, tmp_path))}
-    assert found["reconciler"].verdict is Verdict.FAIL
+    assert found["reconciler"].verdict is CheckStatus.FAIL
     assert "2 jobs are open" in found["reconciler"].found
-    assert found["leases"].verdict is Verdict.OK  # over for a second; a reconciler may take eight
-    assert found["workers"].verdict is Verdict.OK
+    assert found["leases"].verdict is CheckStatus.OK  # over for a second; a reconciler may take eight
+    assert found["workers"].verdict is CheckStatus.OK
     assert "1 alive, 1 of 2 slots free, 1 jobs wait, the oldest for 0 s" in found["workers"].found
     with db.write() as connection:
         connection.execute(text("UPDATE job_state SET lease_until = lease_until - 100 WHERE status = 'running'"))
@@ -212,33 +221,33 @@ def test_jobs_that_nobody_looks_after_are_a_failure(db: Database, database_url: 
         connection.execute(text("INSERT INTO service_state (name, at) VALUES ('tick', 0)"))
     last_tick(db, 1.0)
     found = {check.name: check for check in database_checks(settings_for(database_url, tmp_path))}
-    assert found["reconciler"].verdict is Verdict.OK
-    assert found["leases"].verdict is Verdict.FAIL
-    assert found["workers"].verdict is Verdict.WARNING
+    assert found["reconciler"].verdict is CheckStatus.OK
+    assert found["leases"].verdict is CheckStatus.FAIL
+    assert found["workers"].verdict is CheckStatus.WARNING
     assert "last heard of 10" in found["workers"].found
 
 
 def test_a_schema_that_is_old_new_or_missing(db: Database, database_url: str, tmp_path: Path) -> None:
-    for number, verdict in (("0001", Verdict.FAIL), ("9999", Verdict.WARNING)):
+    for number, verdict in (("0001", CheckStatus.FAIL), ("9999", CheckStatus.WARNING)):
         with db.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :number"), {"number": number})
         assert looked(db, database_url, tmp_path)["schema"] is verdict
     with db.write() as connection:
         connection.execute(text("UPDATE generation SET oldest = 2"))
-    assert looked(db, database_url, tmp_path)["schema"] is Verdict.FAIL
+    assert looked(db, database_url, tmp_path)["schema"] is CheckStatus.FAIL
     url = f"sqlite:///{tmp_path / 'empty.db'}"
-    assert looked(db, url, tmp_path) == {"database": Verdict.FAIL}
+    assert looked(db, url, tmp_path) == {"database": CheckStatus.FAIL}
     assert not (tmp_path / "empty.db").exists()
     empty = open_database(url, pool_size=1)
     with empty.read() as connection:
         connection.execute(text("SELECT 1"))
     empty.close()
     found = looked(db, url, tmp_path)
-    assert (found["schema"], found["writes"]) == (Verdict.FAIL, Verdict.WARNING)
+    assert (found["schema"], found["writes"]) == (CheckStatus.FAIL, CheckStatus.WARNING)
     (tmp_path / "other.db").write_bytes(b"no database at all" * 100)
     url = f"sqlite:///{tmp_path / 'other.db'}"
-    (check,) = examined([Look("database", lambda: database_checks(settings_for(url, tmp_path)), "do")])
-    assert (check.verdict, check.found) == (Verdict.FAIL, "file is not a database")
+    (check,) = run_checks([CheckContext("database", lambda: database_checks(settings_for(url, tmp_path)), "do")])
+    assert (check.verdict, check.found) == (CheckStatus.FAIL, "file is not a database")
 
 
 def test_settings_say_where_they_come_from_and_what_looks_wrong(
@@ -261,7 +270,7 @@ def test_settings_say_where_they_come_from_and_what_looks_wrong(
     assert settings is None
     assert problem.found.startswith("port: Input should be a valid integer")
     (tmp_path / "basin.toml").write_text("port = ")
-    assert [check.verdict for check in read_settings()[1]] == [Verdict.FAIL]
+    assert [check.verdict for check in read_settings()[1]] == [CheckStatus.FAIL]
 
 
 class Forgetful(LocalStore):
@@ -274,45 +283,45 @@ class Forgetful(LocalStore):
 
 def test_a_store_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, folder = Settings(home=tmp_path), tmp_path / "store"
-    assert verdicts(list(store_look.store_checks(settings))) == {"store": Verdict.WARNING}
+    assert verdicts(list(store_look.store_checks(settings))) == {"store": CheckStatus.WARNING}
     assert not folder.exists()
     folder.mkdir()
-    assert verdicts(list(store_look.store_checks(settings)))["store"] is Verdict.OK
+    assert verdicts(list(store_look.store_checks(settings)))["store"] is CheckStatus.OK
     monkeypatch.setattr(store_look, "open_store", lambda _: Forgetful(folder))
     check = next(store_look.store_checks(settings))
-    assert (check.verdict, "other bytes" in check.found) == (Verdict.FAIL, True)
+    assert (check.verdict, "other bytes" in check.found) == (CheckStatus.FAIL, True)
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_a_home_that_is_none(tmp_path: Path) -> None:
-    assert verdicts(list(home_checks(Settings(home=tmp_path / "new")))) == {"home": Verdict.WARNING}
+    assert verdicts(list(home_checks(Settings(home=tmp_path / "new")))) == {"home": CheckStatus.WARNING}
     (tmp_path / "file").touch()
-    assert verdicts(list(home_checks(Settings(home=tmp_path / "file")))) == {"home": Verdict.FAIL}
+    assert verdicts(list(home_checks(Settings(home=tmp_path / "file")))) == {"home": CheckStatus.FAIL}
 
 
 @pytest.mark.parametrize(
-    ("free", "verdict"), [(2 << 30, Verdict.OK), (500 << 20, Verdict.WARNING), (50 << 20, Verdict.FAIL)]
+    ("free", "verdict"), [(2 << 30, CheckStatus.OK), (500 << 20, CheckStatus.WARNING), (50 << 20, CheckStatus.FAIL)]
 )
-def test_room_on_a_disk(free: int, verdict: Verdict) -> None:
-    assert space("disk", free).verdict is verdict
+def test_room_on_a_disk(free: int, verdict: CheckStatus) -> None:
+    assert check_free_space("disk", free).verdict is verdict
 
 
 def test_a_gpu_that_torch_does_not_see_is_told() -> None:
     blind = {"torch": {"ok": False, "torch": "2.13.0+cpu", "cuda": None, "detail": "not compiled"}, "devices": []}
     (check,) = checks_of(blind, [])
-    assert (check.verdict, check.found.endswith("no GPU")) == (Verdict.OK, True)
+    assert (check.verdict, check.found.endswith("no GPU")) == (CheckStatus.OK, True)
     (check,) = checks_of(blind, [Path("/dev/nvidia0"), Path("/dev/nvidia1")])
-    assert (check.verdict, "2 GPUs" in check.found, "without CUDA" in check.found) == (Verdict.WARNING, True, True)
+    assert (check.verdict, "2 GPUs" in check.found, "without CUDA" in check.found) == (CheckStatus.WARNING, True, True)
     broken = {"torch": {"ok": False, "torch": None, "cuda": None, "detail": "libc10.so: no such file"}, "devices": []}
     (check,) = checks_of(broken, [])
-    assert (check.verdict, check.found) == (Verdict.FAIL, "torch cannot be loaded: libc10.so: no such file")
+    assert (check.verdict, check.found) == (CheckStatus.FAIL, "torch cannot be loaded: libc10.so: no such file")
 
 
 def test_an_old_driver_that_lists_nothing_is_named() -> None:
     old = "The NVIDIA driver on your system is too old (found version 11040)."
     told = {"torch": {"ok": False, "torch": "2.13.0", "cuda": "13.0", "detail": old}, "devices": []}
     (check,) = checks_of(told, [Path("/dev/nvidia0")])
-    assert check.verdict is Verdict.WARNING
+    assert check.verdict is CheckStatus.WARNING
     assert check.found.endswith(f"torch (built for CUDA 13.0) sees none: {old}")
 
 
@@ -327,7 +336,7 @@ def test_each_gpu_is_told_with_its_reason_and_remedy(tmp_path: Path, monkeypatch
     machine = {"cuda": "13.0", "devices": {"GPU-a": good, "GPU-b": ill}}
     (library / "machine.json").write_text(json.dumps(machine))
     works, broken = device_checks(Settings(home=tmp_path, device_locks=tmp_path / "locks"))
-    assert (works.verdict, broken.verdict) == (Verdict.OK, Verdict.WARNING)
+    assert (works.verdict, broken.verdict) == (CheckStatus.OK, CheckStatus.WARNING)
     assert works.found.startswith("torch 2.13.0+fake, ")
     assert "CUDA 13.0: GPU-a: Fake H1, 80 GB, compute capability 9.0" in works.found
     assert broken.found == f"GPU-b cannot be used (failed): {ill['error']}"
@@ -339,9 +348,9 @@ def test_slots_out_of_service_are_named(db: Database, database_url: str, tmp_pat
     """From the rows of the workers, so that the doctor on any machine tells of them."""
     gpu = SlotState("gpu", "GPU-a", in_service=False, since=0.0, reason="timeout", detail="no answer in 90 s")
     cpu = SlotState("cpu", "", in_service=False, since=0.0, reason="unkillable", detail="the runner 7 does not die")
-    report_worker(db, WorkerReport("host:1", {"cpu": Tally(1, 1), "gpu": Tally(0, 0)}, (gpu, cpu)))
+    report_worker(db, WorkerReport("host:1", {"cpu": SlotUsage(1, 1), "gpu": SlotUsage(0, 0)}, (gpu, cpu)))
     checks = list(database_checks(settings_for(database_url, tmp_path)))
-    found = [check.found for check in checks if check.name == "workers" and check.verdict is Verdict.WARNING]
+    found = [check.found for check in checks if check.name == "workers" and check.verdict is CheckStatus.WARNING]
     assert [text.partition(": ")[2] for text in found] == [
         "GPU-a is out of service (timeout): no answer in 90 s",
         "a cpu slot is out of service (unkillable): the runner 7 does not die",
@@ -351,18 +360,18 @@ def test_slots_out_of_service_are_named(db: Database, database_url: str, tmp_pat
 def test_looks_stand_in_their_order_and_none_holds_up_another() -> None:
     never = threading.Event()
 
-    def stuck() -> Iterator[Check]:
-        yield ok("stuck", "first")
+    def stuck() -> Iterator[CheckResult]:
+        yield passed_check("stuck", "first")
         never.wait(60)
 
-    def broken() -> Iterator[Check]:
+    def broken() -> Iterator[CheckResult]:
         raise OSError("no such thing\nand more")
-        yield ok("broken", "never")
+        yield passed_check("broken", "never")
 
-    found = list(examined([Look("stuck", stuck, "kick it", 0.2), Look("broken", broken, "mend it")]))
+    found = list(run_checks([CheckContext("stuck", stuck, "kick it", 0.2), CheckContext("broken", broken, "mend it")]))
     never.set()
     assert found == [
-        ok("stuck", "first"),
-        fail("stuck", "no answer within 0.2 s", "kick it"),
-        fail("broken", "no such thing", "mend it"),
+        passed_check("stuck", "first"),
+        failed_check("stuck", "no answer within 0.2 s", "kick it"),
+        failed_check("broken", "no such thing", "mend it"),
     ]

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 
 from core.db.session import Database
 from core.db.tables import checkpoint, event, job, job_state, metric_chunk
-from core.jobs.attempt.fence import Fence, Fenced, fenced
-from core.jobs.attempt.finish import Ending, finish, give_back, take_back
-from core.jobs.attempt.heartbeat import beat, report_start
+from core.jobs.attempt.fence import Fence, Fenced, fenced_transaction
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back, revoke_attempt
+from core.jobs.attempt.heartbeat import record_heartbeat, report_start
 from core.jobs.attempt.state import lock_state
 from core.jobs.checkpoints.records import mark_corrupt, record_checkpoint
 from core.jobs.metrics.chunks import record_points
@@ -25,7 +25,9 @@ WRITES: dict[str, Write] = {
     "checkpoint": lambda db, fence: record_checkpoint(db, fence, new_checkpoint(fence, 3), [], resumable=True),
     "corrupt": lambda db, fence: mark_corrupt(db, fence, "ckpt_x"),
     "start": lambda db, fence: report_start(db, fence, environment={"device": "zombie"}),
-    "finish": lambda db, fence: finish(db, fence, Ending(Status.SUCCEEDED, "completed"), [chunk("lr", 0, 3)]),
+    "finish": lambda db, fence: finish_job(
+        db, fence, TerminalState(Status.SUCCEEDED, "completed"), [chunk("lr", 0, 3)]
+    ),
     "give_back": lambda db, fence: give_back(db, fence, cause="zombie", lost=True, max_losses=3),
 }
 
@@ -43,7 +45,7 @@ def lose(db: Database, fence: Fence) -> None:
     with db.write() as connection:
         state = lock_state(connection, fence.job_id)
         assert state is not None
-        take_back(connection, state, cause="worker lost", lost=True, max_losses=3)
+        revoke_attempt(connection, state, cause="worker lost", lost=True, max_losses=3)
 
 
 @pytest.mark.parametrize("since", ["queued", "next attempt", "finished", "unknown"])
@@ -58,13 +60,13 @@ def test_a_superseded_attempt_writes_nothing(db: Database, since: str) -> None:
         assert again is not None
         assert again.attempt == fence.attempt + 1
     if since == "finished":
-        finish(db, Fence(fence.job_id, 2), Ending(Status.SUCCEEDED, "completed"))
+        finish_job(db, Fence(fence.job_id, 2), TerminalState(Status.SUCCEEDED, "completed"))
     before = everything(db)
     for write in WRITES.values():
         with pytest.raises(Fenced):
             write(db, fence)
         assert everything(db) == before
-    assert beat(db, fence, lease_seconds=LEASE, progress={"step": 9}) is None
+    assert record_heartbeat(db, fence, lease_seconds=LEASE, progress={"step": 9}) is None
     assert everything(db) == before
 
 
@@ -95,7 +97,7 @@ def race(db: Database, write: Write) -> None:
             assert state is not None
             late = threads.submit(zombie)
             assert started.wait(5)
-            take_back(connection, state, cause="worker lost", lost=True, max_losses=1)
+            revoke_attempt(connection, state, cause="worker lost", lost=True, max_losses=1)
             threading.Event().wait(0.1)
         late.result(10)
 
@@ -110,7 +112,7 @@ def test_the_fence_holds_until_the_commit(db: Database) -> None:
         taken_away.set()
 
     with ThreadPoolExecutor(1) as threads:
-        with fenced(db, fence) as connection:
+        with fenced_transaction(db, fence) as connection:
             rival = threads.submit(take)
             assert not taken_away.wait(0.2)
             record = select(job_state.c.status).where(job_state.c.job_id == fence.job_id)
@@ -122,5 +124,5 @@ def test_the_fence_holds_until_the_commit(db: Database) -> None:
 def test_an_attempt_that_never_was_is_fenced(db: Database) -> None:
     job_id = submitted(db)
     for attempt in (0, 1):
-        with pytest.raises(Fenced), fenced(db, Fence(job_id, attempt)):
+        with pytest.raises(Fenced), fenced_transaction(db, Fence(job_id, attempt)):
             pytest.fail("a queued job has no owner")

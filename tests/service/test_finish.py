@@ -6,16 +6,16 @@ import pytest
 
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence, Fenced
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.attempt.heartbeat import beat, report_start
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.attempt.heartbeat import record_heartbeat, report_start
 from core.jobs.checkpoints.records import record_checkpoint
-from core.jobs.metrics.chunks import series
-from core.jobs.queries import get_job, is_over
-from core.jobs.verbs import cancel
+from core.jobs.metrics.chunks import read_series
+from core.jobs.queries import get_job_view, is_over
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Desired, Status
 from tests.support.jobs import LEASE, OWNER, chunk, new_checkpoint, running, set_state, state_of, taken
 
-DONE = Ending(
+DONE = TerminalState(
     Status.SUCCEEDED,
     "completed",
     results={"base": {"test": {"accuracy": 0.9}}},
@@ -25,33 +25,33 @@ DONE = Ending(
 
 def test_finishing_writes_everything_at_once(db: Database) -> None:
     fence = running(db)
-    finish(db, fence, DONE, [chunk("lr", 0, 12)])
-    view = get_job(db, OWNER, fence.job_id)
+    finish_job(db, fence, DONE, [chunk("lr", 0, 12)])
+    view = get_job_view(db, OWNER, fence.job_id)
     assert (view.status, view.stop_reason, view.error) == ("succeeded", "completed", None)
     assert view.results == {"base": {"test": {"accuracy": 0.9}}}
     assert view.progress == {"step": 12, "steps": 12}
     assert view.finished_at is not None
     assert is_over(view)
-    assert series(db, fence.job_id)["lr"].steps == list(range(12))
+    assert read_series(db, fence.job_id)["lr"].steps == list(range(12))
     assert state_of(db, fence.job_id)["lease_until"] is None
 
 
 def test_finishing_twice_is_the_same(db: Database) -> None:
     """The answer to the first COMMIT was lost; the supervisor tries again."""
     fence = running(db)
-    finish(db, fence, DONE)
-    before = get_job(db, OWNER, fence.job_id)
-    finish(db, fence, DONE)
-    assert get_job(db, OWNER, fence.job_id) == before
+    finish_job(db, fence, DONE)
+    before = get_job_view(db, OWNER, fence.job_id)
+    finish_job(db, fence, DONE)
+    assert get_job_view(db, OWNER, fence.job_id) == before
     with pytest.raises(Fenced):
-        finish(db, fence, Ending(Status.FAILED))
+        finish_job(db, fence, TerminalState(Status.FAILED))
 
 
 def test_a_failure_keeps_its_reason(db: Database) -> None:
     fence = running(db)
     error = {"code": "diverged", "message": "the loss is NaN", "remedy": "lower optimizer.lr"}
-    finish(db, fence, Ending(Status.FAILED, "non_finite", error, progress={"loss": float("nan")}))
-    view = get_job(db, OWNER, fence.job_id)
+    finish_job(db, fence, TerminalState(Status.FAILED, "non_finite", error, progress={"loss": float("nan")}))
+    view = get_job_view(db, OWNER, fence.job_id)
     assert (view.status, view.stop_reason, view.error) == ("failed", "non_finite", error)
     assert view.progress == {"loss": "NaN"}
     assert view.status_detail == "the loss is NaN"
@@ -60,7 +60,7 @@ def test_a_failure_keeps_its_reason(db: Database) -> None:
 def test_an_unfinished_status_is_no_ending(db: Database) -> None:
     fence = running(db)
     with pytest.raises(Exception, match="running -> running"):
-        finish(db, fence, Ending(Status.RUNNING))
+        finish_job(db, fence, TerminalState(Status.RUNNING))
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_giving_back_follows_the_owners_wish(db: Database, desired: str, goes_to
     if goes_to is Status.QUEUED:
         assert state["published_at"] is None
     if goes_to is Status.CANCELLED:
-        assert get_job(db, OWNER, fence.job_id).stop_reason == "cancelled"
+        assert get_job_view(db, OWNER, fence.job_id).stop_reason == "cancelled"
 
 
 def test_who_is_given_back_stands_where_its_checkpoint_stands(db: Database) -> None:
     """What a beat told before may be a second old; without a word about it, that stays."""
     fence = running(db)
-    beat(db, fence, lease_seconds=LEASE, progress={"step": 7, "steps": 10})
+    record_heartbeat(db, fence, lease_seconds=LEASE, progress={"step": 7, "steps": 10})
     give_back(db, fence, cause="pause", lost=False, max_losses=3, progress={"step": 9, "steps": 10})
     assert state_of(db, fence.job_id)["progress"] == {"step": 9, "steps": 10}
     give_back(db, again(db), cause="killed", lost=True, max_losses=3)
@@ -97,7 +97,7 @@ def test_three_losses_without_a_checkpoint_fail_the_job(db: Database) -> None:
     assert give_back(db, fence, cause="the runner was killed", lost=True, max_losses=3) is Status.QUEUED
     fence = again(db)
     assert give_back(db, fence, cause="the runner was killed", lost=True, max_losses=3) is Status.FAILED
-    view = get_job(db, OWNER, fence.job_id)
+    view = get_job_view(db, OWNER, fence.job_id)
     assert view.error is not None
     assert view.error["code"] == "worker_lost"
     assert [moment.status for moment in view.timeline] == [
@@ -110,12 +110,12 @@ def test_what_is_said_of_a_loss_is_true(db: Database) -> None:
     """A job that goes on from a checkpoint is not one without any."""
     fence = running(db)
     give_back(db, fence, cause="killed", lost=True, max_losses=9)
-    said = [get_job(db, OWNER, fence.job_id).status_detail]
+    said = [get_job_view(db, OWNER, fence.job_id).status_detail]
     fence = again(db)
     record_checkpoint(db, fence, new_checkpoint(fence, 5), [], resumable=True)
     for _ in range(2):
         give_back(db, fence, cause="killed", lost=True, max_losses=9)
-        said.append(get_job(db, OWNER, fence.job_id).status_detail)
+        said.append(get_job_view(db, OWNER, fence.job_id).status_detail)
         fence = again(db)
     assert said == [
         "killed (1 of 9 without a checkpoint)",
@@ -127,7 +127,7 @@ def test_what_is_said_of_a_loss_is_true(db: Database) -> None:
 def test_a_stall_has_its_own_code(db: Database) -> None:
     fence = running(db)
     give_back(db, fence, cause="stalled", lost=True, max_losses=1)
-    view = get_job(db, OWNER, fence.job_id)
+    view = get_job_view(db, OWNER, fence.job_id)
     assert view.error is not None
     assert view.error["code"] == "stalled"
 
@@ -162,13 +162,13 @@ def test_stopping_a_worker_costs_the_job_nothing(db: Database) -> None:
 def test_a_beat_extends_the_lease_and_tells_the_wish(db: Database) -> None:
     fence = running(db, lease=1.0)
     before = state_of(db, fence.job_id)
-    assert beat(db, fence, lease_seconds=LEASE) is Desired.RUN
+    assert record_heartbeat(db, fence, lease_seconds=LEASE) is Desired.RUN
     quiet = state_of(db, fence.job_id)
     assert quiet["lease_until"] - before["lease_until"] > 10.0
     assert quiet["version"] == before["version"]
-    cancel(db, OWNER, fence.job_id)
-    assert beat(db, fence, lease_seconds=LEASE, progress={"step": 3}) is Desired.CANCEL
-    view = get_job(db, OWNER, fence.job_id)
+    request_cancel(db, OWNER, fence.job_id)
+    assert record_heartbeat(db, fence, lease_seconds=LEASE, progress={"step": 3}) is Desired.CANCEL
+    view = get_job_view(db, OWNER, fence.job_id)
     assert (view.progress, view.status) == ({"step": 3}, "cancelling")
     assert view.version > before["version"]
 
@@ -178,7 +178,7 @@ def test_where_an_attempt_computes_can_be_read(db: Database) -> None:
     environment = {"device": "cpu", "versions": {"torch": "2.13.0"}}
     report_start(db, fence, environment=environment, resume={"fidelity": "exact", "digest": "ab"})
     report_start(db, fence, environment=environment)
-    view = get_job(db, OWNER, fence.job_id)
+    view = get_job_view(db, OWNER, fence.job_id)
     assert view.environment == environment
     assert view.resume == {"fidelity": "exact", "digest": "ab"}
 
@@ -192,7 +192,7 @@ def test_a_job_that_was_approximate_once_stays_approximate(db: Database) -> None
         fidelity = "approximate" if reasons else "exact"
         resume = {"fidelity": fidelity, "reasons": list(reasons), "digest": digest}
         report_start(db, fence, environment=environment, resume=resume)
-        return get_job(db, OWNER, fence.job_id).resume
+        return get_job_view(db, OWNER, fence.job_id).resume
 
     assert resumed("aa") == {"fidelity": "exact", "reasons": [], "digest": "aa"}
     assert resumed("bb", moved) == {"fidelity": "approximate", "reasons": [moved], "digest": "bb"}

@@ -14,24 +14,24 @@ import pytest
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import give_back
-from core.jobs.branch import fork
+from core.jobs.branch import create_fork
 from core.jobs.events.record import list_events
-from core.jobs.queries import JobView, get_job
-from core.jobs.queue.submit import Entry
-from core.jobs.verbs import cancel
-from core.recipe.data.materialise import materialise
+from core.jobs.queries import JobView, get_job_view
+from core.jobs.queue.submit import SubmitContext
+from core.jobs.verbs import request_cancel
+from core.recipe.data.materialise import materialise_dataset
 from core.settings import Limits, Settings
 from core.store.local import LocalStore
 from tests.support.fake_gpu import FILE_VARIABLE, A, B, FakeGpuLauncher, FakeMachine, Fault
 from tests.support.jobs import OWNER, small_spec, state_of, submitted
 from tests.support.service import ROOT, until
 from worker import provision
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
 from worker.devices.slot_prober import SlotProber
-from worker.launcher import Exit, RunnerProcess
-from worker.slots import Slots, serve
+from worker.launcher import ProcessExit, RunnerProcess
+from worker.slots import SlotPool, serve_slots
 
 TIMINGS: Final = {
     "lease_seconds": 6.0,
@@ -43,7 +43,7 @@ STALLS: Final = TIMINGS | {"stall_seconds": 1.0}
 SPEC: Final = {"data": {"name": "iris"}, "epochs": 3, "checkpoints": {"every": "4st"}}  # 12 steps
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The claims and the plans of a mixed fleet are tested on both, see test_mixed_fleet."""
     return str(request.getfixturevalue(f"{request.param}_url"))
@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeMachine
     """The machine, its zygote, which takes seconds to start, and the datasets."""
     folder = tmp_path_factory.mktemp("machine")
     machine, datasets = FakeMachine(folder / "gpus.json"), folder / "datasets"
-    materialise(small_spec(**SPEC).data, datasets)
+    materialise_dataset(small_spec(**SPEC).data, datasets)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FILE_VARIABLE, str(machine.path))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "sdk")]))
@@ -74,21 +74,21 @@ def machine(made: tuple[FakeMachine, FakeGpuLauncher, Path]) -> FakeMachine:
 class FakeWorker:
     """A worker with some slots; it serves when it is told to, until nothing waits that it could take."""
 
-    def __init__(self, shop: Shop, *slots: Slot) -> None:
+    def __init__(self, shop: WorkerContext, *slots: Slot) -> None:
         self.shop = shop
-        self.slots = Slots(slots)
+        self.slots = SlotPool(slots)
         self._prober = SlotProber(self.slots, shop.devices, shop.stopping, shop.settings.device_probe_seconds)
 
     def serve(self) -> int:
-        return serve(self.shop, self.slots, self.slots.kinds)
+        return serve_slots(self.shop, self.slots, self.slots.kinds)
 
     def why_out(self) -> list[str | None]:
-        return [report.reason for report in self.slots.retired().values()]
+        return [report.reason for report in self.slots.retired_slots().values()]
 
     def is_whole(self) -> bool:
         """Whether all slots are in service, after a look at those that are not."""
-        self._prober.look()
-        return not self.slots.retired()
+        self._prober.probe_due()
+        return not self.slots.retired_slots()
 
     def probe_twice(self, machine: FakeMachine) -> None:
         before = len(machine.probed)
@@ -113,7 +113,7 @@ def hire(
         scratch.open()
         opened.append(scratch)
         store = LocalStore(tmp_path / "store")
-        shop = Shop(name, settings, db, store, launcher, scratch, threading.Event(), machine.devices())
+        shop = WorkerContext(name, settings, db, store, launcher, scratch, threading.Event(), machine.devices())
         slots = [Slot(index, "gpu", token) for index, token in enumerate(tokens)] or [Slot(0, "cpu", "")]
         return FakeWorker(replace(shop, **parts), *slots)
 
@@ -127,7 +127,7 @@ def job(db: Database, name: str, device: str = "gpu", **changes: Any) -> str:
 
 
 def view(db: Database, job_id: str) -> JobView:
-    return get_job(db, OWNER, job_id)
+    return get_job_view(db, OWNER, job_id)
 
 
 def standing(db: Database, job_id: str) -> tuple[str, int, int]:
@@ -187,7 +187,7 @@ def test_a_fork_goes_on_on_a_gpu_and_another_one_back_on_a_cpu(db: Database, hir
         (with_cpu, "cpu", "kind: cuda before, cpu now"),
     ):
         changes = {"resources": {"device": device}, "epochs": 4 if device == "gpu" else 5}
-        at = fork(db, at, Entry(OWNER, Limits(), 60.0), changes=changes).job_id
+        at = create_fork(db, at, SubmitContext(OWNER, Limits(), 60.0), changes=changes).job_id
         assert worker.serve() == 1
         resume = view(db, at).resume or {}
         assert (standing(db, at), resume["fidelity"]) == (("succeeded", 1, 0), "approximate")
@@ -309,7 +309,7 @@ def test_who_waits_for_an_attempt_to_end_does_not_wait_for_a_probe(
     serving.start()
     try:
         assert begun.wait(60.0)
-        cancel(db, OWNER, job_id)
+        request_cancel(db, OWNER, job_id)
         until("it is cancelled", lambda: state_of(db, job_id)["status"] == "cancelled", 20.0)
     finally:
         answer.set()
@@ -371,7 +371,7 @@ def test_a_runner_that_cannot_be_killed_costs_its_slot_and_one_loss(
         time.sleep(TIMINGS["device_probe_seconds"])
         assert not worker.is_whole()
     assert (worker.why_out(), machine.probed) == (["unkillable"], [])
-    launcher.hanging[0].ended(Exit(signal=9))
+    launcher.hanging[0].set_exit(ProcessExit(signal=9))
     until("the slot is back", worker.is_whole)
     assert machine.probed == [A]
     next_id = job(db, "next")
@@ -388,7 +388,7 @@ def test_a_slot_is_out_of_service_although_its_attempt_was_taken_away(
     def take_away() -> None:
         if state_of(db, job_id)["status"] == "running":
             give_back(db, Fence(job_id, 1), cause="taken away", lost=False, max_losses=3)
-            cancel(db, OWNER, job_id)
+            request_cancel(db, OWNER, job_id)
 
     unheard = TIMINGS | {"beat_seconds": 3.0}  # only the conclusion finds it out
     worker = hire(A, timings=unheard, launcher=HangingOnA(made[1], take_away))

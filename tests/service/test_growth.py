@@ -9,10 +9,10 @@ from sqlalchemy import text, update
 
 from core.db.session import Database
 from core.db.tables import job
-from core.jobs.queries import get_job, job_version, list_jobs
+from core.jobs.queries import get_job_view, job_version, list_job_views
 from core.jobs.queue.claim import count_waiting
-from core.jobs.queue.estimates import outlook
-from core.jobs.search import Search
+from core.jobs.queue.estimates import forecast_queue
+from core.jobs.search import JobSearch
 from tests.support.jobs import OWNER, submitted, taken
 from tests.support.statements import told
 
@@ -46,16 +46,16 @@ def parent(db: Database) -> str:
         connection.execute(update(job).where(job.c.id == child).values(parent_id=parent, parent_verb="retry"))
     for _ in range(3):
         submitted(db, metadata={"group": "a"})
-    assert get_job(db, OWNER, parent).children == (child,)
+    assert get_job_view(db, OWNER, parent).children == (child,)
     return parent
 
 
 READS: dict[str, Callable[[Database, str], Any]] = {
-    "job": lambda db, parent: get_job(db, OWNER, parent),
+    "job": lambda db, parent: get_job_view(db, OWNER, parent),
     "version": lambda db, parent: job_version(db, OWNER, parent),
-    "open": lambda db, _: list_jobs(db, OWNER, Search(statuses=("running", "pausing", "queued"))),
-    "labelled": lambda db, _: list_jobs(db, OWNER, Search(metadata={"group": "a"})),
-    "outlook": lambda db, _: outlook(db, OWNER, 12.0),
+    "open": lambda db, _: list_job_views(db, OWNER, JobSearch(statuses=("running", "pausing", "queued"))),
+    "labelled": lambda db, _: list_job_views(db, OWNER, JobSearch(metadata={"group": "a"})),
+    "outlook": lambda db, _: forecast_queue(db, OWNER, 12.0),
     "waiting": lambda db, _: count_waiting(db, ("cpu", "any"), 1),
 }
 # SQLite's words for a walk through a table, or through all jobs of a project; the workers are few.
@@ -72,7 +72,7 @@ def test_no_read_walks_through_what_ended_long_ago(db: Database, parent: str, re
 
 def test_a_page_of_jobs_reads_what_belongs_to_them_by_index(db: Database, parent: str) -> None:
     """The page itself is walked to, in the order of the ids; the rest is looked up."""
-    page, *rest = plans(db, lambda: list_jobs(db, OWNER))
+    page, *rest = plans(db, lambda: list_job_views(db, OWNER))
     assert len(rest) == 4
     walk = WALKS if db.dialect == "sqlite" else re.compile(r"Seq Scan on (?!worker)")
     assert [(statement, plan) for statement, plan in rest if walk.search(plan)] == []
@@ -81,4 +81,4 @@ def test_a_page_of_jobs_reads_what_belongs_to_them_by_index(db: Database, parent
     assert "ix_job_state_queue" in places
     children = next(plan for statement, plan in rest if "parent_id IN" in statement)
     assert "ix_job_parent_id" in children
-    assert parent in [view.id for view in list_jobs(db, OWNER)[0]]
+    assert parent in [view.id for view in list_job_views(db, OWNER)[0]]

@@ -14,44 +14,46 @@ from sqlalchemy import text
 from core.db import pool
 from core.db.session import Database, open_database
 from core.jobs.attempt.reconcile import Reconciler
-from core.jobs.health.workers import list_workers
+from core.jobs.health.workers import list_worker_views
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, HeardHints, last_tick, run_out, running, state_of, submitted
 from tests.support.rounds import Rounds
 from tests.support.statements import told
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.launcher import ExecLauncher
-from worker.slots import Poll, Slots
-from worker.worker_report import Reporter
+from worker.slots import SlotPoller, SlotPool
+from worker.worker_report import WorkerReporter
 
 
-def shop_of(db: Database, home: Path, stopping: threading.Event) -> Shop:
+def shop_of(db: Database, home: Path, stopping: threading.Event) -> WorkerContext:
     """A worker without anything that trains."""
     no_scratch = cast("Any", None)
-    return Shop("idle", Settings(home=home), db, LocalStore(home / "store"), ExecLauncher(), no_scratch, stopping)
+    return WorkerContext(
+        "idle", Settings(home=home), db, LocalStore(home / "store"), ExecLauncher(), no_scratch, stopping
+    )
 
 
 def reconciler_of(db: Database, home: Path) -> Reconciler:
     return Reconciler(db, LocalStore(home / "store"), HeardHints(), Settings(home=home))
 
 
-class Waited(Slots):
+class Waited(SlotPool):
     """All its slots have been free for long."""
 
     def idle(self, seconds: float) -> Any:
-        return super().idle(min(seconds, 0.0))
+        return super().idle_kinds(min(seconds, 0.0))
 
 
 def test_a_poll_is_one_read_however_many_slots_are_free(db: Database, tmp_path: Path) -> None:
     slots = Waited([Slot(number, "cpu") for number in range(8)])
     with told(db) as asked:
-        Poll(shop_of(db, tmp_path, Rounds(3)), slots)._run()
+        SlotPoller(shop_of(db, tmp_path, Rounds(3)), slots)._poll_loop()
     assert len(asked) == 3
     both = Waited([Slot(0, "gpu"), Slot(1, "cpu"), Slot(2, "cpu")])
     with told(db) as asked:
-        Poll(shop_of(db, tmp_path, Rounds(3)), both)._run()
+        SlotPoller(shop_of(db, tmp_path, Rounds(3)), both)._poll_loop()
     assert len(asked) == 3
 
 
@@ -60,36 +62,36 @@ def test_a_poll_wakes_as_many_slots_as_there_are_jobs(
     db: Database, tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[Any] = []
-    monkeypatch.setattr("worker.slots.serve", lambda _, __, kinds: woken.extend(kinds))
+    monkeypatch.setattr("worker.slots.serve_slots", lambda _, __, kinds: woken.extend(kinds))
     for _ in range(jobs):
         submitted(db)
-    poll = Poll(shop_of(db, tmp_path, Rounds(1)), Waited([Slot(number, "cpu") for number in range(3)]))
-    poll._run()
+    poll = SlotPoller(shop_of(db, tmp_path, Rounds(1)), Waited([Slot(number, "cpu") for number in range(3)]))
+    poll._poll_loop()
     poll.stop()
     assert woken == ["cpu"] * min(jobs, 3)
 
 
 def test_the_poll_slows_down_while_hints_arrive(db: Database, tmp_path: Path) -> None:
-    stopping, slots = Rounds(3), Slots([Slot(0, "cpu")])
-    poll = Poll(shop_of(db, tmp_path, stopping), slots)
-    slots.hear()
+    stopping, slots = Rounds(3), SlotPool([Slot(0, "cpu")])
+    poll = SlotPoller(shop_of(db, tmp_path, stopping), slots)
+    slots.record_hint()
     with told(db) as asked:
-        poll._run()
+        poll._poll_loop()
     assert stopping.waits == [2.0, 4.0, 4.0, 4.0]
     assert len(asked) == 2  # a slot that became free a moment ago is polled in a slow round: the next is 4 s away
 
 
 def test_a_report_that_says_nothing_new_is_not_written(db: Database, tmp_path: Path) -> None:
-    slots = Slots([Slot(0, "cpu"), Slot(1, "cpu")])
-    reporter = Reporter(shop_of(db, tmp_path, threading.Event()), slots)
+    slots = SlotPool([Slot(0, "cpu"), Slot(1, "cpu")])
+    reporter = WorkerReporter(shop_of(db, tmp_path, threading.Event()), slots)
     reporter._stopped = Rounds(5)
     with told(db) as asked:
-        reporter._run()
+        reporter._report_loop()
     assert sum("INSERT" in statement for statement, _ in asked) == 1
-    assert slots.take("cpu") is not None
+    assert slots.take_slot("cpu") is not None
     reporter._stopped = Rounds(1)
-    reporter._run()
-    assert list_workers(db, OWNER)[0].slots["cpu"].free == 1
+    reporter._report_loop()
+    assert list_worker_views(db, OWNER)[0].slots["cpu"].free == 1
 
 
 def test_a_reconciler_looks_once_where_another_one_makes_the_rounds(db: Database, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_a_reconciler_that_fails_lets_others_go_first(
     def fail() -> int:
         raise StoreTransient("away")
 
-    monkeypatch.setattr(broken, "wants", fail)
+    monkeypatch.setattr(broken, "apply_desired_states", fail)
     broken._stopping = rounds = Rounds(1)
     broken._run()
     assert rounds.waits == [2.0, 4.0]

@@ -18,22 +18,22 @@ from core.errors import Conflict, IdempotencyMismatch
 from core.ids import is_id
 from core.jobs.kinds import KINDS
 from core.jobs.ledger.check import Ledger
-from core.jobs.queries import JobView, get_job, list_jobs, list_views
-from core.jobs.queue.submit import Entry, Idempotency, Submitted, submit_as
-from core.jobs.verbs import cancel
+from core.jobs.queries import JobView, get_job_view, list_job_views, list_views
+from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, submit_as
+from core.jobs.verbs import request_cancel
 from core.settings import Limits, Settings
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER, HeardHints, submitted, taken
 from tests.support.statements import told
 from tests.support.tiny_kind import SUM, SUM_ON_WORKER, SumSpec
 from worker import provision
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.kinds import WORKER_KINDS
 from worker.launcher import ExecLauncher
 from worker.supervisor import serve_one
 
 SLOT = Slot(0, "cpu", "")
-ENTRY = Entry(OWNER, Limits(), 60.0)
+ENTRY = SubmitContext(OWNER, Limits(), 60.0)
 SPEC = SumSpec(numbers=(1, 2, 39), name="small", metadata={"team": "a"})
 
 
@@ -51,22 +51,22 @@ def service(db: Database) -> Any:
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path) -> Iterator[Shop]:
+def shop(db: Database, tmp_path: Path) -> Iterator[WorkerContext]:
     """A worker that has the kind beside those of the release."""
     settings = Settings.model_validate({"home": tmp_path, "lease_seconds": 6.0, "beat_seconds": 0.5})
     scratch = provision.Scratch(tmp_path / "scratch", "w")
     scratch.open()
     store, launcher = LocalStore(tmp_path / "store"), ExecLauncher("tests.support.tiny_kind")
-    plain = Shop("w", settings, db, store, launcher, scratch, threading.Event())
+    plain = WorkerContext("w", settings, db, store, launcher, scratch, threading.Event())
     yield replace(plain, job_kinds=(*KINDS, SUM), worker_kinds=(*WORKER_KINDS, SUM_ON_WORKER))
     scratch.close()
 
 
-def test_a_job_of_a_new_kind_is_submitted_run_and_shown(db: Database, shop: Shop, service: Any) -> None:
+def test_a_job_of_a_new_kind_is_submitted_run_and_shown(db: Database, shop: WorkerContext, service: Any) -> None:
     done = submit_as(SUM, db, SPEC, ENTRY)
     assert is_id(done.job_id, "sum")
     assert serve_one(shop, SLOT)
-    view = get_job(db, OWNER, done.job_id)
+    view = get_job_view(db, OWNER, done.job_id)
     assert (view.kind, view.status, view.stop_reason, view.results) == ("sum", "succeeded", "completed", {"sum": 42})
     found = SUMS.answer_created(service, OWNER, done)
     assert (found.status_code, found.headers["location"]) == (201, f"/v1/sums/{done.job_id}")
@@ -80,7 +80,7 @@ def test_it_is_listed_among_its_own(db: Database) -> None:
     mine, other = submit_as(SUM, db, SPEC, ENTRY).job_id, submitted(db)
     views, _ = list_views(db, OWNER, [job.c.kind == SUM.name], after=None, limit=20, order="desc")
     assert [view.id for view in views] == [mine]
-    assert [view.id for view in list_jobs(db, OWNER)[0]] == [other]
+    assert [view.id for view in list_job_views(db, OWNER)[0]] == [other]
 
 
 def test_its_idempotency_key_means_one_job(db: Database) -> None:
@@ -89,18 +89,18 @@ def test_its_idempotency_key_means_one_job(db: Database) -> None:
     assert (again.job_id, first.created, again.created) == (first.job_id, True, False)
     with pytest.raises(IdempotencyMismatch):
         submit_as(SUM, db, SPEC, ENTRY, Idempotency("k", "another"))
-    assert [each for each in Ledger(db, None).findings() if each.rule != "promise"] == []
+    assert [each for each in Ledger(db, None).iter_findings() if each.rule != "promise"] == []
 
 
 def test_it_is_cancelled_and_deleted_as_all_jobs_are(db: Database, service: Any) -> None:
     job_id = submit_as(SUM, db, SPEC, ENTRY).job_id
-    answer = SUMS.carry_out(cancel, service, OWNER, job_id, None)
+    answer = SUMS.carry_out(request_cancel, service, OWNER, job_id, None)
     assert answer.status_code == 202
-    assert get_job(db, OWNER, job_id).status == "cancelled"
+    assert get_job_view(db, OWNER, job_id).status == "cancelled"
     assert service.hints.heard == []
     assert delete_one(service, OWNER, job_id, None).status_code == 204
     with pytest.raises(Conflict, match="The sum of this Idempotency-Key was deleted"):
-        SUMS.answer_created(service, OWNER, Submitted(job_id, created=False, needs="any"))
+        SUMS.answer_created(service, OWNER, SubmitResult(job_id, created=False, needs="any"))
 
 
 def test_a_worker_without_the_kind_fails_the_job_and_says_why(db: Database) -> None:
@@ -109,7 +109,7 @@ def test_a_worker_without_the_kind_fails_the_job_and_says_why(db: Database) -> N
     found = taken(db)
     assert found is not None
     assert found.job_id == other
-    view = get_job(db, OWNER, job_id)
+    view = get_job_view(db, OWNER, job_id)
     assert view.status == "failed"
     assert "there is no kind of job 'sum'" in (view.error or {})["message"]
 

@@ -20,7 +20,7 @@ from core.recipe.plan import resolve_plan
 from tests.support.service import ROOT, gone, until
 from worker import child_process, wire
 from worker.exit_codes import CRASHED
-from worker.launcher import ExecLauncher, Exit, Launcher, LaunchFailed, RunnerProcess, ZygoteLauncher
+from worker.launcher import ExecLauncher, Launcher, LaunchFailed, ProcessExit, RunnerProcess, ZygoteLauncher
 
 SPEC = {
     "model": {"name": "mlp", "hidden": [16]},
@@ -65,7 +65,7 @@ def order(datasets: Callable[[str], Path], tmp_path: Path) -> Callable[[Launcher
             scratch=scratch,
         )
         runner = launcher.launch(tmp_path / "stderr.txt", "")
-        runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": assignment.dump()}))
+        runner.sock.sendall(wire.pack_frame("assignment", "job_x", {"assignment": assignment.dump()}))
         return runner
 
     return send
@@ -73,7 +73,7 @@ def order(datasets: Callable[[str], Path], tmp_path: Path) -> Callable[[Launcher
 
 def heard(runner: RunnerProcess, kind: str) -> dict[str, Any]:
     """The next frame of this type."""
-    while frame := wire.receive(runner.sock):
+    while frame := wire.receive_frame(runner.sock):
         if frame["type"] == kind:
             return frame
     raise AssertionError(f"the pipe ended before a {kind} frame")
@@ -86,7 +86,7 @@ def test_an_assignment_comes_back_as_events_and_an_exit(
     assert heard(runner, "started")["job"] == "job_x"
     ended = heard(runner, "ended")
     assert (ended["outcome"], ended["progress"]["step"]) == ("succeeded", ended["progress"]["steps"])
-    assert runner.wait(10.0) == Exit(code=0)
+    assert runner.wait(10.0) == ProcessExit(code=0)
     assert (tmp_path / "stderr.txt").read_text() == ""
     runner.sock.close()
 
@@ -111,14 +111,14 @@ def test_sigterm_ends_the_step_and_says_so(launcher: Launcher, order: Callable[.
     heard(runner, "progress")
     runner.terminate()
     assert heard(runner, "ended")["outcome"] == "cancelled"
-    assert runner.wait(10.0) == Exit(code=0)
+    assert runner.wait(10.0) == ProcessExit(code=0)
     runner.sock.close()
 
 
 def test_a_stop_order_writes_a_checkpoint_first(zygote: ZygoteLauncher, order: Callable[..., RunnerProcess]) -> None:
     runner = order(zygote, FOREVER)
     heard(runner, "progress")
-    runner.sock.sendall(wire.pack("stop", "", {"mode": "checkpoint"}))
+    runner.sock.sendall(wire.pack_frame("stop", "", {"mode": "checkpoint"}))
     written = heard(runner, "checkpoint")
     ended = heard(runner, "ended")
     assert ended["outcome"] == "stopped"
@@ -131,7 +131,7 @@ def test_sigkill_is_told_with_its_signal(zygote: ZygoteLauncher, order: Callable
     runner = order(zygote, FOREVER)
     heard(runner, "progress")
     runner.kill()
-    assert runner.wait(10.0) == Exit(signal=signal.SIGKILL)
+    assert runner.wait(10.0) == ProcessExit(signal=signal.SIGKILL)
     runner.kill()  # nobody is there any more, and that is fine
     runner.sock.close()
 
@@ -141,7 +141,7 @@ def test_a_runner_without_a_supervisor_ends_at_once(launcher: Launcher, order: C
     runner = order(launcher, FOREVER)
     heard(runner, "progress")
     runner.sock.close()
-    assert runner.wait(2.0) == Exit(code=ORPHANED)
+    assert runner.wait(2.0) == ProcessExit(code=ORPHANED)
 
 
 def test_a_stopped_runner_can_be_killed(zygote: ZygoteLauncher, order: Callable[..., RunnerProcess]) -> None:
@@ -152,7 +152,7 @@ def test_a_stopped_runner_can_be_killed(zygote: ZygoteLauncher, order: Callable[
     runner.terminate()
     assert runner.wait(0.3) is None
     runner.kill()
-    assert runner.wait(10.0) == Exit(signal=signal.SIGKILL)
+    assert runner.wait(10.0) == ProcessExit(signal=signal.SIGKILL)
     runner.sock.close()
 
 
@@ -163,11 +163,11 @@ def test_nonsense_on_the_pipe_shows_in_the_exit_and_in_stderr(
     zygote: ZygoteLauncher, tmp_path: Path, assignment: dict[str, Any], complaint: str
 ) -> None:
     runner = zygote.launch(tmp_path / "stderr.txt", "")
-    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": assignment}))
+    runner.sock.sendall(wire.pack_frame("assignment", "job_x", {"assignment": assignment}))
     how = runner.wait(30.0)
     assert how is not None
     assert how.code not in {None, 0}
-    assert complaint in child_process.tail(tmp_path / "stderr.txt")
+    assert complaint in child_process.read_tail(tmp_path / "stderr.txt")
     runner.sock.close()
 
 
@@ -180,13 +180,13 @@ def test_a_stopped_zygote_hides_no_exit(zygote: ZygoteLauncher, order: Callable[
     os.kill(zygote.pid, signal.SIGSTOP)
     try:
         os.kill(runner.pid, signal.SIGSEGV)
-        assert runner.wait(8.0) == Exit(signal=signal.SIGSEGV)
+        assert runner.wait(8.0) == ProcessExit(signal=signal.SIGSEGV)
     finally:
         os.kill(zygote.pid, signal.SIGCONT)
     runner.sock.close()
     again = order(zygote, SPEC)
     assert heard(again, "ended")["outcome"] == "succeeded"
-    assert again.wait(10.0) == Exit(code=0)
+    assert again.wait(10.0) == ProcessExit(code=0)
     again.sock.close()
 
 
@@ -202,8 +202,8 @@ def test_a_zygote_that_hangs_is_replaced(order: Callable[..., RunnerProcess]) ->
     assert hung is not None
     os.kill(hung, signal.SIGSTOP)
     runners[0].kill()
-    assert runners[0].wait(30.0) == Exit(signal=signal.SIGKILL)
-    assert runners[1].wait(30.0) == Exit(signal=signal.SIGKILL, zygote_killed=True)
+    assert runners[0].wait(30.0) == ProcessExit(signal=signal.SIGKILL)
+    assert runners[1].wait(30.0) == ProcessExit(signal=signal.SIGKILL, zygote_killed=True)
     assert all(gone(process, 2.0) for process in processes)
     until("another zygote", lambda: launcher.pid != hung and launcher.wait_ready(0.1))
     again = order(launcher, SPEC)
@@ -234,8 +234,8 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
 def test_an_exit_status_needs_no_disk(zygote: ZygoteLauncher, tmp_path: Path) -> None:
     """What the runner prints is lost, and that is all."""
     runner = zygote.launch(Path("/dev/full"), "")
-    runner.sock.sendall(wire.pack("assignment", "job_x", {"assignment": {"job": 3}}))
-    assert runner.wait(30.0) == Exit(code=CRASHED)
+    runner.sock.sendall(wire.pack_frame("assignment", "job_x", {"assignment": {"job": 3}}))
+    assert runner.wait(30.0) == ProcessExit(code=CRASHED)
     runner.sock.close()
 
 
@@ -247,7 +247,7 @@ def test_runners_are_killed_for_memory_before_whoever_started_them(
     own = int(Path("/proc/self/oom_score_adj").read_text())
     assert int(Path(f"/proc/{runner.pid}/oom_score_adj").read_text()) == min(1000, own + 500)
     runner.kill()
-    assert runner.wait(10.0) == Exit(signal=signal.SIGKILL)
+    assert runner.wait(10.0) == ProcessExit(signal=signal.SIGKILL)
     runner.sock.close()
 
 
@@ -270,7 +270,7 @@ def test_a_zygote_that_dies_takes_its_runners_along_and_is_replaced(
     process = psutil.Process(runner.pid)
     begun = time.monotonic()
     first.kill()
-    assert runner.wait(5.0) == Exit(signal=signal.SIGKILL)
+    assert runner.wait(5.0) == ProcessExit(signal=signal.SIGKILL)
     assert gone(process, 1.0)
     assert time.monotonic() - begun < 2.0
     until("another zygote", lambda: launcher.pid != first.pid and launcher.wait_ready(0.1))

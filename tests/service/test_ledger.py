@@ -12,17 +12,17 @@ from sqlalchemy import text
 
 from core.db.session import Database, open_database
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.branch import fork, retry
-from core.jobs.changes import delete_job
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.branch import create_fork, create_retry
+from core.jobs.changes import mark_job_deleted
 from core.jobs.checkpoints.records import NewCheckpoint, mark_corrupt, record_checkpoint
 from core.jobs.events.log import record_events
 from core.jobs.ledger.check import Ledger
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.timeline import Step, timeline_problems
 from core.jobs.metrics.chunks import record_points, roll_back
-from core.jobs.queue.submit import Entry, Idempotency, submit
-from core.jobs.verbs import cancel, pause, resume
+from core.jobs.queue.submit import Idempotency, SubmitContext, create_job
+from core.jobs.verbs import request_cancel, request_pause, request_resume
 from core.lifecycle import Status
 from core.settings import Limits
 from core.store.base import StoreUnreadable
@@ -30,7 +30,7 @@ from core.store.local import LocalStore
 from tests.support.jobs import OWNER, chunk, new_checkpoint, running, small_spec, submitted, taken
 
 ROLES = {"weights": b"weights", "state": b"state of it all", "manifest": b"{}"}
-DONE = Ending(Status.SUCCEEDED, "completed")
+DONE = TerminalState(Status.SUCCEEDED, "completed")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ class Keeping:
         record_points(self.db, fence, [chunk("lr", 4, 4, after_step=4)])
         self.keep(fence, 8)
         self.keep(fence, 8, "swa")
-        finish(self.db, fence, DONE)
+        finish_job(self.db, fence, DONE)
         return fence.job_id
 
 
@@ -81,7 +81,7 @@ def told(found: list[Finding]) -> set[tuple[str, str]]:
 
 def test_lives_by_the_rules_raise_nothing(db: Database, store: LocalStore, keeping: Keeping) -> None:
     keeping.life()
-    delete_job(db, OWNER, keeping.life())
+    mark_job_deleted(db, OWNER, keeping.life())
     lost = running(db)  # whose checkpoint turned out bad, which diverged and went back, and whose worker was lost
     record_points(db, lost, [chunk("lr", 0, 4)])
     keeping.keep(lost, 4)
@@ -91,29 +91,29 @@ def test_lives_by_the_rules_raise_nothing(db: Database, store: LocalStore, keepi
     roll_back(db, lost, 4, "back")
     record_points(db, lost, [replace(chunk("lr", 4, 2, after_step=4), rollbacks=1)])
     record_events(db, lost, "log", [{"level": "info", "message": "hello"}])
-    for wish in (pause, resume, pause):
+    for wish in (request_pause, request_resume, request_pause):
         wish(db, OWNER, lost.job_id)
     assert give_back(db, lost, cause="worker lost", lost=True, max_losses=3) is Status.PAUSED
-    resume(db, OWNER, lost.job_id)
+    request_resume(db, OWNER, lost.job_id)
     again = taken(db)
     assert again is not None
-    cancel(db, OWNER, again.job_id)
-    finish(db, Fence(again.job_id, again.attempt), Ending(Status.CANCELLED, "cancelled"))
+    request_cancel(db, OWNER, again.job_id)
+    finish_job(db, Fence(again.job_id, again.attempt), TerminalState(Status.CANCELLED, "cancelled"))
     failed = running(db)
-    finish(db, failed, Ending(Status.FAILED, "non_finite", {"code": "diverged", "message": "nan"}))
-    cancel(db, OWNER, submitted(db))
-    pause(db, OWNER, submitted(db))
+    finish_job(db, failed, TerminalState(Status.FAILED, "non_finite", {"code": "diverged", "message": "nan"}))
+    request_cancel(db, OWNER, submitted(db))
+    request_pause(db, OWNER, submitted(db))
     unreadable = submitted(db)
     with db.write() as connection:
         connection.execute(text("UPDATE job SET spec = '{}' WHERE id = :job"), {"job": unreadable})
     assert taken(db) is None
     running(db)
-    submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("key", "digest"))
+    create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency("key", "digest"))
     with db.write() as connection:
         connection.execute(text("UPDATE job_state SET rank = rank + 1e9 WHERE status = 'queued'"))
     family(db, keeping, lost.job_id)
     ledger = Ledger(db, store, digests=True, page_rows=3)
-    assert list(ledger.findings()) == []
+    assert list(ledger.iter_findings()) == []
     counts = dict(ledger.counts)
     assert counts.pop("events") > 20
     assert counts == {
@@ -128,17 +128,17 @@ def test_lives_by_the_rules_raise_nothing(db: Database, store: LocalStore, keepi
 
 def family(db: Database, keeping: Keeping, parent: str) -> None:
     """Children of a cancelled job: one that ended, one that has not begun, one that outlived what it began with."""
-    entry = Entry(OWNER, Limits(), 60.0)
-    retry(db, parent, entry)
+    entry = SubmitContext(OWNER, Limits(), 60.0)
+    create_retry(db, parent, entry)
     child = taken(db)
     assert child is not None
     assert child.checkpoint is not None
     fence = Fence(child.job_id, child.attempt)
     keeping.keep(fence, 12)
-    finish(db, fence, DONE)
-    fork(db, parent, entry, changes={"epochs": 9}, at=4)
-    gone = fork(db, parent, entry, changes={"epochs": 9}, at=4).job_id
-    cancel(db, OWNER, gone)
+    finish_job(db, fence, DONE)
+    create_fork(db, parent, entry, changes={"epochs": 9}, at=4)
+    gone = create_fork(db, parent, entry, changes={"epochs": 9}, at=4).job_id
+    request_cancel(db, OWNER, gone)
     with db.write() as connection:
         statement = text("UPDATE job_state SET checkpoint_id = 'ckpt_removed' WHERE job_id = :job")
         connection.execute(statement, {"job": gone})
@@ -266,7 +266,7 @@ def test_what_is_broken_in_the_database_is_found(db: Database, tmp_path: Path) -
             changed = connection.execute(text(statement), {"job": job_id} if ":job" in statement else {})
             assert changed.rowcount != 0, statement
         wanted[job_id] = (statement, problems)
-    found = list(Ledger(db, None).findings())
+    found = list(Ledger(db, None).iter_findings())
     for job_id, (statement, problems) in wanted.items():
         assert (statement, told([each for each in found if each.job_id == job_id])) == (statement, problems)
     assert told([each for each in found if not each.job_id]) == {
@@ -292,7 +292,7 @@ def test_damaged_objects_are_found(sqlite_url: str, store: LocalStore, tmp_path:
     path = tmp_path / "store" / key
 
     def found(store: LocalStore, *, digests: bool = False) -> list[tuple[str, str, str]]:
-        seen = Ledger(db, store, digests=digests).findings()
+        seen = Ledger(db, store, digests=digests).iter_findings()
         return [(each.job_id, each.about, each.message.partition(": ")[2]) for each in seen if each.rule == "object"]
 
     assert found(store, digests=True) == []
@@ -315,7 +315,7 @@ def test_rows_without_a_job_are_found(sqlite_url: str, store: LocalStore, tmp_pa
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         connection.execute("DELETE FROM job WHERE id = ?", (job_id,))
     connection.close()
-    found = list(Ledger(db, store).findings())
+    found = list(Ledger(db, store).iter_findings())
     db.close()
     assert {(each.rule, each.job_id) for each in found} == {("orphan", job_id)}
     assert {each.about for each in found} == {"checkpoint", "event", "metric", "state"}

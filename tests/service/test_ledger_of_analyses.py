@@ -8,12 +8,12 @@ from sqlalchemy import text
 
 from core.db.session import Database, open_database
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.changes import delete_job
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.changes import mark_job_deleted
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.ledger.check import Ledger
 from core.jobs.queue.submit import Idempotency
-from core.jobs.verbs import pause
+from core.jobs.verbs import request_pause
 from core.lifecycle import Status
 from core.store.local import LocalStore
 from tests.service.test_analyses import ENTRY, asked, claimed, pair, trained
@@ -26,7 +26,7 @@ def paused(db: Database) -> str:
     chosen = asked(db, ENTRY, Idempotency("paused", "digest"), checkpoints=pair(trained(db), trained(db)))
     fence = Fence(chosen, claimed(db).attempt)
     record_checkpoint(db, fence, new_checkpoint(fence, 2), (), resumable=True)
-    pause(db, OWNER, chosen)
+    request_pause(db, OWNER, chosen)
     give_back(db, fence, cause="pause", lost=False, failed=False, max_losses=3)
     return chosen
 
@@ -40,16 +40,16 @@ def test_analyses_by_the_rules_raise_nothing(db: Database, tmp_path: Path) -> No
     asked(db, ENTRY, Idempotency("recipe", "digest"), kind="lr_range", job=jobs[1])
     fence = Fence(chosen, claimed(db).attempt)
     keeping.keep(fence, 3)
-    assert list(Ledger(db, store, digests=True).findings()) == []
+    assert list(Ledger(db, store, digests=True).iter_findings()) == []
     result = keeping.keep(fence, 4, "result")
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed", None, {"partial": False}))
-    delete_job(db, OWNER, jobs[0])
-    assert list(Ledger(db, store, digests=True).findings()) == []
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed", None, {"partial": False}))
+    mark_job_deleted(db, OWNER, jobs[0])
+    assert list(Ledger(db, store, digests=True).iter_findings()) == []
     (tmp_path / "store" / result.key / "weights").unlink()
-    (found,) = Ledger(db, store).findings()
+    (found,) = Ledger(db, store).iter_findings()
     assert (found.rule, found.job_id, found.message.partition(": ")[2]) == ("object", chosen, "it is missing")
-    delete_job(db, OWNER, chosen)
-    assert list(Ledger(db, store).findings()) == []  # the promise outlives what was deleted
+    mark_job_deleted(db, OWNER, chosen)
+    assert list(Ledger(db, store).iter_findings()) == []  # the promise outlives what was deleted
 
 
 LOOKED = "(SELECT checkpoint_id FROM analysis_input WHERE analysis_id = :job AND position = 1)"
@@ -78,7 +78,7 @@ def test_what_an_analysis_looks_at_is_there_until_it_has_ended(db: Database, sta
     chosen = paused(db)
     with db.write() as connection:
         assert connection.execute(text(statement.replace("LOOKED", LOOKED)), {"job": chosen}).rowcount > 0
-    found = [each for each in Ledger(db, None).findings() if each.job_id == chosen]
+    found = [each for each in Ledger(db, None).iter_findings() if each.job_id == chosen]
     assert told(found) == {("input", problem)}
     assert all(each.do for each in found)
 
@@ -89,7 +89,7 @@ def test_rows_of_an_analysis_that_is_gone_are_found(sqlite_url: str) -> None:
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         connection.execute("DELETE FROM job WHERE id = ?", (chosen,))
     connection.close()
-    found = list(Ledger(db, None).findings())
+    found = list(Ledger(db, None).iter_findings())
     db.close()
     assert {(each.rule, each.job_id) for each in found} == {("orphan", chosen)}
     assert {each.about for each in found} == {"checkpoint", "event", "input", "state"}

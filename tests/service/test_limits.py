@@ -11,11 +11,11 @@ from core.db.session import Database, open_database
 from core.db.tables import job, job_state
 from core.errors import QuotaExceeded
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.keys import create_key, find_key, list_keys, touch_key
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.keys import create_key, find_key, list_keys, record_key_use
 from core.jobs.queue.claim import anything_waiting
-from core.jobs.queue.submit import Idempotency, submit
-from core.jobs.verbs import cancel
+from core.jobs.queue.submit import Idempotency, create_job
+from core.jobs.verbs import request_cancel
 from core.lifecycle import Status
 from core.settings import Limits
 from tests.support.jobs import OWNER, set_state, small_spec, state_of, submitted, taken
@@ -24,7 +24,7 @@ TWO = Limits(running_jobs=2)
 
 
 def limited(db: Database, limits: Limits, owner: str = OWNER, **changes: Any) -> str:
-    return submit(db, small_spec(**changes), owner=owner, limits=limits).job_id
+    return create_job(db, small_spec(**changes), owner=owner, limits=limits).job_id
 
 
 def statuses(db: Database) -> list[str]:
@@ -41,7 +41,7 @@ def test_no_more_jobs_of_an_owner_run_than_allowed(db: Database) -> None:
     assert not anything_waiting(db, ["cpu", "any"])
     assert taken(db) is None
     assert state_of(db, mine[2])["attempt"] == 0
-    finish(db, Fence(first.job_id, first.attempt), Ending(Status.SUCCEEDED))
+    finish_job(db, Fence(first.job_id, first.attempt), TerminalState(Status.SUCCEEDED))
     assert anything_waiting(db, ["cpu", "any"])
     third = taken(db)
     assert third is not None
@@ -57,10 +57,10 @@ def test_who_is_at_the_limit_holds_up_nobody_and_loses_no_place(db: Database) ->
     got = [found.job_id for _ in others if (found := taken(db))]
     assert got == others
     assert taken(db) is None
-    finish(db, Fence(running, 1), Ending(Status.SUCCEEDED))
+    finish_job(db, Fence(running, 1), TerminalState(Status.SUCCEEDED))
     assert taken(db) is None, "alice's second job, which has no limit of its own, still runs"
     later = limited(db, Limits(), owner="carol")
-    finish(db, Fence(others[1], 1), Ending(Status.SUCCEEDED))
+    finish_job(db, Fence(others[1], 1), TerminalState(Status.SUCCEEDED))
     got = [found.job_id for _ in range(2) if (found := taken(db))]
     assert got == [waiting, later]
 
@@ -81,7 +81,7 @@ def test_many_claimers_at_once_keep_the_limit(database_url: str) -> None:
     pools = [open_database(database_url, pool_size=2) for _ in range(6)]
     for _ in range(8):
         limited(pools[0], TWO)
-    others = [submit(pools[0], small_spec(), owner="bob").job_id for _ in range(4)]
+    others = [create_job(pools[0], small_spec(), owner="bob").job_id for _ in range(4)]
 
     def all_i_can_get(pool: Database) -> list[str]:
         got = []
@@ -105,17 +105,17 @@ def test_the_queue_of_an_owner_is_as_long_as_allowed(db: Database) -> None:
     most = Limits(queued_jobs=2)
     first = limited(db, most)
     promise = Idempotency("k", "digest")
-    second = submit(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
+    second = create_job(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
     with pytest.raises(QuotaExceeded) as refused:
         limited(db, most)
     assert refused.value.extra == {"limit": "queued_jobs", "allowed": 2, "used": 2}
-    again = submit(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
+    again = create_job(db, small_spec(), owner=OWNER, limits=most, idempotency=promise)
     assert (again.job_id, again.created) == (second.job_id, False), "a promise that was given is kept"
     with pytest.raises(QuotaExceeded):
-        submit(db, small_spec(), owner=OWNER, limits=most, idempotency=Idempotency("new", "digest"))
+        create_job(db, small_spec(), owner=OWNER, limits=most, idempotency=Idempotency("new", "digest"))
     limited(db, most, owner="bob")
-    cancel(db, OWNER, first)
-    late = submit(db, small_spec(), owner=OWNER, limits=most, idempotency=Idempotency("new", "digest"))
+    request_cancel(db, OWNER, first)
+    late = create_job(db, small_spec(), owner=OWNER, limits=most, idempotency=Idempotency("new", "digest"))
     assert late.created, "the refusal has left no promise behind"
     with db.read() as connection:
         assert len(connection.execute(select(job.c.id).where(job.c.owner == OWNER)).all()) == 3
@@ -180,9 +180,9 @@ def test_the_last_use_is_written_once_a_minute(db: Database) -> None:
     key, text = create_key(db, owner=OWNER, name="k")
     assert re.fullmatch(r"key_[0-9a-z]{26}", key.id)
     assert text.startswith(f"{key.prefix}_")
-    touch_key(db, key.id)
+    record_key_use(db, key.id)
     first = find_key(db, key.id)
     assert first is not None
     assert first.last_used_at is not None
-    touch_key(db, key.id)
+    record_key_use(db, key.id)
     assert [one.last_used_at for one in list_keys(db, OWNER)] == [first.last_used_at]

@@ -15,15 +15,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from core.db.migrate import MIGRATIONS, at_head, head, migrating, revision, too_old, upgrade
+from core.db.migrate import (
+    MIGRATIONS,
+    at_head,
+    current_revision,
+    head_revision,
+    migration_config,
+    too_old,
+    upgrade_schema,
+)
 from core.db.session import Database, open_database
 from core.db.tables import metadata
 from core.errors import Misconfigured
-from core.jobs.changes import delete_job
-from core.jobs.health.workers import SlotState, Tally, WorkerReport, list_workers, report_worker
+from core.jobs.changes import mark_job_deleted
+from core.jobs.health.workers import SlotState, SlotUsage, WorkerReport, list_worker_views, report_worker
 from core.jobs.projects import list_projects
-from core.jobs.queries import list_jobs
-from core.jobs.queue.submit import Idempotency, submit
+from core.jobs.queries import list_job_views
+from core.jobs.queue.submit import Idempotency, create_job
 from tests.support.jobs import set_state, small_spec
 
 
@@ -46,7 +54,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head() == "0012"
+    assert head_revision() == "0012"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -60,9 +68,9 @@ def test_an_empty_database_is_not_at_head_until_it_is_upgraded(empty_url: str) -
     database = open_database(empty_url)
     try:
         assert not at_head(database)
-        upgrade(empty_url)
+        upgrade_schema(empty_url)
         assert at_head(database)
-        upgrade(empty_url)
+        upgrade_schema(empty_url)
         assert at_head(database)
     finally:
         database.close()
@@ -79,12 +87,12 @@ def test_what_the_first_release_wrote_is_brought_along(empty_url: str, monkeypat
     try:
         with monkeypatch.context() as older:
             older.setattr(command, "upgrade", lambda config, _, full=command.upgrade: full(config, "0001"))
-            upgrade(empty_url)
+            upgrade_schema(empty_url)
         with database.write() as connection:
             for job_id, spec in (("job_a", '{"metadata": {"team": "x"}}'), ("job_b", "{}")):
                 connection.execute(text(first), {"id": job_id, "spec": spec})
                 connection.execute(text(state), {"id": job_id})
-        upgrade(empty_url)
+        upgrade_schema(empty_url)
         with database.write() as connection:
             connection.execute(text(first), {"id": "job_c", "spec": "{}"})
             connection.execute(text(state), {"id": "job_c"})
@@ -144,9 +152,9 @@ def test_what_was_made_before_projects_is_seen_by_those_who_saw_it(empty: Databa
     expected = {1: "default", 2: "alice", 3: "local"}
     with empty.write() as connection:
         connection.execute(text("DELETE FROM idempotency WHERE owner = 'alice'"))
-    assert submit(empty, small_spec(), owner="local", idempotency=Idempotency("once", "d")).job_id == "job_1"
-    assert submit(empty, small_spec(), owner="default", idempotency=Idempotency("once", "d")).job_id == "job_3"
-    fresh = submit(empty, small_spec(), owner="alice", idempotency=Idempotency("once", "d")).job_id
+    assert create_job(empty, small_spec(), owner="local", idempotency=Idempotency("once", "d")).job_id == "job_1"
+    assert create_job(empty, small_spec(), owner="default", idempotency=Idempotency("once", "d")).job_id == "job_3"
+    fresh = create_job(empty, small_spec(), owner="alice", idempotency=Idempotency("once", "d")).job_id
     with empty.read() as connection:
         rows = connection.execute(text("SELECT job_id FROM idempotency WHERE owner = 'alice'")).scalars().all()
     assert rows == [fresh], "the release before finds it, too"
@@ -163,15 +171,15 @@ def test_what_was_made_before_projects_is_seen_by_those_who_saw_it(empty: Databa
 
 def test_a_job_that_the_release_before_deletes_is_gone(empty: Database) -> None:
     """It hands the job to nobody; so does this release, and the one before must find that."""
-    step(empty, head())
+    step(empty, head_revision())
     write_as_before(empty, 1, "local")
-    (kept,) = (submit(empty, small_spec(), owner="local").job_id,)
+    (kept,) = (create_job(empty, small_spec(), owner="local").job_id,)
     with empty.write() as connection:
         for table, column in (("job_state", "job_id"), ("job", "id")):
             connection.execute(text(f"UPDATE {table} SET owner = '' WHERE {column} = 'job_1'"))  # noqa: S608 - literals
-    assert [view.id for view in list_jobs(empty, "default")[0]] == [kept]
+    assert [view.id for view in list_job_views(empty, "default")[0]] == [kept]
     set_state(empty, kept, status="cancelled")
-    delete_job(empty, "default", kept)
+    mark_job_deleted(empty, "default", kept)
     with empty.read() as connection:
         owners = connection.execute(text("SELECT owner, project FROM job")).all()
     assert [tuple(row) for row in owners] == [("", "")] * 2
@@ -179,7 +187,7 @@ def test_a_job_that_the_release_before_deletes_is_gone(empty: Database) -> None:
 
 def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(upgrade, empty_url) for _ in range(4)]:
+        for done in [pool.submit(upgrade_schema, empty_url) for _ in range(4)]:
             done.result()
     database = open_database(empty_url)
     try:
@@ -212,7 +220,7 @@ def shape(database: Database) -> dict[str, Any]:
 
 
 def step(database: Database, target: str, *, down: bool = False) -> None:
-    with migrating(database) as config:
+    with migration_config(database) as config:
         (command.downgrade if down else command.upgrade)(config, target)
 
 
@@ -229,7 +237,7 @@ def test_each_migration_is_undone_by_its_way_back(empty: Database) -> None:
         connection.execute(text(row))
     for name, expected in reversed(list(zip(names[:-1], shapes[:-1], strict=True))):
         step(empty, name, down=True)
-        assert (revision(empty), shape(empty)) == (name, expected)
+        assert (current_revision(empty), shape(empty)) == (name, expected)
     with empty.read() as connection:
         kept = connection.execute(text("SELECT id, owner, spec, created_at FROM job")).one()
     assert tuple(kept) == ("job_a", "alice", "{}", 1.5)
@@ -241,15 +249,15 @@ def test_each_migration_is_undone_by_its_way_back(empty: Database) -> None:
 
 def test_a_newer_schema_is_left_alone_unless_it_is_too_new(empty: Database, empty_url: str) -> None:
     """Migrations keep the releases before them running, and one that does not says so."""
-    upgrade(empty_url)
+    upgrade_schema(empty_url)
     with empty.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    upgrade(empty_url)
-    assert (revision(empty), too_old(empty)) == ("9999", None)
+    upgrade_schema(empty_url)
+    assert (current_revision(empty), too_old(empty)) == ("9999", None)
     with empty.write() as connection:
         connection.execute(text("UPDATE generation SET oldest = 2"))
     with pytest.raises(Misconfigured, match=r"too old for the database, .* install a newer release here"):
-        upgrade(empty_url)
+        upgrade_schema(empty_url)
 
 
 def test_there_is_one_generation(db: Database) -> None:
@@ -273,14 +281,14 @@ def test_workers_of_this_release_and_of_the_one_before_read_each_others_rows(db:
     with db.write() as connection:
         connection.execute(text(old_row), {"slots": '{"cpu":{"slots":2,"free":1}}'})
     out = SlotState("gpu", "GPU-a", in_service=False, since=1.5, reason="timeout", detail="no answer")
-    report_worker(db, WorkerReport("new", {"gpu": Tally(1, 1, ("timeout",))}, (out,)))
-    new, old = list_workers(db, "alice")
-    assert (old.slots, old.states) == ({"cpu": Tally(2, 1)}, ())
-    assert (new.slots, new.states) == ({"gpu": Tally(1, 1, ("timeout",))}, (out,))
+    report_worker(db, WorkerReport("new", {"gpu": SlotUsage(1, 1, ("timeout",))}, (out,)))
+    new, old = list_worker_views(db, "alice")
+    assert (old.slots, old.states) == ({"cpu": SlotUsage(2, 1)}, ())
+    assert (new.slots, new.states) == ({"gpu": SlotUsage(1, 1, ("timeout",))}, (out,))
     with db.read() as connection:
         slots = connection.execute(text("SELECT slots FROM worker WHERE id = 'new'")).scalar_one()
     assert json.loads(slots) == {"gpu": {"slots": 1, "free": 1}}
     with db.write() as connection:
         later = json.dumps([asdict(out) | {"temperature": 91}])
         connection.execute(text("UPDATE worker SET devices = :later WHERE id = 'new'"), {"later": later})
-    assert list_workers(db, "alice")[0].states == (out,)
+    assert list_worker_views(db, "alice")[0].states == (out,)

@@ -6,25 +6,25 @@ import pytest
 
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
-from core.jobs.branch import fork, retry
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.branch import create_fork, create_retry
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.events.record import list_events
-from core.jobs.queries import get_job
-from core.jobs.queue.claim import Claim, claim
-from core.jobs.queue.submit import Entry
+from core.jobs.queries import get_job_view
+from core.jobs.queue.claim import Claim, claim_job
+from core.jobs.queue.submit import SubmitContext
 from core.lifecycle import Status
-from core.recipe.plan import SlotKind, resolve_plan, smaller
+from core.recipe.plan import SlotKind, halve_micro_batch, resolve_plan
 from core.recipe.spec import JobSpec
 from core.settings import Limits
 from tests.support.jobs import LEASE, OWNER, new_checkpoint, state_of, submitted
 
-ME = Entry(OWNER, Limits(), 60.0)
+ME = SubmitContext(OWNER, Limits(), 60.0)
 
 
 def claimed(db: Database, slot: SlotKind, sha256: str | None = None) -> Claim | None:
     """As a supervisor with a slot of this kind does it."""
-    return claim(
+    return claim_job(
         db,
         worker="w",
         needs=(slot, "any"),
@@ -60,14 +60,14 @@ def test_a_job_that_need_not_be_exact_goes_on_on_another_kind_of_device(
     """Its plan is one for that device, with the digest of its data and the remedy for its memory."""
     fence, found = begun(db, first, "ab" * 32, deterministic=False)
     assert isinstance(found.spec, JobSpec)
-    less = smaller(found.spec, found.plan)
+    less = halve_micro_batch(found.spec, found.plan)
     record_checkpoint(db, fence, new_checkpoint(fence, 5), (), resumable=True)
     give_back(db, fence, cause="out of memory", lost=False, max_losses=3, plan=less)
     again = claimed(db, second)
     assert again is not None
     assert (again.job_id, again.plan.device) == (fence.job_id, device)
     assert (again.plan.dataset_sha256, again.plan.micro_batch) == ("ab" * 32, 16)
-    assert get_job(db, OWNER, fence.job_id).plan == again.plan.model_dump(exclude_none=True)
+    assert get_job_view(db, OWNER, fence.job_id).plan == again.plan.model_dump(exclude_none=True)
     message = f"goes on on a {second.upper()}: this run is approximate from here"
     assert told(db, fence.job_id, "warning") == [(2, "planned_anew", message)]
     assert state_of(db, fence.job_id)["needs"] == "any"
@@ -117,9 +117,9 @@ def test_a_retry_of_a_job_that_need_not_be_exact_goes_on_anywhere(
 ) -> None:
     fence, found = begun(db, first, "cd" * 32, deterministic=False)
     record_checkpoint(db, fence, new_checkpoint(fence, 5), (), resumable=True)
-    finish(db, fence, Ending(Status.CANCELLED))
-    child = retry(db, fence.job_id, ME).job_id
-    assert get_job(db, OWNER, child).plan == found.plan.model_dump(exclude_none=True)
+    finish_job(db, fence, TerminalState(Status.CANCELLED))
+    child = create_retry(db, fence.job_id, ME).job_id
+    assert get_job_view(db, OWNER, child).plan == found.plan.model_dump(exclude_none=True)
     again = claimed(db, second)
     assert again is not None
     assert (again.job_id, again.plan) == (child, resolve_plan(again.spec, second, "cd" * 32))
@@ -134,7 +134,7 @@ def test_a_fork_takes_a_job_to_another_kind_of_device(
     """It is planned there at its first claim, and nothing is planned anew; a retry of it stays where it was."""
     fence, _ = begun(db, first, resources={"device": first}, deterministic=deterministic)
     record_checkpoint(db, fence, new_checkpoint(fence, 5), (), resumable=True)
-    made = fork(db, fence.job_id, ME, changes={"resources": {"device": second}})
+    made = create_fork(db, fence.job_id, ME, changes={"resources": {"device": second}})
     assert made.needs == second
     assert claimed(db, first) is None
     found = claimed(db, second)
@@ -144,8 +144,8 @@ def test_a_fork_takes_a_job_to_another_kind_of_device(
     assert told(db, made.job_id, "warning") == []
     mine = Fence(made.job_id, found.attempt)
     record_checkpoint(db, mine, new_checkpoint(mine, 7), (), resumable=True)
-    finish(db, mine, Ending(Status.FAILED))
-    assert retry(db, made.job_id, ME).needs == second
+    finish_job(db, mine, TerminalState(Status.FAILED))
+    assert create_retry(db, made.job_id, ME).needs == second
     again = claimed(db, second)
     assert again is not None
     assert again.plan == found.plan
@@ -159,9 +159,9 @@ def test_a_retry_leaves_a_plan_that_its_slots_cannot_carry_out(db: Database) -> 
     give_back(db, fence, cause="for the test", lost=False, max_losses=3, plan=wrong)
     again = claimed(db, "cpu")
     assert again is not None
-    finish(db, Fence(fence.job_id, again.attempt), Ending(Status.FAILED))
-    child = retry(db, fence.job_id, ME).job_id
-    assert get_job(db, OWNER, child).plan is None
+    finish_job(db, Fence(fence.job_id, again.attempt), TerminalState(Status.FAILED))
+    child = create_retry(db, fence.job_id, ME).job_id
+    assert get_job_view(db, OWNER, child).plan is None
     last = claimed(db, "cpu")
     assert last is not None
     assert (last.job_id, last.plan.device) == (child, "cpu")

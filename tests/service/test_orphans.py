@@ -8,9 +8,9 @@ import sys
 import threading
 
 from tests.support.service import until
-from worker.launcher import Exit, RunnerProcess, _end_when_gone
+from worker.launcher import ProcessExit, RunnerProcess, _end_when_gone
 
-KILLED = Exit(signal=signal.SIGKILL)
+KILLED = ProcessExit(signal=signal.SIGKILL)
 
 
 def living() -> tuple[RunnerProcess, "subprocess.Popen[bytes]"]:
@@ -18,7 +18,7 @@ def living() -> tuple[RunnerProcess, "subprocess.Popen[bytes]"]:
     ours, theirs = socket.socketpair()
     theirs.close()
     runner = RunnerProcess(ours)
-    runner.started(process.pid)
+    runner.set_pid(process.pid)
     return runner, process
 
 

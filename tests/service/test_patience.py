@@ -8,28 +8,32 @@ from sqlalchemy import Insert, insert, select, text
 
 from core.db.session import Database, is_transient, open_database
 from core.db.tables import service_state
-from core.db.wait_budget import Patience, waiting_for_something_else, waiting_with
+from core.db.wait_budget import WaitBudget, pause_wait_budget, use_wait_budget
 from core.errors import Unavailable
 
 
 def test_only_waits_for_the_database_count() -> None:
-    patience = Patience(0.5)
-    with waiting_with(patience), waiting_for_something_else():
+    patience = WaitBudget(0.5)
+    with use_wait_budget(patience), pause_wait_budget():
         time.sleep(0.6)
-        assert patience.left() > 0.3
-        with waiting_for_something_else():
+        assert patience.remaining_seconds() > 0.3
+        with pause_wait_budget():
             time.sleep(0.1)
-    assert patience.left() > 0.3
+    assert patience.remaining_seconds() > 0.3
     time.sleep(0.5)
-    assert patience.left() < 0.1
-    patience.begin_anew_each_time()
-    assert patience.left() == 0.5
+    assert patience.remaining_seconds() < 0.1
+    patience.restart_per_wait()
+    assert patience.remaining_seconds() == 0.5
 
 
 def test_a_statement_ends_with_the_patience(postgresql_url: str) -> None:
     db = open_database(postgresql_url)
     try:
-        with pytest.raises(Exception, match="timeout") as caught, waiting_with(Patience(0.3)), db.read() as connection:
+        with (
+            pytest.raises(Exception, match="timeout") as caught,
+            use_wait_budget(WaitBudget(0.3)),
+            db.read() as connection,
+        ):
             connection.execute(text("SELECT pg_sleep(10)"))
         assert is_transient(caught.value)
         with db.read() as connection:
@@ -48,7 +52,7 @@ def test_what_waited_too_long_is_not_committed(postgresql_url: str) -> None:
     db = open_database(postgresql_url)
     try:
         late = insert(service_state).values(name="late", at=1.0)
-        with pytest.raises(Exception, match="in time") as caught, waiting_with(Patience(0.5)):
+        with pytest.raises(Exception, match="in time") as caught, use_wait_budget(WaitBudget(0.5)):
             write_slowly(db, late)
         assert is_transient(caught.value)
         with db.read() as connection:
@@ -69,7 +73,7 @@ def test_a_silent_server_has_lost_the_connection(postgresql_url: str) -> None:
 
 
 def test_nobody_begins_when_it_is_too_late(db: Database) -> None:
-    with waiting_with(Patience(0.0)), pytest.raises(Unavailable), db.read():
+    with use_wait_budget(WaitBudget(0.0)), pytest.raises(Unavailable), db.read():
         pass
 
 
@@ -84,7 +88,7 @@ def test_the_turn_to_write_is_waited_for_no_longer(sqlite_url: str) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     holds.wait(30)
-    with waiting_with(Patience(0.2)), pytest.raises(Unavailable), db.write():
+    with use_wait_budget(WaitBudget(0.2)), pytest.raises(Unavailable), db.write():
         pass
     assert thread.is_alive()
     done.set()

@@ -6,22 +6,29 @@ from sqlalchemy import delete, func, select, text
 from core.db.session import Database
 from core.db.tables import job, job_plugin, worker
 from core.errors import Conflict
-from core.jobs.branch import fork, retry
-from core.jobs.changes import delete_job
+from core.jobs.branch import create_fork, create_retry
+from core.jobs.changes import mark_job_deleted
 from core.jobs.events.record import list_events
-from core.jobs.health.workers import Tally, WorkerReport, list_workers, live_workers, report_worker, sum_slots
+from core.jobs.health.workers import (
+    SlotUsage,
+    WorkerReport,
+    list_worker_views,
+    live_workers,
+    report_worker,
+    total_slots,
+)
 from core.jobs.plugins import store_plugins
-from core.jobs.queries import get_job
-from core.jobs.queue.claim import claim, count_waiting
-from core.jobs.queue.estimates import list_waiting, outlook
-from core.jobs.queue.submit import Entry, need_plugins
-from core.jobs.verbs import cancel
+from core.jobs.queries import get_job_view
+from core.jobs.queue.claim import claim_job, count_waiting
+from core.jobs.queue.estimates import forecast_queue, list_queued_jobs
+from core.jobs.queue.submit import SubmitContext, require_plugins
+from core.jobs.verbs import request_cancel
 from core.recipe.plugins import Plugin
 from core.settings import Limits
 from tests.support.jobs import LEASE, OWNER, plan_of, submitted
 
 A, B = Plugin("basin-a", "1.2", "ab", ()), Plugin("basin-b", "0.1", "cd", ())
-ME = Entry(OWNER, Limits(), 60.0)
+ME = SubmitContext(OWNER, Limits(), 60.0)
 
 
 def needing(db: Database, *plugins: Plugin) -> str:
@@ -33,7 +40,7 @@ def needing(db: Database, *plugins: Plugin) -> str:
 
 
 def claimed(db: Database, *plugins: str) -> str | None:
-    found = claim(
+    found = claim_job(
         db, worker="w", needs=("cpu", "any"), plan_for=plan_of, lease_seconds=LEASE, plugins=frozenset(plugins)
     )
     return found.job_id if found else None
@@ -58,20 +65,20 @@ def test_the_queue_says_which_plugin_no_worker_has(db: Database) -> None:
     job_id, plain = needing(db, A, B), needing(db)
 
     def reasons() -> dict[str, tuple[str, str]]:
-        live = live_workers(list_workers(db, OWNER), 12.0)
-        found, _ = list_waiting(db, OWNER, sum_slots(live), 10, live)
+        live = live_workers(list_worker_views(db, OWNER), 12.0)
+        found, _ = list_queued_jobs(db, OWNER, total_slots(live), 10, live)
         return {each.job_id: (each.reason.code, each.reason.message) for each in found}
 
     assert {code for code, _ in reasons().values()} == {"no_worker"}
-    report_worker(db, WorkerReport("one", {"cpu": Tally(2, 2)}, plugins={"basin-a": "1.2"}))
-    report_worker(db, WorkerReport("two", {"cpu": Tally(1, 1)}, plugins={"basin-b": "0.1"}))
+    report_worker(db, WorkerReport("one", {"cpu": SlotUsage(2, 2)}, plugins={"basin-a": "1.2"}))
+    report_worker(db, WorkerReport("two", {"cpu": SlotUsage(1, 1)}, plugins={"basin-b": "0.1"}))
     missing = "No worker has the plug-ins basin-a 1.2 and basin-b 0.1; install them where workers run."
     assert reasons()[job_id] == ("no_plugin", missing)
     assert reasons()[plain][0] == "starting"
-    assert outlook(db, OWNER, 12.0).missing_plugin(get_job(db, OWNER, job_id).plugins) == missing
-    report_worker(db, WorkerReport("two", {"cpu": Tally(1, 0)}, plugins={"basin-b": "0.1", "basin-a": "9.9"}))
+    assert forecast_queue(db, OWNER, 12.0).missing_plugin(get_job_view(db, OWNER, job_id).plugins) == missing
+    report_worker(db, WorkerReport("two", {"cpu": SlotUsage(1, 0)}, plugins={"basin-b": "0.1", "basin-a": "9.9"}))
     assert reasons()[job_id][0] == "slots_busy"  # of the one worker that could take it, the only slot is busy
-    report_worker(db, WorkerReport("two", {"cpu": Tally(1, 1)}, plugins={"basin-b": "0.1", "basin-a": "9.9"}))
+    report_worker(db, WorkerReport("two", {"cpu": SlotUsage(1, 1)}, plugins={"basin-b": "0.1", "basin-a": "9.9"}))
     assert reasons()[job_id][0] == "starting"
 
 
@@ -79,13 +86,13 @@ def test_a_submit_warns_once_where_workers_lack_the_plugin(db: Database) -> None
     def warnings() -> list[str]:
         job_id = submitted(db)
         with db.write() as connection:
-            need_plugins(connection, job_id, (A,), 12.0)
+            require_plugins(connection, job_id, (A,), 12.0)
         return [each.data["message"] for each in list_events(db, OWNER, job_id, types=("warning",))]
 
     assert warnings() == []  # no worker is there that could lack it
-    report_worker(db, WorkerReport("one", {"cpu": Tally(2, 2)}))
+    report_worker(db, WorkerReport("one", {"cpu": SlotUsage(2, 2)}))
     assert warnings() == ["No worker has the plug-in basin-a 1.2; install it where workers run."]
-    report_worker(db, WorkerReport("one", {"cpu": Tally(2, 2)}, plugins={"basin-a": "1.1"}))
+    report_worker(db, WorkerReport("one", {"cpu": SlotUsage(2, 2)}, plugins={"basin-a": "1.1"}))
     assert warnings() == []
 
 
@@ -99,7 +106,7 @@ def test_a_worker_of_the_release_before_has_none(db: Database) -> None:
             )
         )
         assert connection.execute(select(worker.c.plugins)).scalar_one() is None
-    (view,) = list_workers(db, OWNER)
+    (view,) = list_worker_views(db, OWNER)
     assert view.plugins == frozenset()
 
 
@@ -110,14 +117,14 @@ def gone(db: Database) -> str:
     with db.write() as connection:
         stored = connection.execute(text("SELECT spec FROM job")).scalar_one().replace('"sgd"', '"of_basin_a"')
         connection.execute(text("UPDATE job SET spec = :spec"), {"spec": stored})
-    cancel(db, OWNER, job_id)
+    request_cancel(db, OWNER, job_id)
     return job_id
 
 
 def test_a_job_whose_plugin_is_gone_is_read_and_deleted_and_says_why_it_is_not_run_again(
     db: Database, gone: str
 ) -> None:
-    view = get_job(db, OWNER, gone)
+    view = get_job_view(db, OWNER, gone)
     assert (view.status, view.spec["optimizer"]["name"], view.plugins) == (
         "cancelled",
         "of_basin_a",
@@ -125,11 +132,11 @@ def test_a_job_whose_plugin_is_gone_is_read_and_deleted_and_says_why_it_is_not_r
     )
     message = "The job needs the plug-in basin-a 1.2, which is not installed where this api runs."
     with pytest.raises(Conflict) as refused:
-        retry(db, gone, ME)
+        create_retry(db, gone, ME)
     assert (refused.value.message, refused.value.extra) == (message, {"missing_plugins": ["basin-a 1.2"]})
     with pytest.raises(Conflict, match="basin-a"):
-        fork(db, gone, ME, changes={"epochs": 9})
-    delete_job(db, OWNER, gone)
+        create_fork(db, gone, ME, changes={"epochs": 9})
+    mark_job_deleted(db, OWNER, gone)
     with db.write() as connection:
         connection.execute(delete(job).where(job.c.id == gone))  # as CARE does it later
         assert connection.execute(select(func.count()).select_from(job_plugin)).scalar_one() == 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from core.db.migrate import at_head, upgrade
+from core.db.migrate import at_head, upgrade_schema
 from core.jobs.ledger.check import Ledger
 from core.store.local import LocalStore
 from tests.support.previous_release import PreviousRelease, unpack_release
@@ -38,7 +38,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory, datasets: Callable[[str],
 
     def unpack(name: str) -> PreviousRelease:
         release = unpack_release(make_home(tmp_path_factory.mktemp(name) / "home", datasets))
-        upgrade(release.database_url)
+        upgrade_schema(release.database_url)
         return release
 
     return unpack
@@ -114,7 +114,7 @@ def final_digests(service: Service, job_id: str) -> dict[str, str]:
 def test_the_database_migrates_and_the_ledger_finds_nothing_wrong(release: PreviousRelease, reader: Service) -> None:
     with reader.database() as db:
         assert at_head(db)
-        assert list(Ledger(db, LocalStore(release.home / "store")).findings()) == []
+        assert list(Ledger(db, LocalStore(release.home / "store")).iter_findings()) == []
 
 
 def test_its_key_opens_the_service(reader: Service) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import Settings
-from local.doctor.checks import Verdict
+from local.doctor.checks import CheckStatus
 from local.doctor.permissions import permission_checks
 from tests.support.service import ROOT
 
@@ -90,12 +90,12 @@ def test_doctor_names_what_is_open_and_how_to_close_it(open_home: Path) -> None:
         folder.mkdir(0o700)
     open_home.chmod(0o711)
     (closed,) = permission_checks(settings)
-    assert closed.verdict is Verdict.OK, closed
+    assert closed.verdict is CheckStatus.OK, closed
     for path in (database, store, logs):
         mode = path.stat().st_mode & 0o777
         path.chmod(mode | 0o044)
         (found,) = permission_checks(settings)
-        assert (found.verdict, found.found) == (Verdict.WARNING, f"other users of this machine can read {path}")
+        assert (found.verdict, found.found) == (CheckStatus.WARNING, f"other users of this machine can read {path}")
         assert found.do is not None
         assert found.do.endswith(f"chmod -R go= {path}")
         path.chmod(mode | 0o040)
@@ -115,7 +115,7 @@ def test_one_open_home_is_one_command(open_home: Path) -> None:
     assert command == f"chmod -R go= {open_home}"
     subprocess.run(["sh", "-c", command], check=True)
     (closed,) = permission_checks(settings)
-    assert closed.verdict is Verdict.OK
+    assert closed.verdict is CheckStatus.OK
 
 
 def test_a_closed_folder_closes_what_is_in_it(open_home: Path) -> None:
@@ -123,4 +123,4 @@ def test_a_closed_folder_closes_what_is_in_it(open_home: Path) -> None:
     (open_home / "home").mkdir(0o755)
     open_home.chmod(0o700)
     (found,) = permission_checks(settings)
-    assert found.verdict is Verdict.OK
+    assert found.verdict is CheckStatus.OK

@@ -12,7 +12,7 @@ import pytest
 
 from core.settings import Settings
 from local import broker
-from local.processes import Keeper, Part
+from local.processes import ProcessMonitor, ServiceProcess
 from tests.support.service import ROOT, until
 
 SECRET = "s3cr3t-c4n4ry"  # noqa: S105 - what must not be found
@@ -99,12 +99,14 @@ def test_the_broker_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
     """It needs none, and its environment stays open to every process of this user."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("BASIN_LOG_LEVEL", "DEBUG")
-    assert not broker.part("/usr/bin/server", Settings(home=tmp_path)).trusted
+    assert not broker.broker_process("/usr/bin/server", Settings(home=tmp_path)).trusted
     command = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
-    keeper = Keeper(Part("broker", command, {"LC_ALL": "C"}, tmp_path / "broker.log", trusted=False), lambda _: None)
+    keeper = ProcessMonitor(
+        ServiceProcess("broker", command, {"LC_ALL": "C"}, tmp_path / "broker.log", trusted=False), lambda _: None
+    )
     keeper.start()
-    until("it has ended", lambda: not keeper.running, 30)
-    keeper.end()
+    until("it has ended", lambda: not keeper.is_running, 30)
+    keeper.kill_and_reap()
     given = json.loads((tmp_path / "broker.log").read_text())
     assert given["LC_ALL"] == "C"
     assert [name for name in given if name.startswith(("AWS_", "BASIN_"))] == []

@@ -17,10 +17,10 @@ from core.jobs.projects import (
     owner_of_project,
     project_of_owner,
 )
-from core.jobs.queries import get_job, list_jobs
+from core.jobs.queries import get_job_view, list_job_views
 from core.jobs.queue.claim import anything_waiting
-from core.jobs.queue.estimates import list_waiting
-from core.jobs.queue.submit import Idempotency, submit
+from core.jobs.queue.estimates import list_queued_jobs
+from core.jobs.queue.submit import Idempotency, create_job
 from core.settings import Limits
 from tests.support.jobs import small_spec, taken
 
@@ -28,7 +28,7 @@ ANYBODY = st.sampled_from(["local", "default", "alice"]) | st.text(min_size=1, m
 
 
 def make(db: Database, owner: str, project: str, **given: Limits | Idempotency) -> str:
-    return submit(db, small_spec(), owner=owner, project=project, **given).job_id  # type: ignore[arg-type]
+    return create_job(db, small_spec(), owner=owner, project=project, **given).job_id  # type: ignore[arg-type]
 
 
 @given(ANYBODY, ANYBODY)
@@ -51,13 +51,13 @@ def test_a_row_has_its_maker_and_its_project(db: Database) -> None:
 def test_those_who_share_a_project_see_the_same_jobs(db: Database) -> None:
     shared = [make(db, "bob", "vision"), make(db, "alice", "vision")]
     apart = make(db, "alice", "speech")
-    assert [view.id for view in list_jobs(db, "vision")[0]] == [*reversed(shared)]
-    assert [view.id for view in list_jobs(db, "speech")[0]] == [apart]
-    assert {one.job_id for one in list_waiting(db, "vision", {}, 10)[0]} == set(shared)
-    assert get_job(db, "speech", apart).project == "speech"
+    assert [view.id for view in list_job_views(db, "vision")[0]] == [*reversed(shared)]
+    assert [view.id for view in list_job_views(db, "speech")[0]] == [apart]
+    assert {one.job_id for one in list_queued_jobs(db, "vision", {}, 10)[0]} == set(shared)
+    assert get_job_view(db, "speech", apart).project == "speech"
     for project in ("vision", "alice", "default", ""):
         with pytest.raises(NotFound):
-            get_job(db, project, apart)
+            get_job_view(db, project, apart)
 
 
 def test_the_queue_of_a_project_is_as_long_as_allowed(db: Database) -> None:

@@ -105,7 +105,7 @@ def test_a_dead_workers_folder_is_removed_and_a_living_ones_stays(tmp_path: Path
     mine = provision.Scratch(tmp_path, "mine")
     mine.open()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["living", "mine"]
-    with mine.folder("job_y", 2) as folder:
+    with mine.attempt_folder("job_y", 2) as folder:
         (folder.out / "checkpoint").touch()
     assert not folder.path.exists()
     mine.close()
@@ -121,7 +121,7 @@ def test_a_missing_dataset_is_written_and_a_folder_that_cannot_be_is_the_workers
     path = provision.dataset_file(Iris(), tmp_path)
     assert path == dataset_path(Iris(), tmp_path)
     assert path.stat().st_size > 1000
-    with pytest.raises(provision.DatasetTrouble) as caught:
+    with pytest.raises(provision.DatasetUnavailable) as caught:
         provision.dataset_file(Iris(), path)
     assert "Traceback" not in str(caught.value)
     assert "FileExistsError" in caplog.text
@@ -157,7 +157,7 @@ def test_a_writer_of_datasets_dies_with_its_worker(tmp_path: Path) -> None:
 def test_datasets_that_are_there_are_not_written_again(tmp_path: Path) -> None:
     for name in BUILT_IN:
         dataset_path(read_data(name), tmp_path).touch()
-    assert provision.warm_datasets(tmp_path) is None
+    assert provision.prefetch_datasets(tmp_path) is None
 
 
 @pytest.mark.parametrize(

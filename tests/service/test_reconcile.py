@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from core.db.session import Database, now, open_database
+from core.db.session import Database, database_now, open_database
 from core.db.tables import job_state, service_state
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.attempt.heartbeat import beat
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.attempt.heartbeat import record_heartbeat
 from core.jobs.attempt.reconcile import Reconciler
-from core.jobs.queries import get_job
+from core.jobs.queries import get_job_view
 from core.lifecycle import Status
 from core.settings import Settings
 from core.store.local import LocalStore
@@ -63,13 +63,13 @@ def test_a_lost_job_is_queued_again(db: Database, reconciler: Reconciler) -> Non
     fence, fine = running(db), running(db)
     run_out(db, fence.job_id)
     set_state(db, fence.job_id, published_at=5.0)
-    assert reconciler.leases() == 1
+    assert reconciler.reclaim_expired_leases() == 1
     state = state_of(db, fence.job_id)
     assert (state["status"], state["losses"], state["published_at"]) == ("queued", 1, None)
     assert (state["attempt"], state["lease_until"]) == (fence.attempt, None)
     assert state_of(db, fine.job_id)["status"] == "running"
-    assert reconciler.leases() == 0
-    assert get_job(db, OWNER, fence.job_id).status_detail == "worker lost (1 of 3 without a checkpoint)"
+    assert reconciler.reclaim_expired_leases() == 0
+    assert get_job_view(db, OWNER, fence.job_id).status_detail == "worker lost (1 of 3 without a checkpoint)"
 
 
 @pytest.mark.parametrize(("desired", "status"), [("cancel", "cancelled"), ("pause", "paused")])
@@ -93,7 +93,7 @@ def test_a_poison_job_ends_after_three_losses(db: Database, reconciler: Reconcil
         reconciler.tick()
         assert state_of(db, job_id)["status"] == expected
         taken(db)
-    view = get_job(db, OWNER, job_id)
+    view = get_job_view(db, OWNER, job_id)
     assert view.error is not None
     assert view.error["code"] == "worker_lost"
 
@@ -104,12 +104,12 @@ def test_after_a_gap_nothing_is_taken_away(db: Database, reconciler: Reconciler,
     fence = running(db)
     set_state(db, fence.job_id, lease_until=1e12 if silence < 0 else 1.0)
     last_tick(db, silence)
-    assert reconciler.leases() == 0
+    assert reconciler.reclaim_expired_leases() == 0
     state = state_of(db, fence.job_id)
     assert state["status"] == "running"
     assert state["lease_until"] == pytest.approx(time.time() + 12.0, abs=5.0)
     run_out(db, fence.job_id)
-    assert reconciler.leases() == 1
+    assert reconciler.reclaim_expired_leases() == 1
 
 
 def test_a_machine_that_stalls_regularly_keeps_no_job_of_a_dead_worker(db: Database, reconciler: Reconciler) -> None:
@@ -118,12 +118,14 @@ def test_a_machine_that_stalls_regularly_keeps_no_job_of_a_dead_worker(db: Datab
     for fence in (dead, fine):
         run_out(db, fence.job_id)
     last_tick(db, 7.0)
-    assert reconciler.leases() == 0
-    assert beat(db, fine, lease_seconds=-1.0) is not None  # and then the machine stood still for longer than a lease
+    assert reconciler.reclaim_expired_leases() == 0
+    assert (
+        record_heartbeat(db, fine, lease_seconds=-1.0) is not None
+    )  # and then the machine stood still for longer than a lease
     run_out(db, dead.job_id)
     set_state(db, dead.job_id, spared_until=job_state.c.lease_until)  # as if the lease of the gap had run out
     last_tick(db, 7.0)
-    assert reconciler.leases() == 1
+    assert reconciler.reclaim_expired_leases() == 1
     assert [state_of(db, fence.job_id)["status"] for fence in (dead, fine)] == ["queued", "running"]
 
 
@@ -132,24 +134,24 @@ def test_a_gap_gives_nothing_to_a_worker_that_has_just_beaten(db: Database, reco
     fence = running(db)
     before = state_of(db, fence.job_id)
     last_tick(db, 7.0)
-    assert reconciler.leases() == 0
+    assert reconciler.reclaim_expired_leases() == 0
     assert state_of(db, fence.job_id) == before
 
 
 def test_a_reconciler_does_not_wait_for_another_one(postgresql_url: str, hints: HeardHints, tmp_path: Path) -> None:
     with closing(open_database(postgresql_url, pool_size=2)) as database:
         waiting = Reconciler(database, LocalStore(tmp_path / "store"), hints, Settings(home=tmp_path))
-        waiting.leases()
+        waiting.reclaim_expired_leases()
         run_out(database, running(database).job_id)
         with database.write() as rival:
-            rival.execute(update(service_state).where(service_state.c.name == "tick").values(at=now()))
-            assert waiting.leases() == 0  # one that waits is refused by the database's limit of 5 s
-        assert waiting.leases() == 1
+            rival.execute(update(service_state).where(service_state.c.name == "tick").values(at=database_now()))
+            assert waiting.reclaim_expired_leases() == 0  # one that waits is refused by the database's limit of 5 s
+        assert waiting.reclaim_expired_leases() == 1
 
 
 def test_the_first_tick_of_all_takes_nothing(db: Database, make: Make) -> None:
     fence = running(db, lease=-5.0)
-    assert make().leases() == 0
+    assert make().reclaim_expired_leases() == 0
     state = state_of(db, fence.job_id)
     assert state["status"] == "running"
     assert state["lease_until"] == pytest.approx(time.time() + 12.0, abs=5.0)
@@ -161,26 +163,26 @@ def test_wishes_for_jobs_that_nobody_runs_are_carried_out(db: Database, reconcil
     ids = {pair: submitted(db) for pair in wishes}
     for (status, desired), job_id in ids.items():
         set_state(db, job_id, status=status, desired=desired)
-    assert reconciler.wants() == 4
+    assert reconciler.apply_desired_states() == 4
     assert {pair: state_of(db, job_id)["status"] for pair, job_id in ids.items()} == wishes
-    assert reconciler.wants() == 0
+    assert reconciler.apply_desired_states() == 0
 
 
 def test_hints_go_out_once_and_again_later(db: Database, reconciler: Reconciler, hints: HeardHints) -> None:
     first = submitted(db)
     submitted(db, resources={"device": "gpu"})
-    assert reconciler.send() == 2
+    assert reconciler.send_hints() == 2
     assert sorted(hints.heard) == ["any", "gpu"]
-    assert reconciler.send() == 0
+    assert reconciler.send_hints() == 0
     now = time.time()
     assert state_of(db, first)["published_at"] == pytest.approx(now, abs=5.0)
     for moment in (now - 20.0, now + 3600.0):
         set_state(db, first, published_at=moment)
-        assert reconciler.send() == 1
+        assert reconciler.send_hints() == 1
     running_now = taken(db)
     assert running_now is not None
     set_state(db, running_now.job_id, published_at=None)
-    assert reconciler.send() == 0
+    assert reconciler.send_hints() == 0
 
 
 def test_several_reconcilers_take_a_job_once(database_url: str, make: Make, reconciler: Reconciler) -> None:
@@ -202,7 +204,7 @@ def test_several_reconcilers_take_a_job_once(database_url: str, make: Make, reco
 
 def test_a_finished_job_is_left_alone(db: Database, reconciler: Reconciler, hints: HeardHints) -> None:
     fence = running(db)
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     set_state(db, fence.job_id, desired="cancel", lease_until=1.0)
     before = state_of(db, fence.job_id)
     reconciler.tick()

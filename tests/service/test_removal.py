@@ -12,16 +12,19 @@ from sqlalchemy import func, select
 from core.db.session import Database, open_database
 from core.db.tables import checkpoint, job
 from core.errors import NotFound
-from core.jobs.attempt.finish import Ending, finish
-from core.jobs.changes import delete_job
-from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
-from core.jobs.garbage_collection import Care
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.changes import mark_job_deleted
+from core.jobs.checkpoints.records import list_checkpoint_rows, record_checkpoint
+from core.jobs.garbage_collection import GarbageCollector
 from core.jobs.ledger.check import Ledger
 from core.lifecycle import Status
 from core.settings import Settings
 from core.store.local import LocalStore
 from tests.service.removal import MOMENTS
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("manifest.json", "state.safetensors", "weights.safetensors")
@@ -36,7 +39,7 @@ def stored(db: Database, store: LocalStore, source: Path, steps: tuple[int, ...]
         digests = {store.put_file(source, f"{new.key}/{name}").sha256 for name in FILES}
         assert len(digests) == 1
         record_checkpoint(db, fence, new, [], resumable=True)
-    finish(db, fence, Ending(Status.SUCCEEDED, "completed"))
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
     return fence.job_id
 
 
@@ -65,8 +68,8 @@ def test_a_removal_that_is_killed(
     try:
         deleted = stored(db, store, tmp_path / "source", (5, 10))
         stays = stored(db, store, tmp_path / "source", (5, 10, 15))
-        delete_job(db, OWNER, deleted)
-        good = [row.id for row in list_checkpoints(db, OWNER, stays)]
+        mark_job_deleted(db, OWNER, deleted)
+        good = [row.id for row in list_checkpoint_rows(db, OWNER, stays)]
         killed = subprocess.run(
             [sys.executable, "-m", "tests.service.removal", database_url, str(tmp_path), moment],
             cwd=ROOT,
@@ -77,11 +80,11 @@ def test_a_removal_that_is_killed(
         assert sum(1 for _ in store.list("jobs/")) == objects + 6
         assert rows(db) == left
         for _ in range(2):  # what is half removed is not there for anybody, nor is it an error; then it is gone
-            assert [row.id for row in list_checkpoints(db, OWNER, stays)] == good
+            assert [row.id for row in list_checkpoint_rows(db, OWNER, stays)] == good
             with pytest.raises(NotFound):
-                list_checkpoints(db, OWNER, deleted)
-            assert [finding for finding in Ledger(db, store).findings() if finding.rule == "object"] == []
-            Care(db, store, Settings(home=tmp_path)).round()
+                list_checkpoint_rows(db, OWNER, deleted)
+            assert [finding for finding in Ledger(db, store).iter_findings() if finding.rule == "object"] == []
+            GarbageCollector(db, store, Settings(home=tmp_path)).run_due_chores()
         assert rows(db) == (1, 2)
         assert sum(1 for _ in store.list("jobs/")) == 6
     finally:

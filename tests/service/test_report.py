@@ -4,18 +4,18 @@ import threading
 from pathlib import Path
 
 from core.db.session import Database
-from core.jobs.health.workers import SlotState, Tally, list_workers
+from core.jobs.health.workers import SlotState, SlotUsage, list_worker_views
 from core.settings import Settings
 from core.store.local import LocalStore
 from tests.support.jobs import OWNER
 from tests.support.service import until
 from worker import provision
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.devices.report import DeviceReport
 from worker.health_file import health_text
 from worker.launcher import ExecLauncher
-from worker.slots import Slots
-from worker.worker_report import Reporter
+from worker.slots import SlotPool
+from worker.worker_report import WorkerReporter
 
 GPU = "GPU-11111111-aaaa-4bbb-8ccc-000000000001"
 
@@ -34,22 +34,22 @@ def test_slots_are_free_once_runners_can_start(db: Database, tmp_path: Path) -> 
     """Also when the next report is not due for long; and not any more while a dead zygote is replaced."""
     settings = Settings.model_validate({"home": tmp_path, "beat_seconds": 600.0, "lease_seconds": 1200.0})
     launcher, scratch = StartingLauncher(), provision.Scratch(tmp_path / "scratch", "w")
-    shop = Shop("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
-    slots = Slots([Slot(index, "cpu", "") for index in range(2)])
+    shop = WorkerContext("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
+    slots = SlotPool([Slot(index, "cpu", "") for index in range(2)])
 
-    def reported() -> Tally | None:
-        return next((view.slots["cpu"] for view in list_workers(db, OWNER)), None)
+    def reported() -> SlotUsage | None:
+        return next((view.slots["cpu"] for view in list_worker_views(db, OWNER)), None)
 
-    reporter = Reporter(shop, slots)
+    reporter = WorkerReporter(shop, slots)
     reporter.start()
-    assert until("a first report", reported, 10) == Tally(2, 0)
+    assert until("a first report", reported, 10) == SlotUsage(2, 0)
     launcher.ready.set()
-    until("a second one", lambda: reported() == Tally(2, 2), 10)
+    until("a second one", lambda: reported() == SlotUsage(2, 2), 10)
     reporter.stop()
     launcher.ready.clear()
-    reporter = Reporter(shop, slots)
+    reporter = WorkerReporter(shop, slots)
     reporter.start()
-    assert until("a report of the next one", reported, 10) == Tally(2, 0)
+    assert until("a report of the next one", reported, 10) == SlotUsage(2, 0)
     reporter.stop()
     assert reported() is None
 
@@ -60,28 +60,28 @@ def test_a_gpu_out_of_service_is_told_to_people_and_to_a_health_check(db: Databa
     file.parent.mkdir()
     settings = Settings.model_validate({"home": tmp_path, "beat_seconds": 0.1, "worker_state": file})
     launcher, scratch = StartingLauncher(), provision.Scratch(tmp_path / "scratch", "w")
-    shop = Shop("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
-    slots = Slots([Slot(0, "gpu", GPU)], [DeviceReport(GPU, ok=True, name="H", memory_bytes=80)])
-    reporter = Reporter(shop, slots)
+    shop = WorkerContext("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
+    slots = SlotPool([Slot(0, "gpu", GPU)], [DeviceReport(GPU, ok=True, name="H", memory_bytes=80)])
+    reporter = WorkerReporter(shop, slots)
     reporter.start()
     until("the file", file.exists, 10)
     assert file.read_text() == "starting\n"
     launcher.ready.set()
     until("it is ready", lambda: file.read_text() == "ready\n", 10)
     assert file.stat().st_mode & 0o777 == 0o644
-    mine = slots.take("gpu")
+    mine = slots.take_slot("gpu")
     assert mine
-    slots.retire(mine, DeviceReport.failed(GPU, "timeout", "no answer\nin 90 s"))
+    slots.retire_slot(mine, DeviceReport.from_failure(GPU, "timeout", "no answer\nin 90 s"))
     until("it is not", lambda: file.read_text().startswith("out of service\n"), 10)
     assert file.read_text().splitlines()[1:] == [f"{GPU} is out of service (timeout): no answer in 90 s"]
 
     def state() -> SlotState:
-        return list_workers(db, OWNER)[0].states[0]
+        return list_worker_views(db, OWNER)[0].states[0]
 
     until("a report", lambda: not state().in_service, 10)
     assert (state().device, state().name, state().memory_bytes, state().reason) == (GPU, "H", 80, "timeout")
-    assert list_workers(db, OWNER)[0].slots == {"gpu": Tally(0, 0, ("timeout",))}
-    slots.restore(mine)
+    assert list_worker_views(db, OWNER)[0].slots == {"gpu": SlotUsage(0, 0, ("timeout",))}
+    slots.restore_slot(mine)
     until("another", lambda: state().in_service, 10)
     reporter.stop()
     assert list(file.parent.iterdir()) == []
@@ -90,15 +90,15 @@ def test_a_gpu_out_of_service_is_told_to_people_and_to_a_health_check(db: Databa
 def test_a_file_that_cannot_be_written_stops_nothing(db: Database, tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": tmp_path, "worker_state": tmp_path / "none" / "file"})
     launcher, scratch = StartingLauncher(), provision.Scratch(tmp_path / "scratch", "w")
-    shop = Shop("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
-    reporter = Reporter(shop, Slots([Slot(0, "cpu", "")]))
+    shop = WorkerContext("w", settings, db, LocalStore(tmp_path / "store"), launcher, scratch, threading.Event())
+    reporter = WorkerReporter(shop, SlotPool([Slot(0, "cpu", "")]))
     reporter.start()
-    until("a report", lambda: list_workers(db, OWNER), 10)
+    until("a report", lambda: list_worker_views(db, OWNER), 10)
     reporter.stop()
 
 
 def test_a_worker_is_ready_while_one_slot_is_in_service() -> None:
     out = SlotState("gpu", GPU, in_service=False, since=0.0, reason="failed", detail="ECC")
-    text = health_text({"cpu": Tally(1, 0), "gpu": Tally(0, 0)}, [out], ready=True)
+    text = health_text({"cpu": SlotUsage(1, 0), "gpu": SlotUsage(0, 0)}, [out], ready=True)
     assert text == f"ready\n{GPU} is out of service (failed): ECC\n"
-    assert health_text({"gpu": Tally(0, 0)}, [out], ready=False).startswith("starting\n")
+    assert health_text({"gpu": SlotUsage(0, 0)}, [out], ready=False).startswith("starting\n")

@@ -10,25 +10,28 @@ from sqlalchemy import select
 from core.db.session import Database
 from core.db.tables import checkpoint, event, metric_chunk_aside
 from core.jobs.attempt.fence import Fence
-from core.jobs.attempt.finish import Ending, finish, give_back
+from core.jobs.attempt.finish import TerminalState, finish_job, give_back
 from core.jobs.checkpoints.missing import missing_checkpoints, revive_missing
 from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
 from core.jobs.events.cursor import START
-from core.jobs.events.feed import Ask, look
-from core.jobs.garbage_collection import Care
+from core.jobs.events.feed import FeedQuery, read_feed
+from core.jobs.garbage_collection import GarbageCollector
 from core.jobs.ledger.check import Ledger
-from core.jobs.metrics.chunks import record_points, series
+from core.jobs.metrics.chunks import read_series, record_points
 from core.jobs.store_identity import IdentifiedStore
 from core.lifecycle import Status
 from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
 from core.store.base import StoreTransient
 from core.store.local import LocalStore
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import chunk, new_checkpoint, running, small_spec, state_of, taken
 from worker import provision, supervisor
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.supervisor import serve_one
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 SLOT = Slot(0, "cpu", "")
 
@@ -41,7 +44,7 @@ class NoRunner(ExecLauncher):
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerContext]:
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
     settings = Settings.model_validate({"home": tmp_path, "max_losses": 9})
     settings.datasets.mkdir(parents=True)
@@ -49,11 +52,11 @@ def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     scratch = provision.Scratch(tmp_path / "scratch", "w")
     scratch.open()
     store = IdentifiedStore(LocalStore(tmp_path / "store"), db, where="here")
-    yield Shop("w", settings, db, store, NoRunner(), scratch, threading.Event())
+    yield WorkerContext("w", settings, db, store, NoRunner(), scratch, threading.Event())
     scratch.close()
 
 
-def add_checkpoint(shop: Shop, fence: Fence, step: int, after: int) -> NewCheckpoint:
+def add_checkpoint(shop: WorkerContext, fence: Fence, step: int, after: int) -> NewCheckpoint:
     """A checkpoint with its files, and the points since the one before."""
     row, folder = new_checkpoint(fence, step), shop.settings.home
     for name in ("weights", "state", "manifest"):
@@ -70,7 +73,7 @@ def vars_of(row: NewCheckpoint) -> dict[str, object]:
 
 
 @pytest.fixture
-def kept(shop: Shop) -> tuple[Fence, list[NewCheckpoint]]:
+def kept(shop: WorkerContext) -> tuple[Fence, list[NewCheckpoint]]:
     """A running job with checkpoints at three steps, and points behind the last."""
     fence = running(shop.db, checkpoints={"every": "4st", "keep_last": 9})
     rows = [add_checkpoint(shop, fence, step, step - 4) for step in (4, 8, 12)]
@@ -81,7 +84,7 @@ def kept(shop: Shop) -> tuple[Fence, list[NewCheckpoint]]:
 class Files:
     """The files of a checkpoint, away for a while."""
 
-    def __init__(self, shop: Shop, row: NewCheckpoint) -> None:
+    def __init__(self, shop: WorkerContext, row: NewCheckpoint) -> None:
         self._path = shop.settings.home / "store" / row.key
         self._aside = shop.settings.home / row.id
 
@@ -94,7 +97,7 @@ class Files:
 
 
 def steps(db: Database, job_id: str) -> list[int]:
-    found = series(db, job_id)
+    found = read_series(db, job_id)
     return list(found["lr"].steps) if found else []
 
 
@@ -120,11 +123,13 @@ def stop(db: Database, fence: Fence) -> None:
     give_back(db, fence, cause="stop", lost=False, max_losses=9)
 
 
-def sound(shop: Shop) -> bool:
-    return list(Ledger(shop.db, shop.store).findings()) == []
+def sound(shop: WorkerContext) -> bool:
+    return list(Ledger(shop.db, shop.store).iter_findings()) == []
 
 
-def test_a_job_goes_on_from_a_checkpoint_that_is_back(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_a_job_goes_on_from_a_checkpoint_that_is_back(
+    shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]
+) -> None:
     """Its points too, although a job that fell back has forgotten them; and readers of the feed follow."""
     fence, (first, second, third) = kept
     db, job_id = shop.db, fence.job_id
@@ -136,20 +141,22 @@ def test_a_job_goes_on_from_a_checkpoint_that_is_back(shop: Shop, kept: tuple[Fe
     assert state_of(db, job_id)["checkpoint_id"] == first.id
     assert steps(db, job_id) == list(range(4))
     assert warnings(db, job_id) == ["checkpoint_corrupt", "checkpoint_corrupt", "attempt_lost"]
-    (seen,) = look(db, job_id, [Ask(job_id, START, frozenset({"metrics"}))]) or []
+    (seen,) = read_feed(db, job_id, [FeedQuery(job_id, START, frozenset({"metrics"}))]) or []
     away[1].come_back()
     assert serve_one(shop, SLOT)
     assert state_of(db, job_id)["checkpoint_id"] == third.id
     assert (status_of(db, third), status_of(db, second)) == (("good", False), ("corrupt", True))
     assert steps(db, job_id) == list(range(12))
     assert warnings(db, job_id)[3:] == ["checkpoint_revived", "attempt_lost"]
-    (after,) = look(db, job_id, [Ask(job_id, seen.cursor, frozenset({"metrics"}))]) or []
+    (after,) = read_feed(db, job_id, [FeedQuery(job_id, seen.cursor, frozenset({"metrics"}))]) or []
     (item,) = after.items
     assert (item.data["series"]["lr"]["offset"], item.data["series"]["lr"]["steps"]) == (4, list(range(4, 12)))
     assert sound(shop)
 
 
-def test_a_missing_checkpoint_is_not_said_to_be_damaged(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_a_missing_checkpoint_is_not_said_to_be_damaged(
+    shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]
+) -> None:
     fence, (*_, third) = kept
     stop(shop.db, fence)
     Files(shop, third).leave()
@@ -160,7 +167,7 @@ def test_a_missing_checkpoint_is_not_said_to_be_damaged(shop: Shop, kept: tuple[
     assert data[0]["message"] == f"checkpoint {third.id} is not in the store; going on from step 8"
 
 
-def test_what_came_in_its_place_counts(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_what_came_in_its_place_counts(shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
     """Once the job has stored another place to go on from, its past is another one."""
     fence, (*_, third) = kept
     db = shop.db
@@ -180,7 +187,7 @@ def test_what_came_in_its_place_counts(shop: Shop, kept: tuple[Fence, list[NewCh
 
 
 def test_one_of_a_job_that_has_ended_is_found_by_the_chores(
-    shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]
+    shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]
 ) -> None:
     """So that it can be forked, retried and downloaded again; while it is still missing, nothing happens."""
     fence, (*_, third) = kept
@@ -193,9 +200,9 @@ def test_one_of_a_job_that_has_ended_is_found_by_the_chores(
     assert claim is not None
     record_points(db, Fence(fence.job_id, claim.attempt), [chunk("lr", 8, 1, 8)])
     error = {"code": "engine_error", "message": "no", "remedy": None}
-    finish(db, Fence(fence.job_id, claim.attempt), Ending(Status.FAILED, error=error))
-    care = Care(db, shop.store, shop.settings)
-    care.round()
+    finish_job(db, Fence(fence.job_id, claim.attempt), TerminalState(Status.FAILED, error=error))
+    care = GarbageCollector(db, shop.store, shop.settings)
+    care.run_due_chores()
     assert status_of(db, third) == ("corrupt", True)
     files.come_back()
     assert revive_missing(db, shop.store) == 1
@@ -204,7 +211,7 @@ def test_one_of_a_job_that_has_ended_is_found_by_the_chores(
     assert sound(shop)
 
 
-def test_what_a_job_became_without_it_stays(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_what_a_job_became_without_it_stays(shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
     """A job that has succeeded keeps the curves of the way that it went in the end."""
     fence, (*_, third) = kept
     db = shop.db
@@ -214,13 +221,15 @@ def test_what_a_job_became_without_it_stays(shop: Shop, kept: tuple[Fence, list[
     assert serve_one(shop, SLOT)
     claim = taken(db)
     assert claim is not None
-    finish(db, Fence(fence.job_id, claim.attempt), Ending(Status.SUCCEEDED, "completed"), [chunk("lr", 8, 2, 8)])
+    finish_job(
+        db, Fence(fence.job_id, claim.attempt), TerminalState(Status.SUCCEEDED, "completed"), [chunk("lr", 8, 2, 8)]
+    )
     files.come_back()
     assert revive_missing(db, shop.store) == 0
     assert (status_of(db, third), steps(db, fence.job_id)) == (("corrupt", True), list(range(10)))
 
 
-def test_other_bytes_in_its_place_are_no_return(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_other_bytes_in_its_place_are_no_return(shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
     fence, (*_, third) = kept
     stop(shop.db, fence)
     files = Files(shop, third)
@@ -234,7 +243,9 @@ def test_other_bytes_in_its_place_are_no_return(shop: Shop, kept: tuple[Fence, l
     assert status_of(shop.db, third) == ("corrupt", False)
 
 
-def test_nothing_is_looked_for_in_a_store_that_is_away(shop: Shop, kept: tuple[Fence, list[NewCheckpoint]]) -> None:
+def test_nothing_is_looked_for_in_a_store_that_is_away(
+    shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]
+) -> None:
     fence, (*_, third) = kept
     stop(shop.db, fence)
     Files(shop, third).leave()

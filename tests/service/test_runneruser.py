@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import Misconfigured
 from core.recipe.data.iris import Iris
-from core.recipe.data.materialise import materialise
+from core.recipe.data.materialise import materialise_dataset
 from core.settings import Settings
 from worker import runner_user
 from worker.provision import Scratch
@@ -55,7 +55,7 @@ def test_a_worker_that_cannot_change_users_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: int
 ) -> None:
     """Without KILL its runners would outlive it; without the others there would be none."""
-    monkeypatch.setattr(runner_user, "_capabilities", lambda: ALL & ~(1 << lacking))
+    monkeypatch.setattr(runner_user, "_effective_capabilities", lambda: ALL & ~(1 << lacking))
     settings = Settings.model_validate({"home": tmp_path, "runner_user": OTHER.pw_name})
     with pytest.raises(Misconfigured, match="capabilities KILL, SETGID and SETUID"):
         prepare_runner_user(settings)
@@ -64,7 +64,7 @@ def test_a_worker_that_cannot_change_users_says_so(
 def test_runners_come_to_scratch_and_datasets_and_to_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: RunnerUser
 ) -> None:
-    monkeypatch.setattr(runner_user, "_capabilities", lambda: ALL)
+    monkeypatch.setattr(runner_user, "_effective_capabilities", lambda: ALL)
     monkeypatch.setattr(runner_user, "find_user", lambda _: user)
     settings = Settings.model_validate({"home": tmp_path / "home", "runner_user": "somebody"})
     settings.datasets.mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_runners_come_to_scratch_and_datasets_and_to_nothing_else(
     assert prepare_runner_user(settings) == user
     secret = settings.home / "secret"
     secret.touch()
-    dataset = materialise(Iris(), settings.datasets)
+    dataset = materialise_dataset(Iris(), settings.datasets)
     assert [mode(path) for path in (settings.home, settings.scratch, settings.datasets)] == [0o710, 0o710, 0o2710]
     assert [mode(path) for path in (settings.datasets / "old", dataset, secret)] == [0o640] * 3
     settings.home.chmod(0o700)
@@ -82,7 +82,7 @@ def test_a_runner_writes_in_out_alone_and_the_worker_removes_it(tmp_path: Path, 
     os.umask(runner_user.UMASK)
     scratch = Scratch(tmp_path / "scratch", "w", user)
     scratch.open()
-    with scratch.folder("job_x", 1) as folder:
+    with scratch.attempt_folder("job_x", 1) as folder:
         folder.resume.mkdir()
         (folder.resume / "weights").touch()
         (folder.out / "checkpoint").mkdir()

@@ -13,11 +13,11 @@ import pytest
 
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence
-from core.jobs.checkpoints.records import CheckpointRow, list_checkpoints
-from core.jobs.garbage_collection import Care
+from core.jobs.checkpoints.records import CheckpointRow, list_checkpoint_rows
+from core.jobs.garbage_collection import GarbageCollector
 from core.settings import Settings
 from core.store.base import StoreRefused
-from core.store.location import Place
+from core.store.location import StoreLocation
 from core.store.s3 import S3Store, S3Tuning
 from tests.service.conftest import TIMINGS
 from tests.service.test_recorder import checkpoint, warnings
@@ -25,7 +25,7 @@ from tests.support.jobs import OWNER, running
 from tests.support.proxy import Proxy, answer
 from worker import wire
 from worker.backlog import Backlog
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.provision import BadCheckpoint, fetch_checkpoint
 from worker.recorder import Recorder
 
@@ -38,14 +38,14 @@ def fence(db: Database) -> Fence:
 
 
 @pytest.fixture
-def heart(db: Database, fence: Fence) -> Iterator[Heart]:
-    heart = Heart(db, fence, Settings.model_validate(TIMINGS), threading.Event(), time.monotonic())
+def heart(db: Database, fence: Fence) -> Iterator[Heartbeat]:
+    heart = Heartbeat(db, fence, Settings.model_validate(TIMINGS), threading.Event(), time.monotonic())
     heart.start()
     yield heart
     heart.stop()
 
 
-def record(heart: Heart, store: S3Store, folder: Path, *steps: int) -> Recorder:
+def record(heart: Heartbeat, store: S3Store, folder: Path, *steps: int) -> Recorder:
     """What a runner leaves behind at these steps, recorded to the end."""
     backlog = Backlog(folder / "spill")
     recorder = Recorder(heart, store, backlog, None, folder)
@@ -57,7 +57,7 @@ def record(heart: Heart, store: S3Store, folder: Path, *steps: int) -> Recorder:
 
 
 def rows(db: Database, fence: Fence) -> list[CheckpointRow]:
-    return list_checkpoints(db, OWNER, fence.job_id)
+    return list_checkpoint_rows(db, OWNER, fence.job_id)
 
 
 def named(found: list[CheckpointRow]) -> list[str]:
@@ -70,7 +70,7 @@ def keys(store: S3Store) -> list[str]:
 
 
 def test_every_checkpoint_once_although_three_requests_of_ten_fail(
-    db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path
+    db: Database, fence: Fence, heart: Heartbeat, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     """F29: refusals, resets, lost and broken answers. No row without its objects, no object without its row."""
     proxy, store = proxy_and_store
@@ -86,7 +86,9 @@ def test_every_checkpoint_once_although_three_requests_of_ten_fail(
             assert store.fetch(f"{row.key}/{file['name']}", tmp_path / "back").sha256 == file["sha256"]
 
 
-def test_stored_but_never_told(db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path) -> None:
+def test_stored_but_never_told(
+    db: Database, fence: Fence, heart: Heartbeat, proxy_and_store: Pair, tmp_path: Path
+) -> None:
     """F30: every answer to an upload is lost. One row, and one object for each file."""
     proxy, store = proxy_and_store
     proxy.choose = lambda method, target: "lose" if method == "PUT" and "jobs/" in target else None
@@ -97,7 +99,7 @@ def test_stored_but_never_told(db: Database, fence: Fence, heart: Heart, proxy_a
 
 
 def test_a_store_that_refuses_costs_a_checkpoint_and_nothing_else(
-    db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path
+    db: Database, fence: Fence, heart: Heartbeat, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     proxy, store = proxy_and_store
     proxy.choose = lambda _method, _target: answer(403)
@@ -109,7 +111,7 @@ def test_a_store_that_refuses_costs_a_checkpoint_and_nothing_else(
 
 
 def test_what_is_loaded_is_what_was_recorded(
-    db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path
+    db: Database, fence: Fence, heart: Heartbeat, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     """A flipped bit or a missing file makes a checkpoint bad; a store that refuses or is away says nothing about it."""
     proxy, store = proxy_and_store
@@ -128,7 +130,7 @@ def test_what_is_loaded_is_what_was_recorded(
 
 
 def test_orphans_and_half_uploads_are_swept_and_what_has_a_row_stays(
-    db: Database, heart: Heart, bucket: Place, proxy_and_store: Pair, tmp_path: Path
+    db: Database, heart: Heartbeat, bucket: StoreLocation, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     proxy, store = proxy_and_store
     in_parts = S3Store(replace(bucket, endpoint=proxy.url), S3Tuning(whole_bytes=1))
@@ -138,9 +140,9 @@ def test_orphans_and_half_uploads_are_swept_and_what_has_a_row_stays(
     store.put_file(tmp_path / "orphan", f"jobs/{heart.fence.job_id}/1-2-aa/weights.safetensors")
     proxy.once("lose", "POST", "uploads")  # begun twice, heard of once
     in_parts.put_file(tmp_path / "orphan", f"jobs/{heart.fence.job_id}/1-3-aa/weights.safetensors")
-    care = Care(db, store, Settings.model_validate({"home": tmp_path, "orphan_seconds": 0.001}))
+    care = GarbageCollector(db, store, Settings.model_validate({"home": tmp_path, "orphan_seconds": 0.001}))
     time.sleep(1.1)  # S3 tells times in whole seconds
-    assert care.sweep_orphans() == 2
+    assert care.delete_orphan_objects() == 2
     assert keys(store) == kept
     assert store.remove_unfinished(0.0) == 0
     aborted: list[Any] = proxy.met("DELETE", "uploadId")
@@ -148,7 +150,7 @@ def test_orphans_and_half_uploads_are_swept_and_what_has_a_row_stays(
 
 
 def test_a_manifest_comes_back_as_it_was(
-    db: Database, fence: Fence, heart: Heart, proxy_and_store: Pair, tmp_path: Path
+    db: Database, fence: Fence, heart: Heartbeat, proxy_and_store: Pair, tmp_path: Path
 ) -> None:
     """Through 30 % of failures in both directions, as a resume after a lost worker sees it."""
     proxy, store = proxy_and_store
@@ -158,12 +160,12 @@ def test_a_manifest_comes_back_as_it_was(
     backlog.close()
     recorder.close()
     (row,) = rows(db, fence)
-    resume = heart.persist(lambda: fetch_checkpoint(store, row, tmp_path / "resume"))
+    resume = heart.retry_write(lambda: fetch_checkpoint(store, row, tmp_path / "resume"))
     assert resume.manifest == {"step": 4, "digest": "ff"}
     assert [resume.weights.read_bytes(), resume.state.read_bytes()] == [b"w" * 999, b"s" * 99]
 
 
-def engine_checkpoint(heart: Heart, store: S3Store, folder: Path) -> tuple[Backlog, Recorder]:
+def engine_checkpoint(heart: Heartbeat, store: S3Store, folder: Path) -> tuple[Backlog, Recorder]:
     """A checkpoint with all three files, waiting to be recorded."""
     contents = {
         "weights": ("weights.safetensors", b"w" * 999),
@@ -178,5 +180,5 @@ def engine_checkpoint(heart: Heart, store: S3Store, folder: Path) -> tuple[Backl
         files[role] = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     fields = {"kind": "last", "step": 4, "epoch": 1, "folder": str(out), "files": files, "metrics": {}}
     backlog = Backlog(folder / "spill")
-    backlog.put(wire.pack("checkpoint", "j", {**fields, "manifest": {}, "resumable": True})[4:])
+    backlog.put(wire.pack_frame("checkpoint", "j", {**fields, "manifest": {}, "resumable": True})[4:])
     return backlog, Recorder(heart, store, backlog, None, folder)

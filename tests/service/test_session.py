@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from sqlalchemy import exc, insert, select, text, update
 
-from core.db.session import Database, is_transient, now, open_database
+from core.db.session import Database, database_now, is_transient, open_database
 from core.db.tables import service_state
 from core.errors import Misconfigured, Unavailable
 
@@ -21,7 +21,7 @@ def value(db: Database, name: str) -> float | None:
 
 def test_the_clock_is_unix_time_in_seconds(db: Database) -> None:
     with db.read() as connection:
-        told = connection.execute(select(now())).scalar_one()
+        told = connection.execute(select(database_now())).scalar_one()
     assert isinstance(told, float)
     assert told == pytest.approx(time.time(), abs=5.0)
 

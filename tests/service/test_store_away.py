@@ -8,16 +8,19 @@ import pytest
 
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence
-from core.jobs.checkpoints.records import list_checkpoints
-from core.jobs.verbs import cancel
+from core.jobs.checkpoints.records import list_checkpoint_rows
+from core.jobs.verbs import request_cancel
 from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
 from tests.service.test_recorder import checkpoint, found, points, warnings
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER
 from tests.support.service import until
 from worker.backlog import Backlog
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.recorder import Recorder
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 
 class StuckStore(LocalStore):
@@ -38,7 +41,7 @@ class StuckStore(LocalStore):
 def test_a_cancel_does_not_wait_for_a_store(
     db: Database,
     fence: Fence,
-    heart_of: Callable[..., Heart],
+    heart_of: Callable[..., Heartbeat],
     tmp_path: Path,
     hangs: bool,
 ) -> None:
@@ -51,7 +54,7 @@ def test_a_cancel_does_not_wait_for_a_store(
     closing.start()
     closing.join(0.5)
     assert closing.is_alive()
-    cancel(db, OWNER, fence.job_id)
+    request_cancel(db, OWNER, fence.job_id)
     closing.join(8.0)
     assert not closing.is_alive()
     assert hangs or recorder.missing == {"last"}
@@ -72,7 +75,7 @@ class AwayStore(LocalStore):
 
 
 def test_a_store_that_is_away_is_waited_for(
-    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+    db: Database, fence: Fence, heart_of: Callable[..., Heartbeat], tmp_path: Path
 ) -> None:
     """One event says so, whatever the training says meanwhile waits, and in the end everything is there."""
     backlog, store = Backlog(tmp_path / "spill", memory_bytes=200), AwayStore(tmp_path / "store")
@@ -90,14 +93,14 @@ def test_a_store_that_is_away_is_waited_for(
     assert warnings(db, fence) == ["store_away"]
     store.away = False
     rest = recorder.close()
-    backlog.discard()
+    backlog.discard_all()
     assert (recorder.failure, recorder.missing, rest) == (None, set(), ())
-    assert [row.step for row in list_checkpoints(db, OWNER, fence.job_id)] == [1, 20]
+    assert [row.step for row in list_checkpoint_rows(db, OWNER, fence.job_id)] == [1, 20]
     assert found(db, fence) == [(0, 0.1), *((step, 0.2) for step in range(1, 20))]
     assert warnings(db, fence) == ["store_away"]
 
 
-def test_an_upload_is_not_tried_for_ever(fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path) -> None:
+def test_an_upload_is_not_tried_for_ever(fence: Fence, heart_of: Callable[..., Heartbeat], tmp_path: Path) -> None:
     backlog, store = Backlog(tmp_path / "spill"), StuckStore(tmp_path / "store", hangs=False)
     recorder = Recorder(heart_of(fence, outage_seconds=0.5), store, backlog, None, tmp_path)
     backlog.put(checkpoint(tmp_path, 1))

@@ -16,7 +16,7 @@ from core.db.session import Database
 from core.db.tables import checkpoint
 from core.jobs.attempt.fence import Fence
 from core.jobs.checkpoints.records import NewCheckpoint, record_checkpoint
-from core.jobs.garbage_collection import Care
+from core.jobs.garbage_collection import GarbageCollector
 from core.jobs.ledger.check import Ledger
 from core.jobs.store_identity import (
     IdentifiedStore,
@@ -28,9 +28,10 @@ from core.jobs.store_identity import (
 from core.settings import Settings
 from core.store.base import Store, StoreMissing, StoreTransient
 from core.store.local import LocalStore
-from core.store.location import Place
+from core.store.location import StoreLocation
 from core.store.marker import MARKER, create_marker, new_store_id, read_marker, replace_marker
 from core.store.s3 import S3Store
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import new_checkpoint, running
 from tests.support.s3 import in_bucket
 from tests.support.service import ROOT
@@ -58,6 +59,7 @@ def statuses(db: Database) -> list[str]:
         return list(connection.execute(checkpoint.select().with_only_columns(checkpoint.c.status)).scalars())
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_new_database_and_its_store_get_one_id(db: Database, losable: Losable, identified: Identified) -> None:
     identified(losable.plain).ping()
     made = recorded_store_id(db)
@@ -73,7 +75,7 @@ def test_a_store_that_is_away_says_so_and_is_harmless(
     """Nothing is missing, nothing is written, nothing is removed, and no row goes: until it is back."""
     store = identified(losable.plain)
     fence, row = stored_checkpoint(db, store, tmp_path)
-    care = Care(db, store, Settings(home=tmp_path, orphan_seconds=0.001))
+    care = GarbageCollector(db, store, Settings(home=tmp_path, orphan_seconds=0.001))
     key = f"{row.key}/weights"
     with db.write() as connection:
         connection.execute(update(checkpoint).values(status="doomed"))
@@ -86,15 +88,15 @@ def test_a_store_that_is_away_says_so_and_is_harmless(
             lambda: store.put_file(tmp_path / "weights", f"jobs/{fence.job_id}/1-9-ff/weights"),
             lambda: store.delete(key),
             lambda: list(store.list("jobs/")),
-            care.remove_doomed,
-            care.sweep_orphans,
+            care.delete_pending_checkpoints,
+            care.delete_orphan_objects,
         ):
             with pytest.raises(StoreTransient) as caught:
                 call()
             assert str(tmp_path) not in str(caught.value)
     assert statuses(db) == ["doomed"]
     assert store.fetch(key, tmp_path / "back").sha256 == row.files["weights"]["sha256"]
-    assert care.remove_doomed() == 1
+    assert care.delete_pending_checkpoints() == 1
     assert list(store.list("jobs/")) == []
     with pytest.raises(StoreMissing):
         store.size(key)
@@ -106,10 +108,11 @@ def test_a_ledger_of_a_store_that_is_away_is_no_list_of_losses(
     store = identified(losable.plain)
     stored_checkpoint(db, store, tmp_path)
     with losable.lost(), pytest.raises(StoreTransient):
-        list(Ledger(db, store).findings())
-    assert list(Ledger(db, store).findings()) == []
+        list(Ledger(db, store).iter_findings())
+    assert list(Ledger(db, store).iter_findings()) == []
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_store_without_a_marker_is_trusted_if_it_has_what_the_database_names(
     db: Database, losable: Losable, identified: Identified, tmp_path: Path
 ) -> None:
@@ -142,10 +145,10 @@ def test_a_new_database_does_not_take_the_store_of_another_one(
     create_marker(losable.plain, theirs)
     (tmp_path / "weights").write_bytes(b"of another database")
     losable.plain.put_file(tmp_path / "weights", "jobs/job_a/1-1-ff/weights")
-    care = Care(db, identified(losable.plain), Settings(home=tmp_path, orphan_seconds=0.001))
+    care = GarbageCollector(db, identified(losable.plain), Settings(home=tmp_path, orphan_seconds=0.001))
     time.sleep(0.01)
     with pytest.raises(WrongStore):
-        care.sweep_orphans()
+        care.delete_orphan_objects()
     assert [stored.key for stored in losable.plain.list("jobs/")] == ["jobs/job_a/1-1-ff/weights"]
     assert adopt_store(db, losable.plain)
     assert recorded_store_id(db) == read_marker(losable.plain) == theirs
@@ -190,6 +193,7 @@ def starts(mode: str, url: str, settings: dict[str, str]) -> "subprocess.Popen[s
     return process
 
 
+@POSTGRESQL_IS_SLOW
 def test_many_processes_that_start_at_once_agree(db: Database, database_url: str, tmp_path: Path) -> None:
     place = {"store_url": str(tmp_path / "store")}
     processes = [starts("whole", database_url, place) for _ in range(3)]
@@ -206,10 +210,11 @@ def configured(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, d
     """A store, and the settings that name it."""
     if request.param == "folder":
         return LocalStore(tmp_path / "store"), {"store_url": str(tmp_path / "store")}
-    place: Place = request.getfixturevalue("bucket")
+    place: StoreLocation = request.getfixturevalue("bucket")
     return S3Store(place), in_bucket(place)
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_between_the_steps_loses_nothing(
     db: Database, database_url: str, configured: tuple[Store, dict[str, str]], when: str
@@ -244,6 +249,7 @@ def test_a_torn_marker_is_away_and_not_written_over(db: Database, tmp_path: Path
     assert recorded_store_id(db) is None
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_store_is_adopted_if_it_has_what_the_database_names(
     db: Database, losable: Losable, identified: Identified, tmp_path: Path
 ) -> None:

@@ -13,26 +13,29 @@ from core.db.session import Database
 from core.db.tables import checkpoint
 from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import give_back
-from core.jobs.branch import fork
-from core.jobs.checkpoints.records import list_checkpoints, record_checkpoint
-from core.jobs.queue.submit import Entry
+from core.jobs.branch import create_fork
+from core.jobs.checkpoints.records import list_checkpoint_rows, record_checkpoint
+from core.jobs.queue.submit import SubmitContext
 from core.jobs.store_identity import IdentifiedStore
-from core.jobs.verbs import pause
+from core.jobs.verbs import request_pause
 from core.recipe.data.materialise import dataset_path
 from core.settings import Limits, Settings
 from core.store.base import Store
 from tests.service.test_recorder import checkpoint as said
 from tests.service.test_recorder import warnings
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of
 from tests.support.service import until
 from tests.support.stores import Losable
 from worker import assignment, provision, supervisor
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.backlog import Backlog
-from worker.heartbeat import Heart
+from worker.heartbeat import Heartbeat
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.recorder import Recorder
 from worker.supervisor import serve_one
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 SLOT = Slot(0, "cpu", "")
 Identified = Callable[[Store], IdentifiedStore]
@@ -48,7 +51,7 @@ class NoRunner(ExecLauncher):
 @pytest.fixture
 def shop(
     db: Database, losable: Losable, identified: Identified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Shop]:
+) -> Iterator[WorkerContext]:
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(assignment, "FETCH_SECONDS", 0.0)
     settings = Settings.model_validate({"home": tmp_path / "home"})
@@ -56,12 +59,12 @@ def shop(
     dataset_path(small_spec().data, settings.datasets).touch()
     scratch = provision.Scratch(tmp_path / "scratch", "w")
     scratch.open()
-    yield Shop("w", settings, db, identified(losable.plain), NoRunner(), scratch, threading.Event())
+    yield WorkerContext("w", settings, db, identified(losable.plain), NoRunner(), scratch, threading.Event())
     scratch.close()
 
 
 @pytest.fixture
-def kept(shop: Shop, tmp_path: Path) -> str:
+def kept(shop: WorkerContext, tmp_path: Path) -> str:
     """A queued job with two checkpoints."""
     fence = running(shop.db)
     for step in (4, 8):
@@ -85,7 +88,7 @@ class LeavingStore(IdentifiedStore):
         self.leave()
 
 
-def leaving(shop: Shop, losable: Losable, gone: ExitStack) -> Shop:
+def leaving(shop: WorkerContext, losable: Losable, gone: ExitStack) -> WorkerContext:
     store = LeavingStore(losable.plain, shop.db, where="somewhere")
     store.leave = lambda: gone.enter_context(losable.lost())
     return replace(shop, store=store)
@@ -96,7 +99,7 @@ def statuses(db: Database) -> list[str]:
         return list(connection.execute(select(checkpoint.c.status)).scalars())
 
 
-def test_nothing_is_claimed_while_the_store_is_away(shop: Shop, losable: Losable, kept: str) -> None:
+def test_nothing_is_claimed_while_the_store_is_away(shop: WorkerContext, losable: Losable, kept: str) -> None:
     before = state_of(shop.db, kept)
     with losable.lost():
         assert not serve_one(shop, SLOT)
@@ -105,7 +108,9 @@ def test_nothing_is_claimed_while_the_store_is_away(shop: Shop, losable: Losable
     assert state_of(shop.db, kept)["checkpoint_id"] == before["checkpoint_id"]
 
 
-def test_a_store_that_leaves_after_the_claim_costs_no_checkpoint(shop: Shop, losable: Losable, kept: str) -> None:
+def test_a_store_that_leaves_after_the_claim_costs_no_checkpoint(
+    shop: WorkerContext, losable: Losable, kept: str
+) -> None:
     """This was taken for the loss of every checkpoint, one after the other, and the job began again at step 0."""
     before = state_of(shop.db, kept)
     with ExitStack() as gone:
@@ -115,9 +120,9 @@ def test_a_store_that_leaves_after_the_claim_costs_no_checkpoint(shop: Shop, los
     assert statuses(shop.db) == ["good", "good"]
 
 
-def test_a_fork_waits_for_its_parents_store(shop: Shop, losable: Losable, kept: str) -> None:
-    child = fork(shop.db, kept, Entry(OWNER, Limits(), 60.0), changes={"epochs": 5}).job_id
-    pause(shop.db, OWNER, kept)
+def test_a_fork_waits_for_its_parents_store(shop: WorkerContext, losable: Losable, kept: str) -> None:
+    child = create_fork(shop.db, kept, SubmitContext(OWNER, Limits(), 60.0), changes={"epochs": 5}).job_id
+    request_pause(shop.db, OWNER, kept)
     with ExitStack() as gone:
         assert serve_one(leaving(shop, losable, gone), SLOT)
     assert (state_of(shop.db, child)["status"], statuses(shop.db)) == ("queued", ["good", "good"])
@@ -126,7 +131,7 @@ def test_a_fork_waits_for_its_parents_store(shop: Shop, losable: Losable, kept: 
 
 
 def test_an_upload_waits_until_the_right_store_is_there(
-    shop: Shop, losable: Losable, heart_of: Callable[..., Heart], tmp_path: Path
+    shop: WorkerContext, losable: Losable, heart_of: Callable[..., Heartbeat], tmp_path: Path
 ) -> None:
     """One event says so; what stands in its place stays as it is, which `lost` looks at."""
     shop.store.ping()
@@ -140,7 +145,7 @@ def test_an_upload_waits_until_the_right_store_is_there(
         backlog.put(said(tmp_path, 1))
         until("it was tried", lambda: warnings(shop.db, fence) == ["store_away"])
     recorder.close()
-    backlog.discard()
+    backlog.discard_all()
     assert (recorder.failure, recorder.missing, warnings(shop.db, fence)) == (None, set(), ["store_away"])
-    (row,) = list_checkpoints(shop.db, OWNER, fence.job_id)
+    (row,) = list_checkpoint_rows(shop.db, OWNER, fence.job_id)
     assert shop.store.fetch(f"{row.key}/weights.safetensors", tmp_path / "back").sha256 == row.sha256

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from core.db.session import Database
 from core.db.tables import idempotency, job
 from core.errors import IdempotencyMismatch
-from core.jobs.queries import get_job
-from core.jobs.queue.submit import Idempotency, submit
+from core.jobs.queries import get_job_view
+from core.jobs.queue.submit import Idempotency, create_job
 from core.recipe.spec import JobSpec
 from tests.support.jobs import OWNER, plan_of, small_spec, state_of, submitted, taken
 
@@ -22,9 +22,9 @@ def jobs(db: Database) -> int:
 
 def test_a_submitted_job_is_queued_with_its_resolved_spec(db: Database) -> None:
     spec = small_spec(name="first", priority=5)
-    made = submit(db, spec, owner=OWNER)
+    made = create_job(db, spec, owner=OWNER)
     assert made.created
-    view = get_job(db, OWNER, made.job_id)
+    view = get_job_view(db, OWNER, made.job_id)
     assert view.spec == json.loads(spec.model_dump_json())
     assert JobSpec.model_validate_json(json.dumps(view.spec)) == spec
     assert (view.status, view.name, view.attempt, view.progress) == ("queued", "first", 0, {})
@@ -35,7 +35,7 @@ def test_a_submitted_job_is_queued_with_its_resolved_spec(db: Database) -> None:
 
 @pytest.mark.parametrize(("device", "needs"), [("auto", "any"), ("cpu", "cpu"), ("gpu", "gpu")])
 def test_needs_follow_the_asked_device(db: Database, device: str, needs: str) -> None:
-    made = submit(db, small_spec(resources={"device": device}), owner=OWNER)
+    made = create_job(db, small_spec(resources={"device": device}), owner=OWNER)
     assert made.needs == needs == state_of(db, made.job_id)["needs"]
 
 
@@ -47,24 +47,24 @@ def test_priority_is_worth_seconds_of_waiting(db: Database) -> None:
 
 def test_the_same_key_and_body_give_the_first_job(db: Database) -> None:
     key = Idempotency("once", "digest-a")
-    first = submit(db, small_spec(), owner=OWNER, idempotency=key)
-    again = submit(db, small_spec(), owner=OWNER, idempotency=key)
+    first = create_job(db, small_spec(), owner=OWNER, idempotency=key)
+    again = create_job(db, small_spec(), owner=OWNER, idempotency=key)
     assert (first.created, again.created) == (True, False)
     assert first.job_id == again.job_id
     assert jobs(db) == 1
 
 
 def test_the_same_key_with_another_body_is_refused_and_stores_nothing(db: Database) -> None:
-    submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("once", "digest-a"))
+    create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency("once", "digest-a"))
     with pytest.raises(IdempotencyMismatch):
-        submit(db, small_spec(), owner=OWNER, idempotency=Idempotency("once", "digest-b"))
+        create_job(db, small_spec(), owner=OWNER, idempotency=Idempotency("once", "digest-b"))
     assert jobs(db) == 1
 
 
 def test_keys_belong_to_their_owner(db: Database) -> None:
     key = Idempotency("once", "digest-a")
-    mine = submit(db, small_spec(), owner=OWNER, idempotency=key)
-    theirs = submit(db, small_spec(), owner="bob", idempotency=key)
+    mine = create_job(db, small_spec(), owner=OWNER, idempotency=key)
+    theirs = create_job(db, small_spec(), owner="bob", idempotency=key)
     assert theirs.created
     assert mine.job_id != theirs.job_id
 
@@ -72,7 +72,7 @@ def test_keys_belong_to_their_owner(db: Database) -> None:
 def test_fifty_equal_posts_at_once_make_one_job(db: Database) -> None:
     spec, key = small_spec(), Idempotency("once", "digest-a")
     with ThreadPoolExecutor(50) as threads:
-        made = list(threads.map(lambda _: submit(db, spec, owner=OWNER, idempotency=key), range(50)))
+        made = list(threads.map(lambda _: create_job(db, spec, owner=OWNER, idempotency=key), range(50)))
     assert len({one.job_id for one in made}) == 1
     assert sum(one.created for one in made) == 1
     assert jobs(db) == 1
@@ -82,8 +82,8 @@ def test_fifty_equal_posts_at_once_make_one_job(db: Database) -> None:
 
 def test_odd_but_legal_text_survives_the_database(db: Database) -> None:
     text = 'naïve "quotes" \\ 𝛽 日本 %s ; DROP TABLE job'
-    made = submit(db, small_spec(name=text, metadata={"k": text}), owner=OWNER)
-    view = get_job(db, OWNER, made.job_id)
+    made = create_job(db, small_spec(name=text, metadata={"k": text}), owner=OWNER)
+    view = get_job_view(db, OWNER, made.job_id)
     assert (view.name, view.spec["metadata"]) == (text, {"k": text})
     found = taken(db)
     assert found is not None

@@ -19,7 +19,7 @@ from core.db.tables import event
 from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import give_back
 from core.jobs.checkpoints.records import record_checkpoint
-from core.jobs.verbs import cancel, pause
+from core.jobs.verbs import request_cancel, request_pause
 from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
 from core.store.base import Digest, StoreTransient
@@ -27,10 +27,10 @@ from core.store.local import LocalStore
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of, submitted
 from tests.support.service import until
 from worker import assignment, provision, supervisor, wire
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
-from worker.outcome import Exit
+from worker.outcome import ProcessExit
 from worker.supervisor import serve_one
 
 SLOT = Slot(0, "cpu", "")
@@ -52,7 +52,7 @@ class Dying(ExecLauncher):
         theirs.close()
         stderr.write_text("Traceback\npassword=hunter2\nBoom: 42\n")
         runner = RunnerProcess(ours)
-        runner.ended(Exit(code=3))
+        runner.set_exit(ProcessExit(code=3))
         return runner
 
 
@@ -66,7 +66,7 @@ class AwayStore(LocalStore):
 class Saying(ExecLauncher):
     """Its runner says how it ended, if anything, prints, and is gone."""
 
-    def __init__(self, how: Exit, ended: dict[str, Any] | None, printed: str = "") -> None:
+    def __init__(self, how: ProcessExit, ended: dict[str, Any] | None, printed: str = "") -> None:
         self._how = how
         self._ended = ended
         self._printed = printed
@@ -76,26 +76,26 @@ class Saying(ExecLauncher):
         runner = RunnerProcess(ours)
         stderr.write_text(self._printed)
         if self._ended:
-            theirs.sendall(wire.pack("ended", "j", self._ended))
+            theirs.sendall(wire.pack_frame("ended", "j", self._ended))
         theirs.close()
-        runner.ended(self._how)
+        runner.set_exit(self._how)
         return runner
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerContext]:
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.3)
     settings = Settings.model_validate(TIMINGS | {"home": tmp_path})
     settings.datasets.mkdir(parents=True)
     dataset_path(small_spec().data, settings.datasets).touch()
     scratch = provision.Scratch(tmp_path / "scratch", "w")
     scratch.open()
-    yield Shop("w", settings, db, LocalStore(tmp_path / "store"), NoRunner(), scratch, threading.Event())
+    yield WorkerContext("w", settings, db, LocalStore(tmp_path / "store"), NoRunner(), scratch, threading.Event())
     scratch.close()
 
 
 @pytest.fixture
-def unwritten(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
+def unwritten(shop: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
     """No dataset is there, and whoever writes one takes for ever; the processes that try."""
     dataset_path(small_spec().data, shop.settings.datasets).unlink()
     begun: list[subprocess.Popen[bytes]] = []
@@ -105,7 +105,7 @@ def unwritten(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list["subprocess.P
         begun.append(subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return begun[-1]
 
-    monkeypatch.setattr(provision, "_materialise", materialise)
+    monkeypatch.setattr(provision, "_start_materialise", materialise)
     return begun
 
 
@@ -124,7 +124,7 @@ def kept(db: Database, store: LocalStore, folder: Path, steps: list[int]) -> tup
     return fence.job_id, rows
 
 
-def serving(shop: Shop) -> threading.Thread:
+def serving(shop: WorkerContext) -> threading.Thread:
     thread = threading.Thread(target=serve_one, args=(shop, SLOT), daemon=True)
     thread.start()
     return thread
@@ -136,7 +136,7 @@ def warnings(db: Database, job_id: str) -> list[str]:
         return [data["code"] for data in connection.execute(query).scalars()]
 
 
-def test_the_last_words_of_a_runner_are_kept_with_the_failure(shop: Shop, db: Database) -> None:
+def test_the_last_words_of_a_runner_are_kept_with_the_failure(shop: WorkerContext, db: Database) -> None:
     """Its owner cannot look at the worker's disk."""
     job_id = submitted(db)
     serve_one(replace(shop, launcher=Dying()), SLOT)
@@ -150,7 +150,7 @@ def test_the_last_words_of_a_runner_are_kept_with_the_failure(shop: Shop, db: Da
     assert state_of(db, job_id)["status"] == "failed"
 
 
-def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: Shop, db: Database, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: WorkerContext, db: Database, tmp_path: Path) -> None:
     """No retry helps there: the one before is used."""
     store = LocalStore(tmp_path / "store")
     job_id, (first, second) = kept(db, store, tmp_path, [4, 8])
@@ -166,7 +166,7 @@ def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: Shop, db: Database, t
 
 
 def test_a_store_that_stays_away_is_not_waited_for_for_ever(
-    shop: Shop, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: WorkerContext, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its checkpoint is not taken for damaged: the job waits for a worker that reaches the store."""
     monkeypatch.setattr(assignment, "FETCH_SECONDS", 0.5)
@@ -181,17 +181,17 @@ def test_a_store_that_stays_away_is_not_waited_for_for_ever(
     assert (state["status"], state["losses"], state["checkpoint_id"]) == ("queued", 0, kept_id)
 
 
-def test_cancel_ends_the_waiting_for_a_store(shop: Shop, db: Database, tmp_path: Path) -> None:
+def test_cancel_ends_the_waiting_for_a_store(shop: WorkerContext, db: Database, tmp_path: Path) -> None:
     job_id, _ = kept(db, LocalStore(tmp_path / "store"), tmp_path, [4])
     thread = serving(replace(shop, store=AwayStore(tmp_path / "store")))
     until("it runs", lambda: state_of(db, job_id)["status"] == "running")
-    cancel(db, OWNER, job_id)
+    request_cancel(db, OWNER, job_id)
     thread.join(6.0)
     assert state_of(db, job_id)["status"] == "cancelled"
 
 
 def test_a_killed_writer_of_a_dataset_is_no_fault_of_the_job(
-    shop: Shop, db: Database, unwritten: list["subprocess.Popen[bytes]"]
+    shop: WorkerContext, db: Database, unwritten: list["subprocess.Popen[bytes]"]
 ) -> None:
     job_id = submitted(db)
     thread = serving(shop)
@@ -206,15 +206,15 @@ def test_a_killed_writer_of_a_dataset_is_no_fault_of_the_job(
     ("wish", "status"), [("stop", "queued"), ("cancel", "cancelled"), ("pause", "paused"), ("fence", "queued")]
 )
 def test_the_writing_of_a_dataset_hears_wishes(
-    shop: Shop, db: Database, unwritten: list["subprocess.Popen[bytes]"], wish: str, status: str
+    shop: WorkerContext, db: Database, unwritten: list["subprocess.Popen[bytes]"], wish: str, status: str
 ) -> None:
     job_id = submitted(db)
     thread = serving(shop)
     until("the dataset is being written", lambda: unwritten)
     wishes: dict[str, Callable[[], object]] = {
         "stop": shop.stopping.set,
-        "cancel": lambda: cancel(db, OWNER, job_id),
-        "pause": lambda: pause(db, OWNER, job_id),
+        "cancel": lambda: request_cancel(db, OWNER, job_id),
+        "pause": lambda: request_pause(db, OWNER, job_id),
         "fence": lambda: give_back(db, Fence(job_id, 1), cause="taken away", lost=False, max_losses=3),
     }
     wishes[wish]()
@@ -227,15 +227,15 @@ def test_the_writing_of_a_dataset_hears_wishes(
 
 @pytest.mark.parametrize("where", ["folder", "stderr"])
 def test_a_full_disk_costs_the_job_nothing_and_rests_the_slot(
-    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch, where: str
+    shop: WorkerContext, db: Database, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if where == "folder":
-        monkeypatch.setattr(provision.Scratch, "folder", full)
+        monkeypatch.setattr(provision.Scratch, "attempt_folder", full)
     else:
-        monkeypatch.setattr(provision.Folder, "stderr", property(full))
+        monkeypatch.setattr(provision.AttemptFolder, "stderr", property(full))
     job_id = submitted(db)
     begun = time.monotonic()
     assert serve_one(shop, SLOT)
@@ -256,12 +256,14 @@ FAILED = {
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(Saying(Exit(code=0), FAILED), id="said"),
-        pytest.param(Saying(Exit(code=MACHINE_FAILED), None, "OSError: No space left on device"), id="exit status"),
+        pytest.param(Saying(ProcessExit(code=0), FAILED), id="said"),
+        pytest.param(
+            Saying(ProcessExit(code=MACHINE_FAILED), None, "OSError: No space left on device"), id="exit status"
+        ),
     ],
 )
 def test_a_machine_that_fails_a_runner_costs_the_job_nothing_and_rests_the_slot(
-    shop: Shop, db: Database, launcher: ExecLauncher
+    shop: WorkerContext, db: Database, launcher: ExecLauncher
 ) -> None:
     job_id = submitted(db)
     for attempt in range(1, 5):  # more often than a job may be lost
@@ -272,9 +274,9 @@ def test_a_machine_that_fails_a_runner_costs_the_job_nothing_and_rests_the_slot(
         assert (state["status"], state["losses"], state["attempt"]) == ("queued", 0, attempt)
 
 
-def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: Shop, db: Database) -> None:
+def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: WorkerContext, db: Database) -> None:
     job_id = submitted(db)
-    silent = replace(shop, launcher=Saying(Exit(code=70), None))
+    silent = replace(shop, launcher=Saying(ProcessExit(code=70), None))
     statuses = []
     for _ in range(3):
         assert serve_one(silent, SLOT)
@@ -283,7 +285,7 @@ def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: Shop, db: Database
 
 
 def test_a_launcher_without_a_descriptor_left_is_no_loss(
-    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
+    shop: WorkerContext, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(*_: object) -> RunnerProcess:
         raise LaunchFailed("the zygote took no order") from OSError(errno.EMFILE, "Too many open files")

@@ -16,10 +16,10 @@ from sqlalchemy import select
 
 from core.db.session import Database
 from core.db.tables import event
-from core.jobs.analyses import submit_analysis
+from core.jobs.analyses import create_analysis
 from core.jobs.attempt.fence import Fence
-from core.jobs.queue.submit import Entry
-from core.recipe.data.materialise import materialise
+from core.jobs.queue.submit import SubmitContext
+from core.recipe.data.materialise import materialise_dataset
 from core.recipe.parse import parse_analysis
 from core.recipe.plan import ExecutionPlan, resolve_plan
 from core.settings import Limits, Settings
@@ -27,14 +27,14 @@ from core.store.local import LocalStore
 from tests.support.jobs import OWNER, small_spec, state_of, submitted
 from tests.support.service import ROOT
 from worker import provision, supervisor
-from worker.attempt import Shop, Slot
+from worker.attempt import Slot, WorkerContext
 from worker.backlog import Backlog
-from worker.heartbeat import Heart
-from worker.launcher import ExecLauncher, RunnerProcess, _reap
-from worker.outcome import Cut
+from worker.heartbeat import Heartbeat
+from worker.launcher import ExecLauncher, RunnerProcess, _wait_and_report
+from worker.outcome import KillReason
 from worker.recorder import Recorder
 from worker.supervisor import serve_one
-from worker.watch import Watch
+from worker.watch import RunnerWatch
 
 STALL: Final = 4.0
 SLOT: Final = Slot(0, "cpu", "")
@@ -92,8 +92,8 @@ class SlowRunners(ExecLauncher):
                 arguments, cwd=ROOT, stdout=out, stderr=out, pass_fds=[fd], start_new_session=True
             )
         runner = RunnerProcess(ours)
-        runner.started(process.pid)
-        threading.Thread(target=_reap, args=(process, runner), daemon=True).start()
+        runner.set_pid(process.pid)
+        threading.Thread(target=_wait_and_report, args=(process, runner), daemon=True).start()
         return runner
 
 
@@ -109,7 +109,9 @@ def runners() -> SlowRunners:
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path, runners: SlowRunners, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(
+    db: Database, tmp_path: Path, runners: SlowRunners, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WorkerContext]:
     """A worker whose plans say that five examples fit into one pass."""
 
     def plan(*asked: Any) -> ExecutionPlan:
@@ -117,10 +119,10 @@ def shop(db: Database, tmp_path: Path, runners: SlowRunners, monkeypatch: pytest
 
     monkeypatch.setattr(supervisor, "resolve_plan", plan)
     settings = Settings.model_validate(TIMINGS | {"home": tmp_path})
-    materialise(small_spec(**SPEC).data, settings.datasets)
+    materialise_dataset(small_spec(**SPEC).data, settings.datasets)
     scratch = provision.Scratch(tmp_path / "scratch", "w")
     scratch.open()
-    yield Shop("w", settings, db, LocalStore(tmp_path / "store"), runners, scratch, threading.Event())
+    yield WorkerContext("w", settings, db, LocalStore(tmp_path / "store"), runners, scratch, threading.Event())
     scratch.close()
 
 
@@ -133,7 +135,7 @@ def ended(db: Database, job_id: str) -> tuple[str, int, list[str]]:
     return state["status"], state["attempt"], told
 
 
-def test_an_evaluation_longer_than_the_limit(shop: Shop, db: Database, runners: SlowRunners) -> None:
+def test_an_evaluation_longer_than_the_limit(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """Of nine passes."""
     runners.kind = "evaluate"
     job_id = submitted(db, **SPEC)
@@ -141,19 +143,21 @@ def test_an_evaluation_longer_than_the_limit(shop: Shop, db: Database, runners: 
     assert ended(db, job_id) == ("succeeded", 1, [])
 
 
-def test_a_tile_of_an_analysis_longer_than_the_limit(shop: Shop, db: Database, runners: SlowRunners) -> None:
+@pytest.mark.slow
+def test_a_tile_of_an_analysis_longer_than_the_limit(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """The second one looks at all examples in 22 chunks, the last ten of which are slow."""
     job_id = submitted(db, **SPEC)
     assert serve_one(shop, SLOT)
     runners.kind, runners.after = "terrain", 22 + 22 + 12
     body = {"kind": "sharpness", "job": job_id, "measures": ["gradient_norm", "trace"]}
     asked = parse_analysis(json.dumps(body).encode(), body)
-    analysis_id = submit_analysis(db, asked, Entry(OWNER, Limits(), 60.0)).job_id
+    analysis_id = create_analysis(db, asked, SubmitContext(OWNER, Limits(), 60.0)).job_id
     assert serve_one(shop, SLOT)
     assert ended(db, analysis_id) == ("succeeded", 1, [])
 
 
-def test_batch_norm_that_takes_long_to_estimate(shop: Shop, db: Database, runners: SlowRunners) -> None:
+@pytest.mark.slow
+def test_batch_norm_that_takes_long_to_estimate(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """Nine batches for the average; what follows is fast."""
     runners.kind = "batch_norm"
     model = {"name": "mlp", "hidden": [8], "batch_norm": True}
@@ -162,7 +166,7 @@ def test_batch_norm_that_takes_long_to_estimate(shop: Shop, db: Database, runner
     assert ended(db, job_id) == ("succeeded", 1, [])
 
 
-def test_a_pass_that_spins_for_ever_is_a_stall(shop: Shop, db: Database, runners: SlowRunners) -> None:
+def test_a_pass_that_spins_for_ever_is_a_stall(shop: WorkerContext, db: Database, runners: SlowRunners) -> None:
     """The seventh of an evaluation: it burns time, and says nothing."""
     runners.kind, runners.after, runners.what = "evaluate", 6, SPINS
     job_id = submitted(db, **SPEC)
@@ -183,12 +187,14 @@ class FullForOneSecond(Backlog):
 
 
 def test_who_is_held_back_does_not_stall(
-    db: Database, fence: Fence, heart_of: Callable[..., Heart], tmp_path: Path
+    db: Database, fence: Fence, heart_of: Callable[..., Heartbeat], tmp_path: Path
 ) -> None:
     """The moment at which there is room again is no moment to judge: the runner has been waiting, not silent."""
     heart, backlog = heart_of(fence, stall_seconds=0.1), FullForOneSecond(tmp_path / "spill")
     ours, theirs = socket.socketpair()
-    watch = Watch(RunnerProcess(ours), heart, backlog, Recorder(heart, LocalStore(tmp_path), backlog, None, tmp_path))
+    watch = RunnerWatch(
+        RunnerProcess(ours), heart, backlog, Recorder(heart, LocalStore(tmp_path), backlog, None, tmp_path)
+    )
     theirs.close()  # seen once the pipe is read again
     with ours:
-        assert watch.until_end().cut is Cut.NO
+        assert watch.watch_until_end().cut is KillReason.NO

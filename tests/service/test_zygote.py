@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.service import ROOT, until
 from worker.exit_codes import MACHINE_FAILED
-from worker.launcher import Exit
+from worker.launcher import ProcessExit
 
 SCRIPT = """
 import os, signal, socket, sys, time
@@ -119,7 +119,7 @@ def test_a_zygote_outlives_what_its_machine_refuses(scripted: Callable[..., Scri
             zygote.order(theirs.fileno())
             while "status" not in (message := zygote.hear()[0]):
                 assert message["runner"] == "1"
-            statuses.append(Exit.from_wait_status(message["status"]).code)
+            statuses.append(ProcessExit.from_wait_status(message["status"]).code)
     assert statuses == [MACHINE_FAILED, 0][: len(statuses)]
 
 

@@ -16,9 +16,14 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from core.db.migrate import upgrade
+from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
 from tests.support.postgres import shared_server
+
+POSTGRESQL_IS_SLOW = pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests whose statements others try on PostgreSQL too: there they are part of `make test-slow`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     url = os.environ.get("TEST_DATABASE_URL") or shared_server(folder)
     server = Server(url, f"template_{secrets.token_hex(6)}")
-    upgrade(server.make(server.template))
+    upgrade_schema(server.make(server.template))
     yield server
     server.drop(server.template)
 
@@ -91,7 +96,7 @@ def empty_postgresql_url(postgresql_server: Server) -> Iterator[str]:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    upgrade(f"sqlite:///{path}")
+    upgrade_schema(f"sqlite:///{path}")
     return path
 
 

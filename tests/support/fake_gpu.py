@@ -84,7 +84,7 @@ class FakeMachine:
         self.probed.append(token)
         if self.read()["gpus"][token]["works"]:
             return DeviceReport(token, ok=True, name="Fake H1", uuid=token)
-        return DeviceReport.failed(token, "failed", "CUDA error: an illegal memory access was encountered")
+        return DeviceReport.from_failure(token, "failed", "CUDA error: an illegal memory access was encountered")
 
     def devices(self) -> Devices:
         """What a worker asks of its GPUs, answered by the file."""

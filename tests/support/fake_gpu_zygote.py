@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.engine import build, failure, loop
 from core.engine.cuda_errors import MemoryFacts, requested_bytes
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.run import Run
 from core.recipe.assignment import Assignment
 from tests.support.fake_gpu import TOTAL, FakeMachine, machine_here
@@ -23,7 +23,7 @@ from worker import zygote
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
-real_build, real_describe = build.build, build.describe
+real_build, real_describe = build.build_training_run, build.describe_environment
 
 
 def describe(device: torch.device, plan: Any, *rest: Any) -> dict[str, Any]:
@@ -31,12 +31,12 @@ def describe(device: torch.device, plan: Any, *rest: Any) -> dict[str, Any]:
     return {**found, "kind": "cuda", "device": "Fake H1"} if plan.device == "cuda" else found
 
 
-def build_on_gpu(assignment: Assignment, report_alive: ReportAlive = unwatched) -> Run:
+def build_on_gpu(assignment: Assignment, report_alive: ReportAlive = report_nothing) -> Run:
     if assignment.plan.device == "cpu":
         return real_build(assignment, report_alive)
     machine, token = machine_here(), os.environ["CUDA_VISIBLE_DEVICES"]
     if not machine.read()["gpus"][token]["works"]:
-        raise failure.unopened(torch.AcceleratorError(ILLEGAL))
+        raise failure.device_not_opened(torch.AcceleratorError(ILLEGAL))
     break_down(machine, token, assignment, -1)
     run = real_build(assignment, report_alive)
 
@@ -84,8 +84,8 @@ def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | No
 
 
 if __name__ == "__main__":
-    loop.build = build_on_gpu  # type: ignore[attr-defined]
-    build.describe = describe  # type: ignore[assignment, attr-defined]
+    loop.build_training_run = build_on_gpu  # type: ignore[attr-defined]
+    build.describe_environment = describe  # type: ignore[assignment, attr-defined]
     build.open_device = lambda _: torch.device("cpu")  # type: ignore[attr-defined]
     failure.memory_facts = memory_facts
     zygote.main()

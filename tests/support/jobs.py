@@ -5,15 +5,15 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import job_state, service_state
 from core.ids import new_id
 from core.jobs.attempt.fence import Fence
 from core.jobs.checkpoints.records import NewCheckpoint
 from core.jobs.kinds import KINDS, JobKind
-from core.jobs.metrics.chunks import Chunk, Points
-from core.jobs.queue.claim import Claim, claim
-from core.jobs.queue.submit import submit
+from core.jobs.metrics.chunks import Chunk, MetricPoints
+from core.jobs.queue.claim import Claim, claim_job
+from core.jobs.queue.submit import create_job
 from core.queue import Hints
 from core.recipe.plan import ExecutionPlan, Planned
 from core.recipe.spec import JobSpec
@@ -60,7 +60,7 @@ def plan_of(spec: Planned, device: str = "cpu") -> ExecutionPlan:
 
 def submitted(db: Database, **changes: Any) -> str:
     """The id of a fresh queued job."""
-    return submit(db, small_spec(**changes), owner=OWNER).job_id
+    return create_job(db, small_spec(**changes), owner=OWNER).job_id
 
 
 def taken(
@@ -70,7 +70,7 @@ def taken(
     kinds: tuple[JobKind[Any], ...] = KINDS,
 ) -> Claim | None:
     """Claim for a CPU slot; a negative lease has run out already."""
-    return claim(db, worker="host:cpu0", needs=needs, plan_for=plan_of, lease_seconds=lease, kinds=kinds)
+    return claim_job(db, worker="host:cpu0", needs=needs, plan_for=plan_of, lease_seconds=lease, kinds=kinds)
 
 
 def running(db: Database, lease: float = LEASE, **changes: Any) -> Fence:
@@ -85,7 +85,7 @@ def running(db: Database, lease: float = LEASE, **changes: Any) -> Fence:
 def chunk(series: str, first: int, count: int, after_step: int = 0, number: int = 0) -> Chunk:
     """Steps first, first+1, …; the value of step t is t/2, its time 1000+t."""
     steps = list(range(first, first + count))
-    points = Points(series, steps, [step / 2 for step in steps], [1000.0 + step for step in steps])
+    points = MetricPoints(series, steps, [step / 2 for step in steps], [1000.0 + step for step in steps])
     return Chunk(series, after_step, number, points)
 
 
@@ -117,12 +117,12 @@ def set_state(db: Database, job_id: str, **columns: Any) -> None:
 
 def run_out(db: Database, job_id: str) -> None:
     """The lease ended a second ago."""
-    set_state(db, job_id, lease_until=now() - 1.0)
+    set_state(db, job_id, lease_until=database_now() - 1.0)
 
 
 def last_tick(db: Database, seconds_ago: float, name: str = "tick") -> None:
     """Pretend that the reconcilers' last round was then."""
     with db.write() as connection:
         connection.execute(
-            update(service_state).where(service_state.c.name == name).values(at=now() - seconds_ago),
+            update(service_state).where(service_state.c.name == name).values(at=database_now() - seconds_ago),
         )

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 import core.process
-from core.store.location import Bucket, Place
+from core.store.location import Bucket, StoreLocation
 from core.store.s3 import S3Store
 from tests.support.proxy import Proxy, proxied
 
@@ -25,7 +25,7 @@ SECRET = "s3cr3t-c4n4ry"  # noqa: S105 - moto takes any; tests look for it where
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreLocation]:
     """A server with one bucket. It keeps everything in memory."""
     log = tmp_path_factory.mktemp("s3") / "moto.log"
     moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
@@ -41,7 +41,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     try:
         endpoint = _address(server, log)
         assert httpx2.put(f"{endpoint}/{BUCKET}", timeout=30.0, trust_env=False).status_code == 200
-        yield Place(Bucket(BUCKET, ""), endpoint, "us-east-1", "AKIDEXAMPLE", SECRET)
+        yield StoreLocation(Bucket(BUCKET, ""), endpoint, "us-east-1", "AKIDEXAMPLE", SECRET)
     finally:
         server.kill()
         server.wait()
@@ -57,12 +57,12 @@ def _address(server: "subprocess.Popen[bytes]", log: Path) -> str:
 
 
 @pytest.fixture
-def bucket(s3_server: Place) -> Place:
+def bucket(s3_server: StoreLocation) -> StoreLocation:
     """A folder of the bucket that nobody else uses."""
     return replace(s3_server, bucket=Bucket(BUCKET, f"test-{secrets.token_hex(6)}/basin"))
 
 
-def in_bucket(place: Place) -> dict[str, str]:
+def in_bucket(place: StoreLocation) -> dict[str, str]:
     """The settings of a service that keeps its objects there."""
     return {
         "store_url": f"s3://{place.bucket.name}/{place.bucket.prefix}",
@@ -73,7 +73,7 @@ def in_bucket(place: Place) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def unreliable(place: Place) -> Iterator[tuple[Proxy, Place]]:
+def unreliable(place: StoreLocation) -> Iterator[tuple[Proxy, StoreLocation]]:
     """A proxy before the server, and the place behind it."""
     host, port = place.endpoint.removeprefix("http://").split(":")
     with proxied((host, int(port))) as proxy:
@@ -81,7 +81,7 @@ def unreliable(place: Place) -> Iterator[tuple[Proxy, Place]]:
 
 
 @pytest.fixture
-def proxy_and_store(bucket: Place) -> Iterator[tuple[Proxy, S3Store]]:
+def proxy_and_store(bucket: StoreLocation) -> Iterator[tuple[Proxy, S3Store]]:
     """A store behind a proxy, on which everything passes until it is told otherwise."""
     with unreliable(bucket) as (proxy, place):
         yield proxy, S3Store(place)

@@ -372,7 +372,7 @@ def postgresql_service(lasting_postgresql_service: Service) -> Service:
     return lasting_postgresql_service
 
 
-@pytest.fixture(params=["sqlite_service", pytest.param("postgresql_service", marks=pytest.mark.matrix)])
+@pytest.fixture(params=["sqlite_service", pytest.param("postgresql_service", marks=pytest.mark.slow)])
 def either_service(request: pytest.FixtureRequest) -> Service:
     """Once on each kind of database."""
     service = request.getfixturevalue(request.param)

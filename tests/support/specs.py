@@ -7,7 +7,7 @@ from typing import Any
 from core.recipe.analyses import AnyAnalysis
 from core.recipe.checks.spec import warnings
 from core.recipe.component import SpecWarning
-from core.recipe.learning_rate import course_of
+from core.recipe.learning_rate import learning_rate_plan
 from core.recipe.parse import parse_analysis
 from core.recipe.schedules.base import LearningRate
 from core.recipe.spec import JobSpec
@@ -15,7 +15,7 @@ from core.recipe.spec import JobSpec
 
 def rate_of(spec: JobSpec) -> LearningRate:
     """T -> the learning rate of the t-th optimizer step, while the schedule has heard nothing."""
-    return course_of(spec, spec.shape().run).rate()
+    return learning_rate_plan(spec, spec.shape().run).rate_function()
 
 
 def warnings_of(spec: JobSpec) -> tuple[SpecWarning, ...]:

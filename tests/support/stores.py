@@ -13,7 +13,7 @@ from core.db.session import Database
 from core.jobs.store_identity import IdentifiedStore
 from core.store.base import Store
 from core.store.local import LocalStore
-from core.store.location import Bucket, Place
+from core.store.location import Bucket, StoreLocation
 from core.store.s3 import S3Store
 
 
@@ -55,7 +55,7 @@ class LosableFolder:
 class LosableBucket:
     """A folder of a bucket, which is emptied, or whose settings name another one."""
 
-    def __init__(self, place: Place, way: str, aside: Path) -> None:
+    def __init__(self, place: StoreLocation, way: str, aside: Path) -> None:
         self.plain: Store = S3Store(place)
         self._place, self._way, self._aside = place, way, aside
 

@@ -36,7 +36,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
             seen[0] = next(losses, seen[0])
             return {"loss": seen[0], "accuracy": 0.5}
 
-        monkeypatch.setattr(session, "evaluate", evaluate)
+        monkeypatch.setattr(session, "evaluate_network", evaluate)
 
     return write
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from core.errors import InvalidSpec
 from core.recipe.averaging import AVERAGING
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.parse import parse_job
 from core.recipe.stopping import StopReason
 
@@ -134,7 +134,7 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     """A Latin square of averaging methods and endings for each optimizer, with schedules in rotation."""
-    schedules, averages = sorted(components("schedules")), [*components("averaging"), "together"]
+    schedules, averages = sorted(component_classes("schedules")), [*component_classes("averaging"), "together"]
     endings: tuple[StopReason, ...] = get_args(StopReason)
     return [
         Case(
@@ -143,7 +143,7 @@ def cases() -> list[Case]:
             average,
             endings[(row + column) % len(endings)],
         )
-        for row, optimizer in enumerate(sorted(components("optimizers")))
+        for row, optimizer in enumerate(sorted(component_classes("optimizers")))
         for column, average in enumerate(averages)
     ]
 

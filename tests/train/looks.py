@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from core.engine.analysis.progress import KEEP_SECONDS
-from core.engine.analysis.run_analysis import Draw, analyse
+from core.engine.analysis.run_analysis import Draw, run_analysis
 from core.engine.events import CheckpointWritten, Ended
-from core.non_finite import in_json
+from core.non_finite import encode_non_finite
 from core.recipe.analyses import Analysis
-from core.recipe.assignment import AnalysisAssignment, Reading, Resume, Source
+from core.recipe.assignment import AnalysisAssignment, AnalysisResult, Resume, Source
 from core.recipe.data import DataSpec
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
@@ -92,21 +92,21 @@ def looked(
     scratch.mkdir()
     plan = resolve_plan(spec, slot)
     assignment = AnalysisAssignment(job="an_test", attempt=1, spec=spec, plan=plan, scratch=scratch, **fields)
-    ended = analyse(assignment, watcher, draw, report_alive=watcher.report_alive, keep_seconds=keep_seconds)
+    ended = run_analysis(assignment, watcher, draw, report_alive=watcher.report_alive, keep_seconds=keep_seconds)
     found = next(
         (each for each in watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"), None
     )
     return Looked(ended, watcher, arrays(found) if found else {})
 
 
-def reading(found: Looked, label: str) -> Reading:
+def reading(found: Looked, label: str) -> AnalysisResult:
     """What another analysis reads of this one; its numbers have been in the database meanwhile."""
     (written,) = (
         each for each in found.watcher.events if isinstance(each, CheckpointWritten) and each.kind == "result"
     )
     spec = analysis_of(written.manifest["analysis"])
-    numbers = json.loads(json.dumps(in_json(found.ended.results), allow_nan=False))
-    return Reading(label=label, spec=spec, numbers=numbers, data=data_of(written))
+    numbers = json.loads(json.dumps(encode_non_finite(found.ended.results), allow_nan=False))
+    return AnalysisResult(label=label, spec=spec, numbers=numbers, data=data_of(written))
 
 
 def arrays(result: CheckpointWritten) -> dict[str, Any]:

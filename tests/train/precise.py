@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.analysis.subject import Subject
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network, flatten
-from core.recipe.analyses import Split
+from core.recipe.analyses import SplitName
 from core.recipe.assignment import Source
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB
@@ -22,7 +22,7 @@ from tests.train.looks import JOB
 CPU = torch.device("cpu")
 
 
-def subject(spec: JobSpec, dataset: Path, dtype: torch.dtype = torch.float64, label: str = "a") -> Subject:
+def subject(spec: JobSpec, dataset: Path, dtype: torch.dtype = torch.float64, label: str = "a") -> AnalysisSubject:
     """One of the job's seed; batch norm has seen some data, with scales and shifts that are not those of the start."""
     data = load_resident(spec.data, dataset, CPU)
     built = build_network(spec.model, spec.data.facts(), spec.seed, CPU)
@@ -33,20 +33,20 @@ def subject(spec: JobSpec, dataset: Path, dtype: torch.dtype = torch.float64, la
         network.module.train()(data.train.inputs.to(dtype) * 1.5 + 0.3)
     network.module.eval()
 
-    def part(found: Part) -> Part:
+    def part(found: Split) -> Split:
         targets = found.targets.to(dtype) if found.targets.is_floating_point() else found.targets
-        return Part(found.inputs.to(dtype), targets)
+        return Split(found.inputs.to(dtype), targets)
 
     parts: Any = {"train": part(data.train), "val": part(data.validation), "test": part(data.test)}
     source = Source(label=label, job=JOB, spec=spec, dataset=dataset)
     small = replace(network, most_at_once=100)  # so that parts fall into blocks
-    return Subject(source, spec, small, parts, build_objective(spec, data.target_scale))
+    return AnalysisSubject(source, spec, small, parts, build_objective(spec, data.target_scale))
 
 
 def naive(
-    looked: Subject,
+    looked: AnalysisSubject,
     weights: Sequence[Tensor],
-    splits: Sequence[Split],
+    splits: Sequence[SplitName],
     *,
     reestimate: bool = False,
     statistics: Sequence[Sequence[Tensor]] | None = None,

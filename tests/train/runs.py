@@ -8,13 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.engine.events import CheckpointWritten, Ended, Event, Log, Points, Progress, RolledBack, Started, StopRequest
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.events import (
+    CheckpointWritten,
+    Ended,
+    Event,
+    Log,
+    PointsLogged,
+    RolledBack,
+    RunProgress,
+    Started,
+    StopRequest,
+)
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.loop import train
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
+from core.recipe.stored import read_stored
 
 OF_STEPS = ("train.loss", "lr", "grad_norm")  # series whose points stand at the step that they are of
 SMALL_DIGITS = {"name": "digits", "validation": 0.1, "test": 0.8}  # 179 train, 180 validation, 1438 test
@@ -41,7 +52,7 @@ class Watcher:
     start: int = 0
     events: list[Event] = field(default_factory=list)
     steps: int = 0
-    report_alive: ReportAlive = unwatched
+    report_alive: ReportAlive = report_nothing
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
@@ -63,7 +74,7 @@ class Watcher:
                 for name, points in found.items():
                     last = event.step - (name in OF_STEPS or event.step == 0)
                     found[name] = [point for point in points if point[0] <= last]
-            if isinstance(event, Points):
+            if isinstance(event, PointsLogged):
                 for name, (steps, values, times) in event.series.items():
                     assert len(steps) == len(values) == len(times)
                     found[name] += zip(steps, values, strict=True)
@@ -77,8 +88,8 @@ class Watcher:
     def logs(self) -> list[Log]:
         return [event for event in self.events if isinstance(event, Log)]
 
-    def progress(self) -> list[Progress]:
-        return [event for event in self.events if isinstance(event, Progress)]
+    def progress(self) -> list[RunProgress]:
+        return [event for event in self.events if isinstance(event, RunProgress)]
 
 
 Train = Callable[..., tuple[Ended, Watcher]]
@@ -107,7 +118,7 @@ def trainer(folder: Path, dataset: Callable[[DataSpec], Path], *, travels: bool 
             resume=as_resume(resume, options.pop("anew", None)) if resume else None,
             initial=options.pop("initial", None),
         )
-        sent = Assignment.model_validate_json(assignment.model_dump_json()) if travels else assignment
+        sent = read_stored(Assignment, json.loads(assignment.model_dump_json())) if travels else assignment
         return train(sent, watcher, report_alive=watcher.report_alive, **options), watcher
 
     return run

@@ -14,12 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from core.engine.analysis.chunk_sizes import count_activations
 from core.engine.analysis.curvature import Curvature
 from core.engine.analysis.directions import random_direction
-from core.engine.analysis.loss_surface import Terrain
-from core.engine.analysis.stacked_network import stack
-from core.engine.datasets.resident import Part
+from core.engine.analysis.loss_surface import LossSurface
+from core.engine.analysis.stacked_network import stack_network
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.gradients.gradient import build_gradient
-from core.engine.gradients.same_batch import uncounted
+from core.engine.gradients.same_batch import frozen_bn_stats
 from core.engine.networks import norms
 from core.engine.networks.network import Network, flatten
 from tests.train.looks import Look
@@ -78,16 +78,16 @@ def test_derivatives_of_any_module_are_those_of_autograd(name: str) -> None:
     network, (inputs, targets) = doubled(name), examples()
     network.module.train()(inputs)
     network.module.eval()
-    terrain = Terrain(network, Part(inputs, targets), functional.cross_entropy, room=2**15)
+    terrain = LossSurface(network, Split(inputs, targets), functional.cross_entropy, room=2**15)
     assert len(terrain.chunks) > 1
     weights, vector = network.values.clone(), random_direction(network, 0, 1)
     loss = plain_loss(network, inputs, targets)
     with sdpa_kernel(SDPBackend.MATH):
         value, product = torch.autograd.functional.hvp(loss, weights, vector)
         slope = torch.autograd.functional.jacobian(loss, weights)
-    assert terrain.height(weights) == pytest.approx(float(value), rel=1e-12)
-    torch.testing.assert_close(terrain.slope(weights)[1], slope, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(Curvature(terrain, weights).product(vector), product, rtol=1e-8, atol=1e-10)
+    assert terrain.loss_at(weights) == pytest.approx(float(value), rel=1e-12)
+    torch.testing.assert_close(terrain.loss_and_gradient(weights)[1], slope, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(Curvature(terrain, weights).hessian_product(vector), product, rtol=1e-8, atol=1e-10)
 
 
 def test_the_memory_of_a_module_counts_all_that_it_computes() -> None:
@@ -114,7 +114,7 @@ def test_an_analysis_looks_at_any_module(run_own: Train, look: Look, name: str) 
     norm = "reestimate" if name == "residual" else "fixed"
     surface = look([(spec, written)], kind="landscape", splits=["val"], steps=3, bn=norm)
     assert surface.ended.outcome == "succeeded"
-    assert surface.numbers["parameters"] == SPECS[name].parameters(PICTURES)
+    assert surface.numbers["parameters"] == SPECS[name].parameter_count(PICTURES)
     assert surface.numbers["bn"] == (norm if name == "residual" else None)
     if name != "residual":
         assert surface.arrays["val.loss"][1, 1] == pytest.approx(written.metrics["val.loss"], rel=1e-6)
@@ -156,9 +156,9 @@ def test_a_stack_that_is_more_than_its_layers_takes_no_short_way(make: Callable[
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
     slopes = torch.cat([each.grad.flatten() for each in plain.parameters() if each.grad is not None])
     torch.testing.assert_close(network.gradient, slopes, rtol=1e-10, atol=1e-14)
-    terrain = Terrain(network, Part(inputs, targets), functional.cross_entropy)
-    torch.testing.assert_close(terrain.slope(network.values.clone())[1], slopes, rtol=1e-10, atol=1e-14)
-    assert stack(network, inputs[:1]) is None
+    terrain = LossSurface(network, Split(inputs, targets), functional.cross_entropy)
+    torch.testing.assert_close(terrain.loss_and_gradient(network.values.clone())[1], slopes, rtol=1e-10, atol=1e-14)
+    assert stack_network(network, inputs[:1]) is None
 
 
 def test_a_running_instance_norm_is_estimated_and_left_alone() -> None:
@@ -171,7 +171,7 @@ def test_a_running_instance_norm_is_estimated_and_left_alone() -> None:
     torch.testing.assert_close(layer.running_var, inputs.var(2).mean(0), rtol=1e-5, atol=1e-6)
     before = [each.clone() for each in network.buffers]
     expected = functional.instance_norm(inputs)
-    with uncounted(network.module.train()):
+    with frozen_bn_stats(network.module.train()):
         torch.testing.assert_close(network.module(inputs).unflatten(1, (3, 7)), expected)
     assert all(torch.equal(own, was) for own, was in zip(network.buffers, before, strict=True))
     assert all(own is there for own, there in zip(network.buffers, network.module.buffers(), strict=True))
@@ -184,5 +184,5 @@ def test_a_frozen_batch_norm_goes_by_its_statistics_where_nothing_counts() -> No
     layer.eval()
     inputs = torch.randn(5, 3)
     expected = layer(inputs)
-    with uncounted(nn.Sequential(layer)):
+    with frozen_bn_stats(nn.Sequential(layer)):
         assert torch.equal(layer(inputs), expected)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.engine.analysis import grid
-from core.engine.analysis.assembly import lay
+from core.engine.analysis.assembly import copy_computed_cells
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
 from core.recipe.analyses.assembly import Assembly
@@ -19,7 +19,7 @@ from core.recipe.spec import JobSpec
 from tests.support.specs import analysis_of
 from tests.train.looks import Look, Looked, kept, looked, reading
 from tests.train.runs import Train, Watcher, job
-from worker.pictures import draw
+from worker.pictures import render_pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,8 +100,8 @@ def test_parts_make_the_whole_to_the_bit(
 @pytest.mark.usefixtures("small_tiles")
 def test_pictures_are_those_of_the_landscape(run: Train, look: Look, join: Join) -> None:
     subjects = [trained(run)]
-    whole = look(subjects, kind="landscape", dimensions=1, steps=9, draw=draw)
-    joined = join(shared(look, subjects, 2, dimensions=1, steps=9), draw=draw)
+    whole = look(subjects, kind="landscape", dimensions=1, steps=9, draw=render_pictures)
+    joined = join(shared(look, subjects, 2, dimensions=1, steps=9), draw=render_pictures)
     digests = [
         {name: file["sha256"] for name, file in result.files.items() if name.endswith((".svg", ".png"))}
         for each in (whole, joined)
@@ -176,11 +176,11 @@ def test_a_loss_that_is_no_number_is_known_all_the_same() -> None:
     part = blank.clone()
     part[1] = -torch.tensor(math.nan, dtype=torch.float64)
     whole = blank.clone()
-    lay(whole, part, "a part")
+    copy_computed_cells(whole, part, "a part")
     assert whole.view(torch.int64).tolist() == part.view(torch.int64).tolist()
     part[1] = 1.0
     with pytest.raises(EngineError, match="points of another part"):
-        lay(whole, part, "another")
+        copy_computed_cells(whole, part, "another")
 
 
 def landscape(number: int | None = 1, of: int = 2, **fields: Any) -> Any:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from core.engine.events import CheckpointWritten
 from core.errors import InvalidSpec
-from core.recipe.branch import anew, branched
+from core.recipe.branch import fork_spec, reset_parts
 from tests.train.runs import OF_STEPS, Train, Watcher, digests, job
 
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
@@ -37,9 +37,9 @@ def parent_with(run: Train, **fields: Any) -> tuple[Any, dict[int, CheckpointWri
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_fork_ends_as_if_it_had_been_meant_so(run: Train, name: str) -> None:
     parent, checkpoints = parent_with(run)
-    child = branched(parent, ENDINGS[name], FORK_AT)
+    child = fork_spec(parent, ENDINGS[name], FORK_AT)
     expected, whole = run(child)
-    found, watcher = run(child, resume=checkpoints[FORK_AT], anew=anew(parent, child))
+    found, watcher = run(child, resume=checkpoints[FORK_AT], anew=reset_parts(parent, child))
     assert watcher.start == FORK_AT
     assert found.results == expected.results
     assert (found.outcome, found.stop_reason) == (expected.outcome, expected.stop_reason)
@@ -58,8 +58,8 @@ def test_a_fork_ends_as_if_it_had_been_meant_so(run: Train, name: str) -> None:
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_a_fork_can_be_interrupted_like_any_job(run: Train, stop: int) -> None:
     parent, checkpoints = parent_with(run, swa={"start": "6st", "every": "2st"}, ema={"decay": 0.9, "with_swa": True})
-    child = branched(parent, {"swa": {"start": "14st", "every": "1st"}, "seed": 5, "optimizer": faster()}, FORK_AT)
-    parts = anew(parent, child)
+    child = fork_spec(parent, {"swa": {"start": "14st", "every": "1st"}, "seed": 5, "optimizer": faster()}, FORK_AT)
+    parts = reset_parts(parent, child)
     assert parts == ("swa", "swag", "mark"), "the moving average goes on, the other begins again"
     expected, whole = run(child, resume=checkpoints[FORK_AT], anew=parts)
     assert expected.results["swa"] != expected.results["base"]
@@ -73,9 +73,9 @@ def test_a_fork_can_be_interrupted_like_any_job(run: Train, stop: int) -> None:
 def test_members_of_another_run_are_missing_and_nobody_counts_them(run: Train) -> None:
     """Of five members those of steps 4 and 8 are nobody's."""
     parent, checkpoints = parent_with(run)
-    child = branched(parent, {"ensemble": {"method": "checkpoints", "every": "4st", "members": 5}}, FORK_AT)
-    found, watcher = run(child, resume=checkpoints[FORK_AT], anew=anew(parent, child))
-    _, first = run(child, Watcher(stop_after=3), resume=checkpoints[FORK_AT], anew=anew(parent, child))
+    child = fork_spec(parent, {"ensemble": {"method": "checkpoints", "every": "4st", "members": 5}}, FORK_AT)
+    found, watcher = run(child, resume=checkpoints[FORK_AT], anew=reset_parts(parent, child))
+    _, first = run(child, Watcher(stop_after=3), resume=checkpoints[FORK_AT], anew=reset_parts(parent, child))
     again, _ = run(child, resume=first.checkpoints()[13])
     assert sorted(watcher.checkpoints("snapshot")) == [12, 16, 20, 24]
     assert [step for step, _ in watcher.series()["ensemble.val.loss"]] == [12, 16, 20, 24]
@@ -88,8 +88,8 @@ def test_a_fork_may_change_whose_statistics_an_average_has(run: Train, kind: str
     """SWA's weights go on. EMA's statistics are part of its state, so it begins again."""
     fields = {"swa": {"start": "6st", "every": "2st"}, "ema": {"decay": 0.9, "start": "12st"}}[kind]
     parent, checkpoints = parent_with(run, **{kind: fields})
-    child = branched(parent, {kind: {**fields, "update_bn": False}}, FORK_AT)
-    parts = anew(parent, child)
+    child = fork_spec(parent, {kind: {**fields, "update_bn": False}}, FORK_AT)
+    parts = reset_parts(parent, child)
     assert parts == (*begins, "mark")
     expected, _ = run(child)
     found, _ = run(child, resume=checkpoints[FORK_AT], anew=parts)
@@ -103,9 +103,9 @@ def faster() -> dict[str, Any]:
 def test_a_finished_job_can_be_made_longer(run: Train) -> None:
     """From its very last checkpoint, which holds results that are none for the child."""
     parent, checkpoints = parent_with(run)
-    child = branched(parent, {"epochs": 6}, 24)
+    child = fork_spec(parent, {"epochs": 6}, 24)
     expected, _ = run(child)
-    found, watcher = run(child, resume=checkpoints[24], anew=anew(parent, child))
+    found, watcher = run(child, resume=checkpoints[24], anew=reset_parts(parent, child))
     assert found.results == expected.results
     assert (watcher.start, found.progress["step"]) == (24, 48)
 
@@ -134,7 +134,7 @@ def test_a_retry_is_the_same_run(run: Train, step: int) -> None:
 )
 def test_what_would_change_the_past_is_refused(changes: dict[str, Any], pointer: str) -> None:
     with pytest.raises(InvalidSpec) as refused:
-        branched(job(**PARENT), changes, FORK_AT)
+        fork_spec(job(**PARENT), changes, FORK_AT)
     assert [problem.pointer for problem in refused.value.errors] == [pointer]
 
 

@@ -5,11 +5,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from core.engine.analysis.connect import barrier, bezier, explore, rate
-from core.engine.analysis.loss_surface import Terrain
+from core.engine.analysis.connect import barrier_height, bezier, compute_tensors, lr_factor
+from core.engine.analysis.loss_surface import LossSurface
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
-from core.engine.determinism import stream
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.determinism import seeded_generator
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.connect import Connect
 from core.recipe.spec import JobSpec
@@ -64,14 +64,14 @@ def test_the_curve_and_its_numbers() -> None:
     assert bezier(ends, theta, 1.0).tolist() == [2.0, 0.0]
     assert bezier(ends, theta, 0.5).tolist() == [5.0, 1.5]
     t = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
-    assert barrier(t, torch.tensor([1.0, 5.0, 3.0], dtype=torch.float64)) == 3.5
-    assert barrier(t, torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)) == 0.0
-    assert [rate(each) for each in (0.0, 0.5, 0.7, 0.9, 1.0)] == pytest.approx([1.0, 1.0, 0.505, 0.01, 0.01])
+    assert barrier_height(t, torch.tensor([1.0, 5.0, 3.0], dtype=torch.float64)) == 3.5
+    assert barrier_height(t, torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)) == 0.0
+    assert [lr_factor(each) for each in (0.0, 0.5, 0.7, 0.9, 1.0)] == pytest.approx([1.0, 1.0, 0.505, 0.01, 0.01])
 
 
-def connected(subjects: list[Subject], **fields: Any) -> Tensors:
+def connected(subjects: list[AnalysisSubject], **fields: Any) -> Tensors:
     spec = Connect.model_validate({"checkpoints": ({"job": JOB},) * 2, "points": 3, **fields})
-    return explore(spec, subjects, cast("AnalysisProgress", Bench()))
+    return compute_tensors(spec, subjects, cast("AnalysisProgress", Bench()))
 
 
 def test_theta_descends_the_loss_at_a_random_place() -> None:
@@ -82,11 +82,11 @@ def test_theta_descends_the_loss_at_a_random_place() -> None:
     theta = connected(subjects, epochs=1, lr=0.5)["theta"]
     ends = [each.network.values.clone() for each in subjects]
     first, part = subjects[0], subjects[0].parts["train"]
-    t = float(torch.rand(1, generator=stream(0, "connect t", 0), dtype=torch.float64))
-    terrain = Terrain(first.network, part, first.objective.loss)
+    t = float(torch.rand(1, generator=seeded_generator(0, "connect t", 0), dtype=torch.float64))
+    terrain = LossSurface(first.network, part, first.objective.loss)
     middle = (ends[0] + ends[1]) / 2
     slope = [
-        (terrain.height(bezier(ends, middle + each, t)) - terrain.height(bezier(ends, middle - each, t))) / 2e-5
+        (terrain.loss_at(bezier(ends, middle + each, t)) - terrain.loss_at(bezier(ends, middle - each, t))) / 2e-5
         for each in 1e-5 * torch.eye(len(middle), dtype=torch.float64)
     ]
     torch.testing.assert_close(theta, middle - 0.5 * torch.tensor(slope, dtype=torch.float64), atol=1e-8, rtol=1e-8)

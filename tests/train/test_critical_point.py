@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.engine.analysis.critical_point import ALONG, explore, report
-from core.engine.analysis.progress import AnalysisProgress, Interrupted
-from core.engine.analysis.subject import Subject
-from core.engine.datasets.resident import Part
+from core.engine.analysis.critical_point import ALONG, compute_tensors, report_numbers
+from core.engine.analysis.progress import AnalysisProgress, AnalysisStopped
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.datasets.resident import Split
 from core.recipe.analyses.critical_point import CriticalPoint
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
@@ -19,20 +19,20 @@ from tests.train.tiny import Bench, Plain, at, subject
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def looked(subject: Subject, **fields: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def looked(subject: AnalysisSubject, **fields: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     spec = CriticalPoint(job=JOB, **fields)
-    tensors = explore(spec, [subject], cast("AnalysisProgress", Bench()))
-    return report(spec, [subject], tensors), tensors
+    tensors = compute_tensors(spec, [subject], cast("AnalysisProgress", Bench()))
+    return report_numbers(spec, [subject], tensors), tensors
 
 
-def product(a: float, b: float) -> Subject:
+def product(a: float, b: float) -> AnalysisSubject:
     """(ab - 1)²/2: two linear layers of one weight each that have to learn x -> x at x = 1."""
     module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     with torch.no_grad():
         module[0].weight.fill_(a)
         module[1].weight.fill_(b)
     ones = torch.ones(5, 1, dtype=torch.float64)
-    return subject(module, Part(ones, ones), Plain(lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2))
+    return subject(module, Split(ones, ones), Plain(lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2))
 
 
 def test_the_saddle_of_a_deep_linear_network() -> None:
@@ -176,16 +176,16 @@ def test_one_that_an_earlier_release_has_begun_is_judged_like_any_other() -> Non
     """It has no iteration from the gradient yet; what it has stays to the bit."""
     here = at([-1.0, 1.0], rosenbrock)
     spec = CriticalPoint(job=JOB, points=5, lanczos_steps=10)
-    whole = explore(spec, [here], cast("AnalysisProgress", Bench()))
+    whole = compute_tensors(spec, [here], cast("AnalysisProgress", Bench()))
     for done in (3, 10, 11, 14):
         desk = Halting(done)
-        with pytest.raises(Interrupted):
-            explore(spec, [here], cast("AnalysisProgress", desk))
+        with pytest.raises(AnalysisStopped):
+            compute_tensors(spec, [here], cast("AnalysisProgress", desk))
         older = {name: each for name, each in desk.kept.items() if not name.startswith(ALONG) and name != "slopes"}
         assert len(older) < len(desk.kept)
         again = Bench()
         again.found, again.done = older, done
-        found = explore(spec, [here], cast("AnalysisProgress", again))
+        found = compute_tensors(spec, [here], cast("AnalysisProgress", again))
         assert {name: each.numpy().tobytes() for name, each in found.items()} == {
             name: each.numpy().tobytes() for name, each in whole.items()
         }
@@ -202,7 +202,7 @@ class Halting(Bench):
         super().keep(done, total, tensors)
         if done == self.after:
             self.kept = {name: each.clone() for name, each in tensors.items()}
-            raise Interrupted("checkpoint")
+            raise AnalysisStopped("checkpoint")
 
 
 def point(start: list[float], **data: Any) -> Any:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from core.engine.datasets.batches import Cut, batches, epoch_order
-from core.engine.datasets.resident import Part, fit, load_resident
+from core.engine.datasets.batches import BatchSampler, epoch_order, iterate_batches
+from core.engine.datasets.resident import Split, fit_standardizer, load_resident
 from core.engine.datasets.splitting import apportion, split_indices
 from core.engine.failure import EngineError
 from core.recipe.data import Data, Function, split_sizes
@@ -42,8 +42,8 @@ def test_the_order_of_seed_0_stays_what_it_was() -> None:
 
 def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
     numbers = torch.arange(10)
-    part = Part(numbers[:, None].float(), numbers)
-    seen = list(batches(part, Cut(4, 10), 3, 0, 8))
+    part = Split(numbers[:, None].float(), numbers)
+    seen = list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8))
     assert [t for t, _ in seen] == list(range(8))
     assert [len(targets) for _, (_, targets) in seen] == [4, 4, 2, 4, 4, 2, 4, 4]
     for epoch in (0, 1):
@@ -54,16 +54,19 @@ def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
 
 @pytest.mark.parametrize("first", range(9))
 def test_batches_can_start_anywhere(first: int) -> None:
-    part = Part(torch.arange(10.0)[:, None], torch.arange(10))
-    whole, rest = list(batches(part, Cut(4, 10), 3, 0, 8)), list(batches(part, Cut(4, 10), 3, first, 8))
+    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    whole, rest = (
+        list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8)),
+        list(iterate_batches(part, BatchSampler(4, 10), 3, first, 8)),
+    )
     assert [(t, targets.tolist()) for t, (_, targets) in rest] == [
         (t, targets.tolist()) for t, (_, targets) in whole[first:]
     ]
 
 
 def test_the_full_batch_is_the_part_itself() -> None:
-    part = Part(torch.arange(10.0)[:, None], torch.arange(10))
-    assert [(t, batch[1] is part.targets) for t, batch in batches(part, None, 3, 5, 8)] == [
+    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    assert [(t, batch[1] is part.targets) for t, batch in iterate_batches(part, None, 3, 5, 8)] == [
         (t, True) for t in (5, 6, 7)
     ]
 
@@ -154,10 +157,12 @@ def test_pictures_are_scaled_per_channel_and_constants_stay(datasets: Callable[[
     data = load_resident(Digits(), datasets("digits"), CPU)
     assert data.input_scale
     assert data.input_scale.mean.shape == (1, 1, 1)
-    constant = fit(torch.full((5, 2), 7.0), per_channel=False)
+    constant = fit_standardizer(torch.full((5, 2), 7.0), per_channel=False)
     assert constant.mean.tolist() == [7.0, 7.0]
     assert constant.std.tolist() == [1.0, 1.0]
-    two = fit(torch.tensor([[[[1.0, 3.0]], [[10.0, 10.0]]], [[[5.0, 7.0]], [[10.0, 10.0]]]]), per_channel=True)
+    two = fit_standardizer(
+        torch.tensor([[[[1.0, 3.0]], [[10.0, 10.0]]], [[[5.0, 7.0]], [[10.0, 10.0]]]]), per_channel=True
+    )
     assert two.mean.flatten().tolist() == [4.0, 10.0]
     assert two.std.flatten().tolist() == pytest.approx([5**0.5, 1.0])
 
@@ -166,9 +171,11 @@ def test_regression_targets_are_scaled_too(datasets: Callable[[str], Path]) -> N
     data = load_resident(Diabetes(), datasets("diabetes"), CPU)
     assert data.target_scale
     assert float(data.train.targets.mean()) == pytest.approx(0, abs=1e-5)
-    assert set(data.tensors()) == {f"standardize.{each}" for each in ("mean", "std", "target_mean", "target_std")}
+    assert set(data.standardize_tensors()) == {
+        f"standardize.{each}" for each in ("mean", "std", "target_mean", "target_std")
+    }
     raw = load_resident(Diabetes(standardize=False), datasets("diabetes"), CPU)
-    assert raw.tensors() == {}
+    assert raw.standardize_tensors() == {}
     assert float(raw.train.targets.max()) > 100
 
 

@@ -10,7 +10,7 @@ from core.engine import build, cuda_errors, determinism, loop
 from core.engine.checkpoints import files
 from core.engine.cuda_errors import MemoryFacts
 from core.engine.events import Ended
-from core.engine.failure import EngineError, expected, unopened
+from core.engine.failure import EngineError, device_not_opened, known_failure
 from core.engine.networks import network
 from core.engine.optimizers import flat
 from core.engine.weights.averaging import RunningMean
@@ -22,7 +22,7 @@ from tests.train.breaking import STICKY, Breaking, counted, failing, on_the_host
 from tests.train.looks import Look
 from tests.train.runs import Train, digests, job
 from worker import wire
-from worker.runner import described
+from worker.runner import event_frame
 
 GIB = 1 << 30
 NO_ROOM = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -45,7 +45,7 @@ def read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def error_of(ending: Ended) -> dict[str, Any]:
     """The document of a run that failed, after its way through the pipe."""
     assert ending.outcome == "failed"
-    frame = wire.unpack(wire.pack(described(ending)[0], "job_test", described(ending)[1])[4:])
+    frame = wire.unpack_payload(wire.pack_frame(event_frame(ending)[0], "job_test", event_frame(ending)[1])[4:])
     found: dict[str, Any] = frame["error"]
     return found
 
@@ -172,9 +172,9 @@ def known(monkeypatch: pytest.MonkeyPatch, facts: MemoryFacts) -> None:
 
 def test_the_memory_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, MemoryFacts(total=80 * GIB, free=GIB, reserved=20 * GIB, peak=21 * GIB))
-    found = expected(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
+    found = known_failure(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
     assert found
-    assert found.document() == {
+    assert found.as_document() == {
         "code": "out_of_memory",
         "message": NO_ROOM,
         "remedy": "Other processes hold 59.0 of 80.0 GiB of this device: end them, or run the job on another device.",
@@ -193,18 +193,18 @@ def test_the_memory_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_jobs_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, MemoryFacts(total=80 * GIB, free=GIB, reserved=78 * GIB, peak=78 * GIB))
-    found = expected(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
+    found = known_failure(torch.OutOfMemoryError(NO_ROOM), torch.device("cuda"))
     assert found
-    assert "foreign" not in found.document()
+    assert "foreign" not in found.as_document()
     assert found.remedy.endswith("Of the device's 80.0 GiB the job had 78.0.")
 
 
 def test_a_library_that_cannot_begin_is_about_memory_only_where_that_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
     known(monkeypatch, MemoryFacts(80 * GIB, 100 << 20, 79 * GIB, 79 * GIB))
-    assert (one := expected(error, torch.device("cuda")))
+    assert (one := known_failure(error, torch.device("cuda")))
     known(monkeypatch, MemoryFacts(80 * GIB, 40 * GIB, 39 * GIB, 39 * GIB))
-    assert (other := expected(error, torch.device("cuda")))
+    assert (other := known_failure(error, torch.device("cuda")))
     assert [one.code, other.code] == ["out_of_memory", "device_failed"]
 
 
@@ -214,7 +214,7 @@ def test_a_device_that_failed_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cuda_errors, "memory_facts", asked)
     monkeypatch.setattr("core.engine.failure.memory_facts", asked)
-    found = expected(torch.AcceleratorError(STICKY), torch.device("cuda"))
+    found = known_failure(torch.AcceleratorError(STICKY), torch.device("cuda"))
     assert found
     assert found.code == "device_failed"
 
@@ -280,7 +280,9 @@ def test_a_device_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) 
 def test_a_mistake_of_the_engine_is_still_one(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check in a kernel that failed: the device is as good as before, the code is not."""
     monkeypatch.setattr(
-        loop, "build", failing(loop.build, torch.AcceleratorError("CUDA error: device-side assert triggered"))
+        loop,
+        "build_training_run",
+        failing(loop.build_training_run, torch.AcceleratorError("CUDA error: device-side assert triggered")),
     )
     with pytest.raises(torch.AcceleratorError):
         run(job())
@@ -289,5 +291,9 @@ def test_a_mistake_of_the_engine_is_still_one(run: Train, monkeypatch: pytest.Mo
 def test_what_the_previous_release_wrote_is_still_there() -> None:
     """Readers of a job's error find what they always found."""
     plain = EngineError("bad_data", "what", "how")
-    assert plain.document() == {"code": "bad_data", "message": "what", "remedy": "how"}
-    assert unopened(RuntimeError("CUDA error: unknown error")).document().keys() >= {"code", "message", "remedy"}
+    assert plain.as_document() == {"code": "bad_data", "message": "what", "remedy": "how"}
+    assert device_not_opened(RuntimeError("CUDA error: unknown error")).as_document().keys() >= {
+        "code",
+        "message",
+        "remedy",
+    }

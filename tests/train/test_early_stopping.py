@@ -8,7 +8,7 @@ import torch
 
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import build_network
-from core.engine.weights.best import Best
+from core.engine.weights.best import BestWeights
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.stopping import EarlyStopping
@@ -141,27 +141,29 @@ def test_who_diverges_keeps_the_best(run: Train) -> None:
 
 def test_what_is_no_number_never_improves() -> None:
     network, own = (build_network(MLP(hidden=(4,)), FACTS, seed, torch.device("cpu")) for seed in (0, 1))
-    best = Best(EarlyStopping(patience=3), own, 0)
-    verdicts = [best.judge(done, value, network) for done, value in enumerate([math.nan, 5.0, math.nan, math.inf])]
+    best = BestWeights(EarlyStopping(patience=3), own, 0)
+    verdicts = [
+        best.record_evaluation(done, value, network) for done, value in enumerate([math.nan, 5.0, math.nan, math.inf])
+    ]
     assert verdicts == [False, True, False, False]
-    assert not best.exhausted
-    assert not best.judge(4, 5.0, network)
-    assert best.exhausted
+    assert not best.is_exhausted
+    assert not best.record_evaluation(4, 5.0, network)
+    assert best.is_exhausted
 
 
 def test_patience_survives_a_round_trip() -> None:
     spec = MLP(hidden=(4,), batch_norm=True)
     trained, own, other = (build_network(spec, FACTS, seed, torch.device("cpu")) for seed in (0, 1, 2))
-    best = Best(EarlyStopping(patience=3), own, 0)
+    best = BestWeights(EarlyStopping(patience=3), own, 0)
     trained.module[2].running_mean.fill_(7.0)
-    best.judge(1, 5.0, trained)
-    best.judge(2, 6.0, trained)
-    again = Best(EarlyStopping(patience=3), other, 0)
+    best.record_evaluation(1, 5.0, trained)
+    best.record_evaluation(2, 6.0, trained)
+    again = BestWeights(EarlyStopping(patience=3), other, 0)
     again.restore({name: each.clone() for name, each in best.tensors().items()})
     assert again.tensors().keys() == best.tensors().keys()
     assert all(torch.equal(each, best.tensors()[name]) for name, each in again.tensors().items())
     assert again.step == 1
     assert torch.equal(again.network.weights, trained.weights)
     assert again.network.module[2].running_mean.tolist() == [7.0] * 4
-    assert [again.judge(3, 5.0, trained), again.exhausted] == [False, False]
-    assert [again.judge(4, 5.5, trained), again.exhausted] == [False, True]
+    assert [again.record_evaluation(3, 5.0, trained), again.is_exhausted] == [False, False]
+    assert [again.record_evaluation(4, 5.5, trained), again.is_exhausted] == [False, True]

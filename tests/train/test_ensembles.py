@@ -9,11 +9,11 @@ import torch
 from safetensors.numpy import load_file
 
 from core.engine.checkpoints.files import check_tensors
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.events import CheckpointWritten, Ended
 from core.engine.networks.network import build_network
 from core.engine.weights.ensemble import Ensemble
-from core.recipe.averaging import Occasions
+from core.recipe.averaging import CollectionSteps
 from core.recipe.facts import DataFacts
 from core.recipe.models.mlp import MLP
 from core.recipe.spec import JobSpec
@@ -63,7 +63,7 @@ def test_it_grows_with_each_member(run: Train, ensemble: dict[str, Any]) -> None
     ending, watcher = run(spec)
     series = watcher.series()
     assert spec.ensemble
-    occasions = list(spec.ensemble.occasions(spec.shape().run).steps(24))
+    occasions = list(spec.ensemble.collection_steps(spec.shape().run).steps_until(24))
     base = dict(series["val.loss"])
     assert series["member.val.loss"] == [(step, base[step]) for step in occasions]
     assert [step for step, _ in series["ensemble.val.loss"]] == occasions
@@ -141,8 +141,8 @@ def test_what_is_restored_forgets_what_came_after() -> None:
     """Taken back to its first member, an ensemble asks the next one anew, also when it has the step of another."""
     facts = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
     visited, own = (build_network(MLP(hidden=(4,), batch_norm=True), facts, 0, torch.device("cpu")) for _ in range(2))
-    part = Part(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, dtype=torch.int64))
-    ensemble = Ensemble(Occasions(2, 2), 3, own)
+    part = Split(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, dtype=torch.int64))
+    ensemble = Ensemble(CollectionSteps(2, 2), 3, own)
     ensemble.collect(visited)
     first = {name: each.clone() for name, each in ensemble.tensors().items()}
     seen = []
@@ -150,10 +150,10 @@ def test_what_is_restored_forgets_what_came_after() -> None:
         with torch.no_grad():
             visited.weights.mul_(factor)
         ensemble.collect(visited)
-        seen.append([each.clone() for each in ensemble.outputs(part)])
-        assert ensemble.steps == range(2, 6, 2)
+        seen.append([each.clone() for each in ensemble.member_outputs(part)])
+        assert ensemble.member_steps == range(2, 6, 2)
         ensemble.restore(first)
-        assert ensemble.steps == range(2, 4, 2)
+        assert ensemble.member_steps == range(2, 4, 2)
     (before, other), (again, another) = seen
     assert torch.equal(before, again)
     assert not torch.equal(other, another)
@@ -163,14 +163,14 @@ def test_a_state_of_the_release_before_is_read() -> None:
     """It counted what came in and knew of nothing missed."""
     facts = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
     visited, *own = (build_network(MLP(hidden=(4,)), facts, 0, torch.device("cpu")) for _ in range(3))
-    ensemble, other = (Ensemble(Occasions(2, 2), 3, each) for each in own)
+    ensemble, other = (Ensemble(CollectionSteps(2, 2), 3, each) for each in own)
     for _ in range(4):
         ensemble.collect(visited)
     written = {name: each for name, each in ensemble.tensors().items() if name != "ensemble.counts"}
     written["ensemble.collected"] = torch.tensor(4)
     check_tensors("state", written, other.expected(written, 8))
     other.restore(written)
-    assert (ensemble.steps, other.steps) == (range(4, 10, 2), range(4, 10, 2))
+    assert (ensemble.member_steps, other.member_steps) == (range(4, 10, 2), range(4, 10, 2))
     assert all(torch.equal(each, other.tensors()[name]) for name, each in ensemble.tensors().items())
 
 

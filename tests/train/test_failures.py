@@ -68,7 +68,7 @@ def test_out_of_memory_is_named(run: Train, monkeypatch: pytest.MonkeyPatch, err
     def exhausted(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(loop, "build", exhausted)
+    monkeypatch.setattr(loop, "build_training_run", exhausted)
     ending, _ = run(job())
     assert ending.error
     assert ending.error["code"] == "out_of_memory"
@@ -78,7 +78,7 @@ def test_a_bug_is_not_dressed_up(run: Train, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(loop, "build", broken)
+    monkeypatch.setattr(loop, "build_training_run", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         run(job())
 

@@ -11,7 +11,7 @@ import pytest
 
 from core.engine import loop
 from core.engine.checkpoints import writer
-from core.engine.events import CheckpointFailed, CheckpointWritten, Event, Progress, RolledBack, StopRequest
+from core.engine.events import CheckpointFailed, CheckpointWritten, Event, RolledBack, RunProgress, StopRequest
 from core.machine_failure import ERRNOS
 from core.recipe.data import DataSpec
 from tests.train.looks import Look, kept
@@ -115,7 +115,7 @@ def test_the_end_waits_for_the_disk(run: Train, disk: Disk) -> None:
     assert (found.outcome, found.results, disk.refused) == ("succeeded", ending.results, 3)
     assert [(each.kind, each.step) for each in watcher.failed()] == [("swa", 24)]
     assert watcher.checkpoints()[24].manifest["digest"] == whole.checkpoints()[24].manifest["digest"]
-    assert [each for each in watcher.events if isinstance(each, Progress)][-3:] == [watcher.progress()[-1]] * 3
+    assert [each for each in watcher.events if isinstance(each, RunProgress)][-3:] == [watcher.progress()[-1]] * 3
 
 
 def test_a_checkpoint_that_somebody_waits_for_is_tried_again(run: Train, disk: Disk) -> None:
@@ -202,7 +202,7 @@ def test_memory_that_the_system_lacks_is_not_memory_that_the_job_wants(
     def refused(*_: object) -> NoReturn:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(loop, "build", refused)
+    monkeypatch.setattr(loop, "build_training_run", refused)
     ending, _ = run(job())
     assert ending.error is not None
     assert ending.error["code"] == "machine_failed"

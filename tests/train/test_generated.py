@@ -15,7 +15,7 @@ from core.recipe.data import DataSpec
 from core.recipe.data.blobs import Blobs
 from core.recipe.data.digits import Digits
 from core.recipe.data.gaussian_images import GaussianImages
-from core.recipe.data.generated import Draws, GeneratedSpec
+from core.recipe.data.generated import GeneratedSpec, StableRandom
 from core.recipe.data.materialise import dataset_path, read_data
 from core.recipe.data.moons import Moons
 from core.recipe.data.spirals import Spirals
@@ -27,18 +27,18 @@ EVERY: list[GeneratedSpec] = [Blobs(), Moons(), Spirals(), GaussianImages()]
 
 
 def made(spec: GeneratedSpec) -> tuple[Any, Any]:
-    tensors = spec.generate()
+    tensors = spec.generate_arrays()
     return tensors["inputs"].astype(np.float64), tensors["targets"]
 
 
 def test_draws_are_the_bits_of_pcg64() -> None:
     """NumPy's own doubles are made of the same 53 bits."""
-    assert Draws(5).uniform(2, 3).ravel().tolist() == np.random.Generator(np.random.PCG64(5)).random(6).tolist()
+    assert StableRandom(5).uniform(2, 3).ravel().tolist() == np.random.Generator(np.random.PCG64(5)).random(6).tolist()
 
 
 def test_normals_are_normal() -> None:
     """The first four moments of 200,000; standard errors 0.002, 0.003, 0.009 and 0.02."""
-    numbers = Draws(0).normal(200_000)
+    numbers = StableRandom(0).normal(200_000)
     assert numbers.mean() == pytest.approx(0, abs=0.01)
     assert (numbers**2).mean() == pytest.approx(1, abs=0.015)
     assert (numbers**3).mean() == pytest.approx(0, abs=0.04)

@@ -63,7 +63,7 @@ def test_the_jobs_for_a_real_device_are_accepted_and_as_large_as_they_have_to_be
 
 
 def parameters(spec: JobSpec) -> int:
-    return spec.model.parameters(spec.data.facts())
+    return spec.model.parameter_count(spec.data.facts())
 
 
 def test_a_finding_survives_what_it_looks_at() -> None:
@@ -123,7 +123,7 @@ def test_the_memory_of_the_dead_is_free(tmp_path: Path) -> None:
     assert PlayedDevice(tmp_path, leaks=True).free() == TOTAL - CONTEXT
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "flaw", "seen"),
     [("service", "bits", "killed and resumed, the same bits"), ("kills", "leak", "the memory is free")],

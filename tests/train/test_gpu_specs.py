@@ -3,7 +3,7 @@
 import pytest
 
 from core.engine.events import RolledBack
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 from tests.gpu.specs import MODELS, STEPS, further_specs, learning, stepped_specs
 from tests.train.runs import Train
@@ -11,7 +11,7 @@ from tests.train.runs import Train
 
 def test_every_optimizer_has_its_two_jobs() -> None:
     names = {name.rpartition("-")[0] for name in stepped_specs()}
-    assert names == set(components("optimizers"))
+    assert names == set(component_classes("optimizers"))
     assert len(stepped_specs()) == len(MODELS) * len(names)
 
 

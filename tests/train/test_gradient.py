@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from core.engine.gradients.closed_form import closed_form
-from core.engine.gradients.gradient import autograd, build_gradient
+from core.engine.gradients.gradient import autograd_gradient, build_gradient
 from core.engine.networks.network import build_network, flatten
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
@@ -84,7 +84,7 @@ def test_the_written_out_gradient_equals_autograd_to_the_last_bit(spec: Any, fac
     assert written_out is not None
     loss, gradient = written_out(inputs, targets), network.gradient.clone()
     assert torch.equal(inputs, kept)
-    assert torch.equal(autograd(network, mean_loss)(inputs, targets), loss)
+    assert torch.equal(autograd_gradient(network, mean_loss)(inputs, targets), loss)
     assert torch.equal(network.gradient, gradient)
     assert float(gradient.abs().max()) > 0
 
@@ -97,7 +97,7 @@ def test_odd_widths_agree_to_rounding(activation: Any) -> None:
     assert written_out is not None
     inputs, targets = batch(DIGITS, 64)
     loss, gradient = written_out(inputs, targets), network.gradient.clone()
-    torch.testing.assert_close(autograd(network, functional.cross_entropy)(inputs, targets), loss)
+    torch.testing.assert_close(autograd_gradient(network, functional.cross_entropy)(inputs, targets), loss)
     torch.testing.assert_close(network.gradient, gradient)
 
 

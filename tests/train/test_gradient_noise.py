@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.analysis.gradient_noise import estimated, exactly, tradeoff
-from core.engine.analysis.loss_surface import Terrain
-from core.engine.evaluation.evaluate import inspecting
+from core.engine.analysis.gradient_noise import batch_size_tradeoff, estimate_noise_scale, exact_noise
+from core.engine.analysis.loss_surface import LossSurface
+from core.engine.evaluation.evaluate import eval_mode
 from core.errors import InvalidSpec
 from core.recipe.analyses.gradient_noise import GradientNoise
 from tests.support.specs import analysis_of
@@ -28,13 +28,13 @@ def test_the_exact_values_are_those_of_single_examples(*, convolution: bool) -> 
     singles = []
     for place in range(23):
         network.gradient.zero_()
-        with inspecting(network.module), torch.enable_grad():
+        with eval_mode(network.module), torch.enable_grad():
             outputs = network.forward(part.inputs[place : place + 1])
             subject.objective.loss(outputs, part.targets[place : place + 1]).backward()
         singles.append(network.gradient.clone())
     single = torch.stack(singles)
     with no_trace():
-        found = exactly(subject, Terrain(network, part, subject.objective.loss))
+        found = exact_noise(subject, LossSurface(network, part, subject.objective.loss))
     assert found[0] == pytest.approx(float(single.mean(0).square().sum()))
     assert found[1] == pytest.approx(float(single.var(0, correction=0).sum()))
     assert all(torch.equal(each, before[name]) for name, each in network.tensors().items())
@@ -80,16 +80,16 @@ def test_the_estimator_over_a_run(run: Train, look: Look) -> None:
 def test_the_estimator_is_unbiased_by_hand() -> None:
     """|g|² = 4 + 12 / b in every draw gives G² = 4 and S = 12, whatever the sizes, with no error at all."""
     spec = GradientNoise(job=JOB, small=2, large=6, draws=10)
-    found = estimated(spec, torch.tensor([[4 + 12 / 2, 4 + 12 / 6]] * 10, dtype=torch.float64))
+    found = estimate_noise_scale(spec, torch.tensor([[4 + 12 / 2, 4 + 12 / 6]] * 10, dtype=torch.float64))
     assert found == pytest.approx((4.0, 12.0, 3.0, 0.0), abs=1e-12)
-    lost = estimated(spec, torch.tensor([[6.0, 1.9]] * 10, dtype=torch.float64))
+    lost = estimate_noise_scale(spec, torch.tensor([[6.0, 1.9]] * 10, dtype=torch.float64))
     assert lost.square < 0
     assert math.isnan(lost.scale)
 
 
 def test_what_another_batch_would_cost() -> None:
     """At B = scale: half the batch takes 1.5 times the steps and ¾ of the examples."""
-    half, same, double = tradeoff(8, 8.0)[1:4]
+    half, same, double = batch_size_tradeoff(8, 8.0)[1:4]
     assert (half["steps"], half["examples"], half["lr"]) == pytest.approx((1.5, 0.75, 2 / 3))
     assert set(same.values()) == {8, 1.0}
     assert (double["steps"], double["examples"], double["lr"]) == pytest.approx((0.75, 1.5, 4 / 3))
@@ -114,9 +114,9 @@ def test_it_stops_anywhere_and_goes_on_to_the_same_bits(run: Train, look: Look) 
 
 def test_which_checkpoints_and_which_batches() -> None:
     """Evenly spread, both ends among them; a large batch is made of small ones."""
-    assert GradientNoise(job=JOB, places=3).chosen(9) == [0, 4, 8]
-    assert GradientNoise(job=JOB, places=3).chosen(2) == [0, 1]
-    assert GradientNoise(job=JOB, places=1).chosen(5) == [4]
+    assert GradientNoise(job=JOB, places=3).chosen_checkpoints(9) == [0, 4, 8]
+    assert GradientNoise(job=JOB, places=3).chosen_checkpoints(2) == [0, 1]
+    assert GradientNoise(job=JOB, places=1).chosen_checkpoints(5) == [4]
     for wrong in ({"small": 8, "large": 8}, {"small": 3, "large": 64}, {"draws": 1}, {"weights": "swa"}):
         with pytest.raises(InvalidSpec):
             analysis_of({"kind": "gradient_noise", "job": JOB, **wrong})

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.engine.analysis.directions import grid
-from core.engine.analysis.evaluate_weights import Judge
-from core.engine.analysis.interpolation import barrier, explore, judged, report
+from core.engine.analysis.directions import axis_places
+from core.engine.analysis.evaluate_weights import WeightsEvaluator
+from core.engine.analysis.interpolation import compute_tensors, evaluate_between, find_barrier, report_numbers
 from core.engine.analysis.progress import AnalysisProgress
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.interpolation import Interpolation
@@ -50,8 +50,8 @@ def test_every_point_is_what_its_weights_give(model: dict[str, Any], bn: str, da
     """In double, against one after the other; running statistics estimated, or on the line like the weights."""
     ends = [subject(job(model=model, seed=seed), datasets("digits")) for seed in (0, 1)]
     alphas = torch.tensor([-0.5, 0.0, 0.3, 1.0, 1.5], dtype=torch.float64)
-    judge = Judge.of(ends[0], ("train", "val"), reestimate=bn == "reestimate")
-    found = judged(judge, spec(bn=bn), ends, alphas)
+    judge = WeightsEvaluator.for_subject(ends[0], ("train", "val"), reestimate=bn == "reestimate")
+    found = evaluate_between(judge, spec(bn=bn), ends, alphas)
     first, second = (each.network for each in ends)
     weights = [first.values + a * (second.values - first.values) for a in alphas.tolist()]
     names = [name for name, _ in first.module.named_buffers()]
@@ -105,11 +105,11 @@ def test_the_barrier_of_a_double_well(run: Train, look: Look) -> None:
 def test_a_barrier_is_above_the_line_between_the_ends() -> None:
     alphas = torch.tensor([-0.5, 0.0, 0.25, 0.5, 1.0, 1.5])
     downhill = torch.tensor([9.0, 4.0, 3.0, 2.0, 0.0, 7.0])
-    assert barrier(alphas, downhill) == {"height": 0.0, "alpha": 0.0, "loss": 4.0}
+    assert find_barrier(alphas, downhill) == {"height": 0.0, "alpha": 0.0, "loss": 4.0}
     hill = torch.tensor([9.0, 4.0, 3.5, 3.0, 0.0, 7.0])
-    assert barrier(alphas, hill) == {"height": 1.0, "alpha": 0.5, "loss": 3.0}
-    assert barrier(alphas, torch.where(alphas == 0.5, torch.nan, hill)) is None
-    assert barrier(alphas, torch.where(alphas > 1, torch.inf, hill)) is not None
+    assert find_barrier(alphas, hill) == {"height": 1.0, "alpha": 0.5, "loss": 3.0}
+    assert find_barrier(alphas, torch.where(alphas == 0.5, torch.nan, hill)) is None
+    assert find_barrier(alphas, torch.where(alphas > 1, torch.inf, hill)) is not None
 
 
 def test_it_goes_on_where_it_was_stopped(run: Train, look: Look) -> None:
@@ -168,15 +168,15 @@ def test_one_that_an_earlier_release_has_begun_keeps_its_places() -> None:
     subjects = [at([x], lambda place: (place**2).sum()) for x in (0.0, 1.0, 3.0)]
     three = [{"checkpoint": "ckpt_" + "0" * 26}] * 3
     asked = spec(range=[-0.3, 1.3], steps=17, splits=["train"], checkpoints=three)
-    alphas = sorted({*grid(asked.range, asked.steps).tolist(), 0.0, 1.0})
+    alphas = sorted({*axis_places(asked.range, asked.steps).tolist(), 0.0, 1.0})
     assert len(alphas) > 17
     desk, done = Bench(), torch.full((2, len(alphas)), torch.nan, dtype=torch.float64)
     done[0] = torch.tensor(alphas) ** 2
     desk.found, desk.done = {"alpha": torch.tensor(alphas, dtype=torch.float64), "train.loss": done}, 1
-    found = explore(asked, subjects, cast("AnalysisProgress", desk))
+    found = compute_tensors(asked, subjects, cast("AnalysisProgress", desk))
     assert found["alpha"].tolist() == alphas
     torch.testing.assert_close(found["train.loss"][1], (1 + 2 * found["alpha"]) ** 2)
-    assert report(asked, subjects, found)["places"] == len(alphas)
+    assert report_numbers(asked, subjects, found)["places"] == len(alphas)
 
 
 def test_what_makes_no_sense_for_a_job() -> None:

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.engine.analysis.directions import between, grid, normalised, random_direction
-from core.engine.analysis.evaluate_weights import Judge
-from core.engine.analysis.grid import Plane
+from core.engine.analysis.directions import axis_places, directions_between, normalise_direction, random_direction
+from core.engine.analysis.evaluate_weights import WeightsEvaluator
+from core.engine.analysis.grid import WeightGrid
 from core.engine.analysis.landscape import directions_of
-from core.engine.analysis.subject import Subject
+from core.engine.analysis.subject import AnalysisSubject
 from core.engine.events import CheckpointWritten
 from core.engine.failure import EngineError
 from core.errors import InvalidSpec
@@ -82,7 +82,7 @@ def own_loss(run: Train, ours: JobSpec) -> float:
     return float(run(ours)[0].results["base"]["test"]["loss"])
 
 
-def rescaled(looked: Subject, factor: float) -> None:
+def rescaled(looked: AnalysisSubject, factor: float) -> None:
     """The same function of a ReLU network: the first layer times a factor, the next one by it (Dinh et al. 2017)."""
     first, second = (each for each in looked.network.module if isinstance(each, nn.Linear))
     with torch.no_grad():
@@ -91,10 +91,12 @@ def rescaled(looked: Subject, factor: float) -> None:
         second.weight.div_(factor)
 
 
-def surface(looked: Subject, **fields: Any) -> Tensor:
+def surface(looked: AnalysisSubject, **fields: Any) -> Tensor:
     directions, _ = directions_of(spec(**fields), [looked])
-    plane = Plane(looked.network.values.clone(), directions, (grid((-1, 1), 5),) * 2)
-    return Judge.of(looked, ("train",), reestimate=False).judged(plane.weights(0, 25))[:, 0, 0]
+    plane = WeightGrid(looked.network.values.clone(), directions, (axis_places((-1, 1), 5),) * 2)
+    return WeightsEvaluator.for_subject(looked, ("train",), reestimate=False).evaluate_weights(
+        plane.point_weights(0, 25)
+    )[:, 0, 0]
 
 
 @pytest.mark.parametrize("factor", [10, 0.1])
@@ -114,7 +116,7 @@ def test_directions_are_as_long_as_the_filters(datasets: Datasets) -> None:
     looked = subject(job(model=model), datasets("digits"))
     network = looked.network
     drawn = random_direction(network, 0, 0)
-    pieces = {norm: normalised(network, drawn, norm, "biasbn") for norm in ("filter", "layer", "none")}  # type: ignore[arg-type]
+    pieces = {norm: normalise_direction(network, drawn, norm, "biasbn") for norm in ("filter", "layer", "none")}  # type: ignore[arg-type]
     start = 0
     for name, trainable in network.module.named_parameters():
         parameter = trainable.detach()
@@ -129,7 +131,7 @@ def test_directions_are_as_long_as_the_filters(datasets: Datasets) -> None:
         torch.testing.assert_close(rows["filter"].flatten(1).norm(dim=1), parameter.flatten(1).norm(dim=1))
         along = functional.cosine_similarity(rows["filter"].flatten(1), raw.flatten(1))
         torch.testing.assert_close(along, torch.ones_like(along))
-    everything = normalised(network, drawn, "filter", "nothing")
+    everything = normalise_direction(network, drawn, "filter", "nothing")
     bias = dict(network.module.named_parameters())["conv0.bias"].detach()
     place = bias.storage_offset()
     assert float(everything[place : place + len(bias)].norm()) == pytest.approx(float(bias.norm()))
@@ -164,10 +166,10 @@ def test_along_an_eigenvector_the_loss_bends_as_its_eigenvalue_says() -> None:
     directions, values = directions_of(spec(directions="eigen", dimensions=2), [looked])
     assert values is not None
     step = 1e-4
-    judge = Judge.of(looked, ("train",), reestimate=False)
+    judge = WeightsEvaluator.for_subject(looked, ("train",), reestimate=False)
     for direction, value in zip(directions, values.tolist(), strict=True):
         moved = torch.stack([looked.network.values + each * step * direction for each in (-1, 0, 1)])
-        below, middle, above = judge.judged(moved)[:, 0, 0].tolist()
+        below, middle, above = judge.evaluate_weights(moved)[:, 0, 0].tolist()
         assert (below - 2 * middle + above) / step**2 == pytest.approx(value, rel=1e-4)
 
 
@@ -214,7 +216,7 @@ def test_weights_of_nothing_have_no_filters_to_measure_by(datasets: Datasets) ->
     looked.network.values.zero_()
     with pytest.raises(EngineError, match="do not give 2 directions"):
         directions_of(spec(), [looked])
-    assert between([torch.zeros(2), torch.ones(2)]).tolist() == [[1, 1]]
+    assert directions_between([torch.zeros(2), torch.ones(2)]).tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.analysis.loss_surface import Terrain
-from core.engine.analysis.stacked_network import Stack
+from core.engine.analysis.loss_surface import LossSurface
+from core.engine.analysis.stacked_network import StackedNetwork
 from core.engine.checkpoints import files
 from core.engine.checkpoints.files import write_bytes
 from core.engine.gradients import gradient
 from core.engine.gradients.closed_form import closed_form
 from core.engine.liveness import Piece
 from core.engine.networks import network
-from core.recipe.analyses import AnalysisSpec, kinds
+from core.recipe.analyses import AnalysisSpec, analysis_classes
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 from tests.train import looks
@@ -76,7 +76,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    forward, bound = network.direct_forward, Stack.bound
+    forward, bound = network.direct_forward, StackedNetwork.bind_weights
 
     def closed(*arguments: Any) -> Any:
         found = closed_form(*arguments)
@@ -84,8 +84,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     monkeypatch.setattr(network, "direct_forward", lambda module: made.slowed("pass", forward(module)))
     monkeypatch.setattr(gradient, "closed_form", closed)
-    monkeypatch.setattr(Stack, "bound", lambda *arguments: made.slowed("pass", bound(*arguments)))
-    monkeypatch.setattr(Terrain, "_mean", lambda *given, whole=Terrain._mean: made.slowed("pass", whole)(*given))
+    monkeypatch.setattr(StackedNetwork, "bind_weights", lambda *arguments: made.slowed("pass", bound(*arguments)))
+    monkeypatch.setattr(
+        LossSurface, "_mean_loss", lambda *given, whole=LossSurface._mean_loss: made.slowed("pass", whole)(*given)
+    )
     monkeypatch.setattr(torch.autograd, "grad", made.slowed("product", torch.autograd.grad))
     monkeypatch.setattr(looks, "resolve_plan", lambda *asked: resolve_plan(*asked).model_copy(update=FEW))
     return made
@@ -110,14 +112,16 @@ def test_who_watches_changes_no_bit(run: Train) -> None:
 
 
 @pytest.mark.parametrize("model", [MLP, {"name": "mlp", "hidden": [16]}], ids=["estimated again", "plain"])
-@pytest.mark.parametrize("kind", sorted(name for name, kind in kinds().items() if issubclass(kind, AnalysisSpec)))
+@pytest.mark.parametrize(
+    "kind", sorted(name for name, kind in analysis_classes().items() if issubclass(kind, AnalysisSpec))
+)
 def test_every_pass_of_an_analysis_is_a_piece(
     run: Train, look: Look, machine: Machine, kind: str, model: dict[str, Any]
 ) -> None:
     spec, watcher = job(model=model, epochs=1, checkpoints={"every": "4st"}), Watcher(report_alive=machine.report_alive)
     subjects = [(spec, written) for written in run(spec, watcher)[1].checkpoints().values()]
     machine.kinds.clear()
-    several = kinds()[kind].fewest > 1 or kind in {"trajectory", "gradient_noise"}
+    several = analysis_classes()[kind].fewest > 1 or kind in {"trajectory", "gradient_noise"}
     watcher = Watcher(report_alive=machine.report_alive)
     found = look(subjects if several else subjects[-1:], watcher, kind=kind, **OPTIONS.get(kind, {}))
     assert found.ended.outcome == "succeeded"

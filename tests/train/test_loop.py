@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.events import CheckpointWritten, Log, Points, Progress, Started
+from core.engine.events import CheckpointWritten, Log, PointsLogged, RunProgress, Started
 from tests.support.specs import rate_of
 from tests.train.runs import Train, Watcher, digests, job, no_trace
 
@@ -37,7 +37,9 @@ def test_events_come_in_order(run: Train) -> None:
     assert kinds == [("last", 8, 1), ("last", 16, 2), ("swa", 24, 3), ("last", 24, 3)]
     for checkpoint in watcher.checkpoints().values():
         earlier = watcher.events[: watcher.events.index(checkpoint)]
-        steps = [t for each in earlier if isinstance(each, Points) for t in each.series.get("train.loss", ([],))[0]]
+        steps = [
+            t for each in earlier if isinstance(each, PointsLogged) for t in each.series.get("train.loss", ([],))[0]
+        ]
         assert steps == list(range(checkpoint.step))
     assert (ending.outcome, ending.stop_reason, ending.error) == ("succeeded", "completed", None)
     assert ending.progress["fraction"] == 1.0
@@ -47,7 +49,7 @@ def test_events_come_in_order(run: Train) -> None:
 def test_progress_counts(run: Train) -> None:
     _, watcher = run(job(steps=20))
     final = watcher.progress()[-1]
-    assert isinstance(final, Progress)
+    assert isinstance(final, RunProgress)
     assert (final.step, final.steps, final.epoch, final.epochs, final.fraction) == (20, 20, 2, 3, 1.0)
     assert final.metrics["val.accuracy"] == watcher.series()["val.accuracy"][-1][1]
     assert final.loss == watcher.series()["train.loss"][-1][1]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.analysis.lr_range import candidates, smoothed
+from core.engine.analysis.lr_range import lr_candidates, smooth_losses
 from core.errors import InvalidSpec
 from core.recipe.analyses.lr_range import LrRange
 from tests.support.specs import analysis_of
@@ -58,22 +58,22 @@ def test_readings_of_a_curve_that_is_known() -> None:
     levels = [5.0] * 60
     for step in range(20, 60):
         levels[step] = levels[step - 1] + (0.2 if step > 40 else -0.3 if step == 30 else -0.1)
-    found = candidates(rates, levels)
+    found = lr_candidates(rates, levels)
     assert found is not None
     assert found["top"] == rates[40]
     assert found["tenth"] == pytest.approx(rates[30])
     assert found["base"] == rates[22]  # a tenth of 2.3 takes three steps down, the first of which is at 20
     assert found["steepest"] in {rates[29], rates[30]}
-    assert candidates(rates, [float(step) for step in range(60)]) is None
-    assert candidates(rates, levels[:12]) is None
+    assert lr_candidates(rates, [float(step) for step in range(60)]) is None
+    assert lr_candidates(rates, levels[:12]) is None
     blown_up = [*levels[:45], *(90.0 - 8 * step for step in range(10)), *levels[55:]]
-    assert candidates(rates, blown_up) == found  # what falls again behind the lowest was higher than ever before
+    assert lr_candidates(rates, blown_up) == found  # what falls again behind the lowest was higher than ever before
 
 
 def test_smoothing_counts_the_first_in_full() -> None:
     """With weight ¼: (¼ 4) / ¼, then (¾ 1 + ¼ 8) / (1 - 9/16)."""
-    assert smoothed([4.0, 8.0], 0.25) == pytest.approx([4.0, 2.75 / 0.4375])
-    assert smoothed([3.0] * 5, 0.05) == pytest.approx([3.0] * 5)
+    assert smooth_losses([4.0, 8.0], 0.25) == pytest.approx([4.0, 2.75 / 0.4375])
+    assert smooth_losses([3.0] * 5, 0.05) == pytest.approx([3.0] * 5)
 
 
 def test_it_stops_anywhere_and_goes_on_to_the_same_bits(look: Look) -> None:

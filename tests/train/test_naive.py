@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from core.engine import build as engine
-from core.engine.datasets.resident import Part, Resident, load_resident
+from core.engine.datasets.resident import ResidentDataset, Split, load_resident
 from core.engine.networks.network import Network, build_network, flatten
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 from tests.train import naive, rules
 from tests.train.naive import ByWeight, Updater
@@ -85,10 +85,10 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Updater], float]] = {
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's own parts, with double precision where it has single."""
 
-    def data(*arguments: Any) -> Resident:
+    def data(*arguments: Any) -> ResidentDataset:
         found = load_resident(*arguments)
         parts = (found.train, found.validation, found.test)
-        return Resident(*(Part(each.inputs.double(), each.targets) for each in parts), found.input_scale, None)
+        return ResidentDataset(*(Split(each.inputs.double(), each.targets) for each in parts), found.input_scale, None)
 
     def network(*arguments: Any, **options: Any) -> Network:
         return replace(flatten(build_network(*arguments, **options).module.double()), **options)
@@ -124,7 +124,7 @@ def compare(run: Train, dataset: Path, spec: JobSpec, updater: Updater, toleranc
 
 
 def clouds(name: str, **fields: Any) -> JobSpec:
-    kind: Any = components("optimizers")[name]
+    kind: Any = component_classes("optimizers")[name]
     moving = {} if kind.steady else {"schedule": {"name": "cosine", "warmup": "4st"}}
     full = {"batch_size": "full", "epochs": 12} if kind.full_batch else {"batch_size": 12}
     base = {"model": {"name": "mlp", "hidden": [5, 4], "activation": "tanh"}, "data": CLOUDS, "epochs": 4}
@@ -132,7 +132,7 @@ def clouds(name: str, **fields: Any) -> JobSpec:
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("name", components("optimizers"))
+@pytest.mark.parametrize("name", component_classes("optimizers"))
 def test_every_optimizer_trains_as_its_paper_says(run: Train, datasets: Any, name: str) -> None:
     """A new optimizer has no case here, and fails until somebody has written its rule down a second time."""
     spec = clouds(name)

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
-from core.engine.analysis.directions import normalised, random_direction
+from core.engine.analysis.directions import normalise_direction, random_direction
 from core.engine.checkpoints.files import add_aliases, read_resume
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.failure import EngineError
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks import norms
 from core.engine.networks.builders import ModuleWithRoles, build_module
 from core.engine.networks.network import Network, build_network
 from core.engine.networks.roles import ParameterRole, hidden_matrices, infer_roles
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
 from core.recipe.models.base import Init
 from core.recipe.optimizers import adamw, muon, sgd
@@ -40,7 +40,7 @@ EVERY = pytest.mark.parametrize("name", SPECS)
 def test_every_parameter_has_the_role_that_it_is_for(name: str) -> None:
     network = build_network(SPECS[name], PICTURES, 0, CPU)
     assert network.roles == ROLES[name]
-    assert len(network.values) == SPECS[name].parameters(PICTURES)
+    assert len(network.values) == SPECS[name].parameter_count(PICTURES)
     assert norms.mixes_batch(network.module) == SPECS[name].normalises_batches
     assert set(hidden_matrices(network.module, network.roles)) == HIDDEN[name]
     assert len(HIDDEN[name]) == SPECS[name].hidden_matrices
@@ -55,9 +55,9 @@ def groups(module: nn.Module, free: set[str], decay: float) -> list[dict[str, An
     ]
 
 
-def second_network(name: str, network: Network) -> Callable[[], Elsewhere]:
+def second_network(name: str, network: Network) -> Callable[[], EvalWeights]:
     """Where weights that are judged and not trained would stand."""
-    return partial(Elsewhere, network, partial(doubled, name), Part(*examples()), 20)
+    return partial(EvalWeights, network, partial(doubled, name), Split(*examples()), 20)
 
 
 REFERENCES: dict[str, tuple[Any, Callable[..., Optimizer]]] = {
@@ -97,7 +97,7 @@ def test_no_decay_is_two_parameter_groups_of_torch(name: str, optimizer: str, ki
 def test_muon_steps_the_matrices_between_embedding_and_head(name: str) -> None:
     network = doubled(name)
     stepper = build_stepper(muon.Muon(), network, second_network(name, network))
-    parts = {part: set(names) for part, names in stepper.roles().items()}
+    parts = {part: set(names) for part, names in stepper.parameter_roles().items()}
     assert parts == {"muon": HIDDEN[name], "adamw": set(ROLES[name]) - HIDDEN[name]}
 
 
@@ -131,7 +131,7 @@ def test_a_filter_normalised_direction_is_that_of_a_loop(name: str, ignore: Any)
     with torch.no_grad():
         network.weights.add_(torch.randn(len(network.weights), generator=torch.Generator().manual_seed(1)), alpha=0.1)
     drawn = random_direction(network, 0, 0)
-    found, start = normalised(network, drawn, "filter", ignore), 0
+    found, start = normalise_direction(network, drawn, "filter", ignore), 0
     for parameter, trainable in network.module.named_parameters():
         role, own = ROLES[name][parameter], trainable.detach()
         piece = drawn[start : start + own.numel()].view(own.shape).clone()
@@ -179,7 +179,7 @@ def test_a_shared_weight_is_stored_once_and_loads_under_both_names(run_own: Trai
     manifest = json.loads(Path(last.folder, "manifest.json").read_text())
     assert manifest["aliases"] == {"head.weight": "embedding.weight"}
     assert "head.weight" not in stored
-    assert len(state["optimizer.exp_avg"]) == SPECS["transformer"].parameters(PICTURES)
+    assert len(state["optimizer.exp_avg"]) == SPECS["transformer"].parameter_count(PICTURES)
     plain = modules.Transformer(10, 0.0)
     plain.load_state_dict(add_aliases(stored, manifest))
     assert plain.head.weight is plain.embedding.weight

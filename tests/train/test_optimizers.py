@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from core.engine.networks.network import Network, flatten
-from core.engine.optimizers.flat import build as build_stepper
+from core.engine.optimizers.flat import build_flat_stepper as build_stepper
 from core.engine.optimizers.flat import expected_state
 from core.recipe.optimizers.adadelta import Adadelta
 from core.recipe.optimizers.adagrad import Adagrad

@@ -33,9 +33,9 @@ def on_meta(kind: type[torch.optim.Optimizer], **options: Any) -> torch.optim.Op
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adadelta, torch.optim.ASGD])
 def test_state_written_on_a_cpu_goes_with_the_parameters(kind: type[torch.optim.Optimizer]) -> None:
-    found = state_dict.pack({"it": stepped(kind)}, "o.")
+    found = state_dict.pack_state({"it": stepped(kind)}, "o.")
     other = on_meta(kind)
-    state_dict.unpack(found, "o.", {"it": other})
+    state_dict.unpack_state(found, "o.", {"it": other})
     (state,) = other.state.values()
     places = {name: (value.ndim, value.device.type) for name, value in state.items()}
     assert {place for dims, place in places.values() if dims} == {"meta"}
@@ -44,14 +44,14 @@ def test_state_written_on_a_cpu_goes_with_the_parameters(kind: type[torch.optim.
 
 def test_state_of_a_gpu_that_an_optimizer_keeps_on_the_host_stays_there() -> None:
     optimizer = stepped(torch.optim.Adam)
-    found = state_dict.pack({"it": optimizer}, "o.")
+    found = state_dict.pack_state({"it": optimizer}, "o.")
     text = json.loads(bytes(found["o.tree"].tolist()))
     ((_, state),) = text["it"]["dict"][0][1]["dict"]
     for name, leaf in state["dict"]:
         leaf["tensor"][2] = "cpu" if name == "exp_avg_sq" else "cuda"
     found["o.tree"] = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
     other = on_meta(torch.optim.Adam)
-    state_dict.unpack(found, "o.", {"it": other})
+    state_dict.unpack_state(found, "o.", {"it": other})
     (state,) = other.state.values()
     assert (state["exp_avg"].device.type, state["exp_avg_sq"].device.type) == ("meta", "cpu")
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.engine.events import CheckpointWritten, Ended
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from tests.train.runs import Train, Watcher, digests, job
 
 Place = tuple[float, ...]
@@ -105,7 +105,7 @@ def test_momentum_accelerates_a_narrow_valley(run: Train, kappa: int, plain: int
         assert abs(first - steps) <= 1
 
 
-@pytest.mark.parametrize("name", sorted(set(components("optimizers")) - {"muon"}))
+@pytest.mark.parametrize("name", sorted(set(component_classes("optimizers")) - {"muon"}))
 def test_every_optimizer_moves_a_point(run: Train, name: str) -> None:
     """But Muon, which wants matrices. Where the point ends is what the checkpoint holds, or an average of the way."""
     extra = {"optimizer": "lion"} if name == "pytorch_optimizer" else {}

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import flatten
-from core.engine.optimizers.flat import build
+from core.engine.optimizers.flat import build_flat_stepper
 from core.recipe.optimizers.adam import Adam
 from core.recipe.optimizers.sgd import SGD
 from core.recipe.spec import JobSpec
@@ -109,7 +109,7 @@ def test_who_cancels_has_the_incumbent(run: Train) -> None:
 def test_momentum_is_cycled_as_by_hand() -> None:
     """Gradients of 1: b <- m b + 1, w <- w - 0.1 b, with the m of each step."""
     network = flatten(nn.Sequential(nn.Linear(1, 1, bias=False)))
-    stepper = build(SGD(lr=0.1, momentum=0.9), network)
+    stepper = build_flat_stepper(SGD(lr=0.1, momentum=0.9), network)
     with torch.no_grad():
         network.weights.fill_(0.0)
     network.gradient.fill_(1.0)
@@ -124,7 +124,7 @@ def test_momentum_is_cycled_as_by_hand() -> None:
 def test_adams_first_beta_is_cycled_as_torch_does() -> None:
     network, other = (flatten(nn.Sequential(nn.Linear(3, 1, bias=False))) for _ in range(2))
     other.copy(network)
-    stepper = build(Adam(lr=0.1), network)
+    stepper = build_flat_stepper(Adam(lr=0.1), network)
     own = torch.optim.Adam([other.weights], lr=0.1)
     for step, beta in enumerate((0.95, 0.9, 0.85, 0.95)):
         gradient = torch.tensor([1.0, -2.0, 0.5]) * (step + 1)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from core.engine.events import CheckpointWritten, Ended, StopRequest
 from core.engine.liveness import Piece
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.data import DataSpec
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -132,15 +132,15 @@ def joined(pieces: list[Watcher]) -> dict[str, list[tuple[int, float]]]:
 def test_every_choice_is_among_the_cases() -> None:
     """What a recipe refuses is left out, but each member of each kind is in some job as asked for."""
     found = [(case, fields_of(case)) for case in CASES]
-    assert {fields["optimizer"]["name"] for _, fields in found} == set(components("optimizers"))
-    assert {fields.get("schedule", {}).get("name") for _, fields in found} >= set(components("schedules"))
+    assert {fields["optimizer"]["name"] for _, fields in found} == set(component_classes("optimizers"))
+    assert {fields.get("schedule", {}).get("name") for _, fields in found} >= set(component_classes("schedules"))
     averages = {"swag" if "swag" in fields["swa"] else "swa" for _, fields in found if "swa" in fields}
     averages |= {fields["ensemble"]["method"] for _, fields in found if "ensemble" in fields}
-    assert averages | {"ema" for _, fields in found if "ema" in fields} == set(components("averaging"))
+    assert averages | {"ema" for _, fields in found if "ema" in fields} == set(component_classes("averaging"))
     assert {reason_of(case, fields) for case, fields in found} == set(get_args(StopReason))
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [pytest.param(spec, id=name) for name, spec in RECIPES.items()])
 def test_resume_at_random_steps_is_bit_exact(run: Train, spec: JobSpec) -> None:
     # The reference writes a checkpoint after every single step, so each stop below has something to be equal to.

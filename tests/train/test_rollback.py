@@ -10,7 +10,7 @@ from core.engine.events import CheckpointWritten, RolledBack
 from core.engine.failure import DivergedError
 from core.engine.rate import Rate
 from core.engine.session import Session
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 from tests.support.specs import rate_of
 from tests.train.recipes import FULL, OPTIONS
@@ -87,10 +87,10 @@ def test_it_is_as_if_rates_had_been_lower_from_the_mark_on(
         assert all(digests(found[step])["weights"] == digests(known[step])["weights"] for step in known), kind
 
 
-@pytest.mark.parametrize("name", sorted(components("optimizers")))
+@pytest.mark.parametrize("name", sorted(component_classes("optimizers")))
 def test_every_optimizer_goes_back(run: Train, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Ruined after step 21 in any case, whatever the optimizer would make of a rate; what it keeps is that of 16."""
-    kind: Any = components("optimizers")[name]
+    kind: Any = component_classes("optimizers")[name]
     fields: dict[str, Any] = {
         "model": NORMED | {"hidden": [16, 12]},
         "optimizer": {"name": name, "lr": 0.01, **OPTIONS.get(name, {})},
@@ -103,7 +103,7 @@ def test_every_optimizer_goes_back(run: Train, monkeypatch: pytest.MonkeyPatch, 
         rate = Rate.__call__
         patch.setattr(Rate, "__call__", lambda self, t: rate(self, t) * (0.5 if t >= 16 else 1.0))
         _, undisturbed = run(job(**fields))
-    judge = Session.judge
+    judge = Session.run_due_evaluations
 
     def ruined(self: Session, done: int) -> None:
         judge(self, done)
@@ -112,7 +112,7 @@ def test_every_optimizer_goes_back(run: Train, monkeypatch: pytest.MonkeyPatch, 
                 each.fill_(math.nan)
             raise DivergedError("nothing", done, 0.0)
 
-    monkeypatch.setattr(Session, "judge", ruined)
+    monkeypatch.setattr(Session, "run_due_evaluations", ruined)
     _, watcher = run(job(**fields, rollback=True))
     assert [back.step for back in told(watcher)] == [16]
     assert watcher.series() == undisturbed.series()

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from core.engine.analysis.progress import AnalysisProgress
-from core.engine.analysis.sharpness import explore, report
-from core.engine.analysis.sharpness_measures import GAUGES, Ground, Reading
-from core.engine.analysis.subject import Subject
-from core.engine.datasets.resident import Part
+from core.engine.analysis.sharpness import compute_tensors, report_numbers
+from core.engine.analysis.sharpness_measures import GAUGES, LossAtWeights, Measurement
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import Classification
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.sharpness import Measure, Sharpness
@@ -36,14 +36,14 @@ ALL: list[Measure] = [
 CURVATURES = torch.tensor([4.0, 1.0, 0.25, -0.5], dtype=torch.float64)
 
 
-def measured(measure: Measure, looked_at: Subject, **fields: Any) -> list[Reading]:
+def measured(measure: Measure, looked_at: AnalysisSubject, **fields: Any) -> list[Measurement]:
     """All units of a measure, in order."""
     spec = Sharpness(job=JOB, measures=(measure,), **fields)
-    gauge, ground = GAUGES[measure](spec), Ground(looked_at, spec.seed)
-    state = gauge.begin(ground)
+    gauge, ground = GAUGES[measure](spec), LossAtWeights(looked_at, spec.seed)
+    state = gauge.initial_state(ground)
     for unit in range(gauge.units):
-        gauge.advance(ground, state, unit)
-    return gauge.finish(ground, state)
+        gauge.compute_unit(ground, state, unit)
+    return gauge.final_measurements(ground, state)
 
 
 def bowl(x: Tensor) -> Tensor:
@@ -82,12 +82,12 @@ def test_hutchinson_against_the_true_trace() -> None:
     assert found.error == pytest.approx(math.sqrt(2 * off_diagonal / 50), rel=0.3)  # Var = 2 Σ off-diagonal²
 
 
-def rectifier(scale: float) -> Subject:
+def rectifier(scale: float) -> AnalysisSubject:
     """A ReLU network with its first layer times `scale` and its second divided by it: the same function."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-        train = Part(torch.randn(40, 6, dtype=torch.float64), torch.randint(0, 3, (40,)))
+        train = Split(torch.randn(40, 6, dtype=torch.float64), torch.randint(0, 3, (40,)))
     with torch.no_grad():
         for parameter in module[0].parameters():
             parameter.mul_(scale)
@@ -161,11 +161,11 @@ def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, n
         for parameter in module.parameters():
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
         module[0].bias.add_(bias)
-    part = Part(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
+    part = Split(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
     looked_at, desk = subject(module, part, Classification(())), Bench()
     spec = Sharpness(job=JOB, measures=tuple(ALL))
-    tensors = explore(spec, [looked_at], cast("AnalysisProgress", desk))
-    found = report(spec, [looked_at], tensors)
+    tensors = compute_tensors(spec, [looked_at], cast("AnalysisProgress", desk))
+    found = report_numbers(spec, [looked_at], tensors)
     assert [each.partition(" of tiny: the loss is ")[0] for each in desk.warned] == names
     assert found["warnings"][-len(names) or len(found["warnings"]) :] == desk.warned
     for name in names:

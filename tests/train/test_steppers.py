@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.events import Log, Started
 from core.engine.failure import EngineError
@@ -19,9 +19,9 @@ from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network, flatten
 from core.engine.networks.roles import hidden_matrices
 from core.engine.optimizers import state_dict
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import Stepper, build_stepper
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
 from core.recipe.models.logistic import Logistic
@@ -43,16 +43,16 @@ LINE = DataFacts(examples=40, input_shape=(6,), task="regression", outputs=1)
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
 
 
-def part(facts: DataFacts) -> Part:
+def part(facts: DataFacts) -> Split:
     generator = torch.Generator().manual_seed(4)
     inputs = torch.randn(facts.examples, *facts.input_shape, generator=generator)
     if facts.classes:
-        return Part(inputs, torch.randint(facts.outputs, (facts.examples,), generator=generator))
-    return Part(inputs, torch.randn(facts.examples, facts.outputs, generator=generator))
+        return Split(inputs, torch.randint(facts.outputs, (facts.examples,), generator=generator))
+    return Split(inputs, torch.randn(facts.examples, facts.outputs, generator=generator))
 
 
-def stepper(spec: Any, network: Network, data: Part, another: Any = None) -> Stepper:
-    return build_stepper(spec, network, partial(Elsewhere, network, another, data, 20))
+def stepper(spec: Any, network: Network, data: Split, another: Any = None) -> Stepper:
+    return build_stepper(spec, network, partial(EvalWeights, network, another, data, 20))
 
 
 @pytest.mark.parametrize("spec", [ScheduleFreeSGD(), ScheduleFreeAdamW(lr=0.05)], ids=lambda s: s.name)
@@ -76,7 +76,7 @@ def test_x_is_what_the_library_evaluates_at(spec: Any) -> None:
     y = network.weights.detach().clone()
     assert torch.equal(y, twin.weights)
     theirs.eval()
-    shown = ours.presented()
+    shown = ours.eval_network()
     torch.testing.assert_close(shown.weights, twin.weights, rtol=0, atol=0)
     assert torch.equal(network.weights, y)
     reestimate_batch_norm(twin, data.inputs, 20)
@@ -167,7 +167,7 @@ def test_a_network_without_hidden_matrices_is_refused_by_the_engine_too() -> Non
 def test_line_search_finds_the_least_squares_solution() -> None:
     """A convex problem whose minimum is known: the normal equations, solved by NumPy."""
     network, data = flatten(build_network(Logistic(), LINE, 0, CPU).module.double()), part(LINE)
-    data = Part(data.inputs.double(), data.targets.double())
+    data = Split(data.inputs.double(), data.targets.double())
     gradient = build_gradient(network, functional.mse_loss)
     again = partial(gradient, data.inputs, data.targets)
     driver = stepper(LBFGS(line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=0.0), network, data)
@@ -209,7 +209,7 @@ def momenta(driver: Any) -> list[float | None]:
 def test_momentum_can_be_set_for_a_step(name: str) -> None:
     """It replaces momentum, or the first of the betas; where there is neither nothing happens."""
     options = {"momentum": 0.9} if name in {"sgd", "rmsprop"} else {}
-    spec: Any = components("optimizers")[name].model_validate_json("{}").model_copy(update=options)
+    spec: Any = component_classes("optimizers")[name].model_validate_json("{}").model_copy(update=options)
     network, data = build_network(MLP(hidden=(8, 8)), TABLE, 0, CPU), part(TABLE)
     driver = stepper(spec, network, data)
     before = momenta(driver)
@@ -231,22 +231,22 @@ def test_a_state_of_any_shape_comes_back_bit_for_bit() -> None:
     first.state[weight] = kept
     first.state["whole"] = {"k": torch.tensor(7)}  # type: ignore[index]
     first.param_groups[0]["d"] = 1e-300
-    found = {name: each.clone() for name, each in state_dict.pack({"sgd": first}, "optimizer.").items()}
-    state_dict.unpack(found, "optimizer.", {"sgd": second})
+    found = {name: each.clone() for name, each in state_dict.pack_state({"sgd": first}, "optimizer.").items()}
+    state_dict.unpack_state(found, "optimizer.", {"sgd": second})
     again = second.state[weight]
     assert again["pair"] == (0.1, True)
     assert again["turned"].stride() == turned.stride()
     assert torch.equal(again["turned"], turned)
     assert (again["list"][1:], again["text"], again["worst"]) == ([None, 3], "é", float("inf"))
     assert second.param_groups[0]["d"] == 1e-300
-    assert state_dict.pack({"sgd": second}, "optimizer.").keys() == found.keys()
-    outlines = state_dict.expected(found, "optimizer.", ["sgd"])
+    assert state_dict.pack_state({"sgd": second}, "optimizer.").keys() == found.keys()
+    outlines = state_dict.expected_state(found, "optimizer.", ["sgd"])
     assert {name: (each.shape, each.dtype) for name, each in outlines.items()} == {
         name: (each.shape, each.dtype) for name, each in found.items()
     }
     first.state[weight]["list"] = [object()]
     with pytest.raises(TypeError, match=r"list\.0 is a object"):
-        state_dict.pack({"sgd": first}, "optimizer.")
+        state_dict.pack_state({"sgd": first}, "optimizer.")
 
 
 def test_a_worker_without_the_package_says_so(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.engine.datasets.batches import Cut, batches, epoch_draws, epoch_order
-from core.engine.datasets.resident import Part, load_resident
+from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
+from core.engine.datasets.resident import Split, load_resident
 from core.engine.determinism import seed_device
 from core.engine.evaluation.objective import Classification, build_objective
 from core.engine.gradients.clip import build_clip
 from core.engine.networks.network import build_network
-from core.engine.optimizers.flat import build as build_stepper
+from core.engine.optimizers.flat import build_flat_stepper as build_stepper
 from core.recipe.clipping import ClipGrad
 from core.recipe.facts import DataFacts
 from core.recipe.models.cnn import CNN
@@ -158,7 +158,7 @@ def test_smoothed_labels_by_hand() -> None:
     expected = 0.8 * (log_sum - 2) + 0.1 * (log_sum - 1) + 0.1 * log_sum
     assert objective.loss(outputs, target).item() == pytest.approx(expected, rel=1e-6)
     assert objective.loss(torch.zeros(1, 3), target).item() == pytest.approx(1.0986123, rel=1e-6)
-    assert objective.tally(outputs, target).tolist() == pytest.approx([log_sum - 2, 1.0])
+    assert objective.example_sums(outputs, target).tolist() == pytest.approx([log_sum - 2, 1.0])
     assert build_objective(job(), None).loss is Classification(()).loss
 
 
@@ -174,8 +174,8 @@ def test_drawing_with_replacement() -> None:
 @pytest.mark.parametrize("first", range(7))
 def test_dropped_examples_change_from_epoch_to_epoch(first: int) -> None:
     """Ten examples, eight used in steps of five and three: whoever comes last today may come first tomorrow."""
-    part = Part(torch.arange(10.0)[:, None], torch.arange(10))
-    seen = [(t, targets.tolist()) for t, (_, targets) in batches(part, Cut(5, 8), 3, first, 7)]
+    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    seen = [(t, targets.tolist()) for t, (_, targets) in iterate_batches(part, BatchSampler(5, 8), 3, first, 7)]
     orders = [epoch_order(10, 3, epoch).tolist()[:8] for epoch in range(4)]
     whole = [orders[t // 2][:5] if t % 2 == 0 else orders[t // 2][5:] for t in range(7)]
     assert seen == list(enumerate(whole))[first:]

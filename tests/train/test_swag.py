@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.datasets.resident import Part
-from core.engine.determinism import stream
+from core.engine.datasets.resident import Split
+from core.engine.determinism import seeded_generator
 from core.engine.networks.network import build_network
 from core.engine.weights.averaging import RunningMean
-from core.engine.weights.swag import Gaussian
-from core.recipe.averaging import SWAG, Occasions
+from core.engine.weights.swag import SwagPosterior
+from core.recipe.averaging import SWAG, CollectionSteps
 from core.recipe.facts import DataFacts
 from core.recipe.models.logistic import Logistic
 from tests.train.runs import Train, digests, job
@@ -20,11 +20,11 @@ FACTS = DataFacts(examples=9, input_shape=(2,), task="classification", outputs=2
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
 
 
-def gathered(values: np.ndarray[Any, Any], **options: Any) -> Gaussian:
+def gathered(values: np.ndarray[Any, Any], **options: Any) -> SwagPosterior:
     """SWAG that has seen `values` (n, 6)."""
     visited, mean, own = (build_network(Logistic(), FACTS, 0, torch.device("cpu")) for _ in range(3))
-    swa = RunningMean(Occasions(1, 1), mean, Part(torch.zeros(2, 2), torch.zeros(2)), 2)
-    swag = Gaussian(SWAG(**options), swa, own, len(values), seed=3)
+    swa = RunningMean(CollectionSteps(1, 1), mean, Split(torch.zeros(2, 2), torch.zeros(2)), 2)
+    swag = SwagPosterior(SWAG(**options), swa, own, len(values), seed=3)
     for each in values:
         with torch.no_grad():
             visited.weights.copy_(torch.from_numpy(each))
@@ -45,12 +45,12 @@ def test_a_sample_by_definition(models: int, max_rank: int) -> None:
     values = np.random.default_rng(models).normal(size=(models, 6))
     mean, variance, deviations = by_definition(values, max_rank)
     swag = gathered(values, max_rank=max_rank, scale=0.5)
-    generator = stream(3, "swag", 7)
+    generator = seeded_generator(3, "swag", 7)
     e = torch.randn(6, generator=generator).double().numpy()
     f = torch.randn(len(deviations), generator=generator).double().numpy()
     f = np.roll(f, -(models % len(deviations)))  # rows are reused in turn: the oldest deviation has the next row
     expected = mean + np.sqrt(0.5) * (np.sqrt(variance) * e + deviations.T @ f / np.sqrt(len(deviations) - 1))
-    np.testing.assert_allclose(swag.draw(7).numpy(), expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(swag.draw_weights(7).numpy(), expected, rtol=2e-5, atol=2e-6)
 
 
 def test_samples_have_the_covariance_of_the_paper() -> None:
@@ -58,7 +58,7 @@ def test_samples_have_the_covariance_of_the_paper() -> None:
     values = np.random.default_rng(1).normal(size=(8, 6)) * np.array([2.0, 1.0, 1.0, 0.5, 1.0, 0.1])
     mean, variance, deviations = by_definition(values, 20)
     swag = gathered(values)
-    draws = torch.stack([swag.draw(number) for number in range(6000)]).double().numpy()
+    draws = torch.stack([swag.draw_weights(number) for number in range(6000)]).double().numpy()
     covariance = 0.5 * (np.diag(variance) + deviations.T @ deviations / 7)
     np.testing.assert_allclose(draws.mean(0), mean, atol=0.06)
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.1)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.engine.analysis.evaluate_weights import tally_each, tally_together
-from core.engine.datasets.resident import Scale
-from core.engine.evaluation.objective import Classification, Descent, Objective, Regression
+from core.engine.datasets.resident import Standardizer
+from core.engine.evaluation.objective import Classification, FunctionObjective, Objective, Regression
 
 NETWORKS, EXAMPLES = 7, 50
 
@@ -25,13 +25,13 @@ def drawn(*shape: int) -> Tensor:
 OUTPUTS = drawn(NETWORKS, EXAMPLES, 3)
 CLASSES = torch.arange(EXAMPLES) % 3
 NUMBERS = drawn(EXAMPLES, 3)
-SCALE = Scale(torch.zeros(3), torch.tensor([1.0, 2.0, 0.5]))
+SCALE = Standardizer(torch.zeros(3), torch.tensor([1.0, 2.0, 0.5]))
 PLACES = drawn(NETWORKS, 2)[:, None].expand(-1, EXAMPLES, -1)
 CASES: list[tuple[Objective, Tensor, Tensor]] = [
     (Classification(("accuracy",)), OUTPUTS, CLASSES),
     (Regression(("mae", "r2"), None), OUTPUTS, NUMBERS),
     (Regression(("mae", "r2"), SCALE), OUTPUTS, NUMBERS),
-    (Descent(quadratic), PLACES, drawn(EXAMPLES, 2)),
+    (FunctionObjective(quadratic), PLACES, drawn(EXAMPLES, 2)),
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from core.engine.analysis.directions import centred_shares, principal, projected
+from core.engine.analysis.directions import centred_shares, principal_directions, project_moves
 from core.engine.events import CheckpointWritten
 from core.recipe.spec import JobSpec
 from tests.support.specs import analysis_of
@@ -129,16 +129,16 @@ def test_projections_are_least_squares() -> None:
     """Onto axes that are not square to each other: what is in the plane is put together from them, the rest is off."""
     axes = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     moves = torch.tensor([[2.0, 3.0, 0.0, 0.0], [1.0, 0.0, 3.0, 4.0]])
-    at, off = projected(moves, axes)
+    at, off = project_moves(moves, axes)
     torch.testing.assert_close(at, torch.tensor([[-1.0, 3.0], [1.0, 0.0]], dtype=torch.float64))
     torch.testing.assert_close(off, torch.tensor([0.0, 5.0], dtype=torch.float64))
-    found, shares = principal(torch.tensor([[0.0, -3.0, 0.0], [1.0, 0.0, 0.0]]), 2)
+    found, shares = principal_directions(torch.tensor([[0.0, -3.0, 0.0], [1.0, 0.0, 0.0]]), 2)
     torch.testing.assert_close(found[0], torch.tensor([0.0, -1.0, 0.0]))
     torch.testing.assert_close(found[1].abs(), torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(shares, torch.tensor([0.9, 0.1], dtype=torch.float64))
     line = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
     assert centred_shares(line)[0] == pytest.approx(1.0)
-    assert len(principal(line, 2)[0]) == 1
+    assert len(principal_directions(line, 2)[0]) == 1
 
 
 def test_what_makes_no_sense() -> None:

@@ -16,17 +16,17 @@ from torch import nn
 
 from core.engine import build as building
 from core.engine import pacing
-from core.engine.build import build
-from core.engine.datasets.resident import Part
-from core.engine.evaluation.evaluate import evaluate
+from core.engine.build import build_training_run
+from core.engine.datasets.resident import Split
+from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.objective import Classification, Regression
 from core.engine.events import Ended
-from core.engine.loop import _train
+from core.engine.loop import _train_steps
 from core.engine.networks.network import flatten
 from core.engine.pacing import Pacer
 from core.engine.session import Session
 from core.recipe.assignment import Assignment
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.data import DataSpec
 from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
@@ -48,20 +48,20 @@ READING = {
 class Undrained(Session):
     """The steps between two drains: nobody looks, judges or keeps."""
 
-    def look(self) -> None:
+    def report_waiting_steps(self) -> None:
         pass
 
-    def judge(self, done: int) -> None:
+    def run_due_evaluations(self, done: int) -> None:
         pass
 
-    def over(self, done: int) -> bool:
+    def should_end(self, done: int) -> bool:
         return False
 
-    def keeps(self, done: int) -> bool:
+    def checkpoint_due(self, done: int) -> bool:
         return False
 
-    def finish(self) -> Ended:
-        return self.ended("succeeded", "completed")
+    def finish_run(self) -> Ended:
+        return self.ended_event("succeeded", "completed")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datasets: Callable[[s
         plan = resolve_plan(spec, "cpu")
         fields = {"job": "job_test", "attempt": 1, "spec": spec, "plan": plan, "scratch": tmp_path}
         with Reads() as device:
-            run = build(Assignment(dataset=datasets(spec.data), **fields))
+            run = build_training_run(Assignment(dataset=datasets(spec.data), **fields))
             seen = []
             stepped = type(run.stepper).step
 
@@ -85,7 +85,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datasets: Callable[[s
                 seen.append(device.count)
 
             monkeypatch.setattr(type(run.stepper), "step", step)
-            _train(Undrained(run, Watcher(), 60.0, time.monotonic))
+            _train_steps(Undrained(run, Watcher(), 60.0, time.monotonic))
             monkeypatch.setattr(type(run.stepper), "step", stepped)
         assert len(seen) > 2
         return device.count - seen[0]
@@ -94,7 +94,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datasets: Callable[[s
 
 
 @pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
-@pytest.mark.parametrize("name", sorted(components("optimizers")))
+@pytest.mark.parametrize("name", sorted(component_classes("optimizers")))
 def test_a_step_reads_nothing_from_the_device(
     reads: Callable[[JobSpec], int], name: str, model: dict[str, Any]
 ) -> None:
@@ -121,10 +121,10 @@ def test_nor_does_what_comes_with_it(reads: Reading, recipe: str, more: dict[str
 def test_an_evaluation_reads_once(task: str) -> None:
     objective = Classification(("accuracy",)) if task == "classification" else Regression(("mae", "r2"), None)
     targets = torch.empty(50, dtype=torch.int64) if task == "classification" else torch.empty(50, 3)
-    part = Part(torch.empty(50, 4, device=META), targets.to(META))
+    part = Split(torch.empty(50, 4, device=META), targets.to(META))
     small = flatten(nn.Sequential(nn.Linear(4, 3)).to(META))
     with Reads() as device:
-        assert evaluate(replace(small, most_at_once=20), part, objective).keys() >= {"loss", *objective.metrics}
+        assert evaluate_network(replace(small, most_at_once=20), part, objective).keys() >= {"loss", *objective.metrics}
     assert device.count == 1
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.analysis.subject import Subject
-from core.engine.datasets.resident import Part
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import Classification, Loss, Objective
 from core.engine.networks.network import flatten
 from core.recipe.assignment import Source
@@ -41,13 +41,13 @@ class Plain:
 
     loss: Loss
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (self.loss(outputs, targets).double() * len(targets)).reshape(1)
 
-    def constants(self, part: Part) -> Tensor:
+    def split_constants(self, part: Split) -> Tensor:
         return torch.empty(0, dtype=torch.float64)
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
         return {"loss": sums[0] / len(part)}
 
 
@@ -63,23 +63,25 @@ class Place(nn.Module):
 
 
 def subject(
-    module: nn.Sequential, train: Part, objective: Objective, spec: JobSpec | None = None, label: str = "tiny"
-) -> Subject:
+    module: nn.Sequential, train: Split, objective: Objective, spec: JobSpec | None = None, label: str = "tiny"
+) -> AnalysisSubject:
     """One in evaluation mode, with a train part only."""
     spec = spec or job()
     module.eval()
-    nothing = Part(train.inputs[:0], train.targets[:0])
+    nothing = Split(train.inputs[:0], train.targets[:0])
     source = Source(label=label, job=JOB, spec=spec, dataset=Path())
-    return Subject(source, spec, flatten(module), {"train": train, "val": nothing, "test": nothing}, objective)
+    return AnalysisSubject(source, spec, flatten(module), {"train": train, "val": nothing, "test": nothing}, objective)
 
 
-def at(start: list[float], value: Any, examples: int = 7) -> Subject:
+def at(start: list[float], value: Any, examples: int = 7) -> AnalysisSubject:
     """A place in the domain of `value`, a function of a tensor (P,)."""
-    train = Part(torch.zeros(examples, 0, dtype=torch.float64), torch.zeros(examples, 1, dtype=torch.float64))
+    train = Split(torch.zeros(examples, 0, dtype=torch.float64), torch.zeros(examples, 1, dtype=torch.float64))
     return subject(nn.Sequential(Place(start)), train, Plain(lambda outputs, _: value(outputs[0])))
 
 
-def classifier(*, batch_norm: bool = False, convolution: bool = False, examples: int = 50, seed: int = 0) -> Subject:
+def classifier(
+    *, batch_norm: bool = False, convolution: bool = False, examples: int = 50, seed: int = 0
+) -> AnalysisSubject:
     """A small network with random weights on random data, three classes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -94,4 +96,4 @@ def classifier(*, batch_norm: bool = False, convolution: bool = False, examples:
         inputs, targets = torch.randn(examples, 16, dtype=torch.float64), torch.randint(0, 3, (examples,))
         if batch_norm:
             module.train()(3 * inputs + 1)  # running statistics that are not those of the start
-    return subject(module, Part(inputs, targets), Classification(("accuracy",)))
+    return subject(module, Split(inputs, targets), Classification(("accuracy",)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidSpec
-from core.recipe.averaging import EMA, FGE, CheckpointEnsemble, EmaPhase, Occasions, Snapshot, SwaPhase
+from core.recipe.averaging import EMA, FGE, CheckpointEnsemble, CollectionSteps, EmaPhase, Snapshot, SwaPhase
 from core.recipe.averaging.ema import DecayWarmup
 from core.recipe.duration import Duration, RunLength
 from core.recipe.parse import parse_job
@@ -25,11 +25,11 @@ def parse(**changes: Any) -> JobSpec:
 
 @pytest.mark.parametrize(("first", "every", "total"), [(1, 1, 7), (3, 3, 10), (5, 5, 30), (7, 3, 30), (40, 7, 20)])
 def test_occasions_are_counted_as_they_come(first: int, every: int, total: int) -> None:
-    occasions, seen = Occasions(first, every), []
+    occasions, seen = CollectionSteps(first, every), []
     for completed in range(total + 1):
         seen += [completed] if occasions.collects(completed) else []
-        assert occasions.count(completed) == len(seen)
-    assert list(occasions.steps(total)) == seen
+        assert occasions.count_until(completed) == len(seen)
+    assert list(occasions.steps_until(total)) == seen
 
 
 # ---- SWA
@@ -38,23 +38,23 @@ def test_occasions_are_counted_as_they_come(first: int, every: int, total: int) 
 def test_swa_owns_the_rate_from_its_start() -> None:
     """A line from the schedule's rate at the start (0.1 there) to 0.05 over ten steps, then constant."""
     phase = SwaPhase(start=50, anneal=10, lr=0.05, every=10)
-    curve = phase.over(lambda t: 0.1 if t <= 50 else math.nan)
+    curve = phase.override_schedule(lambda t: 0.1 if t <= 50 else math.nan)
     assert [curve(t) for t in (0, 49, 50, 55, 60, 99)] == pytest.approx([0.1, 0.1, 0.1, 0.075, 0.05, 0.05])
 
 
 def test_swa_counts_as_the_reference_code_does() -> None:
     """Epochs 161 to 300, one model each: 140 models (Izmailov et al. 2018); Lightning and torch's example lose one."""
-    assert SwaPhase(start=161, anneal=0, lr=0.1, every=1).occasions.count(300) == 140
-    assert SwaPhase(start=0, anneal=0, lr=0.1, every=3).occasions == Occasions(3, 3)
+    assert SwaPhase(start=161, anneal=0, lr=0.1, every=1).collection_steps.count_until(300) == 140
+    assert SwaPhase(start=0, anneal=0, lr=0.1, every=3).collection_steps == CollectionSteps(3, 3)
 
 
 def test_a_cyclic_tail_is_collected_at_its_minima() -> None:
     """Cycles of five steps from 0.05 to 0.01: (1 - i/5) 0.05 + (i/5) 0.01 in the i-th; the lowest, then a jump."""
     phase = SwaPhase(start=10, anneal=0, lr=0.05, every=5, lr_min=0.01)
-    curve = phase.over(lambda t: 0.1 if t < 10 else math.nan)
+    curve = phase.override_schedule(lambda t: 0.1 if t < 10 else math.nan)
     expected = [0.1, 0.042, 0.034, 0.026, 0.018, 0.01, 0.042, 0.034]
     assert [curve(t) for t in range(9, 17)] == pytest.approx(expected)
-    assert list(phase.occasions.steps(25)) == [15, 20, 25]
+    assert list(phase.collection_steps.steps_until(25)) == [15, 20, 25]
     assert [curve(step - 1) for step in (15, 20, 25)] == [0.01] * 3
 
 
@@ -62,7 +62,7 @@ def test_a_cyclic_tail_is_spelled_out() -> None:
     spec = parse(swa={"cycle": "2ep"}).resolved()
     cyclic = {"start": "0.75run", "lr": 0.05, "anneal": "0st", "every": "cycle", "cycle": "2ep", "lr_min": 0.01}
     assert spec.dump()["swa"] == {**cyclic, "update_bn": True, "swag": None}
-    assert spec.swa.phase(spec.shape().run, spec.optimizer.lr) == SwaPhase(
+    assert spec.swa.phase_in_run(spec.shape().run, spec.optimizer.lr) == SwaPhase(
         start=920, anneal=0, lr=0.05, every=80, lr_min=0.01
     )
     assert parse(swa=spec.dump()["swa"]).resolved() == spec
@@ -77,26 +77,26 @@ def test_swag_true_is_spelled_out() -> None:
 
 def test_half_life() -> None:
     """2^(-1/1000) by hand: after a thousand steps half of the average is what it was."""
-    phase = EMA(half_life=Duration.of_steps(1000)).phase(RunLength(10, 5000))
+    phase = EMA(half_life=Duration.of_steps(1000)).phase_in_run(RunLength(10, 5000))
     assert phase.decay == pytest.approx(0.9993070929904525, rel=1e-12)
-    assert phase.memory(1001) == pytest.approx(0.5)
+    assert phase.initial_share(1001) == pytest.approx(0.5)
 
 
 def test_fewer_collections_decay_as_fast() -> None:
     """0.999^10 each tenth step; of the first weights nothing is left of what stood there before."""
-    phase = EMA(every=Duration.of_steps(10), decay=0.999).phase(HUNDRED)
+    phase = EMA(every=Duration.of_steps(10), decay=0.999).phase_in_run(HUNDRED)
     assert [phase.decay_at(step) for step in (10, 20, 90)] == pytest.approx(
         [0.0, 0.9900448802097482, 0.9900448802097482]
     )
-    assert phase.memory(100) == pytest.approx(0.999**90)
+    assert phase.initial_share(100) == pytest.approx(0.999**90)
 
 
 def test_warmup_is_timms() -> None:
     """1 - (1 + t)^(-2/3) at t = 0, 1, 7, 26 after the first collection; decay 0.999 is reached at t = 31,622."""
-    phase = EmaPhase(Occasions(5, 1), 0.999, DecayWarmup())
+    phase = EmaPhase(CollectionSteps(5, 1), 0.999, DecayWarmup())
     expected = [0.0, 0.3700394750525634, 0.75, 0.8888888888888888, 0.999, 0.999]
     assert [phase.decay_at(5 + t) for t in (0, 1, 7, 26, 31622, 40000)] == pytest.approx(expected, rel=1e-9)
-    steeper = EmaPhase(Occasions(1, 1), 0.999, DecayWarmup(gamma=2.0, power=0.75))
+    steeper = EmaPhase(CollectionSteps(1, 1), 0.999, DecayWarmup(gamma=2.0, power=0.75))
     assert steeper.decay_at(63) == pytest.approx(0.9256745553123299)
 
 
@@ -117,17 +117,17 @@ def unused(t: int) -> float:
 def test_snapshot_cycles() -> None:
     """103 steps in 5 cycles: the first has 23, the others 20. lr / 2 (cos(pi u / C) + 1) in plain Python."""
     ensemble, run = Snapshot(cycles=5, lr=0.2), RunLength(10, 103)
-    curve = ensemble.over(unused, run, 0.1)
+    curve = ensemble.override_schedule(unused, run, 0.1)
     expected = [0.2, 0.199068594604, 0.000931405396, 0.2, 0.1, 0.00123116594, 0.2, 0.00123116594]
     assert [curve(t) for t in (0, 1, 22, 23, 33, 42, 43, 102)] == pytest.approx(expected, rel=1e-8)
-    assert list(ensemble.occasions(run).steps(103)) == [23, 43, 63, 83, 103]
+    assert list(ensemble.collection_steps(run).steps_until(103)) == [23, 43, 63, 83, 103]
 
 
 def test_no_snapshot_is_taken_at_a_high_rate() -> None:
     """164 steps in 5 cycles end at 0.0826 in the reference code, which snapshots there; here at 0.00048."""
     ensemble, run = Snapshot(cycles=5, lr=0.2), RunLength(1, 164)
-    curve = ensemble.over(unused, run, 0.1)
-    before_snapshots = [curve(step - 1) for step in ensemble.occasions(run).steps(164)]
+    curve = ensemble.override_schedule(unused, run, 0.1)
+    before_snapshots = [curve(step - 1) for step in ensemble.collection_steps(run).steps_until(164)]
     assert before_snapshots == pytest.approx([0.00038053019, *[0.00048152733] * 4], rel=1e-6)
     jumps = [t for t in range(1, 164) if curve(t) > curve(t - 1)]
     assert jumps == [36, 68, 100, 132]
@@ -136,24 +136,26 @@ def test_no_snapshot_is_taken_at_a_high_rate() -> None:
 def test_fge_cycles() -> None:
     """Cycles of four steps between 0.05 and 0.01 from step 80 on: down for two steps, collected, up for two."""
     ensemble = FGE(cycle=Duration.of_steps(4))
-    curve = ensemble.over(lambda t: 1.0 if t < 80 else math.nan, HUNDRED, 0.1)
+    curve = ensemble.override_schedule(lambda t: 1.0 if t < 80 else math.nan, HUNDRED, 0.1)
     assert [curve(t) for t in range(79, 88)] == pytest.approx([1.0, 0.03, 0.01, 0.03, 0.05, 0.03, 0.01, 0.03, 0.05])
-    assert list(ensemble.occasions(HUNDRED).steps(100)) == [82, 86, 90, 94, 98]
-    assert {curve(step - 1) for step in ensemble.occasions(HUNDRED).steps(100)} == {0.01}
+    assert list(ensemble.collection_steps(HUNDRED).steps_until(100)) == [82, 86, 90, 94, 98]
+    assert {curve(step - 1) for step in ensemble.collection_steps(HUNDRED).steps_until(100)} == {0.01}
 
 
 def test_fge_begins_at_the_end_of_an_epoch() -> None:
     """0.75 of 100 steps lies in the eighth epoch; two epochs of ten steps have their middle after ten."""
     spec = FGE.model_validate_json('{"start": "0.75run"}')
-    assert spec.occasions(HUNDRED) == Occasions(90, 20)
-    assert FGE.model_validate_json('{"start": "0.75run", "cycle": "6st"}').occasions(HUNDRED) == Occasions(78, 6)
+    assert spec.collection_steps(HUNDRED) == CollectionSteps(90, 20)
+    assert FGE.model_validate_json('{"start": "0.75run", "cycle": "6st"}').collection_steps(HUNDRED) == CollectionSteps(
+        78, 6
+    )
 
 
 def test_the_last_checkpoints() -> None:
     spec = CheckpointEnsemble(every=Duration.of_steps(15), members=4)
-    assert spec.occasions(HUNDRED) == Occasions(15, 15)
-    assert spec.kept(HUNDRED) == 4
-    assert CheckpointEnsemble(every=Duration.of_steps(40)).kept(HUNDRED) == 2
+    assert spec.collection_steps(HUNDRED) == CollectionSteps(15, 15)
+    assert spec.member_count(HUNDRED) == 4
+    assert CheckpointEnsemble(every=Duration.of_steps(40)).member_count(HUNDRED) == 2
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_first_in_first_out(tmp_path: Path, deeds: list[bytes | None]) -> None:
         assert backlog.get(0.0) == waiting.pop(0)
     assert backlog.ended
     assert backlog.get(0.0) is None
-    backlog.discard()
+    backlog.discard_all()
 
 
 def test_it_is_full_when_the_file_is(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_it_is_full_when_the_file_is(tmp_path: Path) -> None:
     assert [backlog.get(0.0), backlog.get(0.0)] == [b"1234", b"x" * 30]
     states.append(backlog.full)
     assert states == [False, True, False]
-    backlog.discard()
+    backlog.discard_all()
 
 
 def test_the_files_of_checkpoints_count_but_for_those_on_their_way(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_files_of_checkpoints_count_but_for_those_on_their_way(tmp_path: Pat
     states.append(backlog.full)
     backlog.get(0.0)
     states.append(backlog.full)
-    backlog.settle()
+    backlog.release_files()
     states.append(backlog.full)
     assert states == [False, False, True, True, False]
 
@@ -94,7 +94,7 @@ def test_whoever_waits_is_woken(tmp_path: Path) -> None:
 def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "spill", memory_bytes=1)
     backlog.put(b"abc")
-    backlog.discard()
+    backlog.discard_all()
     assert backlog.ended
     assert backlog.get(0.0) is None
 
@@ -118,7 +118,7 @@ def test_a_full_disk_holds_the_reader_back_and_loses_nothing(
     assert [backlog.get(0.0) for _ in range(5)] == said[3:]
     backlog.close()
     assert backlog.ended
-    backlog.discard()
+    backlog.discard_all()
 
 
 def test_a_disk_that_stays_full_is_not_needed(tmp_path: Path, disk: Callable[[int | None], None]) -> None:
@@ -130,7 +130,7 @@ def test_a_disk_that_stays_full_is_not_needed(tmp_path: Path, disk: Callable[[in
     assert not backlog.ended
     assert [backlog.get(0.0), backlog.get(0.0)] == [b"abc", b"def"]
     assert (backlog.full, backlog.ended) == (False, True)
-    backlog.discard()
+    backlog.discard_all()
 
 
 def test_a_spill_that_was_cut_short_is_the_machines_failure(tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ def test_a_spill_that_was_cut_short_is_the_machines_failure(tmp_path: Path) -> N
     with pytest.raises(OSError, match="cut short") as failure:
         backlog.get(0.0)
     assert failure.value.errno == errno.EIO
-    backlog.discard()
+    backlog.discard_all()

@@ -97,7 +97,7 @@ def clr(**fields: Any) -> ScheduleSpec:
     ],
 )
 def test_literals(spec: ScheduleSpec, expected: dict[int, float]) -> None:
-    rate = spec.compile(0.1, run_of(200))
+    rate = spec.compile_rate(0.1, run_of(200))
     assert {t: rate(t) for t in expected} == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
@@ -115,8 +115,8 @@ def test_literals(spec: ScheduleSpec, expected: dict[int, float]) -> None:
 def test_restarts_are_sums_of_the_lengths(first: int, factor: int, restarts: list[int]) -> None:
     """At 121, 242, 111 and 333 torch's logarithm is off by one cycle, and its rate is eta_min there."""
     spec, run = sgdr(T_0=first, T_mult=factor, eta_min=0.001), run_of(restarts[-1])
-    assert list(spec.cycles(run)) == restarts
-    rate = spec.compile(0.1, run)
+    assert list(spec.cycle_ends(run)) == restarts
+    rate = spec.compile_rate(0.1, run)
     assert [rate(t) for t in restarts] == [0.1] * len(restarts)
     assert all(rate(t - 1) < 0.1 for t in restarts if t > 1)
 
@@ -176,9 +176,9 @@ MOMENTA = {"base_momentum": 0.85, "max_momentum": 0.95}
 def test_agrees_with_torch_where_torch_is_right(
     spec: ScheduleSpec, build: Callable[[Optimizer], LRScheduler], steps: int
 ) -> None:
-    momentum = spec.momentum(0.9, run_of(steps))
+    momentum = spec.cycled_momentum(0.9, run_of(steps))
     expected = torchs(build, steps, 0.9)
-    rate = spec.compile(0.1, run_of(steps))
+    rate = spec.compile_rate(0.1, run_of(steps))
     assert [rate(t) for t in range(steps)] == pytest.approx([lr for lr, _ in expected], rel=1e-9, abs=1e-12)
     if momentum:
         assert [momentum(t) for t in range(steps)] == pytest.approx([m for _, m in expected], rel=1e-12)
@@ -190,10 +190,10 @@ def test_momentum_mirrors_the_rate() -> None:
     """Linear up over 2 steps and down over 2: at its lowest the rate goes with 0.95, at its peak with 0.85."""
     cycled = {"base": 0.85, "max": 0.95}
     spec = schedule("cyclic", step_size_up=2, warmup=3, cycle_momentum=cycled)
-    momentum = spec.momentum(0.5, run_of(20))
+    momentum = spec.cycled_momentum(0.5, run_of(20))
     assert momentum
     assert [momentum(t) for t in range(9)] == pytest.approx([0.95] * 4 + [0.9, 0.85, 0.9, 0.95, 0.9])
-    assert schedule("cyclic").momentum(0.5, run_of(20)) is None
+    assert schedule("cyclic").cycled_momentum(0.5, run_of(20)) is None
 
 
 def test_a_sequence_cycles_what_its_members_cycle() -> None:
@@ -204,13 +204,13 @@ def test_a_sequence_cycles_what_its_members_cycle() -> None:
         {"name": "cosine_restarts", "T_0": 5},
     ]
     spec = schedule("sequence", schedules=members, milestones=[5, 15], warmup=1)
-    momentum = spec.momentum(0.5, run_of(30))
+    momentum = spec.cycled_momentum(0.5, run_of(30))
     assert momentum
     assert [momentum(t) for t in (0, 5, 6, 7, 8, 10, 15, 16, 29)] == pytest.approx(
         [0.5, 0.5, 0.9, 0.85, 0.8, 0.9, 0.85, 0.5, 0.5]
     )
-    assert list(spec.cycles(run_of(30))) == [10, 14, 21, 26]
-    assert list(spec.stretches(run_of(30))) == [(1, 6), (6, 10), (10, 14), (14, 16), (16, 21), (21, 26), (26, 30)]
+    assert list(spec.cycle_ends(run_of(30))) == [10, 14, 21, 26]
+    assert list(spec.unimodal_ranges(run_of(30))) == [(1, 6), (6, 10), (10, 14), (14, 16), (16, 21), (21, 26), (26, 30)]
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ def test_a_sequence_cycles_what_its_members_cycle() -> None:
     ],
 )
 def test_where_cycles_end(spec: ScheduleSpec, steps: int, ends: list[int]) -> None:
-    assert list(spec.cycles(run_of(steps))) == ends
+    assert list(spec.cycle_ends(run_of(steps))) == ends
 
 
 def test_a_run_without_an_end_has_cycles_without_end() -> None:
-    ends = sgdr(T_mult=2).cycles(RunLength(10, LONGEST, bounded=False))
+    ends = sgdr(T_mult=2).cycle_ends(RunLength(10, LONGEST, bounded=False))
     assert list(islice(ends, 20)) == list(accumulate(10 * 2**i for i in range(20)))
 
 
@@ -317,7 +317,7 @@ def specs() -> Iterator[st.SearchStrategy[ScheduleSpec]]:
 @given(spec=st.one_of(*specs()), t=st.integers(0, 10**6))
 def test_the_rate_stays_between_its_bounds(spec: ScheduleSpec, t: int) -> None:
     low = getattr(spec, "eta_min", None) or getattr(spec, "base_lr", None) or 0.0
-    rate = spec.compile(0.1, run_of(100))(t)
+    rate = spec.compile_rate(0.1, run_of(100))(t)
     assert math.isfinite(rate)
     assert (0.0 if t < spec.warmup.steps(run_of(100)) else low - 1e-15) <= rate <= 0.1 + 1e-15
 
@@ -331,5 +331,5 @@ def test_a_cycle_is_found_as_by_walking(first: int, factor: int, t: int) -> None
         counter += 1
         if counter == length:
             counter, length = 0, length * factor
-    rate = sgdr(T_0=first, T_mult=factor).compile(0.1, run_of(100))
+    rate = sgdr(T_0=first, T_mult=factor).compile_rate(0.1, run_of(100))
     assert rate(t) == pytest.approx(0.05 * (1 + math.cos(math.pi * counter / length)), abs=1e-15)

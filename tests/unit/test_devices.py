@@ -14,7 +14,7 @@ import pytest
 
 from tests.architecture.tree import ROOT
 from worker.devices import probe
-from worker.devices.candidates import candidates, chosen_devices
+from worker.devices.candidates import candidate_devices, chosen_devices
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMemory, NvmlMonitor
 from worker.devices.report import REMEDIES, DeviceReport
@@ -63,7 +63,7 @@ def test_a_probe_says_what_the_device_is(machine: Machine) -> None:
     assert (report.name, report.capability, report.cuda) == ("Fake H1", "9.0", "13.0")
     assert (report.memory_bytes, report.free_bytes) == (80 << 30, 79 << 30)
     assert report.identity == GOOD["uuid"]
-    assert report.sentence().startswith(f"{FIRST}: Fake H1, 86 GB, compute capability 9.0")
+    assert report.describe_with_remedy().startswith(f"{FIRST}: Fake H1, 86 GB, compute capability 9.0")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_device_that_fails_is_named_with_its_reason(machine: Machine, said: st
     machine({FIRST: {**GOOD, "error": said}})
     report = probe.probe_device(FIRST)
     assert (report.ok, report.reason, report.detail) == (False, reason, said.splitlines()[0])
-    assert REMEDIES[reason] in report.sentence()
+    assert REMEDIES[reason] in report.describe_with_remedy()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_device_that_computes_wrong_numbers_is_not_used(machine: Machine) -> N
 
 def test_a_probe_that_hangs_or_dies_is_an_answer(machine: Machine) -> None:
     machine({FIRST: {**GOOD, "hangs": True}, SECOND: {**GOOD, "dies": True}})
-    assert probe.ask([], FIRST, seconds=1.0)["reason"] == "timeout"
+    assert probe.run_probe([], FIRST, seconds=1.0)["reason"] == "timeout"
     dead = probe.probe_device(SECOND)
     assert (dead.ok, dead.reason) == (False, "failed")
     assert "lost the device" in (dead.detail or "")
@@ -162,13 +162,13 @@ def test_what_cuda_visible_devices_means(value: str | None, devices: list[str] |
 )
 def test_devices_are_named_by_their_uuid(chosen: str | None, found: list[str]) -> None:
     environ = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
-    assert candidates(environ, FakeMonitor(FIRST, SECOND), nothing) == found
+    assert candidate_devices(environ, FakeMonitor(FIRST, SECOND), nothing) == found
 
 
 def test_without_nvml_torch_is_asked() -> None:
-    assert candidates({}, FakeMonitor(), lambda: ["0"]) == ["0"]
-    assert candidates({}, FakeMonitor(SLICE), nothing) == [SLICE]
-    assert candidates({"CUDA_VISIBLE_DEVICES": "0"}, FakeMonitor(SLICE), nothing) == ["0"]
+    assert candidate_devices({}, FakeMonitor(), lambda: ["0"]) == ["0"]
+    assert candidate_devices({}, FakeMonitor(SLICE), nothing) == [SLICE]
+    assert candidate_devices({"CUDA_VISIBLE_DEVICES": "0"}, FakeMonitor(SLICE), nothing) == ["0"]
 
 
 class NvmlError(Exception):
@@ -209,18 +209,18 @@ def fake_nvml(**changes: Any) -> SimpleNamespace:
 
 def test_nvml_names_instances_instead_of_a_divided_gpu() -> None:
     monitor = NvmlMonitor(fake_nvml())
-    assert monitor.uuids() == [FIRST, SLICE, f"{SLICE[:-1]}4"]
-    assert monitor.memory(FIRST) == DeviceMemory(100, 40)
+    assert monitor.list_uuids() == [FIRST, SLICE, f"{SLICE[:-1]}4"]
+    assert monitor.device_memory(FIRST) == DeviceMemory(100, 40)
 
 
 def test_nvml_that_fails_says_nothing() -> None:
     def fails(*_: object) -> None:
         raise NvmlError("driver not loaded")
 
-    assert NvmlMonitor(fake_nvml(nvmlInit=fails)).uuids() == []
+    assert NvmlMonitor(fake_nvml(nvmlInit=fails)).list_uuids() == []
     broken = NvmlMonitor(fake_nvml(nvmlDeviceGetCount=fails, nvmlDeviceGetMemoryInfo=fails))
-    assert (broken.uuids(), broken.memory(FIRST)) == ([], None)
-    assert NvmlMonitor().uuids() == []  # this machine has none
+    assert (broken.list_uuids(), broken.device_memory(FIRST)) == ([], None)
+    assert NvmlMonitor().list_uuids() == []  # this machine has none
 
 
 HOLD = """
@@ -241,20 +241,20 @@ def test_a_device_is_locked_until_its_worker_is_gone(tmp_path: Path) -> None:
     assert other.stdout
     assert other.stdout.readline() == b"True\n"
     ours = DeviceLocks(folder)
-    assert [ours.take("a"), ours.take("b"), ours.take("b")] == [False, True, True]
+    assert [ours.try_lock("a"), ours.try_lock("b"), ours.try_lock("b")] == [False, True, True]
     assert folder.stat().st_mode & 0o7777 == 0o1777
     other.kill()
     other.communicate()
-    assert ours.take("a")
+    assert ours.try_lock("a")
     ours.close()
     again = DeviceLocks(folder)
-    assert again.take("a")
+    assert again.try_lock("a")
     again.close()
 
 
 def test_a_lock_has_a_safe_file_name(tmp_path: Path) -> None:
     locks = DeviceLocks(tmp_path)
-    assert locks.take("../../etc/passwd")
+    assert locks.try_lock("../../etc/passwd")
     locks.close()
     assert [path.parent for path in tmp_path.iterdir()] == [tmp_path]
 

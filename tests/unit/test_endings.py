@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from core.recipe.duration import RunLength
-from core.recipe.learning_rate import course_of
+from core.recipe.learning_rate import learning_rate_plan
 from core.recipe.parse import parse_preview
-from core.recipe.preview import Preview, preview
+from core.recipe.preview import Preview, compute_preview
 from core.recipe.schedules.base import first_below
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import EarlyStopping, Target
@@ -21,8 +21,8 @@ RESTARTS = {"name": "cosine_restarts", "T_0": "10ep", "T_mult": 2}
 def stop_of(**fields: Any) -> int | None:
     """1,200 steps, 40 an epoch, from 0.1 on unless the fields say otherwise."""
     spec = parse(**fields)
-    course = course_of(spec, spec.shape().run)
-    return course.stop(course.rate())
+    course = learning_rate_plan(spec, spec.shape().run)
+    return course.stop_step(course.rate_function())
 
 
 @pytest.mark.parametrize(
@@ -195,18 +195,20 @@ def test_warnings() -> None:
 
 def test_targets() -> None:
     down, up = Target(metric="val.loss", value=0.5), Target(metric="swa.val.accuracy", value=0.9)
-    assert [down.reached(value) for value in (0.51, 0.5, 0.4)] == [False, True, True]
-    assert [up.reached(value) for value in (0.89, 0.9, 0.95)] == [False, True, True]
+    assert [down.is_reached(value) for value in (0.51, 0.5, 0.4)] == [False, True, True]
+    assert [up.is_reached(value) for value in (0.89, 0.9, 0.95)] == [False, True, True]
 
 
 def test_early_stopping_knows_whose_weights_it_judges() -> None:
-    found = [EarlyStopping(monitor=name).weights() for name in ("val.loss", "swa.val.loss", "ema.val.accuracy")]
+    found = [
+        EarlyStopping(monitor=name).monitored_weights() for name in ("val.loss", "swa.val.loss", "ema.val.accuracy")
+    ]
     assert found == ["base", "swa", "ema"]
 
 
 def shown(**fields: Any) -> Preview:
     request = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}, "batch_size": 10, "examples": 100, **fields}
-    return preview(parse_preview(json.dumps(request).encode()))
+    return compute_preview(parse_preview(json.dumps(request).encode()))
 
 
 def marked(found: Preview) -> list[tuple[int, str]]:

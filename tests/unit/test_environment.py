@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.engine import environment
-from core.engine.environment import about, differences
+from core.engine.environment import describe_device, environment_differences
 from core.recipe.assignment import Assignment
 from core.recipe.component import Spec
 from core.recipe.plan import CAME_LATER, ExecutionPlan
@@ -25,7 +25,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
     monkeypatch.setattr(environment, "driver_version", lambda: "580.65.06")
-    return about(torch.device("cuda", 0), PLAN)
+    return describe_device(torch.device("cuda", 0), PLAN)
 
 
 def test_a_gpu_is_told_with_its_driver_and_libraries(on_a_gpu: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def test_a_gpu_is_told_with_its_driver_and_libraries(on_a_gpu: dict[str, Any]) -
 
 
 def test_a_cpu_has_none_of_that() -> None:
-    found = about(torch.device("cpu"), PLAN)
+    found = describe_device(torch.device("cpu"), PLAN)
     assert "driver" not in found
     assert not found["versions"].keys() & {"cuda", "cudnn"}
 
@@ -43,17 +43,17 @@ def test_a_cpu_has_none_of_that() -> None:
 def test_another_driver_computes_the_same_bits(on_a_gpu: dict[str, Any], before: dict[str, Any]) -> None:
     """A job that the previous release paused tells of none."""
     rest = {name: each for name, each in on_a_gpu.items() if name != "driver"}
-    assert differences({**rest, **before}, on_a_gpu) == []
+    assert environment_differences({**rest, **before}, on_a_gpu) == []
 
 
 def test_other_libraries_do_not(on_a_gpu: dict[str, Any]) -> None:
     other = {**on_a_gpu, "versions": {**on_a_gpu["versions"], "cudnn": "90000"}}
-    assert differences(other, on_a_gpu) == ["cudnn: 90000 before, 91900 now"]
+    assert environment_differences(other, on_a_gpu) == ["cudnn: 90000 before, 91900 now"]
 
 
 def test_what_only_one_side_has_may_change_bits(on_a_gpu: dict[str, Any]) -> None:
     """Fewer examples at once, from some attempt on."""
-    assert differences(on_a_gpu, {**on_a_gpu, "micro_batch": 32}) == ["micro_batch: None before, 32 now"]
+    assert environment_differences(on_a_gpu, {**on_a_gpu, "micro_batch": 32}) == ["micro_batch: None before, 32 now"]
 
 
 class LaterPlan(ExecutionPlan):
@@ -84,33 +84,35 @@ def later_plan(**fields: Any) -> LaterPlan:
 
 def test_a_resume_stays_exact_where_a_release_adds_a_field_to_the_plan() -> None:
     """In both directions: a rolling upgrade goes on with a job on the old release too."""
-    before = about(CPU, PLAN)
-    assert differences(before, about(CPU, later_plan()), FUSED) == []
-    assert differences(about(CPU, later_plan()), before, FUSED) == []
+    before = describe_device(CPU, PLAN)
+    assert environment_differences(before, describe_device(CPU, later_plan()), FUSED) == []
+    assert environment_differences(describe_device(CPU, later_plan()), before, FUSED) == []
     written_out = {**before, "fused": False}
-    assert differences(before, written_out, FUSED) == []
-    assert differences(written_out, before, FUSED) == []
+    assert environment_differences(before, written_out, FUSED) == []
+    assert environment_differences(written_out, before, FUSED) == []
 
 
 def test_another_value_of_an_added_field_is_approximate() -> None:
-    found = differences(about(CPU, PLAN), about(CPU, later_plan(fused=True)), FUSED)
+    found = environment_differences(describe_device(CPU, PLAN), describe_device(CPU, later_plan(fused=True)), FUSED)
     assert found == ["fused: False before, True now"]
 
 
 def test_a_resume_stays_exact_where_a_release_removes_a_field_from_the_plan() -> None:
-    before, now = about(CPU, PLAN), about(CPU, EarlierPlan())  # type: ignore[arg-type]
+    before, now = describe_device(CPU, PLAN), describe_device(CPU, EarlierPlan())  # type: ignore[arg-type]
     assert ("kernel" in before, "kernel" in now) == (True, False)
-    assert differences(before, now, KERNEL) == []
+    assert environment_differences(before, now, KERNEL) == []
 
 
 def test_another_value_of_a_removed_field_is_approximate() -> None:
-    before = {**about(CPU, PLAN), "kernel": "compiled"}
-    found = differences(before, about(CPU, EarlierPlan()), KERNEL)  # type: ignore[arg-type]
+    before = {**describe_device(CPU, PLAN), "kernel": "compiled"}
+    found = environment_differences(before, describe_device(CPU, EarlierPlan()), KERNEL)  # type: ignore[arg-type]
     assert found == ["kernel: compiled before, autograd now"]
 
 
 def test_a_field_that_is_missing_in_the_table_is_not_taken_for_equal() -> None:
-    found = differences(about(CPU, PLAN), about(CPU, later_plan(fused=True)), CAME_LATER)
+    found = environment_differences(
+        describe_device(CPU, PLAN), describe_device(CPU, later_plan(fused=True)), CAME_LATER
+    )
     assert found == ["fused: None before, True now"]
 
 

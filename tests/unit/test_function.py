@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.catalog import catalog
+from core.recipe.catalog import component_catalog
 from core.recipe.data import Function
 from core.recipe.data.formulas import FORMULAS
 from core.recipe.data.function import PairedNoise
@@ -54,12 +54,12 @@ def refused(data: Changes, start: list[float], changes: Changes) -> FieldProblem
     ],
 )
 def test_values_by_hand(name: str, place: tuple[float, ...], value: float) -> None:
-    assert function(name).value(*place) == pytest.approx(value, abs=1e-12)
+    assert function(name).value_at(*place) == pytest.approx(value, abs=1e-12)
 
 
 def test_a_quadratic_by_hand() -> None:
     """½ (1 · 4 + 10 · 1 - 3 · 0.25)"""
-    assert function("quadratic", h=[1, 10, -3]).value(2.0, -1.0, 0.5) == pytest.approx(6.625)
+    assert function("quadratic", h=[1, 10, -3]).value_at(2.0, -1.0, 0.5) == pytest.approx(6.625)
     assert function("quadratic", h=[2.0]).facts().outputs == 1
 
 
@@ -90,13 +90,13 @@ def test_the_minima_are_where_they_are_known_to_be(name: str, places: list[tuple
     window = found.formula.window
     axes = [np.linspace(low, high, 401) for low, high in window]
     for place in places:
-        assert found.value(*place) == pytest.approx(lowest, abs=1e-9)
+        assert found.value_at(*place) == pytest.approx(lowest, abs=1e-9)
         assert all(low < each < high for each, (low, high) in zip(place, window, strict=True))
-    assert found.value(*np.meshgrid(*axes)).min() >= lowest - 1e-9
+    assert found.value_at(*np.meshgrid(*axes)).min() >= lowest - 1e-9
 
 
 def test_every_function_is_described_and_can_be_trained() -> None:
-    (entry,) = (each for each in catalog()["datasets"] if each.name == "function")
+    (entry,) = (each for each in component_catalog()["datasets"] if each.name == "function")
     listed = {each["const"]: each for each in entry.parameters["properties"]["function"]["oneOf"]}
     assert set(listed) == set(FORMULAS)
     assert all(each["description"].endswith(".") and each["title"].startswith("f = ") for each in listed.values())
@@ -180,7 +180,7 @@ def test_refused_with_pointer_and_way_out(
 
 def targets(name: str, **fields: Any) -> Any:
     spec = function(name, **fields)
-    tensors = spec.generate()
+    tensors = spec.generate_arrays()
     assert (tensors["inputs"].shape, tensors["targets"].dtype) == ((spec.facts().examples, 0), np.float32)
     return tensors["targets"]
 
@@ -190,7 +190,7 @@ def test_noise_is_what_was_asked_for() -> None:
     assert targets("square", noise=[[1.5], [-1.5]]).tolist() == [[1.5], [-1.5]]
     assert targets("square", noise={"scale": 1.5, "examples": 4}).tolist() == [[1.5], [-1.5], [1.5], [-1.5]]
     pairs = [[2.0, 0.0], [-2.0, 0.0], [0.0, 2.0], [0.0, -2.0]]
-    assert PairedNoise(scale=2.0, examples=4).vectors(2) == pairs
+    assert PairedNoise(scale=2.0, examples=4).noise_vectors(2) == pairs
 
 
 @pytest.mark.parametrize("seed", range(5))

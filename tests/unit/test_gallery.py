@@ -11,8 +11,8 @@ import pytest
 
 from basin import job_file
 from basin.shapes import Job
-from core.plot.chart import Look
-from core.plot.draw import draw
+from core.plot.chart import Style
+from core.plot.draw import draw_picture
 from core.recipe.spec import JobSpec
 from gallery.claim import (
     Claim,
@@ -124,7 +124,7 @@ def test_every_claim_has_jobs_and_a_picture_of_them(claim: Claim) -> None:
     """Judge and picture ask for no variant that has no job file, whatever the jobs measured."""
     files = {file.stem: file for file in (HERE / "jobs" / claim.folder).glob("*.yaml")}
     for file in files.values():
-        document = job_file.job(file.read_text(encoding="utf-8"), file.name)
+        document = job_file.parse_job(file.read_text(encoding="utf-8"), file.name)
         assert JobSpec.model_validate_json(json.dumps(document)).shape().run.total_steps > 0
     runs: Runs = {
         name: [
@@ -139,7 +139,7 @@ def test_every_claim_has_jobs_and_a_picture_of_them(claim: Claim) -> None:
     if isinstance(claim.picture, PathOf | PicturesOf):
         assert set(claim.picture.variants) <= set(files)
     else:
-        assert "no points yet" not in draw(claim.picture(runs), Look())
+        assert "no points yet" not in draw_picture(claim.picture(runs), Style())
     assert claim.slug in entry(claim, seen, len(runs))
 
 

@@ -5,27 +5,27 @@ import uuid
 
 import pytest
 
-from core.ids import base32, is_id, new_id, uuid7
+from core.ids import encode_base32, is_id, make_uuid7, new_id
 
 
 def test_the_example_of_rfc_9562() -> None:
     """Appendix A.6: 2022-02-22 19:22:22 UTC is 0x017F22E279B0 ms; version 7, variant 10 stand where they must."""
-    made = uuid.UUID(int=uuid7(0x017F22E279B0 * 1_000_000, 0x18C4DC0C0C07398F))
+    made = uuid.UUID(int=make_uuid7(0x017F22E279B0 * 1_000_000, 0x18C4DC0C0C07398F))
     assert str(made)[:13] == "017f22e2-79b0"
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
     assert str(made)[19:] == "98c4-dc0c0c07398f"
 
 
 def test_the_fraction_of_a_millisecond_counts() -> None:
-    assert uuid7(1_000_500_000, 0) >> 64 & 0xFFF == 2048
-    assert uuid7(1_000_499_999, 2**62 - 1) < uuid7(1_000_500_000, 0)
+    assert make_uuid7(1_000_500_000, 0) >> 64 & 0xFFF == 2048
+    assert make_uuid7(1_000_499_999, 2**62 - 1) < make_uuid7(1_000_500_000, 0)
 
 
 def test_base32_by_hand() -> None:
-    assert base32(0) == "0" * 26
-    assert base32(31) == "0" * 25 + "z"
-    assert base32(32) == "0" * 24 + "10"
-    assert base32(2**128 - 1) == "7" + "z" * 25
+    assert encode_base32(0) == "0" * 26
+    assert encode_base32(31) == "0" * 25 + "z"
+    assert encode_base32(32) == "0" * 24 + "10"
+    assert encode_base32(2**128 - 1) == "7" + "z" * 25
 
 
 def test_ids_sort_by_birth_and_differ() -> None:

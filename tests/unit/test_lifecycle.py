@@ -12,9 +12,9 @@ from core.lifecycle import (
     Status,
     Verb,
     check_transition,
-    settled,
-    shown,
-    wanted,
+    desired_after,
+    displayed_status,
+    settled_status,
 )
 
 ALLOWED = {
@@ -71,27 +71,29 @@ def test_terminal_is_final() -> None:
     ],
 )
 def test_what_a_verb_wants(status: str, desired: str, verb: str, expected: str | None) -> None:
-    assert wanted(Status(status), Desired(desired), Verb(verb)) == expected
+    assert desired_after(Status(status), Desired(desired), Verb(verb)) == expected
 
 
 def test_saying_it_twice_is_the_same() -> None:
     for status, desired, verb in itertools.product(Status, Desired, Verb):
-        once = wanted(status, desired, verb)
+        once = desired_after(status, desired, verb)
         if once is not None:
-            assert wanted(status, once, verb) is once
+            assert desired_after(status, once, verb) is once
 
 
 @pytest.mark.parametrize(("status", "desired"), list(itertools.product(Status, Desired)))
 def test_wishes_settle_only_where_nobody_runs(status: Status, desired: Desired) -> None:
     rest = {"run": "queued", "pause": "paused", "cancel": "cancelled"}[desired]
     expected = rest if status in {"queued", "paused"} and rest != status else None
-    assert settled(status, desired) == expected
+    assert settled_status(status, desired) == expected
     if expected is not None:
         check_transition(status, Status(expected))
 
 
 def test_what_users_read() -> None:
-    table = {(status.value, desired.value): shown(status, desired) for status in Status for desired in Desired}
+    table = {
+        (status.value, desired.value): displayed_status(status, desired) for status in Status for desired in Desired
+    }
     assert {pair: word for pair, word in table.items() if pair[0] != word} == {
         ("queued", "pause"): "pausing",
         ("queued", "cancel"): "cancelling",

@@ -73,9 +73,9 @@ def test_what_changes_bits_behind_the_plans_back_does_not() -> None:
 
 def test_the_last_words(tmp_path: Path) -> None:
     path = tmp_path / "stderr.txt"
-    assert child_process.tail(path) == ""
+    assert child_process.read_tail(path) == ""
     path.write_bytes(b"x" * 5000 + b"\x00\xff the end\n")
-    assert child_process.tail(path, limit=11).endswith("\ufffd\ufffd the end")
+    assert child_process.read_tail(path, limit=11).endswith("\ufffd\ufffd the end")
 
 
 def test_somebody_who_is_gone_cannot_be_killed_and_that_is_fine() -> None:

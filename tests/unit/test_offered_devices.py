@@ -13,7 +13,7 @@ import pytest
 from core.settings import Settings
 from worker.devices import inventory as inventories
 from worker.devices.devices import Devices, has_driver, opened_devices
-from worker.devices.inventory import inventory
+from worker.devices.inventory import build_inventory
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMemory
 from worker.devices.report import REMEDIES, DeviceReport
@@ -46,14 +46,14 @@ def machine(free: int = TOTAL, probe: Callable[[str], DeviceReport] = well) -> D
 
 def test_a_device_without_room_is_not_offered() -> None:
     """By half of its memory, or by another share; one that does not work is not asked for its memory."""
-    assert machine(TOTAL // 2).check(FIRST).ok
-    full = machine(TOTAL // 2 - 1).check(FIRST)
+    assert machine(TOTAL // 2).check_device(FIRST).ok
+    full = machine(TOTAL // 2 - 1).check_device(FIRST)
     assert (full.ok, full.reason, full.name) == (False, "memory_in_use", "H")
     assert full.detail == "40.0 of 80.0 GB are in use by others"
-    assert replace(machine(TOTAL // 4), free_share=0.25).check(FIRST).ok
-    ill = DeviceReport.failed(FIRST, "failed", "ECC")
-    assert machine(0, lambda _: ill).check(FIRST) == ill
-    assert machine(0).check("0") == well("0"), "where NVML says nothing, nothing is held against the device"
+    assert replace(machine(TOTAL // 4), free_share=0.25).check_device(FIRST).ok
+    ill = DeviceReport.from_failure(FIRST, "failed", "ECC")
+    assert machine(0, lambda _: ill).check_device(FIRST) == ill
+    assert machine(0).check_device("0") == well("0"), "where NVML says nothing, nothing is held against the device"
 
 
 def test_memory_that_a_runner_has_just_left_is_waited_for() -> None:
@@ -97,7 +97,7 @@ def test_a_device_is_locked_by_what_it_is_and_not_by_how_it_is_called(tmp_path: 
 
 def test_a_device_that_does_not_work_is_kept_all_the_same(tmp_path: Path) -> None:
     """It may work later, and belongs to one worker until then: also when the next one finds it well."""
-    ill = DeviceReport.failed(FIRST, "timeout", "no answer in 90 s")
+    ill = DeviceReport.from_failure(FIRST, "timeout", "no answer in 90 s")
     devices = machine(probe=lambda token: ill if token == FIRST else well(token))
     settings = Settings(device_locks=tmp_path)
     with opened_devices(settings, wanted=True, devices=devices, environ={}) as found:
@@ -149,7 +149,7 @@ def test_whether_a_device_is_held_is_seen_without_taking_it(tmp_path: Path) -> N
     """A worker that starts at that moment gets it."""
     locks, other = DeviceLocks(tmp_path), DeviceLocks(tmp_path)
     assert not other.is_held("a")
-    assert locks.take("a")
+    assert locks.try_lock("a")
     assert other.is_held("a")
     locks.close()
     assert not other.is_held("a")
@@ -165,11 +165,11 @@ def test_the_inventory_leaves_a_served_device_alone(tmp_path: Path, monkeypatch:
         answers.append([*arguments, token or ""])
         return {"ok": True, "torch": "2.13.0", "cuda": "13.0", "name": "H", "uuid": token, "devices": []}
 
-    monkeypatch.setattr(inventories, "ask", ask)
+    monkeypatch.setattr(inventories, "run_probe", ask)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     locks = DeviceLocks(tmp_path)
-    assert locks.take(well(FIRST).identity)
-    found = inventory(tmp_path, 0.5, FilledMonitor({FIRST: [0], SECOND: [0]}))
+    assert locks.try_lock(well(FIRST).identity)
+    found = build_inventory(tmp_path, 0.5, FilledMonitor({FIRST: [0], SECOND: [0]}))
     locks.close()
     assert answers == [["--list", ""], [SECOND]]
     served, full = found["devices"]

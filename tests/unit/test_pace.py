@@ -3,7 +3,7 @@
 import pytest
 
 from core.engine.liveness import Piece, PieceTimer
-from worker.watch import Pace
+from worker.watch import StallDetector
 
 FLOOR = 60.0
 
@@ -15,22 +15,22 @@ class Watched:
         self.now = 0.0
         self.frames = 0
         self.blocked = 0.0  # seconds that the pipe holds up each frame
-        self.pace = Pace(FLOOR, self.now)
+        self.pace = StallDetector(FLOOR, self.now)
         self.begin = PieceTimer(self._send, lambda: self.now)
         self.do("step", 0.001)
-        self.pace.stepped(self.now)
+        self.pace.record_step(self.now)
 
     def _send(self, piece: Piece, usual: float | None) -> None:
         self.frames += 1
         self.now += self.blocked
-        self.pace.began(piece, usual, self.now)
+        self.pace.begin_piece(piece, usual, self.now)
 
     def do(self, piece: Piece, seconds: float, times: int = 1) -> bool:
         """So many pieces one after the other; whether the watchdog bites in one of them."""
         for _ in range(times):
             self.begin(piece)
             self.now += seconds
-            if self.pace.stalled(self.now):
+            if self.pace.is_stalled(self.now):
                 return True
         return False
 
@@ -91,20 +91,20 @@ def test_the_first_piece_of_a_kind_may_take_longer(watched: Watched) -> None:
 
 
 def test_until_the_first_step_everything_may_take_longer() -> None:
-    pace = Pace(FLOOR, now=0.0)
-    pace.began("dataset", None, 1.0)
-    pace.began("other", 0.0, 2.0)
-    assert not pace.stalled(300.0)
-    assert pace.stalled(303.0)
-    pace.stepped(303.0)
-    assert pace.stalled(364.0)
+    pace = StallDetector(FLOOR, now=0.0)
+    pace.begin_piece("dataset", None, 1.0)
+    pace.begin_piece("other", 0.0, 2.0)
+    assert not pace.is_stalled(300.0)
+    assert pace.is_stalled(303.0)
+    pace.record_step(303.0)
+    assert pace.is_stalled(364.0)
 
 
 def test_any_sign_counts(watched: Watched) -> None:
     watched.do("step", 0.001)
     watched.do("step", 50.0)
-    watched.pace.sign(watched.now)
-    assert not watched.pace.stalled(watched.now + 50.0)
+    watched.pace.record_sign(watched.now)
+    assert not watched.pace.is_stalled(watched.now + 50.0)
 
 
 def test_fast_pieces_send_hardly_a_frame(watched: Watched) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from core.engine import pacing
-from core.engine.liveness import Piece, ReportAlive, unwatched
-from core.engine.pacing import Pacer, build_pacer, paced
+from core.engine.liveness import Piece, ReportAlive, report_nothing
+from core.engine.pacing import Pacer, build_pacer, with_pacing
 
 
 class Device:
@@ -86,7 +86,7 @@ def reporting(monkeypatch: pytest.MonkeyPatch, device: Device) -> tuple[ReportAl
     """Paced reports, and what comes of them."""
     monkeypatch.setattr(pacing, "build_pacer", lambda _: Pacer(device.record, clock=lambda: device.now))
     heard: list[Piece] = []
-    return paced(heard.append, torch.device("cuda")), heard
+    return with_pacing(heard.append, torch.device("cuda")), heard
 
 
 def test_pieces_of_another_length_begin_when_all_before_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,4 +107,4 @@ def test_pieces_of_another_length_begin_when_all_before_is_done(monkeypatch: pyt
 
 
 def test_on_a_cpu_reports_go_straight_through() -> None:
-    assert paced(unwatched, torch.device("cpu")) is unwatched
+    assert with_pacing(report_nothing, torch.device("cpu")) is report_nothing

@@ -35,7 +35,7 @@ def test_the_settings_choose_bucket_and_server(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(there, S3Store)
     assert (there._place.endpoint, there._place.region) == ("http://store:8333", "eu-west-3")
     assert there._place.bucket == Bucket("bucket-1", "")
-    assert there._place.bucket.folder == ""
+    assert there._place.bucket.key_prefix == ""
 
 
 @pytest.mark.parametrize(

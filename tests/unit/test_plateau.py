@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from core.recipe.averaging import SwaPhase
 from core.recipe.duration import RunLength
-from core.recipe.learning_rate import Course
+from core.recipe.learning_rate import LearningRatePlan
 from core.recipe.optimizers.sgd import SGD
-from core.recipe.schedules.base import Heard
+from core.recipe.schedules.base import PlateauState
 from core.recipe.schedules.plateau import Plateau
 
 RUN = RunLength(steps_per_epoch=10, total_steps=10_000)
@@ -26,9 +26,9 @@ def plateau(**fields: Any) -> Plateau:
 
 def reductions(spec: Plateau, values: list[float]) -> list[int]:
     """The evaluations, counted from 1, after which the rate is lower."""
-    heard, found = Heard(), []
+    heard, found = PlateauState(), []
     for number, value in enumerate(values, 1):
-        before, heard = heard, spec.hears(heard, value)
+        before, heard = heard, spec.after_evaluation(heard, value)
         if heard.reductions > before.reductions:
             found.append(number)
     return found
@@ -62,9 +62,11 @@ def test_after_exactly_so_many(fields: dict[str, Any], values: list[float], expe
 
 def test_the_rate_after_reductions() -> None:
     spec = plateau(factor=0.5, min_lr=0.02)
-    assert [spec.reduced(0.1, k) for k in range(5)] == [0.1, 0.05, 0.025, 0.02, 0.02]
-    assert plateau(factor=0.9).reduced(1e-7, 1) == pytest.approx(9e-8, rel=1e-12), "torch's eps leaves 1e-7 as it is"
-    assert plateau().reduced(0.1, 10**9) == 0.0
+    assert [spec.reduced_rate(0.1, k) for k in range(5)] == [0.1, 0.05, 0.025, 0.02, 0.02]
+    assert plateau(factor=0.9).reduced_rate(1e-7, 1) == pytest.approx(9e-8, rel=1e-12), (
+        "torch's eps leaves 1e-7 as it is"
+    )
+    assert plateau().reduced_rate(0.1, 10**9) == 0.0
 
 
 @settings(deadline=None)
@@ -83,11 +85,11 @@ def test_as_torch_does_with_one_less_patience(
     spec = plateau(factor=0.5, patience=patience, cooldown=cooldown, mode=mode, threshold_mode=kind, threshold=0.05)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0**70)
     scheduler = ReduceLROnPlateau(optimizer, mode, 0.5, patience - 1, 0.05, kind, cooldown)
-    heard = Heard()
+    heard = PlateauState()
     for value in values:
-        heard = spec.hears(heard, value)
+        heard = spec.after_evaluation(heard, value)
         scheduler.step(value)
-        assert spec.reduced(2.0**70, heard.reductions) == optimizer.param_groups[0]["lr"]
+        assert spec.reduced_rate(2.0**70, heard.reductions) == optimizer.param_groups[0]["lr"]
 
 
 @settings(deadline=None)
@@ -99,13 +101,17 @@ def test_no_sequence_reduces_more_often_than_it_can(values: list[float], patienc
 
 
 def test_evaluations_during_warm_up_and_after_the_schedule_do_not_count() -> None:
-    course = Course(plateau(patience=1, warmup=20), SGD(lr=0.1), RUN, swa=SwaPhase(start=50, anneal=0, lr=0.3, every=1))
-    heard = Heard()
+    course = LearningRatePlan(
+        plateau(patience=1, warmup=20), SGD(lr=0.1), RUN, swa=SwaPhase(start=50, anneal=0, lr=0.3, every=1)
+    )
+    heard = PlateauState()
     seen = []
     for done in (10, 19, 20, 30, 40, 50, 51, 60):
-        heard = course.hears(heard, {"val.loss": 1.0, "val.accuracy": 0.0}, done)
+        heard = course.after_evaluation(heard, {"val.loss": 1.0, "val.accuracy": 0.0}, done)
         seen.append((heard.best, heard.reductions))
     assert seen == [(None, 0), (None, 0), (1.0, 0), (1.0, 1), (1.0, 2), (1.0, 3), (1.0, 3), (1.0, 3)]
-    assert course.hears(heard, {"swa.val.loss": 0.1}, 40) == heard
-    assert course.evaluations(10) == 3, "those of 20, 30 and 40: what is heard at 50 changes no rate of the schedule's"
-    assert [course.rate(2)(t) for t in (20, 49, 50, 99)] == pytest.approx([0.001, 0.001, 0.3, 0.3])
+    assert course.after_evaluation(heard, {"swa.val.loss": 0.1}, 40) == heard
+    assert course.effective_evaluations(10) == 3, (
+        "those of 20, 30 and 40: what is heard at 50 changes no rate of the schedule's"
+    )
+    assert [course.rate_function(2)(t) for t in (20, 49, 50, 99)] == pytest.approx([0.001, 0.001, 0.3, 0.3])

@@ -6,10 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from core.plot.chart import Band, Chart, Curve, Dots, Level, Look, Panel, Rule, Span
-from core.plot.draw import draw
+from core.plot.chart import Band, Chart, Curve, Dots, Level, Panel, Rule, ShadedSpan, Style
+from core.plot.draw import draw_picture
 from core.plot.scale import Scale, is_log, x_range, y_range
-from core.plot.style import COLOURS, style
+from core.plot.style import COLOURS, style_sheet
 from core.plot.svg_document import TooLowError
 from tests.support.pictures import SVG, Picture, points
 
@@ -19,8 +19,8 @@ def chart(*curves: Curve, **changes: object) -> Chart:
     return Chart("a summary", [panel], "optimizer step", x_whole=True)
 
 
-def drawn(found: Chart, look: Look | None = None) -> Picture:
-    return Picture.of(draw(found, look or Look()))
+def drawn(found: Chart, look: Style | None = None) -> Picture:
+    return Picture.of(draw_picture(found, look or Style()))
 
 
 def test_a_known_point_lands_on_its_pixel() -> None:
@@ -37,7 +37,7 @@ def test_a_known_point_lands_on_its_pixel() -> None:
 def test_every_point_can_be_read_back() -> None:
     xs = list(range(0, 1000, 37))
     ys = [math.sin(x / 100) for x in xs]
-    picture = drawn(chart(Curve("a", xs, ys)), Look(width=1234, height=777))
+    picture = drawn(chart(Curve("a", xs, ys)), Style(width=1234, height=777))
     (line,) = picture.lines("a")
     read = picture.reader()
     for pixel, x, y in zip(line, xs, ys, strict=True):
@@ -128,7 +128,7 @@ EXTREME = [[math.nan] * 3, [math.inf, -math.inf], [1e308, -1e308], [5e-324, 1.0]
 @pytest.mark.parametrize("ys", EXTREME)
 @pytest.mark.parametrize("kind", ["auto", "linear", "log"])
 def test_no_data_break_a_picture(ys: list[float], kind: str) -> None:
-    picture = drawn(chart(Curve("a", range(len(ys)), ys), y=kind), Look(width=320, height=160))
+    picture = drawn(chart(Curve("a", range(len(ys)), ys), y=kind), Style(width=320, height=160))
     for one in picture.root.iter():
         for name, text in one.attrib.items():
             if name not in {"class", "aria-label"}:
@@ -145,7 +145,7 @@ ELEMENTS = {"svg", "title", "style", "rect", "text", "g", "path", "circle"}
 
 def test_text_is_text() -> None:
     panel = Panel(NASTY, [Curve(NASTY, [1], [math.nan]), Curve("b", [], [])], rules=[Rule(0.5, NASTY)])
-    text = draw(Chart(NASTY, [panel], NASTY, title=NASTY), Look(width=4000))
+    text = draw_picture(Chart(NASTY, [panel], NASTY, title=NASTY), Style(width=4000))
     assert text.encode()
     root = ET.fromstring(text)  # noqa: S314 - our own text
     clean = "<script>alert(1)</script>&\"'\ufffd\ufffd\ufffd]]>\ufffd שלום"
@@ -159,7 +159,7 @@ def test_text_is_text() -> None:
 def test_a_legend_covers_no_curve_and_stays_inside() -> None:
     many = [Curve(f"digits-adam-{'x' * number}", [0, 9], [0, number], number) for number in range(20)]
     for width in (320, 500, 760, 2000):
-        picture = drawn(chart(*many), Look(width=width))
+        picture = drawn(chart(*many), Style(width=width))
         entries = [one for one in picture.root.iter(f"{SVG}text") if (one.text or "").startswith("digits-adam")]
         assert len(entries) == 20
         top = min(float(one.get("d", "").split()[1].partition("V")[0]) for one in picture.all("path", "axis"))
@@ -182,7 +182,7 @@ def test_marks_of_a_schedule() -> None:
     panel = Panel(
         "learning rate",
         [Curve("cosine", [0, 100], [1.0, 0.0])],
-        spans=[Span(0, 10, "warm-up")],
+        spans=[ShadedSpan(0, 10, "warm-up")],
         rules=[Rule(75, "SWA starts")],
         dots=[Dots("collected", [80, 90, 90.1], [0.2, 0.1, 0.099])],
     )
@@ -244,22 +244,22 @@ def _corners(path: str) -> list[tuple[float, float]]:
 def test_a_height_without_room_says_what_would_do() -> None:
     three = Chart("s", [Panel(name, [Curve("a", [0, 1], [0, 1])]) for name in "abc"], "step")
     with pytest.raises(TooLowError) as refused:
-        draw(three, Look(height=200))
+        draw_picture(three, Style(height=200))
     assert refused.value.least == 16 + 3 * 30 + 2 * 14 + 3 * 60 + 30 + 16
-    assert drawn(three, Look(height=refused.value.least)).root.get("height") == str(refused.value.least)
+    assert drawn(three, Style(height=refused.value.least)).root.get("height") == str(refused.value.least)
 
 
 def test_the_same_chart_is_the_same_text() -> None:
     one = chart(Curve("a", [0, 1, 2], [1.0, math.nan, 3.0]), Curve("b", [0, 2], [2.0, 1.0], 1))
-    assert draw(one, Look()) == draw(one, Look())
+    assert draw_picture(one, Style()) == draw_picture(one, Style())
 
 
 def test_themes() -> None:
     light, dark = COLOURS["light"].background, COLOURS["dark"].background
-    auto = style("auto")
+    auto = style_sheet("auto")
     assert auto.index(light) < auto.index("@media (prefers-color-scheme: dark)") < auto.index(dark)
-    assert (light in style("light"), dark in style("light")) == (True, False)
-    assert (light in style("dark"), dark in style("dark")) == (False, True)
+    assert (light in style_sheet("light"), dark in style_sheet("light")) == (True, False)
+    assert (light in style_sheet("dark"), dark in style_sheet("dark")) == (False, True)
 
 
 def linear(colour: str) -> list[float]:

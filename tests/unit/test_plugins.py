@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.engine.environment import about, differences, package_versions
+from core.engine.environment import describe_device, environment_differences, package_versions
 from core.recipe import plugins
 from core.recipe.optimizers import Optimizer
 from core.recipe.optimizers.base import OptimizerSpec
@@ -39,13 +39,13 @@ class Halved(ScheduleSpec):
     """Half of the rate."""
     summary: ClassVar[str] = "Half of the rate throughout."
     name: Literal["halved"] = "halved"
-    def curve(self, lr, run, rest):
+    def rate_after_warmup(self, lr, run, rest):
         return lambda u: lr / 2
 '''
 REPORT = """
 import json, sys
 from core.errors import InvalidSpec
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.parse import parse_job
 from core.recipe.plugins import installed_plugins, plugin_identities
 from core.recipe.stored import read_job
@@ -61,7 +61,7 @@ except InvalidSpec as error:
 print(json.dumps({
     "joined": [each.name for each in found.joined],
     "refused": {each.name: each.reason for each in found.refused},
-    "optimizers": list(components("optimizers")),
+    "optimizers": list(component_classes("optimizers")),
     "used": list(plugin_identities(spec)),
     "hint": hint,
     "heavy": sorted({"torch", "numpy"} & set(sys.modules)),
@@ -145,16 +145,16 @@ class Listening(ScheduleSpec):
     summary = "Listens."  # type: ignore[misc]
     name: Any = "listening"
 
-    def curve(self, lr: float, run: Any, rest: int) -> Callable[[int], float]:
+    def rate_after_warmup(self, lr: float, run: Any, rest: int) -> Callable[[int], float]:
         return lambda _: lr
 
-    def watches(self) -> str | None:
+    def monitored_series(self) -> str | None:
         return "val.loss"
 
 
 def test_a_class_is_refused_for_its_first_problem() -> None:
     assert find_problem(dict, OptimizerSpec) == "it is no subclass of OptimizerSpec"
-    assert find_problem(ScheduleSpec, ScheduleSpec) == "it lacks curve"
+    assert find_problem(ScheduleSpec, ScheduleSpec) == "it lacks rate_after_warmup"
     assert find_problem(Listening, ScheduleSpec) == 'its `name` is not declared as `name: Literal["…"] = "…"`'
     assert find_problem(OPTIMIZERS[0], OptimizerSpec) is None
     assert find_problem(OPTIMIZERS[0], OptimizerSpec, {"sgd"}) == "there is a 'sgd' already"
@@ -211,11 +211,15 @@ def test_another_release_of_a_plugin_is_approximate_and_says_so(monkeypatch: pyt
     def environment(version: str, sha256: str) -> dict[str, Any]:
         found = plugins.InstalledPlugins((plugins.Plugin("basin-a", version, sha256, ()),))
         monkeypatch.setattr("core.engine.environment.installed_plugins", lambda: found)
-        return about(torch.device("cpu"), plan)
+        return describe_device(torch.device("cpu"), plan)
 
     before = environment("1.0", "ab")
-    assert differences(before, environment("1.0", "ab")) == []
-    assert differences(before, environment("1.0", "cd")) == ["basin-a: 1.0 sha256:ab before, 1.0 sha256:cd now"]
-    assert differences(before, environment("1.1", "ab")) == ["basin-a: 1.0 sha256:ab before, 1.1 sha256:ab now"]
-    without = about(torch.device("cpu"), resolve_plan(small_spec(), "cpu"))
+    assert environment_differences(before, environment("1.0", "ab")) == []
+    assert environment_differences(before, environment("1.0", "cd")) == [
+        "basin-a: 1.0 sha256:ab before, 1.0 sha256:cd now"
+    ]
+    assert environment_differences(before, environment("1.1", "ab")) == [
+        "basin-a: 1.0 sha256:ab before, 1.1 sha256:ab now"
+    ]
+    without = describe_device(torch.device("cpu"), resolve_plan(small_spec(), "cpu"))
     assert "basin-a" not in without["versions"]

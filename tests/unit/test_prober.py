@@ -11,12 +11,12 @@ from worker.attempt import Slot
 from worker.devices.devices import Devices
 from worker.devices.report import DeviceReport
 from worker.devices.slot_prober import SlotProber
-from worker.launcher import Exit, RunnerProcess
-from worker.slots import Slots
+from worker.launcher import ProcessExit, RunnerProcess
+from worker.slots import SlotPool
 
 GPU, CPU = Slot(0, "gpu", "GPU-a"), Slot(1, "cpu", "")
 WELL = DeviceReport("GPU-a", ok=True, name="H")
-ILL = DeviceReport.failed("GPU-a", "failed", "ECC")
+ILL = DeviceReport.from_failure("GPU-a", "failed", "ECC")
 LAST = 100.0
 
 
@@ -24,9 +24,9 @@ class Leftover(RunnerProcess):
     """A runner that does not die of SIGKILL until `how` is set."""
 
     def __init__(self) -> None:
-        self.how: Exit | None = None
+        self.how: ProcessExit | None = None
 
-    def wait(self, timeout: float) -> Exit | None:
+    def wait(self, timeout: float) -> ProcessExit | None:
         return self.how
 
 
@@ -34,7 +34,7 @@ class Bench:
     """A prober whose clock we turn, second by second."""
 
     def __init__(self, last_seconds: float = LAST) -> None:
-        self.slots = Slots([GPU, CPU])
+        self.slots = SlotPool([GPU, CPU])
         self.answer = ILL
         self.now = 1000.0
         self.probed: list[float] = []
@@ -48,19 +48,19 @@ class Bench:
 
     def fail(self, slot: Slot = GPU, leftover: RunnerProcess | None = None) -> float:
         """Somebody who holds the slot finds that it cannot be used; when that was."""
-        assert self.slots.take(slot.kind) == slot
-        self.slots.retire(slot, ILL, leftover)
+        assert self.slots.take_slot(slot.kind) == slot
+        self.slots.retire_slot(slot, ILL, leftover)
         return self.now
 
     def pass_time(self, seconds: int) -> None:
         for _ in range(seconds):
-            self.prober.look()
+            self.prober.probe_due()
             self.now += 1.0
 
     def come_back(self) -> None:
         """The device works, and is found to."""
         self.answer = WELL
-        while self.slots.retired():
+        while self.slots.retired_slots():
             self.pass_time(1)
         self.answer = ILL
 
@@ -76,7 +76,7 @@ def test_pauses_double_up_to_the_last() -> None:
     begun = bench.fail()
     bench.pass_time(400)
     assert gaps(begun, bench.probed) == [15.0, 30.0, 60.0, 100.0, 100.0]
-    assert bench.slots.retired() == {GPU: ILL}
+    assert bench.slots.retired_slots() == {GPU: ILL}
 
 
 def test_no_pause_is_longer_than_what_was_set() -> None:
@@ -92,8 +92,8 @@ def test_a_device_that_works_again_is_offered() -> None:
     bench.pass_time(20)
     bench.come_back()
     assert gaps(begun, bench.probed) == [15.0, 30.0]
-    assert bench.slots.take("gpu") == GPU
-    assert bench.slots.states()[0].name == "H"
+    assert bench.slots.take_slot("gpu") == GPU
+    assert bench.slots.slot_states()[0].name == "H"
 
 
 def test_a_relapse_goes_on_with_the_pauses() -> None:
@@ -122,16 +122,16 @@ def test_a_slot_with_a_runner_left_in_it_stays_out(slot: Slot) -> None:
     bench.answer = WELL
     bench.fail(slot, leftover)
     bench.pass_time(50)
-    assert (bench.probed, bench.slots.retired()) == ([], {slot: ILL})
-    leftover.how = Exit(signal=9)
+    assert (bench.probed, bench.slots.retired_slots()) == ([], {slot: ILL})
+    leftover.how = ProcessExit(signal=9)
     bench.pass_time(100)
-    assert bench.slots.retired() == {}
+    assert bench.slots.retired_slots() == {}
     assert len(bench.probed) == (1 if slot is GPU else 0)
-    assert bench.slots.take(slot.kind) == slot
+    assert bench.slots.take_slot(slot.kind) == slot
 
 
 def test_the_thread_survives_a_probe_that_raises() -> None:
-    slots, stopping, calls = Slots([GPU], [ILL]), threading.Event(), threading.Semaphore(0)
+    slots, stopping, calls = SlotPool([GPU], [ILL]), threading.Event(), threading.Semaphore(0)
 
     def probe(_: str) -> DeviceReport:
         calls.release()

@@ -22,7 +22,7 @@ def sequence(milestones: str, *members: str, warmup: int = 0) -> str:
 
 
 def rate(document: str, lr: float = 0.1, run: RunLength = RUN) -> Callable[[int], float]:
-    return READ.validate_json(document).compile(lr, run)
+    return READ.validate_json(document).compile_rate(lr, run)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from core.errors import Misconfigured
-from core.jobs.health.workers import SlotState, Tally
+from core.jobs.health.workers import SlotState, SlotUsage
 from worker.attempt import Slot
 from worker.devices.report import DeviceReport
-from worker.launcher import Exit, RunnerProcess
-from worker.slots import Slots, plan_slots
+from worker.launcher import ProcessExit, RunnerProcess
+from worker.slots import SlotPool, plan_slots
 
 
 def working(*tokens: str) -> list[DeviceReport]:
@@ -17,7 +17,7 @@ def working(*tokens: str) -> list[DeviceReport]:
 
 
 def broken(*tokens: str) -> list[DeviceReport]:
-    return [DeviceReport.failed(token, "no_device", "No CUDA GPUs are available") for token in tokens]
+    return [DeviceReport.from_failure(token, "no_device", "No CUDA GPUs are available") for token in tokens]
 
 
 def test_gpus_first_then_the_cpu() -> None:
@@ -58,90 +58,90 @@ def test_no_slot_at_all_is_refused(count: int, queues: list[str]) -> None:
 
 
 def test_a_slot_out_of_service_is_offered_to_nobody() -> None:
-    slots = Slots([Slot(0, "gpu", "GPU-a"), Slot(1, "gpu", "GPU-b")], broken("GPU-b"))
-    assert slots.tally() == {"gpu": Tally(1, 1)}
-    mine = slots.take("gpu")
+    slots = SlotPool([Slot(0, "gpu", "GPU-a"), Slot(1, "gpu", "GPU-b")], broken("GPU-b"))
+    assert slots.count_slots() == {"gpu": SlotUsage(1, 1)}
+    mine = slots.take_slot("gpu")
     assert mine == Slot(0, "gpu", "GPU-a")
-    assert slots.take("gpu") is None
+    assert slots.take_slot("gpu") is None
     (report,) = broken("GPU-a")
-    slots.retire(mine, report)
-    assert not slots.release(mine)
-    assert slots.take("gpu") is None
-    assert slots.tally() == {"gpu": Tally(0, 0)}
-    assert slots.idle(0.0) == []
-    assert slots.retired() == {mine: report, Slot(1, "gpu", "GPU-b"): broken("GPU-b")[0]}
-    slots.restore(mine)
-    assert slots.take("gpu") == mine
+    slots.retire_slot(mine, report)
+    assert not slots.release_slot(mine)
+    assert slots.take_slot("gpu") is None
+    assert slots.count_slots() == {"gpu": SlotUsage(0, 0)}
+    assert slots.idle_kinds(0.0) == []
+    assert slots.retired_slots() == {mine: report, Slot(1, "gpu", "GPU-b"): broken("GPU-b")[0]}
+    slots.restore_slot(mine)
+    assert slots.take_slot("gpu") == mine
 
 
 def test_a_slot_says_what_it_computes_on_and_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name of a device is known from the probe that opened it, whatever is reported of it later."""
     monkeypatch.setattr("time.time", lambda: 100.0)
     well = DeviceReport("GPU-a", ok=True, name="H", memory_bytes=80)
-    slots = Slots([Slot(0, "gpu", "GPU-a"), Slot(1, "gpu", "GPU-b"), Slot(2, "cpu", "")], [well, *broken("GPU-b")])
+    slots = SlotPool([Slot(0, "gpu", "GPU-a"), Slot(1, "gpu", "GPU-b"), Slot(2, "cpu", "")], [well, *broken("GPU-b")])
     good = SlotState("gpu", "GPU-a", in_service=True, since=100.0, name="H", memory_bytes=80)
     why = {"reason": "no_device", "detail": "No CUDA GPUs are available"}
-    assert slots.states() == (good, SlotState("gpu", "GPU-b", in_service=False, since=100.0, **why))
-    mine, cpu = slots.take("gpu"), slots.take("cpu")
+    assert slots.slot_states() == (good, SlotState("gpu", "GPU-b", in_service=False, since=100.0, **why))
+    mine, cpu = slots.take_slot("gpu"), slots.take_slot("cpu")
     assert mine
     assert cpu
     for at in (200.0, 300.0):  # a probe that fails again changes nothing about since when
         monkeypatch.setattr("time.time", lambda at=at: at)
-        slots.retire(mine, broken("GPU-a")[0])
-    assert slots.states()[0] == replace(good, in_service=False, since=200.0, **why)
-    slots.retire(cpu, DeviceReport.failed("cpu", "unkillable", "it hangs"))
-    assert slots.states()[2] == SlotState(
+        slots.retire_slot(mine, broken("GPU-a")[0])
+    assert slots.slot_states()[0] == replace(good, in_service=False, since=200.0, **why)
+    slots.retire_slot(cpu, DeviceReport.from_failure("cpu", "unkillable", "it hangs"))
+    assert slots.slot_states()[2] == SlotState(
         "cpu", "", in_service=False, since=300.0, reason="unkillable", detail="it hangs"
     )
-    slots.restore(mine, replace(well, name="H2"))
-    slots.restore(cpu)
-    assert slots.states()[0] == replace(good, since=300.0, name="H2")
-    assert len(slots.states()) == 2
+    slots.restore_slot(mine, replace(well, name="H2"))
+    slots.restore_slot(cpu)
+    assert slots.slot_states()[0] == replace(good, since=300.0, name="H2")
+    assert len(slots.slot_states()) == 2
 
 
 class Leftover(RunnerProcess):
     """A process in the kernel's hands."""
 
     def __init__(self) -> None:
-        self.how: Exit | None = None
+        self.how: ProcessExit | None = None
 
-    def wait(self, timeout: float) -> Exit | None:
+    def wait(self, timeout: float) -> ProcessExit | None:
         return self.how
 
 
 def test_a_slot_is_empty_when_what_was_left_in_it_is_gone() -> None:
-    slots, leftover = Slots([Slot(0, "cpu", "")]), Leftover()
-    mine = slots.take("cpu")
+    slots, leftover = SlotPool([Slot(0, "cpu", "")]), Leftover()
+    mine = slots.take_slot("cpu")
     assert mine is not None
-    slots.retire(mine, DeviceReport.failed("cpu", "unkillable", "it hangs"), leftover)
+    slots.retire_slot(mine, DeviceReport.from_failure("cpu", "unkillable", "it hangs"), leftover)
     assert not slots.is_empty(mine)
-    leftover.how = Exit(signal=9)
+    leftover.how = ProcessExit(signal=9)
     assert slots.is_empty(mine)
 
 
 def test_a_slot_is_taken_once_and_who_came_in_vain_is_remembered() -> None:
-    slots = Slots([Slot(0, "cpu"), Slot(1, "gpu")])
-    mine = slots.take("cpu")
+    slots = SlotPool([Slot(0, "cpu"), Slot(1, "gpu")])
+    mine = slots.take_slot("cpu")
     assert mine == Slot(0, "cpu")
-    assert slots.take("cpu") is None
-    assert slots.release(mine)  # look again: a hint was dropped
-    assert slots.take("cpu") == mine
-    assert not slots.release(mine)
+    assert slots.take_slot("cpu") is None
+    assert slots.release_slot(mine)  # look again: a hint was dropped
+    assert slots.take_slot("cpu") == mine
+    assert not slots.release_slot(mine)
     assert slots.kinds == ("cpu", "gpu")
 
 
 def test_slots_are_counted_by_kind() -> None:
-    slots = Slots([Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "gpu")])
-    assert slots.tally() == {"cpu": Tally(2, 2), "gpu": Tally(1, 1)}
-    mine = slots.take("gpu")
+    slots = SlotPool([Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "gpu")])
+    assert slots.count_slots() == {"cpu": SlotUsage(2, 2), "gpu": SlotUsage(1, 1)}
+    mine = slots.take_slot("gpu")
     assert mine is not None
-    assert slots.tally() == {"cpu": Tally(2, 2), "gpu": Tally(1, 0)}
-    slots.release(mine)
-    assert slots.tally()["gpu"] == Tally(1, 1)
+    assert slots.count_slots() == {"cpu": SlotUsage(2, 2), "gpu": SlotUsage(1, 0)}
+    slots.release_slot(mine)
+    assert slots.count_slots()["gpu"] == SlotUsage(1, 1)
 
 
 def test_only_slots_that_were_free_for_a_while_are_polled() -> None:
-    slots = Slots([Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "gpu")])
-    slots.take("gpu")
-    assert slots.idle(0.0) == ["cpu", "cpu"]
-    assert slots.idle(60.0) == []
+    slots = SlotPool([Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "gpu")])
+    slots.take_slot("gpu")
+    assert slots.idle_kinds(0.0) == ["cpu", "cpu"]
+    assert slots.idle_kinds(60.0) == []

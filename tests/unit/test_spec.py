@@ -47,9 +47,6 @@ def refused(**changes: Any) -> FieldProblem:
             'did you mean "momentum"?',
         ),
         ({"checkpoints": {"evry": 1}}, "/checkpoints/evry", "unknown field", 'did you mean "every"?'),
-        ({"checkpoints": {"keep_best": -1}}, "/checkpoints/keep_best", "greater than or equal to 0", None),
-        ({"checkpoints": {"keep_best": 1001}}, "/checkpoints/keep_best", "less than or equal to 1000", None),
-        ({"checkpoints": {"keep_best": True}}, "/checkpoints/keep_best", "a valid integer", None),
         (
             {"checkpoints": {"monitor": "val.acuracy"}},
             "/checkpoints/monitor",
@@ -69,7 +66,6 @@ def refused(**changes: Any) -> FieldProblem:
             "set data.validation above 0",
         ),
         ({"optimizer": {"name": "sgd", "lr": 0}}, "/optimizer/lr", "greater than 0", None),
-        ({"optimizer": {"name": "sgd", "lr": -1}}, "/optimizer/lr", "greater than 0", None),
         ({"optimizer": {"name": "sgd", "lr": "0.1"}}, "/optimizer/lr", "a valid number", None),
         ({"optimizer": {"name": "sgd", "lr": True}}, "/optimizer/lr", "a valid number", None),
         ({"optimizer": {"name": "sgd", "lr": float("nan")}}, "/optimizer/lr", "a finite number", None),
@@ -85,8 +81,6 @@ def refused(**changes: Any) -> FieldProblem:
         ({"batch_size": "ful"}, "/batch_size", "a whole number from 1", 'did you mean "full"?'),
         ({"batch_size": 1259}, "/batch_size", "larger than the train set of 1258", 'use "full" or at most 1258'),
         ({"epochs": None}, "/epochs", "no budget", 'give "epochs", "steps" or "seconds"'),
-        ({"epochs": 0}, "/epochs", "greater than or equal to 1", None),
-        ({"epochs": True}, "/epochs", "a valid integer", None),
         ({"schedule": {"name": "cosine", "warmup": "1 epoch"}}, "/schedule/warmup", "is no duration", None),
         (
             {"schedule": {"name": "step", "step_size": "0ep"}},
@@ -116,13 +110,8 @@ def refused(**changes: Any) -> FieldProblem:
         ({"data": {"name": "digits", "validation": 0.6, "test": 0.5}}, "/data/validation", "nothing to train on", None),
         ({"loss": "mse"}, "/loss", "does not fit classification", "use cross_entropy"),
         ({"metrics": ["mae"]}, "/metrics/0", "does not fit classification", "use accuracy"),
-        ({"seed": 2**63}, "/seed", "less than", None),
-        ({"accumulate": 0}, "/accumulate", "greater than or equal to 1", None),
         ({"clip_grad": {}}, "/clip_grad", "either by", 'give {"norm": 1.0}'),
         ({"clip_grad": {"norm": 1.0, "value": 1.0}}, "/clip_grad", "either by", None),
-        ({"clip_grad": {"value": 1e37}}, "/clip_grad/value", "less than or equal to", None),
-        ({"clip_grad": {"norm": 0}}, "/clip_grad/norm", "greater than 0", None),
-        ({"label_smoothing": 1.0}, "/label_smoothing", "less than 1", None),
         ({"data": {"name": "diabetes", "label_noise": 0.1}}, "/data/label_noise", "no labels", "leave it out"),
         ({"data": {"name": "diabetes"}, "label_smoothing": 0.1}, "/label_smoothing", "no labels", "leave it out"),
         ({"no_decay": ["biases"]}, "/no_decay/0", "'bias' or 'norm'", 'did you mean "bias"?'),
@@ -137,7 +126,6 @@ def refused(**changes: Any) -> FieldProblem:
             "nothing is held out",
             "set data.validation above 0",
         ),
-        ({"early_stopping": {"patience": 0}}, "/early_stopping/patience", "greater than or equal to 1", None),
         ({"early_stopping": {"patince": 3}}, "/early_stopping/patince", "unknown field", 'did you mean "patience"?'),
         ({"early_stopping": {"start_from": "31ep"}}, "/early_stopping/start_from", "run ends after 1,200", None),
         ({"schedule": {"name": "multistep", "milestones": ["20ep", 9]}}, "/schedule/milestones/1", "rise", None),
@@ -269,7 +257,7 @@ def test_what_an_improvement_is(mode: Any, min_delta: float, values: list[float]
     """By hand; the difference is absolute, so that it means the same for negative values."""
     policy, best, seen = EarlyStopping(mode=mode, min_delta=min_delta), None, []
     for value in values:
-        seen.append(policy.improves(value, best))
+        seen.append(policy.is_improvement(value, best))
         best = value if seen[-1] else best
     assert seen == improvements
 
@@ -279,9 +267,9 @@ def test_swa_true_is_spelled_out() -> None:
     spec = parse(swa=True).resolved()
     constant = {"start": "0.75run", "lr": 0.05, "anneal": "0.05run", "every": "1ep"}
     assert spec.dump()["swa"] == {**constant, "cycle": None, "lr_min": None, "update_bn": True, "swag": None}
-    phase = spec.swa.phase(spec.shape().run, spec.optimizer.lr)
+    phase = spec.swa.phase_in_run(spec.shape().run, spec.optimizer.lr)
     assert phase == SwaPhase(start=920, anneal=60, lr=0.05, every=40)
-    assert phase.occasions.count(1200) == 8
+    assert phase.collection_steps.count_until(1200) == 8
     assert parse(swa=False).resolved().swa is None
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidSpec, UnreadableSpec
-from core.recipe.analyses import kinds
-from core.recipe.assignment import Assignment, read_order
+from core.recipe.analyses import analysis_classes
+from core.recipe.assignment import Assignment
 from core.recipe.outline import RunOutline, outline_stored_run
 from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
@@ -82,7 +82,7 @@ def test_nested_parts_come_back_as_they_were(changes: dict[str, Any]) -> None:
     same(read_job(made.model_dump_json()), made)
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", analysis_classes())
 def test_every_analysis_comes_back_as_it_was(kind: str) -> None:
     two = {"checkpoints": [{"job": "job_" + "0" * 26}, {"job": "job_" + "1" * 26, "weights": "last"}]}
     wants: dict[str, dict[str, Any]] = {
@@ -163,4 +163,4 @@ def test_a_runner_judges_nothing_either(tmp_path: Any) -> None:
     order = Assignment(
         job="job", attempt=1, spec=spec, plan=resolve_plan(spec, "cpu"), dataset=tmp_path, scratch=tmp_path
     )
-    assert read_order(json.loads(order.model_dump_json())) == order
+    assert read_stored(Assignment, json.loads(order.model_dump_json())) == order

@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from core.jobs.metrics.downsampling import sieved, thinned
+from core.jobs.metrics.downsampling import downsample_pieces, downsample_values
 
 
 def textbook(values: list[float], most: int) -> list[int]:
@@ -37,22 +37,22 @@ def test_in_pieces_it_is_the_same_as_by_the_book(most: int, strange: tuple[float
         while cuts[-1] < 101:
             cuts.append(min(101, cuts[-1] + chance.randint(1, longest)))
         pieces = [array("d", values[start:end]) for start, end in itertools.pairwise(cuts)]
-        assert sieved(lambda pieces=pieces: pieces, 101, most) == textbook(values, most)  # type: ignore[misc]
+        assert downsample_pieces(lambda pieces=pieces: pieces, 101, most) == textbook(values, most)  # type: ignore[misc]
 
 
 def test_a_bucket_of_nothing_but_nan_in_the_middle() -> None:
     values = [0.0] * 10 + [math.nan] * 10 + [1.0] * 10
-    assert thinned(array("d", values), 11) == textbook(values, 11) == [0, 10, 20, 29]
+    assert downsample_values(array("d", values), 11) == textbook(values, 11) == [0, 10, 20, 29]
 
 
 def test_a_short_series_stays_whole() -> None:
-    assert thinned(array("d", [3.0, 1.0, 2.0]), 3) == [0, 1, 2]
+    assert downsample_values(array("d", [3.0, 1.0, 2.0]), 3) == [0, 1, 2]
 
 
 def test_by_hand() -> None:
     # 12 values, 6 points: the ends 0 and 11, and of the buckets [0..6) and [6..12) the lowest and the highest.
     values = array("d", [5, 1, 5, 5, 9, 5, 5, 5, 2, 5, 8, 5])
-    assert thinned(values, 6) == [0, 1, 4, 8, 10, 11]
+    assert downsample_values(values, 6) == [0, 1, 4, 8, 10, 11]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 6, 7, 10, 33, 500])
@@ -62,7 +62,7 @@ def test_budget_ends_and_extremes(most: int, nan: bool) -> None:
     values = array("d", (chance.gauss(0.0, 1.0) for _ in range(1003)))
     if nan:
         values[501] = math.nan
-    kept = thinned(values, most)
+    kept = downsample_values(values, most)
     assert kept == sorted(set(kept))
     assert 0 < len(kept) <= most
     finite = [value for value in values if not math.isnan(value)]
@@ -78,8 +78,8 @@ def test_budget_ends_and_extremes(most: int, nan: bool) -> None:
 
 def test_infinities_alone_are_no_nan() -> None:
     values = array("d", [0.0, math.inf, -math.inf, *([1.0] * 97)])
-    assert {1, 2} <= set(thinned(values, 10))
+    assert {1, 2} <= set(downsample_values(values, 10))
 
 
 def test_nothing_but_nan() -> None:
-    assert thinned(array("d", [math.nan] * 100), 8)[0] == 0
+    assert downsample_values(array("d", [math.nan] * 100), 8)[0] == 0

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import InvalidSpec
 from core.recipe.parse import parse_job, parse_preview
-from core.recipe.preview import preview
+from core.recipe.preview import compute_preview
 from core.recipe.spec import JobSpec
 from tests.support.specs import warnings_of
 
@@ -125,7 +125,7 @@ def test_the_preview_shows_the_warm_up_of_a_schedule_free_run() -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_preview(json.dumps({"optimizer": optimizer, "steps": 6, "schedule": {"name": "cosine"}}).encode())
     assert [each.pointer for each in caught.value.errors] == ["/schedule"]
-    assert preview(request).lr == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04, 0.04])
+    assert compute_preview(request).lr == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04, 0.04])
 
 
 def test_warnings_of_what_is_probably_not_meant() -> None:

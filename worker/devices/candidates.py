@@ -11,12 +11,14 @@ NOTHING: Final = frozenset({"", "none", "void", "nodevfiles"})
 EVERYTHING: Final = "all"
 
 
-def candidates(environ: Mapping[str, str], monitor: DeviceMonitor, ask_torch: Callable[[], list[str]]) -> list[str]:
+def candidate_devices(
+    environ: Mapping[str, str], monitor: DeviceMonitor, ask_torch: Callable[[], list[str]]
+) -> list[str]:
     """One token for each device, fit for CUDA_VISIBLE_DEVICES, each device once. `ask_torch` is the last resort."""
     chosen = chosen_devices(environ.get("CUDA_VISIBLE_DEVICES"))
     if chosen == []:
         return []
-    uuids = monitor.uuids()
+    uuids = monitor.list_uuids()
     if chosen is None:
         return uuids or ask_torch()
     return list(dict.fromkeys(_full_name(token, uuids) for token in chosen))

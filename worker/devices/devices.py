@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from core.settings import Settings
-from worker.devices.candidates import candidates
+from worker.devices.candidates import candidate_devices
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMemory, DeviceMonitor, NvmlMonitor
 from worker.devices.probe import Probe, list_devices, probe_device, probe_devices
@@ -33,10 +33,10 @@ class Devices:
     free_share: float = 0.5
     settle_seconds: float = SETTLE_SECONDS
 
-    def check(self, token: str) -> DeviceReport:
+    def check_device(self, token: str) -> DeviceReport:
         """Whether the device works, and has room for a job."""
         report = self.probe(token)
-        memory = self.monitor.memory(token)
+        memory = self.monitor.device_memory(token)
         return report if not report.ok or memory is None else self._with_room(report, memory)
 
     def await_room(self, token: str, stopping: threading.Event) -> DeviceReport | None:
@@ -45,7 +45,7 @@ class Devices:
         A process that has just ended gives its memory back a moment later.
         """
         deadline = time.monotonic() + self.settle_seconds
-        while (memory := self.monitor.memory(token)) is not None:
+        while (memory := self.monitor.device_memory(token)) is not None:
             report = self._with_room(DeviceReport(token, ok=True), memory)
             if report.ok:
                 return None
@@ -79,12 +79,12 @@ def opened_devices(
         yield []
         return
     devices = devices or Devices(free_share=settings.gpu_free_share)
-    tokens = candidates(environ, devices.monitor, ask_torch or (list_devices if has_driver() else list))
+    tokens = candidate_devices(environ, devices.monitor, ask_torch or (list_devices if has_driver() else list))
     locks = DeviceLocks(settings.device_locks)
     try:
-        reports = [each for each in probe_devices(tokens, devices.check) if _is_ours(each, locks)]
+        reports = [each for each in probe_devices(tokens, devices.check_device) if _is_ours(each, locks)]
         for report in reports:
-            log.log(logging.INFO if report.ok else logging.ERROR, "GPU %s", report.sentence())
+            log.log(logging.INFO if report.ok else logging.ERROR, "GPU %s", report.describe_with_remedy())
         yield reports
     finally:
         locks.close()
@@ -92,7 +92,7 @@ def opened_devices(
 
 def _is_ours(report: DeviceReport, locks: DeviceLocks) -> bool:
     try:
-        ours = locks.take(report.identity)
+        ours = locks.try_lock(report.identity)
     except OSError as error:
         log.warning("GPU %s is not locked, another worker may take it too: %s", report.token, error)
         return True

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from worker.devices.candidates import candidates
+from worker.devices.candidates import candidate_devices
 from worker.devices.devices import Devices, has_driver
 from worker.devices.locks import DeviceLocks
 from worker.devices.monitor import DeviceMonitor, NvmlMonitor
-from worker.devices.probe import ask, listed_devices, probe_devices
+from worker.devices.probe import listed_devices, probe_devices, run_probe
 from worker.devices.report import DeviceReport
 
 ASK_SECONDS: Final = 25.0  # for the list, and again for the probes: less than the doctor waits
@@ -24,33 +24,33 @@ ASK_SECONDS: Final = 25.0  # for the list, and again for the probes: less than t
 
 def main() -> None:
     locks, share = sys.argv[1:]
-    print(json.dumps(inventory(Path(locks), float(share))))  # noqa: T201 - this is its answer
+    print(json.dumps(build_inventory(Path(locks), float(share))))  # noqa: T201 - this is its answer
 
 
-def inventory(locks: Path, free_share: float, monitor: DeviceMonitor | None = None) -> dict[str, Any]:
+def build_inventory(locks: Path, free_share: float, monitor: DeviceMonitor | None = None) -> dict[str, Any]:
     """{"torch": the list of core.engine.device_probe, "devices": [{"ok", "found", "remedy"}]}; see `_entry`."""
     monitor = monitor or NvmlMonitor()
-    torch = ask(["--list"], None, ASK_SECONDS)
+    torch = run_probe(["--list"], None, ASK_SECONDS)
     seen_by_torch = partial(listed_devices, torch) if has_driver() else list
-    tokens = candidates(os.environ, monitor, seen_by_torch) if torch.get("cuda") else []
-    devices = Devices(_probe, monitor, free_share)
+    tokens = candidate_devices(os.environ, monitor, seen_by_torch) if torch.get("cuda") else []
+    devices = Devices(_probe_token, monitor, free_share)
     served = [token for token in tokens if DeviceLocks(locks).is_held(DeviceReport(token, ok=True).identity)]
-    reports = probe_devices([token for token in tokens if token not in served], devices.check)
-    return {"torch": torch, "devices": [*map(_served, served), *map(_entry, reports)]}
+    reports = probe_devices([token for token in tokens if token not in served], devices.check_device)
+    return {"torch": torch, "devices": [*map(_served_entry, served), *map(_report_entry, reports)]}
 
 
-def _probe(token: str) -> DeviceReport:
-    return DeviceReport.from_answer(token, ask([], token, ASK_SECONDS))
+def _probe_token(token: str) -> DeviceReport:
+    return DeviceReport.from_answer(token, run_probe([], token, ASK_SECONDS))
 
 
-def _served(token: str) -> dict[str, Any]:
+def _served_entry(token: str) -> dict[str, Any]:
     """A worker has it and probes it; a context of ours would take memory from its job."""
     return {"ok": True, "found": f"{token}, which a worker on this host serves", "remedy": None}
 
 
-def _entry(report: DeviceReport) -> dict[str, Any]:
+def _report_entry(report: DeviceReport) -> dict[str, Any]:
     """For people: what the device is, or what is wrong with it and what to do about that."""
-    return {"ok": report.ok, "found": report.finding(), "remedy": report.remedy}
+    return {"ok": report.ok, "found": report.describe_finding(), "remedy": report.remedy}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class DeviceLocks:
         self._folder = folder
         self._held: dict[str, int] = {}
 
-    def take(self, identity: str) -> bool:
+    def try_lock(self, identity: str) -> bool:
         """Whether the device is now ours alone.
 
         Raises:
@@ -31,7 +31,7 @@ class DeviceLocks:
             return True
         self._make_folder()
         try:
-            handle = _opened(self._folder / f"{_file_name(identity)}.lock")
+            handle = _open_lock(self._folder / f"{_file_name(identity)}.lock")
         except PermissionError:
             return False  # another user makes the file in this very moment, and will hold it
         try:
@@ -66,7 +66,7 @@ class DeviceLocks:
                 self._folder.chmod(_FOLDER_MODE)
 
 
-def _opened(path: Path) -> int:
+def _open_lock(path: Path) -> int:
     """The lock's file, made where it is missing; open to every user, whatever the umask.
 
     Not made and opened in one call: Linux refuses that for another user's file in such a folder (protected_regular).

@@ -26,10 +26,10 @@ class DeviceMemory:
 class DeviceMonitor(Protocol):
     """What the worker asks of a machine's GPUs."""
 
-    def uuids(self) -> list[str]:
+    def list_uuids(self) -> list[str]:
         """GPUs in the order of the PCI bus; one that is divided into MIG instances is named by those."""
 
-    def memory(self, uuid: str) -> DeviceMemory | None:
+    def device_memory(self, uuid: str) -> DeviceMemory | None:
         """Of one device; None where nobody can say."""
 
 
@@ -39,24 +39,24 @@ class NvmlMonitor:
     def __init__(self, library: Any = None) -> None:
         self._library = library
 
-    def uuids(self) -> list[str]:
-        def ask(nvml: Any) -> list[str]:
+    def list_uuids(self) -> list[str]:
+        def query_uuids(nvml: Any) -> list[str]:
             found: list[str] = []
             for index in range(nvml.nvmlDeviceGetCount()):
                 device = nvml.nvmlDeviceGetHandleByIndex(index)
-                found += _instances(nvml, device) or [_text(nvml.nvmlDeviceGetUUID(device))]
+                found += _mig_instances(nvml, device) or [_as_text(nvml.nvmlDeviceGetUUID(device))]
             return found
 
-        return self._ask(ask) or []
+        return self._query_nvml(query_uuids) or []
 
-    def memory(self, uuid: str) -> DeviceMemory | None:
-        def ask(nvml: Any) -> DeviceMemory:
+    def device_memory(self, uuid: str) -> DeviceMemory | None:
+        def query_memory(nvml: Any) -> DeviceMemory:
             told = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid.encode()))
             return DeviceMemory(int(told.total), int(told.free))
 
-        return self._ask(ask)
+        return self._query_nvml(query_memory)
 
-    def _ask(self, question: Callable[[Any], T]) -> T | None:
+    def _query_nvml(self, question: Callable[[Any], T]) -> T | None:
         """The answer of the library between its start and its end; None where it is missing or fails."""
         nvml = self._library or _import_pynvml()
         if nvml is None:
@@ -75,7 +75,7 @@ class NvmlMonitor:
                 nvml.nvmlShutdown()
 
 
-def _instances(nvml: Any, device: Any) -> list[str]:
+def _mig_instances(nvml: Any, device: Any) -> list[str]:
     """The MIG instances of a device; none where it is whole."""
     try:
         enabled, _ = nvml.nvmlDeviceGetMigMode(device)
@@ -87,7 +87,7 @@ def _instances(nvml: Any, device: Any) -> list[str]:
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
         with contextlib.suppress(nvml.NVMLError):  # not every place is taken
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
-            found.append(_text(nvml.nvmlDeviceGetUUID(instance)))
+            found.append(_as_text(nvml.nvmlDeviceGetUUID(instance)))
     return found
 
 
@@ -99,5 +99,5 @@ def _import_pynvml() -> Any:
     return pynvml
 
 
-def _text(value: bytes | str) -> str:
+def _as_text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value

@@ -24,7 +24,7 @@ Probe = Callable[[str], DeviceReport]
 
 def probe_device(token: str) -> DeviceReport:
     """Open the device, compute one product on it, and say what it is."""
-    return DeviceReport.from_answer(token, ask([], token))
+    return DeviceReport.from_answer(token, run_probe([], token))
 
 
 def probe_devices(tokens: Iterable[str], probe: Probe = probe_device) -> list[DeviceReport]:
@@ -35,7 +35,7 @@ def probe_devices(tokens: Iterable[str], probe: Probe = probe_device) -> list[De
 
 def list_devices() -> list[str]:
     """What torch itself sees, by UUID where the driver gives one; nothing where it cannot be asked."""
-    return listed_devices(ask(["--list"], None))
+    return listed_devices(run_probe(["--list"], None))
 
 
 def listed_devices(answer: dict[str, Any]) -> list[str]:
@@ -47,7 +47,7 @@ def listed_devices(answer: dict[str, Any]) -> list[str]:
     return [f"GPU-{each['uuid']}" if each["uuid"].strip("0-") else str(index) for index, each in found]
 
 
-def ask(arguments: list[str], token: str | None, seconds: float = PROBE_SECONDS) -> dict[str, Any]:
+def run_probe(arguments: list[str], token: str | None, seconds: float = PROBE_SECONDS) -> dict[str, Any]:
     """The answer of core.engine.device_probe; what ends without one is an answer too."""
     environment = child_process.clean_environment(os.environ) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if token is not None:

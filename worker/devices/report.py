@@ -43,7 +43,7 @@ class DeviceReport:
         return cls(token, **told)
 
     @classmethod
-    def failed(cls, token: str, reason: str, detail: str) -> Self:
+    def from_failure(cls, token: str, reason: str, detail: str) -> Self:
         """A device that is not usable."""
         return cls(token, ok=False, reason=reason, detail=detail)
 
@@ -65,13 +65,13 @@ class DeviceReport:
         """What an operator does about a device that cannot be used."""
         return None if self.ok else REMEDIES.get(self.reason or "", REMEDIES["failed"])
 
-    def finding(self) -> str:
+    def describe_finding(self) -> str:
         """What the device is, or why it cannot be used."""
         if self.ok:
             size = f", {self.memory_bytes / 1e9:.0f} GB" if self.memory_bytes else ""
             return f"{self.token}: {self.name}{size}, compute capability {self.capability}, driver {self.driver}"
         return f"{self.token} cannot be used ({self.reason}): {self.detail}"
 
-    def sentence(self) -> str:
+    def describe_with_remedy(self) -> str:
         """For logs: the finding, and the remedy if it needs one."""
-        return self.finding() if self.ok else f"{self.finding()}; {self.remedy}"
+        return self.describe_finding() if self.ok else f"{self.describe_finding()}; {self.remedy}"

@@ -16,16 +16,16 @@ FIRST_SECONDS: Final = 15.0
 TICK_SECONDS: Final = 1.0
 
 
-class RetiredSlots(Protocol):
+class RetirableSlots(Protocol):
     """The part of Slots that this needs."""
 
-    def retired(self) -> dict[Slot, DeviceReport]: ...
+    def retired_slots(self) -> dict[Slot, DeviceReport]: ...
 
     def is_empty(self, slot: Slot) -> bool: ...
 
-    def retire(self, slot: Slot, report: DeviceReport) -> None: ...
+    def retire_slot(self, slot: Slot, report: DeviceReport) -> None: ...
 
-    def restore(self, slot: Slot, report: DeviceReport) -> None: ...
+    def restore_slot(self, slot: Slot, report: DeviceReport) -> None: ...
 
 
 class SlotProber:
@@ -37,7 +37,7 @@ class SlotProber:
 
     def __init__(  # noqa: PLR0913 - slots, devices, and the times
         self,
-        slots: RetiredSlots,
+        slots: RetirableSlots,
         devices: Devices,
         stopping: threading.Event,
         last_seconds: float,
@@ -59,41 +59,41 @@ class SlotProber:
     def start(self) -> None:
         self._thread.start()
 
-    def look(self) -> None:
+    def probe_due(self) -> None:
         """Probe what is due."""
-        for slot in self._slots.retired():
+        for slot in self._slots.retired_slots():
             if slot not in self._due:
-                self._schedule(slot)
+                self._schedule_probe(slot)
             elif self._clock() >= self._due[slot]:
-                self._probe(slot)
+                self._probe_slot(slot)
 
-    def _schedule(self, slot: Slot) -> None:
+    def _schedule_probe(self, slot: Slot) -> None:
         """A slot has just been retired."""
         relapse = self._clock() - self._restored_at.get(slot, -float("inf")) < self._last_seconds
         first = min(FIRST_SECONDS, self._last_seconds)
         self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds) if relapse else first
         self._due[slot] = self._clock() + self._pauses[slot]
 
-    def _probe(self, slot: Slot) -> None:
+    def _probe_slot(self, slot: Slot) -> None:
         if not self._slots.is_empty(slot):
-            report = self._slots.retired()[slot]
+            report = self._slots.retired_slots()[slot]
         elif slot.kind == "gpu":
-            report = self._devices.check(slot.devices or "")
+            report = self._devices.check_device(slot.devices or "")
         else:
             report = DeviceReport(slot.kind, ok=True)
         if report.ok:
             log.info("slot %d is back in service", slot.index)
             del self._due[slot]
             self._restored_at[slot] = self._clock()
-            self._slots.restore(slot, report)
+            self._slots.restore_slot(slot, report)
             return
-        self._slots.retire(slot, report)
+        self._slots.retire_slot(slot, report)
         self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds)
         self._due[slot] = self._clock() + self._pauses[slot]
 
     def _run(self) -> None:
         while not self._stopping.wait(self._tick_seconds):
             try:
-                self.look()
+                self.probe_due()
             except Exception:
                 log.exception("a probe failed")

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Final, cast
 
 from core.recipe.analyses import Analysis
-from core.recipe.assignment import AnalysisAssignment, Reading, Source
+from core.recipe.assignment import AnalysisAssignment, AnalysisResult, Source
 from worker.kinds.base import Provider, WorkerKind
 
 if TYPE_CHECKING:
-    from core.jobs.analyses import Found, Look
+    from core.jobs.analyses import AnalysisInput, ResultInput
 
 
 def build_analysis_assignment(provider: Provider, spec: Analysis) -> AnalysisAssignment:
@@ -25,7 +25,7 @@ def build_analysis_assignment(provider: Provider, spec: Analysis) -> AnalysisAss
     )
 
 
-def _provide_source(provider: Provider, number: int, look: "Look") -> Source:
+def _provide_source(provider: Provider, number: int, look: "AnalysisInput") -> Source:
     """Weights, or a recipe, with the dataset of the job that they are of."""
     weights, row = None, look.row
     if row is not None:
@@ -42,12 +42,12 @@ def _provide_source(provider: Provider, number: int, look: "Look") -> Source:
     )
 
 
-def _provide_reading(provider: Provider, number: int, found: "Found") -> Reading:
+def _provide_reading(provider: Provider, number: int, found: "ResultInput") -> AnalysisResult:
     """The numbers and arrays of another analysis."""
     again = f"Ask for {found.label} again, and then for this."
     otherwise = f"it reads the result of {found.label}, which cannot be read"
     data = provider.weights_file(found.row, f"read-{number}", otherwise, again)
-    return Reading(label=found.label, spec=cast("Analysis", found.spec), numbers=found.numbers, data=data)
+    return AnalysisResult(label=found.label, spec=cast("Analysis", found.spec), numbers=found.numbers, data=data)
 
 
 def picture_kind(spec: Analysis) -> str:
@@ -58,6 +58,6 @@ ANALYSIS: Final = WorkerKind(
     name="analysis",
     assignment=AnalysisAssignment,
     build_assignment=build_analysis_assignment,
-    entry_point="core.engine.analysis.run_analysis:analyse",
+    entry_point="core.engine.analysis.run_analysis:run_analysis",
     picture_kind=picture_kind,
 )

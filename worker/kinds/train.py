@@ -3,7 +3,7 @@
 from typing import Final
 
 from core.recipe.assignment import Assignment
-from core.recipe.plan import smaller
+from core.recipe.plan import halve_micro_batch
 from core.recipe.spec import JobSpec
 from worker.kinds.base import Provider, WorkerKind
 
@@ -32,5 +32,5 @@ TRAIN: Final = WorkerKind(
     assignment=Assignment,
     build_assignment=build_train_assignment,
     entry_point="core.engine.loop:train",
-    smaller_plan=smaller,
+    smaller_plan=halve_micro_batch,
 )

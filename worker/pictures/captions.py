@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from worker.pictures.figure import listed, number, short
+from worker.pictures.figure import format_number, join_words, shorten_middle
 
 Numbers = Mapping[str, Any]
 
@@ -15,34 +15,35 @@ NORMS = {
 EVERY = 8  # weights that a caption names; the numbers name all
 
 
-def looked_at(numbers: Numbers) -> str:
+def describe_examples(numbers: Numbers) -> str:
     """Which examples, and what batch norm did."""
-    parts = counted({split: numbers["examples"][split] for split in numbers["splits"]})
+    parts = format_counts({split: numbers["examples"][split] for split in numbers["splits"]})
     norms = {"fixed": "keeps its statistics", "reestimate": "estimated again at every point"}
     batch_norm = f"; batch norm {norms[numbers['bn']]}" if numbers.get("bn") else ""
     return f"{parts}, evaluation mode{batch_norm}."
 
 
-def counted(examples: Mapping[str, int]) -> str:
+def format_counts(examples: Mapping[str, int]) -> str:
     """1,258 train and 359 test examples."""
     noun = "example" if list(examples.values()) == [1] else "examples"
-    return f"{listed([f'{count:,} {split}' for split, count in examples.items()])} {noun}"
+    return f"{join_words([f'{count:,} {split}' for split, count in examples.items()])} {noun}"
 
 
-def whose(labels: Sequence[str]) -> str:
+def describe_weights(labels: Sequence[str]) -> str:
     """Of all the weights, the first ones by name."""
-    named, rest = [short(each) for each in labels[:EVERY]], len(labels) - EVERY
-    return listed([*named, f"{rest} more"] if rest > 0 else named)
+    named, rest = [shorten_middle(each) for each in labels[:EVERY]], len(labels) - EVERY
+    return join_words([*named, f"{rest} more"] if rest > 0 else named)
 
 
-def losses(found: Mapping[str, Mapping[str, float | None]]) -> str:
+def describe_losses(found: Mapping[str, Mapping[str, float | None]]) -> str:
     """Train loss 0.12, accuracy 0.98; test loss …"""
     return "; ".join(
-        f"{split} {', '.join(f'{name} {number(value)}' for name, value in row.items())}" for split, row in found.items()
+        f"{split} {', '.join(f'{name} {format_number(value)}' for name, value in row.items())}"
+        for split, row in found.items()
     )
 
 
-def directions(numbers: Numbers) -> str:
+def describe_directions(numbers: Numbers) -> str:
     """How the axes were made."""
     kind = numbers["directions"]
     many = "One direction" if numbers["cosine"] is None else "Two directions"
@@ -57,21 +58,21 @@ def directions(numbers: Numbers) -> str:
     return f"{many} in which the weights move most, of length 1{angle}."
 
 
-def along(numbers: Numbers, axis: int) -> str:
+def axis_label(numbers: Numbers, axis: int) -> str:
     """The label of an axis, with its unit."""
     kind, order = numbers["directions"], axis + 1
-    length = f" (length {number(numbers['axes'][axis]['norm'])})" if numbers["axes"] else ""
+    length = f" (length {format_number(numbers['axes'][axis]['norm'])})" if numbers["axes"] else ""
     if kind == "random":
         return f"random direction {order}{length}"
     if kind == "eigen":
-        return f"eigenvector {order} (eigenvalue {number(numbers['eigenvalues'][axis])})"
+        return f"eigenvector {order} (eigenvalue {format_number(numbers['eigenvalues'][axis])})"
     if kind == "between":
         return f"towards weights {order + 1}{length}"
     shares = numbers.get("explained")
     return f"principal direction {order}" + (f" (shows {100 * shares[axis]:.1f} %)" if shares else "")
 
 
-def missing(numbers: Numbers, infinite: int) -> Iterator[str]:
+def describe_missing(numbers: Numbers, infinite: int) -> Iterator[str]:
     """What a picture lacks."""
     points, computed = numbers["points"], numbers["computed"]
     if computed < points:

@@ -6,23 +6,35 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.figure import SPLITS, empty, figure, finite, known, legend, listed, number, plain, short, upright
+from worker.pictures.figure import (
+    SPLITS,
+    as_floats,
+    draw_empty,
+    draw_legend,
+    finite_values,
+    format_number,
+    join_words,
+    new_figure,
+    plain_label,
+    set_y_axis,
+    shorten_middle,
+)
 
 Numbers = Mapping[str, Any]
 STYLES = {"curve": "-", "line": "--"}
 
 
-def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """`curve`: loss and metrics along both, and `training` of the curve."""
-    yield "curve", along(numbers)
-    yield "training", training(numbers)
+    yield "curve", draw_curve(numbers)
+    yield "training", draw_training(numbers)
 
 
-def about(numbers: Numbers) -> str:
+def caption_text(numbers: Numbers) -> str:
     """Whose weights, and how the curve was made."""
     options = numbers["options"]
-    parts = listed([f"{count:,} {split}" for split, count in numbers["examples"].items()])
-    ends = " to ".join(short(each) for each in numbers["labels"])
+    parts = join_words([f"{count:,} {split}" for split, count in numbers["examples"].items()])
+    ends = " to ".join(shorten_middle(each) for each in numbers["labels"])
     half = " PARTIAL: it was cancelled." if numbers.get("partial") else ""
     return (
         f"From {ends}. The curve is (1 - t)² w₁ + 2 t (1 - t) θ + t² w₂, its "
@@ -32,19 +44,21 @@ def about(numbers: Numbers) -> str:
     )
 
 
-def along(numbers: Numbers) -> Figure:
+def draw_curve(numbers: Numbers) -> Figure:
     """A panel for each metric: the curve solid, the straight line dashed, every split."""
     splits = list(numbers["examples"])
     metrics = [name for name in numbers["curve"][splits[0]] if name != "barrier"]
     barriers = "; ".join(
-        f"{split} {number(numbers['line'][split]['barrier'])} on the line and "
-        f"{number(numbers['curve'][split]['barrier'])} on the curve"
+        f"{split} {format_number(numbers['line'][split]['barrier'])} on the line and "
+        f"{format_number(numbers['curve'][split]['barrier'])} on the curve"
         for split in splits
     )
     length = numbers["length"]
-    said = f"Barriers: {barriers}. Lengths: curve {number(length['curve'])}, line {number(length['line'])}."
-    caption = " ".join([about(numbers), said, *numbers["caveats"]])
-    made = figure(caption, height=1.8 + 2.2 * len(metrics))
+    said = (
+        f"Barriers: {barriers}. Lengths: curve {format_number(length['curve'])}, line {format_number(length['line'])}."
+    )
+    caption = " ".join([caption_text(numbers), said, *numbers["caveats"]])
+    made = new_figure(caption, height=1.8 + 2.2 * len(metrics))
     axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
         :, 0
     ]
@@ -52,30 +66,32 @@ def along(numbers: Numbers) -> Figure:
         shown: list[float] = []
         for split in splits:
             for name, style in STYLES.items():
-                values = known(numbers[name][split][metric]["values"])
+                values = as_floats(numbers[name][split][metric]["values"])
                 label = f"{split}, {'curve' if name == 'curve' else 'straight line'}"
                 ax.plot(numbers["t"], values, style, color=SPLITS[split], label=label)
                 shown += values.tolist()
-        if not len(finite(shown)):
-            empty(ax)
+        if not len(finite_values(shown)):
+            draw_empty(ax)
         if metric == "loss":
-            upright(ax, metric, shown)
+            set_y_axis(ax, metric, shown)
         else:
             ax.set_ylabel(metric)
         ax.set_xlim(0, 1)
-    legend(axes[0], len(splits))
-    axes[-1].set_xlabel(f"t: 0 is {plain(numbers['labels'][0], 36)}, 1 is {plain(numbers['labels'][1], 36)}")
+    draw_legend(axes[0], len(splits))
+    axes[-1].set_xlabel(
+        f"t: 0 is {plain_label(numbers['labels'][0], 36)}, 1 is {plain_label(numbers['labels'][1], 36)}"
+    )
     return made
 
 
-def training(numbers: Numbers) -> Figure:
+def draw_training(numbers: Numbers) -> Figure:
     """The mean loss of each epoch's batches, each at a random place of the curve."""
-    losses = known(numbers["train_loss"])
-    made = figure(f"{about(numbers)} Each batch is at a random t.", height=3.0)
+    losses = as_floats(numbers["train_loss"])
+    made = new_figure(f"{caption_text(numbers)} Each batch is at a random t.", height=3.0)
     ax = made.subplots()
     ax.plot(range(1, len(losses) + 1), losses, color=SPLITS["train"])
-    if not len(finite(losses.tolist())):
-        empty(ax)
-    upright(ax, "train loss on the curve", losses.tolist())
+    if not len(finite_values(losses.tolist())):
+        draw_empty(ax)
+    set_y_axis(ax, "train loss on the curve", losses.tolist())
     ax.set_xlabel("epoch")
     return made

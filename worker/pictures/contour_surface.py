@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from worker.pictures.figure import empty, finite, number
+from worker.pictures.figure import draw_empty, finite_values, format_number
 
 Values = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ UNKNOWN: Final[Any] = {"facecolor": "0.93", "edgecolor": "0.75", "hatch": "////"
 
 
 @dataclass(frozen=True, slots=True)
-class Relief:
+class ContourSurface:
     """Values (y, x) at the places `x` and `y`, NaN where there is none. `levels` rise; the last is where they are cut.
 
     `cut` points are above that, `infinite` ones were computed and are not finite.
@@ -46,7 +46,7 @@ class Relief:
     infinite: int
 
     @classmethod
-    def of(cls, x: Values, y: Values, values: Values, computed: int, levels: Values) -> Self:
+    def from_values(cls, x: Values, y: Values, values: Values, computed: int, levels: Values) -> Self:
         """So many points are known, wherever they are: what is finite, and `infinite` ones."""
         finite = np.isfinite(values)
         kept = np.where(finite, values, math.nan)
@@ -54,84 +54,88 @@ class Relief:
         return cls(x, y, kept, levels, cut, computed - int(finite.sum()))
 
     @property
-    def known(self) -> bool:
+    def has_area(self) -> bool:
         """Whether there is an area at all."""
         return bool(np.isfinite(self.values[:-1, :-1] + self.values[1:, 1:]).any())
 
     @property
-    def flat(self) -> bool:
+    def is_flat(self) -> bool:
         """Whether all values are one."""
         return len(self.levels) == 2
 
-    def lowest(self) -> tuple[float, float, float] | None:
+    def lowest_point(self) -> tuple[float, float, float] | None:
         """x, y and value of the lowest point."""
         if not np.isfinite(self.values).any():
             return None
         row, column = np.unravel_index(np.nanargmin(self.values), self.values.shape)
         return float(self.x[column]), float(self.y[row]), float(self.values[row, column])
 
-    def thinned(self, most: int) -> Self:
+    def downsample_axes(self, most: int) -> Self:
         """At most so many places along each axis."""
-        across, down = some(len(self.x), most), some(len(self.y), most)
+        across, down = spread_indices(len(self.x), most), spread_indices(len(self.y), most)
         return replace(self, x=self.x[across], y=self.y[down], values=self.values[np.ix_(down, across)])
 
-    def warped(self, values: Values) -> Values:
+    def warp_values(self, values: Values) -> Values:
         """Values as the levels see them, so that the lines between points are where they should be."""
-        found = np.log10(values) if self.logarithmic else np.sqrt(np.maximum(values - self.levels[0], 0))
+        found = np.log10(values) if self.is_logarithmic else np.sqrt(np.maximum(values - self.levels[0], 0))
         return np.asarray(found)
 
-    def clipped(self) -> Values:
+    def clip_values(self) -> Values:
         """Values with those that are too high at the last level."""
         return np.asarray(np.minimum(self.values, self.levels[-1]))
 
-    def share(self, values: Values) -> Values:
+    def band_share(self, values: Values) -> Values:
         """0 at the lowest level to 1 at the highest, each band as much as the others."""
         return np.asarray(np.interp(values, self.levels, np.linspace(0, 1, len(self.levels))))
 
     @property
-    def logarithmic(self) -> bool:
+    def is_logarithmic(self) -> bool:
         """Whether levels are of equal factors, from 0 on."""
         return bool(self.levels[0] > 0 and self.levels[-1] / self.levels[0] >= WIDE)
 
-    def said(self) -> str:
+    def describe_levels(self) -> str:
         """What a caption says of the levels."""
-        if not self.known:
+        if not self.has_area:
             return ""
-        if self.flat:
-            return f"It is {number(float(self.levels.mean()))} everywhere: there is nothing to see."
-        heights = "by about equal factors" if self.logarithmic else "with the height above the lowest point"
-        return f"Levels grow {heights}. {self.cuts()}".strip()
+        if self.is_flat:
+            return f"It is {format_number(float(self.levels.mean()))} everywhere: there is nothing to see."
+        heights = "by about equal factors" if self.is_logarithmic else "with the height above the lowest point"
+        return f"Levels grow {heights}. {self.describe_cuts()}".strip()
 
-    def cuts(self) -> str:
+    def describe_cuts(self) -> str:
         """What a caption says of points that are too high to draw."""
-        return f"{self.cut:,} points are above {number(float(self.levels[-1]))} and drawn there." if self.cut else ""
+        return (
+            f"{self.cut:,} points are above {format_number(float(self.levels[-1]))} and drawn there."
+            if self.cut
+            else ""
+        )
 
 
-def heights(values: Iterable[Values]) -> Values:
+def loss_levels(values: Iterable[Values]) -> Values:
     """Levels for several surfaces of losses, so that they can be compared."""
-    found = finite(np.concatenate([each.ravel() for each in values]).tolist())
-    return rising(float(found.min()), highest(found), found) if len(found) else around(0.0)
+    found = finite_values(np.concatenate([each.ravel() for each in values]).tolist())
+    return rising_levels(float(found.min()), cut_level(found), found) if len(found) else levels_around(0.0)
 
 
-def shares(values: Iterable[Values]) -> Values:
+def share_levels(values: Iterable[Values]) -> Values:
     """The same for what lies between 0 and 1, or is spread as evenly."""
-    found = finite(np.concatenate([each.ravel() for each in values]).tolist())
-    return evenly(float(found.min()), float(found.max())) if len(found) else around(0.0)
+    found = finite_values(np.concatenate([each.ravel() for each in values]).tolist())
+    return even_levels(float(found.min()), float(found.max())) if len(found) else levels_around(0.0)
 
 
-def highest(values: Values) -> float:
+def cut_level(values: Values) -> float:
     """The highest of them, or where it makes sense to cut."""
     low, high = float(values.min()), float(values.max())
     usual = float(np.quantile(values, 0.75)) - low
     return low + FAR * usual if 0 < FAR * usual < high - low else high
 
 
-def rising(low: float, high: float, values: Values) -> Values:
+def rising_levels(low: float, high: float, values: Values) -> Values:
     """Levels whose distance grows with the height: round ones of equal factors where losses are above 0 and far apart,
     else squares above the lowest, between which a bowl has rings of one width, or equal factors where few are high.
     """
-    if same(low, high):
-        return around(low)
+    if nearly_equal(low, high):
+        return levels_around(low)
     if low > 0 and high / low >= WIDE:
         decades = math.log10(high / low)
         mantissas = next((each for most, each in MANTISSAS.items() if decades <= most), (1,))
@@ -145,24 +149,24 @@ def rising(low: float, high: float, values: Values) -> Values:
     return low + (high - low) * shares
 
 
-def evenly(low: float, high: float) -> Values:
+def even_levels(low: float, high: float) -> Values:
     """Levels of one distance, as shares and errors have it."""
-    if same(low, high):
-        return around(low)
+    if nearly_equal(low, high):
+        return levels_around(low)
     return np.array(list(MaxNLocator(BANDS).tick_values(low, high)), dtype=float)
 
 
-def same(low: float, high: float) -> bool:
+def nearly_equal(low: float, high: float) -> bool:
     return high - low <= 1e-9 * max(abs(low), abs(high))
 
 
-def around(value: float) -> Values:
+def levels_around(value: float) -> Values:
     """Two levels with the only value between them."""
     spare = 0.01 * abs(value) or 0.01
     return np.array([value - spare, value + spare])
 
 
-def labels(levels: Values) -> list[str]:
+def level_labels(levels: Values) -> list[str]:
     """With as many digits as tell neighbours apart."""
     gaps = np.abs(np.diff(levels))
     found = []
@@ -173,13 +177,13 @@ def labels(levels: Values) -> list[str]:
     return found
 
 
-def bands(levels: Values) -> list[Any]:
+def band_colours(levels: Values) -> list[Any]:
     """A colour for each."""
     count = len(levels) - 1
     return [mpl.colormaps[COLOURS]((place + 0.5) / count) for place in range(count)]
 
 
-def frame(ax: Axes, relief: Relief) -> None:
+def draw_frame(ax: Axes, relief: ContourSurface) -> None:
     """The area that the surface covers, hatched until something is drawn over it."""
     x, y = relief.x, relief.y
     ax.add_patch(Rectangle((x[0], y[0]), x[-1] - x[0], y[-1] - y[0], **UNKNOWN))
@@ -189,39 +193,39 @@ def frame(ax: Axes, relief: Relief) -> None:
     ax.grid(visible=False)
 
 
-def fill(made: Figure, ax: Axes, relief: Relief, name: str) -> None:
+def draw_bands(made: Figure, ax: Axes, relief: ContourSurface, name: str) -> None:
     """Coloured bands with thin lines between them, and a bar with their levels."""
-    frame(ax, relief)
-    if not relief.known:
-        empty(ax)
+    draw_frame(ax, relief)
+    if not relief.has_area:
+        draw_empty(ax)
         return
-    relief, levels = relief.thinned(FINE), relief.warped(relief.levels)
-    values = np.ma.masked_invalid(relief.warped(relief.clipped()))
-    filled = ax.contourf(relief.x, relief.y, values, levels=levels, colors=bands(levels))
-    if not relief.flat:
+    relief, levels = relief.downsample_axes(FINE), relief.warp_values(relief.levels)
+    values = np.ma.masked_invalid(relief.warp_values(relief.clip_values()))
+    filled = ax.contourf(relief.x, relief.y, values, levels=levels, colors=band_colours(levels))
+    if not relief.is_flat:
         ax.contour(relief.x, relief.y, values, levels=levels[1:-1], **LINES)
     every = max(1, math.ceil(len(levels) / 14))
     bar = made.colorbar(filled, ax=ax, spacing="uniform", pad=0.02)
     low = float(relief.levels[0])
-    close = not relief.flat and relief.levels[-1] - low < CLOSE * abs(low)
-    told = labels(relief.levels - low if close else relief.levels)
+    close = not relief.is_flat and relief.levels[-1] - low < CLOSE * abs(low)
+    told = level_labels(relief.levels - low if close else relief.levels)
     bar.ax.set_yticks(levels[::every], told[::every], fontsize=7.5)
     bar.ax.minorticks_off()
     bar.set_label(f"{name} less {low:.6g}" if close else name)
 
 
-def space(ax: Any, relief: Relief, name: str, most: int) -> None:
+def draw_surface_3d(ax: Any, relief: ContourSurface, name: str, most: int) -> None:
     """The surface in space, at most so many places along each axis.
 
     Upwards is the loss, or its logarithm where it goes over decades.
     """
-    relief = relief.thinned(most)
-    values = relief.clipped()
-    upwards = np.log10(values) if relief.logarithmic else values
+    relief = relief.downsample_axes(most)
+    values = relief.clip_values()
+    upwards = np.log10(values) if relief.is_logarithmic else values
     x, y = np.meshgrid(relief.x, relief.y)
-    points = corners(np.stack([x, y, upwards], 2))
+    points = cell_corners(np.stack([x, y, upwards], 2))
     cells = np.isfinite(points).all((2, 3))
-    colours = mpl.colormaps[COLOURS](relief.share(corners(values[:, :, None])[cells].mean((1, 2))))
+    colours = mpl.colormaps[COLOURS](relief.band_share(cell_corners(values[:, :, None])[cells].mean((1, 2))))
     ax.add_collection3d(
         Poly3DCollection(points[cells], facecolors=colours, linewidth=min(0.2, 4 / len(x)), edgecolors="white")
     )
@@ -229,10 +233,10 @@ def space(ax: Any, relief: Relief, name: str, most: int) -> None:
     ax.auto_scale_xyz(*seen.T)
     ax.set_xlim(relief.x[0], relief.x[-1])
     ax.set_ylim(relief.y[0], relief.y[-1])
-    if relief.logarithmic:
-        ticks = decades(relief.levels)
+    if relief.is_logarithmic:
+        ticks = decade_levels(relief.levels)
         ax.set_zticks(np.log10(ticks), [f"{each:.3g}" for each in ticks])
-    ax.set_zlabel(f"{name} (log scale)" if relief.logarithmic else name, fontsize=8)
+    ax.set_zlabel(f"{name} (log scale)" if relief.is_logarithmic else name, fontsize=8)
     ax.view_init(elev=32, azim=-60)
     ax.set_box_aspect((4, 4, 3), zoom=0.84)
     ax.tick_params(labelsize=7)
@@ -240,17 +244,17 @@ def space(ax: Any, relief: Relief, name: str, most: int) -> None:
         ax.locator_params(axis=axis, nbins=5)
 
 
-def some(count: int, most: int) -> NDArray[np.intp]:
+def spread_indices(count: int, most: int) -> NDArray[np.intp]:
     """At most so many of `count` places, evenly spread, both ends among them."""
     return np.unique(np.round(np.linspace(0, count - 1, min(count, most))).astype(np.intp))
 
 
-def corners(points: Values) -> Values:
+def cell_corners(points: Values) -> Values:
     """Of each cell of a grid: (y, x, n) -> (y - 1, x - 1, 4, n), around it."""
     return np.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], 2)
 
 
-def decades(levels: Values) -> Values:
+def decade_levels(levels: Values) -> Values:
     """Powers of ten within, or the levels themselves where there are too few."""
     low, high = math.ceil(math.log10(levels[0]) - 1e-9), math.floor(math.log10(levels[-1]) + 1e-9)
     if high - low < 2:
@@ -258,6 +262,6 @@ def decades(levels: Values) -> Values:
     return 10.0 ** np.arange(low, high + 1, max(1, (high - low) // 5), dtype=float)
 
 
-def mark(ax: Axes, place: Sequence[float], label: str, sign: str = "o", colour: str = "white") -> None:
+def draw_marker(ax: Axes, place: Sequence[float], label: str, sign: str = "o", colour: str = "white") -> None:
     """A point on a surface, seen on every colour."""
     ax.plot(*place[:2], sign, color=colour, markeredgecolor="black", markersize=7, label=label, linestyle="none")

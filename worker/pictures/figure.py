@@ -39,23 +39,23 @@ PLACES: Final = re.compile(rb'(?<= d=")[^"]*')
 DIGITS: Final = re.compile(rb"(\.\d\d)\d+")
 
 
-def figure(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Figure:
+def new_figure(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Figure:
     """An empty one with a caption that says what was computed, and how; it is higher by the lines of that."""
     made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(made)
-    lines = wrapped(caption, canvas, width * SPARE)
+    lines = wrap_text(caption, canvas, width * SPARE)
     made.set_figheight(height + 0.1 + len(lines) * CAPTION * LEADING / 72)
     text = made.supxlabel("\n".join(lines), fontsize=CAPTION, color="0.35", ha="left", x=EDGE, linespacing=1.3)
     text.set_parse_math(False)
     return made
 
 
-def wrapped(text: str, canvas: FigureCanvasAgg, width: float) -> list[str]:
+def wrap_text(text: str, canvas: FigureCanvasAgg, width: float) -> list[str]:
     """Lines that fit into so many inches; a word that does not is broken."""
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
     font, most = FontProperties(size=CAPTION), width * canvas.figure.dpi
 
-    def fits(line: str) -> bool:
+    def fits_width(line: str) -> bool:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")
             return bool(renderer.get_text_width_height_descent(line, font, ismath=False)[0] <= most)
@@ -63,19 +63,19 @@ def wrapped(text: str, canvas: FigureCanvasAgg, width: float) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if fits(longer):
+        if fits_width(longer):
             lines[-1] = longer
             continue
         rest = word
-        while not fits(rest):
-            end = max(1, bisect_left(range(len(rest)), x=True, key=lambda last: not fits(rest[: last + 1])))
+        while not fits_width(rest):
+            end = max(1, bisect_left(range(len(rest)), x=True, key=lambda last: not fits_width(rest[: last + 1])))
             lines.append(rest[:end])
             rest = rest[end:]
         lines.append(rest)
     return [line for line in lines if line]
 
 
-def finished(name: str, made: Figure) -> dict[str, bytes]:
+def render_figure(name: str, made: Figure) -> dict[str, bytes]:
     """The figure as SVG and as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
@@ -83,44 +83,44 @@ def finished(name: str, made: Figure) -> dict[str, bytes]:
         made.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         made.set_layout_engine("none")  # everything has its place now
         made.savefig(svg, format="svg", metadata={"Date": None})
-    return {f"{name}.svg": shortened(svg.getvalue()), f"{name}.png": png.getvalue()}
+    return {f"{name}.svg": round_paths(svg.getvalue()), f"{name}.png": png.getvalue()}
 
 
-def shortened(svg: bytes) -> bytes:
+def round_paths(svg: bytes) -> bytes:
     """Paths to a hundredth of a point, which nobody sees and which halves them."""
     return PLACES.sub(lambda found: DIGITS.sub(rb"\1", found[0]), svg)
 
 
-def short(text: str, most: int = 80) -> str:
+def shorten_middle(text: str, most: int = 80) -> str:
     """What is too long loses its middle."""
     return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
 
 
-def plain(text: str, most: int = 36) -> str:
+def plain_label(text: str, most: int = 36) -> str:
     """A name as a label, which is short and no formula."""
-    return short(text, most).replace("$", r"\$")
+    return shorten_middle(text, most).replace("$", r"\$")
 
 
-def distinct(texts: Sequence[str], most: int = 36) -> list[str]:
+def distinct_labels(texts: Sequence[str], most: int = 36) -> list[str]:
     """Names as labels; numbered where they look alike once they are short."""
-    found = [plain(each, most) for each in texts]
+    found = [plain_label(each, most) for each in texts]
     return found if len(set(found)) == len(found) else [f"{order}: {each}" for order, each in enumerate(found, 1)]
 
 
-def finite(values: Iterable[float | None]) -> NDArray[np.float64]:
+def finite_values(values: Iterable[float | None]) -> NDArray[np.float64]:
     """Those that are numbers."""
     return np.array([each for each in values if each is not None and math.isfinite(each)], dtype=float)
 
 
-def known(values: Iterable[float | None]) -> NDArray[np.float64]:
+def as_floats(values: Iterable[float | None]) -> NDArray[np.float64]:
     """As floats; NaN, which is not drawn, for what is not finite."""
     found = np.array([math.nan if each is None else each for each in values], dtype=float)
     return np.where(np.isfinite(found), found, math.nan)
 
 
-def upright(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
+def set_y_axis(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
     """Names the vertical axis; logarithmic where the values are above 0 and far apart. Whether it is."""
-    found = finite(values)
+    found = finite_values(values)
     logarithmic = bool(len(found)) and found.min() > 0 and found.max() / found.min() > DECADES
     if logarithmic:
         ax.set_yscale("log")
@@ -128,24 +128,24 @@ def upright(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
     return logarithmic
 
 
-def legend(ax: Axes, columns: int = 3) -> None:
+def draw_legend(ax: Axes, columns: int = 3) -> None:
     """Above the axes, where it covers nothing."""
     if ax.get_legend_handles_labels()[0]:
         place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
         ax.legend(ncols=columns, frameon=False, **place)
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """As captions have it."""
     return "unknown" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """a, b and c"""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def empty(ax: Axes, message: str = "nothing computed yet") -> None:
+def draw_empty(ax: Axes, message: str = "nothing computed yet") -> None:
     """Says so, instead of a picture of nothing."""
     place: Any = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 9}
     ax.text(0.5, 0.5, message, color="0.35", backgroundcolor="white", **place)

@@ -8,77 +8,89 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.captions import counted
-from worker.pictures.figure import empty, figure, finite, known, legend, number, short, upright
+from worker.pictures.captions import format_counts
+from worker.pictures.figure import (
+    as_floats,
+    draw_empty,
+    draw_legend,
+    finite_values,
+    format_number,
+    new_figure,
+    set_y_axis,
+    shorten_middle,
+)
 
 Numbers = Mapping[str, Any]
 AVERAGED = {"swa", "ema"}
 
 
-def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """`noise`: the scale above, its parts below."""
-    made = figure(caption(numbers), height=4.8)
+    made = new_figure(caption_text(numbers), height=4.8)
     upper, lower = made.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    scales(upper, numbers)
-    parts(lower, numbers)
+    draw_scales(upper, numbers)
+    draw_parts(lower, numbers)
     lower.set_xlabel("optimizer step")
     yield "noise", made
 
 
-def scales(ax: Axes, numbers: Numbers) -> None:
+def draw_scales(ax: Axes, numbers: Numbers) -> None:
     """B with its standard error, exact values where there are some, and the batches of the job."""
     every = numbers["places"]
-    for rows, form, label in ((way(numbers), "o-", "estimated"), (averages(numbers), "D", "averaged weights")):
-        values, errors = known(each["scale"] for each in rows), known(each["error"] for each in rows)
+    for rows, form, label in (
+        (run_points(numbers), "o-", "estimated"),
+        (averaged_points(numbers), "D", "averaged weights"),
+    ):
+        values, errors = as_floats(each["scale"] for each in rows), as_floats(each["error"] for each in rows)
         below = np.where(values > errors, errors, 0.9 * values)
         at, bars = [each["step"] for each in rows], np.array([below, errors])
         if rows:
             ax.errorbar(at, values, yerr=bars, fmt=form, markersize=4, capsize=3, label=label)
     exact = [(each["exact"] or {}).get("scale") for each in every]
-    if len(finite(exact)):
-        ax.plot([each["step"] for each in every], known(exact), "x", color="black", label="over all examples")
+    if len(finite_values(exact)):
+        ax.plot([each["step"] for each in every], as_floats(exact), "x", color="black", label="over all examples")
     ax.axhline(numbers["batch_size"], color="tab:red", linestyle="--", linewidth=1, label="batch size of the job")
-    if len(finite([*(each["scale"] for each in every), *exact])):
+    if len(finite_values([*(each["scale"] for each in every), *exact])):
         ax.set_yscale("log")
     else:
-        told = any(each is not None for each in parts_of(numbers))
-        empty(ax, "the gradient does not stand out of its noise" if told else "nothing computed yet")
+        told = any(each is not None for each in scale_parts(numbers))
+        draw_empty(ax, "the gradient does not stand out of its noise" if told else "nothing computed yet")
     ax.set_ylabel("noise scale B, in examples")
-    legend(ax, 4)
+    draw_legend(ax, 4)
 
 
-def way(numbers: Numbers) -> list[Numbers]:
+def run_points(numbers: Numbers) -> list[Numbers]:
     """Where the run was."""
     return [each for each in numbers["places"] if each["kind"] not in AVERAGED]
 
 
-def averages(numbers: Numbers) -> list[Numbers]:
+def averaged_points(numbers: Numbers) -> list[Numbers]:
     """What was averaged beside it."""
     return [each for each in numbers["places"] if each["kind"] in AVERAGED]
 
 
-def parts_of(numbers: Numbers) -> list[float | None]:
+def scale_parts(numbers: Numbers) -> list[float | None]:
     """All that B is made of."""
     return [each[name] for each in numbers["places"] for name in ("gradient", "variance")]
 
 
-def parts(ax: Axes, numbers: Numbers) -> None:
+def draw_parts(ax: Axes, numbers: Numbers) -> None:
     """The squared gradient G², and the variance S of one example's gradient."""
-    places = way(numbers)
+    places = run_points(numbers)
     at = [each["step"] for each in places]
     for name, label, style in (("variance", "S, variance", "^-"), ("gradient", "G², squared gradient", "v-")):
-        values = known(each[name] for each in places)
+        values = as_floats(each[name] for each in places)
         ax.plot(at, [value if value > 0 else float("nan") for value in values], style, markersize=4, label=label)
-    upright(ax, "parts", [each for each in parts_of(numbers) if each is not None and each > 0])
-    legend(ax)
+    set_y_axis(ax, "parts", [each for each in scale_parts(numbers) if each is not None and each > 0])
+    draw_legend(ax)
 
 
-def caption(numbers: Numbers) -> str:
+def caption_text(numbers: Numbers) -> str:
     """Whose run, how it was estimated, and the advice with its doubts."""
     options, places = numbers["options"], numbers["places"]
-    losses = finite(each["train_loss"] for each in places)
+    losses = finite_values(each["train_loss"] for each in places)
     span = (
-        f"{number(float(losses[0]))} at the first, {number(float(losses[-1]))} at the last"
+        f"{format_number(float(losses[0]))} at the first, {format_number(float(losses[-1]))} at the last"
         if len(losses)
         else "unknown"
     )
@@ -87,7 +99,8 @@ def caption(numbers: Numbers) -> str:
     partial = "PARTIAL: it was cancelled; what has no point was not computed. " if numbers.get("partial") else ""
     return (
         f"{partial}B = S / G² at {len(places)} of {numbers['checkpoints']} checkpoints, up to "
-        f"{short(places[-1]['label'])}, on {counted({numbers['split']: numbers['examples']})} in evaluation mode; "
-        f"train loss {span}. From {options['draws']:,} draws of batches of {options['large']:,}, cut into such of "
-        f"{options['small']:,} (seed {numbers['seed']}); bars are standard errors.{lost} {' '.join(numbers['advice'])}"
+        f"{shorten_middle(places[-1]['label'])}, on {format_counts({numbers['split']: numbers['examples']})} in "
+        f"evaluation mode; train loss {span}. From {options['draws']:,} draws of batches of "
+        f"{options['large']:,}, cut into such of {options['small']:,} (seed {numbers['seed']}); "
+        f"bars are standard errors.{lost} {' '.join(numbers['advice'])}"
     )

@@ -9,48 +9,61 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from worker.pictures import Arrays
-from worker.pictures.captions import looked_at, losses
-from worker.pictures.figure import SPLITS, empty, figure, finite, known, legend, number, plain, short, upright
+from worker.pictures.captions import describe_examples, describe_losses
+from worker.pictures.figure import (
+    SPLITS,
+    as_floats,
+    draw_empty,
+    draw_legend,
+    finite_values,
+    format_number,
+    new_figure,
+    plain_label,
+    set_y_axis,
+    shorten_middle,
+)
 
 Numbers = Mapping[str, Any]
 
 
-def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """`line`, or `line-1` and so on of more than one pair."""
     pairs = numbers["pairs"]
     for row, pair in enumerate(pairs):
-        yield ("line" if len(pairs) == 1 else f"line-{row + 1}"), between(numbers, arrays, row, pair)
+        yield ("line" if len(pairs) == 1 else f"line-{row + 1}"), draw_pair(numbers, arrays, row, pair)
 
 
-def between(numbers: Numbers, arrays: Arrays, row: int, pair: Numbers) -> Figure:
+def draw_pair(numbers: Numbers, arrays: Arrays, row: int, pair: Numbers) -> Figure:
     """Loss above, other metrics below, over how much of the second weights there is in the mix."""
     metrics, alpha = numbers["metrics"], arrays["alpha"]
-    made = figure(caption(numbers, row, pair), height=1.8 + 2.2 * len(metrics))
+    made = new_figure(caption_text(numbers, row, pair), height=1.8 + 2.2 * len(metrics))
     axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
         :, 0
     ]
     for metric, ax in zip(metrics, axes, strict=True):
-        curves = {split: known(arrays[f"{split}.{metric}"][row].tolist()) for split in numbers["splits"]}
+        curves = {split: as_floats(arrays[f"{split}.{metric}"][row].tolist()) for split in numbers["splits"]}
         for split, values in curves.items():
             ax.plot(alpha, values, color=SPLITS[split], label=split)
-        shown = finite(each for values in curves.values() for each in values.tolist())
+        shown = finite_values(each for values in curves.values() for each in values.tolist())
         if not len(shown):
-            empty(ax)
+            draw_empty(ax)
         if metric == "loss":
-            upright(ax, metric, shown.tolist())
+            set_y_axis(ax, metric, shown.tolist())
             for split, values in curves.items():
-                chord(ax, alpha, values, pair["barrier"].get(split), SPLITS[split])
+                draw_chord(ax, alpha, values, pair["barrier"].get(split), SPLITS[split])
         else:
             ax.set_ylabel(metric)
         for end in (0.0, 1.0):
             ax.axvline(end, color="0.4", linestyle=":", linewidth=0.9)
         ax.set_xlim(float(alpha[0]), float(alpha[-1]))
-    legend(axes[0])
-    axes[-1].set_xlabel(f"share t of the second: 0 is {plain(pair['from'], 36)}, 1 is {plain(pair['to'], 36)}")
+    draw_legend(axes[0])
+    axes[-1].set_xlabel(
+        f"share t of the second: 0 is {plain_label(pair['from'], 36)}, 1 is {plain_label(pair['to'], 36)}"
+    )
     return made
 
 
-def chord(
+def draw_chord(
     ax: Axes, alpha: NDArray[Any], values: NDArray[Any], barrier: Mapping[str, float] | None, colour: str
 ) -> None:
     """The straight line between the losses at the ends, and the barrier's height where it is highest."""
@@ -65,23 +78,25 @@ def chord(
         ax.plot([at, at], [foot, barrier["loss"]], "_", color=colour, markersize=7)
 
 
-def caption(numbers: Numbers, row: int, pair: Numbers) -> str:
+def caption_text(numbers: Numbers, row: int, pair: Numbers) -> str:
     """Whose weights, what of them, the barriers, and what these do not say."""
     first, second = numbers["subjects"][row : row + 2]
     ends = [
-        f"{short(each['label'])} ({losses({split: each[split] for split in numbers['splits']})})"
+        f"{shorten_middle(each['label'])} ({describe_losses({split: each[split] for split in numbers['splits']})})"
         for each in (first, second)
     ]
     barriers = "; ".join(
-        f"{split} {number(found['height'])} at t = {number(found['alpha'])}" if found else f"{split} not known"
+        f"{split} {format_number(found['height'])} at t = {format_number(found['alpha'])}"
+        if found
+        else f"{split} not known"
         for split, found in pair["barrier"].items()
     )
     seeds = "one seed" if pair["same_seed"] else "different seeds"
     parts = [
         f"(1 - t) v + t w, from {ends[0]} to {ends[1]}, {seeds}.",
-        f"Distance {number(pair['distance'])}, cosine {number(pair['cosine'])}.",
-        looked_at(numbers),
-        f"Besides the {numbers['steps']} places asked for: t = {', '.join(map(number, numbers['added']))}."
+        f"Distance {format_number(pair['distance'])}, cosine {format_number(pair['cosine'])}.",
+        describe_examples(numbers),
+        f"Besides the {numbers['steps']} places asked for: t = {', '.join(map(format_number, numbers['added']))}."
         if numbers.get("added")
         else "",
         "Dashed: the straight line between the losses at the ends.",

@@ -7,7 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.figure import empty, figure, finite, known, legend, number, short
+from worker.pictures.figure import (
+    as_floats,
+    draw_empty,
+    draw_legend,
+    finite_values,
+    format_number,
+    new_figure,
+    shorten_middle,
+)
 
 Numbers = Mapping[str, Any]
 ROOM = 1.6  # times the fall: what rises higher at the end leaves the picture
@@ -19,20 +27,20 @@ SIGNS = {
 }
 
 
-def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """`curves`."""
     runs, rates = numbers["runs"], arrays["lr"]
-    made = figure(caption(numbers), height=4.6)
+    made = new_figure(caption_text(numbers), height=4.6)
     ax = made.subplots()
     shown: list[float] = []
     starts: list[float] = []
     for place, run in enumerate(runs):
-        colour, smooth = f"C{place % 10}", known(run["smoothed"])
-        raw = known(run["losses"])
+        colour, smooth = f"C{place % 10}", as_floats(run["smoothed"])
+        raw = as_floats(run["losses"])
         ax.plot(rates[: len(raw)], raw, color=colour, linewidth=0.6, alpha=0.3)
         ax.plot(rates[: len(smooth)], smooth, color=colour, linewidth=1.6, label=f"seed {run['seed']}")
         shown += smooth.tolist()
-        starts += finite(smooth[:1].tolist()).tolist()
+        starts += finite_values(smooth[:1].tolist()).tolist()
         for name, (sign, _) in SIGNS.items():
             if run["candidates"]:
                 at = run["candidates"][name]
@@ -40,33 +48,34 @@ def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
                 ax.plot(at, height, sign, color=colour, markeredgecolor="black", markersize=6)
     ax.set_xscale("log")
     ax.set_xlim(float(rates[0]), float(rates[-1]))
-    if len(found := finite(shown)):
+    if len(found := finite_values(shown)):
         low, first = float(found.min()), max(float(each) for each in starts)
         spare = first - low or 0.1
         ax.set_ylim(low - 0.15 * spare, min(float(found.max()), low + ROOM * spare) + 0.05 * spare)
     else:
-        empty(ax)
+        draw_empty(ax)
     if numbers["lr_of_job"]:
         ax.axvline(numbers["lr_of_job"], color="0.4", linestyle=":", linewidth=0.9, label="rate of the job")
     for sign, label in SIGNS.values():
         ax.plot([], [], sign, color="0.7", markeredgecolor="black", linestyle="none", label=label)
-    legend(ax)
+    draw_legend(ax)
     ax.set_xlabel("learning rate (log scale)")
     ax.set_ylabel("train loss of the batch")
     yield "curves", made
 
 
-def caption(numbers: Numbers) -> str:
+def caption_text(numbers: Numbers) -> str:
     """Whose recipe, how it was tried, and the lowest of each reading."""
     options, read = numbers["options"], numbers["candidates"]
     lowest = ", ".join(
-        f"{label} {number(read[name]['lowest'])} (over the seeds by a factor of {number(read[name]['ratio'])})"
+        f"{label} {format_number(read[name]['lowest'])} "
+        f"(over the seeds by a factor of {format_number(read[name]['ratio'])})"
         for name, (_, label) in SIGNS.items()
         if read[name]["lowest"] is not None
     )
     partial = "PARTIAL: it was cancelled. " if numbers.get("partial") else ""
     return (
-        f"{partial}The recipe of {short(numbers['label'])} from its start: {numbers['optimizer']}, batches of "
+        f"{partial}The recipe of {shorten_middle(numbers['label'])} from its start: {numbers['optimizer']}, batches of "
         f"{numbers['batch_size']:,}, the rate from {options['low']:g} to {options['high']:g} in {options['steps']:,} "
         f"steps, no schedule. Pale: the loss of each batch, in train mode; strong: smoothed, the newest weighing "
         f"{options['smoothing']:g}; what rises far above the start is cut. Lowest of all seeds: "

@@ -8,30 +8,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from worker.pictures import Arrays
-from worker.pictures.captions import along, directions, looked_at, losses, missing
-from worker.pictures.contour_surface import Relief, fill, heights, mark
-from worker.pictures.figure import SPLITS, figure, known, legend, number, plain, short, upright
+from worker.pictures.captions import (
+    axis_label,
+    describe_directions,
+    describe_examples,
+    describe_losses,
+    describe_missing,
+)
+from worker.pictures.contour_surface import ContourSurface, draw_bands, draw_marker, loss_levels
+from worker.pictures.figure import (
+    SPLITS,
+    as_floats,
+    draw_legend,
+    format_number,
+    new_figure,
+    plain_label,
+    set_y_axis,
+    shorten_middle,
+)
 
 Numbers = Mapping[str, Any]
 NAMED = 9  # checkpoints whose step stands beside them
 
 
-def figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
+def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """`path`, for each further split `path-SPLIT`, and `steps`."""
     for place, split in enumerate(numbers["splits"]):
-        yield ("path" if place == 0 else f"path-{split}"), way(numbers, arrays, split)
-    yield "steps", steps(numbers)
+        yield ("path" if place == 0 else f"path-{split}"), draw_path(numbers, arrays, split)
+    yield "steps", draw_steps(numbers)
 
 
-def about(numbers: Numbers, *more: str) -> str:
+def caption_text(numbers: Numbers, *more: str) -> str:
     """What every caption says, and more."""
     path, end = numbers["path"], numbers["path"][-1]
-    own = losses({split: end[split] for split in numbers["splits"]})
-    of = f"{len(path)} checkpoints, the last of them {short(end['label'])}: {own}."
-    return " ".join([of, looked_at(numbers), *(each for each in more if each)])
+    own = describe_losses({split: end[split] for split in numbers["splits"]})
+    of = f"{len(path)} checkpoints, the last of them {shorten_middle(end['label'])}: {own}."
+    return " ".join([of, describe_examples(numbers), *(each for each in more if each)])
 
 
-def shares(numbers: Numbers) -> str:
+def describe_shares(numbers: Numbers) -> str:
     """What of the way the plane shows, and what it does not."""
     told = []
     if numbers["explained"]:
@@ -40,45 +55,50 @@ def shares(numbers: Numbers) -> str:
             told.append(f"and {100 * sum(numbers['centred']):.1f} % of those from the mean of all")
     furthest = max(numbers["path"], key=lambda each: each["off"])
     where = " ".join(told) + "." if told else "Random axes show next to nothing of a way."
-    off = f"Points are projected: that of step {furthest['step']:,} is {number(furthest['off'])} beside the plane"
+    off = (
+        f"Points are projected: that of step {furthest['step']:,} is {format_number(furthest['off'])} beside the plane"
+    )
     return f"{where} {off}, so its loss is not that of the surface there; see the other picture."
 
 
-def way(numbers: Numbers, arrays: Arrays, split: str) -> Figure:
+def draw_path(numbers: Numbers, arrays: Arrays, split: str) -> Figure:
     """The path over the surface, or alone; along one axis the loss goes upwards."""
     surface, places = arrays.get(f"{split}.loss"), [each["at"] for each in numbers["path"]]
-    told = [directions(numbers), shares(numbers)]
+    told = [describe_directions(numbers), describe_shares(numbers)]
     if len(places[0]) == 1:
-        made = figure(about(numbers, *told))
-        line(made.subplots(), numbers, arrays, split)
+        made = new_figure(caption_text(numbers, *told))
+        draw_profile(made.subplots(), numbers, arrays, split)
         return made
     if surface is None:
-        made = figure(about(numbers, *told), height=4.8)
+        made = new_figure(caption_text(numbers, *told), height=4.8)
         ax = made.subplots()
     else:
-        levels = heights(arrays[f"{each}.loss"] for each in numbers["splits"])
-        relief = Relief.of(arrays["x"], arrays["y"], surface, int(numbers["computed"]), levels)
-        made = figure(about(numbers, *told, relief.said(), *missing(numbers, relief.infinite)), height=4.8)
+        levels = loss_levels(arrays[f"{each}.loss"] for each in numbers["splits"])
+        relief = ContourSurface.from_values(arrays["x"], arrays["y"], surface, int(numbers["computed"]), levels)
+        made = new_figure(
+            caption_text(numbers, *told, relief.describe_levels(), *describe_missing(numbers, relief.infinite)),
+            height=4.8,
+        )
         ax = made.subplots()
-        fill(made, ax, relief, f"{split} loss")
-    trace(ax, numbers)
-    ax.set_xlabel(along(numbers, 0))
-    ax.set_ylabel(along(numbers, 1))
+        draw_bands(made, ax, relief, f"{split} loss")
+    trace_path(ax, numbers)
+    ax.set_xlabel(axis_label(numbers, 0))
+    ax.set_ylabel(axis_label(numbers, 1))
     return made
 
 
-def trace(ax: Axes, numbers: Numbers) -> None:
+def trace_path(ax: Axes, numbers: Numbers) -> None:
     """The path with the steps of some of its points, and the averages beside it."""
     path = numbers["path"]
     x, y = np.array([each["at"] for each in path]).T
     ax.plot(x, y, "-", color="black", linewidth=2.2)
     ax.plot(x, y, "-o", color="white", linewidth=1.0, markersize=3.5, markeredgecolor="black", markeredgewidth=0.6)
-    mark(ax, (x[0], y[0]), "first", "s", "tab:red")
-    mark(ax, (x[-1], y[-1]), "last", "*")
+    draw_marker(ax, (x[0], y[0]), "first", "s", "tab:red")
+    draw_marker(ax, (x[-1], y[-1]), "last", "*")
     for each in numbers["averages"]:
-        mark(ax, each["at"], plain(str(each["kind"])), "D", "tab:orange")
+        draw_marker(ax, each["at"], plain_label(str(each["kind"])), "D", "tab:orange")
     ax.margins(0.12)
-    for place in spread(np.stack([x, y], 1), ax):
+    for place in label_indices(np.stack([x, y], 1), ax):
         ax.annotate(
             f"{path[place]['step']:,}",
             (x[place], y[place]),
@@ -87,10 +107,10 @@ def trace(ax: Axes, numbers: Numbers) -> None:
             fontsize=7,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
         )
-    legend(ax, 4)
+    draw_legend(ax, 4)
 
 
-def spread(points: np.ndarray[Any, Any], ax: Axes) -> list[int]:
+def label_indices(points: np.ndarray[Any, Any], ax: Axes) -> list[int]:
     """Which points are named: first, last, and those that are far enough from all named before."""
     width = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
     scaled = points / np.where(np.array(width) > 0, width, 1.0)
@@ -105,36 +125,36 @@ def spread(points: np.ndarray[Any, Any], ax: Axes) -> list[int]:
     return chosen
 
 
-def line(ax: Axes, numbers: Numbers, arrays: Arrays, split: str) -> None:
+def draw_profile(ax: Axes, numbers: Numbers, arrays: Arrays, split: str) -> None:
     """The loss along one axis, and the checkpoints on it at their own loss."""
     shown: list[float] = []
     if f"{split}.loss" in arrays:
-        values = known(arrays[f"{split}.loss"].tolist())
+        values = as_floats(arrays[f"{split}.loss"].tolist())
         ax.plot(arrays["x"], values, color=SPLITS[split], label=f"{split} loss")
         shown += values.tolist()
-    own = known(each[split]["loss"] for each in numbers["path"])
+    own = as_floats(each[split]["loss"] for each in numbers["path"])
     ax.plot([each["at"][0] for each in numbers["path"]], own, "o-", color="black", markersize=4, label="checkpoints")
-    upright(ax, "loss", [*shown, *own.tolist()])
-    ax.set_xlabel(along(numbers, 0))
-    legend(ax)
+    set_y_axis(ax, "loss", [*shown, *own.tolist()])
+    ax.set_xlabel(axis_label(numbers, 0))
+    draw_legend(ax)
 
 
-def steps(numbers: Numbers) -> Figure:
+def draw_steps(numbers: Numbers) -> Figure:
     """Each checkpoint's own loss, and how far it is from the plane, by optimizer step."""
     path, averages = numbers["path"], numbers["averages"]
     at = [each["step"] for each in path]
     caption = "What each checkpoint gives with its own weights and statistics, and how far these are from the plane."
-    made = figure(about(numbers, caption), height=4.4)
+    made = new_figure(caption_text(numbers, caption), height=4.4)
     upper, lower = made.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for split in numbers["splits"]:
         upper.plot(
-            at, known(each[split]["loss"] for each in path), "o-", color=SPLITS[split], markersize=4, label=split
+            at, as_floats(each[split]["loss"] for each in path), "o-", color=SPLITS[split], markersize=4, label=split
         )
         for each in averages:
             upper.plot(each["step"], each[split]["loss"], "D", color=SPLITS[split], label=f"{split}, {each['kind']}")
-    upright(upper, "loss", [each[split]["loss"] for each in (*path, *averages) for split in numbers["splits"]])
-    legend(upper, 4)
-    lower.plot(at, known(each["off"] for each in path), "o-", color="0.3", markersize=4)
+    set_y_axis(upper, "loss", [each[split]["loss"] for each in (*path, *averages) for split in numbers["splits"]])
+    draw_legend(upper, 4)
+    lower.plot(at, as_floats(each["off"] for each in path), "o-", color="0.3", markersize=4)
     lower.set_ylabel("distance from plane")
     lower.set_ylim(bottom=0)
     lower.set_xlabel("optimizer step")

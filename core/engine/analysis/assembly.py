@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.grid import AXES, extremes
-from core.engine.analysis.loaded_results import Result
+from core.engine.analysis.grid import AXES, surface_extremes
+from core.engine.analysis.loaded_results import LoadedResult
 from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.failure import EngineError
 from core.recipe.analyses.assembly import Assembly
@@ -19,19 +19,19 @@ CLOSE: Final = 1e-3  # of the largest: far from what rounding does, far from ano
 REMEDY: Final = "Compute this part again, where the first one was computed."
 
 
-def explore(spec: Assembly, results: Sequence[Result], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Assembly, results: Sequence[LoadedResult], desk: AnalysisProgress) -> Tensors:
     """The arrays of the whole landscape. What no surface holds is that of the first part."""
-    parts = in_order(results)
+    parts = sort_by_part(results)
     first, surfaces = parts[0], surfaces_of(parts[0].numbers)
     tensors = {name: each.clone() for name, each in first.arrays.items() if name != "fingerprint"}
     tensors |= {name: torch.full_like(tensors[name], math.nan) for name in surfaces}
     tensors["computed"] = torch.zeros_like(tensors["computed"])
     tensors |= desk.found
     for place, part in enumerate(parts[desk.done :], desk.done + 1):
-        if not fits(first, part):
+        if not check_same_landscape(first, part):
             desk.warn(f"{part.label} was computed where numbers are rounded in another way than for {first.label}")
         for name in surfaces:
-            lay(tensors[name], part.arrays[name], part.label)
+            copy_computed_cells(tensors[name], part.arrays[name], part.label)
         tensors["computed"] += part.arrays["computed"]
         desk.keep(place, len(parts), tensors)
     if int(tensors["computed"]) != first.numbers["points"]:
@@ -41,7 +41,7 @@ def explore(spec: Assembly, results: Sequence[Result], desk: AnalysisProgress) -
     return tensors
 
 
-def in_order(results: Sequence[Result]) -> list[Result]:
+def sort_by_part(results: Sequence[LoadedResult]) -> list[LoadedResult]:
     """The parts by their numbers."""
     return sorted(results, key=lambda each: int(each.numbers["part"]["number"]))
 
@@ -51,7 +51,7 @@ def surfaces_of(numbers: Mapping[str, Any]) -> list[str]:
     return [f"{split}.{metric}" for split in numbers["splits"] for metric in numbers["metrics"]]
 
 
-def fits(first: Result, part: Result) -> bool:
+def check_same_landscape(first: LoadedResult, part: LoadedResult) -> bool:
     """Whether a part is of the same landscape to the last bit; False where they differ by rounding.
 
     Raises:
@@ -60,25 +60,27 @@ def fits(first: Result, part: Result) -> bool:
     if {name: each.shape for name, each in part.arrays.items()} != {n: e.shape for n, e in first.arrays.items()}:
         raise EngineError("engine_error", f"{part.label} holds other arrays than {first.label}", REMEDY)
     for name in SAME:
-        if name in first.arrays and not _close(first.arrays[name], part.arrays[name]):
+        if name in first.arrays and not _rows_close(first.arrays[name], part.arrays[name]):
             raise EngineError("engine_error", f"{part.label} has other directions than {first.label}", REMEDY)
     own = {*surfaces_of(first.numbers), "computed"}
     return all(
-        torch.equal(_bits(each), _bits(part.arrays[name])) for name, each in first.arrays.items() if name not in own
+        torch.equal(_bit_pattern(each), _bit_pattern(part.arrays[name]))
+        for name, each in first.arrays.items()
+        if name not in own
     )
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
+def _rows_close(ours: Tensor, theirs: Tensor) -> bool:
     """Row by row, by what is largest there."""
     return bool(((ours - theirs).abs() <= CLOSE * ours.abs().amax(-1, keepdim=True)).all())
 
 
-def lay(whole: Tensor, part: Tensor, label: str) -> None:
+def copy_computed_cells(whole: Tensor, part: Tensor, label: str) -> None:
     """Put a part's cells where the whole has none. A cell that was not computed is the one NaN that torch writes, so
     that one whose loss is not a number stays what it is, to the bit.
     """
-    blank = _bits(torch.tensor(math.nan, dtype=torch.float64))
-    known, theirs = _bits(whole), _bits(part)
+    blank = _bit_pattern(torch.tensor(math.nan, dtype=torch.float64))
+    known, theirs = _bit_pattern(whole), _bit_pattern(part)
     if bool(((known != blank) & (theirs != blank)).any()):
         raise EngineError(
             "engine_error", f"{label} holds points of another part", "Compute all parts with one release."
@@ -86,14 +88,14 @@ def lay(whole: Tensor, part: Tensor, label: str) -> None:
     known.copy_(torch.where(theirs != blank, theirs, known))
 
 
-def _bits(values: Tensor) -> Tensor:
+def _bit_pattern(values: Tensor) -> Tensor:
     """Float64 as the integers that they are in memory, which tell one NaN from another; integers as they are."""
     return values.view(torch.int64) if values.dtype == torch.float64 else values
 
 
-def report(spec: Assembly, results: Sequence[Result], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: Assembly, results: Sequence[LoadedResult], tensors: Tensors) -> dict[str, Any]:
     """What the whole landscape says: as its parts do, but for what depends on all points."""
-    numbers = {name: each for name, each in in_order(results)[0].numbers.items() if name != "partial"}
+    numbers = {name: each for name, each in sort_by_part(results)[0].numbers.items() if name != "partial"}
     axes = [tensors[name] for name in AXES if name in tensors]
-    surface = {split: extremes(tensors[f"{split}.loss"], axes) for split in numbers["splits"]}
+    surface = {split: surface_extremes(tensors[f"{split}.loss"], axes) for split in numbers["splits"]}
     return numbers | {"part": None, "computed": int(tensors["computed"]), "surface": surface}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.engine.evaluation.evaluate import inspecting
+from core.engine.evaluation.evaluate import eval_mode
 from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
 
@@ -73,7 +73,7 @@ class NumberCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_activations(network: Network, example: Tensor) -> int:
     """How many numbers one example (1, *shape) is on its way through the network."""
     layers = plain_layers(network.module)
-    with inspecting(network.module):
+    with eval_mode(network.module):
         if layers is None:
             with NumberCount() as count:
                 network.module(example)

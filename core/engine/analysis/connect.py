@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject, held, measured, preserving, replaced
-from core.engine.analysis.tables import number, placed, unknown
-from core.engine.determinism import private_randomness, seed_device, stream, stream_seed
-from core.engine.evaluation.evaluate import judged, predicted
+from core.engine.analysis.subject import AnalysisSubject, metric_names, nonempty_splits, preserving, replaced_weights
+from core.engine.analysis.tables import finite_or_none, move_to_weights_device, nan_tensor
+from core.engine.determinism import private_randomness, seed_device, seeded_generator, stream_seed
+from core.engine.evaluation.evaluate import compute_metrics, predict_split
 from core.engine.gradients.closed_form import Gradient
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network
@@ -26,36 +26,36 @@ SWAPS: Final = (
 TRAINED: Final = "The curve was trained to be low on the train part; the line was not."
 
 
-def explore(spec: Connect, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Connect, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, parts, metrics).
 
     `t` (points,) is where on them. A tile is an epoch, then a point on both.
     """
     first, ends = subjects[0], [each.network.values.clone() for each in subjects]
-    kept = placed(desk.found, ends[0]) or _begin(spec, first, ends)
+    kept = move_to_weights_device(desk.found, ends[0]) or _initial_tensors(spec, first, ends)
     total = spec.epochs + spec.points
     for tile in range(desk.done, total):
         if tile < spec.epochs:
-            with training(first.network):
-                kept["loss"][tile] = _epoch(spec, first, ends, kept, tile)
+            with train_mode(first.network):
+                kept["loss"][tile] = _train_epoch(spec, first, ends, kept, tile)
         else:
             place = tile - spec.epochs
             t = float(kept["t"][place])
             straight = torch.lerp(ends[0], ends[1], t)
             for name, weights in zip(LINES, (bezier(ends, kept["theta"], t), straight), strict=True):
-                kept[name][place] = _looked(first, weights)
+                kept[name][place] = _metrics_at(first, weights)
         desk.keep(tile + 1, total, kept)
     return kept
 
 
-def _begin(spec: Connect, first: Subject, ends: Sequence[Tensor]) -> Tensors:
-    shape = spec.points, len(held(first)), len(measured(first))
+def _initial_tensors(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor]) -> Tensors:
+    shape = spec.points, len(nonempty_splits(first)), len(metric_names(first))
     return {
         "theta": torch.lerp(ends[0], ends[1], 0.5),
         "momentum": torch.zeros_like(ends[0]),
-        "loss": unknown(spec.epochs),
+        "loss": nan_tensor(spec.epochs),
         "t": torch.linspace(0, 1, spec.points, dtype=torch.float64),
-        **{name: unknown(*shape) for name in LINES},
+        **{name: nan_tensor(*shape) for name in LINES},
     }
 
 
@@ -64,20 +64,24 @@ def bezier(ends: Sequence[Tensor], theta: Tensor, t: float) -> Tensor:
     return (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * theta + t**2 * ends[1]
 
 
-def rate(progress: float) -> float:
+def lr_factor(progress: float) -> float:
     """What the learning rate is multiplied by at a share of all epochs (Garipov et al. 2018, appendix A.1)."""
     return 1 - 0.99 * min(max((progress - 0.5) / 0.4, 0.0), 1.0)
 
 
-def _epoch(spec: Connect, first: Subject, ends: Sequence[Tensor], kept: Tensors, epoch: int) -> float:
+def _train_epoch(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor], kept: Tensors, epoch: int) -> float:
     """Once through the train part; changes θ and its momentum in place. The mean loss of the batches' examples."""
     network, part = first.network, first.parts["train"]
     theta, momentum = kept["theta"], kept["momentum"]
     gradient: Gradient = build_gradient(network, first.objective.loss)
-    order = torch.randperm(len(part), generator=stream(spec.seed, "connect order", epoch)).to(part.inputs.device)
-    batches = torch.split(order, spec.batch(first.spec))
-    places = torch.rand(len(batches), generator=stream(spec.seed, "connect t", epoch), dtype=torch.float64).tolist()
-    losses, lr = list[Tensor](), spec.lr * rate(epoch / spec.epochs)
+    order = torch.randperm(len(part), generator=seeded_generator(spec.seed, "connect order", epoch)).to(
+        part.inputs.device
+    )
+    batches = torch.split(order, spec.batch_examples(first.spec))
+    places = torch.rand(
+        len(batches), generator=seeded_generator(spec.seed, "connect t", epoch), dtype=torch.float64
+    ).tolist()
+    losses, lr = list[Tensor](), spec.lr * lr_factor(epoch / spec.epochs)
     with private_randomness(spec.seed, "connect", epoch):
         seed_device(network.values.device, stream_seed(spec.seed, "connect", epoch))
         for batch, t in zip(batches, places, strict=True):
@@ -92,7 +96,7 @@ def _epoch(spec: Connect, first: Subject, ends: Sequence[Tensor], kept: Tensors,
 
 
 @contextmanager
-def training(network: Network) -> Iterator[None]:
+def train_mode(network: Network) -> Iterator[None]:
     """Train mode inside; weights, buffers and modes are put back, the gradient is left at 0."""
     modes = [(layer, layer.training) for layer in network.module.modules()]
     with preserving(network):
@@ -105,16 +109,17 @@ def training(network: Network) -> Iterator[None]:
             network.gradient.zero_()
 
 
-def _looked(first: Subject, weights: Tensor) -> Tensor:
+def _metrics_at(first: AnalysisSubject, weights: Tensor) -> Tensor:
     """Loss and metrics on every part (parts, metrics) of the first subject's data."""
-    with replaced(first, weights) as network:
+    with replaced_weights(first, weights) as network:
         rows = [
-            judged(predicted(network, first.parts[split]), first.parts[split], first.objective) for split in held(first)
+            compute_metrics(predict_split(network, first.parts[split]), first.parts[split], first.objective)
+            for split in nonempty_splits(first)
         ]
     return torch.tensor([list(each.values()) for each in rows], dtype=torch.float64)
 
 
-def report(spec: Connect, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: Connect, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """`curve` and `line`, part by part: every metric's lowest, highest and mean value, and the barrier of the loss."""
     first, t = subjects[0], tensors["t"]
     ends, theta = [each.network.values.double() for each in subjects], tensors["theta"].double()
@@ -129,34 +134,34 @@ def report(spec: Connect, subjects: Sequence[Subject], tensors: Tensors) -> dict
             "epochs": spec.epochs,
             "lr": spec.lr,
             "momentum": spec.momentum,
-            "batch_size": spec.batch(first.spec),
+            "batch_size": spec.batch_examples(first.spec),
         },
         "batch_norm": "estimated again at each point",
-        "examples": {split: len(first.parts[split]) for split in held(first)},
-        "train_loss": [number(each) for each in tensors["loss"].tolist()],
+        "examples": {split: len(first.parts[split]) for split in nonempty_splits(first)},
+        "train_loss": [finite_or_none(each) for each in tensors["loss"].tolist()],
         "t": t.tolist(),
         "length": {"curve": length, "line": float(torch.linalg.vector_norm(ends[1] - ends[0]))},
-        **{name: _along(first, t, tensors[name]) for name in LINES},
+        **{name: _curve_numbers(first, t, tensors[name]) for name in LINES},
         "caveats": [SWAPS, TRAINED],
     }
 
 
-def _along(first: Subject, t: Tensor, table: Tensor) -> dict[str, Any]:
+def _curve_numbers(first: AnalysisSubject, t: Tensor, table: Tensor) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for column, split in enumerate(held(first)):
+    for column, split in enumerate(nonempty_splits(first)):
         found[split] = {
             name: {
-                "values": [number(each) for each in values.tolist()],
-                "least": number(float(values.min())),
-                "most": number(float(values.max())),
-                "mean": number(float(values.mean())),
+                "values": [finite_or_none(each) for each in values.tolist()],
+                "least": finite_or_none(float(values.min())),
+                "most": finite_or_none(float(values.max())),
+                "mean": finite_or_none(float(values.mean())),
             }
-            for name, values in zip(measured(first), table[:, column].T, strict=True)
+            for name, values in zip(metric_names(first), table[:, column].T, strict=True)
         }
-        found[split]["barrier"] = number(barrier(t, table[:, column, 0]))
+        found[split]["barrier"] = finite_or_none(barrier_height(t, table[:, column, 0]))
     return found
 
 
-def barrier(t: Tensor, losses: Tensor) -> float:
+def barrier_height(t: Tensor, losses: Tensor) -> float:
     """By how much the loss rises above the straight line between both ends' losses (0 where it never does)."""
     return float((losses - torch.lerp(losses[0], losses[-1], t)).max())

@@ -9,9 +9,9 @@ import torch
 
 from core.engine.analysis.curvature import Lanczos
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.sharpness_measures import Eigenvalues, Ground
-from core.engine.analysis.subject import Subject
-from core.engine.analysis.tables import number, placed, unknown
+from core.engine.analysis.sharpness_measures import Eigenvalues, LossAtWeights
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.analysis.tables import finite_or_none, move_to_weights_device, nan_tensor
 from core.recipe.analyses.critical_point import ALONG_GRADIENT, CriticalPoint
 
 Verdict = Literal["minimum", "saddle", "maximum", "not_stationary"]
@@ -31,56 +31,59 @@ SENTENCES: Final[dict[Verdict, str]] = {
 }
 
 
-def explore(spec: CriticalPoint, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`start` float64 (2,): loss and |g|; `ends` (2, 2): largest and smallest eigenvalue with residuals; `raw` (k,).
 
     `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it. `slopes`
     (steps, 3) are the Ritz pairs of the iteration that begins with the gradient: value, |g·v| and residual.
     """
-    ground, gauge = Ground(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
-    kept = placed(desk.found, ground.weights) or _begin(spec, ground, gauge)
-    kept = {**_along(ground), **kept}  # an analysis that an earlier release has begun has not looked there
+    ground, gauge = LossAtWeights(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
+    kept = move_to_weights_device(desk.found, ground.weights) or _initial_tensors(spec, ground, gauge)
+    kept = {
+        **_gradient_lanczos_state(ground),
+        **kept,
+    }  # an analysis that an earlier release has begun has not looked there
     total = gauge.units + spec.points
     for tile in range(desk.done, total):
         place = tile - gauge.units
-        _follow(ground, kept, tile + 1 if place < -1 else ALONG_GRADIENT)
+        _extend_gradient_lanczos(ground, kept, tile + 1 if place < -1 else ALONG_GRADIENT)
         if place < 0:
-            gauge.advance(ground, kept, tile)
+            gauge.compute_unit(ground, kept, tile)
         else:
-            kept["profile"][place] = ground.height + ground.rise(float(kept["at"][place]) * kept["escape"])
+            kept["profile"][place] = ground.height + ground.loss_increase(float(kept["at"][place]) * kept["escape"])
         if place == -1:
-            kept["escape"] = Lanczos.resumed(kept, spec.seed).pairs().vectors[0].clone()
+            kept["escape"] = Lanczos.from_tensors(kept, spec.seed).ritz_pairs().vectors[0].clone()
         desk.keep(tile + 1, total, kept)
     return {name: kept[name] for name in RESULTS}
 
 
-def _begin(spec: CriticalPoint, ground: Ground, gauge: Eigenvalues) -> Tensors:
+def _initial_tensors(spec: CriticalPoint, ground: LossAtWeights, gauge: Eigenvalues) -> Tensors:
     slope = float(torch.linalg.vector_norm(ground.curvature.gradient))
     return {
-        **gauge.begin(ground),
+        **gauge.initial_state(ground),
         "start": torch.tensor([ground.height, slope], dtype=torch.float64),
         "escape": torch.zeros_like(ground.weights),
         "at": torch.linspace(-spec.reach, spec.reach, spec.points, dtype=torch.float64),
-        "profile": unknown(spec.points),
+        "profile": nan_tensor(spec.points),
     }
 
 
-def _along(ground: Ground) -> Tensors:
+def _gradient_lanczos_state(ground: LossAtWeights) -> Tensors:
     """The state of an iteration that begins with the gradient, so that all of the gradient lies in its space."""
-    lanczos = Lanczos.begin(ground.weights, ALONG_GRADIENT, ground.seed, ground.curvature.gradient)
+    lanczos = Lanczos.start_iteration(ground.weights, ALONG_GRADIENT, ground.seed, ground.curvature.gradient)
     state = {f"{ALONG}{name}": each for name, each in lanczos.tensors().items()}
-    return {**state, "slopes": unknown(len(lanczos.basis), 3)}
+    return {**state, "slopes": nan_tensor(len(lanczos.basis), 3)}
 
 
-def _follow(ground: Ground, kept: Tensors, steps: int) -> None:
+def _extend_gradient_lanczos(ground: LossAtWeights, kept: Tensors, steps: int) -> None:
     """Bring that iteration to so many steps, if it has as many."""
     state = {name.removeprefix(ALONG): each for name, each in kept.items() if name.startswith(ALONG)}
-    lanczos = Lanczos.resumed(state, ground.seed)
+    lanczos = Lanczos.from_tensors(state, ground.seed)
     for _ in range(lanczos.done, min(steps, len(lanczos.basis))):
-        lanczos.extend(ground.curvature.product)
+        lanczos.extend_basis(ground.curvature.hessian_product)
     kept |= {f"{ALONG}{name}": each for name, each in lanczos.tensors().items()}
-    if lanczos.full:
-        pairs = lanczos.pairs()
+    if lanczos.is_complete:
+        pairs = lanczos.ritz_pairs()
         along = (pairs.vectors @ ground.curvature.gradient).abs().double()
         kept["slopes"] = torch.stack([pairs.values, along, pairs.residuals], 1)
 
@@ -92,7 +95,7 @@ class Slope(NamedTuple):
     along: float
     residual: float
 
-    def allowed(self, tolerance: float, noise: float) -> float:
+    def allowed_slope(self, tolerance: float, noise: float) -> float:
         """The steepest that it may be where weights are within a tolerance of that place."""
         return tolerance * abs(self.value) + noise
 
@@ -111,53 +114,55 @@ class Evidence(NamedTuple):
     tau: float
     falls: bool
 
-    def steepest(self, tolerance: float) -> Slope:
+    def steepest_pair(self, tolerance: float) -> Slope:
         """The pair that is steepest beside what it may be."""
-        return max(self.slopes, key=lambda each: each.along / (each.allowed(tolerance, self.noise) or math.ulp(0.0)))
+        return max(
+            self.slopes, key=lambda each: each.along / (each.allowed_slope(tolerance, self.noise) or math.ulp(0.0))
+        )
 
 
-def report(spec: CriticalPoint, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """`verdict` and all that it was made from; `profile` along the direction of escape."""
     loss, slope = tensors["start"].tolist()
     ends, profile = tensors["ends"].tolist(), tensors["profile"]
     known = bool(tensors["ends"].isfinite().all()) and bool(tensors["slopes"].isfinite().all())
-    seen = _evidence(spec, subjects[0], tensors)
-    verdict = classified(spec, seen) if known else None
-    steepest = seen.steepest(spec.gradient_tolerance) if known else Slope(math.nan, math.nan, math.nan)
+    seen = _collect_evidence(spec, subjects[0], tensors)
+    verdict = classify_point(spec, seen) if known else None
+    steepest = seen.steepest_pair(spec.gradient_tolerance) if known else Slope(math.nan, math.nan, math.nan)
     return {
         "label": subjects[0].label,
         "split": "train",
         "examples": len(subjects[0].parts["train"]),
         "weights": len(subjects[0].network.values),
         "seed": spec.seed,
-        "loss": number(loss),
+        "loss": finite_or_none(loss),
         "verdict": verdict,
         "sentence": SENTENCES[verdict] if verdict else None,
-        "sure": certain(spec, seen, verdict) if verdict else None,
+        "sure": is_certain(spec, seen, verdict) if verdict else None,
         "gradient": {
-            "norm": number(slope),
-            "along": number(steepest.along),
-            "curvature": number(steepest.value),
-            "tolerance": number(steepest.allowed(spec.gradient_tolerance, seen.noise)),
+            "norm": finite_or_none(slope),
+            "along": finite_or_none(steepest.along),
+            "curvature": finite_or_none(steepest.value),
+            "tolerance": finite_or_none(steepest.allowed_slope(spec.gradient_tolerance, seen.noise)),
         },
         "curvature": {
             **{
-                name: {"value": number(value), "residual": number(residual)}
+                name: {"value": finite_or_none(value), "residual": finite_or_none(residual)}
                 for name, (value, residual) in zip(("largest", "smallest"), ends, strict=True)
             },
-            "tau": number(seen.tau),
+            "tau": finite_or_none(seen.tau),
         },
         "profile": {
             "at": tensors["at"].tolist(),
-            "loss": [number(each) for each in profile.tolist()],
-            "parabola": [number(loss + seen.lowest / 2 * each**2) for each in tensors["at"].tolist()],
-            "drop": number(loss - float(profile.nan_to_num(torch.inf).min())),
+            "loss": [finite_or_none(each) for each in profile.tolist()],
+            "parabola": [finite_or_none(loss + seen.lowest / 2 * each**2) for each in tensors["at"].tolist()],
+            "drop": finite_or_none(loss - float(profile.nan_to_num(torch.inf).min())),
         },
-        "caveats": list(_caveats(subjects[0], seen if known else None)),
+        "caveats": list(_caveat_sentences(subjects[0], seen if known else None)),
     }
 
 
-def _evidence(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Evidence:
+def _collect_evidence(spec: CriticalPoint, subject: AnalysisSubject, tensors: Tensors) -> Evidence:
     (highest, above), (lowest, below) = tensors["ends"].tolist()
     scale = max(abs(highest), abs(lowest))
     weights, tau = subject.network.values, spec.curvature_tolerance * scale
@@ -168,11 +173,11 @@ def _evidence(spec: CriticalPoint, subject: Subject, tensors: Tensors) -> Eviden
     )
     noise = rounding * scale * float(torch.linalg.vector_norm(weights))
     flat = ROUNDINGS * rounding * scale
-    falls = _falls(spec, tensors, lowest, flat, rounding)
+    falls = _loss_falls(spec, tensors, lowest, flat, rounding)
     return Evidence(highest, lowest, (above, below), slopes, noise, flat, tau, falls)
 
 
-def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: float, rounding: float) -> bool:
+def _loss_falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: float, rounding: float) -> bool:
     """Whether the loss falls to either side of the weights before it rises, by a share of itself that counts, and by
     more than the slope and twice the negative curvature explain that the tolerances leave to a minimum.
     """
@@ -187,16 +192,16 @@ def _falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: float, ro
     )
 
 
-def classified(spec: CriticalPoint, seen: Evidence) -> Verdict:
+def classify_point(spec: CriticalPoint, seen: Evidence) -> Verdict:
     """By the gradient along each Ritz vector, both ends of the spectrum, and where the loss goes from here."""
-    if any(each.along > each.allowed(spec.gradient_tolerance, seen.noise) for each in seen.slopes):
+    if any(each.along > each.allowed_slope(spec.gradient_tolerance, seen.noise) for each in seen.slopes):
         return "not_stationary"
     if seen.highest < -seen.flat:
         return "maximum"
     return "saddle" if seen.lowest < -seen.tau or seen.falls else "minimum"
 
 
-def certain(spec: CriticalPoint, seen: Evidence, verdict: Verdict) -> bool:
+def is_certain(spec: CriticalPoint, seen: Evidence, verdict: Verdict) -> bool:
     """Whether the verdict stays the same wherever within their residuals the eigenvalues are.
 
     A curvature that may be 0 decides nothing: it may be that of a valley, of a fourth power, or of a plain. A minimum
@@ -214,9 +219,9 @@ def certain(spec: CriticalPoint, seen: Evidence, verdict: Verdict) -> bool:
     return seen.lowest - below > seen.flat
 
 
-def _caveats(subject: Subject, seen: Evidence | None) -> list[str]:
+def _caveat_sentences(subject: AnalysisSubject, seen: Evidence | None) -> list[str]:
     found = ["Curvatures change when the layers of a ReLU network are rescaled, which its function does not show."]
-    if subject.spec.optimizer.decays:
+    if subject.spec.optimizer.has_weight_decay:
         found.append(
             "Weight decay is no part of the loss that is looked at, so training does not end where it is flat."
         )

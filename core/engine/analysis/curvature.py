@@ -7,12 +7,12 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
-from core.engine.analysis.loss_surface import Terrain, added
-from core.engine.analysis.subject import Subject
-from core.engine.datasets.resident import Part
-from core.engine.determinism import stream
+from core.engine.analysis.loss_surface import LossSurface, sum_in_double
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.datasets.resident import Split
+from core.engine.determinism import seeded_generator
 from core.engine.failure import passing_examples
-from core.engine.liveness import reported
+from core.engine.liveness import report_each
 
 LEADING_STEPS: Final = 80
 SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with such a residual is good enough for a direction
@@ -24,25 +24,25 @@ Passes = tuple[int, int]  # forward and backward, over the whole part
 class Curvature:
     """The mean loss of a part around given weights. What autograd needs is kept between products where it fits."""
 
-    def __init__(self, terrain: Terrain, weights: Tensor) -> None:
+    def __init__(self, terrain: LossSurface, weights: Tensor) -> None:
         """Weights (P,) are copied, so they may change afterwards."""
         self._terrain = terrain
         self._weights = weights.clone().requires_grad_()
         self._kept: list[Tensor] | None = [] if terrain.fits else None
         losses = list[Tensor]()
         self.gradient = torch.zeros_like(weights)  # (P,)
-        for loss, slope in terrain.slopes(self._weights, twice=True):
+        for loss, slope in terrain.chunk_gradients(self._weights, twice=True):
             losses.append(loss)
             self.gradient += slope.detach()
             if self._kept is not None:
                 self._kept.append(slope)
-        self.loss = added(losses)
+        self.loss = sum_in_double(losses)
 
-    def product(self, vector: Tensor) -> Tensor:
+    def hessian_product(self, vector: Tensor) -> Tensor:
         """H v (P,)."""
         total, kept = torch.zeros_like(self.gradient), self._kept
-        again = (slope for _, slope in self._terrain.slopes(self._weights, twice=True))
-        for slope in reported(self._terrain.report_alive, "hessian", again if kept is None else kept):
+        again = (slope for _, slope in self._terrain.chunk_gradients(self._weights, twice=True))
+        for slope in report_each(self._terrain.report_alive, "hessian", again if kept is None else kept):
             if slope.requires_grad:  # that of a linear loss is a constant
                 with passing_examples():
                     total += torch.autograd.grad(
@@ -51,13 +51,13 @@ class Curvature:
         return total
 
     @property
-    def price(self) -> Passes:
+    def product_passes(self) -> Passes:
         """Of one product: it goes back through the gradient, two backward passes, and may have to build that first."""
         return (0, 2) if self._kept is not None else (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class RitzPairs:
     """Ritz pairs, rising: `values` float64 (k,), `vectors` (k, P) of length 1, `residuals` |H v - value v| (k,).
 
     Within its residual of each value lies an eigenvalue; that none lies beyond the outermost is likely, not certain.
@@ -84,17 +84,17 @@ class Lanczos:
     done: int = 0
 
     @classmethod
-    def begin(cls, like: Tensor, steps: int, seed: int, first: Tensor | None = None) -> Self:
+    def start_iteration(cls, like: Tensor, steps: int, seed: int, first: Tensor | None = None) -> Self:
         """So many steps at most, in the space of `like` (P,); from `first` (P,), if it is given and has a direction."""
         steps = min(steps, len(like))
         numbers = torch.zeros(steps, dtype=torch.float64)
         made = cls(like.new_zeros((steps, len(like))), numbers, numbers.clone(), seed)
         length = 0.0 if first is None else float(torch.linalg.vector_norm(first))
-        made.basis[0] = made._fresh(0) if first is None or not length else first / length
+        made.basis[0] = made._random_direction(0) if first is None or not length else first / length
         return made
 
     @classmethod
-    def resumed(cls, found: dict[str, Tensor], seed: int) -> Self:
+    def from_tensors(cls, found: dict[str, Tensor], seed: int) -> Self:
         """The inverse of tensors()."""
         return cls(found["basis"], found["diagonal"], found["beside"], seed, int(found["steps"]))
 
@@ -107,36 +107,38 @@ class Lanczos:
         }
 
     @property
-    def full(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all its steps are done."""
         return self.done == len(self.basis)
 
-    def extend(self, product: Product) -> None:
+    def extend_basis(self, product: Product) -> None:
         """One step, one product."""
         at, rest = self.done, product(self.basis[self.done])
         self.diagonal[at] = torch.dot(rest, self.basis[at]).double()
-        rest = self._orthogonal(rest, at + 1)
+        rest = self._orthogonal_part(rest, at + 1)
         size = float(torch.linalg.vector_norm(rest))
         scale = float(torch.cat([self.diagonal[: at + 1], self.beside[:at]]).abs().max())
         exhausted = size <= 10 * torch.finfo(rest.dtype).eps * scale
         self.beside[at] = 0.0 if exhausted else size
         self.done = at + 1
-        if not self.full:
-            self.basis[at + 1] = self._fresh(at + 1) if exhausted else rest / size
+        if not self.is_complete:
+            self.basis[at + 1] = self._random_direction(at + 1) if exhausted else rest / size
 
-    def _orthogonal(self, vector: Tensor, count: int) -> Tensor:
+    def _orthogonal_part(self, vector: Tensor, count: int) -> Tensor:
         before = self.basis[:count]
         for _ in range(2):
             vector = vector - before.T @ (before @ vector)
         return vector
 
-    def _fresh(self, count: int) -> Tensor:
+    def _random_direction(self, count: int) -> Tensor:
         """A random direction orthogonal to the first `count` rows."""
-        draw = torch.randn(self.basis.shape[1], generator=stream(self.seed, "lanczos", count), dtype=torch.float64)
-        vector = self._orthogonal(draw.to(self.basis), count)
+        draw = torch.randn(
+            self.basis.shape[1], generator=seeded_generator(self.seed, "lanczos", count), dtype=torch.float64
+        )
+        vector = self._orthogonal_part(draw.to(self.basis), count)
         return torch.nn.functional.normalize(vector, dim=0)
 
-    def pairs(self) -> Pairs:
+    def ritz_pairs(self) -> RitzPairs:
         """What is known after the steps done, at least one; residuals as exact arithmetic has them."""
         beside = self.beside[: self.done]
         matrix = torch.diag(self.diagonal[: self.done])
@@ -144,22 +146,22 @@ class Lanczos:
         values, rotation = torch.linalg.eigh(matrix)  # (k,), (k, k) with a vector in each column
         vectors = rotation.T.to(self.basis) @ self.basis[: self.done]
         vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        return Pairs(values, vectors, (beside[-1] * rotation[-1]).abs())
+        return RitzPairs(values, vectors, (beside[-1] * rotation[-1]).abs())
 
 
-def leading(subject: Subject, part: Part, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def leading_eigenpairs(subject: AnalysisSubject, part: Split, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues of the Hessian, falling, float64 (count,), and their unit vectors (count, P).
 
     Of the mean loss of the part that the job minimises, at the weights that the subject has, in evaluation mode. A
     network of fewer than `count` weights has only so many.
     """
-    curvature = Curvature(Terrain(subject.network, part, subject.objective.loss), subject.network.values)
-    lanczos = Lanczos.begin(curvature.gradient, LEADING_STEPS, seed)
-    while not lanczos.full:
-        lanczos.extend(curvature.product)
+    curvature = Curvature(LossSurface(subject.network, part, subject.objective.loss), subject.network.values)
+    lanczos = Lanczos.start_iteration(curvature.gradient, LEADING_STEPS, seed)
+    while not lanczos.is_complete:
+        lanczos.extend_basis(curvature.hessian_product)
         if lanczos.done % 10 == 0 and lanczos.done > count:
-            found = lanczos.pairs()
+            found = lanczos.ritz_pairs()
             if bool((found.residuals[-count:] <= SETTLED * found.values.abs().max()).all()):
                 break
-    found = lanczos.pairs()
+    found = lanczos.ritz_pairs()
     return found.values[-count:].flip(0), found.vectors[-count:].flip(0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.engine.determinism import stream
+from core.engine.determinism import seeded_generator
 from core.engine.networks.network import Network
 from core.engine.networks.roles import ParameterRole, filter_rows
 from core.recipe.analyses.grid_options import Ignore, Norm
@@ -16,11 +16,11 @@ FLAT = 1e-6  # of the longest: what is shorter is rounding, and no direction
 
 def random_direction(network: Network, seed: int, number: int) -> Tensor:
     """Standard normal (P,), drawn in double so that networks of every precision get the same."""
-    drawn = torch.randn(len(network.values), generator=stream(seed, "direction", number), dtype=torch.float64)
+    drawn = torch.randn(len(network.values), generator=seeded_generator(seed, "direction", number), dtype=torch.float64)
     return drawn.to(network.values)
 
 
-def normalised(network: Network, direction: Tensor, norm: Norm, ignore: Ignore) -> Tensor:
+def normalise_direction(network: Network, direction: Tensor, norm: Norm, ignore: Ignore) -> Tensor:
     """(P,), each filter (or layer) as long as that of the weights, so that the scale of no layer matters (Li 2018).
 
     A filter is a slice along the first axis, and of positions the vector of each place. A vector, a bias and a norm are
@@ -42,7 +42,7 @@ def normalised(network: Network, direction: Tensor, norm: Norm, ignore: Ignore) 
     return found
 
 
-def between(weights: Sequence[Tensor]) -> Tensor:
+def directions_between(weights: Sequence[Tensor]) -> Tensor:
     """From the first weights to the second; with a third, the part of the way there that is square to it.
 
     (P,) each -> (1 | 2, P), as in Garipov et al. 2018: the second stands at (1, 0), the third at (some x, 1).
@@ -56,7 +56,7 @@ def between(weights: Sequence[Tensor]) -> Tensor:
     return torch.stack([first, other - along.to(first) * first])
 
 
-def principal(moves: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def principal_directions(moves: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Unit directions (A, P) in which `moves` (n, P) are longest, A ≤ `most`, and their shares (n,) of all squares.
 
     Nothing is centred: the plane goes through the weights from which the moves begin, and a share is one of the sum of
@@ -85,7 +85,7 @@ def shares_of(values: Tensor) -> Tensor:
     return values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def projected(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def project_moves(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Least squares: coordinates (n, A) of `moves` (n, P) along `directions` (A, P), square to each other or not, and
     how far from the plane each of them stays (n,). All in double.
     """
@@ -94,13 +94,13 @@ def projected(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return found, torch.linalg.vector_norm(doubles - found @ axes, dim=1)
 
 
-def cosine(directions: Tensor) -> Tensor:
+def direction_cosine(directions: Tensor) -> Tensor:
     """Of the angle between two directions, in double."""
     first, second = torch.nn.functional.normalize(directions.double(), dim=1)
     return torch.dot(first, second)
 
 
-def fingerprint(vectors: Tensor) -> Tensor:
+def weights_fingerprint(vectors: Tensor) -> Tensor:
     """What tells whether vectors (n, P) are the same, to the bit or to rounding: float64 (n, 4), products with fixed
     ones that look like noise.
     """
@@ -110,13 +110,13 @@ def fingerprint(vectors: Tensor) -> Tensor:
     return vectors.double() @ fixed.T
 
 
-def grid(stretch: tuple[float, float], steps: int) -> Tensor:
+def axis_places(stretch: tuple[float, float], steps: int) -> Tensor:
     """So many places from low to high, float64; 0 and 1 are exact where they are hit."""
     low, high = stretch
     return torch.tensor([low + (high - low) * number / (steps - 1) for number in range(steps)], dtype=torch.float64)
 
 
-def around(values: Tensor, margin: float) -> tuple[float, float]:
+def padded_range(values: Tensor, margin: float) -> tuple[float, float]:
     """From the least to the most, and a share of that more on both sides."""
     low, high = float(values.min()), float(values.max())
     spare = (high - low) * margin

@@ -8,80 +8,84 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.chunk_sizes import Sizes, sizes_on
-from core.engine.analysis.stacked_network import Moments, Stack, stack
-from core.engine.analysis.subject import Subject, measured, preserving
-from core.engine.datasets.resident import Part
-from core.engine.evaluation.evaluate import evaluate, reestimate_batch_norm
+from core.engine.analysis.stacked_network import BatchNormMoments, StackedNetwork, stack_network
+from core.engine.analysis.subject import AnalysisSubject, metric_names, preserving
+from core.engine.datasets.resident import Split
+from core.engine.evaluation.evaluate import evaluate_network, reestimate_batch_norm
 from core.engine.evaluation.objective import Objective
 from core.engine.failure import passing_examples
-from core.engine.liveness import reported
+from core.engine.liveness import report_each
 from core.engine.networks.network import Network
-from core.recipe.analyses import Split
+from core.recipe.analyses import SplitName
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class WeightsEvaluator:
     """What is measured at each weights: `names` of every split.
 
     Batch norm has the running statistics of the subject, or for each weights its own, estimated on the train part.
     """
 
-    subject: Subject
-    splits: tuple[Split, ...]
+    subject: AnalysisSubject
+    splits: tuple[SplitName, ...]
     names: tuple[str, ...]
     reestimate: bool
-    stack: Stack | None
+    stack: StackedNetwork | None
     sizes: Sizes
 
     @classmethod
-    def of(cls, subject: Subject, splits: Sequence[Split], *, reestimate: bool) -> Self:
+    def for_subject(cls, subject: AnalysisSubject, splits: Sequence[SplitName], *, reestimate: bool) -> Self:
         """`splits` hold examples."""
         example = subject.parts[splits[0]].inputs[:1]
-        names, sizes = tuple(measured(subject)), sizes_on(subject.network.values.device)
-        return cls(subject, tuple(splits), names, reestimate, stack(subject.network, example), sizes)
+        names, sizes = tuple(metric_names(subject)), sizes_on(subject.network.values.device)
+        return cls(subject, tuple(splits), names, reestimate, stack_network(subject.network, example), sizes)
 
-    def judged(self, weights: Tensor) -> Tensor:
+    def evaluate_weights(self, weights: Tensor) -> Tensor:
         """(K, P) -> float64 (K, splits, metrics): example-weighted means, whatever the sizes of chunks."""
         if self.stack is None:
             return one_by_one(self, weights)
         with torch.no_grad(), passing_examples():
             groups = torch.split(weights, self._weights_at_once(self.stack))
-            return torch.cat([self._together(self.stack, group) for group in groups])
+            return torch.cat([self._evaluate_group(self.stack, group) for group in groups])
 
-    def own(self) -> Tensor:
+    def own_metrics(self) -> Tensor:
         """The weights of the subject with the statistics that they have: float64 (splits, metrics)."""
-        return torch.stack([values_of(self, self.subject.network, split) for split in self.splits])
+        return torch.stack([split_metrics(self, self.subject.network, split) for split in self.splits])
 
-    def _columns(self, layers: Stack) -> int:
+    def _columns_at_once(self, layers: StackedNetwork) -> int:
         return max(1, min(self.sizes.columns, self.sizes.numbers // layers.widest))
 
-    def _weights_at_once(self, layers: Stack) -> int:
+    def _weights_at_once(self, layers: StackedNetwork) -> int:
         """Batch norm counts whole batches."""
         counts = self.reestimate and layers.norms
-        columns = min(self.subject.batch, len(self.subject.parts["train"])) if counts else self._columns(layers)
+        columns = min(self.subject.batch, len(self.subject.parts["train"])) if counts else self._columns_at_once(layers)
         return max(1, self.sizes.numbers // (layers.widest * columns))
 
-    def _together(self, layers: Stack, weights: Tensor) -> Tensor:
+    def _evaluate_group(self, layers: StackedNetwork, weights: Tensor) -> Tensor:
         if self.reestimate and layers.norms:
-            moments = layers.estimated(weights, self.subject.parts["train"].inputs, self.subject.batch)
+            moments = layers.estimate_moments(weights, self.subject.parts["train"].inputs, self.subject.batch)
         else:
-            moments = layers.own()
-        return torch.stack([self._split(layers, weights, moments, self.subject.parts[each]) for each in self.splits], 1)
+            moments = layers.running_moments()
+        return torch.stack(
+            [self._evaluate_split(layers, weights, moments, self.subject.parts[each]) for each in self.splits], 1
+        )
 
-    def _split(self, layers: Stack, weights: Tensor, moments: Moments, part: Part) -> Tensor:
+    def _evaluate_split(
+        self, layers: StackedNetwork, weights: Tensor, moments: BatchNormMoments, part: Split
+    ) -> Tensor:
         """float64 (K, metrics)"""
-        objective, passed = self.subject.objective, layers.bound(weights, moments)
+        objective, passed = self.subject.objective, layers.bind_weights(weights, moments)
         sums: list[Tensor] = []
         for start in range(0, len(part), self.subject.network.most_at_once):
             block = slice(start, start + self.subject.network.most_at_once)
-            columns = torch.split(part.inputs[block], self._columns(layers))
-            chunks = reported(layers.report_alive, "evaluate", columns)
+            columns = torch.split(part.inputs[block], self._columns_at_once(layers))
+            chunks = report_each(layers.report_alive, "evaluate", columns)
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
             targets = part.targets[block]
             sums.append(tally_each(objective, outputs, targets))
-        constants = objective.constants(part).expand(len(weights), -1)
+        constants = objective.split_constants(part).expand(len(weights), -1)
         found = torch.cat([torch.stack(sums).sum(0), constants], 1)
-        rows = [objective.report(each, part) for each in found.tolist()]
+        rows = [objective.metrics_from_sums(each, part) for each in found.tolist()]
         return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
 
 
@@ -92,17 +96,17 @@ def tally_each(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor
     once: K times some six launches would be most of what it does.
     """
     if outputs.device.type == "cpu":
-        return torch.stack([objective.tally(each.contiguous(), targets) for each in outputs])
+        return torch.stack([objective.example_sums(each.contiguous(), targets) for each in outputs])
     return tally_together(objective, outputs, targets)
 
 
 def tally_together(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor:
     """The same in as many operations as one network takes."""
-    together: Tensor = torch.vmap(objective.tally, in_dims=(0, None))(outputs.contiguous(), targets)
+    together: Tensor = torch.vmap(objective.example_sums, in_dims=(0, None))(outputs.contiguous(), targets)
     return together
 
 
-def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+def one_by_one(judge: WeightsEvaluator, weights: Tensor, buffers: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
     """The same by the network itself, whatever its layers; each weights may bring the network's buffers along.
 
     float64 (K, splits, metrics); weights and buffers of the network are the same afterwards.
@@ -115,11 +119,11 @@ def one_by_one(judge: Judge, weights: Tensor, buffers: Sequence[Sequence[Tensor]
                 own.copy_(other)
             if judge.reestimate and buffers is None:
                 reestimate_batch_norm(network, judge.subject.parts["train"].inputs, judge.subject.batch)
-            found.append(torch.stack([values_of(judge, network, split) for split in judge.splits]))
+            found.append(torch.stack([split_metrics(judge, network, split) for split in judge.splits]))
     return torch.stack(found)
 
 
-def values_of(judge: Judge, network: Network, split: Split) -> Tensor:
+def split_metrics(judge: WeightsEvaluator, network: Network, split: SplitName) -> Tensor:
     """What is measured of one split: float64 (metrics,)."""
-    found = evaluate(network, judge.subject.parts[split], judge.subject.objective)
+    found = evaluate_network(network, judge.subject.parts[split], judge.subject.objective)
     return torch.tensor([found[name] for name in judge.names], dtype=torch.float64)

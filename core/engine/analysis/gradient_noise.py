@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.chunk_sizes import sizes_on
-from core.engine.analysis.loss_surface import Terrain, added
+from core.engine.analysis.loss_surface import LossSurface, sum_in_double
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
-from core.engine.analysis.tables import number, unknown
-from core.engine.determinism import stream
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.analysis.tables import finite_or_none, nan_tensor
+from core.engine.determinism import seeded_generator
 from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.initial_weights import PREFERRED
 
@@ -23,61 +23,61 @@ DOUBT: Final = (
 )
 
 
-def explore(spec: GradientNoise, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: GradientNoise, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`squares` float64 (places, draws, 2): mean |g|² of the small batches and |g|² of the large one that they make up.
 
     `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, the
     exact values are one more.
     """
-    chosen = spec.chosen(len(subjects))
+    chosen = spec.chosen_checkpoints(len(subjects))
     kept = desk.found or {
-        "squares": unknown(len(chosen), spec.draws, 2),
-        "exact": unknown(len(chosen), 2),
-        "loss": unknown(len(chosen)),
+        "squares": nan_tensor(len(chosen), spec.draws, 2),
+        "exact": nan_tensor(len(chosen), 2),
+        "loss": nan_tensor(len(chosen)),
     }
     each = spec.draws + 1
-    terrain: Terrain | None = None
+    terrain: LossSurface | None = None
     for tile in range(desk.done, len(chosen) * each):
         row, draw = divmod(tile, each)
         subject = subjects[chosen[row]]
         if terrain is None or draw == 0:
-            terrain = Terrain(subject.network, subject.parts["train"], subject.objective.loss)
-            kept["loss"][row] = terrain.height(subject.network.values)
+            terrain = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
+            kept["loss"][row] = terrain.loss_at(subject.network.values)
         if draw < spec.draws:
-            kept["squares"][row, draw] = _drawn(spec, subject, terrain, draw)
-        elif spec.exactly(terrain.examples):
-            kept["exact"][row] = torch.tensor(exactly(subject, terrain), dtype=torch.float64)
+            kept["squares"][row, draw] = _draw_squares(spec, subject, terrain, draw)
+        elif spec.computes_exactly(terrain.examples):
+            kept["exact"][row] = torch.tensor(exact_noise(subject, terrain), dtype=torch.float64)
         desk.keep(tile + 1, len(chosen) * each, kept)
     return kept
 
 
-def _drawn(spec: GradientNoise, subject: Subject, terrain: Terrain, draw: int) -> Tensor:
+def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, terrain: LossSurface, draw: int) -> Tensor:
     """Float64 (2,). The same examples at every checkpoint, so that what changes over the run is not the draw."""
     part, weights = subject.parts["train"], subject.network.values
     shape = spec.large // spec.small, spec.small
-    chosen = torch.randint(len(part), shape, generator=stream(spec.seed, "gradient noise", draw))
+    chosen = torch.randint(len(part), shape, generator=seeded_generator(spec.seed, "gradient noise", draw))
     chosen = chosen.to(part.inputs.device)
-    gradients = terrain.separate(weights, part.inputs[chosen], part.targets[chosen]).double()
+    gradients = terrain.batch_gradients(weights, part.inputs[chosen], part.targets[chosen]).double()
     squares = torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
     terrain.report_alive("other")
     return squares
 
 
-def exactly(subject: Subject, terrain: Terrain) -> tuple[float, float]:
+def exact_noise(subject: AnalysisSubject, terrain: LossSurface) -> tuple[float, float]:
     """G² and S = mean |g_i - G|² over every example of the train part: what drawing with replacement estimates."""
     part, weights = subject.parts["train"], subject.network.values
     size = max(1, min(subject.network.most_at_once, sizes_on(weights.device).gradients // len(weights)))
     mean, squares = torch.zeros_like(weights, dtype=torch.float64), list[Tensor]()
     for inputs, targets in zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True):
-        gradients = terrain.separate(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
+        gradients = terrain.batch_gradients(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
         mean += gradients.sum(0) / len(part)
         squares.append(gradients.square().sum() / len(part))
     square = float(mean.square().sum())
     terrain.report_alive("other")
-    return square, added(squares) - square
+    return square, sum_in_double(squares) - square
 
 
-class Noise(NamedTuple):
+class NoiseScale(NamedTuple):
     """G², S and B = S / G² with its standard error; B is NaN where G² does not stand out."""
 
     square: float
@@ -86,7 +86,7 @@ class Noise(NamedTuple):
     error: float
 
 
-def estimated(spec: GradientNoise, squares: Tensor) -> Noise:
+def estimate_noise_scale(spec: GradientNoise, squares: Tensor) -> NoiseScale:
     """From (draws, 2) squared lengths, McCandlish et al. 2018, appendix A.1: E |g_b|² = G² + S / b for any b.
 
     The error is the jackknife's, over the draws.
@@ -97,14 +97,14 @@ def estimated(spec: GradientNoise, squares: Tensor) -> Noise:
     variance = (several[0] - several[1]) / (1 / small - 1 / large)
     count = len(squares)
     if count < 2:
-        return Noise(math.nan, math.nan, math.nan, math.nan)
+        return NoiseScale(math.nan, math.nan, math.nan, math.nan)
     without = (variance.sum() - variance) / (square.sum() - square)
     error = float(((count - 1) / count * (without - without.mean()).square().sum()).sqrt())
     mean, spread = float(square.mean()), float(variance.mean())
-    return Noise(mean, spread, spread / mean, error) if mean > 0 else Noise(mean, spread, math.nan, math.nan)
+    return NoiseScale(mean, spread, spread / mean, error) if mean > 0 else NoiseScale(mean, spread, math.nan, math.nan)
 
 
-def report(spec: GradientNoise, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: GradientNoise, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """`places`, one for each checkpoint that was looked at, and `advice` in sentences with their doubt.
 
     The advice is about weights on their way, not about averages of them.
@@ -112,9 +112,9 @@ def report(spec: GradientNoise, subjects: Sequence[Subject], tensors: Tensors) -
     first = subjects[0]
     batch = min(first.batch * first.spec.accumulate, len(first.parts["train"]))
     places = [
-        _place(spec, subjects[index], *values)
+        _place_numbers(spec, subjects[index], *values)
         for index, *values in zip(
-            spec.chosen(len(subjects)), tensors["squares"], tensors["exact"], tensors["loss"], strict=True
+            spec.chosen_checkpoints(len(subjects)), tensors["squares"], tensors["exact"], tensors["loss"], strict=True
         )
     ]
     known = [each for each in places if each["error"] is not None and each["kind"] not in PREFERRED[:-1]]
@@ -126,29 +126,35 @@ def report(spec: GradientNoise, subjects: Sequence[Subject], tensors: Tensors) -
         "options": spec.model_dump(mode="json", include={"small", "large", "draws", "places"}),
         "checkpoints": len(subjects),
         "places": places,
-        "tradeoff": tradeoff(batch, known[-1]["scale"]) if known else [],
-        "advice": [*_advice(batch, known), DOUBT],
+        "tradeoff": batch_size_tradeoff(batch, known[-1]["scale"]) if known else [],
+        "advice": [*_advice_sentences(batch, known), DOUBT],
     }
 
 
-def _place(spec: GradientNoise, subject: Subject, squares: Tensor, exact: Tensor, loss: Tensor) -> dict[str, Any]:
-    found = estimated(spec, squares[squares.isfinite().all(1)])
+def _place_numbers(
+    spec: GradientNoise, subject: AnalysisSubject, squares: Tensor, exact: Tensor, loss: Tensor
+) -> dict[str, Any]:
+    found = estimate_noise_scale(spec, squares[squares.isfinite().all(1)])
     square, variance = exact.tolist()
-    true = {"gradient": square, "variance": variance, "scale": number(variance / square) if square > 0 else None}
+    true = {
+        "gradient": square,
+        "variance": variance,
+        "scale": finite_or_none(variance / square) if square > 0 else None,
+    }
     return {
         "label": subject.label,
         "step": subject.source.step,
         "kind": subject.source.kind,
-        "train_loss": number(float(loss)),
-        "gradient": number(found.square),
-        "variance": number(found.variance),
-        "scale": number(found.scale),
-        "error": number(found.error),
+        "train_loss": finite_or_none(float(loss)),
+        "gradient": finite_or_none(found.square),
+        "variance": finite_or_none(found.variance),
+        "scale": finite_or_none(found.scale),
+        "error": finite_or_none(found.error),
         "exact": true if math.isfinite(square) else None,
     }
 
 
-def tradeoff(batch: int, scale: float) -> list[dict[str, float]]:
+def batch_size_tradeoff(batch: int, scale: float) -> list[dict[str, float]]:
     """What the simple model of McCandlish et al. (section 2) makes of other batch sizes than the job's.
 
     `steps`, `examples` and `lr` (the best one of plain descent) are relative to those of the job's batch.
@@ -165,7 +171,7 @@ def tradeoff(batch: int, scale: float) -> list[dict[str, float]]:
     ]
 
 
-def _advice(batch: int, known: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _advice_sentences(batch: int, known: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not known:
         yield "The gradient does not stand out of its noise, so nothing can be said: take more `draws`."
         return

@@ -7,11 +7,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.directions import cosine, grid
-from core.engine.analysis.evaluate_weights import Judge, one_by_one, values_of
-from core.engine.analysis.grid import blank, by_name, looked_at, named, note, points_in_tile
+from core.engine.analysis.directions import axis_places, direction_cosine
+from core.engine.analysis.evaluate_weights import WeightsEvaluator, one_by_one, split_metrics
+from core.engine.analysis.grid import (
+    blank_surfaces,
+    metrics_by_split,
+    points_in_tile,
+    record_values,
+    subject_caption,
+    subject_identity,
+)
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
+from core.engine.analysis.subject import AnalysisSubject
 from core.engine.networks.network import Network
 from core.recipe.analyses.interpolation import Interpolation
 
@@ -19,81 +26,89 @@ ENDS: Final = (0.0, 1.0)
 NEAR: Final = 1e-12  # of the range
 
 
-def explore(spec: Interpolation, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Interpolation, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`alpha` float64 (a,), the places asked for, and 0 and 1 where they are not among them; `train.loss` and the like
     (pairs, a); `own` (subjects, splits, metrics): each of the weights with the statistics that it has.
     """
     first = subjects[0]
-    judge = Judge.of(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
-    alphas = desk.found.get("alpha", torch.tensor(sorted({*asked(spec), *ENDS}), dtype=torch.float64))
+    judge = WeightsEvaluator.for_subject(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
+    alphas = desk.found.get("alpha", torch.tensor(sorted({*requested_places(spec), *ENDS}), dtype=torch.float64))
     shape, size = (len(subjects) - 1, len(alphas)), points_in_tile(judge)
-    tensors = {"alpha": alphas, **blank(judge, shape), "own": owns(judge, subjects), **desk.found}
+    tensors = {"alpha": alphas, **blank_surfaces(judge, shape), "own": own_metrics(judge, subjects), **desk.found}
     tiles = [(pair, start) for pair in range(shape[0]) for start in range(0, shape[1], size)]
     for number, (pair, start) in list(enumerate(tiles))[desk.done :]:
         some = alphas[start : start + size]
         place = slice(pair * shape[1] + start, pair * shape[1] + start + len(some))
-        note(judge, tensors, place, judged(judge, spec, subjects[pair : pair + 2], some))
+        record_values(judge, tensors, place, evaluate_between(judge, spec, subjects[pair : pair + 2], some))
         desk.keep(number + 1, len(tiles), tensors)
     return tensors
 
 
-def asked(spec: Interpolation) -> list[float]:
+def requested_places(spec: Interpolation) -> list[float]:
     """The `steps` places of the range; one that is an end but for rounding is that end."""
     near = NEAR * (spec.range[1] - spec.range[0])
     return [
         next((end for end in ENDS if abs(place - end) <= near), place)
-        for place in grid(spec.range, spec.steps).tolist()
+        for place in axis_places(spec.range, spec.steps).tolist()
     ]
 
 
-def owns(judge: Judge, subjects: Sequence[Subject]) -> Tensor:
+def own_metrics(judge: WeightsEvaluator, subjects: Sequence[AnalysisSubject]) -> Tensor:
     """float64 (subjects, splits, metrics), all on the first one's data."""
-    rows = [[values_of(judge, each.network, split) for split in judge.splits] for each in subjects]
+    rows = [[split_metrics(judge, each.network, split) for split in judge.splits] for each in subjects]
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def judged(judge: Judge, spec: Interpolation, ends: Sequence[Subject], alphas: Tensor) -> Tensor:
+def evaluate_between(
+    judge: WeightsEvaluator, spec: Interpolation, ends: Sequence[AnalysisSubject], alphas: Tensor
+) -> Tensor:
     """Values (K, splits, metrics) at (1 - a) v + a w."""
     first, second = (each.network for each in ends)
-    weights = torch.stack([mixed(first.values, second.values, alpha) for alpha in alphas.tolist()])
+    weights = torch.stack([interpolate_tensors(first.values, second.values, alpha) for alpha in alphas.tolist()])
     if spec.bn == "reestimate" or not first.buffers:
-        return judge.judged(weights)
-    return one_by_one(judge, weights, [statistics(first, second, alpha) for alpha in alphas.tolist()])
+        return judge.evaluate_weights(weights)
+    return one_by_one(judge, weights, [interpolate_bn_stats(first, second, alpha) for alpha in alphas.tolist()])
 
 
-def mixed(first: Tensor, second: Tensor, alpha: float) -> Tensor:
+def interpolate_tensors(first: Tensor, second: Tensor, alpha: float) -> Tensor:
     """The ends come out bit for bit."""
     return (1 - alpha) * first + alpha * second
 
 
-def statistics(first: Network, second: Network, alpha: float) -> list[Tensor]:
+def interpolate_bn_stats(first: Network, second: Network, alpha: float) -> list[Tensor]:
     """The buffers of batch norm on the way; what counts batches stays that of the first."""
     pairs = zip(first.module.named_buffers(), second.buffers, strict=True)
-    found = [(name, mixed(own, other, alpha) if own.is_floating_point() else own) for (name, own), other in pairs]
+    found = [
+        (name, interpolate_tensors(own, other, alpha) if own.is_floating_point() else own)
+        for (name, own), other in pairs
+    ]
     return [each.clamp(min=0) if name.endswith("running_var") else each for name, each in found]
 
 
-def report(spec: Interpolation, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: Interpolation, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """For each pair of neighbours the barriers, the distance of the weights and the angle at which they are seen.
 
     `places` are the `steps` asked for and those `added`: an end that is not among them.
     """
     first, splits = subjects[0], spec.splits_of(subjects[0].spec)
-    own = [{**named(each), **by_name(first, splits, row)} for each, row in zip(subjects, tensors["own"], strict=True)]
+    own = [
+        {**subject_identity(each), **metrics_by_split(first, splits, row)}
+        for each, row in zip(subjects, tensors["own"], strict=True)
+    ]
     pairs = [
         {
             "from": before.label,
             "to": after.label,
             "same_seed": before.spec.seed == after.spec.seed,
             "distance": float(torch.linalg.vector_norm((after.network.values - before.network.values).double())),
-            "cosine": float(cosine(torch.stack([before.network.values, after.network.values]))),
-            "barrier": {split: barrier(tensors["alpha"], tensors[f"{split}.loss"][row]) for split in splits},
+            "cosine": float(direction_cosine(torch.stack([before.network.values, after.network.values]))),
+            "barrier": {split: find_barrier(tensors["alpha"], tensors[f"{split}.loss"][row]) for split in splits},
         }
         for row, (before, after) in enumerate(pairwise(subjects))
     ]
-    there, wanted = tensors["alpha"].tolist(), set(asked(spec))
+    there, wanted = tensors["alpha"].tolist(), set(requested_places(spec))
     return {
-        **looked_at(first, splits, spec.bn),
+        **subject_caption(first, splits, spec.bn),
         "range": list(spec.range),
         "steps": spec.steps,
         "places": len(there),
@@ -103,7 +118,7 @@ def report(spec: Interpolation, subjects: Sequence[Subject], tensors: Tensors) -
     }
 
 
-def barrier(alphas: Tensor, losses: Tensor) -> dict[str, float] | None:
+def find_barrier(alphas: Tensor, losses: Tensor) -> dict[str, float] | None:
     """The most by which losses (a,) are above the line between those at 0 and 1, and where; None while not all known.
 
     Two ends that are lower than all between them have a barrier, two on one slope have none: 0.

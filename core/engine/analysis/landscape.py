@@ -6,21 +6,29 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.analysis.curvature import leading
+from core.engine.analysis.curvature import leading_eigenpairs
 from core.engine.analysis.directions import (
-    around,
-    between,
-    fingerprint,
-    grid,
-    normalised,
-    principal,
-    projected,
+    axis_places,
+    directions_between,
+    normalise_direction,
+    padded_range,
+    principal_directions,
+    project_moves,
     random_direction,
+    weights_fingerprint,
 )
-from core.engine.analysis.evaluate_weights import Judge
-from core.engine.analysis.grid import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.analysis.evaluate_weights import WeightsEvaluator
+from core.engine.analysis.grid import (
+    WeightGrid,
+    blank_surfaces,
+    compute_grid,
+    grid_caption,
+    grid_tensors,
+    metrics_by_split,
+    subject_positions,
+)
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
+from core.engine.analysis.subject import AnalysisSubject
 from core.engine.failure import EngineError
 from core.recipe.analyses.landscape import Landscape
 
@@ -28,7 +36,7 @@ MARGIN: Final = 0.25  # of their extent, around checkpoints
 RANGES: Final = {"random": (-1.0, 1.0), "eigen": (-1.0, 1.0), "between": (-0.5, 1.5)}
 
 
-def explore(spec: Landscape, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Landscape, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`x` (and `y`): the places along the directions; `train.loss` and the like: float64 (x,) or (y, x).
 
     `centre` (splits, metrics) is what the weights themselves give with the statistics that they have, `norms` (A,) and
@@ -37,40 +45,48 @@ def explore(spec: Landscape, subjects: Sequence[Subject], desk: AnalysisProgress
     directions, by which an assembly knows that parts fit.
     """
     first = subjects[0]
-    judge = Judge.of(first, spec.splits, reestimate=spec.batch_norm() == "reestimate")
+    judge = WeightsEvaluator.for_subject(first, spec.splits, reestimate=spec.batch_norm() == "reestimate")
     directions, values = directions_of(spec, subjects)
-    at, off = projected(torch.stack([each.network.values - first.network.values for each in subjects]), directions)
-    ranges = [spec.range or RANGES.get(spec.directions) or around(each, MARGIN) for each in at.T]
-    plane = Plane(first.network.values.clone(), directions, tuple(grid(each, spec.steps_each()) for each in ranges))
-    tensors = {**facts(judge, plane), **blank(judge, plane.shape), "centre": judge.own(), "at": at, "off": off}
+    at, off = project_moves(torch.stack([each.network.values - first.network.values for each in subjects]), directions)
+    ranges = [spec.range or RANGES.get(spec.directions) or padded_range(each, MARGIN) for each in at.T]
+    plane = WeightGrid(
+        first.network.values.clone(), directions, tuple(axis_places(each, spec.steps_each()) for each in ranges)
+    )
+    tensors = {
+        **grid_tensors(judge, plane),
+        **blank_surfaces(judge, plane.shape),
+        "centre": judge.own_metrics(),
+        "at": at,
+        "off": off,
+    }
     tensors |= {} if values is None else {"eigenvalues": values}
-    tensors |= {"fingerprint": fingerprint(torch.cat([plane.origin[None], directions]))} if spec.part else {}
+    tensors |= {"fingerprint": weights_fingerprint(torch.cat([plane.origin[None], directions]))} if spec.part else {}
     tensors |= desk.found
-    survey(judge, plane, desk, tensors, part=spec.part)
+    compute_grid(judge, plane, desk, tensors, part=spec.part)
     return tensors
 
 
-def directions_of(spec: Landscape, subjects: Sequence[Subject]) -> tuple[Tensor, Tensor | None]:
+def directions_of(spec: Landscape, subjects: Sequence[AnalysisSubject]) -> tuple[Tensor, Tensor | None]:
     """(A, P), and eigenvalues (A,) if these are eigenvectors. Raises EngineError where weights do not span as much."""
     first, values = subjects[0], None
     weights = [each.network.values for each in subjects]
     if spec.directions == "random":
         norm = spec.norm_for(first.spec)
         drawn = [random_direction(first.network, spec.seed, number) for number in range(spec.dimensions)]
-        found = torch.stack([normalised(first.network, each, norm, spec.ignore) for each in drawn])
+        found = torch.stack([normalise_direction(first.network, each, norm, spec.ignore) for each in drawn])
     elif spec.directions == "eigen":
-        values, found = leading(first, first.parts["train"], spec.dimensions, spec.seed)
+        values, found = leading_eigenpairs(first, first.parts["train"], spec.dimensions, spec.seed)
     elif spec.directions == "between":
-        found = between(weights)
+        found = directions_between(weights)
     else:
-        found, _ = principal(torch.stack([each - weights[0] for each in weights[1:]]), spec.dimensions)
+        found, _ = principal_directions(torch.stack([each - weights[0] for each in weights[1:]]), spec.dimensions)
     if len(found) < spec.dimensions or not bool(torch.linalg.vector_norm(found, dim=1).all()):
         message = f"these weights do not give {spec.dimensions} directions: they are zero, equal, or on one line"
         raise EngineError("engine_error", message, "Take other checkpoints, or other directions.")
     return found, values
 
 
-def report(spec: Landscape, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: Landscape, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """What a caption says: how the directions were made, what was looked at, the centre and the lowest point."""
     first, values = subjects[0], tensors.get("eigenvalues")
     return {
@@ -81,7 +97,7 @@ def report(spec: Landscape, subjects: Sequence[Subject], tensors: Tensors) -> di
         "seed": spec.seed,
         "eigenvalues": None if values is None else values.tolist(),
         "part": spec.part.dump() if spec.part else None,
-        **caption(first, spec.splits, spec.batch_norm(), tensors),
-        "centre": by_name(first, spec.splits, tensors["centre"]),
-        "subjects": standing(subjects, tensors["at"], tensors["off"]),
+        **grid_caption(first, spec.splits, spec.batch_norm(), tensors),
+        "centre": metrics_by_split(first, spec.splits, tensors["centre"]),
+        "subjects": subject_positions(subjects, tensors["at"], tensors["off"]),
     }

@@ -11,13 +11,13 @@ import torch
 from core.engine.analysis.progress import Tensors
 from core.engine.failure import EngineError
 from core.machine_failure import is_machine_failure
-from core.non_finite import numeric
+from core.non_finite import decode_non_finite
 from core.recipe.analyses import Analysis
-from core.recipe.assignment import Reading
+from core.recipe.assignment import AnalysisResult
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LoadedResult:
     """What one analysis has found, and what it was asked."""
 
     label: str
@@ -26,12 +26,15 @@ class Result:
     arrays: Tensors
 
 
-def open_results(readings: Sequence[Reading]) -> tuple[Result, ...]:
+def open_results(readings: Sequence[AnalysisResult]) -> tuple[LoadedResult, ...]:
     """All of them. Raises EngineError where a file is not what it should be."""
-    return tuple(Result(each.label, each.spec, numeric(dict(each.numbers)), _arrays(each)) for each in readings)
+    return tuple(
+        LoadedResult(each.label, each.spec, decode_non_finite(dict(each.numbers)), _read_arrays(each))
+        for each in readings
+    )
 
 
-def _arrays(reading: Reading) -> Tensors:
+def _read_arrays(reading: AnalysisResult) -> Tensors:
     try:
         with np.load(reading.data, allow_pickle=False) as file:
             return {name: torch.from_numpy(file[name]) for name in file.files}

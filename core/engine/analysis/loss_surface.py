@@ -11,11 +11,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.engine.analysis.chunk_sizes import count_activations, sizes_on
-from core.engine.datasets.resident import Part
-from core.engine.evaluation.evaluate import inspecting
+from core.engine.datasets.resident import Split
+from core.engine.evaluation.evaluate import eval_mode
 from core.engine.evaluation.objective import Loss
 from core.engine.failure import passing_examples
-from core.engine.liveness import reported
+from core.engine.liveness import report_each
 from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
 from core.engine.networks.norms import is_foldable
@@ -23,7 +23,7 @@ from core.engine.networks.norms import is_foldable
 COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
 
 
-class Terrain:
+class LossSurface:
     """What a job minimises, over a whole part in evaluation mode, without weight decay.
 
     Batch norm goes by the running statistics that it has now, dropout is off. The network is only read: weights come as
@@ -31,49 +31,49 @@ class Terrain:
     as its formula says: the fused kernels have no second derivative, and no rule for many weights at once.
     """
 
-    def __init__(self, network: Network, part: Part, loss: Loss, room: int | None = None) -> None:
+    def __init__(self, network: Network, part: Split, loss: Loss, room: int | None = None) -> None:
         """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes (None: what
         suits the device).
         """
         room = sizes_on(network.values.device).room if room is None else room
         self._module, self._loss = network.module, loss
         self.report_alive = network.report_alive
-        self._cut = parameters(network)
+        self._cut = parameter_shapes(network)
         stack = plain_layers(network.module)
         self._layers = None if stack is None else list(fold_norms(stack))
         self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
         each = COPIES * count_activations(network, part.inputs[:1]) * network.values.element_size()
         size = max(1, min(network.most_at_once, room // max(each, 1)))
         pairs = zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True)
-        self.chunks = [Part(inputs, targets) for inputs, targets in pairs]
+        self.chunks = [Split(inputs, targets) for inputs, targets in pairs]
         self.fits = each * len(part) <= room
         self.examples = len(part)
 
-    def height(self, weights: Tensor) -> float:
+    def loss_at(self, weights: Tensor) -> float:
         """The mean loss at weights (P,)."""
-        with inspecting(self._module), passing_examples():
-            chunks = reported(self.report_alive, "evaluate", self.chunks)
-            return added([self._share(chunk, weights) for chunk in chunks])
+        with eval_mode(self._module), passing_examples():
+            chunks = report_each(self.report_alive, "evaluate", self.chunks)
+            return sum_in_double([self._chunk_share(chunk, weights) for chunk in chunks])
 
-    def slopes(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    def chunk_gradients(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) require a gradient.
 
         `twice`: the gradients can be differentiated again.
         """
-        for chunk in reported(self.report_alive, "gradient", self.chunks):
-            with inspecting(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-                loss = self._share(chunk, weights)
+        for chunk in report_each(self.report_alive, "gradient", self.chunks):
+            with eval_mode(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                loss = self._chunk_share(chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
             yield loss.detach(), slope
 
-    def separate(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def batch_gradients(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …): one piece."""
         self.report_alive("gradient")
-        with inspecting(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            gradients: Tensor = vmap(grad(self._mean), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
+        with eval_mode(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            gradients: Tensor = vmap(grad(self._mean_loss), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
         return gradients
 
-    def _mean(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _mean_loss(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         cut = torch.split(weights, [shape.numel() for shape in self._cut.values()])
         named = {name: each.view(shape) for (name, shape), each in zip(self._cut.items(), cut, strict=True)}
         if self._layers is None:
@@ -81,24 +81,24 @@ class Terrain:
         for name, layer, norm in self._layers:
             own = {inner: named[f"{name}.{inner}"] for inner, _ in layer.named_parameters()}
             if norm:
-                own = norm.into(own, named)
+                own = norm.fuse_into(own, named)
             own |= {inner: self._buffers[f"{name}.{inner}"] for inner, _ in layer.named_buffers()}
             inputs = functional_call(layer, own, (inputs,)) if own else layer(inputs)
         return self._loss(inputs, targets)
 
-    def _share(self, chunk: Part, weights: Tensor) -> Tensor:
-        return self._mean(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
+    def _chunk_share(self, chunk: Split, weights: Tensor) -> Tensor:
+        return self._mean_loss(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
 
-    def slope(self, weights: Tensor) -> tuple[float, Tensor]:
+    def loss_and_gradient(self, weights: Tensor) -> tuple[float, Tensor]:
         """The mean loss at weights (P,), and its gradient (P,)."""
         losses, total = list[Tensor](), torch.zeros_like(weights)
-        for loss, share in self.slopes(weights.clone().requires_grad_()):
+        for loss, share in self.chunk_gradients(weights.clone().requires_grad_()):
             losses.append(loss)
             total += share
-        return added(losses), total
+        return sum_in_double(losses), total
 
 
-def added(numbers: Sequence[Tensor]) -> float:
+def sum_in_double(numbers: Sequence[Tensor]) -> float:
     """The sum of scalars, one after the other in double, whatever their own precision; one transfer from the device."""
     total = 0.0
     for each in torch.stack(list(numbers)).tolist() if numbers else ():
@@ -107,7 +107,7 @@ def added(numbers: Sequence[Tensor]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class FusedBatchNorm:
     """A batch norm after a linear layer, in evaluation mode: both are one linear layer.
 
     g (W x + b - mean) / √(var + eps) + h = (s W) x + s (b - mean) + h with s = g / √(var + eps). Its own second
@@ -118,7 +118,7 @@ class Norm:
     mean: Tensor
     deviation: Tensor
 
-    def into(self, linear: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fuse_into(self, linear: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weight and bias of the one layer, from those of the `linear` one and the network's, by name."""
         weight, bias = linear["weight"], linear["bias"]
         scale = named[f"{self.name}.weight"] / self.deviation
@@ -126,7 +126,7 @@ class Norm:
         return {"weight": weight * scale.view(-1, *[1] * (weight.ndim - 1)), "bias": shift}
 
 
-def fold_norms(named: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module, Norm | None]]:
+def fold_norms(named: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module, FusedBatchNorm | None]]:
     """Every layer with its name, and the batch norm that is part of it; statistics as they are now."""
     absorbed = ""
     for (name, layer), (follower, norm) in pairwise([*named, ("", nn.Identity())]):
@@ -136,12 +136,12 @@ def fold_norms(named: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn
         if linear and is_foldable(norm):
             absorbed, statistics = follower, dict(norm.named_buffers())
             deviation = torch.sqrt(statistics["running_var"] + norm.eps)
-            yield name, layer, Norm(follower, statistics["running_mean"].clone(), deviation)
+            yield name, layer, FusedBatchNorm(follower, statistics["running_mean"].clone(), deviation)
         else:
             yield name, layer, None
 
 
-def parameters(network: Network) -> dict[str, torch.Size]:
+def parameter_shapes(network: Network) -> dict[str, torch.Size]:
     """Names and shapes of the parameters, in their order in the flat weights."""
     named = sorted(network.module.named_parameters(), key=lambda pair: pair[1].storage_offset())
     return {name: each.shape for name, each in named}

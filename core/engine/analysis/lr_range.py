@@ -8,15 +8,15 @@ from typing import Any, Final
 import torch
 
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
-from core.engine.analysis.tables import number, unknown
-from core.engine.datasets.batches import Cut, batches, epoch_draws, epoch_order
+from core.engine.analysis.subject import AnalysisSubject
+from core.engine.analysis.tables import finite_or_none, nan_tensor
+from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
 from core.engine.determinism import private_randomness, seed_device
 from core.engine.gradients.clip import build_clip
 from core.engine.gradients.gradient import build_gradient
 from core.engine.gradients.sam import sharpness_aware
 from core.engine.networks.network import build_network
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
 from core.recipe.analyses.lr_range import LrRange
 from core.recipe.shape import examples_used
@@ -32,20 +32,20 @@ CAVEATS: Final = (
 )
 
 
-def explore(spec: LrRange, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`lr` float64 (steps,), `losses` (runs, steps) of the batches before the step at that rate; NaN from the end on.
 
     A tile is a step, but a run that was not complete starts again when the analysis goes on.
     """
     rates = torch.logspace(math.log10(spec.low), math.log10(spec.high), spec.steps, dtype=torch.float64)
-    kept = desk.found or {"lr": rates, "losses": unknown(spec.runs, spec.steps)}
+    kept = desk.found or {"lr": rates, "losses": nan_tensor(spec.runs, spec.steps)}
     total = spec.runs * spec.steps
     for row in range(desk.done // spec.steps, spec.runs):
         kept["losses"][row] = math.nan
-        seed = seeds(spec, subjects[0].spec)[row]
+        seed = run_seeds(spec, subjects[0].spec)[row]
         with private_randomness(seed, "steps"):
             seed_device(subjects[0].network.values.device, seed)
-            take, over = trainer(spec, subjects[0], seed), Brink(spec)
+            take, over = build_trainer(spec, subjects[0], seed), DivergenceDetector(spec)
             for step, lr in enumerate(rates.tolist()):
                 kept["losses"][row, step] = loss = take(step, lr)
                 if over(loss) or step == spec.steps - 1:
@@ -55,12 +55,12 @@ def explore(spec: LrRange, subjects: Sequence[Subject], desk: AnalysisProgress) 
     return kept
 
 
-def seeds(spec: LrRange, job: JobSpec) -> list[int]:
+def run_seeds(spec: LrRange, job: JobSpec) -> list[int]:
     """The job's own and those after it, from the analysis's on."""
     return [(job.seed + spec.seed + row) % 2**63 for row in range(spec.runs)]
 
 
-def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float], float]:
+def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callable[[int, float], float]:
     """(step, lr) -> the loss of the batch, after which the step is taken: as a job trains, without its schedule."""
     job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
     most, report_alive = subject.network.most_at_once, subject.network.report_alive
@@ -68,7 +68,7 @@ def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float]
     another = partial(made, most_at_once=most, report_alive=report_alive)
     network = another()
     network.module.train()
-    stepper = build_stepper(job.optimizer, network, partial(Elsewhere, network, another, part, subject.batch))
+    stepper = build_stepper(job.optimizer, network, partial(EvalWeights, network, another, part, subject.batch))
     gradient = build_gradient(network, subject.objective.loss, micro=subject.batch if job.accumulate > 1 else None)
     at = [0]
     if job.sam:
@@ -76,10 +76,10 @@ def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float]
     clip = build_clip(job.clip_grad, network.gradient)
     order = epoch_draws if job.sampling == "with_replacement" else epoch_order
     used = examples_used(len(part), min(subject.batch, len(part)), drop_last=job.drop_last)
-    cut = Cut(spec.batch(job), used, order)
-    coming = batches(part, None if job.batch_size == "full" else cut, seed, 0, spec.steps)
+    cut = BatchSampler(spec.step_examples(job), used, order)
+    coming = iterate_batches(part, None if job.batch_size == "full" else cut, seed, 0, spec.steps)
 
-    def take(step: int, lr: float) -> float:
+    def train_step(step: int, lr: float) -> float:
         at[0], (_, batch) = step, next(coming)
         loss = float(gradient(*batch))  # whether the step is taken depends on it, so a GPU is waited for
         if math.isfinite(loss):
@@ -88,10 +88,10 @@ def trainer(spec: LrRange, subject: Subject, seed: int) -> Callable[[int, float]
             stepper.step(lr, partial(gradient, *batch))
         return loss
 
-    return take
+    return train_step
 
 
-def smoothed(losses: Sequence[float], weight: float) -> list[float]:
+def smooth_losses(losses: Sequence[float], weight: float) -> list[float]:
     """Means m <- (1 - w) m + w x, divided by 1 - (1 - w)^n after n numbers, so that the first ones count in full."""
     mean, missing, found = 0.0, 1.0, []
     for loss in losses:
@@ -100,7 +100,7 @@ def smoothed(losses: Sequence[float], weight: float) -> list[float]:
     return found
 
 
-class Brink:
+class DivergenceDetector:
     """Whether a run is over: its smoothed loss has left its lowest value, or the numbers."""
 
     def __init__(self, spec: LrRange) -> None:
@@ -109,36 +109,36 @@ class Brink:
     def __call__(self, loss: float) -> bool:
         """Asked once for each loss, in order."""
         self._losses.append(loss)
-        levels = smoothed(self._losses, self._spec.smoothing)
+        levels = smooth_losses(self._losses, self._spec.smoothing)
         return not math.isfinite(levels[-1]) or levels[-1] > self._spec.stop_at * min(levels)
 
 
-def report(spec: LrRange, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: LrRange, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """`runs`, each with its curve (`losses` and `smoothed` at the rates `lr`) and what may be read off it; and the
     lowest of each reading over the runs.
     """
     job, rates = subjects[0].spec, tensors["lr"].tolist()
     runs = [
-        {"seed": seed, **_curve(rates, [each for each in losses.tolist() if not math.isnan(each)], spec)}
-        for seed, losses in zip(seeds(spec, job), tensors["losses"], strict=True)
+        {"seed": seed, **_run_curve(rates, [each for each in losses.tolist() if not math.isnan(each)], spec)}
+        for seed, losses in zip(run_seeds(spec, job), tensors["losses"], strict=True)
     ]
     read = [run["candidates"] for run in runs if run["candidates"]]
-    across = {name: _across([each[name] for each in read]) for name in CANDIDATES}
+    across = {name: _range_over_runs([each[name] for each in read]) for name in CANDIDATES}
     return {
         "label": subjects[0].label,
         "optimizer": job.optimizer.name,
-        "batch_size": spec.batch(job),
+        "batch_size": spec.step_examples(job),
         "lr_of_job": job.optimizer.lr,
         "options": spec.model_dump(mode="json", include={"low", "high", "steps", "runs", "smoothing", "stop_at"}),
         "loss": "of each batch, in train mode, before the step at that rate",
         "runs": runs,
         "candidates": across,
-        "advice": list(_advice(job, spec.batch(job), across, len(read))),
+        "advice": list(_advice_sentences(job, spec.step_examples(job), across, len(read))),
         "caveats": list(CAVEATS),
     }
 
 
-def _advice(job: JobSpec, batch: int, across: Mapping[str, dict[str, Any]], count: int) -> Iterator[str]:
+def _advice_sentences(job: JobSpec, batch: int, across: Mapping[str, dict[str, Any]], count: int) -> Iterator[str]:
     if not count:
         yield "The loss fell in none of the runs, so nothing can be said: look at the curves, or take other rates."
         return
@@ -155,26 +155,26 @@ def _advice(job: JobSpec, batch: int, across: Mapping[str, dict[str, Any]], coun
     yield "Another batch size wants another rate: gradient_noise says how much may be gained by one."
 
 
-def _across(values: Sequence[float]) -> dict[str, Any]:
+def _range_over_runs(values: Sequence[float]) -> dict[str, Any]:
     """The lowest, and how far apart they are."""
     if not values:
         return {"lowest": None, "values": [], "ratio": None}
     return {"lowest": min(values), "values": list(values), "ratio": max(values) / min(values)}
 
 
-def _curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> dict[str, Any]:
-    levels = smoothed(losses, spec.smoothing)
+def _run_curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -> dict[str, Any]:
+    levels = smooth_losses(losses, spec.smoothing)
     finite = [each for each in levels if math.isfinite(each)]
     return {
         "lr": list(rates[: len(losses)]),
-        "losses": [number(each) for each in losses],
-        "smoothed": [number(each) for each in levels],
+        "losses": [finite_or_none(each) for each in losses],
+        "smoothed": [finite_or_none(each) for each in levels],
         "steps": len(losses),
-        "candidates": candidates(rates, finite),
+        "candidates": lr_candidates(rates, finite),
     }
 
 
-def candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, float] | None:
+def lr_candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, float] | None:
     """Of smoothed losses at rising rates; None where they never fall, or are too few.
 
     `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out, and what comes

@@ -10,13 +10,13 @@ from torch import Tensor
 COPYING: Final = 40  # as many output channels cost as much to multiply as patches cost to copy (measured)
 
 
-class Room:
+class ScratchMemory:
     """Memory that a layer writes to again and again: fresh pages would cost as much as the copies made there."""
 
     def __init__(self) -> None:
         self._taken: dict[str, Tensor] = {}
 
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+    def take_tensor(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """Some tensor of that shape; what it held under the same name is gone."""
         size = math.prod(shape)
         if name not in self._taken or len(self._taken[name]) < size:
@@ -24,58 +24,58 @@ class Room:
         return self._taken[name][:size].view(shape)
 
 
-class Way(Protocol):
+class ProductMethod(Protocol):
     """How a layer multiplies. Its matrices (K, out, in) are prepared once for all the examples that pass."""
 
-    def prepared(self, matrices: Tensor) -> Tensor: ...
+    def prepare_matrices(self, matrices: Tensor) -> Tensor: ...
 
-    def products(self, prepared: Tensor, inputs: Tensor) -> Tensor:
+    def multiply_prepared(self, prepared: Tensor, inputs: Tensor) -> Tensor:
         """(K | 1, *before, n) -> (K, out, *places, n), in the layer's own memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class DenseProduct:
     """A linear layer: (K | 1, in, n) -> (K, out, n)."""
 
-    room: Room = field(default_factory=Room)
+    room: ScratchMemory = field(default_factory=ScratchMemory)
 
-    def prepared(self, matrices: Tensor) -> Tensor:
+    def prepare_matrices(self, matrices: Tensor) -> Tensor:
         return matrices
 
-    def products(self, prepared: Tensor, inputs: Tensor) -> Tensor:
-        return multiplied(prepared, inputs, self.room)
+    def multiply_prepared(self, prepared: Tensor, inputs: Tensor) -> Tensor:
+        return multiply_matrices(prepared, inputs, self.room)
 
 
 @dataclass(frozen=True, slots=True)
-class Patches:
+class Im2colProduct:
     """A convolution as one product with copies of what it sees, zeros around: the copies count where pictures are wide.
 
     (K | 1, channels, h, w, n) -> (K, out, h, w, n)
     """
 
     size: int
-    room: Room = field(default_factory=Room)
+    room: ScratchMemory = field(default_factory=ScratchMemory)
 
-    def prepared(self, matrices: Tensor) -> Tensor:
+    def prepare_matrices(self, matrices: Tensor) -> Tensor:
         return matrices
 
-    def products(self, prepared: Tensor, inputs: Tensor) -> Tensor:
-        found = multiplied(prepared, self._columns(inputs), self.room)
+    def multiply_prepared(self, prepared: Tensor, inputs: Tensor) -> Tensor:
+        found = multiply_matrices(prepared, self._im2col_columns(inputs), self.room)
         return found.view(*found.shape[:2], *inputs.shape[2:])
 
-    def _columns(self, inputs: Tensor) -> Tensor:
+    def _im2col_columns(self, inputs: Tensor) -> Tensor:
         """(K | 1, channels · size², h · w · n)"""
         many, channels, height, width, examples = inputs.shape
         edge = self.size // 2
-        around = self.room.take("around", inputs, many, channels, height + 2 * edge, width + 2 * edge, examples)
+        around = self.room.take_tensor("around", inputs, many, channels, height + 2 * edge, width + 2 * edge, examples)
         around.zero_()[:, :, edge : edge + height, edge : edge + width] = inputs
         windows = around.unfold(2, self.size, 1).unfold(3, self.size, 1).permute(0, 1, 5, 6, 2, 3, 4)
-        self.room.take("columns", inputs, *windows.shape).copy_(windows)
-        return self.room.take("columns", inputs, many, channels * self.size**2, height * width * examples)
+        self.room.take_tensor("columns", inputs, *windows.shape).copy_(windows)
+        return self.room.take_tensor("columns", inputs, many, channels * self.size**2, height * width * examples)
 
 
 @dataclass(frozen=True, slots=True)
-class Bands:
+class BandedProduct:
     """A convolution row by row: what makes one row of the output from the rows around it is a matrix with a band.
 
     Nothing is copied, and for narrow pictures hardly more is multiplied than has to be. The same shapes as of Patches;
@@ -84,9 +84,9 @@ class Bands:
 
     size: int
     width: int
-    room: Room = field(default_factory=Room)
+    room: ScratchMemory = field(default_factory=ScratchMemory)
 
-    def prepared(self, matrices: Tensor) -> Tensor:
+    def prepare_matrices(self, matrices: Tensor) -> Tensor:
         """(K, out, channels · size²) -> (K, out · width, size · channels · width)"""
         many, outputs = matrices.shape[:2]
         kernels = matrices.reshape(many, outputs, -1, self.size, self.size).transpose(
@@ -99,14 +99,14 @@ class Bands:
                 bands.diagonal(offset, 2, 5).copy_(kernels[..., column, None])
         return bands.view(many, outputs * self.width, -1)
 
-    def products(self, prepared: Tensor, inputs: Tensor) -> Tensor:
+    def multiply_prepared(self, prepared: Tensor, inputs: Tensor) -> Tensor:
         many, channels, height, width, examples = inputs.shape
         rows, edge = inputs.transpose(1, 2), self.size // 2  # (K, h, channels, w, n)
         if not rows.is_contiguous():
-            rows = self.room.take("rows", inputs, *rows.shape).copy_(rows)
+            rows = self.room.take_tensor("rows", inputs, *rows.shape).copy_(rows)
         block, outputs = channels * width, prepared.shape[1]
         flat = rows.view(many, height * block, examples)
-        found = self.room.take("outputs", inputs, height, many, outputs, examples)
+        found = self.room.take_tensor("outputs", inputs, height, many, outputs, examples)
         for row in range(height):
             first, last = max(0, row - edge), min(height, row + edge + 1)
             seen = slice((first - row + edge) * block, (last - row + edge) * block)
@@ -114,17 +114,17 @@ class Bands:
         return found.view(height, many, outputs // width, width, examples).permute(1, 2, 0, 3, 4)
 
 
-def way_of(shape: torch.Size, width: int, *, shared: bool) -> Way:
+def choose_product(shape: torch.Size, width: int, *, shared: bool) -> ProductMethod:
     """How a layer with weights of that shape multiplies; what is `shared` by all networks is copied but once."""
     if len(shape) == 2:
-        return Dense()
+        return DenseProduct()
     narrow = shape[0] * (width / shape[2] - 1) < COPYING
-    return Bands(shape[2], width) if narrow and not shared else Patches(shape[2])
+    return BandedProduct(shape[2], width) if narrow and not shared else Im2colProduct(shape[2])
 
 
-def multiplied(matrices: Tensor, columns: Tensor, room: Room) -> Tensor:
+def multiply_matrices(matrices: Tensor, columns: Tensor, room: ScratchMemory) -> Tensor:
     """(K, out, in), (K | 1, in, columns) -> (K, out, columns)"""
-    outputs = room.take("outputs", matrices, *matrices.shape[:2], columns.shape[2])
+    outputs = room.take_tensor("outputs", matrices, *matrices.shape[:2], columns.shape[2])
     if len(columns) == 1:
         torch.mm(matrices.flatten(0, 1), columns[0], out=outputs.flatten(0, 1))
     else:

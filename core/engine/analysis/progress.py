@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from core.engine.checkpoints.files import STATE, WEIGHTS, chained, read_resume
+from core.engine.checkpoints.files import STATE, WEIGHTS, chain_digest, read_resume
 from core.engine.checkpoints.writer import CheckpointHeader, CheckpointWriter, Unwritten
-from core.engine.events import Log, Observer, Progress, StopRequest
+from core.engine.events import Log, Observer, RunProgress, StopRequest
 from core.engine.liveness import ReportAlive
 from core.recipe.assignment import AnalysisAssignment
 
@@ -20,7 +20,7 @@ KEEP_SECONDS: Final = 20.0
 Tensors = dict[str, Tensor]
 
 
-class Interrupted(Exception):
+class AnalysisStopped(Exception):
     """A request to stop; the tiles that are finished are in `AnalysisProgress.tensors`."""
 
     def __init__(self, request: StopRequest) -> None:
@@ -75,12 +75,12 @@ class AnalysisProgress:
                 self._write_tiles()
             self._keep_by = time.monotonic() + self._keep_seconds
         if request:
-            raise Interrupted(request)
+            raise AnalysisStopped(request)
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunProgress:
         """Where it stands."""
         share = self.done / self.total if self.total else float(self.total == 0)
-        return Progress(self.done, self.total, 0, None, share, None, None)
+        return RunProgress(self.done, self.total, 0, None, share, None, None)
 
     def warn(self, message: str) -> None:
         """Something that whoever reads the result should know."""
@@ -91,6 +91,6 @@ class AnalysisProgress:
         written = self.writer.write_tensors(
             CheckpointHeader("last", self.done),
             {WEIGHTS: self.tensors, STATE: {}},
-            lambda files: {"digest": chained(chain, files), "metrics": {}},
+            lambda files: {"digest": chain_digest(chain, files), "metrics": {}},
         )
         self._digest = written.manifest["digest"]

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.engine.analysis.loaded_results import Result, open_results
-from core.engine.analysis.progress import KEEP_SECONDS, AnalysisProgress, Interrupted, Tensors
-from core.engine.analysis.subject import Subject, open_subjects
+from core.engine.analysis.loaded_results import LoadedResult, open_results
+from core.engine.analysis.progress import KEEP_SECONDS, AnalysisProgress, AnalysisStopped, Tensors
+from core.engine.analysis.subject import AnalysisSubject, open_subjects
 from core.engine.checkpoints.files import WEIGHTS, Files, write_bytes
 from core.engine.checkpoints.writer import CheckpointHeader, Unwritten
-from core.engine.determinism import open_device, switched
-from core.engine.environment import about, differences
+from core.engine.determinism import open_device, torch_switches
+from core.engine.environment import describe_device, environment_differences
 from core.engine.events import Ended, Observer, Started
-from core.engine.failure import EngineError, expected
-from core.engine.liveness import ReportAlive, unwatched
-from core.engine.pacing import paced
-from core.non_finite import in_json
+from core.engine.failure import EngineError, known_failure
+from core.engine.liveness import ReportAlive, report_nothing
+from core.engine.pacing import with_pacing
+from core.non_finite import encode_non_finite
 from core.recipe.analyses import ResultsSpec
 from core.recipe.assignment import AnalysisAssignment
 
@@ -35,12 +35,12 @@ Draw = Callable[[str, Mapping[str, Any], Arrays], Mapping[str, bytes]]
 DATA = "result.npz"
 
 
-def analyse(
+def run_analysis(
     assignment: AnalysisAssignment,
     observer: Observer,
     draw: Draw | None = None,
     *,
-    report_alive: ReportAlive = unwatched,
+    report_alive: ReportAlive = report_nothing,
     keep_seconds: float = KEEP_SECONDS,
 ) -> Ended:
     """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
@@ -51,17 +51,17 @@ def analyse(
     hears of every piece of work as it begins; what it has is written down every `keep_seconds`.
     """
     try:
-        with switched(assignment.plan):
-            return _analyse(assignment, observer, draw, report_alive, keep_seconds)
+        with torch_switches(assignment.plan):
+            return _compute_result(assignment, observer, draw, report_alive, keep_seconds)
     except EngineError as failure:
-        return Ended("failed", None, {}, failure.document(), {})
+        return Ended("failed", None, {}, failure.as_document(), {})
     except (MemoryError, RuntimeError, OSError) as error:
-        if (known := expected(error, torch.device(assignment.plan.device))) is None:
+        if (known := known_failure(error, torch.device(assignment.plan.device))) is None:
             raise
-        return Ended("failed", None, {}, known.document(), {})
+        return Ended("failed", None, {}, known.as_document(), {})
 
 
-def _analyse(
+def _compute_result(
     assignment: AnalysisAssignment,
     observer: Observer,
     draw: Draw | None,
@@ -69,26 +69,26 @@ def _analyse(
     keep_seconds: float,
 ) -> Ended:
     spec, device = assignment.spec, open_device(assignment.plan)
-    report_alive = paced(report_alive, device)
-    given, parameters = _given(assignment, device, report_alive)
-    environment = about(device, assignment.plan)
+    report_alive = with_pacing(report_alive, device)
+    given, parameters = _open_inputs(assignment, device, report_alive)
+    environment = describe_device(device, assignment.plan)
     desk = AnalysisProgress(assignment, observer, environment, report_alive, keep_seconds)
     kind = import_module(spec.implementation)
-    faithful = {"resume": _fidelity(assignment, environment)} if assignment.resume else {}
+    faithful = {"resume": _resume_fidelity(assignment, environment)} if assignment.resume else {}
     observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
     request = None
     try:
-        tensors: Tensors = kind.explore(spec, given, desk)
-    except Interrupted as interrupted:
+        tensors: Tensors = kind.compute_tensors(spec, given, desk)
+    except AnalysisStopped as interrupted:
         request, tensors = interrupted.request, desk.tensors
     progress = asdict(desk.progress())
     if request == "checkpoint":
         return Ended("stopped", None, {}, None, progress)
     if request == "cancel" and not tensors:
         return Ended("cancelled", "cancelled", {}, None, progress)
-    numbers = {"partial": request == "cancel", **kind.report(spec, given, tensors)}
+    numbers = {"partial": request == "cancel", **kind.report_numbers(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
-    facts = {"analysis": spec.dump(), "numbers": in_json(numbers)}
+    facts = {"analysis": spec.dump(), "numbers": encode_non_finite(numbers)}
     desk.writer.insists = request != "cancel"
     put = partial(_write_result, desk, facts, arrays, report_alive)
     with suppress(*((Unwritten,) if request == "cancel" else ())):  # then nobody waits for a disk
@@ -102,9 +102,9 @@ def _analyse(
     return Ended("succeeded", "completed", numbers, None, progress)
 
 
-def _given(
+def _open_inputs(
     assignment: AnalysisAssignment, device: torch.device, report_alive: ReportAlive
-) -> tuple[Sequence[Subject] | Sequence[Result], int]:
+) -> tuple[Sequence[AnalysisSubject] | Sequence[LoadedResult], int]:
     """What it looks at, and how many weights that has."""
     if isinstance(assignment.spec, ResultsSpec):
         results = open_results(assignment.readings)
@@ -113,9 +113,9 @@ def _given(
     return subjects, subjects[0].network.weights.numel()
 
 
-def _fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> dict[str, Any]:
+def _resume_fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]) -> dict[str, Any]:
     there = assignment.resume.manifest.get("environment", {}) if assignment.resume else {}
-    reasons = differences(there, environment)
+    reasons = environment_differences(there, environment)
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
@@ -130,13 +130,13 @@ def _write_result(
 
     def fill(folder: Path) -> Files:
         folder.mkdir(parents=True)
-        data = {WEIGHTS: write_bytes(folder / DATA, npz(arrays), report_alive)}
+        data = {WEIGHTS: write_bytes(folder / DATA, npz_bytes(arrays), report_alive)}
         return data | {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}
 
     desk.writer.write_folder(CheckpointHeader("result", desk.done), fill, lambda _: dict(facts))
 
 
-def npz(arrays: Arrays) -> bytes:
+def npz_bytes(arrays: Arrays) -> bytes:
     """The arrays as one npz file, the same bytes for the same arrays."""
     buffer = io.BytesIO()
     np.savez(buffer, **{name: arrays[name] for name in sorted(arrays)})  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from typing import ClassVar, Final, Protocol, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from core.engine.analysis.matrix_products import Room, Way, way_of
-from core.engine.evaluation.evaluate import chunk_sizes, inspecting
-from core.engine.liveness import ReportAlive, reported
+from core.engine.analysis.matrix_products import ProductMethod, ScratchMemory, choose_product
+from core.engine.evaluation.evaluate import chunk_sizes, eval_mode
+from core.engine.liveness import ReportAlive, report_each
 from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
 from core.engine.networks.norms import FoldableNorm, is_foldable
@@ -25,7 +25,7 @@ ACTIVATIONS: Final = (*RISING, nn.LeakyReLU, nn.GELU, nn.SiLU)
 
 
 @dataclass(slots=True)
-class Moments:
+class BatchNormMoments:
     """Mean and variance of each batch norm, (K | 1, channels).
 
     While `counting` they are those of the batch that passes, and their example-weighted sums are kept.
@@ -36,7 +36,7 @@ class Moments:
     counting: bool = False
     sums: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def count(self, number: int, batch: Tensor, bias: Tensor | float) -> None:
+    def count_batch(self, number: int, batch: Tensor, bias: Tensor | float) -> None:
         """Take in what a layer gives (K, channels, …, n), its bias (K, channels) still to come."""
         values, examples = batch.flatten(2), batch.shape[-1]
         self.means[number] = values.mean(2) + bias
@@ -50,19 +50,19 @@ Pass = Callable[[Tensor], Tensor]
 """Examples (K | 1, *shape, n) -> (K, *shape, n)."""
 
 
-class Layer(Protocol):
+class StackedLayer(Protocol):
     """One layer of all the networks."""
 
     @property
     def rising(self) -> bool:
         """Whether it can wait until only the largest are left: it works number by number and keeps their order."""
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         """With weights (K, P), prepared once for all the examples that pass."""
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class StackedBatchNorm:
     """The batch norm behind a layer: its number, where its scale and shift stand, and the bias of the layer."""
 
     number: int
@@ -71,65 +71,69 @@ class Norm:
     eps: float
     bias: slice | None
 
-    def scale(self, weights: Tensor, moments: Moments) -> Tensor:
+    def folded_scale(self, weights: Tensor, moments: BatchNormMoments) -> Tensor:
         """(K, channels)"""
         return weights[:, self.gamma] * (moments.variances[self.number] + self.eps).rsqrt()
 
-    def shift(self, weights: Tensor, moments: Moments) -> Tensor:
+    def folded_shift(self, weights: Tensor, moments: BatchNormMoments) -> Tensor:
         """What is added to the scaled outputs of the layer, which lack its bias: (K, channels)."""
         mean = moments.means[self.number] - self.layer_bias(weights)
-        return weights[:, self.beta] - mean * self.scale(weights, moments)
+        return weights[:, self.beta] - mean * self.folded_scale(weights, moments)
 
     def layer_bias(self, weights: Tensor) -> Tensor | float:
         return 0.0 if self.bias is None else weights[:, self.bias]
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class StackedProduct:
     """A linear layer or a convolution, and batch norm's scale, which goes into the weights; nothing is added yet."""
 
     weight: slice
     outputs: int
-    way: Way
-    norm: Norm | None
+    way: ProductMethod
+    norm: StackedBatchNorm | None
     rising: ClassVar[bool] = False
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         norm, matrices = self.norm, weights[:, self.weight].reshape(len(weights), self.outputs, -1)  # (K, out, in)
         if norm is None or not moments.counting:
-            scale = 1.0 if norm is None else norm.scale(weights, moments)[:, :, None]
-            return partial(self.way.products, self.way.prepared(matrices * scale))
-        prepared = self.way.prepared(matrices)
+            scale = 1.0 if norm is None else norm.folded_scale(weights, moments)[:, :, None]
+            return partial(self.way.multiply_prepared, self.way.prepare_matrices(matrices * scale))
+        prepared = self.way.prepare_matrices(matrices)
 
         def counted(inputs: Tensor) -> Tensor:
-            outputs = self.way.products(prepared, inputs)
-            moments.count(norm.number, outputs, norm.layer_bias(weights))
-            return outputs.mul_(beside(norm.scale(weights, moments), outputs))
+            outputs = self.way.multiply_prepared(prepared, inputs)
+            moments.count_batch(norm.number, outputs, norm.layer_bias(weights))
+            return outputs.mul_(broadcast_channels(norm.folded_scale(weights, moments), outputs))
 
         return counted
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class StackedShift:
     """What a linear layer or a convolution adds to its products: its bias, or batch norm's shift."""
 
-    by: slice | Norm
+    by: slice | StackedBatchNorm
     rising: ClassVar[bool] = True
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         def now() -> Tensor:
-            return self.by.shift(weights, moments) if isinstance(self.by, Norm) else weights[:, self.by].contiguous()
+            return (
+                self.by.folded_shift(weights, moments)
+                if isinstance(self.by, StackedBatchNorm)
+                else weights[:, self.by].contiguous()
+            )
 
         fixed = None if moments.counting else now()
 
         def shifted(inputs: Tensor) -> Tensor:
-            return inputs.add_(beside(now() if fixed is None else fixed, inputs))
+            return inputs.add_(broadcast_channels(now() if fixed is None else fixed, inputs))
 
         return shifted
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class StackedActivation:
     """Number by number."""
 
     module: nn.Module
@@ -138,58 +142,58 @@ class Activation:
     def rising(self) -> bool:
         return type(self.module) in RISING
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         """In place where torch can: what comes in is a layer's own memory."""
         return RISING.get(type(self.module), self.module)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class StackedMaxPool:
     """The largest of each 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n), rows first in memory."""
 
-    room: Room = field(default_factory=Room)
+    room: ScratchMemory = field(default_factory=ScratchMemory)
     rising: ClassVar[bool] = False
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
-        return self.pooled
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
+        return self.max_pool
 
-    def pooled(self, inputs: Tensor) -> Tensor:
+    def max_pool(self, inputs: Tensor) -> Tensor:
         many, channels, height, width, examples = inputs.shape
         height, width = height // 2, width // 2
         upper, lower = inputs[:, :, 0 : 2 * height : 2, : 2 * width], inputs[:, :, 1 : 2 * height : 2, : 2 * width]
-        rows = self.room.take("rows", inputs, many, height, channels, 2 * width, examples).transpose(1, 2)
+        rows = self.room.take_tensor("rows", inputs, many, height, channels, 2 * width, examples).transpose(1, 2)
         torch.maximum(upper, lower, out=rows)
-        found = self.room.take("outputs", inputs, many, height, channels, width, examples).transpose(1, 2)
+        found = self.room.take_tensor("outputs", inputs, many, height, channels, width, examples).transpose(1, 2)
         return torch.maximum(rows[:, :, :, 0::2], rows[:, :, :, 1::2], out=found)
 
 
 @dataclass(frozen=True, slots=True)
-class Flatten:
+class StackedFlatten:
     """(K, *shape, n) -> (K, numbers, n)"""
 
     rising: ClassVar[bool] = False
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         return lambda inputs: inputs.flatten(1, -2)
 
 
-def beside(values: Tensor, outputs: Tensor) -> Tensor:
+def broadcast_channels(values: Tensor, outputs: Tensor) -> Tensor:
     """(K, channels) so that it broadcasts over (K, channels, …)."""
     return values.reshape(*values.shape, *(1 for _ in outputs.shape[2:]))
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class StackedNetwork:
     """The layers of a network; `widest` is how many numbers a layer holds of one example, and `norms` are its own."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[StackedLayer, ...]
     widest: int
     norms: tuple[FoldableNorm, ...]
     report_alive: ReportAlive
 
-    def bound(self, weights: Tensor, moments: Moments) -> Pass:
+    def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
         """With weights (K, P): (n, *shape) -> (K, outputs, n)."""
-        passes = [layer.bound(weights, moments) for layer in self.layers]
+        passes = [layer.bind_weights(weights, moments) for layer in self.layers]
 
         def outputs(inputs: Tensor) -> Tensor:
             values = inputs.movedim(0, -1).contiguous()[None]
@@ -199,54 +203,56 @@ class Stack:
 
         return outputs
 
-    def own(self) -> Moments:
+    def running_moments(self) -> BatchNormMoments:
         """The running statistics of the network as they stand."""
         running = [(each.running_mean, each.running_var) for each in self.norms]
         means = [mean[None] for mean, _ in running if mean is not None]
-        return Moments(means, [variance[None] for _, variance in running if variance is not None])
+        return BatchNormMoments(means, [variance[None] for _, variance in running if variance is not None])
 
-    def estimated(self, weights: Tensor, inputs: Tensor, batch_size: int) -> Moments:
+    def estimate_moments(self, weights: Tensor, inputs: Tensor, batch_size: int) -> BatchNormMoments:
         """For each network what `reestimate_batch_norm` sets its running statistics to."""
-        counting = self.own()
+        counting = self.running_moments()
         counting.counting = True
-        outputs = self.bound(weights, counting)
+        outputs = self.bind_weights(weights, counting)
         batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
-        for batch in reported(self.report_alive, "batch_norm", batches):
+        for batch in report_each(self.report_alive, "batch_norm", batches):
             outputs(batch)
         found = [counting.sums[number] for number in range(len(self.norms))]
-        return Moments([mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found])
+        return BatchNormMoments(
+            [mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found]
+        )
 
 
-def stack(network: Network, example: Tensor) -> Stack | None:
+def stack_network(network: Network, example: Tensor) -> StackedNetwork | None:
     """The network's layers over many weights, or None where one of them is not known here. `example` (1, *shape)."""
     layers = plain_layers(network.module)
     if layers is None:
         return None
-    steps: list[Layer] = []
+    steps: list[StackedLayer] = []
     norms: list[FoldableNorm] = []
     before: nn.Module | None = None
-    widest, widths = _sizes(network, [layer for _, layer in layers], example)
+    widest, widths = _layer_sizes(network, [layer for _, layer in layers], example)
     modules = [layer for _, layer in layers if type(layer) is not nn.Dropout]
     for module, after in pairwise((*modules, nn.Identity())):
-        shared = not any(isinstance(step, Product) for step in steps)
-        if _multiplies(module):
-            norm = _norm(module, after, len(norms)) if is_foldable(after) else None
-            steps += _products(module, norm, widths[module], shared=shared)
-        elif is_foldable(module) and before is not None and _multiplies(before):
+        shared = not any(isinstance(step, StackedProduct) for step in steps)
+        if _is_product(module):
+            norm = _stacked_batch_norm(module, after, len(norms)) if is_foldable(after) else None
+            steps += _product_layers(module, norm, widths[module], shared=shared)
+        elif is_foldable(module) and before is not None and _is_product(before):
             norms.append(module)
         elif type(module) in ACTIVATIONS and not shared:
-            steps.append(Activation(module))
+            steps.append(StackedActivation(module))
         elif type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-            steps.append(Flatten())
-        elif type(module) is nn.MaxPool2d and _halves(module):
-            steps.insert(_earliest(steps), Pool())
+            steps.append(StackedFlatten())
+        elif type(module) is nn.MaxPool2d and _is_halving_pool(module):
+            steps.insert(_pool_position(steps), StackedMaxPool())
         else:
             return None
         before = module
-    return Stack(tuple(steps), widest, tuple(norms), network.report_alive)
+    return StackedNetwork(tuple(steps), widest, tuple(norms), network.report_alive)
 
 
-def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
+def _is_product(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     """Convolutions with an odd square kernel that keep the size of the picture; linear layers."""
     if type(module) is nn.Linear:
         return True
@@ -257,40 +263,42 @@ def _multiplies(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     return plain and height == width and height % 2 == 1 and module.padding == (height // 2, width // 2)
 
 
-def _halves(module: nn.MaxPool2d) -> bool:
+def _is_halving_pool(module: nn.MaxPool2d) -> bool:
     sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
     return sizes == (2, 2, 0, 1) and not module.ceil_mode
 
 
-def _place(parameter: Tensor) -> slice:
+def _flat_slice(parameter: Tensor) -> slice:
     """Where a parameter stands in the flat weights."""
     start = int(parameter.storage_offset())
     return slice(start, start + parameter.numel())
 
 
-def _norm(module: nn.Linear | nn.Conv2d, norm: FoldableNorm, number: int) -> Norm:
-    bias = None if module.bias is None else _place(module.bias)
-    return Norm(number, _place(norm.weight), _place(norm.bias), norm.eps, bias)
+def _stacked_batch_norm(module: nn.Linear | nn.Conv2d, norm: FoldableNorm, number: int) -> StackedBatchNorm:
+    bias = None if module.bias is None else _flat_slice(module.bias)
+    return StackedBatchNorm(number, _flat_slice(norm.weight), _flat_slice(norm.bias), norm.eps, bias)
 
 
-def _products(module: nn.Linear | nn.Conv2d, norm: Norm | None, width: int, *, shared: bool) -> Iterator[Layer]:
-    way = way_of(module.weight.shape, width, shared=shared)
-    yield Product(_place(module.weight), len(module.weight), way, norm)
+def _product_layers(
+    module: nn.Linear | nn.Conv2d, norm: StackedBatchNorm | None, width: int, *, shared: bool
+) -> Iterator[StackedLayer]:
+    way = choose_product(module.weight.shape, width, shared=shared)
+    yield StackedProduct(_flat_slice(module.weight), len(module.weight), way, norm)
     if norm:
-        yield Shift(norm)
+        yield StackedShift(norm)
     elif module.bias is not None:
-        yield Shift(_place(module.bias))
+        yield StackedShift(_flat_slice(module.bias))
 
 
-def _earliest(steps: Sequence[Layer]) -> int:
+def _pool_position(steps: Sequence[StackedLayer]) -> int:
     """Where pooling costs least: what keeps the order of numbers can wait until only the largest are left."""
     return len(steps) - len(list(takewhile(lambda step: step.rising, reversed(steps))))
 
 
-def _sizes(network: Network, layers: Sequence[nn.Module], example: Tensor) -> tuple[int, dict[nn.Module, int]]:
+def _layer_sizes(network: Network, layers: Sequence[nn.Module], example: Tensor) -> tuple[int, dict[nn.Module, int]]:
     """The most numbers of an example that any layer holds, and the width of what each sees."""
     widest, widths, values = 1, {}, example
-    with inspecting(network.module):
+    with eval_mode(network.module):
         for module in layers:
             seen = module.kernel_size[0] ** 2 if type(module) is nn.Conv2d else 1
             widest, widths[module] = max(widest, values.numel() * seen), values.shape[-1]

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.files import check_tensors, read_tensors
-from core.engine.datasets.resident import Part, Resident, load_resident
-from core.engine.determinism import stream
-from core.engine.evaluation.evaluate import evaluate, reestimate_batch_norm
+from core.engine.datasets.resident import ResidentDataset, Split, load_resident
+from core.engine.determinism import seeded_generator
+from core.engine.evaluation.evaluate import evaluate_network, reestimate_batch_norm
 from core.engine.evaluation.objective import Objective, build_objective
 from core.engine.liveness import ReportAlive
 from core.engine.networks.network import Network, build_network
-from core.recipe.analyses import Split
+from core.recipe.analyses import SplitName
 from core.recipe.assignment import Source
 from core.recipe.plan import MOST_AT_ONCE, ExecutionPlan
 from core.recipe.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class AnalysisSubject:
     """One network in evaluation mode. `parts` are those that are looked at, `source` says where its weights are from.
 
     A part of no examples is there too. Nobody else has this network, but an analysis still leaves its weights as they
@@ -31,7 +31,7 @@ class Subject:
     source: Source
     spec: JobSpec
     network: Network
-    parts: dict[Split, Part]
+    parts: dict[SplitName, Split]
     objective: Objective
 
     @property
@@ -51,9 +51,9 @@ def open_subjects(
     device: torch.device,
     examples: int | None,
     report_alive: ReportAlive,
-) -> tuple[Subject, ...]:
+) -> tuple[AnalysisSubject, ...]:
     """All of them, equal data loaded once. Raises EngineError where weights or data are not what they should be."""
-    loaded: dict[str, Resident] = {}
+    loaded: dict[str, ResidentDataset] = {}
     found = []
     for source in sources:
         spec = source.spec.resolved()
@@ -68,43 +68,47 @@ def open_subjects(
             most_at_once=plan.micro_batch or MOST_AT_ONCE,
             report_alive=report_alive,
         )
-        found.append(_open(source, spec, loaded[key], network, examples))
+        found.append(_open_subject(source, spec, loaded[key], network, examples))
     return tuple(found)
 
 
-def _open(source: Source, spec: JobSpec, data: Resident, network: Network, examples: int | None) -> Subject:
+def _open_subject(
+    source: Source, spec: JobSpec, data: ResidentDataset, network: Network, examples: int | None
+) -> AnalysisSubject:
     if source.weights:
-        tensors = {name: each for name, each in read_tensors(source.weights).items() if name not in data.tensors()}
+        tensors = {
+            name: each for name, each in read_tensors(source.weights).items() if name not in data.standardize_tensors()
+        }
         check_tensors("weights", tensors, network.tensors())
         network.load_tensors(tensors)
     network.module.eval()
-    parts: dict[Split, Part] = {
-        "train": some(data.train, examples, spec.data.split_seed),
-        "val": some(data.validation, examples, spec.data.split_seed),
-        "test": some(data.test, examples, spec.data.split_seed),
+    parts: dict[SplitName, Split] = {
+        "train": sample_examples(data.train, examples, spec.data.split_seed),
+        "val": sample_examples(data.validation, examples, spec.data.split_seed),
+        "test": sample_examples(data.test, examples, spec.data.split_seed),
     }
-    return Subject(source, spec, network, parts, build_objective(spec, data.target_scale))
+    return AnalysisSubject(source, spec, network, parts, build_objective(spec, data.target_scale))
 
 
-def some(part: Part, examples: int | None, seed: int) -> Part:
+def sample_examples(part: Split, examples: int | None, seed: int) -> Split:
     """So many examples of a part, drawn once for all, in their order; all of them when there are no more."""
     if examples is None or examples >= len(part):
         return part
-    chosen = torch.randperm(len(part), generator=stream(seed, "some"))[:examples].sort().values
+    chosen = torch.randperm(len(part), generator=seeded_generator(seed, "some"))[:examples].sort().values
     chosen = chosen.to(part.inputs.device)
-    return Part(part.inputs[chosen], part.targets[chosen])
+    return Split(part.inputs[chosen], part.targets[chosen])
 
 
-def held(subject: Subject) -> list[Split]:
+def nonempty_splits(subject: AnalysisSubject) -> list[SplitName]:
     """The parts that hold an example."""
     return [split for split, part in subject.parts.items() if len(part)]
 
 
-def measured(subject: Subject) -> list[str]:
+def metric_names(subject: AnalysisSubject) -> list[str]:
     """What is reported of a part: the loss first, then the metrics of the job."""
-    split = held(subject)[0]
-    few = Part(subject.parts[split].inputs[:1], subject.parts[split].targets[:1])
-    return list(evaluate(subject.network, few, subject.objective))
+    split = nonempty_splits(subject)[0]
+    few = Split(subject.parts[split].inputs[:1], subject.parts[split].targets[:1])
+    return list(evaluate_network(subject.network, few, subject.objective))
 
 
 @contextmanager
@@ -120,7 +124,7 @@ def preserving(network: Network) -> Iterator[Network]:
 
 
 @contextmanager
-def replaced(subject: Subject, weights: Tensor) -> Iterator[Network]:
+def replaced_weights(subject: AnalysisSubject, weights: Tensor) -> Iterator[Network]:
     """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
     with preserving(subject.network) as network:
         network.values.copy_(weights)

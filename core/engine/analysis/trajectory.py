@@ -7,18 +7,26 @@ import torch
 from torch import Tensor
 
 from core.engine.analysis.directions import (
-    around,
+    axis_places,
     centred_shares,
-    grid,
-    normalised,
-    principal,
-    projected,
+    normalise_direction,
+    padded_range,
+    principal_directions,
+    project_moves,
     random_direction,
 )
-from core.engine.analysis.evaluate_weights import Judge
-from core.engine.analysis.grid import Plane, blank, by_name, caption, facts, standing, survey
+from core.engine.analysis.evaluate_weights import WeightsEvaluator
+from core.engine.analysis.grid import (
+    WeightGrid,
+    blank_surfaces,
+    compute_grid,
+    grid_caption,
+    grid_tensors,
+    metrics_by_split,
+    subject_positions,
+)
 from core.engine.analysis.progress import AnalysisProgress, Tensors
-from core.engine.analysis.subject import Subject
+from core.engine.analysis.subject import AnalysisSubject
 from core.engine.failure import EngineError
 from core.recipe.analyses.grid_options import Norm
 from core.recipe.analyses.trajectory import Trajectory
@@ -26,33 +34,37 @@ from core.recipe.analyses.trajectory import Trajectory
 AVERAGED: Final = frozenset({"swa", "ema"})
 
 
-def explore(spec: Trajectory, subjects: Sequence[Subject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Trajectory, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """As of a landscape around the last weights of the way: `x`, `y`, `train.loss` (y, x) and the like, unless `steps`
     is 0.
 
     `at` (subjects, A), `off` (subjects,) and `values` (subjects, splits, metrics) are of the checkpoints, the last with
     the statistics that they have; `shares` and `centred` are those of the squares that each principal direction shows.
     """
-    followed = way(subjects)
+    followed = path_indices(subjects)
     end = subjects[followed[-1]]
-    judge = Judge.of(end, spec.splits, reestimate=spec.bn == "reestimate")
+    judge = WeightsEvaluator.for_subject(end, spec.splits, reestimate=spec.bn == "reestimate")
     moves = torch.stack([each.network.values - end.network.values for each in subjects])
     directions, shares = directions_of(spec, end, moves[followed[:-1]])
-    at, off = projected(moves, directions)
-    places = tuple(grid(around(each, spec.margin), spec.steps) for each in at.T) if spec.steps else ()
-    plane = Plane(end.network.values.clone(), directions, places)
-    tensors = {**facts(judge, plane), **shares, "at": at, "off": off}
-    tensors |= {"values": torch.stack([Judge.of(each, spec.splits, reestimate=False).own() for each in subjects])}
-    tensors |= blank(judge, plane.shape) if spec.steps else {}
+    at, off = project_moves(moves, directions)
+    places = tuple(axis_places(padded_range(each, spec.margin), spec.steps) for each in at.T) if spec.steps else ()
+    plane = WeightGrid(end.network.values.clone(), directions, places)
+    tensors = {**grid_tensors(judge, plane), **shares, "at": at, "off": off}
+    tensors |= {
+        "values": torch.stack(
+            [WeightsEvaluator.for_subject(each, spec.splits, reestimate=False).own_metrics() for each in subjects]
+        )
+    }
+    tensors |= blank_surfaces(judge, plane.shape) if spec.steps else {}
     tensors |= desk.found
     if spec.steps:
-        survey(judge, plane, desk, tensors)
+        compute_grid(judge, plane, desk, tensors)
     else:
         desk.keep(1, 1, tensors)
     return tensors
 
 
-def way(subjects: Sequence[Subject]) -> list[int]:
+def path_indices(subjects: Sequence[AnalysisSubject]) -> list[int]:
     """Which of them are on the way; averages are beside it. Raises EngineError where there is none."""
     found = [number for number, each in enumerate(subjects) if each.source.kind not in AVERAGED]
     if len(found) < 2:
@@ -61,32 +73,34 @@ def way(subjects: Sequence[Subject]) -> list[int]:
     return found
 
 
-def directions_of(spec: Trajectory, end: Subject, moves: Tensor) -> tuple[Tensor, Tensors]:
+def directions_of(spec: Trajectory, end: AnalysisSubject, moves: Tensor) -> tuple[Tensor, Tensors]:
     """(A, P), A = 2 where the way leaves a line and the weights are more than one; and the shares that these show.
 
     Raises EngineError where nothing moves.
     """
     if not bool(moves.any()):
         raise EngineError("engine_error", "the weights do not move at all", "Look at a job that trains.")
-    found, shares = principal(moves, 2)
+    found, shares = principal_directions(moves, 2)
     if spec.directions == "pca":
         return found, {"shares": shares, "centred": centred_shares(moves)}
     norm: Norm = "filter" if end.spec.model.filters else "none"
     drawn = [random_direction(end.network, spec.seed, number) for number in range(min(2, moves.shape[1]))]
-    return torch.stack([normalised(end.network, each, norm, "biasbn") for each in drawn]), {}
+    return torch.stack([normalise_direction(end.network, each, norm, "biasbn") for each in drawn]), {}
 
 
-def report(spec: Trajectory, subjects: Sequence[Subject], tensors: Tensors) -> dict[str, Any]:
+def report_numbers(spec: Trajectory, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
     """`path`: step by step where the run was, how far from the plane, and its own loss; `averages` beside it.
 
     `explained` is what each principal direction shows of the squared distances from the last weights, `centred` of
     those from the mean, which is what a PCA of scikit-learn tells.
     """
-    followed = set(way(subjects))
+    followed = set(path_indices(subjects))
     end = subjects[max(followed)]
     stood = [
-        {**place, **by_name(end, spec.splits, values)}
-        for place, values in zip(standing(subjects, tensors["at"], tensors["off"]), tensors["values"], strict=True)
+        {**place, **metrics_by_split(end, spec.splits, values)}
+        for place, values in zip(
+            subject_positions(subjects, tensors["at"], tensors["off"]), tensors["values"], strict=True
+        )
     ]
     count = tensors["at"].shape[1]
     return {
@@ -95,7 +109,7 @@ def report(spec: Trajectory, subjects: Sequence[Subject], tensors: Tensors) -> d
         "seed": spec.seed,
         "explained": tensors["shares"][:count].tolist() if "shares" in tensors else None,
         "centred": tensors["centred"][:count].tolist() if "centred" in tensors else None,
-        **caption(end, spec.splits, spec.bn, tensors),
+        **grid_caption(end, spec.splits, spec.bn, tensors),
         "path": [each for number, each in enumerate(stood) if number in followed],
         "averages": [each for number, each in enumerate(stood) if number not in followed],
     }

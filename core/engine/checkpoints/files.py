@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.durable import sync_folder
 from core.engine.failure import EngineError
-from core.engine.liveness import Piece, ReportAlive, reported, unwatched
+from core.engine.liveness import Piece, ReportAlive, report_each, report_nothing
 from core.machine_failure import is_machine_failure
 from core.recipe.assignment import Resume
 
@@ -35,14 +35,14 @@ Files = dict[str, dict[str, Any]]
 
 
 def write_tensor_files(
-    folder: Path, tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = unwatched
+    folder: Path, tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = report_nothing
 ) -> Files:
     """Make `folder` and write its tensor files, by role (weights, state); returns name, sha256 and bytes of each."""
     folder.mkdir(parents=True)
     return {role: write_tensors(folder / NAMES[role], content, report_alive) for role, content in tensors.items()}
 
 
-def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
+def write_manifest(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
     """Write the manifest, make the folder durable, and return all of its files."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
     sealed = {**files, MANIFEST: write_bytes(folder / NAMES[MANIFEST], text.encode())}
@@ -51,29 +51,31 @@ def seal(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
     return sealed
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], report_alive: ReportAlive = unwatched) -> dict[str, Any]:
+def write_tensors(path: Path, tensors: dict[str, Tensor], report_alive: ReportAlive = report_nothing) -> dict[str, Any]:
     """One safetensors file without metadata (whose keys safetensors would order at random)."""
-    return write_bytes(path, _serialised(tensors, report_alive), report_alive)
+    return write_bytes(path, _serialise_tensors(tensors, report_alive), report_alive)
 
 
-def describe_tensor_files(tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = unwatched) -> Files:
+def describe_tensor_files(
+    tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = report_nothing
+) -> Files:
     """What `write_tensor_files` would return, without a disk."""
-    contents = {role: _serialised(content, report_alive) for role, content in tensors.items()}
+    contents = {role: _serialise_tensors(content, report_alive) for role, content in tensors.items()}
     return {
         role: {"name": NAMES[role], "sha256": sha256(content).hexdigest(), "bytes": len(content)}
         for role, content in contents.items()
     }
 
 
-def _serialised(tensors: dict[str, Tensor], report_alive: ReportAlive) -> bytes:
-    named = reported(report_alive, "checkpoint", tensors.items())
+def _serialise_tensors(tensors: dict[str, Tensor], report_alive: ReportAlive) -> bytes:
+    named = report_each(report_alive, "checkpoint", tensors.items())
     return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in named})
 
 
 def write_bytes(
     path: Path,
     content: bytes,
-    report_alive: ReportAlive = unwatched,
+    report_alive: ReportAlive = report_nothing,
     *,
     piece_bytes: int = PIECE,
     unsynced_bytes: int = UNSYNCED,
@@ -81,7 +83,7 @@ def write_bytes(
     """Write a new file, hashed on the way and flushed to the disk."""
     digest, view = sha256(), memoryview(content)
     with path.open("xb") as file:
-        for start in reported(report_alive, "checkpoint", range(0, len(view), piece_bytes)):
+        for start in report_each(report_alive, "checkpoint", range(0, len(view), piece_bytes)):
             piece = view[start : start + piece_bytes]
             digest.update(piece)
             file.write(piece)
@@ -93,12 +95,14 @@ def write_bytes(
     return {"name": path.name, "sha256": digest.hexdigest(), "bytes": len(view)}
 
 
-def chained(digest: str, files: Files) -> str:
+def chain_digest(digest: str, files: Files) -> str:
     """The next link of the digest chain: one hash that stands for every deterministic checkpoint so far."""
     return sha256("".join((digest, files[WEIGHTS]["sha256"], files[STATE]["sha256"])).encode()).hexdigest()
 
 
-def read_resume(resume: Resume, report_alive: ReportAlive = unwatched) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_resume(
+    resume: Resume, report_alive: ReportAlive = report_nothing
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights, state) of a checkpoint, their digests checked against its manifest first.
 
     The weights come under all of their names.
@@ -133,7 +137,7 @@ def file_digest(path: Path, report_alive: ReportAlive, piece: Piece, *, piece_by
     """The SHA-256 of a file, as hex digits."""
     digest = sha256()
     with path.open("rb") as file:
-        for content in reported(report_alive, piece, iter(lambda: file.read(piece_bytes), b"")):
+        for content in report_each(report_alive, piece, iter(lambda: file.read(piece_bytes), b"")):
             digest.update(content)
     return digest.hexdigest()
 

@@ -7,22 +7,22 @@ from typing import Any
 from torch import Tensor
 
 from core.engine.checkpoints.files import REMEDY, check_tensors, read_resume, read_tensors
-from core.engine.checkpoints.rollback import Mark
-from core.engine.checkpoints.stateful import Keeper, owned
+from core.engine.checkpoints.rollback import RollbackPoint
+from core.engine.checkpoints.stateful import Stateful, own_tensors
 from core.engine.determinism import GENERATORS, HOST_GENERATOR, random_state, restore_random_state
-from core.engine.environment import differences
-from core.engine.evaluation.step_log import Calendar
+from core.engine.environment import environment_differences
+from core.engine.evaluation.step_log import EpochLayout
 from core.engine.failure import EngineError
-from core.engine.run import Run, Standing
+from core.engine.run import Run, TrainState
 from core.recipe.assignment import Resume
 from core.recipe.spec import JobSpec
 
 
-def read_standing(resume: Resume, calendar: Calendar) -> Standing:
+def read_train_state(resume: Resume, calendar: EpochLayout) -> TrainState:
     """The manifest's part of a resume."""
     manifest = resume.manifest
     try:
-        standing = Standing(
+        standing = TrainState(
             step=manifest["step"],
             digest=manifest["digest"],
             metrics=dict(manifest["metrics"]),
@@ -40,12 +40,12 @@ def read_standing(resume: Resume, calendar: Calendar) -> Standing:
     return standing
 
 
-def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
+def resume_fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
     """Whether going on here computes the bits that the checkpoint's own machine would have; None: there is none yet.
 
     A run that a clock ends is approximate from its start.
     """
-    reasons = differences(resume.manifest.get("environment", {}), environment) if resume else []
+    reasons = environment_differences(resume.manifest.get("environment", {}), environment) if resume else []
     if spec.seconds is not None:
         reasons.append(f"seconds: {spec.seconds:g} on another machine, or at another time, are another number of steps")
     if not resume and not reasons:
@@ -53,45 +53,47 @@ def fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) 
     return {"fidelity": "approximate" if reasons else "exact", "reasons": reasons}
 
 
-def place(run: Run, resume: Resume | None, initial: Path | None) -> None:
+def restore_run(run: Run, resume: Resume | None, initial: Path | None) -> None:
     """Put a fresh run where it has to begin; its seed's own weights are there already."""
     if resume:
-        put_back(run, resume)
+        load_checkpoint(run, resume)
     elif initial:
-        begin_with(run, initial)
+        load_initial_weights(run, initial)
 
 
-def put_back(run: Run, resume: Resume) -> None:
+def load_checkpoint(run: Run, resume: Resume) -> None:
     """Load a checkpoint's tensors into the parts of a fresh run, in place."""
     weights, state = read_resume(resume, run.report_alive)
-    check_tensors("weights", weights, {**run.network.module.state_dict(), **run.data.tensors()})
+    check_tensors("weights", weights, {**run.network.module.state_dict(), **run.data.standardize_tensors()})
     if resume.anew:
         prefixes = tuple(f"{name}." for name in resume.anew)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
     if run.ensemble and "ensemble" in (resume.anew or ()):
         run.ensemble.begin_after(run.standing.step)
-    keepers = tuple(each for each in run.keepers if each.prefix.removesuffix(".") not in (resume.anew or ()))
-    _load(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
+    keepers = tuple(each for each in run.stateful_parts if each.prefix.removesuffix(".") not in (resume.anew or ()))
+    _load_tensors(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
 
 
-def begin_with(run: Run, weights: Path) -> None:
+def load_initial_weights(run: Run, weights: Path) -> None:
     """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
-    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.tensors()}
+    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.standardize_tensors()}
     check_tensors("weights", found, run.network.tensors())
     run.network.load_tensors(found)
 
 
-def go_back(run: Run, mark: Mark) -> None:
+def load_rollback_point(run: Run, mark: RollbackPoint) -> None:
     """Put everything but the mark itself where the mark stands, one rollback more behind it, rates lower."""
-    rollbacks, there = run.rate.rollbacks + 1, mark.standing
+    rollbacks, there = run.rate.rollbacks + 1, mark.train_state
     run.standing.step, run.standing.digest, run.standing.metrics = there["step"], there["digest"], there["metrics"]
     run.standing.results = run.standing.stop_reason = None
-    _load(run, tuple(keeper for keeper in run.keepers if keeper is not mark), mark.weights, mark.state)
+    _load_tensors(run, tuple(keeper for keeper in run.stateful_parts if keeper is not mark), mark.weights, mark.state)
     run.rate.roll_back(rollbacks, run.standing.step)
-    run.log.restart(run.standing.step)
+    run.log.restart_at(run.standing.step)
 
 
-def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def _load_tensors(
+    run: Run, keepers: Sequence[Stateful], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> None:
     """The random state comes last of all.
 
     A checkpoint from another kind of device holds generators that this one has not, or lacks one of this one's: those
@@ -102,9 +104,9 @@ def _load(run: Run, keepers: Sequence[Keeper], weights: Mapping[str, Tensor], st
     state = {**{name: each for name, each in here.items() if name != HOST_GENERATOR}, **state}
     expected: dict[str, Tensor] = dict(here)
     for keeper in keepers:
-        expected |= keeper.expected(owned(keeper, state), run.standing.step)
+        expected |= keeper.expected(own_tensors(keeper, state), run.standing.step)
     check_tensors("state", state, expected)
     run.network.load_tensors(weights)
     for keeper in keepers:
-        keeper.restore(owned(keeper, state))
+        keeper.restore(own_tensors(keeper, state))
     restore_random_state(run.device, dict(state))

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.engine.checkpoints.stateful import owned
+from core.engine.checkpoints.stateful import own_tensors
 from core.recipe.stopping import Rollback
 
 WEIGHTS, STATE, STANDING = "mark.weights.", "mark.state.", "mark.standing"
 
 
-class Mark:
+class RollbackPoint:
     """Copies of a whole training state, part of every checkpoint: a resumed run goes back to the same place."""
 
     prefix = "mark."
@@ -22,37 +22,39 @@ class Mark:
         self.policy = policy
         self._copies: dict[str, Tensor] = {}
 
-    def set(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]) -> None:
+    def save_copies(
+        self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]
+    ) -> None:
         """Take copies; `standing` is what JSON says of the run there. The mark's own part of `state` is left out."""
         text = json.dumps(standing, sort_keys=True).encode()
-        own = owned(self, state)
+        own = own_tensors(self, state)
         there = {f"{WEIGHTS}{name}": each for name, each in weights.items()}
         there |= {f"{STATE}{name}": each for name, each in state.items() if name not in own}
         self._copies = {name: each.detach().clone() for name, each in there.items()}
         self._copies[STANDING] = torch.frombuffer(bytearray(text), dtype=torch.uint8).clone()
 
     @property
-    def known(self) -> bool:
+    def is_set(self) -> bool:
         """Whether there is a place to go back to."""
         return bool(self._copies)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors at the mark."""
-        return self._part(WEIGHTS)
+        return self._tensors_with_prefix(WEIGHTS)
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The rest of the training state there."""
-        return self._part(STATE)
+        return self._tensors_with_prefix(STATE)
 
     @property
-    def standing(self) -> dict[str, Any]:
+    def train_state(self) -> dict[str, Any]:
         """What JSON says of it."""
         found: dict[str, Any] = json.loads(bytes(self._copies[STANDING].cpu().tolist()))
         return found
 
-    def _part(self, prefix: str) -> dict[str, Tensor]:
+    def _tensors_with_prefix(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): each for name, each in self._copies.items() if name.startswith(prefix)}
 
     def tensors(self) -> dict[str, Tensor]:

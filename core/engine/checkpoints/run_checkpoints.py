@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from core.engine.checkpoints.files import STATE, WEIGHTS, Files, chained, describe_tensor_files
+from core.engine.checkpoints.files import STATE, WEIGHTS, Files, chain_digest, describe_tensor_files
 from core.engine.checkpoints.writer import CheckpointHeader, CheckpointWriter
 from core.engine.evaluation import ensemble_metrics
 from core.engine.evaluation.results import metrics_of
-from core.engine.events import Kind, Observer, Progress
+from core.engine.events import Kind, Observer, RunProgress
 from core.engine.networks.network import Network
 from core.engine.run import Run
-from core.engine.weights.best import Best
+from core.engine.weights.best import BestWeights
 from core.engine.weights.ensemble import Ensemble
 from core.engine.weights.snapshot import Incumbent
 
@@ -21,7 +21,7 @@ from core.engine.weights.snapshot import Incumbent
 class RunCheckpoints:
     """Knows which of the weights beside are on disk already; all that writes raises Unwritten, see CheckpointWriter."""
 
-    def __init__(self, run: Run, observer: Observer, progress: Callable[[], Progress]) -> None:
+    def __init__(self, run: Run, observer: Observer, progress: Callable[[], RunProgress]) -> None:
         """`observer` hears of every folder once it is on disk for good."""
         self._run = run
         self.writer = CheckpointWriter(
@@ -33,7 +33,7 @@ class RunCheckpoints:
             report_alive=run.report_alive,
         )
         self._best = run.best.step if run.best else None
-        self._members = set(run.ensemble.steps) if run.ensemble else set()
+        self._members = set(run.ensemble.member_steps) if run.ensemble else set()
 
     def forget_written(self) -> None:
         """The run went back: what was written since may be void, and what it replaced is needed again."""
@@ -43,7 +43,9 @@ class RunCheckpoints:
     def write_last(self, *, seconds: float, chain: str | None = None) -> None:
         """A checkpoint to go on from; `chain`: the digest chain whose next link it is. `seconds` is training time."""
         run, standing = self._run, self._run.standing
-        replaced = run.best and run.best.restores and run.best.weights == "base"  # what was tested are the best then
+        replaced = (
+            run.best and run.best.restores_best and run.best.weights == "base"
+        )  # what was tested are the best then
         own = ("val.", "function.", *(() if replaced else ("test.",)))
         metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
         more = {
@@ -55,29 +57,34 @@ class RunCheckpoints:
 
         def describe(files: Files) -> dict[str, Any]:
             if chain is not None:
-                standing.digest = chained(chain, files)
+                standing.digest = chain_digest(chain, files)
             return {**self._aliases(), **more, "digest": standing.digest}
 
         self.writer.write_tensors(self._header("last", standing.step, metrics), self._resumable(), describe)
 
     def chain_unwritten(self, chain: str) -> None:
         """The next link, as if the checkpoint were on disk: those that follow do not depend on a machine's luck."""
-        self._run.standing.digest = chained(chain, describe_tensor_files(self._resumable(), self._run.report_alive))
+        self._run.standing.digest = chain_digest(
+            chain, describe_tensor_files(self._resumable(), self._run.report_alive)
+        )
 
     def _resumable(self) -> dict[str, dict[str, Tensor]]:
         run = self._run
-        return {WEIGHTS: run.stepper.presented().tensors() | run.data.tensors(), STATE: run.state()}
+        return {
+            WEIGHTS: run.stepper.eval_network().tensors() | run.data.standardize_tensors(),
+            STATE: run.state_tensors(),
+        }
 
     def write_missing(self) -> None:
         """The best weights and the members of an ensemble as checkpoints of their own, unless they are that already."""
         best, ensemble = self._run.best, self._run.ensemble
         if best and best.step != self._best:
             self.write_best(best)
-        for step in ensemble.steps if ensemble else ():
+        for step in ensemble.member_steps if ensemble else ():
             if ensemble and step not in self._members:
-                self._write_member(ensemble, step, ensemble_metrics.of_member(self._run, ensemble, step))
+                self._write_member(ensemble, step, ensemble_metrics.member_metrics(self._run, ensemble, step))
 
-    def write_best(self, best: Best) -> None:
+    def write_best(self, best: BestWeights) -> None:
         """The best weights, if there are any."""
         if best.step is not None:
             metrics = metrics_of(self._run, "best")
@@ -91,11 +98,11 @@ class RunCheckpoints:
 
     def write_members(self, ensemble: Ensemble) -> None:
         """Again, now that they have been tested too."""
-        for number, step in enumerate(ensemble.steps, 1):
+        for number, step in enumerate(ensemble.member_steps, 1):
             self._write_member(ensemble, step, metrics_of(self._run, f"member_{number}"))
 
     def _write_member(self, ensemble: Ensemble, step: int, metrics: dict[str, float]) -> None:
-        network = ensemble.network(step)
+        network = ensemble.member_network(step)
         numbers = network.finite() and all(map(math.isfinite, metrics.values()))
         if numbers:  # a run that diverged may have kept others
             self.write_weights("snapshot", network, step, metrics, {})
@@ -105,7 +112,7 @@ class RunCheckpoints:
         self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]
     ) -> None:
         """Weights alone, as they were after `step` steps."""
-        tensors = {WEIGHTS: network.tensors() | self._run.data.tensors()}
+        tensors = {WEIGHTS: network.tensors() | self._run.data.standardize_tensors()}
         said = {**self._aliases(), **more, "metrics": metrics}
         self.writer.write_tensors(self._header(kind, step, metrics), tensors, lambda _: said)
 

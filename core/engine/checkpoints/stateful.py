@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class Keeper(Protocol):
+class Stateful(Protocol):
     """A resume is exact because everything that a step changes is in a keeper, the weights or the random state."""
 
     @property
@@ -26,6 +26,6 @@ class Keeper(Protocol):
         """The inverse of tensors(), in place; `found` has been checked against expected()."""
 
 
-def owned(keeper: Keeper, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def own_tensors(keeper: Stateful, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is the keeper's own of a whole state."""
     return {name: tensor for name, tensor in state.items() if name.startswith(keeper.prefix)}

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from core.engine.checkpoints.files import Files, seal, write_tensor_files
-from core.engine.events import CheckpointFailed, CheckpointWritten, Kind, Observer, Progress
+from core.engine.checkpoints.files import Files, write_manifest, write_tensor_files
+from core.engine.events import CheckpointFailed, CheckpointWritten, Kind, Observer, RunProgress
 from core.engine.liveness import ReportAlive
 from core.machine_failure import is_machine_failure
 
@@ -54,7 +54,7 @@ class CheckpointWriter:
         environment: Mapping[str, Any],
         *,
         observer: Observer,
-        progress: Callable[[], Progress],
+        progress: Callable[[], RunProgress],
         report_alive: ReportAlive,
     ) -> None:
         """`observer` hears of every folder, and of `progress` as a sign of life between two tries."""
@@ -127,6 +127,6 @@ class CheckpointWriter:
             "files": files,
             **describe(files),
         }
-        sealed = seal(folder, files, manifest)
+        sealed = write_manifest(folder, files, manifest)
         metrics = dict(header.metrics)
         return CheckpointWritten(kind, step, epoch, str(folder), sealed, metrics, manifest, resumable=kind == "last")

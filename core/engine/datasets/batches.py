@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Part
-from core.engine.determinism import stream
+from core.engine.datasets.resident import Split
+from core.engine.determinism import seeded_generator
 
 Batch = tuple[Tensor, Tensor]
 Order = Callable[[int, int, int], Tensor]  # examples, seed, epoch -> indices
@@ -15,16 +15,16 @@ Order = Callable[[int, int, int], Tensor]  # examples, seed, epoch -> indices
 
 def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
     """Each index once, int64 (examples,), on the CPU: every device sees the same order."""
-    return torch.randperm(examples, generator=stream(seed, "order", epoch))
+    return torch.randperm(examples, generator=seeded_generator(seed, "order", epoch))
 
 
 def epoch_draws(examples: int, seed: int, epoch: int) -> Tensor:
     """As many indices drawn with replacement, int64 (examples,): some twice, about a third not at all."""
-    return torch.randint(examples, (examples,), generator=stream(seed, "draws", epoch))
+    return torch.randint(examples, (examples,), generator=seeded_generator(seed, "draws", epoch))
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class BatchSampler:
     """How an epoch is cut: the first `used` of the ordered examples, `size` of them for each optimizer step."""
 
     size: int
@@ -32,7 +32,9 @@ class Cut:
     order: Order = epoch_order
 
 
-def batches(part: Part, cut: Cut | None, seed: int, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+def iterate_batches(
+    part: Split, cut: BatchSampler | None, seed: int, first: int, last: int
+) -> Iterator[tuple[int, Batch]]:
     """(t, batch) for the optimizer steps first <= t < last; an epoch's last batch may be smaller.
 
     A whole epoch is gathered at once and then cut: one copy instead of one per step. `cut` None is the full batch: the

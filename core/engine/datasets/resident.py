@@ -9,9 +9,9 @@ from torch import Tensor
 
 from core.engine.checkpoints.files import file_digest, load_tensors
 from core.engine.datasets.splitting import split_indices
-from core.engine.determinism import stream
+from core.engine.determinism import seeded_generator
 from core.engine.failure import EngineError
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.liveness import ReportAlive, report_nothing
 from core.machine_failure import is_machine_failure
 from core.recipe.data import DataSpec
 from core.recipe.facts import DataFacts
@@ -21,7 +21,7 @@ MOST_ROWS = 10  # that a message names
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Split:
     """`inputs` (n, *input_shape) standardised; `targets` int64 (n,) or standardised float32 (n, outputs)."""
 
     inputs: Tensor
@@ -32,7 +32,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Standardizer:
     """x -> (x - mean) / std, fitted on the train part; float32, broadcastable against one example."""
 
     mean: Tensor
@@ -43,16 +43,16 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentDataset:
     """The three parts, and the scales that a user needs to feed the trained weights (None: as in the file)."""
 
-    train: Part
-    validation: Part
-    test: Part
-    input_scale: Scale | None
-    target_scale: Scale | None
+    train: Split
+    validation: Split
+    test: Split
+    input_scale: Standardizer | None
+    target_scale: Standardizer | None
 
-    def tensors(self) -> dict[str, Tensor]:
+    def standardize_tensors(self) -> dict[str, Tensor]:
         """What goes with the weights: standardize.mean and .std, for regression also standardize.target_*."""
         scales = {"standardize.": self.input_scale, "standardize.target_": self.target_scale}
         found = {prefix: scale for prefix, scale in scales.items() if scale}
@@ -64,8 +64,8 @@ def load_resident(
     path: Path,
     device: torch.device,
     sha256: str | None = None,
-    report_alive: ReportAlive = unwatched,
-) -> Resident:
+    report_alive: ReportAlive = report_nothing,
+) -> ResidentDataset:
     """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
     inputs, targets = read_dataset(path, spec.facts(), sha256, report_alive)
     report_alive("dataset")
@@ -74,27 +74,31 @@ def load_resident(
     indices = split_indices(groups, spec.split(), spec.split_seed)
     if spec.label_noise:
         targets = targets.clone()
-        targets[indices.train] = mislabelled(
+        targets[indices.train] = add_label_noise(
             targets[indices.train], spec.label_noise, spec.facts().outputs, spec.split_seed
         )
-    input_scale = fit(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
-    target_scale = fit(targets[indices.train], per_channel=False) if spec.standardize and numbers else None
+    input_scale = fit_standardizer(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
+    target_scale = fit_standardizer(targets[indices.train], per_channel=False) if spec.standardize and numbers else None
 
-    def part(chosen: Tensor) -> Part:
+    def standardised_split(chosen: Tensor) -> Split:
         chosen_inputs, chosen_targets = inputs[chosen], targets[chosen]
-        return Part(
+        return Split(
             (input_scale.apply(chosen_inputs) if input_scale else chosen_inputs).to(device),
             (target_scale.apply(chosen_targets) if target_scale else chosen_targets).to(device),
         )
 
-    parts = (part(indices.train), part(indices.validation), part(indices.test))
+    parts = (
+        standardised_split(indices.train),
+        standardised_split(indices.validation),
+        standardised_split(indices.test),
+    )
     report_alive("other")
-    return Resident(*parts, input_scale, target_scale)
+    return ResidentDataset(*parts, input_scale, target_scale)
 
 
-def mislabelled(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
+def add_label_noise(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
     """int64 (n,) with int(share n + 1/2) entries moved to another of the `classes`, each of them equally likely."""
-    generator = stream(seed, "label noise")
+    generator = seeded_generator(seed, "label noise")
     count = int(len(targets) * share + 0.5)
     wrong = torch.randperm(len(targets), generator=generator)[:count]
     shifts = torch.randint(1, classes, (count,), generator=generator)
@@ -103,18 +107,18 @@ def mislabelled(targets: Tensor, share: float, classes: int, seed: int) -> Tenso
     return changed
 
 
-def fit(values: Tensor, *, per_channel: bool) -> Scale:
+def fit_standardizer(values: Tensor, *, per_channel: bool) -> Standardizer:
     """Mean and population std over examples (and pixels, per channel), computed in double; a std of 0 becomes 1."""
     axes = [0, *range(2, values.ndim)] if per_channel else [0]
     doubles = values.double()
     mean = doubles.mean(axes, keepdim=True)
     std = (doubles - mean).square().mean(axes, keepdim=True).sqrt()
     std = torch.where(std > 0, std, torch.ones_like(std))
-    return Scale(mean[0].float(), std[0].float())
+    return Standardizer(mean[0].float(), std[0].float())
 
 
 def read_dataset(
-    path: Path, facts: DataFacts, sha256: str | None = None, report_alive: ReportAlive = unwatched
+    path: Path, facts: DataFacts, sha256: str | None = None, report_alive: ReportAlive = report_nothing
 ) -> tuple[Tensor, Tensor]:
     """`inputs` and `targets` from the safetensors file, checked against the facts and the digest."""
     try:
@@ -137,18 +141,20 @@ def read_dataset(
     )
     if found != expected:
         raise EngineError("bad_data", f"the dataset's inputs and targets are {found}, not {expected}", REMEDY)
-    _refuse(~_finite(inputs) | ~_finite(targets), "the dataset holds values that are not finite")
+    _refuse_rows(~_finite_rows(inputs) | ~_finite_rows(targets), "the dataset holds values that are not finite")
     if not numbers:
-        _refuse((targets < 0) | (targets >= facts.outputs), f"the dataset's classes are not 0 to {facts.outputs - 1}")
+        _refuse_rows(
+            (targets < 0) | (targets >= facts.outputs), f"the dataset's classes are not 0 to {facts.outputs - 1}"
+        )
     return inputs, targets
 
 
-def _finite(values: Tensor) -> Tensor:
+def _finite_rows(values: Tensor) -> Tensor:
     """(n,): whether all of an example's values (n, …) are finite."""
     return values.isfinite().reshape(len(values), -1).all(dim=1)
 
 
-def _refuse(bad: Tensor, message: str) -> None:
+def _refuse_rows(bad: Tensor, message: str) -> None:
     """Raises EngineError that names the first few of the rows (n,) that are bad, counted from 0."""
     rows = bad.nonzero().flatten().tolist()
     if rows:

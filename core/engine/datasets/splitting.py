@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.determinism import stream
+from core.engine.determinism import seeded_generator
 from core.recipe.data import SplitSizes
 
 
@@ -24,7 +24,7 @@ def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
 
     `groups` int64 (N,); pass zeros for regression.
     """
-    generator = stream(seed, "split")
+    generator = seeded_generator(seed, "split")
     members = [torch.nonzero(groups == group).flatten() for group in sorted(set(groups.tolist()))]
     for_test = apportion([len(each) for each in members], sizes.test)
     left = [len(each) - taken for each, taken in zip(members, for_test, strict=True)]

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from core.engine.datasets.resident import Part
-from core.engine.evaluation.evaluate import judged, predicted
+from core.engine.datasets.resident import Split
+from core.engine.evaluation.evaluate import compute_metrics, predict_split
 from core.engine.networks.network import Network
 from core.engine.run import Run
 from core.engine.weights.ensemble import MIXTURES, Ensemble, Mixture
@@ -13,24 +13,28 @@ from core.engine.weights.ensemble import MIXTURES, Ensemble, Mixture
 Metrics = dict[str, float]
 
 
-def at_collection(run: Run, ensemble: Ensemble) -> Metrics:
+def metrics_at_collection(run: Run, ensemble: Ensemble) -> Metrics:
     """The newest member and the ensemble as it now is, on the validation part: member.val.loss, ensemble.val.loss …"""
     if not len(run.data.validation):
         return {}
-    outputs, mixture = ensemble.outputs(run.data.validation), _mixture(run)
+    outputs, mixture = ensemble.member_outputs(run.data.validation), _new_mixture(run)
     for each in outputs:
-        mixture.add(each)
-    return _named(run, "member.val", outputs[-1]) | _named(run, "ensemble.val", mixture.outputs())
+        mixture.add_member(each)
+    return _prefixed_metrics(run, "member.val", outputs[-1]) | _prefixed_metrics(
+        run, "ensemble.val", mixture.mean_outputs()
+    )
 
 
-def of_member(run: Run, ensemble: Ensemble, step: int) -> Metrics:
+def member_metrics(run: Run, ensemble: Ensemble, step: int) -> Metrics:
     """The member of that step on the validation part: val.loss …"""
     if not len(run.data.validation):
         return {}
-    return _named(run, "val", ensemble.outputs(run.data.validation)[ensemble.steps.index(step)])
+    return _prefixed_metrics(
+        run, "val", ensemble.member_outputs(run.data.validation)[ensemble.member_steps.index(step)]
+    )
 
 
-def at_the_end(run: Run) -> Metrics:
+def metrics_at_end(run: Run) -> Metrics:
     """On all that was held out: member_1.* (the oldest) and so on, ensemble.*, average.*, swag.*.
 
     `average` is a single network whose weights are the mean of the members'.
@@ -38,34 +42,34 @@ def at_the_end(run: Run) -> Metrics:
     found: Metrics = {}
     train, batch_size = run.data.train, run.shape.batch
     if run.ensemble and run.ensemble.ready:
-        found |= _mixed(run, "ensemble", run.ensemble.networks(), each_as="member")
-        found |= _mixed(run, "average", (run.ensemble.average(train, batch_size),))
+        found |= _mixture_metrics(run, "ensemble", run.ensemble.member_networks(), each_as="member")
+        found |= _mixture_metrics(run, "average", (run.ensemble.average_weights(train, batch_size),))
     if run.swag and run.swag.ready:
-        found |= _mixed(run, "swag", run.swag.networks(train, batch_size))
+        found |= _mixture_metrics(run, "swag", run.swag.sample_networks(train, batch_size))
     return found
 
 
-def _mixed(run: Run, weights: str, networks: Iterable[Network], each_as: str | None = None) -> Metrics:
+def _mixture_metrics(run: Run, weights: str, networks: Iterable[Network], each_as: str | None = None) -> Metrics:
     """Metrics of the mean prediction, and of each network too if there is a name for it."""
     parts = {"val": run.data.validation, "test": run.data.test}
-    held_out: dict[str, Part] = {split: part for split, part in parts.items() if len(part)}
-    mixtures = {split: _mixture(run) for split in held_out}
+    held_out: dict[str, Split] = {split: part for split, part in parts.items() if len(part)}
+    mixtures = {split: _new_mixture(run) for split in held_out}
     found: Metrics = {}
     for number, network in enumerate(networks, 1):
         for split, part in held_out.items():
-            outputs = predicted(network, part)
-            mixtures[split].add(outputs)
+            outputs = predict_split(network, part)
+            mixtures[split].add_member(outputs)
             if each_as:
-                found |= _named(run, f"{each_as}_{number}.{split}", outputs)
+                found |= _prefixed_metrics(run, f"{each_as}_{number}.{split}", outputs)
     for split, mixture in mixtures.items():
-        found |= _named(run, f"{weights}.{split}", mixture.outputs())
+        found |= _prefixed_metrics(run, f"{weights}.{split}", mixture.mean_outputs())
     return found
 
 
-def _mixture(run: Run) -> Mixture:
+def _new_mixture(run: Run) -> Mixture:
     return MIXTURES[run.spec.data.facts().task]()
 
 
-def _named(run: Run, prefix: str, outputs: Tensor) -> Metrics:
+def _prefixed_metrics(run: Run, prefix: str, outputs: Tensor) -> Metrics:
     part = run.data.test if prefix.endswith("test") else run.data.validation
-    return {f"{prefix}.{name}": value for name, value in judged(outputs, part, run.objective).items()}
+    return {f"{prefix}.{name}": value for name, value in compute_metrics(outputs, part, run.objective).items()}

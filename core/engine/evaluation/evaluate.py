@@ -6,37 +6,37 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.objective import Objective
 from core.engine.failure import passing_examples
-from core.engine.liveness import reported
+from core.engine.liveness import report_each
 from core.engine.networks.network import Network
 from core.engine.networks.norms import running_norms
 
 
-def evaluate(network: Network, part: Part, objective: Objective) -> dict[str, float]:
+def evaluate_network(network: Network, part: Split, objective: Objective) -> dict[str, float]:
     """Loss and metrics over a part, as means over its examples. One transfer from the device."""
-    return judged(predicted(network, part), part, objective)
+    return compute_metrics(predict_split(network, part), part, objective)
 
 
-def predicted(network: Network, part: Part) -> Tensor:
+def predict_split(network: Network, part: Split) -> Tensor:
     """The outputs for a part (n, outputs)."""
-    with inspecting(network.module):
-        chunks = reported(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
+    with eval_mode(network.module):
+        chunks = report_each(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
         with passing_examples():
             outputs = [network.forward(inputs) for inputs in chunks]
         return torch.cat(outputs)
 
 
-def judged(outputs: Tensor, part: Part, objective: Objective) -> dict[str, float]:
+def compute_metrics(outputs: Tensor, part: Split, objective: Objective) -> dict[str, float]:
     """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
     with torch.no_grad():
-        sums = torch.cat([objective.tally(outputs, part.targets), objective.constants(part)])
-        return objective.report(sums.tolist(), part)
+        sums = torch.cat([objective.example_sums(outputs, part.targets), objective.split_constants(part)])
+        return objective.metrics_from_sums(sums.tolist(), part)
 
 
 @contextmanager
-def inspecting(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every layer's own mode is put back, whatever happens inside."""
     modes = [(layer, layer.training) for layer in module.modules()]
     module.eval()
@@ -59,13 +59,13 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
         return
     momenta = [layer.momentum for layer in layers]
     try:
-        with inspecting(network.module):
+        with eval_mode(network.module):
             for layer in layers:
                 layer.train()
                 layer.reset_running_stats()
             seen = 0
             batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
-            for batch in reported(network.report_alive, "batch_norm", batches):
+            for batch in report_each(network.report_alive, "batch_norm", batches):
                 for layer in layers:
                     layer.momentum = len(batch) / (seen + len(batch))
                 with passing_examples():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.datasets.resident import Part, Scale
+from core.engine.datasets.resident import Split, Standardizer
 from core.recipe.data import Function
 from core.recipe.spec import JobSpec
 
@@ -26,13 +26,13 @@ class Objective(Protocol):
     def loss(self) -> Loss:
         """Mean loss of a batch: outputs (b, outputs), targets -> scalar."""
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sums over the examples of a chunk: float64 (k,)."""
 
-    def constants(self, part: Part) -> Tensor:
+    def split_constants(self, part: Split) -> Tensor:
         """What else `report` needs of a whole part, the same for all outputs: float64 (m,)."""
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
         """Loss and metrics of a whole part, from its sums and then its constants."""
 
 
@@ -46,14 +46,14 @@ class Classification:
     metrics: tuple[str, ...]
     loss: Loss = functional.cross_entropy
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(outputs, targets, reduction="none").double().sum()
         return torch.stack([losses, (outputs.argmax(1) == targets).double().sum()])
 
-    def constants(self, part: Part) -> Tensor:
-        return nothing(part)
+    def split_constants(self, part: Split) -> Tensor:
+        return no_constants(part)
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
         values = {"loss": sums[0] / len(part), "accuracy": sums[1] / len(part)}
         return {name: values[name] for name in ("loss", *self.metrics)}
 
@@ -66,15 +66,15 @@ class Regression:
     """
 
     metrics: tuple[str, ...]
-    scale: Scale | None
+    scale: Standardizer | None
     loss: Loss = functional.mse_loss
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         errors = outputs.double() - targets.double()
         own_units = errors * self.scale.std.double().to(errors.device) if self.scale else errors
         return torch.stack([errors.square().sum(), own_units.abs().sum(), own_units.square().sum()])
 
-    def constants(self, part: Part) -> Tensor:
+    def split_constants(self, part: Split) -> Tensor:
         """The sum of squared deviations, in the data's own units."""
         targets = part.targets.double()
         deviations = targets - targets.mean(0)
@@ -82,7 +82,7 @@ class Regression:
             deviations = deviations * self.scale.std.double().to(deviations.device)
         return deviations.square().sum().reshape(1)
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
         total, numbers = sums[3], part.targets.numel()
         r2 = 1 - sums[2] / total if total > 0 else float(sums[2] == 0)
         values = {"loss": sums[0] / numbers, "mae": sums[1] / numbers, "r2": r2}
@@ -90,7 +90,7 @@ class Regression:
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
+class FunctionObjective:
     """f(x) and what the examples add to it; outputs are all the same place x (b, dimension), targets the a_i.
 
     Sums of a_i are exact in double, so that over all examples they add nothing at all.
@@ -104,29 +104,29 @@ class Descent:
         slope = targets.mean(0, dtype=torch.float64).to(place.dtype)
         return self.function(*place.unbind()) + slope @ place
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The same, in double and summed."""
         place = outputs[0].double()
         return (len(targets) * self.function(*place.unbind()) + targets.double().sum(0) @ place).reshape(1)
 
-    def constants(self, part: Part) -> Tensor:
-        return nothing(part)
+    def split_constants(self, part: Split) -> Tensor:
+        return no_constants(part)
 
-    def report(self, sums: list[float], part: Part) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
         """Their mean over a whole part."""
         return {"loss": sums[0] / len(part)}
 
 
-def nothing(part: Part) -> Tensor:
+def no_constants(part: Split) -> Tensor:
     """No constants."""
     return torch.empty(0, dtype=torch.float64, device=part.targets.device)
 
 
-def build_objective(spec: JobSpec, target_scale: Scale | None) -> Objective:
+def build_objective(spec: JobSpec, target_scale: Standardizer | None) -> Objective:
     """The objective of a resolved spec."""
     metrics = tuple(spec.metrics or ())
     if isinstance(spec.data, Function):
-        return Descent(spec.data.value)
+        return FunctionObjective(spec.data.value_at)
     if spec.data.facts().task == "classification":
         smoothed = partial(functional.cross_entropy, label_smoothing=spec.label_smoothing)
         return Classification(metrics, smoothed) if spec.label_smoothing else Classification(metrics)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.engine.evaluation.step_log import Calendar, Drained, StepLog
+from core.engine.evaluation.step_log import DrainedPoints, EpochLayout, StepLog
 from core.engine.events import Series
 from core.engine.networks.network import Network
 
@@ -20,7 +20,7 @@ class PointLog(StepLog):
     def __init__(  # noqa: PLR0913, PLR0917 - those of every log, and what it watches
         self,
         every: int,
-        calendar: Calendar,
+        calendar: EpochLayout,
         rate: Callable[[int], float],
         first: int,
         network: Network,
@@ -31,31 +31,31 @@ class PointLog(StepLog):
         self._weights = network.weights.detach()
         self._names = names
         self._places: list[Tensor] = []
-        self.restart(first)
+        self.restart_at(first)
 
-    def restart(self, first: int) -> None:
+    def restart_at(self, first: int) -> None:
         """A run that begins, again or not, begins where the weights are."""
-        super().restart(first)
+        super().restart_at(first)
         self._places.clear()
         self._start = [] if first else [(0, self._weights.tolist(), time.time())]
 
-    def note(self, loss: Tensor, norm: Tensor | None = None) -> bool:
+    def record_step(self, loss: Tensor, norm: Tensor | None = None) -> bool:
         """Keep the weights too, as they are after the step."""
         self._places.append(self._weights.clone())
-        return super().note(loss, norm)
+        return super().record_step(loss, norm)
 
-    def drain(self) -> Drained:
+    def drain_points(self) -> DrainedPoints:
         """The way since the last time; where a step of no finite loss leads to is no place."""
         begin, places = self._first, self._places
-        drained = super().drain()
+        drained = super().drain_points()
         rows = torch.stack(places).tolist() if places else []
         steps, _, times = drained.series.get("train.loss", ([], [], []))
         ends = zip(steps, times, strict=True)
         visited = [*self._start, *((t + 1, rows[t - begin], when) for t, when in ends if t != drained.bad)]
         self._places, self._start = [], []
-        return replace(drained, series=drained.series | self._series(visited))
+        return replace(drained, series=drained.series | self._coordinate_series(visited))
 
-    def _series(self, visited: list[tuple[int, list[float], float]]) -> dict[str, Series]:
+    def _coordinate_series(self, visited: list[tuple[int, list[float], float]]) -> dict[str, Series]:
         if not visited:
             return {}
         steps, rows, times = (list(column) for column in zip(*visited, strict=True))

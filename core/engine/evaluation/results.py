@@ -5,26 +5,26 @@ from core.engine.run import Results, Run
 SPLITS = {"function": "train"}  # a function is the mean over the train part
 
 
-def results(run: Run) -> Results:
+def results_by_weights(run: Run) -> Results:
     """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …}; the best stand in for those that they restore."""
     found: Results = {"base": {}}  # first, whatever was measured first
     for name, value in run.standing.metrics.items():
         *weights, split, metric = name.split(".")
         found.setdefault("".join(weights) or "base", {}).setdefault(SPLITS.get(split, split), {})[metric] = value
-    if run.best and run.best.restores:
+    if run.best and run.best.restores_best:
         found[run.best.weights] |= {split: dict(values) for split, values in found["best"].items()}
     return {weights: splits for weights, splits in found.items() if splits}
 
 
-def so_far(run: Run) -> Results:
+def results_so_far(run: Run) -> Results:
     """Of a run that ends without a test: how its best weights did, and those at the end of its last whole cycle."""
-    found = results(run)
-    restored = (run.best.weights,) if run.best and run.best.restores else ()
+    found = results_by_weights(run)
+    restored = (run.best.weights,) if run.best and run.best.restores_best else ()
     return {weights: found[weights] for weights in (*restored, "best", "incumbent") if weights in found}
 
 
 def metrics_of(run: Run, weights: str) -> dict[str, float]:
     """What was last measured of some weights, or of the best that stand in for them, without their name."""
-    replaced = run.best and run.best.restores and run.best.weights == weights
+    replaced = run.best and run.best.restores_best and run.best.weights == weights
     prefix = "best." if replaced else f"{weights}."
     return {name.removeprefix(prefix): value for name, value in run.standing.metrics.items() if name.startswith(prefix)}

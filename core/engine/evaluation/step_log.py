@@ -15,7 +15,7 @@ SECONDS = 0.4  # between two looks, so that progress is fresh within a second
 
 
 @dataclass(frozen=True, slots=True)
-class Calendar:
+class EpochLayout:
     """Which examples belong to which step: `batch` in each, fewer in the last of an epoch of `examples`."""
 
     examples: int
@@ -26,18 +26,18 @@ class Calendar:
     def steps_per_epoch(self) -> int:
         return -(-self.examples // self.batch)
 
-    def seen(self, step: int) -> int:
+    def examples_seen(self, step: int) -> int:
         """Examples seen in the first `step` steps."""
         epochs, rest = divmod(step, self.steps_per_epoch)
         return epochs * self.examples + rest * self.batch
 
-    def size(self, t: int) -> int:
+    def step_examples(self, t: int) -> int:
         """Examples in step t."""
         return min(self.batch, self.examples - t % self.steps_per_epoch * self.batch)
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
+class DrainedPoints:
     """New points of train.loss, lr and, where gradients are clipped by it, grad_norm.
 
     `bad` is the first step whose loss is no finite number.
@@ -57,7 +57,7 @@ class StepLog:
 
     prefix = "log."
 
-    def __init__(self, every: int, calendar: Calendar, rate: Callable[[int], float], first: int = 0) -> None:
+    def __init__(self, every: int, calendar: EpochLayout, rate: Callable[[int], float], first: int = 0) -> None:
         """`first` is the next step to come."""
         self._every = every
         self._calendar = calendar
@@ -69,7 +69,7 @@ class StepLog:
         self._window = (0.0, 0)
         self._next_look = 0.0
 
-    def note(self, loss: Tensor, norm: Tensor | None = None) -> bool:
+    def record_step(self, loss: Tensor, norm: Tensor | None = None) -> bool:
         """Keep loss and gradient norm of the next step, scalars on the device. True when it wants to be drained."""
         self._losses.append(loss)
         if norm is not None:
@@ -77,7 +77,7 @@ class StepLog:
         self._times.append(time.time())
         return len(self._losses) >= MOST_WAITING or time.monotonic() >= self._next_look
 
-    def drain(self) -> Drained:
+    def drain_points(self) -> DrainedPoints:
         """Bring the waiting losses over. Up to and including the first bad one they become points."""
         begin, count = self._first, len(self._losses)
         numbers = torch.stack([*self._losses, *self._norms]).tolist() if self._losses else []
@@ -88,7 +88,7 @@ class StepLog:
         bad = None
         loss_sum, examples = self._window
         for t, value, when in zip(range(begin, begin + count), values, self._times, strict=True):
-            size = self._calendar.size(t)
+            size = self._calendar.step_examples(t)
             loss_sum, examples = loss_sum + value * size, examples + size
             bad = None if math.isfinite(value) else t
             if bad is not None or (t + 1) % self._every == 0 or t + 1 == self._calendar.total_steps:
@@ -108,9 +108,9 @@ class StepLog:
         series = {"train.loss": (steps, means, times), "lr": (list(steps), rates, list(times))} if steps else {}
         if steps and norms:
             series["grad_norm"] = (list(steps), [norms[t - begin] for t in steps], list(times))
-        return Drained(series, (means[-1], rates[-1]) if steps else None, bad)
+        return DrainedPoints(series, (means[-1], rates[-1]) if steps else None, bad)
 
-    def restart(self, first: int) -> None:
+    def restart_at(self, first: int) -> None:
         """Forget what waits; `first` is the next step to come."""
         self._first = first
         self._losses.clear()

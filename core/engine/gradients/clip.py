@@ -14,10 +14,10 @@ def build_clip(spec: ClipGrad | None, gradient: Tensor) -> Clip | None:
     """The clipping of `gradient` (P,), or None when the job asks for none."""
     if spec is None:
         return None
-    return by_norm(gradient, spec.norm) if spec.norm is not None else by_value(gradient, spec.value or 0.0)
+    return clip_by_norm(gradient, spec.norm) if spec.norm is not None else clip_by_value(gradient, spec.value or 0.0)
 
 
-def by_norm(gradient: Tensor, most: float) -> Clip:
+def clip_by_norm(gradient: Tensor, most: float) -> Clip:
     """The gradient times min(1, most / (its norm + 1e-6)), torch's own rule, without waiting for the device."""
 
     def clip() -> Tensor:
@@ -28,7 +28,7 @@ def by_norm(gradient: Tensor, most: float) -> Clip:
     return clip
 
 
-def by_value(gradient: Tensor, most: float) -> Clip:
+def clip_by_value(gradient: Tensor, most: float) -> Clip:
     """Every entry into [-most, most]."""
 
     def clip() -> None:

@@ -22,7 +22,7 @@ Gradient = Callable[[Tensor, Tensor], Tensor]  # inputs, targets -> mean loss; g
 LossGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # outputs, targets -> mean loss, its gradient
 
 
-class Link(Protocol):
+class ClosedFormLayer(Protocol):
     """One layer. Activations overwrite their input, which no linear layer needs for its own backward pass."""
 
     def forward(self, inputs: Tensor) -> Tensor: ...
@@ -31,7 +31,7 @@ class Link(Protocol):
         """From the gradient by outputs to that by inputs; leaves the gradients of weights where they belong."""
 
 
-class Linear:
+class ClosedFormLinear:
     """y = x Wᵀ + b with x (b, n), W (m, n): ∂W = gᵀ x, ∂b = Σ g, ∂x = g W."""
 
     def __init__(self, layer: nn.Linear, *, first: bool) -> None:
@@ -51,7 +51,7 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class ClosedFormActivation:
     """Computed in place; its derivative follows from its output."""
 
     compute: Callable[[Tensor], Tensor]
@@ -65,10 +65,12 @@ class Activation:
         return self.derivative(gradient, outputs)
 
 
-ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.ReLU: Activation(torch.relu_, lambda gradient, outputs: aten.threshold_backward.default(gradient, outputs, 0)),
-    nn.Tanh: Activation(torch.tanh_, aten.tanh_backward.default),
-    nn.Sigmoid: Activation(torch.sigmoid_, aten.sigmoid_backward.default),
+ACTIVATIONS: dict[type[nn.Module], ClosedFormActivation] = {
+    nn.ReLU: ClosedFormActivation(
+        torch.relu_, lambda gradient, outputs: aten.threshold_backward.default(gradient, outputs, 0)
+    ),
+    nn.Tanh: ClosedFormActivation(torch.tanh_, aten.tanh_backward.default),
+    nn.Sigmoid: ClosedFormActivation(torch.sigmoid_, aten.sigmoid_backward.default),
 }
 
 
@@ -94,7 +96,7 @@ LOSSES: dict[object, LossGradient] = {
 
 def closed_form(module: nn.Module, mean_loss: object) -> Gradient | None:
     """The gradient function of a network of linear layers and simple activations, or None for any other."""
-    links, loss_gradient = _links(module), LOSSES.get(mean_loss)
+    links, loss_gradient = _closed_form_layers(module), LOSSES.get(mean_loss)
     if links is None or loss_gradient is None:
         return None
     backwards = links[::-1]
@@ -119,14 +121,14 @@ def closed_form(module: nn.Module, mean_loss: object) -> Gradient | None:
     return gradient
 
 
-def _links(module: nn.Module) -> list[Link] | None:
+def _closed_form_layers(module: nn.Module) -> list[ClosedFormLayer] | None:
     layers = [layer for _, layer in plain_layers(module) or ()]
     if layers and type(layers[0]) is nn.Flatten:
         layers = layers[1:]
-    links: list[Link] = []
+    links: list[ClosedFormLayer] = []
     for number, layer in enumerate(layers):
         if type(layer) is nn.Linear and layer.bias is not None:
-            links.append(Linear(layer, first=number == 0))
+            links.append(ClosedFormLinear(layer, first=number == 0))
         elif type(layer) in ACTIVATIONS and number and type(layers[number - 1]) is nn.Linear:
             links.append(ACTIVATIONS[type(layer)])
         else:

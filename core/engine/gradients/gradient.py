@@ -19,7 +19,10 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
     so the gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics
     of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
     """
-    at_once, report_alive = closed_form(network.module, mean_loss) or autograd(network, mean_loss), network.report_alive
+    at_once, report_alive = (
+        closed_form(network.module, mean_loss) or autograd_gradient(network, mean_loss),
+        network.report_alive,
+    )
     most = None if mixes_batch(network.module) else network.most_at_once
     size = min(each for each in (most, micro, sys.maxsize) if each is not None)
 
@@ -40,7 +43,7 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
     return gradient
 
 
-def autograd(network: Network, mean_loss: Loss) -> Gradient:
+def autograd_gradient(network: Network, mean_loss: Loss) -> Gradient:
     """The gradient of any network."""
     forward, total = network.forward, network.gradient
 

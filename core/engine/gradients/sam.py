@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.engine.determinism import random_state, restore_random_state
 from core.engine.gradients.closed_form import Gradient
-from core.engine.gradients.same_batch import uncounted
+from core.engine.gradients.same_batch import frozen_bn_stats
 from core.engine.networks.network import Network
 from core.recipe.sam import SAM
 
@@ -23,16 +23,16 @@ def sharpness_aware(gradient: Gradient, network: Network, spec: SAM, now: Callab
     """
     weights, saved = network.weights, torch.empty_like(network.weights)
 
-    def sharp(inputs: Tensor, targets: Tensor) -> Tensor:
+    def sam_gradient(inputs: Tensor, targets: Tensor) -> Tensor:
         if now() % spec.interval:
             return gradient(inputs, targets)
         before = random_state(weights.device)
         loss = gradient(inputs, targets)
         after = random_state(weights.device)
         try:
-            with torch.no_grad(), uncounted(network.module):
+            with torch.no_grad(), frozen_bn_stats(network.module):
                 saved.copy_(weights)
-                weights.add_(perturbation(spec, saved, network.gradient))
+                weights.add_(sam_perturbation(spec, saved, network.gradient))
                 restore_random_state(weights.device, before)
                 with torch.enable_grad():
                     gradient(inputs, targets)
@@ -42,10 +42,10 @@ def sharpness_aware(gradient: Gradient, network: Network, spec: SAM, now: Callab
             restore_random_state(weights.device, after)
         return loss
 
-    return sharp
+    return sam_gradient
 
 
-def perturbation(spec: SAM, weights: Tensor, gradient: Tensor) -> Tensor:
+def sam_perturbation(spec: SAM, weights: Tensor, gradient: Tensor) -> Tensor:
     """E (P,): rho g / |g|, or rho T² g / |T g| with T = |w| + eta where it is adaptive."""
     if not spec.adaptive:
         flat: Tensor = gradient * (spec.rho / (torch.linalg.vector_norm(gradient) + TINY))

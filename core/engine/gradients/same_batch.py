@@ -11,14 +11,14 @@ from core.engine.networks.norms import mixes_batch, running_norms
 
 
 @contextmanager
-def replaying(network: Network) -> Iterator[Callable[[], None]]:
+def replay_randomness(network: Network) -> Iterator[Callable[[], None]]:
     """Gives a function that puts randomness back to where it stands now; afterwards it stands there again.
 
     Inside, batch norm still normalises each batch by itself, but its running statistics stay as they are.
     """
     device = network.weights.device
     before = random_state(device)
-    with uncounted(network.module):
+    with frozen_bn_stats(network.module):
         try:
             yield lambda: restore_random_state(device, before)
         finally:
@@ -26,7 +26,7 @@ def replaying(network: Network) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def uncounted(module: nn.Module) -> Iterator[None]:
+def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """Running statistics and their counters stay as they are, to the last bit.
 
     A layer in evaluation mode counts nothing anyway. An instance norm counts whatever it is told, so its buffers are

@@ -18,7 +18,7 @@ def build(spec: CNN, facts: DataFacts) -> nn.Sequential:
 def _layers(spec: CNN, facts: DataFacts) -> Layers:
     height, width = facts.input_shape[-2:]
     planes = pairwise((facts.input_shape[0], *spec.channels))
-    for number, ((before, after), pooled) in enumerate(zip(planes, spec.pooled(facts), strict=True)):
+    for number, ((before, after), pooled) in enumerate(zip(planes, spec.pooled_sizes(facts), strict=True)):
         yield f"conv{number}", nn.Conv2d(before, after, spec.kernel_size, padding=spec.kernel_size // 2)
         if spec.batch_norm:
             yield f"norm{number}", nn.BatchNorm2d(after)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.determinism import private_randomness
-from core.engine.liveness import ReportAlive, unwatched
+from core.engine.liveness import ReportAlive, report_nothing
 from core.engine.networks.builders import build_module
 from core.engine.networks.layers import has_hooks, initialise_weights
 from core.engine.networks.roles import Roles, find_aliases, infer_roles, is_undecayed
@@ -41,7 +41,7 @@ class Network:
     roles: Roles = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)  # further name -> the name under which it is kept
     most_at_once: int = MOST_AT_ONCE  # examples in one forward pass
-    report_alive: ReportAlive = unwatched
+    report_alive: ReportAlive = report_nothing
 
     @property
     def gradient(self) -> Tensor:
@@ -82,7 +82,7 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
     no_decay: Collection[Undecayed] = (),
     *,
     most_at_once: int = MOST_AT_ONCE,
-    report_alive: ReportAlive = unwatched,
+    report_alive: ReportAlive = report_nothing,
 ) -> Network:
     """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):

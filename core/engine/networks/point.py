@@ -11,7 +11,7 @@ from core.recipe.facts import DataFacts
 from core.recipe.models.point import Point
 
 
-class Place(nn.Module):
+class PointModule(nn.Module):
     """Answers every input with the same place."""
 
     def __init__(self, start: tuple[float, ...]) -> None:
@@ -27,5 +27,5 @@ class Place(nn.Module):
 def build(spec: Point, facts: DataFacts) -> ModuleWithRoles:
     """(batch, 0) -> (batch, dimension). Its one vector is no factor but what the network answers."""
     del facts
-    module = nn.Sequential(OrderedDict(point=Place(spec.start)))
+    module = nn.Sequential(OrderedDict(point=PointModule(spec.start)))
     return ModuleWithRoles(module, {"point.weight": ParameterRole.HEAD})

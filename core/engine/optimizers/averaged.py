@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.networks.network import Network
 from core.engine.optimizers import flat
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.flat import FlatStepper
 from core.engine.optimizers.stepper import PREFIX, Again
 from core.recipe.optimizers.base import OptimizerSpec
@@ -24,7 +24,7 @@ class AveragedStepper:
     prefix: ClassVar[str] = PREFIX
 
     flat: FlatStepper
-    elsewhere: Elsewhere
+    elsewhere: EvalWeights
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at η = lr / (1 + lambd lr t)^alpha.
@@ -43,14 +43,14 @@ class AveragedStepper:
         for state in states if begins else ():
             state.update({name: value.cpu() for name, value in state.items() if not value.ndim})
 
-    def presented(self) -> Network:
+    def eval_network(self) -> Network:
         """The mean, once there is one."""
         mean = self.flat.tensors().get(f"{PREFIX}ax")
         if mean is None or torch.equal(mean, self.flat.network.weights):
             return self.flat.network
-        return self.elsewhere.at(mean)
+        return self.elsewhere.network_at(mean)
 
-    def roles(self) -> dict[str, list[str]]:
+    def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
         return {}
 
@@ -67,6 +67,8 @@ class AveragedStepper:
         self.flat.restore({name: each for name, each in found.items() if not name.startswith(TRAINED)})
 
 
-def build(spec: OptimizerSpec, network: Network, elsewhere: Callable[[], Elsewhere]) -> AveragedStepper:
+def build_averaged_stepper(
+    spec: OptimizerSpec, network: Network, elsewhere: Callable[[], EvalWeights]
+) -> AveragedStepper:
     """On one flat tensor, as averages are taken weight by weight."""
-    return AveragedStepper(flat.build(spec, network), elsewhere())
+    return AveragedStepper(flat.build_flat_stepper(spec, network), elsewhere())

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from core.engine.gradients.same_batch import replaying
+from core.engine.gradients.same_batch import replay_randomness
 from core.engine.networks.network import Network
 from core.engine.optimizers import state_dict
-from core.engine.optimizers.eval_weights import Elsewhere
-from core.engine.optimizers.factory import make, steer, update
+from core.engine.optimizers.eval_weights import EvalWeights
+from core.engine.optimizers.factory import make_optimizer, set_lr_and_momentum, unhooked_step
 from core.engine.optimizers.stepper import PREFIX, Again
 from core.recipe.optimizers.base import OptimizerSpec
 
@@ -29,36 +29,38 @@ class ClosureStepper:
 
     def step(self, lr: float, again: Again, momentum: float | None = None) -> None:
         """As many moves as the optimizer makes in a step."""
-        steer(self.optimizer, lr, momentum)
-        with torch.no_grad(), replaying(self.network) as replay:
+        set_lr_and_momentum(self.optimizer, lr, momentum)
+        with torch.no_grad(), replay_randomness(self.network) as replay:
 
             def closure() -> Tensor:
                 replay()
                 return again()
 
-            update(self.optimizer)(self.optimizer, closure)
+            unhooked_step(self.optimizer)(self.optimizer, closure)
 
-    def presented(self) -> Network:
+    def eval_network(self) -> Network:
         """The trained network itself."""
         return self.network
 
-    def roles(self) -> dict[str, list[str]]:
+    def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizer's state, histories and all, see tree.py."""
-        return state_dict.pack({self.name: self.optimizer}, PREFIX)
+        return state_dict.pack_state({self.name: self.optimizer}, PREFIX)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """What the checkpoint's own tree says: a history grows."""
-        return state_dict.expected(found, PREFIX, [self.name])
+        return state_dict.expected_state(found, PREFIX, [self.name])
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        state_dict.unpack(found, PREFIX, {self.name: self.optimizer})
+        state_dict.unpack_state(found, PREFIX, {self.name: self.optimizer})
 
 
-def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere]) -> ClosureStepper:
+def build_closure_stepper(
+    spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights]
+) -> ClosureStepper:
     """Weight decay, and so weights that know none, are not for optimizers of this kind."""
-    return ClosureStepper(spec.name, network, make(spec, [{"params": [network.weights]}]))
+    return ClosureStepper(spec.name, network, make_optimizer(spec, [{"params": [network.weights]}]))

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Part
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.networks.network import Network
 
 
-class Elsewhere:
+class EvalWeights:
     """A second network for the weights that are judged; checkpoints hold those, so the trained ones are state."""
 
-    def __init__(self, trained: Network, another: Callable[[], Network], train: Part, batch_size: int) -> None:
+    def __init__(self, trained: Network, another: Callable[[], Network], train: Split, batch_size: int) -> None:
         """`another` makes a network like `trained`; batch norm is estimated on `train` in batches of `batch_size`."""
         self._trained = trained
         self._network = another()
@@ -21,7 +21,7 @@ class Elsewhere:
         self._batch_size = batch_size
         self._normalised = False
 
-    def at(self, weights: Tensor) -> Network:
+    def network_at(self, weights: Tensor) -> Network:
         """The second network with these weights (P,), its batch norm estimated at them."""
         if not (self._normalised and torch.equal(self._network.weights, weights)):
             with torch.no_grad():

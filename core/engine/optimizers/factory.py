@@ -26,9 +26,9 @@ class HasModes(Protocol):
     def train(self) -> None: ...
 
 
-def load(spec: OptimizerSpec) -> type[Optimizer]:
+def load_optimizer_class(spec: OptimizerSpec) -> type[Optimizer]:
     """The class. Raises EngineError when the worker has no such package."""
-    module, name = spec.target().split(":")
+    module, name = spec.import_string().split(":")
     try:
         kind: type[Optimizer] = getattr(import_module(module), name)
     except ImportError as error:
@@ -39,9 +39,9 @@ def load(spec: OptimizerSpec) -> type[Optimizer]:
     return kind
 
 
-def make(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
+def make_optimizer(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
     """The optimizer on parameter groups, in the fastest exact execution that it offers."""
-    kind = load(spec)
+    kind = load_optimizer_class(spec)
     accepted = inspect.signature(kind).parameters
     offers = FASTEST if kind.__module__.startswith("torch.") else SAFE
     execution = dict([option for option in offers if option[0] in accepted][:1])
@@ -55,13 +55,13 @@ def make(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
     return optimizer
 
 
-def update(optimizer: Optimizer) -> Update:
+def unhooked_step(optimizer: Optimizer) -> Update:
     """Its step minus torch's profiler hook (a sixth of a small one); needs torch.no_grad() around it."""
     step: Update = inspect.unwrap(type(optimizer).step)
     return step
 
 
-def steer(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
+def set_lr_and_momentum(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
     """Rate and momentum of the coming step; the momentum of an optimizer with betas is the first of them."""
     groups = optimizer.param_groups
     for group in groups:
@@ -75,7 +75,7 @@ def steer(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
             group["momentum"] = momentum
 
 
-def halves(weights: nn.Parameter, undecayed: int) -> list[Group]:
+def decay_groups(weights: nn.Parameter, undecayed: int) -> list[Group]:
     """Flat weights as parameter groups: views of values and gradient, the last `undecayed` without weight decay."""
     if not undecayed:
         return [{"params": [weights]}]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.engine.networks.network import Network, flatten
-from core.engine.optimizers.eval_weights import Elsewhere
-from core.engine.optimizers.factory import Update, halves, make, steer, update
+from core.engine.optimizers.eval_weights import EvalWeights
+from core.engine.optimizers.factory import Update, decay_groups, make_optimizer, set_lr_and_momentum, unhooked_step
 from core.engine.optimizers.stepper import PREFIX, Again
 from core.recipe.optimizers.base import OptimizerSpec
 
@@ -33,7 +33,7 @@ class FlatStepper:
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
-        steer(self.optimizer, lr, momentum)
+        set_lr_and_momentum(self.optimizer, lr, momentum)
         with torch.no_grad():
             self.update(self.optimizer)
 
@@ -41,13 +41,13 @@ class FlatStepper:
         """The state, under "optimizer.<torch's own name>": each (P,) or a scalar."""
         states = [self.optimizer.state[part] for part in self.parts]
         names = [name for name, value in sorted(states[0].items()) if isinstance(value, Tensor)]
-        return {f"{PREFIX}{name}": _joined([state[name] for state in states]) for name in names}
+        return {f"{PREFIX}{name}": _join_parts([state[name] for state in states]) for name in names}
 
-    def presented(self) -> Network:
+    def eval_network(self) -> Network:
         """The trained network itself."""
         return self.network
 
-    def roles(self) -> dict[str, list[str]]:
+    def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
         return {}
 
@@ -70,21 +70,23 @@ class FlatStepper:
                 state[name.removeprefix(PREFIX)] = own.clone() if stays else own.to(part.device, copy=True)
 
 
-def _joined(values: list[Tensor]) -> Tensor:
+def _join_parts(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 or values[0].ndim == 0 else torch.cat(values)
 
 
-def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere] | None = None) -> FlatStepper:
+def build_flat_stepper(
+    spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights] | None = None
+) -> FlatStepper:
     """The last `undecayed` weights of the network know no weight decay."""
-    groups = halves(network.weights, network.undecayed)
-    optimizer = make(spec, groups)
+    groups = decay_groups(network.weights, network.undecayed)
+    optimizer = make_optimizer(spec, groups)
     parts = tuple(part for group in groups for part in group["params"])
-    return FlatStepper(spec, network, optimizer, parts, update(optimizer))
+    return FlatStepper(spec, network, optimizer, parts, unhooked_step(optimizer))
 
 
 def expected_state(spec: OptimizerSpec, *, stepped: bool = True) -> set[str]:
     """Names of the state tensors, before or after the first step, found with a single weight."""
-    stepper = build(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
+    stepper = build_flat_stepper(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
     if stepped:
         stepper.step(spec.lr)
     return set(stepper.tensors())

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from core.engine.failure import EngineError
 from core.engine.networks.network import Network
 from core.engine.networks.roles import hidden_matrices
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.per_parameter import ShapedStepper, part
 from core.recipe.optimizers.base import OptimizerSpec
 
 
-def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere]) -> ShapedStepper:
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights]) -> ShapedStepper:
     """Raises EngineError when the network has no hidden matrix."""
-    named, others = dict(network.module.named_parameters()), spec.others
+    named, others = dict(network.module.named_parameters()), spec.fallback_optimizer
     hidden = {name: named[name] for name in hidden_matrices(network.module, network.roles)}
     if not hidden:
         message = f"{spec.name} steps the matrices of hidden layers, and this network has none"

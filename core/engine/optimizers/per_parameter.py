@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 from core.engine.determinism import foreign_randomness
 from core.engine.networks.network import Network
 from core.engine.optimizers import state_dict
-from core.engine.optimizers.eval_weights import Elsewhere
-from core.engine.optimizers.factory import Group, make, steer, update
+from core.engine.optimizers.eval_weights import EvalWeights
+from core.engine.optimizers.factory import Group, make_optimizer, set_lr_and_momentum, unhooked_step
 from core.engine.optimizers.stepper import PREFIX, Again
 from core.recipe.optimizers.base import OptimizerSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ParamGroup:
     """One optimizer on some of the parameters; it goes `pace` times as fast as the schedule says.
 
     A `foreign` one draws from generators that are not torch's.
@@ -38,48 +38,50 @@ class ShapedStepper:
     prefix: ClassVar[str] = PREFIX
 
     network: Network
-    parts: Mapping[str, Part]
+    parts: Mapping[str, ParamGroup]
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update of every part, from the gradients that stand in the parameters' `grad`."""
         with torch.no_grad():
             for part in self.parts.values():
-                steer(part.optimizer, lr * part.pace, momentum)
+                set_lr_and_momentum(part.optimizer, lr * part.pace, momentum)
                 with foreign_randomness() if part.foreign else nullcontext():
-                    update(part.optimizer)(part.optimizer)
+                    unhooked_step(part.optimizer)(part.optimizer)
 
-    def presented(self) -> Network:
+    def eval_network(self) -> Network:
         """The trained network itself."""
         return self.network
 
-    def roles(self) -> dict[str, list[str]]:
+    def parameter_roles(self) -> dict[str, list[str]]:
         """Which parameters each part steps, if there are several."""
         return {name: list(part.names) for name, part in self.parts.items()} if len(self.parts) > 1 else {}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the optimizers keep, see tree.py."""
-        return state_dict.pack(self._optimizers(), PREFIX)
+        return state_dict.pack_state(self._optimizers(), PREFIX)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """What the checkpoint's own tree says: which state there is depends on the optimizer and on the past."""
-        return state_dict.expected(found, PREFIX, self.parts.keys())
+        return state_dict.expected_state(found, PREFIX, self.parts.keys())
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        state_dict.unpack(found, PREFIX, self._optimizers())
+        state_dict.unpack_state(found, PREFIX, self._optimizers())
 
     def _optimizers(self) -> dict[str, Optimizer]:
         return {name: part.optimizer for name, part in self.parts.items()}
 
 
-def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], Elsewhere]) -> ShapedStepper:
+def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights]) -> ShapedStepper:
     """One optimizer on all parameters."""
     return ShapedStepper(network, {spec.name: part(spec, network, dict(network.module.named_parameters()))})
 
 
-def part(spec: OptimizerSpec, network: Network, chosen: Mapping[str, nn.Parameter], pace: float = 1.0) -> Part:
+def part(spec: OptimizerSpec, network: Network, chosen: Mapping[str, nn.Parameter], pace: float = 1.0) -> ParamGroup:
     """The spec's optimizer on the chosen parameters."""
-    return Part(make(spec, groups(network, chosen.values())), tuple(chosen), pace, spec.draws_elsewhere)
+    return ParamGroup(
+        make_optimizer(spec, groups(network, chosen.values())), tuple(chosen), pace, spec.uses_foreign_rng
+    )
 
 
 def groups(network: Network, parameters: Iterable[nn.Parameter]) -> list[Group]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.engine.networks.network import Network
 from core.engine.optimizers import flat
-from core.engine.optimizers.eval_weights import Elsewhere
+from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.flat import FlatStepper
 from core.engine.optimizers.stepper import PREFIX, Again
 from core.recipe.optimizers.schedule_free import ScheduleFreeSpec
@@ -29,20 +29,20 @@ class ScheduleFreeStepper:
     prefix: ClassVar[str] = PREFIX
 
     flat: FlatStepper
-    elsewhere: Elsewhere
+    elsewhere: EvalWeights
     beta: float
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update of y and z."""
         self.flat.step(lr, again, momentum)
 
-    def presented(self) -> Network:
+    def eval_network(self) -> Network:
         """X = y + (1 - 1/β) (z - y), from y = (1 - β) z + β x."""
         y = self.flat.network.weights.detach()
         z = self.flat.tensors().get(f"{PREFIX}z", y)
-        return self.elsewhere.at(torch.lerp(y, z, 1 - 1 / self.beta))
+        return self.elsewhere.network_at(torch.lerp(y, z, 1 - 1 / self.beta))
 
-    def roles(self) -> dict[str, list[str]]:
+    def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
         return {}
 
@@ -54,23 +54,28 @@ class ScheduleFreeStepper:
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         fresh = self.tensors()
-        return {**self.flat.expected(found, step), **{name: fresh[name] for name in fresh.keys() - _flats(fresh)}}
+        return {
+            **self.flat.expected(found, step),
+            **{name: fresh[name] for name in fresh.keys() - _flat_state_names(fresh)},
+        }
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
         self.elsewhere.restore(TRAINED, found)
-        self.flat.restore({name: found[name] for name in _flats(found)})
+        self.flat.restore({name: found[name] for name in _flat_state_names(found)})
         counters: dict[str, Any] = {name: float(found[f"{PREFIX}{name}"]) for name in COUNTERS}
         for group in self.flat.optimizer.param_groups:
             group.update(counters, k=int(counters["k"]))
 
 
-def _flats(names: Mapping[str, Tensor]) -> set[str]:
+def _flat_state_names(names: Mapping[str, Tensor]) -> set[str]:
     """Those that the flat optimizer keeps by itself."""
     counters = {f"{PREFIX}{name}" for name in COUNTERS}
     return {name for name in names if not name.startswith(TRAINED)} - counters
 
 
-def build(spec: ScheduleFreeSpec, network: Network, elsewhere: Callable[[], Elsewhere]) -> ScheduleFreeStepper:
+def build_schedule_free_stepper(
+    spec: ScheduleFreeSpec, network: Network, elsewhere: Callable[[], EvalWeights]
+) -> ScheduleFreeStepper:
     """On one flat tensor, as both points are found weight by weight."""
-    return ScheduleFreeStepper(flat.build(spec, network), elsewhere(), spec.beta)
+    return ScheduleFreeStepper(flat.build_flat_stepper(spec, network), elsewhere(), spec.beta)

@@ -18,33 +18,35 @@ DTYPES = {str(each): each for each in (torch.float32, torch.float64, torch.bfloa
 }
 
 
-def pack(optimizers: Mapping[str, Optimizer], prefix: str) -> dict[str, Tensor]:
+def pack_state(optimizers: Mapping[str, Optimizer], prefix: str) -> dict[str, Tensor]:
     """The state of optimizers, by name, as tensors whose names begin with `prefix`."""
     leaves: dict[str, Tensor] = {}
-    tree = {name: _encode(_content(each), f"{prefix}{name}", leaves) for name, each in optimizers.items()}
+    tree = {
+        name: _encode_node(_optimizer_content(each), f"{prefix}{name}", leaves) for name, each in optimizers.items()
+    }
     text = json.dumps(tree).encode()
     return {f"{prefix}tree": torch.frombuffer(bytearray(text), dtype=torch.uint8), **leaves}
 
 
-def expected(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[str]) -> dict[str, Tensor]:
+def expected_state(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[str]) -> dict[str, Tensor]:
     """What pack() of these optimizers wrote beside the tree that is found: names, shapes, types."""
     text = found.get(f"{prefix}tree", torch.tensor(list(b"{}"), dtype=torch.uint8))
-    tree, leaves = _read(text), {f"{prefix}tree": text}
+    tree, leaves = _read_tree(text), {f"{prefix}tree": text}
     for name in optimizers:
         if name in tree:
-            _outline(tree[name], f"{prefix}{name}", leaves)
+            _outline_node(tree[name], f"{prefix}{name}", leaves)
         else:
             leaves[f"{prefix}{name}"] = torch.zeros(())
     return leaves
 
 
-def unpack(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
+def unpack_state(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
     """The inverse of pack(), into optimizers of the same kinds on the same parameters."""
-    tree = _read(found[f"{prefix}tree"])
-    own_places = any(place != "cpu" for place in _places(tree))
+    tree = _read_tree(found[f"{prefix}tree"])
+    own_places = any(place != "cpu" for place in _device_kinds(tree))
     for name, optimizer in optimizers.items():
-        parameters = _parameters(optimizer)
-        content = _decode(tree[name], f"{prefix}{name}", found, (parameters[0].device, own_places))
+        parameters = _group_parameters(optimizer)
+        content = _decode_node(tree[name], f"{prefix}{name}", found, (parameters[0].device, own_places))
         optimizer.state.clear()
         for key, value in content["state"].items():
             optimizer.state[parameters[key] if isinstance(key, int) else key] = value
@@ -52,16 +54,16 @@ def unpack(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Op
             group.update(values)
 
 
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+def _group_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [each for group in optimizer.param_groups for each in group["params"]]
 
 
-def _content(optimizer: Optimizer) -> dict[str, Any]:
+def _optimizer_content(optimizer: Optimizer) -> dict[str, Any]:
     """State by the parameter's number (or whatever else it is filed under), and what groups count as they go.
 
     Options that JSON cannot write, such as functions and types, are the constructor's and never change.
     """
-    numbers = {id(each): number for number, each in enumerate(_parameters(optimizer))}
+    numbers = {id(each): number for number, each in enumerate(_group_parameters(optimizer))}
     kinds = (*PLAIN, Tensor, list, tuple, dict)
     groups = [
         {name: value for name, value in group.items() if name != "params" and type(value) in kinds}
@@ -70,21 +72,21 @@ def _content(optimizer: Optimizer) -> dict[str, Any]:
     return {"state": {numbers.get(id(key), key): value for key, value in optimizer.state.items()}, "groups": groups}
 
 
-def _encode(value: Any, path: str, leaves: dict[str, Tensor]) -> Any:
+def _encode_node(value: Any, path: str, leaves: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         leaves[path] = value.detach().contiguous()
         strides = None if value.is_contiguous() or 0 in value.stride() else list(value.stride())
         return {"tensor": [list(value.shape), str(value.dtype), value.device.type, strides]}
     if isinstance(value, dict):
-        return {"dict": [[key, _encode(each, f"{path}.{key}", leaves)] for key, each in value.items()]}
+        return {"dict": [[key, _encode_node(each, f"{path}.{key}", leaves)] for key, each in value.items()]}
     if type(value) in {list, tuple}:
-        return {type(value).__name__: [_encode(each, f"{path}.{i}", leaves) for i, each in enumerate(value)]}
+        return {type(value).__name__: [_encode_node(each, f"{path}.{i}", leaves) for i, each in enumerate(value)]}
     if type(value) in PLAIN:
         return value
     raise TypeError(f"{path} is a {type(value).__name__}, which no checkpoint can hold")
 
 
-def _outline(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
+def _outline_node(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
     if not isinstance(node, dict):
         return
     ((kind, content),) = node.items()
@@ -92,19 +94,19 @@ def _outline(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
         leaves[path] = torch.empty(content[0], dtype=DTYPES[content[1]])
     else:
         for key, each in content if kind == "dict" else enumerate(content):
-            _outline(each, f"{path}.{key}", leaves)
+            _outline_node(each, f"{path}.{key}", leaves)
 
 
-def _places(node: Any) -> Iterator[str]:
+def _device_kinds(node: Any) -> Iterator[str]:
     """The kind of device on which each tensor of the tree lay."""
     if isinstance(node, dict) and set(node) == {"tensor"}:
         yield node["tensor"][2]
     elif isinstance(node, dict | list):
         for each in node.values() if isinstance(node, dict) else node:
-            yield from _places(each)
+            yield from _device_kinds(each)
 
 
-def _decode(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[torch.device, bool]) -> Any:
+def _decode_node(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[torch.device, bool]) -> Any:
     """`target`: the parameters' device, and whether the tree tells which tensors an optimizer keeps on the host.
 
     A tree that was written on a CPU does not. Then torch's own rule holds: counters stay on the host, all else goes
@@ -114,9 +116,9 @@ def _decode(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[tor
         return node
     ((kind, content),) = node.items()
     if kind == "dict":
-        return {key: _decode(each, f"{path}.{key}", found, target) for key, each in content}
+        return {key: _decode_node(each, f"{path}.{key}", found, target) for key, each in content}
     if kind in {"list", "tuple"}:
-        values = [_decode(each, f"{path}.{i}", found, target) for i, each in enumerate(content)]
+        values = [_decode_node(each, f"{path}.{i}", found, target) for i, each in enumerate(content)]
         return values if kind == "list" else tuple(values)
     shape, dtype, place, strides = content
     device, own_places = target
@@ -128,6 +130,6 @@ def _decode(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[tor
     return own.copy_(found[path])
 
 
-def _read(tree: Tensor) -> dict[str, Any]:
+def _read_tree(tree: Tensor) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(bytes(tree.cpu().tolist()))
     return content

@@ -6,14 +6,14 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from core.engine.checkpoints.stateful import Keeper
-from core.engine.datasets.resident import Part
+from core.engine.checkpoints.stateful import Stateful
+from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.networks.network import Network
-from core.recipe.averaging import EmaPhase, Occasions
+from core.recipe.averaging import CollectionSteps, EmaPhase
 
 
-class Collector(Keeper, Protocol):
+class Collector(Stateful, Protocol):
     """Takes in weights that the trained network visits. The trained one is never touched."""
 
     def collects(self, completed: int) -> bool:
@@ -27,13 +27,13 @@ class Collector(Keeper, Protocol):
         """Whether there is something to judge yet."""
 
 
-class Average(Collector, Protocol):
+class WeightAverage(Collector, Protocol):
     """A network of its own, made from what was collected."""
 
-    def network(self) -> Network:
+    def averaged_network(self) -> Network:
         """What is judged and saved, its batch norm in order."""
 
-    def details(self) -> dict[str, Any]:
+    def manifest_details(self) -> dict[str, Any]:
         """What its checkpoint's manifest says besides the metrics."""
 
 
@@ -47,7 +47,7 @@ class RunningMean:
     prefix = "swa."
 
     def __init__(
-        self, occasions: Occasions, network: Network, train: Part, batch_size: int, lender: Network | None = None
+        self, occasions: CollectionSteps, network: Network, train: Split, batch_size: int, lender: Network | None = None
     ) -> None:
         """`network` is a second network of the same shape; its weights become the mean.
 
@@ -67,7 +67,7 @@ class RunningMean:
         self.models += 1
         self._sum.add_(network.values)
 
-    def mean(self) -> Tensor:
+    def mean_weights(self) -> Tensor:
         """The averaged weights (P,)."""
         return self._sum / self.models
 
@@ -76,19 +76,19 @@ class RunningMean:
         """Once a model is in it."""
         return self.models > 0
 
-    def details(self) -> dict[str, Any]:
+    def manifest_details(self) -> dict[str, Any]:
         """How many models it is the mean of."""
         return {"models": self.models}
 
-    def network(self) -> Network:
+    def averaged_network(self) -> Network:
         """The averaged network, its batch norm estimated again on the train part if models came in since."""
         if self._normalised != self.models:
-            self._network.values.copy_(self.mean())
+            self._network.values.copy_(self.mean_weights())
             if self._lender is None:
                 reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
             self._normalised = self.models
         if self._lender:
-            borrow_buffers(self._network, self._lender)
+            copy_bn_stats(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class RunningMean:
         self._normalised = 0
 
 
-def borrow_buffers(network: Network, lender: Network) -> None:
+def copy_bn_stats(network: Network, lender: Network) -> None:
     """Copy all that is no weight: what an average has that nobody gave statistics of its own."""
     for own, buffer in zip(network.buffers, lender.buffers, strict=True):
         own.copy_(buffer)
@@ -140,7 +140,7 @@ class ExponentialMean:
 
     def collect(self, network: Network) -> None:
         """Average <- d average + (1 - d) weights; one addition over the flat buffer, one lerp for each float buffer."""
-        decay = self._steady if self.models and self._steady else self._decay()
+        decay = self._steady if self.models and self._steady else self._next_decay()
         self.models += 1
         scale = self._scale * decay
         if scale < SMALLEST:
@@ -151,7 +151,7 @@ class ExponentialMean:
         if network.buffers and self._lender is None:
             self._collect_buffers(network, 1 - decay)
 
-    def _decay(self) -> float:
+    def _next_decay(self) -> float:
         occasions = self._phase.occasions
         return self._phase.decay_at(occasions.first + self.models * occasions.every)
 
@@ -167,24 +167,24 @@ class ExponentialMean:
         """Once it has begun."""
         return self.models > 0
 
-    def details(self) -> dict[str, Any]:
+    def manifest_details(self) -> dict[str, Any]:
         """How often weights came in, and the decay for each optimizer step."""
         return {"models": self.models, "decay": self._phase.decay}
 
-    def network(self) -> Network:
+    def averaged_network(self) -> Network:
         """The averaged network; its batch norm has the averaged statistics, unless they are borrowed."""
         torch.mul(self._sum, self._scale, out=self._network.values)
         if self._lender:
-            borrow_buffers(self._network, self._lender)
+            copy_bn_stats(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resume needs: the sum (P,) and its scale, averaged buffers, and how often weights came in."""
         scale = torch.tensor(self._scale, dtype=torch.float64)
         counted = torch.tensor(self.models)
-        return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": counted, **self._buffers()}
+        return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": counted, **self._averaged_buffers()}
 
-    def _buffers(self) -> dict[str, Tensor]:
+    def _averaged_buffers(self) -> dict[str, Tensor]:
         """None where they are borrowed: the trained network's are kept as its own."""
         named = () if self._lender else self._network.module.named_buffers()
         return {f"ema.buffers.{name}": each for name, each in named}
@@ -196,6 +196,6 @@ class ExponentialMean:
         """The inverse of tensors()."""
         self._sum.copy_(found["ema.sum"])
         self._scale = float(found["ema.scale"])
-        for name, buffer in self._buffers().items():
+        for name, buffer in self._averaged_buffers().items():
             buffer.copy_(found[name])
         self.models = int(found["ema.models"])

@@ -6,41 +6,41 @@ import torch
 from torch import Tensor
 
 from core.engine.networks.network import Network
-from core.engine.weights.snapshot import Kept
+from core.engine.weights.snapshot import WeightSnapshot
 from core.recipe.stopping import EarlyStopping
 
 
-class Best(Kept):
+class BestWeights(WeightSnapshot):
     """Weights and buffers as they were at the best evaluation, of the trained weights or of an average."""
 
     def __init__(self, policy: EarlyStopping, network: Network, start: int) -> None:
         """`network` is a second network of the same shape; evaluations of fewer than `start` steps do not count."""
         super().__init__("best.", network)
         self.policy = policy
-        self.weights = policy.weights()
+        self.weights = policy.monitored_weights()
         self._start = start
         self._value = 0.0
         self._wait = 0
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether patience is at its end."""
         return self._wait >= self.policy.patience
 
     @property
-    def restores(self) -> bool:
+    def restores_best(self) -> bool:
         """Whether the best weights stand in for the last ones in results."""
         return self.policy.restore_best and self.step is not None
 
-    def judge(self, done: int, value: float, network: Network) -> bool:
+    def record_evaluation(self, done: int, value: float, network: Network) -> bool:
         """Take in one evaluation, of `network` after `done` steps. True when it is the best so far."""
         if done < self._start:
             return False
-        if not self.policy.improves(value, None if self.step is None else self._value):
+        if not self.policy.is_improvement(value, None if self.step is None else self._value):
             self._wait += 1
             return False
         self._value, self._wait = value, 0
-        self.take(done, network)
+        self.copy_weights(done, network)
         return True
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,20 +7,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Part
-from core.engine.evaluation.evaluate import predicted, reestimate_batch_norm
+from core.engine.datasets.resident import Split
+from core.engine.evaluation.evaluate import predict_split, reestimate_batch_norm
 from core.engine.networks.network import Network
-from core.recipe.averaging import Occasions
+from core.recipe.averaging import CollectionSteps
 from core.recipe.facts import Task
 
 
 class Mixture(Protocol):
     """What an ensemble predicts, from what its members do, one after the other."""
 
-    def add(self, outputs: Tensor) -> None:
+    def add_member(self, outputs: Tensor) -> None:
         """Take in the outputs of one more member (n, outputs)."""
 
-    def outputs(self) -> Tensor:
+    def mean_outputs(self) -> Tensor:
         """Outputs that stand for the mean prediction, float64 (n, outputs)."""
 
 
@@ -34,11 +34,11 @@ class MeanProbabilities:
         self._total = torch.tensor(-math.inf, dtype=torch.float64)
         self._count = 0
 
-    def add(self, outputs: Tensor) -> None:
+    def add_member(self, outputs: Tensor) -> None:
         self._total = torch.logaddexp(self._total.to(outputs.device), torch.log_softmax(outputs.double(), 1))
         self._count += 1
 
-    def outputs(self) -> Tensor:
+    def mean_outputs(self) -> Tensor:
         return self._total - math.log(self._count)
 
 
@@ -49,11 +49,11 @@ class MeanOutputs:
         self._total = torch.zeros((), dtype=torch.float64)
         self._count = 0
 
-    def add(self, outputs: Tensor) -> None:
+    def add_member(self, outputs: Tensor) -> None:
         self._total = self._total.to(outputs.device) + outputs
         self._count += 1
 
-    def outputs(self) -> Tensor:
+    def mean_outputs(self) -> Tensor:
         return self._total / self._count
 
 
@@ -68,33 +68,33 @@ class Ensemble:
 
     prefix = "ensemble."
 
-    def __init__(self, occasions: Occasions, size: int, network: Network) -> None:
+    def __init__(self, occasions: CollectionSteps, size: int, network: Network) -> None:
         """`network` is a second network of the same shape, in which the members are looked at one by one."""
         self.collects = occasions.collects
         self._occasions = occasions
         self._network = network
         self._collected = 0  # occasions so far, those that were missed among them
         self._missed = 0
-        self._kept = {name: each.new_zeros(size, *each.shape) for name, each in self._parts(network).items()}
+        self._kept = {name: each.new_zeros(size, *each.shape) for name, each in self._member_tensors(network).items()}
         self._outputs: dict[int, Tensor] = {}
 
     @staticmethod
-    def _parts(network: Network) -> dict[str, Tensor]:
+    def _member_tensors(network: Network) -> dict[str, Tensor]:
         buffers = {f"ensemble.buffers.{name}": each for name, each in network.module.named_buffers()}
         return {"ensemble.weights": network.weights.detach(), **buffers}
 
     @property
-    def _size(self) -> int:
+    def _most_members(self) -> int:
         return len(self._kept["ensemble.weights"])
 
     def begin_after(self, step: int) -> None:
         """Members up to that step are missing: the run was another one, which kept none."""
-        self._collected = self._missed = self._occasions.count(step)
+        self._collected = self._missed = self._occasions.count_until(step)
 
     def collect(self, network: Network) -> None:
         """Keep a copy; the oldest member makes room once there are too many."""
-        row = self._collected % self._size
-        for kept, part in zip(self._kept.values(), self._parts(network).values(), strict=True):
+        row = self._collected % self._most_members
+        for kept, part in zip(self._kept.values(), self._member_tensors(network).values(), strict=True):
             kept[row] = part
         self._collected += 1
 
@@ -104,39 +104,40 @@ class Ensemble:
         return self._collected > self._missed
 
     @property
-    def steps(self) -> range:
+    def member_steps(self) -> range:
         """Completed steps of each member, oldest first."""
         first, every = self._occasions.first, self._occasions.every
-        kept = range(max(self._missed, self._collected - self._size), self._collected)
+        kept = range(max(self._missed, self._collected - self._most_members), self._collected)
         return range(first + kept.start * every, first + kept.stop * every, every)
 
-    def networks(self) -> Iterator[Network]:
+    def member_networks(self) -> Iterator[Network]:
         """The members, oldest first, in one and the same network: use each before the next."""
-        return map(self.network, self.steps)
+        return map(self.member_network, self.member_steps)
 
-    def network(self, step: int) -> Network:
+    def member_network(self, step: int) -> Network:
         """The member of that step."""
-        row = (step - self._occasions.first) // self._occasions.every % self._size
+        row = (step - self._occasions.first) // self._occasions.every % self._most_members
         with torch.no_grad():
-            for own, kept in zip(self._parts(self._network).values(), self._kept.values(), strict=True):
+            for own, kept in zip(self._member_tensors(self._network).values(), self._kept.values(), strict=True):
                 own.copy_(kept[row])
         return self._network
 
-    def average(self, train: Part, batch_size: int) -> Network:
+    def average_weights(self, train: Split, batch_size: int) -> Network:
         """The members' weights averaged instead of their predictions, batch norm estimated again: what SWA would do."""
         mean = torch.zeros_like(self._network.weights)
-        for number, network in enumerate(self.networks(), 1):
+        for number, network in enumerate(self.member_networks(), 1):
             mean.lerp_(network.weights.detach(), 1 / number)
         with torch.no_grad():
             self._network.weights.copy_(mean)
         reestimate_batch_norm(self._network, train.inputs, batch_size)
         return self._network
 
-    def outputs(self, part: Part) -> list[Tensor]:
+    def member_outputs(self, part: Split) -> list[Tensor]:
         """What each member says of the validation part (n, outputs), oldest first; every member is asked once."""
         known = self._outputs
         self._outputs = {
-            step: known[step] if step in known else predicted(self.network(step), part) for step in self.steps
+            step: known[step] if step in known else predict_split(self.member_network(step), part)
+            for step in self.member_steps
         }
         return list(self._outputs.values())
 

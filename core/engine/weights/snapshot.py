@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.networks.network import Network
 
 
-class Kept:
+class WeightSnapshot:
     """A network of its own with the weights and buffers that another one had; `step` is None before any were taken."""
 
     def __init__(self, prefix: str, network: Network) -> None:
@@ -17,7 +17,7 @@ class Kept:
         self.network = network
         self.step: int | None = None
 
-    def take(self, done: int, network: Network) -> None:
+    def copy_weights(self, done: int, network: Network) -> None:
         """Copy what `network` is after `done` steps."""
         self.step = done
         self.network.copy(network)
@@ -44,7 +44,7 @@ class Kept:
         self.step = None if step < 0 else step
 
 
-class Incumbent(Kept):
+class Incumbent(WeightSnapshot):
     """The weights at the end of the last completed cycle of the schedule: what SGDR recommends to use at any time."""
 
     def __init__(self, network: Network, cycles: Callable[[], Iterator[int]]) -> None:
@@ -54,7 +54,7 @@ class Incumbent(Kept):
         self._ends = cycles()
         self._end = next(self._ends, None)
 
-    def completes(self, done: int) -> bool:
+    def completes_cycle(self, done: int) -> bool:
         """Whether a cycle is over after `done` steps; asked in the order of the steps."""
         while self._end is not None and self._end < done:
             self._end = next(self._ends, None)

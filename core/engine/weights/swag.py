@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Part
-from core.engine.determinism import stream
+from core.engine.datasets.resident import Split
+from core.engine.determinism import seeded_generator
 from core.engine.evaluation.evaluate import reestimate_batch_norm
 from core.engine.networks.network import Network
 from core.engine.weights.averaging import RunningMean
 from core.recipe.averaging import SWAG
 
 
-class Gaussian:
+class SwagPosterior:
     """The spread of the models in a running mean: their variance, and the last of them as deviations from the mean."""
 
     prefix = "swag."
@@ -37,7 +37,7 @@ class Gaussian:
         """
         models = self._mean.models
         with torch.no_grad():
-            deviation = network.weights - self._mean.mean()
+            deviation = network.weights - self._mean.mean_weights()
             if models > 1:
                 self._squares.addcmul_(deviation, deviation, value=models / (models - 1))
             self._deviations[(models - 1) % len(self._deviations)] = deviation
@@ -47,24 +47,24 @@ class Gaussian:
         """A single model has no spread."""
         return self._mean.models > 1
 
-    def draw(self, number: int) -> Tensor:
+    def draw_weights(self, number: int) -> Tensor:
         """Weights (P,): mean + √scale (std ∘ e + Dᵀ f / √(K - 1)), e (P,) and f (K,) standard normal.
 
         K is the number of deviations that there are. The same `number` gives the same weights, on every device.
         """
         rank = min(self._mean.models, len(self._deviations))
-        generator = stream(self._seed, "swag", number)
+        generator = seeded_generator(self._seed, "swag", number)
         e = torch.randn(len(self._squares), generator=generator).to(self._squares.device)
         f = torch.randn(rank, generator=generator).to(self._squares.device)
         spread = (self._squares / self._mean.models).sqrt() * e
         spread += self._deviations[:rank].T @ f / (rank - 1) ** 0.5
-        return torch.add(self._mean.mean(), spread, alpha=self._spec.scale**0.5)
+        return torch.add(self._mean.mean_weights(), spread, alpha=self._spec.scale**0.5)
 
-    def networks(self, train: Part, batch_size: int) -> Iterator[Network]:
+    def sample_networks(self, train: Split, batch_size: int) -> Iterator[Network]:
         """The samples one after the other, each with its own batch-norm statistics, in one and the same network."""
         for number in range(self._spec.samples):
             with torch.no_grad():
-                self._network.weights.copy_(self.draw(number))
+                self._network.weights.copy_(self.draw_weights(number))
             reestimate_batch_norm(self._network, train.inputs, batch_size)
             yield self._network
 

@@ -29,18 +29,18 @@ class Fenced(Exception):
 
 
 @contextmanager
-def fenced(db: Database, fence: Fence, *, exclusive: bool = False) -> Iterator[Connection]:
+def fenced_transaction(db: Database, fence: Fence, *, exclusive: bool = False) -> Iterator[Connection]:
     """A write transaction that holds the fence; `exclusive` when it is going to change the state row itself.
 
     Raises:
         Fenced: the job is not running under this attempt.
     """
     with db.write() as connection:
-        hold(connection, fence, exclusive=exclusive)
+        lock_fence(connection, fence, exclusive=exclusive)
         yield connection
 
 
-def hold(connection: Connection, fence: Fence, *, exclusive: bool) -> State:
+def lock_fence(connection: Connection, fence: Fence, *, exclusive: bool) -> State:
     """Lock the state row in the caller's transaction and give it back, or raise Fenced."""
     state = lock_state(connection, fence.job_id, exclusive=exclusive)
     if state is None or state.attempt != fence.attempt or state.status is not Status.RUNNING:

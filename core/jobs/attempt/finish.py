@@ -8,15 +8,15 @@ from sqlalchemy import Connection, update
 
 from core.db.session import Database
 from core.db.tables import job, job_state
-from core.jobs.attempt.fence import Fence, Fenced, hold
-from core.jobs.attempt.state import Change, State, lock_state, move
+from core.jobs.attempt.fence import Fence, Fenced, lock_fence
+from core.jobs.attempt.state import State, Transition, lock_state, transition
 from core.jobs.metrics.chunks import Chunk, put_chunks
 from core.lifecycle import TERMINAL, Desired, Status
 from core.recipe.plan import ExecutionPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TerminalState:
     """How a job ended. `error` is {"code", "message", "remedy"}; `results` is [weights][split][metric]."""
 
     status: Status
@@ -26,7 +26,7 @@ class Ending:
     progress: dict[str, Any] = field(default_factory=dict)
 
 
-def finish(db: Database, fence: Fence, ending: Ending, chunks: Iterable[Chunk] = ()) -> None:
+def finish_job(db: Database, fence: Fence, ending: TerminalState, chunks: Iterable[Chunk] = ()) -> None:
     """One fenced transaction: the last points, the terminal status, results, event. Repeating it is harmless.
 
     Raises:
@@ -42,13 +42,13 @@ def finish(db: Database, fence: Fence, ending: Ending, chunks: Iterable[Chunk] =
         if state.status is not Status.RUNNING:
             raise Fenced(fence)
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        change = Change(
+        change = Transition(
             ending.status,
             detail=(ending.error or {}).get("message") or ending.stop_reason,
             state={"progress": ending.progress} if ending.progress else {},
             job={"stop_reason": ending.stop_reason, "error": ending.error, "results": ending.results},
         )
-        move(connection, state, change)
+        transition(connection, state, change)
 
 
 def give_back(  # noqa: PLR0913 - two budgets, and their one limit
@@ -72,34 +72,34 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
         Fenced: this attempt is over.
     """
     with db.write() as connection:
-        state = hold(connection, fence, exclusive=True)
+        state = lock_fence(connection, fence, exclusive=True)
         if plan is not None:
             connection.execute(update(job).where(job.c.id == fence.job_id).values(plan=plan.stored_json()))
         if progress is not None:
             place = update(job_state).where(job_state.c.job_id == fence.job_id)
             connection.execute(place.values(progress=progress))
         if failed and not lost:
-            return _requeue(connection, state, cause, {"failures": state.failures + 1})
-        return take_back(connection, state, cause=cause, lost=lost, max_losses=max_losses)
+            return _requeue_job(connection, state, cause, {"failures": state.failures + 1})
+        return revoke_attempt(connection, state, cause=cause, lost=lost, max_losses=max_losses)
 
 
-def take_back(connection: Connection, state: State, *, cause: str, lost: bool, max_losses: int) -> Status:
+def revoke_attempt(connection: Connection, state: State, *, cause: str, lost: bool, max_losses: int) -> Status:
     """A running job, its row locked, loses its attempt: by its owner's wish, then by its budget of losses."""
     losses = state.losses + int(lost)
     if state.desired is Desired.RUN and lost and losses >= max_losses:
         return _lost_too_often(connection, state, cause, losses)
     since = "without a checkpoint" if state.checkpoint_id is None else "since its last checkpoint"
     detail = f"{cause} ({losses} of {max_losses} {since})" if lost else cause
-    return _requeue(connection, state, detail, {"losses": losses})
+    return _requeue_job(connection, state, detail, {"losses": losses})
 
 
-def _requeue(connection: Connection, state: State, detail: str, counts: dict[str, int]) -> Status:
+def _requeue_job(connection: Connection, state: State, detail: str, counts: dict[str, int]) -> Status:
     target = {
         Desired.RUN: Status.QUEUED,
         Desired.PAUSE: Status.PAUSED,
         Desired.CANCEL: Status.CANCELLED,
     }[state.desired]
-    move(connection, state, Change(target, detail, state=dict(counts)))
+    transition(connection, state, Transition(target, detail, state=dict(counts)))
     return target
 
 
@@ -109,9 +109,9 @@ def _lost_too_often(connection: Connection, state: State, cause: str, losses: in
         "message": f"Lost {losses} times without a new checkpoint; the last time: {cause}.",
         "remedy": "See the worker's log for what killed it; write checkpoints more often if the job is only slow.",
     }
-    move(
+    transition(
         connection,
         state,
-        Change(Status.FAILED, error["message"], state={"losses": losses}, job={"error": error}),
+        Transition(Status.FAILED, error["message"], state={"losses": losses}, job={"error": error}),
     )
     return Status.FAILED

@@ -4,21 +4,21 @@ from typing import Any, Final
 
 from sqlalchemy import select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import job, job_state
-from core.jobs.attempt.fence import Fence, fenced
+from core.jobs.attempt.fence import Fence, fenced_transaction
 from core.lifecycle import Desired, Status
 
 WHOLE_RUN: Final = "whole_run_seconds"
 """With progress in the database: how long the run takes from end to end at its present rate. Readers see an ETA."""
 
 
-def told(progress: dict[str, Any]) -> dict[str, Any]:
+def visible_progress(progress: dict[str, Any]) -> dict[str, Any]:
     """What readers see of a progress in the database."""
     return {name: value for name, value in progress.items() if name != WHOLE_RUN}
 
 
-def beat(
+def record_heartbeat(
     db: Database,
     fence: Fence,
     *,
@@ -26,7 +26,7 @@ def beat(
     progress: dict[str, Any] | None = None,
 ) -> Desired | None:
     """Extend the lease and say what the owner wants; None means fenced: this attempt is over."""
-    values: dict[str, Any] = {"lease_until": now() + lease_seconds}
+    values: dict[str, Any] = {"lease_until": database_now() + lease_seconds}
     if progress is not None:
         values |= {"progress": progress, "version": job_state.c.version + 1}
     row = job_state.c
@@ -55,7 +55,7 @@ def report_start(
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence, exclusive=True) as connection:
+    with fenced_transaction(db, fence, exclusive=True) as connection:
         facts: dict[str, Any] = {"environment": environment}
         if resume is not None:
             earlier = connection.execute(select(job.c.resume).where(job.c.id == fence.job_id)).scalar_one()

@@ -13,17 +13,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, or_, select, update
 
-from core.db.session import Database, is_transient, now
+from core.db.session import Database, database_now, is_transient
 from core.db.tables import job_state, service_state
 from core.db.upsert import insert_if_absent
-from core.jobs.attempt.finish import take_back
+from core.jobs.attempt.finish import revoke_attempt
 from core.jobs.attempt.state import as_state, select_state
-from core.jobs.garbage_collection import Care
-from core.jobs.health.counters import TAKEOVERS, tally
+from core.jobs.garbage_collection import GarbageCollector
+from core.jobs.health.counters import TAKEOVERS, add_count
 from core.jobs.health.readiness import reconciler_lag
-from core.jobs.verbs import settle
+from core.jobs.verbs import apply_desired
 from core.lifecycle import Desired, Status
-from core.logs import about
+from core.logs import log_context
 from core.queue import Hints
 from core.settings import Settings
 from core.store.base import Store, StoreTransient
@@ -45,7 +45,7 @@ class Reconciler:
         self._db = db
         self._hints = hints
         self._settings = settings
-        self._care = Care(db, store, settings)
+        self._care = GarbageCollector(db, store, settings)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -60,16 +60,16 @@ class Reconciler:
 
     def tick(self) -> None:
         """One round of repairs."""
-        self.leases()
-        self.wants()
-        self.send()
-        self._care.round()
+        self.reclaim_expired_leases()
+        self.apply_desired_states()
+        self.send_hints()
+        self._care.run_due_chores()
 
     def _run(self) -> None:
         tick = pause = self._settings.tick_seconds
         while not self._stopping.wait(pause):
             try:
-                pause = tick if self._take_part() else _LOOK * tick
+                pause = tick if self._run_if_due() else _LOOK * tick
             except Exception as error:
                 if is_transient(error) or isinstance(error, StoreTransient):
                     log.warning("the reconciler will try again: %s", error)
@@ -77,7 +77,7 @@ class Reconciler:
                     log.exception("a round of the reconciler failed; it will try again")
                 pause = 2 * tick  # others first: it may work there
 
-    def _take_part(self) -> bool:
+    def _run_if_due(self) -> bool:
         """One round, unless somebody else has just made one: of all processes, one at a time repairs."""
         with self._db.read() as connection:
             lag = reconciler_lag(connection)
@@ -85,44 +85,46 @@ class Reconciler:
         if due:
             self.tick()
         elif self._care.behind:
-            self._care.round()
+            self._care.run_due_chores()
         return due
 
-    def leases(self) -> int:
+    def reclaim_expired_leases(self) -> int:
         """GAP and LOST; says how many jobs were taken from lost workers.
 
         Both in one transaction that holds the "tick" row: a reconciler that sleeps between the two and wakes after a
         long outage would otherwise find every lease expired and take everything away from workers that are fine.
         """
         with self._db.write() as connection:
-            found = self._touch(connection)
+            found = self._record_tick(connection)
             if found is None:
                 return 0
             silence, moment = found
             if not 0 <= silence <= self._settings.gap_seconds:
                 # Nobody could beat, or the clock jumped (backwards too, where leases would seem to last for hours).
                 log.info("no reconciler ran for %.1f s: leases start anew", silence)
-                self._spare(connection, moment)
-            return self._take_lost(connection)
+                self._extend_leases(connection, moment)
+            return self._requeue_lost(connection)
 
-    def _touch(self, connection: Connection) -> tuple[float, float] | None:
+    def _record_tick(self, connection: Connection) -> tuple[float, float] | None:
         """Seconds since anybody's last tick, and the time; None when somebody else is at it.
 
         The first tick of all is a gap.
         """
         tick = service_state.c
-        query = select(tick.at, now()).where(tick.name == "tick").with_for_update(skip_locked=True)
+        query = select(tick.at, database_now()).where(tick.name == "tick").with_for_update(skip_locked=True)
         found = connection.execute(query).one_or_none()
         if found is not None:
-            connection.execute(update(service_state).where(tick.name == "tick").values(at=now()))
+            connection.execute(update(service_state).where(tick.name == "tick").values(at=database_now()))
             return float(found[1] - found[0]), float(found[1])
         # Locked or absent. An insert would wait for whoever has locked it: only for a row that is really absent.
         if connection.execute(select(tick.at).where(tick.name == "tick")).first() is not None:
             return None
-        moment = float(connection.execute(select(now())).scalar_one())
-        return (math.inf, moment) if insert_if_absent(connection, service_state, name="tick", at=now()) else None
+        moment = float(connection.execute(select(database_now())).scalar_one())
+        return (
+            (math.inf, moment) if insert_if_absent(connection, service_state, name="tick", at=database_now()) else None
+        )
 
-    def _spare(self, connection: Connection, moment: float) -> None:
+    def _extend_leases(self, connection: Connection, moment: float) -> None:
         """Extend the leases of workers that could not beat: by one lease, and not again before they have beaten.
 
         Without this limit a machine that stalls again and again would keep the jobs of dead workers for ever. Who has
@@ -140,36 +142,36 @@ class Reconciler:
             .values(lease_until=until, spared_until=until),
         )
 
-    def _take_lost(self, connection: Connection) -> int:
+    def _requeue_lost(self, connection: Connection) -> int:
         query = (
             select_state()
-            .where(job_state.c.status == Status.RUNNING.value, job_state.c.lease_until < now())
+            .where(job_state.c.status == Status.RUNNING.value, job_state.c.lease_until < database_now())
             .order_by(job_state.c.lease_until)
             .limit(_BATCH)
             .with_for_update(skip_locked=True)
         )
         lost = [as_state(row) for row in connection.execute(query).all()]
         for state in lost:
-            with about(job_id=state.job_id, attempt=state.attempt):
+            with log_context(job_id=state.job_id, attempt=state.attempt):
                 log.warning("job %s: attempt %s was lost", state.job_id, state.attempt)
-            take_back(connection, state, cause="worker lost", lost=True, max_losses=self._settings.max_losses)
-        tally(connection, TAKEOVERS, len(lost))
+            revoke_attempt(connection, state, cause="worker lost", lost=True, max_losses=self._settings.max_losses)
+        add_count(connection, TAKEOVERS, len(lost))
         return len(lost)
 
-    def wants(self) -> int:
+    def apply_desired_states(self) -> int:
         """WANT: wishes for jobs that nobody runs; says how many were carried out."""
         row = job_state.c
         unmet = or_(
             and_(row.status == Status.QUEUED.value, row.desired != Desired.RUN.value),
             and_(row.status == Status.PAUSED.value, row.desired != Desired.PAUSE.value),
         )
-        if not self._any(unmet):
+        if not self._any_job(unmet):
             return 0
         with self._db.write() as connection:
             query = select_state().where(unmet).limit(_BATCH).with_for_update(skip_locked=True)
-            return sum(settle(connection, as_state(row)) for row in connection.execute(query).all())
+            return sum(apply_desired(connection, as_state(row)) for row in connection.execute(query).all())
 
-    def send(self) -> int:
+    def send_hints(self) -> int:
         """SEND: hints for queued jobs that have none, or an old one; says for how many.
 
         The row is marked before the hint leaves, after the commit: a hint that is lost is sent again later.
@@ -180,11 +182,11 @@ class Reconciler:
             row.status == Status.QUEUED.value,
             or_(
                 row.published_at.is_(None),
-                row.published_at < now() - self._settings.hint_after_seconds,
-                row.published_at > now(),
+                row.published_at < database_now() - self._settings.hint_after_seconds,
+                row.published_at > database_now(),
             ),
         )
-        if not self._any(unsent):
+        if not self._any_job(unsent):
             return 0
         with self._db.write() as connection:
             query = (
@@ -196,13 +198,13 @@ class Reconciler:
             )
             found = connection.execute(query).all()
             ids = [job_id for job_id, _ in found]
-            connection.execute(update(job_state).where(row.job_id.in_(ids)).values(published_at=now()))
+            connection.execute(update(job_state).where(row.job_id.in_(ids)).values(published_at=database_now()))
         for needs, count in Counter(needs for _, needs in found).items():
             for _ in range(count):
                 self._hints.send(needs)
         return len(found)
 
-    def _any(self, condition: Any) -> bool:
+    def _any_job(self, condition: Any) -> bool:
         """A plain read first: a write transaction every two seconds from every process would be for nothing."""
         with self._db.read() as connection:
             return connection.execute(select(job_state.c.job_id).where(condition).limit(1)).first() is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from core.db.session import now
+from core.db.session import database_now
 from core.db.tables import job, job_state
 from core.errors import PreconditionFailed
 from core.jobs.events.record import add_status_event
@@ -57,13 +57,13 @@ def lock_state(connection: Connection, job_id: str, *, exclusive: bool = True) -
     return None if row is None else as_state(row)
 
 
-def require_fit(fits: Fits | None, version: int) -> None:
+def require_version(fits: Fits | None, version: int) -> None:
     """Raise PreconditionFailed when the caller has seen another version; None has seen nothing."""
     if fits is not None and not fits(version):
         raise PreconditionFailed
 
 
-def touch(connection: Connection, job_id: str) -> None:
+def bump_version(connection: Connection, job_id: str) -> None:
     """Something that a reader can see has changed; the caller holds the row. Whoever follows the job looks again."""
     connection.execute(
         update(job_state).where(job_state.c.job_id == job_id).values(version=job_state.c.version + 1),
@@ -71,7 +71,7 @@ def touch(connection: Connection, job_id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Transition:
     """A transition: the next status, a short sentence for the timeline, and columns to set along with it."""
 
     status: Status
@@ -80,7 +80,7 @@ class Change:
     job: dict[str, Any] = field(default_factory=dict)
 
 
-def move(connection: Connection, state: State, change: Change) -> None:
+def transition(connection: Connection, state: State, change: Transition) -> None:
     """Give a job whose row is locked its next status: the one place that does, apart from the claim.
 
     Raises:
@@ -94,7 +94,7 @@ def move(connection: Connection, state: State, change: Change) -> None:
     )
     facts = dict(change.job)
     if change.status in TERMINAL:
-        facts["finished_at"] = now()
+        facts["finished_at"] = database_now()
     if change.status is Status.CANCELLED:
         facts.setdefault("stop_reason", "cancelled")
     if facts:

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, 
 
 from core.db.session import Database
 from core.db.tables import checkpoint, job, job_state, metric_chunk, metric_chunk_aside
-from core.jobs.attempt.fence import Fence, hold
+from core.jobs.attempt.fence import Fence, lock_fence
 from core.jobs.attempt.state import State, lock_state
-from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, prune
+from core.jobs.checkpoints.records import CheckpointRow, apply_retention, find_checkpoint
 from core.jobs.events.record import add_event
-from core.jobs.metrics.chunks import MOST_ROLLBACKS, drop_after, writing
+from core.jobs.metrics.chunks import MOST_ROLLBACKS, drop_points_after, write_generation
 from core.lifecycle import Status
 from core.store.base import Digest, Store, StoreMissing, StoreUnreadable, digest_of
 
@@ -31,7 +31,7 @@ def missing_checkpoints(db: Database, job_id: str, after: int) -> list[Checkpoin
     same = or_(row.step == child.parent_step, and_(child.parent_verb == "retry", row.step < child.parent_step))
     origin = exists().where(child.id == job_id, child.parent_id == row.job_id, same)
     moved = exists().where(later.job_id == job_id, later.resumable == 1, later.created_at > row.missing_at)
-    query = _missing().where(or_(row.job_id == job_id, origin), row.step > after, ~moved)
+    query = _select_missing().where(or_(row.job_id == job_id, origin), row.step > after, ~moved)
     with db.read() as connection:
         ids = connection.execute(query.order_by(checkpoint.c.step.desc(), checkpoint.c.id.desc())).scalars().all()
         rows = [find_checkpoint(connection, id_) for id_ in ids]
@@ -45,9 +45,9 @@ def revive_checkpoint(db: Database, fence: Fence, checkpoint_id: str) -> None:
         Fenced: this attempt is over.
     """
     with db.write() as connection:
-        state = hold(connection, fence, exclusive=True)
+        state = lock_fence(connection, fence, exclusive=True)
         if state.checkpoint_id != checkpoint_id:
-            _revive(connection, state, checkpoint_id, writing(fence.attempt, 0))
+            _mark_revived(connection, state, checkpoint_id, write_generation(fence.attempt, 0))
 
 
 def revive_missing(db: Database, store: Store) -> int:
@@ -59,7 +59,7 @@ def revive_missing(db: Database, store: Store) -> int:
     state, stands = job_state.c, checkpoint.alias("stands").c
     behind = exists().where(stands.id == state.checkpoint_id, stands.step >= checkpoint.c.step)
     query = (
-        _missing()
+        _select_missing()
         .join(job_state, state.job_id == checkpoint.c.job_id)
         .where(state.status != Status.RUNNING.value, or_(state.status != Status.SUCCEEDED.value, behind))
         .order_by(func.random())  # those that never come back must not hide the others
@@ -67,10 +67,10 @@ def revive_missing(db: Database, store: Store) -> int:
     )
     with db.read() as connection:
         rows = [find_checkpoint(connection, id_) for id_ in connection.execute(query).scalars().all()]
-    return sum(_looked_again(db, store, row) for row in rows if row is not None)
+    return sum(_recheck_checkpoint(db, store, row) for row in rows if row is not None)
 
 
-def _looked_again(db: Database, store: Store, row: CheckpointRow) -> bool:
+def _recheck_checkpoint(db: Database, store: Store, row: CheckpointRow) -> bool:
     files = [(f"{row.key}/{file['name']}", Digest(file["sha256"], int(file["bytes"]))) for file in row.files.values()]
     try:
         # Sizes first: while a file is missing, none of the others is read.
@@ -79,40 +79,40 @@ def _looked_again(db: Database, store: Store, row: CheckpointRow) -> bool:
     except (StoreMissing, StoreUnreadable):
         return False
     if all(whole):
-        return _revive_at_rest(db, row)
+        return _revive_idle_job(db, row)
     with db.write() as connection:  # something else is there: no need to read it again and again
         connection.execute(update(checkpoint).where(checkpoint.c.id == row.id).values(missing_at=None))
     return False
 
 
-def _missing() -> Any:
+def _select_missing() -> Any:
     """Ids of those for which nothing came in their place."""
     row, later = checkpoint.c, checkpoint.alias("later").c
     replaced = exists().where(later.job_id == row.job_id, later.resumable == 1, later.created_at > row.missing_at)
     return select(row.id).where(row.status == "corrupt", row.missing_at.is_not(None), row.resumable == 1, ~replaced)
 
 
-def _revive_at_rest(db: Database, row: CheckpointRow) -> bool:
+def _revive_idle_job(db: Database, row: CheckpointRow) -> bool:
     with db.write() as connection:
         state = lock_state(connection, row.job_id)
-        still = connection.execute(_missing().where(checkpoint.c.id == row.id)).first()
+        still = connection.execute(_select_missing().where(checkpoint.c.id == row.id)).first()
         if state is None or state.status is Status.RUNNING or still is None:
             return False
-        if state.status is Status.SUCCEEDED and row.step > _standing(connection, state):
+        if state.status is Status.SUCCEEDED and row.step > _current_step(connection, state):
             return False  # its curves are those of the way that it went in the end
         # More than whatever the last attempt has written, and less than the next one will.
-        _revive(connection, state, row.id, writing(state.attempt, MOST_ROLLBACKS - 1))
+        _mark_revived(connection, state, row.id, write_generation(state.attempt, MOST_ROLLBACKS - 1))
         return True
 
 
-def _revive(connection: Connection, state: State, checkpoint_id: str, written: int) -> None:
+def _mark_revived(connection: Connection, state: State, checkpoint_id: str, written: int) -> None:
     row = checkpoint.c
     back = and_(row.id == checkpoint_id, row.status == "corrupt")
     connection.execute(update(checkpoint).where(back).values(status="good", missing_at=None))
     found = find_checkpoint(connection, checkpoint_id)
     if found is None or found.status != "good":
         return
-    step = _standing(connection, state)
+    step = _current_step(connection, state)
     ahead = found.step > step
     if ahead:
         _restore_points(connection, state.job_id, step, found.step, written)
@@ -125,10 +125,10 @@ def _revive(connection: Connection, state: State, checkpoint_id: str, written: i
         "checkpoint": found.id,
     }
     add_event(connection, state.job_id, state.attempt, "warning", data)
-    prune(connection, state.job_id, found.kind)
+    apply_retention(connection, state.job_id, found.kind)
 
 
-def _standing(connection: Connection, state: State) -> int:
+def _current_step(connection: Connection, state: State) -> int:
     """The step that the job goes on from."""
     stands = find_checkpoint(connection, state.checkpoint_id) if state.checkpoint_id else None
     return stands.step if stands else 0
@@ -136,7 +136,7 @@ def _standing(connection: Connection, state: State) -> int:
 
 def _restore_points(connection: Connection, job_id: str, begin: int, end: int, written: int) -> None:
     """The points between the two steps as they were put aside, instead of what came there since."""
-    drop_after(connection, job_id, begin)
+    drop_points_after(connection, job_id, begin)
     row = metric_chunk_aside.c
     ours = and_(row.job_id == job_id, row.after_step >= begin, row.after_step < end)
     names = [column.name for column in metric_chunk.columns]

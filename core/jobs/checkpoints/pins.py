@@ -4,12 +4,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import checkpoint, job
 from core.errors import Conflict, NotFound
-from core.jobs.attempt.state import Fits, require_fit
-from core.jobs.checkpoints.records import CheckpointRow, doom, get_checkpoint, prune
-from core.jobs.verbs import owned
+from core.jobs.attempt.state import Fits, require_version
+from core.jobs.checkpoints.records import CheckpointRow, apply_retention, get_checkpoint_row, mark_pending_delete
+from core.jobs.verbs import lock_owned_job
 
 MOST_TOLD: Final = 8  # so that the whole sentence fits into an answer
 
@@ -19,7 +19,7 @@ def pin_version(row: CheckpointRow | Row[Any, Any, Any, Any, Any]) -> int:
     return (row.pinned_at is not None) + 2 * bool(row.superseded)
 
 
-def pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
+def add_pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> CheckpointRow:
     """Keep the checkpoint until it is unpinned. Twice is the same, and the first time counts.
 
     Raises:
@@ -28,16 +28,18 @@ def pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None
         Conflict: it is being removed.
     """
     with db.write() as connection:
-        row = _held(connection, project, checkpoint_id)
-        require_fit(fits, pin_version(row))
+        row = _lock_checkpoint(connection, project, checkpoint_id)
+        require_version(fits, pin_version(row))
         if row.status == "doomed":
             raise Conflict("The checkpoint is being removed; it is too late to pin it.")
         if row.status == "good" and row.pinned_at is None:
-            connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=now()))
-    return get_checkpoint(db, project, checkpoint_id)
+            connection.execute(
+                update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=database_now())
+            )
+    return get_checkpoint_row(db, project, checkpoint_id)
 
 
-def unpin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> None:
+def remove_pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> None:
     """Let retention have it again, at once: what it would not have kept goes. Twice is the same.
 
     Raises:
@@ -45,25 +47,25 @@ def unpin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = No
         PreconditionFailed: `fits` does not take its version.
     """
     with db.write() as connection:
-        row = _held(connection, project, checkpoint_id)
-        require_fit(fits, pin_version(row))
+        row = _lock_checkpoint(connection, project, checkpoint_id)
+        require_version(fits, pin_version(row))
         if row.pinned_at is None:
             return
         connection.execute(update(checkpoint).where(checkpoint.c.id == checkpoint_id).values(pinned_at=None))
         if row.superseded:
-            doom(connection, row.job_id, [checkpoint_id])
+            mark_pending_delete(connection, row.job_id, [checkpoint_id])
         else:
-            prune(connection, row.job_id, row.kind)
+            apply_retention(connection, row.job_id, row.kind)
 
 
-def pinned(connection: Connection, job_id: str) -> list[str]:
+def list_pinned(connection: Connection, job_id: str) -> list[str]:
     """The first few pinned checkpoints of a job."""
     row = checkpoint.c
     query = select(row.id).where(row.job_id == job_id, row.status == "good", row.pinned_at.is_not(None))
     return list(connection.execute(query.order_by(row.step, row.id).limit(MOST_TOLD)).scalars())
 
 
-def _held(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
+def _lock_checkpoint(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
     """The row as it is once its job is locked: whoever records a checkpoint decides what stays under the same lock."""
     row = checkpoint.c
     query = (
@@ -73,7 +75,7 @@ def _held(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, 
     )
     found = connection.execute(query).one_or_none()
     if found is not None:
-        owned(connection, project, found.job_id)
+        lock_owned_job(connection, project, found.job_id)
         found = connection.execute(query).one_or_none()
     if found is None:
         raise NotFound("There is no checkpoint with this id.")

@@ -8,16 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Subquery, and_, case, insert, literal, or_, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import analysis_input, checkpoint, job, job_state
 from core.errors import NotFound
 from core.ids import new_id
-from core.jobs.attempt.fence import Fence, fenced, hold
+from core.jobs.attempt.fence import Fence, fenced_transaction, lock_fence
 from core.jobs.events.record import add_event
 from core.jobs.kinds import KINDS, TRAIN, Retention, find_kind
-from core.jobs.metrics.chunks import Chunk, forget_aside, put_aside, put_chunks
+from core.jobs.metrics.chunks import Chunk, delete_aside_points, put_chunks, set_aside_points
 from core.lifecycle import TERMINAL
-from core.recipe.monitor import way_of
+from core.recipe.monitor import default_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +80,19 @@ def record_checkpoint(
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence, exclusive=True) as connection:
+    with fenced_transaction(db, fence, exclusive=True) as connection:
         known = find_checkpoint(connection, row.id)
         if known is not None:
             return known
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        _supersede(connection, fence.job_id, _replaced(connection, fence.job_id, row, resumable=resumable))
+        _mark_superseded(connection, fence.job_id, _replaced_ids(connection, fence.job_id, row, resumable=resumable))
         connection.execute(
             insert(checkpoint).values(
                 job_id=fence.job_id,
                 attempt=fence.attempt,
                 resumable=int(resumable),
                 status="good",
-                created_at=now(),
+                created_at=database_now(),
                 stored=sum(int(file["bytes"]) for file in row.files.values()),
                 **asdict(row),
             ),
@@ -101,8 +101,8 @@ def record_checkpoint(
         ahead = {"checkpoint_id": row.id, "losses": 0} if resumable else {}
         connection.execute(update(job_state).where(job_state.c.job_id == fence.job_id).values(**seen, **ahead))
         if resumable:
-            forget_aside(connection, fence.job_id)
-        prune(connection, fence.job_id, row.kind)
+            delete_aside_points(connection, fence.job_id)
+        apply_retention(connection, fence.job_id, row.kind)
         data = {"id": row.id, "step": row.step, "kind": row.kind}
         add_event(connection, fence.job_id, fence.attempt, "checkpoint", data)
         written = find_checkpoint(connection, row.id)
@@ -120,23 +120,25 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: boo
         Fenced: this attempt is over.
     """
     with db.write() as connection:
-        state = hold(connection, fence, exclusive=True)
+        state = lock_fence(connection, fence, exclusive=True)
         mine = literal(state.checkpoint_id == checkpoint_id)  # or its parent's, as long as it goes on from there
         connection.execute(
             update(checkpoint)
             .where(checkpoint.c.id == checkpoint_id, or_(checkpoint.c.job_id == fence.job_id, mine))
-            .values(status="corrupt", missing_at=now() if missing else None),
+            .values(status="corrupt", missing_at=database_now() if missing else None),
         )
         if state.checkpoint_id != checkpoint_id:
             return None if state.checkpoint_id is None else find_checkpoint(connection, state.checkpoint_id)
-        older = next(reversed(good_resumable(connection, fence.job_id)), None) or origin_of(connection, fence.job_id)
+        older = next(reversed(list_resumable(connection, fence.job_id)), None) or find_origin_checkpoint(
+            connection, fence.job_id
+        )
         connection.execute(
             update(job_state)
             .where(job_state.c.job_id == fence.job_id)
             .values(checkpoint_id=older.id if older else None, version=job_state.c.version + 1),
         )
         step = older.step if older else 0
-        put_aside(connection, fence.job_id, step)
+        set_aside_points(connection, fence.job_id, step)
         problem = "is not in the store" if missing else "does not match its digest"
         data = {
             "code": "checkpoint_corrupt",
@@ -147,7 +149,7 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: boo
     return older
 
 
-def list_checkpoints(db: Database, project: str, job_id: str) -> list[CheckpointRow]:
+def list_checkpoint_rows(db: Database, project: str, job_id: str) -> list[CheckpointRow]:
     """The good checkpoints of a job, oldest first.
 
     Raises:
@@ -157,21 +159,21 @@ def list_checkpoints(db: Database, project: str, job_id: str) -> list[Checkpoint
         if connection.execute(select(job.c.id).where(job.c.id == job_id, job.c.project == project)).first() is None:
             raise NotFound("There is no job with this id.")
         query = (
-            _select()
+            _select_rows()
             .where(checkpoint.c.job_id == job_id, checkpoint.c.status == "good")
             .order_by(checkpoint.c.step, checkpoint.c.id)
         )
         return [_as_row(row) for row in connection.execute(query)]
 
 
-def get_checkpoint(db: Database, project: str, checkpoint_id: str) -> CheckpointRow:
+def get_checkpoint_row(db: Database, project: str, checkpoint_id: str) -> CheckpointRow:
     """One good checkpoint.
 
     Raises:
         NotFound: there is none with this id that belongs to this project.
     """
     query = (
-        _select()
+        _select_rows()
         .join(job, job.c.id == checkpoint.c.job_id)
         .where(checkpoint.c.id == checkpoint_id, checkpoint.c.status == "good")
         .where(job.c.project == project, job.c.kind == TRAIN.name)
@@ -183,9 +185,9 @@ def get_checkpoint(db: Database, project: str, checkpoint_id: str) -> Checkpoint
     return _as_row(found)
 
 
-def in_use(connection: Connection, job_id: str) -> str | None:
+def find_dependent_job(connection: Connection, job_id: str) -> str | None:
     """A job or analysis that has not ended and may still need this one, a checkpoint of it, or its result."""
-    lent = connection.execute(select(_loans(job_id).c.borrower).limit(1)).scalar_one_or_none()
+    lent = connection.execute(select(_dependent_jobs(job_id).c.borrower).limit(1)).scalar_one_or_none()
     if lent is not None:
         return str(lent)
     row, state = analysis_input.c, job_state.c
@@ -194,7 +196,7 @@ def in_use(connection: Connection, job_id: str) -> str | None:
     return connection.execute(query.where(row.job_id == job_id, open_).limit(1)).scalar_one_or_none()
 
 
-def _loans(job_id: str) -> Subquery:
+def _dependent_jobs(job_id: str) -> Subquery:
     """(borrower, checkpoint_id): other jobs that have not ended and stand at, begin with, or look at one of its
     checkpoints; a result, which an assembly reads, is one as well.
 
@@ -220,18 +222,18 @@ def _loans(job_id: str) -> Subquery:
 
 def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow | None:
     """The row with this id, whatever its status."""
-    found = connection.execute(_select().where(checkpoint.c.id == checkpoint_id)).one_or_none()
+    found = connection.execute(_select_rows().where(checkpoint.c.id == checkpoint_id)).one_or_none()
     return None if found is None else _as_row(found)
 
 
-def good_resumable(connection: Connection, job_id: str) -> list[CheckpointRow]:
+def list_resumable(connection: Connection, job_id: str) -> list[CheckpointRow]:
     """The checkpoints that a job can go on from, by step."""
     known = checkpoint.c
-    query = _select().where(known.job_id == job_id, known.status == "good", known.resumable == 1)
+    query = _select_rows().where(known.job_id == job_id, known.status == "good", known.resumable == 1)
     return [_as_row(row) for row in connection.execute(query.order_by(known.step, known.id))]
 
 
-def _select() -> Select[Any]:
+def _select_rows() -> Select[Any]:
     return select(*(checkpoint.c[column.name] for column in fields(CheckpointRow)))
 
 
@@ -239,11 +241,11 @@ def _as_row(row: Row[Any]) -> CheckpointRow:
     return CheckpointRow(**row._asdict())
 
 
-def origin_of(connection: Connection, job_id: str) -> CheckpointRow | None:
+def find_origin_checkpoint(connection: Connection, job_id: str) -> CheckpointRow | None:
     """The checkpoint of its parent that a job went on from, if it is still there; of a retry, the newest before it."""
     child, row = job.alias("child").c, checkpoint.c
     query = (
-        _select()
+        _select_rows()
         .join(child.id.table, row.job_id == child.parent_id)
         .where(child.id == job_id, row.status == "good", row.resumable == 1)
         .where(or_(row.step == child.parent_step, and_(child.parent_verb == "retry", row.step < child.parent_step)))
@@ -254,7 +256,7 @@ def origin_of(connection: Connection, job_id: str) -> CheckpointRow | None:
     return None if found is None else _as_row(found)
 
 
-def _replaced(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
+def _replaced_ids(connection: Connection, job_id: str, row: NewCheckpoint, *, resumable: bool) -> Sequence[str]:
     known = checkpoint.c
     same = known.kind == row.kind if row.kind == "best" else and_(known.kind == row.kind, known.step == row.step)
     void = or_(same, and_(known.step > row.step, known.status == "good")) if resumable else same
@@ -262,12 +264,12 @@ def _replaced(connection: Connection, job_id: str, row: NewCheckpoint, *, resuma
     return connection.execute(query).scalars().all()
 
 
-def prune(connection: Connection, job_id: str, kind: str) -> None:
+def apply_retention(connection: Connection, job_id: str, kind: str) -> None:
     """Mark those of a kind that are too many; the job's state row is locked by the caller."""
-    doom(connection, job_id, _unkept(connection, job_id, kind))
+    mark_pending_delete(connection, job_id, _beyond_retention(connection, job_id, kind))
 
 
-def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
+def _beyond_retention(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
     """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest.
 
     Pinned ones are not counted, so that there are always enough others to go on from.
@@ -285,16 +287,16 @@ def _unkept(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
         .order_by(row.step.desc(), row.id.desc())
     )
     rows = connection.execute(query).all()
-    kept = {one.id for one in rows[:most]} | (set(_best(rows, policy)) if kind == "last" else set())
+    kept = {one.id for one in rows[:most]} | (set(_best_ids(rows, policy)) if kind == "last" else set())
     return [one.id for one in rows if one.id not in kept]
 
 
-def _best(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
+def _best_ids(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
     """The best `policy.best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
 
     One without a finite value is no candidate.
     """
-    sign = 1 if way_of(policy.monitor) == "min" else -1
+    sign = 1 if default_mode(policy.monitor) == "min" else -1
     judged = [
         (sign * value, one.step, one.id)
         for one in rows
@@ -303,20 +305,20 @@ def _best(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
     return [id_ for _, _, id_ in sorted(judged)[: policy.best]]
 
 
-def doom(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
+def mark_pending_delete(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
     """Mark them for removal, but those that are pinned or that another job still goes on from."""
     if ids:
         row = checkpoint.c
-        free = and_(row.id.in_(ids), row.id.not_in(select(_loans(job_id).c.checkpoint_id)))
+        free = and_(row.id.in_(ids), row.id.not_in(select(_dependent_jobs(job_id).c.checkpoint_id)))
         connection.execute(update(checkpoint).where(free, row.pinned_at.is_(None)).values(status="doomed"))
 
 
-def _supersede(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
+def _mark_superseded(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
     """Their place is taken: they go, and the pinned among them stay as weights alone."""
-    doom(connection, job_id, ids)
+    mark_pending_delete(connection, job_id, ids)
     if ids:
         row = checkpoint.c
         aside = and_(row.id.in_(ids), row.pinned_at.is_not(None), row.status == "good")
-        lent = row.id.in_(select(_loans(job_id).c.checkpoint_id))
+        lent = row.id.in_(select(_dependent_jobs(job_id).c.checkpoint_id))
         values = {"superseded": 1, "resumable": case((lent, row.resumable), else_=0)}
         connection.execute(update(checkpoint).where(aside).values(**values))

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from core.db.session import Database
 from core.db.tables import event, job
 from core.errors import InvalidSpec, NotFound
-from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, good_resumable, origin_of
+from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, find_origin_checkpoint, list_resumable
 from core.jobs.kinds import TRAIN
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -24,7 +24,7 @@ CHANGES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class JobHistory:
     """What a job was to do, how it was to be computed, and the checkpoints that are left to go on from, by step.
 
     `resume` says how faithful its own last resume was; None: it never resumed. A child begins at its parent's
@@ -46,7 +46,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """From `begin` (None: the start) to `end`, as it was computed there."""
 
     begin: CheckpointRow | None
@@ -54,7 +54,7 @@ class Stretch:
     plan: ExecutionPlan
 
 
-def read_past(db: Database, job_id: str) -> Past:
+def read_history(db: Database, job_id: str) -> JobHistory:
     """The past of anybody's job.
 
     Raises:
@@ -63,13 +63,13 @@ def read_past(db: Database, job_id: str) -> Past:
     """
     names = ("spec", "plan", "resume", "parent_verb", "parent_step", "initial_id", "anew")
     query = select(*(job.c[name] for name in names)).where(job.c.id == job_id, job.c.kind == TRAIN.name)
-    with db.snapshot() as connection:
+    with db.read_snapshot() as connection:
         row = connection.execute(query).one_or_none()
-        checkpoints, origin = good_resumable(connection, job_id), None
+        checkpoints, origin = list_resumable(connection, job_id), None
         if row is not None and row.parent_verb in {"retry", "fork"} and row.parent_step:
-            origin = origin_of(connection, job_id)
+            origin = find_origin_checkpoint(connection, job_id)
         initial = find_checkpoint(connection, row.initial_id) if row is not None and row.initial_id else None
-        begins, changes = _attempts(connection, job_id)
+        begins, changes = _read_attempts(connection, job_id)
     if row is None:
         raise NotFound("There is no job with this id.")
     if row.plan is None or not checkpoints:
@@ -83,10 +83,12 @@ def read_past(db: Database, job_id: str) -> Past:
     else:
         whole = row.initial_id is None or initial is not None
     anew = tuple(row.anew or ())
-    return Past(job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, changes)
+    return JobHistory(
+        job_id, spec.resolved(), plan, row.resume, checkpoints, origin, anew, initial, whole, begins, changes
+    )
 
 
-def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], dict[int, str]]:
+def _read_attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], dict[int, str]]:
     """The step at which each attempt began, and the attempts after which the plan was changed, with the warning."""
     row = event.c
     query = select(row.attempt, row.type, row.data).where(row.job_id == job_id, row.type.in_(("status", "warning")))
@@ -101,7 +103,7 @@ def _attempts(connection: Connection, job_id: str) -> tuple[dict[int, int], dict
     return begins, changes
 
 
-def stretch(past: Past, start: int | None) -> Stretch:
+def find_segment(past: JobHistory, start: int | None) -> Segment:
     """From the checkpoint at step `start` (0: the start) to the next one that training alone leads to.
 
     None: from the oldest checkpoint with such a one, or from the start where there is only one.
@@ -111,30 +113,30 @@ def stretch(past: Past, start: int | None) -> Stretch:
     """
     rows = past.checkpoints
     if start is None and len(rows) > 1:
-        return _first(past)
+        return _first_segment(past)
     begin = next((row for row in rows if row.step == start), None)
     if start and begin is None:
         known = ", ".join(str(row.step) for row in rows)
         raise NotFound(f"There is no checkpoint at step {start}; there are 0 (the start), {known}.")
     if begin is None and not past.whole:
         raise NotFound("The checkpoint that this job began with is gone; begin at one of its own with --from.")
-    return _from(past, begin or past.origin)
+    return _segment_from(past, begin or past.origin)
 
 
-def _first(past: Past) -> Stretch:
+def _first_segment(past: JobHistory) -> Segment:
     """From the oldest checkpoint that can be compared with a later one."""
     for row in past.checkpoints[:-2]:
         with suppress(NotFound):
-            return _from(past, row)
-    return _from(past, past.checkpoints[-2])
+            return _segment_from(past, row)
+    return _segment_from(past, past.checkpoints[-2])
 
 
-def _from(past: Past, begin: CheckpointRow | None) -> Stretch:
+def _segment_from(past: JobHistory, begin: CheckpointRow | None) -> Segment:
     first = begin.step if begin else 0
-    end = next((row for row in past.checkpoints if row.step > first and _repeats(row, past.spec)), None)
+    end = next((row for row in past.checkpoints if row.step > first and _is_reproducible(row, past.spec)), None)
     if end is None:
         raise NotFound(f"Behind step {first} there is no checkpoint that one could train to.")
-    attempts = _made(past, first, end)
+    attempts = _attempts_between(past, first, end)
     if changed := past.changes.keys() & set(attempts[:-1]):
         step = past.begins[attempts[attempts.index(max(changed)) + 1]]
         change = CHANGES[past.changes[max(changed)]].format(step=step)
@@ -142,17 +144,17 @@ def _from(past: Past, begin: CheckpointRow | None) -> Stretch:
             f"Between the steps {first} and {end.step} the job {change}. "
             "That checkpoint is gone, so these bits cannot be compared; begin elsewhere with --from."
         )
-    return Stretch(begin, end, _plan_of(past, end))
+    return Segment(begin, end, _plan_of(past, end))
 
 
-def _plan_of(past: Past, end: CheckpointRow) -> ExecutionPlan:
+def _plan_of(past: JobHistory, end: CheckpointRow) -> ExecutionPlan:
     """How it was computed before this checkpoint: the plan may have been changed since."""
     environment = end.manifest.get("environment", {})
     device = environment.get("kind", past.plan.device)
     return past.plan.model_copy(update={"device": device, "micro_batch": environment.get("micro_batch")})
 
 
-def _made(past: Past, first: int, end: CheckpointRow) -> list[int]:
+def _attempts_between(past: JobHistory, first: int, end: CheckpointRow) -> list[int]:
     """The attempts, in order, from the one that went on from step `first` to the one that wrote `end`.
 
     Each began at the newest checkpoint, so what it began at is the work of the last one before it that began earlier.
@@ -169,7 +171,7 @@ def is_final(row: CheckpointRow) -> bool:
     return row.manifest.get("results") is not None
 
 
-def _repeats(row: CheckpointRow, spec: JobSpec) -> bool:
+def _is_reproducible(row: CheckpointRow, spec: JobSpec) -> bool:
     """Whether training comes to it by itself: no clock ended the run there, nor chose a step that comes twice."""
     if row.manifest.get("stop_reason") == "time_limit":
         return False

@@ -47,7 +47,7 @@ class Cursor:
         seen = {unquote(name): int(count) for name, _, count in pairs}
         return cls(int(event), progress or "", int(attempt or 0), tuple(sorted(seen.items())))
 
-    def counting(self, attempt: int, counts: dict[str, int]) -> Self:
+    def with_counts(self, attempt: int, counts: dict[str, int]) -> Self:
         """The same place among the events, another one among the points."""
         return replace(self, attempt=attempt, counts=tuple(sorted(pair for pair in counts.items() if pair[1])))
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import job_state, metric_chunk
-from core.jobs.attempt.heartbeat import told
+from core.jobs.attempt.heartbeat import visible_progress
 from core.jobs.events.cursor import Cursor
 from core.jobs.events.record import EventView, events_after
-from core.jobs.metrics.chunks import unpack
+from core.jobs.metrics.chunks import unpack_numbers
 from core.lifecycle import TERMINAL, Status
 
 STORED: Final = ("status", "checkpoint", "log", "warning")
@@ -27,7 +27,7 @@ _MOST_JOBS: Final = 500  # of one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class FeedQuery:
     """A reader's question: what of these types came behind this place?"""
 
     job_id: str
@@ -36,7 +36,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FeedItem:
     """Something that happened; who has taken it stands at `cursor`. Progress and metrics have no id of their own."""
 
     cursor: Cursor
@@ -48,10 +48,10 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FeedPage:
     """The answer at the job's `version`. `more` waits to be asked for; `ended`: nothing will ever follow."""
 
-    items: tuple[Item, ...]
+    items: tuple[FeedItem, ...]
     cursor: Cursor
     version: int
     more: bool
@@ -69,7 +69,7 @@ class FeedLimits:
 FEED_LIMITS: Final = FeedLimits()
 
 
-def versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
+def read_versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
     """The versions of these jobs; those that are gone are left out."""
     ids, row = sorted(job_ids), job_state.c
     found: dict[str, int] = {}
@@ -80,42 +80,44 @@ def versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
     return found
 
 
-def look(db: Database, job_id: str, asks: Sequence[Ask], limits: FeedLimits = FEED_LIMITS) -> list[Look] | None:
+def read_feed(
+    db: Database, job_id: str, asks: Sequence[FeedQuery], limits: FeedLimits = FEED_LIMITS
+) -> list[FeedPage] | None:
     """The answers to questions about one job, in their order; None when there is no such job."""
     row = job_state.c
-    query: Select[Any] = select(row.version, row.status, row.attempt, row.progress, now().label("at"))
-    with db.snapshot() as connection:
+    query: Select[Any] = select(row.version, row.status, row.attempt, row.progress, database_now().label("at"))
+    with db.read_snapshot() as connection:
         state = connection.execute(query.where(row.job_id == job_id)).one_or_none()
-        return None if state is None else [_look(connection, state, ask, limits) for ask in asks]
+        return None if state is None else [_read_page(connection, state, ask, limits) for ask in asks]
 
 
-def _look(connection: Connection, state: Row[Any], ask: Ask, limits: FeedLimits) -> Look:
+def _read_page(connection: Connection, state: Row[Any], ask: FeedQuery, limits: FeedLimits) -> FeedPage:
     """Events, then points, then progress; the event that ends the job comes last."""
     over = Status(state.status) in TERMINAL
-    events = _events(connection, ask, limits.events)
+    events = _read_events(connection, ask, limits.events)
     more = len(events) == limits.events
-    last = events.pop() if over and events and _ends(events[-1]) else None
+    last = events.pop() if over and events and _ends_job(events[-1]) else None
     cursor, items = ask.cursor, []
     for found in events:
         cursor = replace(cursor, event=found.id)
-        items.append(_told(cursor, found))
+        items.append(_as_item(cursor, found))
     if "metrics" in ask.types:
-        cursor, points, behind = _points(connection, ask.job_id, cursor, limits.points)
-        items += [Item(cursor, None, "metrics", state.attempt, state.at, {"series": points})] if points else []
+        cursor, points, behind = _read_points(connection, ask.job_id, cursor, limits.points)
+        items += [FeedItem(cursor, None, "metrics", state.attempt, state.at, {"series": points})] if points else []
         more = more or behind
     if not more and "progress" in ask.types and state.progress:
-        progress = told(state.progress)
+        progress = visible_progress(state.progress)
         digest = f"{zlib.crc32(json.dumps(progress).encode()):08x}"
         if digest != cursor.progress:
             cursor = replace(cursor, progress=digest)
-            items.append(Item(cursor, None, "progress", state.attempt, state.at, progress))
+            items.append(FeedItem(cursor, None, "progress", state.attempt, state.at, progress))
     if not more and last is not None:
         cursor = replace(cursor, event=last.id)
-        items.append(_told(cursor, last))
-    return Look(tuple(items), cursor, state.version, more, ended=over and not more)
+        items.append(_as_item(cursor, last))
+    return FeedPage(tuple(items), cursor, state.version, more, ended=over and not more)
 
 
-def _events(connection: Connection, ask: Ask, most: int) -> list[EventView]:
+def _read_events(connection: Connection, ask: FeedQuery, most: int) -> list[EventView]:
     wanted = ask.types.intersection(STORED)
     if not wanted:
         return []
@@ -123,15 +125,15 @@ def _events(connection: Connection, ask: Ask, most: int) -> list[EventView]:
     return [EventView(*row) for row in connection.execute(query)]
 
 
-def _ends(found: EventView) -> bool:
+def _ends_job(found: EventView) -> bool:
     return found.type == "status" and found.data["status"] in {status.value for status in TERMINAL}
 
 
-def _told(cursor: Cursor, found: EventView) -> Item:
-    return Item(cursor, found.id, found.type, found.attempt, found.at, found.data)
+def _as_item(cursor: Cursor, found: EventView) -> FeedItem:
+    return FeedItem(cursor, found.id, found.type, found.attempt, found.at, found.data)
 
 
-def _points(connection: Connection, job_id: str, cursor: Cursor, most: int) -> tuple[Cursor, dict[str, Any], bool]:
+def _read_points(connection: Connection, job_id: str, cursor: Cursor, most: int) -> tuple[Cursor, dict[str, Any], bool]:
     """New points of each series, with the index of the first: what the reader holds from there on is void."""
     row, held = metric_chunk.c, dict(cursor.counts)
     known = case((row.attempt <= cursor.attempt, row.points), else_=0)
@@ -139,29 +141,29 @@ def _points(connection: Connection, job_id: str, cursor: Cursor, most: int) -> t
     found = connection.execute(sums.where(row.job_id == job_id)).all()
     totals = {name: int(total) for name, total, _, _ in found}
     counts = dict.fromkeys(held, 0) | {name: min(held.get(name, 0), int(kept)) for name, _, kept, _ in found}
-    pieces = {name: _piece(start) for name, start in counts.items() if start < held.get(name, 0)}
+    pieces = {name: _new_piece(start) for name, start in counts.items() if start < held.get(name, 0)}
     budget = most
     if any(counts[name] < total for name, total in totals.items()):
         starts = {name: counts[name] for name in totals}
-        for name, *columns, points, upto in connection.execute(_unseen(job_id, starts)):
-            piece = pieces.setdefault(name, _piece(counts[name]))
+        for name, *columns, points, upto in connection.execute(_unseen_chunks(job_id, starts)):
+            piece = pieces.setdefault(name, _new_piece(counts[name]))
             skip = int(upto) - points
             for key, data, code in zip(("steps", "values", "times"), columns, "qdd", strict=True):
-                piece[key] += unpack(data, code)[counts[name] - skip :][:budget]
+                piece[key] += unpack_numbers(data, code)[counts[name] - skip :][:budget]
             counts[name] = piece["offset"] + len(piece["steps"])
             budget = most - sum(len(one["steps"]) for one in pieces.values())
             if budget <= 0:
                 break
     attempt = max((int(one) for *_, one in found), default=cursor.attempt)
     behind = any(counts[name] < total for name, total in totals.items())
-    return cursor.counting(attempt, counts), dict(sorted(pieces.items())), behind
+    return cursor.with_counts(attempt, counts), dict(sorted(pieces.items())), behind
 
 
-def _piece(offset: int) -> dict[str, Any]:
+def _new_piece(offset: int) -> dict[str, Any]:
     return {"offset": offset, "steps": [], "values": [], "times": []}
 
 
-def _unseen(job_id: str, counts: dict[str, int]) -> Select[Any]:
+def _unseen_chunks(job_id: str, counts: dict[str, int]) -> Select[Any]:
     """The chunks with points behind these counts: segment by segment, so that no series runs ahead of the others."""
     row = metric_chunk.c
     running = func.sum(row.points).over(partition_by=row.series, order_by=(row.after_step, row.number))

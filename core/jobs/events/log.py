@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from core.db.session import Database
-from core.jobs.attempt.fence import Fence, fenced
-from core.jobs.attempt.state import touch
+from core.jobs.attempt.fence import Fence, fenced_transaction
+from core.jobs.attempt.state import bump_version
 from core.jobs.events.record import add_event
 
 
@@ -18,7 +18,7 @@ def record_events(db: Database, fence: Fence, type_: str, bodies: Iterable[dict[
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence, exclusive=True) as connection:
+    with fenced_transaction(db, fence, exclusive=True) as connection:
         for body in bodies:
             add_event(connection, fence.job_id, fence.attempt, type_, body)
-        touch(connection, fence.job_id)
+        bump_version(connection, fence.job_id)

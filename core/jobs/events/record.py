@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import event, job
 
 
@@ -25,7 +25,7 @@ class EventView:
 def add_event(connection: Connection, job_id: str, attempt: int, type_: str, data: dict[str, Any]) -> None:
     """Write one event in the caller's transaction."""
     connection.execute(
-        insert(event).values(job_id=job_id, attempt=attempt, type=type_, at=now(), data=data),
+        insert(event).values(job_id=job_id, attempt=attempt, type=type_, at=database_now(), data=data),
     )
 
 

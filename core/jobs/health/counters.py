@@ -11,7 +11,7 @@ TAKEOVERS: Final = "count.takeovers"
 FENCED_WRITES: Final = "count.fenced_writes"
 
 
-def tally(connection: Connection, name: str, count: int = 1) -> None:
+def add_count(connection: Connection, name: str, count: int = 1) -> None:
     """Add to a count in the caller's transaction, so that it holds exactly what was committed."""
     if count:
         insert_if_absent(connection, service_state, name=name, at=0)
@@ -19,7 +19,7 @@ def tally(connection: Connection, name: str, count: int = 1) -> None:
         connection.execute(update(service_state).where(row.name == name).values(at=row.at + count))
 
 
-def counted(connection: Connection, name: str) -> int:
+def read_count(connection: Connection, name: str) -> int:
     """How many so far."""
     query = select(service_state.c.at).where(service_state.c.name == name)
     return int(connection.execute(query).scalar_one_or_none() or 0)

@@ -2,14 +2,14 @@
 
 from sqlalchemy import Connection, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import service_state
 from core.db.upsert import insert_or_update
 
 
 def reconciler_lag(connection: Connection) -> float | None:
     """Seconds since the last round of any reconciler, by the database's clock; None before the first of all."""
-    query = select(now() - service_state.c.at).where(service_state.c.name == "tick")
+    query = select(database_now() - service_state.c.at).where(service_state.c.name == "tick")
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else float(found)
 
@@ -21,7 +21,7 @@ def reconciler_problem(lag: float | None, gap_seconds: float) -> str | None:
     return None if lag <= gap_seconds else f"the last round was {lag:.0f} s ago"
 
 
-def try_a_write(db: Database) -> None:
+def probe_write(db: Database) -> None:
     """Write a row, and wait until it is on the disk; raises what such a write raises."""
     with db.write() as connection:
-        insert_or_update(connection, service_state, {"name": "probe", "at": now()}, {"at": now()})
+        insert_or_update(connection, service_state, {"name": "probe", "at": database_now()}, {"at": database_now()})

@@ -6,16 +6,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import event, job_state
-from core.jobs.health.counters import FENCED_WRITES, TAKEOVERS, counted
+from core.jobs.health.counters import FENCED_WRITES, TAKEOVERS, read_count
 from core.jobs.health.readiness import reconciler_lag
-from core.jobs.health.workers import FORGET_SECONDS, Tally, count_slots
+from core.jobs.health.workers import FORGET_SECONDS, SlotUsage, count_slots
 from core.lifecycle import Status
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class ServiceStats:
     """Seconds are by the database's clock, and 0.0 where nothing waits; `reconciler_lag` is None before any round."""
 
     jobs: Mapping[Status, int]
@@ -24,28 +24,28 @@ class Vitals:
     reconciler_lag: float | None
     takeovers: int
     fenced_writes: int
-    slots: Mapping[str, Tally]  # of the workers that live, by kind
+    slots: Mapping[str, SlotUsage]  # of the workers that live, by kind
 
 
-def read_vitals(db: Database, lost_after: float = FORGET_SECONDS) -> Vitals:
+def read_service_stats(db: Database, lost_after: float = FORGET_SECONDS) -> ServiceStats:
     """One look at everything; workers that have been silent for more than `lost_after` seconds do not count."""
     row = job_state.c
     with db.read() as connection:
         found = connection.execute(select(row.status, func.count()).group_by(row.status)).all()
         counts = {Status(status): int(count) for status, count in found}
-        lease = select(now() - func.min(row.lease_until)).where(row.status == Status.RUNNING.value)
-        return Vitals(
+        lease = select(database_now() - func.min(row.lease_until)).where(row.status == Status.RUNNING.value)
+        return ServiceStats(
             jobs={status: counts.get(status, 0) for status in Status},
-            queue_oldest=max(0.0, _seconds(connection, _oldest()) or 0.0),
-            lease_lag=max(0.0, _seconds(connection, lease) or 0.0),
+            queue_oldest=max(0.0, _read_seconds(connection, _select_oldest()) or 0.0),
+            lease_lag=max(0.0, _read_seconds(connection, lease) or 0.0),
             reconciler_lag=reconciler_lag(connection),
-            takeovers=counted(connection, TAKEOVERS),
-            fenced_writes=counted(connection, FENCED_WRITES),
+            takeovers=read_count(connection, TAKEOVERS),
+            fenced_writes=read_count(connection, FENCED_WRITES),
             slots=count_slots(connection, lost_after),
         )
 
 
-def _oldest() -> Any:
+def _select_oldest() -> Any:
     """A job that comes back waits anew: what counts is the last change of status, not the day that it was submitted."""
     since = (
         select(func.max(event.c.at).label("at"))
@@ -54,9 +54,9 @@ def _oldest() -> Any:
         .group_by(event.c.job_id)
         .subquery()
     )
-    return select(now() - func.min(since.c.at))
+    return select(database_now() - func.min(since.c.at))
 
 
-def _seconds(connection: Connection, query: Any) -> float | None:
+def _read_seconds(connection: Connection, query: Any) -> float | None:
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else float(found)

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, delete, func, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import job_state
 from core.db.tables import worker as workers
 from core.db.upsert import insert_or_update
@@ -19,7 +19,7 @@ FORGET_SECONDS: Final = 180.0  # a worker that was silent for so long is not lis
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SlotUsage:
     """Slots of one kind: how many are in service, and how many of those serve nobody. `out` has the reason of each slot
     that is out of service.
     """
@@ -28,8 +28,8 @@ class Tally:
     free: int
     out: tuple[str, ...] = ()
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.slots + other.slots, self.free + other.free, self.out + other.out)
+    def __add__(self, other: "SlotUsage") -> "SlotUsage":
+        return SlotUsage(self.slots + other.slots, self.free + other.free, self.out + other.out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class WorkerReport:
     """
 
     id: str
-    slots: Mapping[str, Tally]
+    slots: Mapping[str, SlotUsage]
     states: tuple[SlotState, ...] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class WorkerView:
     host: str
     pid: int
     release: str
-    slots: dict[str, Tally]
+    slots: dict[str, SlotUsage]
     started_at: float
     seen_at: float
     silent: float
@@ -94,31 +94,31 @@ def report_worker(db: Database, report: WorkerReport) -> None:
         "slots": {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in report.slots.items()},
         "devices": [asdict(state) for state in report.states],
         "plugins": dict(report.plugins),
-        "seen_at": now(),
+        "seen_at": database_now(),
     }
     about = {
         "id": report.id,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "release": metadata.version("basin-server"),
-        "started_at": now(),
+        "started_at": database_now(),
     }
     with db.write() as connection:
         insert_or_update(connection, workers, about | fresh, fresh)
 
 
-def forget_worker(db: Database, worker_id: str) -> None:
+def delete_worker(db: Database, worker_id: str) -> None:
     """The worker has stopped in good order."""
     with db.write() as connection:
         connection.execute(delete(workers).where(workers.c.id == worker_id))
 
 
-def forget_silent(db: Database) -> int:
+def delete_silent_workers(db: Database) -> int:
     """Drop the rows of workers that have not been heard of for a while; one that lives after all writes a new row.
 
     A report from the future is from before the clock was set back: it would stay for as long as that.
     """
-    silent = func.abs(now() - workers.c.seen_at) > FORGET_SECONDS
+    silent = func.abs(database_now() - workers.c.seen_at) > FORGET_SECONDS
     with db.read() as connection:
         if connection.execute(select(workers.c.id).where(silent).limit(1)).first() is None:
             return 0
@@ -126,7 +126,7 @@ def forget_silent(db: Database) -> int:
         return connection.execute(delete(workers).where(silent)).rowcount
 
 
-def list_workers(db: Database, project: str) -> list[WorkerView]:
+def list_worker_views(db: Database, project: str) -> list[WorkerView]:
     """All workers, in the order of their names; of the jobs on them only this project's."""
     row, state = workers.c, job_state.c
     columns = (row.id, row.host, row.pid, row.release, row.slots, row.devices, row.plugins, row.started_at, row.seen_at)
@@ -136,66 +136,68 @@ def list_workers(db: Database, project: str) -> list[WorkerView]:
         .order_by(state.job_id)
     )
     with db.read() as connection:
-        found = connection.execute(select(*columns, (now() - row.seen_at).label("silent")).order_by(row.id)).all()
+        found = connection.execute(
+            select(*columns, (database_now() - row.seen_at).label("silent")).order_by(row.id)
+        ).all()
         jobs: dict[str, tuple[str, ...]] = {}
         for name, job_id in connection.execute(mine):
             jobs[name] = (*jobs.get(name, ()), job_id)
     views = []
     for one in found:
         told = one._asdict()
-        states = _states(told.pop("devices"))
-        told["slots"] = _tallies(one.slots, states)
+        states = _slot_states(told.pop("devices"))
+        told["slots"] = _slot_usage(one.slots, states)
         told["plugins"] = frozenset(one.plugins or ())
         views.append(WorkerView(**told, jobs=jobs.get(one.id, ()), states=states))
     return views
 
 
-def _states(documents: Sequence[Mapping[str, Any]] | None) -> tuple[SlotState, ...]:
+def _slot_states(documents: Sequence[Mapping[str, Any]] | None) -> tuple[SlotState, ...]:
     return tuple(SlotState.from_row(document) for document in documents or ())
 
 
-def _tallies(counts: Mapping[str, Mapping[str, int]], states: Iterable[SlotState]) -> dict[str, Tally]:
+def _slot_usage(counts: Mapping[str, Mapping[str, int]], states: Iterable[SlotState]) -> dict[str, SlotUsage]:
     """The columns `slots` and `devices` as one."""
-    tallies = {kind: Tally(count["slots"], count["free"]) for kind, count in counts.items()}
+    tallies = {kind: SlotUsage(count["slots"], count["free"]) for kind, count in counts.items()}
     for state in states:
         if not state.in_service:
-            before = tallies.get(state.kind, Tally(0, 0))
+            before = tallies.get(state.kind, SlotUsage(0, 0))
             tallies[state.kind] = replace(before, out=(*before.out, state.reason or "failed"))
     return tallies
 
 
-def count_slots(connection: Connection, lost_after: float) -> dict[str, Tally]:
+def count_slots(connection: Connection, lost_after: float) -> dict[str, SlotUsage]:
     """The slots of all workers that have reported in the last `lost_after` seconds, by kind."""
     row = workers.c
-    query = select(row.slots, row.devices).where(now() - row.seen_at <= lost_after)
-    total: dict[str, Tally] = {}
+    query = select(row.slots, row.devices).where(database_now() - row.seen_at <= lost_after)
+    total: dict[str, SlotUsage] = {}
     for slots, devices in connection.execute(query):
-        _add(total, _tallies(slots, _states(devices)))
+        _add_usage(total, _slot_usage(slots, _slot_states(devices)))
     return total
 
 
 def kinds_seen(connection: Connection, within: float = FORGET_SECONDS) -> frozenset[str]:
     """The kinds of slots of the workers that have reported in the last `within` seconds."""
-    query = select(workers.c.slots).where(now() - workers.c.seen_at <= within)
+    query = select(workers.c.slots).where(database_now() - workers.c.seen_at <= within)
     return frozenset(kind for slots in connection.execute(query).scalars() for kind in slots)
 
 
 def live_workers(views: Iterable[WorkerView], lost_after: float) -> tuple[WorkerView, ...]:
-    """Those that were heard of lately."""
+    """Those that were heard of in the last `lost_after` seconds."""
     return tuple(view for view in views if is_live(view, lost_after))
 
 
-def sum_slots(views: Iterable[WorkerView]) -> dict[str, Tally]:
+def total_slots(views: Iterable[WorkerView]) -> dict[str, SlotUsage]:
     """Their slots, by kind."""
-    total: dict[str, Tally] = {}
+    total: dict[str, SlotUsage] = {}
     for view in views:
-        _add(total, view.slots)
+        _add_usage(total, view.slots)
     return total
 
 
-def _add(total: dict[str, Tally], more: Mapping[str, Tally]) -> None:
+def _add_usage(total: dict[str, SlotUsage], more: Mapping[str, SlotUsage]) -> None:
     for kind, tally in more.items():
-        total[kind] = total.get(kind, Tally(0, 0)) + tally
+        total[kind] = total.get(kind, SlotUsage(0, 0)) + tally
 
 
 def is_live(view: WorkerView, lost_after: float) -> bool:

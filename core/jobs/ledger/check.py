@@ -13,8 +13,8 @@ from core.ids import is_id
 from core.jobs.changes import NOBODY
 from core.jobs.kinds import KINDS
 from core.jobs.ledger.finding import Finding
-from core.jobs.ledger.objects import Listing, object_problems
-from core.jobs.ledger.page import Page, read_page
+from core.jobs.ledger.objects import ObjectListing, object_problems
+from core.jobs.ledger.page import LedgerPage, read_page
 from core.jobs.ledger.rules import JobLine, checkpoint_problems, ending_problems, input_problems, state_problems
 from core.jobs.ledger.timeline import timeline_problems
 from core.jobs.projects import project_of_owner
@@ -37,38 +37,38 @@ class Ledger:
     page_rows: int = PAGE_ROWS
     counts: Counter[str] = field(default_factory=Counter)
 
-    def findings(self) -> Iterator[Finding]:
+    def iter_findings(self) -> Iterator[Finding]:
         """Everything that does not fit, job by job."""
-        listing = Listing(self.store) if self.store else None
+        listing = ObjectListing(self.store) if self.store else None
         after: str | None = ""
         while after is not None:
-            with self.db.snapshot() as connection:
+            with self.db.read_snapshot() as connection:
                 page = read_page(connection, after, self.page_rows)
             yield from _page_findings(page)
-            self._count(page)
+            self._count_rows(page)
             for line in page.jobs:
-                yield from self._objects(page, line, listing)
+                yield from self._check_objects(page, line, listing)
             after = page.last
-        yield from self._promises()
+        yield from self._check_idempotency()
 
-    def _count(self, page: Page) -> None:
+    def _count_rows(self, page: LedgerPage) -> None:
         self.counts["jobs"] += len(page.jobs)
         self.counts["events"] += sum(count for count, _ in page.events.values())
         self.counts["metric chunks"] += sum(each.chunks for each in page.chunks.values())
         self.counts["metric points"] += sum(each.points for each in page.chunks.values())
         self.counts["checkpoints"] += sum(len(rows) for rows in page.checkpoints.values())
 
-    def _objects(self, page: Page, line: JobLine, listing: Listing | None) -> Iterator[Finding]:
+    def _check_objects(self, page: LedgerPage, line: JobLine, listing: ObjectListing | None) -> Iterator[Finding]:
         good = [row for row in page.checkpoints.get(line.id, ()) if row.status == "good"]
         if self.store is None or listing is None or not good:
             return
-        listed = listing.of(line.id)
+        listed = listing.sizes_of(line.id)
         for row in good:
             self.counts["objects"] += len(row.files)
             for key, problem in object_problems(self.db, self.store, row, listed, digests=self.digests):
                 yield Finding("object", line.id, key, f"of checkpoint {row.id}: {problem}")
 
-    def _promises(self) -> Iterator[Finding]:
+    def _check_idempotency(self) -> Iterator[Finding]:
         """Idempotency keys name a job of their project; one that is gone was deleted, and the promise outlives it."""
         row, place = idempotency.c, tuple_(idempotency.c.owner, idempotency.c.key)
         query = (
@@ -93,7 +93,7 @@ class Ledger:
             last = (found[-1].owner, found[-1].key)
 
 
-def _page_findings(page: Page) -> Iterator[Finding]:
+def _page_findings(page: LedgerPage) -> Iterator[Finding]:
     for line in page.jobs:
         yield from _job_findings(page, line)
     for chunk in page.broken:
@@ -103,7 +103,7 @@ def _page_findings(page: Page) -> Iterator[Finding]:
         yield Finding("orphan", job_id, table, f"there are {table} rows of this job, and no job")
 
 
-def _job_findings(page: Page, line: JobLine) -> Iterator[Finding]:
+def _job_findings(page: LedgerPage, line: JobLine) -> Iterator[Finding]:
     yield from (Finding("state", line.id, "", problem) for problem in state_problems(line))
     if line.status is None:
         return

@@ -36,7 +36,7 @@ class BrokenChunk:
 
 def read_chunks(connection: Connection, within: Any) -> tuple[dict[str, ChunkSum], list[BrokenChunk]]:
     """Sums by job, and some of the broken ones; `within` bounds the column job_id."""
-    judged = _judged(within)
+    judged = _chunks_with_problems(within)
     row = judged.c
     sums = select(
         row.job_id, func.count(), func.sum(row.points), func.max(row.attempt), func.count(row.problem)
@@ -52,7 +52,7 @@ def read_chunks(connection: Connection, within: Any) -> tuple[dict[str, ChunkSum
     return found, [BrokenChunk(*each) for each in connection.execute(broken)]
 
 
-def _judged(within: Any) -> Subquery:
+def _chunks_with_problems(within: Any) -> Subquery:
     """Each chunk beside the one before it in its series, with what is wrong, or NULL."""
     row = metric_chunk.c
     sizes = [func.length(row[name]).label(f"{name}_bytes") for name in ("steps", "values", "times")]
@@ -63,10 +63,10 @@ def _judged(within: Any) -> Subquery:
     names = ("after_step", "number", "attempt", "last_step")
     before = [func.lag(one[name]).over(partition_by=series, order_by=order).label(f"{name}_before") for name in names]
     placed = select(*one, *before).subquery("placed")
-    return select(*placed.c, case(*_problems(placed.c), else_=None).label("problem")).subquery("judged")
+    return select(*placed.c, case(*_problem_conditions(placed.c), else_=None).label("problem")).subquery("judged")
 
 
-def _problems(row: Any) -> Sequence[tuple[ColumnElement[bool], str]]:
+def _problem_conditions(row: Any) -> Sequence[tuple[ColumnElement[bool], str]]:
     """Against NULL (there is no chunk before) nothing is true."""
     first, last, points = row.first_step, row.last_step, row.points
     same = row.after_step_before == row.after_step

@@ -12,7 +12,7 @@ from core.store.base import Digest, Store, StoredObject, StoreMissing, StoreUnre
 from core.store.keys import JOBS
 
 
-class Listing:
+class ObjectListing:
     """Sizes of the objects of one job after the other, from one listing: a question for each would take hours."""
 
     def __init__(self, store: Store) -> None:
@@ -20,7 +20,7 @@ class Listing:
         self._next: tuple[str, Iterator[StoredObject]] | None = None
         self._begun = False
 
-    def of(self, job_id: str) -> dict[str, int]:
+    def sizes_of(self, job_id: str) -> dict[str, int]:
         """By key. Ask in the order of ids; what was passed by is not found again."""
         if not self._begun:
             self._begun, self._next = True, next(self._jobs, None)
@@ -42,12 +42,12 @@ def object_problems(
         wanted = Digest(file["sha256"], file["bytes"])
         if listed.get(key) == wanted.bytes and not digests:
             continue
-        problem = _problem(store, key, wanted, digests=digests)
+        problem = _object_problem(store, key, wanted, digests=digests)
         if problem is not None and _still_good(db, row.id):
             yield key, problem
 
 
-def _problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | None:
+def _object_problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | None:
     try:
         size = store.size(key)
         if size != wanted.bytes:

@@ -19,7 +19,7 @@ _TABLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class LedgerPage:
     """`last` is the id of its last job; None: there are no more. `strays` are rows of jobs that are not there."""
 
     jobs: list[JobLine]
@@ -33,39 +33,39 @@ class Page:
     strays: list[tuple[str, str]]  # table, job
 
 
-def read_page(connection: Connection, after: str, size: int) -> Page:
+def read_page(connection: Connection, after: str, size: int) -> LedgerPage:
     """The jobs whose ids follow `after`, and every row between them."""
-    jobs = list(_jobs(connection, after, size))
+    jobs = list(_read_jobs(connection, after, size))
     last = jobs[-1].id if len(jobs) == size else None
 
-    def within(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    def within_page(column: ColumnElement[Any]) -> ColumnElement[bool]:
         return (column > after) & (true() if last is None else column <= last)
 
     checkpoints: dict[str, list[CheckpointLine]] = defaultdict(list)
-    for row in connection.execute(_columns(CheckpointLine, checkpoint).where(within(checkpoint.c.job_id))):
+    for row in connection.execute(_line_columns(CheckpointLine, checkpoint).where(within_page(checkpoint.c.job_id))):
         checkpoints[row.job_id].append(CheckpointLine(*row))
     inputs: dict[str, list[InputLine]] = defaultdict(list)
-    for row in connection.execute(_inputs(within)):
+    for row in connection.execute(_select_inputs(within_page)):
         inputs[row.analysis_id].append(InputLine(*row))
     timelines: dict[str, list[Step]] = defaultdict(list)
     told = select(event.c.job_id, event.c.attempt, event.c.data).where(event.c.type == "status")
     for job_id, attempt, data in connection.execute(
-        told.where(within(event.c.job_id)).order_by(event.c.job_id, event.c.id)
+        told.where(within_page(event.c.job_id)).order_by(event.c.job_id, event.c.id)
     ):
         timelines[job_id].append((attempt, str(data.get("status"))))
     grouped = select(event.c.job_id, func.count(), func.max(event.c.attempt)).group_by(event.c.job_id)
-    events = {row[0]: (row[1], row[2]) for row in connection.execute(grouped.where(within(event.c.job_id)))}
-    chunks, broken = read_chunks(connection, within)
+    events = {row[0]: (row[1], row[2]) for row in connection.execute(grouped.where(within_page(event.c.job_id)))}
+    chunks, broken = read_chunks(connection, within_page)
     found = {"checkpoint": set(checkpoints), "input": set(inputs), "event": set(events), "metric": set(chunks)}
     for name, table in _TABLES.items():
-        rows = connection.execute(select(table.c.job_id).where(within(table.c.job_id)).distinct())
+        rows = connection.execute(select(table.c.job_id).where(within_page(table.c.job_id)).distinct())
         found[name] = set(rows.scalars())
     known = {line.id for line in jobs}
     strays = [(name, job_id) for name, ids in found.items() for job_id in sorted(ids - known)]
-    return Page(jobs, last, checkpoints, inputs, timelines, events, chunks, broken, strays)
+    return LedgerPage(jobs, last, checkpoints, inputs, timelines, events, chunks, broken, strays)
 
 
-def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
+def _read_jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
     row, state, known = job.c, job_state.c, checkpoint.c
     query = (
         select(
@@ -94,7 +94,7 @@ def _jobs(connection: Connection, after: str, size: int) -> Iterator[JobLine]:
         yield JobLine(*facts)
 
 
-def _inputs(within: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
+def _select_inputs(within: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Select[Any]:
     row = analysis_input.c
     return (
         select(row.analysis_id, row.position, row.job_id, row.checkpoint_id, job.c.project, checkpoint.c.status)
@@ -105,5 +105,5 @@ def _inputs(within: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> Sele
     )
 
 
-def _columns(line: type[CheckpointLine], table: Any) -> Any:
+def _line_columns(line: type[CheckpointLine], table: Any) -> Any:
     return select(*(table.c[column.name] for column in fields(line)))

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_
 from core.db.session import Database
 from core.db.tables import metric_chunk, metric_chunk_aside
 from core.db.upsert import insert_or_replace
-from core.jobs.attempt.fence import Fence, fenced
-from core.jobs.attempt.state import touch
+from core.jobs.attempt.fence import Fence, fenced_transaction
+from core.jobs.attempt.state import bump_version
 from core.jobs.events.record import add_event
-from core.jobs.metrics.downsampling import sieved
+from core.jobs.metrics.downsampling import downsample_pieces
 
 CHUNK_POINTS: Final = 1000
 MOST_ROLLBACKS: Final = 1024  # of one attempt; a job asks for a hundred at most
@@ -27,7 +27,7 @@ _AT_ONCE: Final = 64  # chunks in memory
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class MetricPoints:
     """Points of one series in order: optimizer steps, values, unix times in seconds; equally many of each."""
 
     series: str
@@ -46,11 +46,11 @@ class Chunk:
     series: str
     after_step: int
     number: int
-    points: Points
+    points: MetricPoints
     rollbacks: int = 0
 
 
-def pack(values: Iterable[float], code: str) -> bytes:
+def pack_numbers(values: Iterable[float], code: str) -> bytes:
     """Little-endian bytes of int64 ("q") or float64 ("d") values."""
     column: array[Any] = array(code, values)
     if sys.byteorder == "big":
@@ -58,7 +58,7 @@ def pack(values: Iterable[float], code: str) -> bytes:
     return column.tobytes()
 
 
-def unpack(data: bytes, code: str) -> "array[Any]":
+def unpack_numbers(data: bytes, code: str) -> "array[Any]":
     """What `pack` packed."""
     column: array[Any] = array(code)
     column.frombytes(data)
@@ -69,7 +69,7 @@ def unpack(data: bytes, code: str) -> "array[Any]":
 
 def put_chunks(connection: Connection, job_id: str, attempt: int, chunks: Iterable[Chunk]) -> None:
     """Write chunks in the caller's fenced transaction; writing one again replaces it, so a retry does no harm."""
-    rows = [_row(job_id, attempt, chunk) for chunk in chunks if len(chunk.points.steps)]
+    rows = [_chunk_row(job_id, attempt, chunk) for chunk in chunks if len(chunk.points.steps)]
     insert_or_replace(connection, metric_chunk, rows)
 
 
@@ -79,12 +79,12 @@ def record_points(db: Database, fence: Fence, chunks: Iterable[Chunk]) -> None:
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence, exclusive=True) as connection:
+    with fenced_transaction(db, fence, exclusive=True) as connection:
         put_chunks(connection, fence.job_id, fence.attempt, chunks)
-        touch(connection, fence.job_id)
+        bump_version(connection, fence.job_id)
 
 
-def writing(attempt: int, rollbacks: int) -> int:
+def write_generation(attempt: int, rollbacks: int) -> int:
     """A number that grows whenever points are taken back: readers know by it what of theirs is still true."""
     return attempt * MOST_ROLLBACKS + rollbacks
 
@@ -95,21 +95,21 @@ def roll_back(db: Database, fence: Fence, step: int, message: str) -> None:
     Raises:
         Fenced: this attempt is over.
     """
-    with fenced(db, fence, exclusive=True) as connection:
-        drop_after(connection, fence.job_id, step)
+    with fenced_transaction(db, fence, exclusive=True) as connection:
+        drop_points_after(connection, fence.job_id, step)
         data = {"code": "rolled_back", "message": message, "step": step}
         add_event(connection, fence.job_id, fence.attempt, "warning", data)
-        touch(connection, fence.job_id)
+        bump_version(connection, fence.job_id)
 
 
-def drop_after(connection: Connection, job_id: str, step: int) -> None:
+def drop_points_after(connection: Connection, job_id: str, step: int) -> None:
     """Forget what came behind the checkpoint at `step` (0: everything): the next attempt writes it again."""
     connection.execute(
         delete(metric_chunk).where(metric_chunk.c.job_id == job_id, metric_chunk.c.after_step >= step),
     )
 
 
-def put_aside(connection: Connection, job_id: str, step: int) -> None:
+def set_aside_points(connection: Connection, job_id: str, step: int) -> None:
     """Forget the same, as long as nobody wants it back: the checkpoint behind it may only be missing for a while."""
     names = [column.name for column in metric_chunk.columns]
     row, aside = metric_chunk.c, metric_chunk_aside.c
@@ -118,10 +118,10 @@ def put_aside(connection: Connection, job_id: str, step: int) -> None:
     stale = delete(metric_chunk_aside).where(aside.job_id == job_id, aside.after_step.between(step, last))
     connection.execute(stale)
     connection.execute(insert(metric_chunk_aside).from_select(names, copied))
-    drop_after(connection, job_id, step)
+    drop_points_after(connection, job_id, step)
 
 
-def forget_aside(connection: Connection, job_id: str) -> None:
+def delete_aside_points(connection: Connection, job_id: str) -> None:
     """The job has a new place to go on from: nothing that was put aside fits any more."""
     connection.execute(delete(metric_chunk_aside).where(metric_chunk_aside.c.job_id == job_id))
 
@@ -134,7 +134,7 @@ def series_names(db: Database, job_id: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class MetricColumns:
     """All points of one series, eight bytes a number."""
 
     steps: "array[int]"
@@ -142,9 +142,9 @@ class Columns:
     times: "array[float]"
 
 
-def columns(
+def read_columns(
     db: Database, job_id: str, names: Sequence[str] | None = None, *, from_: int | None = None, to: int | None = None
-) -> dict[str, Columns]:
+) -> dict[str, MetricColumns]:
     """Every point of the named series (all when None) in the chunks that reach into `from_` … `to`."""
     row = metric_chunk.c
     query = (
@@ -160,16 +160,16 @@ def columns(
         query = query.where(row.first_step <= to)
     with db.read() as connection:
         found = connection.execute(query).all()
-    whole: dict[str, Columns] = {}
+    whole: dict[str, MetricColumns] = {}
     for name, steps, values, times in found:
-        one = whole.setdefault(name, Columns(array("q"), array("d"), array("d")))
-        one.steps.extend(unpack(steps, "q"))
-        one.values.extend(unpack(values, "d"))
-        one.times.extend(unpack(times, "d"))
+        one = whole.setdefault(name, MetricColumns(array("q"), array("d"), array("d")))
+        one.steps.extend(unpack_numbers(steps, "q"))
+        one.values.extend(unpack_numbers(values, "d"))
+        one.times.extend(unpack_numbers(times, "d"))
     return whole
 
 
-def series(  # noqa: PLR0913 - one argument for each parameter of the query
+def read_series(  # noqa: PLR0913 - one argument for each parameter of the query
     db: Database,
     job_id: str,
     names: Sequence[str] | None = None,
@@ -177,22 +177,25 @@ def series(  # noqa: PLR0913 - one argument for each parameter of the query
     from_: int | None = None,
     to: int | None = None,
     max_points: int | None = None,
-) -> dict[str, Points]:
+) -> dict[str, MetricPoints]:
     """The named series (all when None) from step `from_` to step `to`, both included.
 
     A series of more than `max_points` points is thinned while it is read, so that a long one needs no more memory than
     a short one; its extremes and any NaN stay. Unknown names are left out.
     """
-    with db.snapshot() as connection:
-        found = _pieces(connection, job_id, names, from_, to)
-        return {name: _curve(_Source(connection, job_id, name), pieces, max_points) for name, pieces in found.items()}
+    with db.read_snapshot() as connection:
+        found = _select_pieces(connection, job_id, names, from_, to)
+        return {
+            name: _read_points(_ChunkReader(connection, job_id, name), pieces, max_points)
+            for name, pieces in found.items()
+        }
 
 
 Place = tuple[int, int]  # of a chunk in its series: after_step, number
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _ChunkSlice:
     """Points `start` … `end` - 1 of a chunk."""
 
     place: Place
@@ -201,7 +204,7 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _ChunkReader:
     """Where the columns of one series are read."""
 
     connection: Connection
@@ -219,9 +222,9 @@ class _Source:
             yield from self.connection.execute(query.where(*between, key.in_(some)).order_by(*key)).all()
 
 
-def _pieces(
+def _select_pieces(
     connection: Connection, job_id: str, names: Sequence[str] | None, from_: int | None, to: int | None
-) -> dict[str, list[_Piece]]:
+) -> dict[str, list[_ChunkSlice]]:
     """What lies from step `from_` to step `to`, by series."""
     row = metric_chunk.c
     query = (
@@ -232,38 +235,38 @@ def _pieces(
     query = query if names is None else query.where(row.series.in_(names))
     query = query if from_ is None else query.where(row.last_step >= from_)
     query = query if to is None else query.where(row.first_step <= to)
-    found: dict[str, list[_Piece]] = {}
+    found: dict[str, list[_ChunkSlice]] = {}
     for name, after_step, number, points, first, last in connection.execute(query).all():
         start, end = 0, points
         if (from_ is not None and first < from_) or (to is not None and last > to):
-            ((packed,),) = _Source(connection, job_id, name).read([(after_step, number)], "steps")
-            steps = unpack(packed, "q")
+            ((packed,),) = _ChunkReader(connection, job_id, name).read([(after_step, number)], "steps")
+            steps = unpack_numbers(packed, "q")
             start = 0 if from_ is None else bisect_left(steps, from_)
             end = points if to is None else bisect_right(steps, to)
-        found.setdefault(name, []).append(_Piece((after_step, number), start, end))
+        found.setdefault(name, []).append(_ChunkSlice((after_step, number), start, end))
     return found
 
 
-def _curve(source: _Source, pieces: Sequence[_Piece], most: int | None) -> Points:
+def _read_points(source: _ChunkReader, pieces: Sequence[_ChunkSlice], most: int | None) -> MetricPoints:
     """The points of these pieces, or of so many of them as stand for all."""
     count, places = sum(piece.end - piece.start for piece in pieces), [piece.place for piece in pieces]
 
-    def values() -> Iterator["array[float]"]:
+    def read_values() -> Iterator["array[float]"]:
         for piece, (packed,) in zip(pieces, source.read(places, "values"), strict=True):
-            yield unpack(packed, "d")[piece.start : piece.end]
+            yield unpack_numbers(packed, "d")[piece.start : piece.end]
 
-    kept = range(count) if most is None or count <= most else sieved(values, count, most)
+    kept = range(count) if most is None or count <= most else downsample_pieces(read_values, count, most)
     wanted = _by_chunk(pieces, kept)
     found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     rows = source.read([place for place, _ in wanted], "steps", "values", "times")
     for (_, indices), columns in zip(wanted, rows, strict=True):
         for into, packed, code in zip(found, columns, "qdd", strict=True):
-            column = unpack(packed, code)
+            column = unpack_numbers(packed, code)
             into.extend(column[index] for index in indices)
-    return Points(source.name, *found)
+    return MetricPoints(source.name, *found)
 
 
-def _by_chunk(pieces: Sequence[_Piece], kept: Sequence[int]) -> list[tuple[Place, list[int]]]:
+def _by_chunk(pieces: Sequence[_ChunkSlice], kept: Sequence[int]) -> list[tuple[Place, list[int]]]:
     """The chunks in which the kept points lie, each with their indices in it."""
     found, begin = [], 0
     for piece in pieces:
@@ -275,7 +278,7 @@ def _by_chunk(pieces: Sequence[_Piece], kept: Sequence[int]) -> list[tuple[Place
     return found
 
 
-def _row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:
+def _chunk_row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:
     points = chunk.points
     if not len(points.steps) == len(points.values) == len(points.times) <= CHUNK_POINTS:
         raise ValueError(f"a chunk of {chunk.series} needs 1 to {CHUNK_POINTS} points in three equal columns")
@@ -284,11 +287,11 @@ def _row(job_id: str, attempt: int, chunk: Chunk) -> dict[str, Any]:
         "series": chunk.series,
         "after_step": chunk.after_step,
         "number": chunk.number,
-        "attempt": writing(attempt, chunk.rollbacks),
+        "attempt": write_generation(attempt, chunk.rollbacks),
         "first_step": min(points.steps),
         "last_step": max(points.steps),
         "points": len(points.steps),
-        "steps": pack(points.steps, "q"),
-        "values": pack(points.values, "d"),
-        "times": pack(points.times, "d"),
+        "steps": pack_numbers(points.steps, "q"),
+        "values": pack_numbers(points.values, "d"),
+        "times": pack_numbers(points.times, "d"),
     }

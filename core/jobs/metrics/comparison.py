@@ -15,8 +15,8 @@ from core.db.session import Database
 from core.db.tables import job
 from core.errors import FieldProblem, InvalidRequest, NotFound, UnreadableSpec
 from core.jobs.kinds import TRAIN
-from core.jobs.metrics.chunks import Columns, Points, columns
-from core.jobs.metrics.downsampling import thinned
+from core.jobs.metrics.chunks import MetricColumns, MetricPoints, read_columns
+from core.jobs.metrics.downsampling import downsample_values
 from core.recipe.spec import JobSpec
 
 MOST_JOBS: Final = 20
@@ -35,7 +35,7 @@ T_975: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ComparedJob:
     """A job as far as its curves are concerned; `began` is when it started first, in unix seconds."""
 
     id: str
@@ -46,7 +46,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Aligned:
+class AlignedPoints:
     """One series of several jobs. Lists are as long as `x`; None stands where a job has nothing to say.
 
     `mean`, `low` and `high` (the 95 % interval of the mean) are None where fewer than two jobs go on.
@@ -62,7 +62,7 @@ class Aligned:
     interpolated: bool
 
 
-def subjects(db: Database, project: str, ids: Sequence[str]) -> list[Subject]:
+def load_compared_jobs(db: Database, project: str, ids: Sequence[str]) -> list[ComparedJob]:
     """The jobs with these ids, in this order, each once.
 
     Raises:
@@ -76,10 +76,10 @@ def subjects(db: Database, project: str, ids: Sequence[str]) -> list[Subject]:
     found = {row.id: row for row in rows}
     if missing := [one for one in wanted if one not in found]:
         raise NotFound(f"There is no job with the id {missing[0][:40]!a}.")
-    return [_subject(found[one]) for one in wanted]
+    return [_as_compared_job(found[one]) for one in wanted]
 
 
-def along(subject: Subject, points: Points | Columns, x: XAxis) -> "array[float]":
+def x_values(subject: ComparedJob, points: MetricPoints | MetricColumns, x: XAxis) -> "array[float]":
     """Where the points lie on an x axis: optimizer steps, epochs, or seconds since the job started."""
     if x == "seconds":
         # Clocks of workers differ a little: seconds begin at 0 and never run backwards.
@@ -88,7 +88,7 @@ def along(subject: Subject, points: Points | Columns, x: XAxis) -> "array[float]
     return array("d", (step / unit for step in points.steps))
 
 
-def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max_points: int) -> Aligned:
+def align_series(db: Database, jobs: Sequence[ComparedJob], series: str, *, x: XAxis, max_points: int) -> AlignedPoints:
     """One series of several jobs at the same places, which are places where some job has a point.
 
     Where a job has none of its own, its value lies on the line between its neighbours; before its first and after its
@@ -96,35 +96,35 @@ def compare(db: Database, jobs: Sequence[Subject], series: str, *, x: XAxis, max
     """
     places: set[float] = set()
     for one in jobs:
-        xs, ys = _curve(db, one, series, x)
-        places.update(xs[index] for index in thinned(ys, max(2, max_points // len(jobs))))
+        xs, ys = _read_curve(db, one, series, x)
+        places.update(xs[index] for index in downsample_values(ys, max(2, max_points // len(jobs))))
     grid = sorted(places)
     values: dict[str, list[float | None]] = {}
     interpolated = False
     for one in jobs:
-        xs, ys = _curve(db, one, series, x)
-        values[one.id], own = _at(xs, ys, grid)
+        xs, ys = _read_curve(db, one, series, x)
+        values[one.id], own = _interpolate_at(xs, ys, grid)
         interpolated = interpolated or not own
-    rows = [_summary([curve[i] for curve in values.values()]) for i in range(len(grid))]
+    rows = [_summarise_values([curve[i] for curve in values.values()]) for i in range(len(grid))]
     count, mean, low, high = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Aligned(series, grid, values, count, mean, low, high, interpolated)
+    return AlignedPoints(series, grid, values, count, mean, low, high, interpolated)
 
 
-def _subject(row: Any) -> Subject:
+def _as_compared_job(row: Any) -> ComparedJob:
     try:
         spec = TRAIN.read_spec(row.spec)
     except UnreadableSpec as error:
         raise InvalidRequest(errors=(FieldProblem("/query/jobs", f"{row.id}: {error.message}"),)) from error
     began = row.created_at if row.started_at is None else row.started_at
-    return Subject(row.id, row.name, spec, spec.shape().run.steps_per_epoch, began)
+    return ComparedJob(row.id, row.name, spec, spec.shape().run.steps_per_epoch, began)
 
 
-def _curve(db: Database, one: Subject, series: str, x: XAxis) -> "tuple[array[float], array[float]]":
-    points = columns(db, one.id, [series]).get(series)
-    return (array("d"), array("d")) if points is None else (along(one, points, x), points.values)
+def _read_curve(db: Database, one: ComparedJob, series: str, x: XAxis) -> "tuple[array[float], array[float]]":
+    points = read_columns(db, one.id, [series]).get(series)
+    return (array("d"), array("d")) if points is None else (x_values(one, points, x), points.values)
 
 
-def _at(xs: "array[float]", ys: "array[float]", grid: Sequence[float]) -> tuple[list[float | None], bool]:
+def _interpolate_at(xs: "array[float]", ys: "array[float]", grid: Sequence[float]) -> tuple[list[float | None], bool]:
     """The curve at the places of the grid, and whether each value is one that was measured."""
     found: list[float | None] = []
     measured = True
@@ -141,7 +141,7 @@ def _at(xs: "array[float]", ys: "array[float]", grid: Sequence[float]) -> tuple[
     return found, measured
 
 
-def _summary(values: Sequence[float | None]) -> tuple[int, float | None, float | None, float | None]:
+def _summarise_values(values: Sequence[float | None]) -> tuple[int, float | None, float | None, float | None]:
     """How many jobs go on here, their mean, and its 95 % interval. A job that diverged makes the mean NaN: to leave it
     out would be to report the lucky ones.
     """

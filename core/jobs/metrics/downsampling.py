@@ -10,32 +10,32 @@ Pieces = Iterable["array[float]"]
 _FEWEST: Final = 5  # the ends and one bucket with a NaN in it
 
 
-def thinned(values: "array[float]", most: int) -> list[int]:
+def downsample_values(values: "array[float]", most: int) -> list[int]:
     """Indices, ascending, of at most `most` values: the ends, and of equal buckets the lowest, highest and first NaN.
 
     Min-max thinning never hides a spike, unlike averages or every n-th point.
     """
-    return sieved(lambda: (values,), len(values), most)
+    return downsample_pieces(lambda: (values,), len(values), most)
 
 
-def sieved(read: Callable[[], Pieces], count: int, most: int) -> list[int]:
+def downsample_pieces(read: Callable[[], Pieces], count: int, most: int) -> list[int]:
     """The same of `count` values that come in pieces and are never held all at once. A NaN is worth a second reading:
     there have to be fewer buckets, each with room for one more value.
     """
     if count <= most:
         return list(range(count))
-    picks = _sift(read(), count, max(1, (most - 2) // 2))
+    picks = _pick_buckets(read(), count, max(1, (most - 2) // 2))
     if most < _FEWEST:
         first = [place for place in (picks[0].nan, picks[0].high, picks[0].low, count - 1, 0) if place is not None]
         return sorted(list(dict.fromkeys(first))[:most])
     if any(pick.nan is not None for pick in picks):
-        picks = _sift(read(), count, (most - 2) // 3)
+        picks = _pick_buckets(read(), count, (most - 2) // 3)
     kept = {0, count - 1}.union(*((pick.nan, pick.high, pick.low) for pick in picks))
     return sorted(place for place in kept if place is not None)
 
 
 @dataclass(slots=True)
-class _Pick:
+class _BucketPick:
     """Of one bucket the places of the first NaN, the highest and the lowest value; of equal ones the first."""
 
     nan: int | None = None
@@ -44,7 +44,7 @@ class _Pick:
     top: float = 0.0
     bottom: float = 0.0
 
-    def look(self, values: "array[float]", offset: int) -> None:
+    def add_values(self, values: "array[float]", offset: int) -> None:
         """At the next values of the bucket, the first of which has the place `offset`."""
         total = sum(values)
         if total != total:  # a term is NaN, or they hold both infinities  # noqa: PLR0124 - that is what NaN is
@@ -62,15 +62,15 @@ class _Pick:
             self.bottom, self.low = bottom, offset + values.index(bottom)
 
 
-def _sift(pieces: Pieces, count: int, buckets: int) -> list[_Pick]:
+def _pick_buckets(pieces: Pieces, count: int, buckets: int) -> list[_BucketPick]:
     """What is picked from each of so many equal buckets."""
-    picks = [_Pick() for _ in range(buckets)]
-    for bucket, offset, values in _cut(pieces, count, buckets):
-        picks[bucket].look(values, offset)
+    picks = [_BucketPick() for _ in range(buckets)]
+    for bucket, offset, values in _split_pieces(pieces, count, buckets):
+        picks[bucket].add_values(values, offset)
     return picks
 
 
-def _cut(pieces: Pieces, count: int, buckets: int) -> Iterator[tuple[int, int, "array[float]"]]:
+def _split_pieces(pieces: Pieces, count: int, buckets: int) -> Iterator[tuple[int, int, "array[float]"]]:
     """The pieces, cut where a bucket ends: (bucket, place of the first value, values)."""
     bucket, place, end = 0, 0, count // buckets
     for piece in pieces:

@@ -9,14 +9,14 @@ from core.db.session import Database
 from core.db.tables import job_state
 from core.errors import FieldProblem, InvalidRequest
 from core.jobs.metrics.chunks import series_names
-from core.jobs.metrics.comparison import Subject
+from core.jobs.metrics.comparison import ComparedJob
 from core.lifecycle import TERMINAL
 from core.suggest import did_you_mean
 
 MOST_NAMED: Final = 12
 
 
-def check_series(db: Database, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+def check_series(db: Database, subjects: Sequence[ComparedJob], names: Sequence[str]) -> None:
     """Whether each name is a series of one of these jobs, or can become one of a job that has not ended.
 
     Raises:
@@ -33,18 +33,18 @@ def check_series(db: Database, subjects: Sequence[Subject], names: Sequence[str]
         going_on = set(connection.execute(query).scalars())
     if going_on and not there:
         return  # before the first points nobody can know
-    coming = {measure for subject in subjects if subject.id in going_on for measure in _measures(subject)}
+    coming = {measure for subject in subjects if subject.id in going_on for measure in _late_measures(subject)}
     wrong = [name for name in missing if name.rpartition(".")[2] not in coming]
     if wrong:
-        raise InvalidRequest(errors=tuple(_problem(name, there) for name in wrong))
+        raise InvalidRequest(errors=tuple(_unknown_series(name, there) for name in wrong))
 
 
-def _measures(subject: Subject) -> set[str]:
+def _late_measures(subject: ComparedJob) -> set[str]:
     """The last parts of names of series that come late: of an evaluation, an average, the test at the end."""
     return {"loss", *(subject.spec.metrics or ())}
 
 
-def _problem(name: str, there: Sequence[str]) -> FieldProblem:
+def _unknown_series(name: str, there: Sequence[str]) -> FieldProblem:
     more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
     known = ", ".join(there[:MOST_NAMED]) + more if there else "none"
     message = f'there is no series "{name}"; there are: {known}'

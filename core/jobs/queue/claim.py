@@ -7,19 +7,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import job, job_state
-from core.jobs.analyses import Found, Look, findings, looks
-from core.jobs.attempt.state import Change, lock_state, move
+from core.jobs.analyses import AnalysisInput, ResultInput, load_inputs, load_results
+from core.jobs.attempt.state import Transition, lock_state, transition
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
 from core.jobs.events.record import add_event
 from core.jobs.kinds import KINDS, JobKind, QueuedSpec, Reads, find_kind
-from core.jobs.metrics.chunks import drop_after
+from core.jobs.metrics.chunks import drop_points_after
 from core.jobs.plugins import lacks_no_plugin
-from core.jobs.queue.quotas import below_limit, overtaken
+from core.jobs.queue.quotas import below_limit, exceeds_running_limit
 from core.lifecycle import Desired, Status
 from core.recipe.plan import KINDS as SLOT_KINDS
-from core.recipe.plan import ExecutionPlan, Planned, chosen_gpu, planned_anew
+from core.recipe.plan import ExecutionPlan, Planned, gpu_choice_message, plan_for_other_device
 from core.recipe.plugins import plugin_identities
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class Claim:
     initial: CheckpointRow | None = None
     anew: tuple[str, ...] = ()
     is_fork: bool = False
-    looks: tuple[Look, ...] = ()
-    findings: tuple[Found, ...] = ()
+    looks: tuple[AnalysisInput, ...] = ()
+    findings: tuple[ResultInput, ...] = ()
 
 
 def anything_waiting(db: Database, needs: Sequence[str], plugins: Collection[str] = ()) -> bool:
@@ -58,12 +58,12 @@ def anything_waiting(db: Database, needs: Sequence[str], plugins: Collection[str
 
 def count_waiting(db: Database, needs: Sequence[str], most: int, plugins: Collection[str] = ()) -> int:
     """How many jobs a claim might find, counted up to `most`. A plain read, too."""
-    query = _waiting(needs, plugins).limit(most)
+    query = _select_waiting(needs, plugins).limit(most)
     with db.read() as connection:
         return len(connection.execute(query).all())
 
 
-def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
+def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known there
     db: Database,
     *,
     worker: str,
@@ -84,20 +84,20 @@ def claim(  # noqa: PLR0913 - for which slot of whom, and what is known there
     """
     while True:
         with db.write() as connection:
-            taken = connection.execute(_take(worker, needs, plugins, lease_seconds)).one_or_none()
+            taken = connection.execute(_claim_statement(worker, needs, plugins, lease_seconds)).one_or_none()
             if taken is None:
                 return None
-            if overtaken(connection, taken.project, taken.most_running):
+            if exceeds_running_limit(connection, taken.project, taken.most_running):
                 connection.rollback()
                 continue
             try:
-                return _assigned(connection, taken, worker, plan_for, kinds)
+                return _load_claim(connection, taken, worker, plan_for, kinds)
             except ValueError as error:
                 log.exception("job %s cannot be run", taken.job_id)
-                _fail(connection, taken.job_id, error)
+                _fail_job(connection, taken.job_id, error)
 
 
-def _waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
+def _select_waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
     row = job_state.c
     return select(row.job_id).where(
         row.status == Status.QUEUED.value,
@@ -111,11 +111,14 @@ def _waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
 _TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running")
 
 
-def _take(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
+def _claim_statement(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
     row = job_state.c
     # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
     best = (
-        _waiting(needs, plugins).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True, of=job_state)
+        _select_waiting(needs, plugins)
+        .order_by(row.rank, row.job_id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=job_state)
     )
     return (
         update(job_state)
@@ -123,7 +126,7 @@ def _take(worker: str, needs: Sequence[str], plugins: Collection[str], lease_sec
         .values(
             status=Status.RUNNING.value,
             attempt=row.attempt + 1,
-            lease_until=now() + lease_seconds,
+            lease_until=database_now() + lease_seconds,
             worker=worker,
             version=row.version + 1,
         )
@@ -131,22 +134,22 @@ def _take(worker: str, needs: Sequence[str], plugins: Collection[str], lease_sec
     )
 
 
-def _assigned(
+def _load_claim(
     connection: Connection, taken: Row[Any], worker: str, plan_for: PlanFor, kinds: Sequence[JobKind[Any]]
 ) -> Claim:
     columns = select(job.c.kind, job.c.spec, job.c.plan, job.c.anew, job.c.parent_verb, job.c.initial_id)
     row = connection.execute(columns.where(job.c.id == taken.job_id)).one()
     spec, reads = _read_spec(kinds, row.kind, row.spec)
-    facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, now())}
+    facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, database_now())}
     before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
-    seen = looks(connection, taken.job_id) if reads == "weights" else ()
-    plan = _plan(spec, seen, before, plan_for)
+    inputs = load_inputs(connection, taken.job_id) if reads == "weights" else ()
+    plan = _resolve_plan(spec, inputs, before, plan_for)
     if plan != before:
         facts["plan"] = plan.stored_json()
-        _settle_needs(connection, taken.job_id, plan)
+        _update_needs(connection, taken.job_id, plan)
     connection.execute(update(job).where(job.c.id == taken.job_id).values(**facts))
     checkpoint = find_checkpoint(connection, taken.checkpoint_id) if taken.checkpoint_id else None
-    drop_after(connection, taken.job_id, checkpoint.step if checkpoint else 0)
+    drop_points_after(connection, taken.job_id, checkpoint.step if checkpoint else 0)
     detail = f"attempt {taken.attempt} on {worker}" + (f", from step {checkpoint.step}" if checkpoint else "")
     add_event(
         connection,
@@ -156,7 +159,7 @@ def _assigned(
         {"status": Status.RUNNING.value, "detail": detail},
     )
     if plan != before:
-        _tell_plan(connection, taken, spec, plan, anew=before is not None)
+        _record_plan_events(connection, taken, spec, plan, anew=before is not None)
     return Claim(
         taken.job_id,
         taken.attempt,
@@ -169,8 +172,8 @@ def _assigned(
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
-        seen,
-        findings(connection, taken.job_id) if reads == "results" else (),
+        inputs,
+        load_results(connection, taken.job_id) if reads == "results" else (),
     )
 
 
@@ -183,19 +186,23 @@ def _read_spec(kinds: Sequence[JobKind[Any]], name: str, stored: str) -> tuple[Q
     return spec, kind.reads(spec) if kind.reads else None
 
 
-def _plan(spec: Planned, seen: Sequence[Look], before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
+def _resolve_plan(
+    spec: Planned, inputs: Sequence[AnalysisInput], before: ExecutionPlan | None, plan_for: PlanFor
+) -> ExecutionPlan:
     """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
     if before is None:
         plan = plan_for(spec)
-        theirs = {name: identity for look in seen for name, identity in plugin_identities(look.spec).items()}
+        theirs = {name: identity for each in inputs for name, identity in plugin_identities(each.spec).items()}
         return plan.model_copy(update={"plugins": theirs}) if theirs else plan
     if before.deterministic:
         return before
     here = plan_for(spec)
-    return before if here.device == before.device else planned_anew(before, here)
+    return before if here.device == before.device else plan_for_other_device(before, here)
 
 
-def _tell_plan(connection: Connection, taken: Row[Any], spec: Planned, plan: ExecutionPlan, *, anew: bool) -> None:
+def _record_plan_events(
+    connection: Connection, taken: Row[Any], spec: Planned, plan: ExecutionPlan, *, anew: bool
+) -> None:
     """Events about the device that a plan has brought: that it is another one, and why it is one that nobody named."""
     if anew:
         kind = SLOT_KINDS[plan.device].upper()
@@ -203,11 +210,11 @@ def _tell_plan(connection: Connection, taken: Row[Any], spec: Planned, plan: Exe
         message = went_on if taken.checkpoint_id else f"begins anew, on a {kind}"
         told = {"code": "planned_anew", "message": message}
         add_event(connection, taken.job_id, taken.attempt, "warning", told)
-    if chosen := chosen_gpu(spec, plan):
+    if chosen := gpu_choice_message(spec, plan):
         add_event(connection, taken.job_id, taken.attempt, "log", {"level": "info", "message": chosen})
 
 
-def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:
+def _update_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:
     """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on."""
     if plan.deterministic:
         connection.execute(
@@ -215,7 +222,7 @@ def _settle_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> N
         )
 
 
-def _fail(connection: Connection, job_id: str, error: ValueError) -> None:
+def _fail_job(connection: Connection, job_id: str, error: ValueError) -> None:
     state = lock_state(connection, job_id)
     if state is not None:
         problem = {
@@ -223,4 +230,4 @@ def _fail(connection: Connection, job_id: str, error: ValueError) -> None:
             "message": f"This job cannot be run by this release: {error}",
             "remedy": "Submit it again, or run a worker of the release that took it.",
         }
-        move(connection, state, Change(Status.FAILED, "cannot be run", job={"error": problem}))
+        transition(connection, state, Transition(Status.FAILED, "cannot be run", job={"error": problem}))

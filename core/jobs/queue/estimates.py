@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from core.db.session import Database
 from core.db.tables import job, job_state
-from core.jobs.health.workers import Tally, WorkerView, list_workers, live_workers, sum_slots
-from core.jobs.plugins import needed_plugins, no_plugin, read_plugins
+from core.jobs.health.workers import SlotUsage, WorkerView, list_worker_views, live_workers, total_slots
+from core.jobs.plugins import describe_missing, needed_plugins, read_plugins
 from core.jobs.queue.rank import ahead_in_queue
 from core.lifecycle import Desired, Status
 
@@ -20,7 +20,7 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",)
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class WaitReason:
     """Why a job waits; `code` is stable, `message` is for people."""
 
     code: str
@@ -28,7 +28,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedJob:
     """A queued job. `ahead` that want the same slots are served first; `eta_seconds` until it starts, None: unknown."""
 
     job_id: str
@@ -37,84 +37,86 @@ class Waiting:
     needs: str
     ahead: int
     created_at: float
-    reason: Reason
+    reason: WaitReason
     eta_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class QueueForecast:
     """What a project's queued jobs can expect now: the fleet's slots, how many of its jobs run, and how many seconds
     a run usually takes (None: none has succeeded yet).
     """
 
-    slots: Mapping[str, Tally]
+    slots: Mapping[str, SlotUsage]
     running: int
     usual: float | None
     live: tuple[WorkerView, ...] = ()
 
-    def of(
+    def forecast_start(
         self, needs: str, ahead: int, *, desired: str, most: int | None, plugins: Mapping[str, str] | None = None
-    ) -> tuple[Reason, float | None]:
+    ) -> tuple[WaitReason, float | None]:
         """Why a job waits, and in how many seconds it starts; None when that cannot be said.
 
         `plugins` are those that it needs: only workers that have them count.
         """
         if desired != Desired.RUN.value:
-            return Reason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
+            return WaitReason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
         if missing := self.missing_plugin(plugins or {}):
-            return Reason("no_plugin", missing), None
+            return WaitReason("no_plugin", missing), None
         slots = self._slots_with(plugins) if plugins else self.slots
-        cause = reason(needs, ahead, slots, running=self.running, most=most)
-        return cause, eta(ahead, _for(needs, slots), self.usual, cause)
+        cause = wait_reason(needs, ahead, slots, running=self.running, most=most)
+        return cause, estimate_start(ahead, _matching_slots(needs, slots), self.usual, cause)
 
     def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
         """What to say where workers live and none of them has all of these plug-ins."""
-        return no_plugin(plugins, [view.plugins for view in self.live]) if self.live else None
+        return describe_missing(plugins, [view.plugins for view in self.live]) if self.live else None
 
-    def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, Tally]:
-        return sum_slots(view for view in self.live if plugins.keys() <= view.plugins)
+    def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, SlotUsage]:
+        return total_slots(view for view in self.live if plugins.keys() <= view.plugins)
 
 
-def outlook(db: Database, project: str, lost_after: float) -> Outlook:
+def forecast_queue(db: Database, project: str, lost_after: float) -> QueueForecast:
     """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
-    live = live_workers(list_workers(db, project), lost_after)
+    live = live_workers(list_worker_views(db, project), lost_after)
     with db.read() as connection:
-        return _outlook(connection, project, sum_slots(live), live)
+        return _read_forecast(connection, project, total_slots(live), live)
 
 
-def list_waiting(
-    db: Database, project: str, slots: Mapping[str, Tally], limit: int = 100, live: Sequence[WorkerView] = ()
-) -> tuple[list[Waiting], int]:
+def list_queued_jobs(
+    db: Database, project: str, slots: Mapping[str, SlotUsage], limit: int = 100, live: Sequence[WorkerView] = ()
+) -> tuple[list[QueuedJob], int]:
     """The first `limit` queued jobs of a project in the order of service, and how many there are.
 
     `slots` are those of the workers that live, `live` these workers.
     """
     with db.read() as connection:
-        rows = connection.execute(_queued(project, slots.keys()).limit(limit)).all()
+        rows = connection.execute(_select_queued(project, slots.keys()).limit(limit)).all()
         if not rows:
             return [], 0
-        total = _count(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
-        expected = _outlook(connection, project, slots, live)
-    return [_waiting(row, expected) for row in rows], total
+        total = _count_jobs(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
+        expected = _read_forecast(connection, project, slots, live)
+    return [_as_queued_job(row, expected) for row in rows], total
 
 
-def reason(needs: str, ahead: int, slots: Mapping[str, Tally], *, running: int = 0, most: int | None = None) -> Reason:
+def wait_reason(
+    needs: str, ahead: int, slots: Mapping[str, SlotUsage], *, running: int = 0, most: int | None = None
+) -> WaitReason:
     """Why a job with these needs waits: the first reason that holds. `running` of its project run, `most` may."""
-    mine = _for(needs, slots)
+    mine = _matching_slots(needs, slots)
     kind = "" if needs == "any" else f"{needs} "
     if not mine.slots:
         return _without_slot(kind, mine.out, slots)
     if most is not None and running >= most:
-        return Reason("owner_limit", f"{running} of your jobs run, and {most} may.")
+        return WaitReason("owner_limit", f"{running} of your jobs run, and {most} may.")
     if mine.free == 0:
         busy = f"All {mine.slots} {kind}slots are busy" if mine.slots > 1 else f"The only {kind}slot is busy"
-        return Reason("slots_busy", f"{busy}; {_jobs(ahead)} first.")
+        return WaitReason("slots_busy", f"{busy}; {_format_jobs(ahead)} first.")
     if ahead >= mine.free:
-        return Reason("others_first", f"{_jobs(ahead)} first.".capitalize())
-    return Reason("starting", "A slot is free and takes it any moment.")
+        return WaitReason("others_first", f"{_format_jobs(ahead)} first.".capitalize())
+    return WaitReason("starting", "A slot is free and takes it any moment.")
 
 
-def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | None:
+def estimate_start(ahead: int, mine: SlotUsage, usual: float | None, cause: WaitReason) -> float | None:
     """A guess: those ahead take the usual time each, spread over the slots; busy ones are halfway through."""
     if usual is None or not mine.slots or cause.code in {"no_worker", "no_slot", "owner_limit"}:
         return None
@@ -122,18 +124,22 @@ def eta(ahead: int, mine: Tally, usual: float | None, cause: Reason) -> float | 
     return round(rounds * usual, 1)
 
 
-def _outlook(connection: Connection, project: str, slots: Mapping[str, Tally], live: Sequence[WorkerView]) -> Outlook:
-    return Outlook(slots, _count(connection, project, Status.RUNNING), _usual_run(connection), tuple(live))
+def _read_forecast(
+    connection: Connection, project: str, slots: Mapping[str, SlotUsage], live: Sequence[WorkerView]
+) -> QueueForecast:
+    return QueueForecast(slots, _count_jobs(connection, project, Status.RUNNING), _usual_run(connection), tuple(live))
 
 
-def _waiting(row: Row[Any], expected: Outlook) -> Waiting:
+def _as_queued_job(row: Row[Any], expected: QueueForecast) -> QueuedJob:
     spec = json.loads(row.spec) | (row.edits or {})
     plugins = read_plugins(row.plugins)
-    cause, starts = expected.of(row.needs, row.ahead, desired=row.desired, most=row.most_running, plugins=plugins)
-    return Waiting(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
+    cause, starts = expected.forecast_start(
+        row.needs, row.ahead, desired=row.desired, most=row.most_running, plugins=plugins
+    )
+    return QueuedJob(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
-def _queued(project: str, kinds: Collection[str]) -> Select[Any]:
+def _select_queued(project: str, kinds: Collection[str]) -> Select[Any]:
     """Places are counted over the queues of all projects, in one pass."""
     state = job_state.c
     ahead = ahead_in_queue(kinds).label("ahead")
@@ -146,7 +152,7 @@ def _queued(project: str, kinds: Collection[str]) -> Select[Any]:
     return joined.where(job.c.project == project).order_by(places.c.rank, places.c.job_id)
 
 
-def _count(connection: Connection, project: str, status: Status) -> int:
+def _count_jobs(connection: Connection, project: str, status: Status) -> int:
     query = select(func.count()).where(job_state.c.project == project, job_state.c.status == status.value)
     return int(connection.execute(query).scalar_one())
 
@@ -160,18 +166,18 @@ def _usual_run(connection: Connection) -> float | None:
     return median(lengths) if lengths else None
 
 
-def _for(needs: str, slots: Mapping[str, Tally]) -> Tally:
+def _matching_slots(needs: str, slots: Mapping[str, SlotUsage]) -> SlotUsage:
     """The slots that can run it."""
-    return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), Tally(0, 0))
+    return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), SlotUsage(0, 0))
 
 
-def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, Tally]) -> Reason:
+def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, SlotUsage]) -> WaitReason:
     """No slot that could take it is in service; `out` are the reasons of those that are out of it."""
     if out:
-        return Reason("no_slot", _out_of_service(kind, out))
+        return WaitReason("no_slot", _out_of_service(kind, out))
     if not any(tally.slots or tally.out for tally in slots.values()):
-        return Reason("no_worker", "No worker is there; start one with `basin worker`.")
-    return Reason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+        return WaitReason("no_worker", "No worker is there; start one with `basin worker`.")
+    return WaitReason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
 
 
 def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
@@ -182,5 +188,5 @@ def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
     return f"{subject} out of service: {why}; see `basin workers`."
 
 
-def _jobs(count: int) -> str:
+def _format_jobs(count: int) -> str:
     return "no other job goes" if count == 0 else "one job goes" if count == 1 else f"{count} jobs go"

@@ -23,8 +23,8 @@ def check_queue(connection: Connection, project: str, most: int | None) -> None:
     """
     if most is None:
         return
-    _take_turn(connection, project)
-    used = _count(connection, project, Status.QUEUED, Status.PAUSED)
+    _lock_owner(connection, project)
+    used = _count_jobs(connection, project, Status.QUEUED, Status.PAUSED)
     if used >= most:
         what = "1 job is" if used == 1 else f"{used} jobs are"
         message = f"{what} queued or paused already, and this key may have {most}; cancel some, or let them run."
@@ -63,20 +63,20 @@ def below_limit() -> ColumnElement[bool]:
     return not_(full.correlate(job_state).exists())
 
 
-def overtaken(connection: Connection, project: str | None, most: int | None) -> bool:
+def exceeds_running_limit(connection: Connection, project: str | None, most: int | None) -> bool:
     """Whether a job that was just claimed is one too many, since a rival's claim was not visible yet: undo it then."""
     if project is None or most is None or connection.dialect.name == "sqlite":
         return False
-    _take_turn(connection, project)
-    return _count(connection, project, Status.RUNNING) > most
+    _lock_owner(connection, project)
+    return _count_jobs(connection, project, Status.RUNNING) > most
 
 
-def _count(connection: Connection, project: str, *statuses: Status) -> int:
+def _count_jobs(connection: Connection, project: str, *statuses: Status) -> int:
     row = job_state.c
     query = select(func.count()).where(row.project == project, row.status.in_([status.value for status in statuses]))
     return int(connection.execute(query).scalar_one())
 
 
-def _take_turn(connection: Connection, project: str) -> None:
+def _lock_owner(connection: Connection, project: str) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_SPACE, func.hashtext(project))))

@@ -17,8 +17,8 @@ def count_ahead(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     """Of queued jobs: how many are served before each. The kinds of slots are those of the workers that report."""
     if not ids:
         return {}
-    given = {"ids": list(ids), "rivals": rivals_of_any(kinds_seen(connection))}
-    return {job_id: int(ahead) for job_id, ahead in connection.execute(_ahead(), given)}
+    given = {"ids": list(ids), "rivals": competing_needs(kinds_seen(connection))}
+    return {job_id: int(ahead) for job_id, ahead in connection.execute(_select_ahead(), given)}
 
 
 def no_slot(needs: str, kinds: Collection[str]) -> str | None:
@@ -28,7 +28,7 @@ def no_slot(needs: str, kinds: Collection[str]) -> str | None:
     return f"No worker that reports now has a {needs} slot; the job waits until one comes."
 
 
-def rivals_of_any(kinds: Collection[str]) -> tuple[str, ...]:
+def competing_needs(kinds: Collection[str]) -> tuple[str, ...]:
     """What waits in front of a job that any slot can run: whatever needs a slot that is there. No slot: everything."""
     return ("any", *(kind for kind in _KINDS if kind in kinds or not kinds))
 
@@ -37,19 +37,19 @@ def ahead_in_queue(kinds: Collection[str]) -> ColumnElement[int]:
     """The same as a window over all the queued rows of job_state, in one pass."""
     row = job_state.c
 
-    def before(rivals: Sequence[str]) -> ColumnElement[Any]:
+    def count_before(rivals: Sequence[str]) -> ColumnElement[Any]:
         itself_and_before = case((row.needs.in_(rivals), 1), else_=0)
         return func.sum(itself_and_before).over(order_by=(row.rank, row.job_id)) - 1
 
     return case(
-        (row.needs == "cpu", before(("any", "cpu"))),
-        (row.needs == "gpu", before(("any", "gpu"))),
-        else_=before(rivals_of_any(kinds)),
+        (row.needs == "cpu", count_before(("any", "cpu"))),
+        (row.needs == "gpu", count_before(("any", "gpu"))),
+        else_=count_before(competing_needs(kinds)),
     )
 
 
 @cache
-def _ahead() -> Select[Any]:
+def _select_ahead() -> Select[Any]:
     """Built once: its aliases cost more than the database's answer. The index of the queue holds all that it reads."""
     mine, rival = job_state.c, job_state.alias("rival").c
     before = or_(rival.rank < mine.rank, rival.job_id < mine.job_id)

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert, select
 
-from core.db.session import Database, now
+from core.db.session import Database, database_now
 from core.db.tables import idempotency as promises
 from core.db.tables import job, job_label, job_state
 from core.db.upsert import insert_if_absent
 from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
-from core.jobs.attempt.state import touch
+from core.jobs.attempt.state import bump_version
 from core.jobs.events.record import add_event
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
@@ -21,7 +21,7 @@ from core.jobs.plugins import find_missing_plugins, store_plugins
 from core.jobs.projects import owner_of_project, project_of_owner
 from core.jobs.queue.quotas import check_queue, check_storage
 from core.jobs.queue.rank import no_slot
-from core.jobs.warm_start import origin
+from core.jobs.warm_start import start_columns
 from core.lifecycle import Desired, Status
 from core.recipe.plugins import Plugin, plugins_used
 from core.recipe.spec import JobSpec
@@ -39,7 +39,7 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class SubmitResult:
     """The job, whether this call made it, and what slots it needs (cpu, gpu, any): for the hint."""
 
     job_id: str
@@ -48,7 +48,7 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SubmitContext:
     """Who makes a new job, how much its project may have, and how many seconds of waiting a point of priority is worth.
 
     Workers that have been silent for `lost_after` seconds are none who could take it. Where no `project` is given it is
@@ -67,7 +67,7 @@ class Entry:
             object.__setattr__(self, "project", project_of_owner(self.owner))
 
 
-def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
+def create_job(  # noqa: PLR0913 - who, what, and under which promise and limits
     db: Database,
     spec: JobSpec,
     *,
@@ -77,7 +77,7 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
     limits: Limits | None = None,
     lost_after: float = 12.0,
     project: str = "",
-) -> Submitted:
+) -> SubmitResult:
     """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
 
     `age_step` is how many seconds of waiting one point of priority is worth. Where no worker that was heard of in the
@@ -88,31 +88,33 @@ def submit(  # noqa: PLR0913 - who, what, and under which promise and limits
         QuotaExceeded: as many jobs of this project wait as the limits allow.
         StorageFull: the checkpoints of this project take as much as the limits allow.
     """
-    entry = Entry(owner, limits or Limits(), age_step, lost_after, project)
-    return submit_as(TRAIN, db, spec, entry, idempotency, lambda connection: origin(connection, entry.project, spec))
+    entry = SubmitContext(owner, limits or Limits(), age_step, lost_after, project)
+    return submit_as(
+        TRAIN, db, spec, entry, idempotency, lambda connection: start_columns(connection, entry.project, spec)
+    )
 
 
 def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
     kind: JobKind[S],
     db: Database,
     spec: S,
-    entry: Entry,
+    entry: SubmitContext,
     idempotency: Idempotency | None = None,
     facts: Callable[[Connection], Mapping[str, Any]] | None = None,
-) -> Submitted:
+) -> SubmitResult:
     """Store a spec as a queued job of a kind whose jobs have no inputs; raises as `submit` does.
 
     `facts` gives further columns of `job`, see `enter`.
     """
     with db.write() as connection:
         job_id = new_id(kind.id_prefix)
-        if (first := promised(connection, entry.project, idempotency, job_id)) != job_id:
-            return Submitted(first, created=False, needs=kind.slot_needed(spec))
-        enter(connection, kind, job_id, spec, entry, facts=partial(facts, connection) if facts else dict)
-    return Submitted(job_id, created=True, needs=kind.slot_needed(spec))
+        if (first := claim_idempotency_key(connection, entry.project, idempotency, job_id)) != job_id:
+            return SubmitResult(first, created=False, needs=kind.slot_needed(spec))
+        insert_job(connection, kind, job_id, spec, entry, facts=partial(facts, connection) if facts else dict)
+    return SubmitResult(job_id, created=True, needs=kind.slot_needed(spec))
 
 
-def promised(connection: Connection, project: str, given: Idempotency | None, job_id: str) -> str:
+def claim_idempotency_key(connection: Connection, project: str, given: Idempotency | None, job_id: str) -> str:
     """The job that owns the key: ours, as it is without a key, or the one that came first. A rival's insert waits here
     for our commit.
     """
@@ -120,7 +122,7 @@ def promised(connection: Connection, project: str, given: Idempotency | None, jo
         return job_id
     owner = owner_of_project(project)
     promise = {"owner": owner, "key": given.key, "body_digest": given.body_digest}
-    if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=now()):
+    if insert_if_absent(connection, promises, **promise, job_id=job_id, created_at=database_now()):
         return job_id
     found = connection.execute(
         select(promises.c.body_digest, promises.c.job_id).where(
@@ -136,12 +138,12 @@ def promised(connection: Connection, project: str, given: Idempotency | None, jo
     return str(found.job_id)
 
 
-def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
+def insert_job(  # noqa: PLR0913 - a job that branches off brings its own columns
     connection: Connection,
     kind: JobKind[S],
     job_id: str,
     spec: S,
-    entry: Entry,
+    entry: SubmitContext,
     *,
     facts: Callable[[], Mapping[str, Any]] = dict,
     state: Mapping[str, Any] | None = None,
@@ -167,7 +169,7 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
             kind=kind.name,
             name=spec.name,
             spec=spec.model_dump_json(),
-            created_at=now(),
+            created_at=database_now(),
             **further,
         ),
     )
@@ -182,7 +184,7 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
             attempt=0,
             losses=0,
             failures=0,
-            rank=now() - spec.priority * entry.age_step,
+            rank=database_now() - spec.priority * entry.age_step,
             most_running=entry.limits.running_jobs,
             version=1,
             **own,
@@ -191,19 +193,19 @@ def enter(  # noqa: PLR0913 - a job that branches off brings its own columns
     if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]:
         connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
-    _warn(connection, job_id, own["needs"], entry.lost_after)
-    need_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
+    _warn_no_slot(connection, job_id, own["needs"], entry.lost_after)
+    require_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
     if parent := further.get("parent_id"):
-        touch(connection, parent)  # it shows its children
+        bump_version(connection, parent)  # it shows its children
 
 
-def need_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:
+def require_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:
     """Store what a worker must have to run the job, and warn where none has it. Without plug-ins nothing is asked."""
     store_plugins(connection, job_id, plugins)
     if missing := find_missing_plugins(connection, plugins, lost_after):
         add_event(connection, job_id, 0, "warning", {"code": "no_plugin", "message": missing})
 
 
-def _warn(connection: Connection, job_id: str, slot: str, lost_after: float) -> None:
+def _warn_no_slot(connection: Connection, job_id: str, slot: str, lost_after: float) -> None:
     if slot != "any" and (missing := no_slot(slot, kinds_seen(connection, lost_after))):
         add_event(connection, job_id, 0, "warning", {"code": "no_slot", "message": missing})

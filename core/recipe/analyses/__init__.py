@@ -6,7 +6,7 @@ from pydantic import Field
 
 from core.recipe.analyses.assembly import Assembly
 from core.recipe.analyses.average import Average
-from core.recipe.analyses.base import AnalysisSpec, AnyAnalysis, ResultsSpec, Split
+from core.recipe.analyses.base import AnalysisSpec, AnyAnalysis, ResultsSpec, SplitName
 from core.recipe.analyses.connect import Connect
 from core.recipe.analyses.critical_point import CriticalPoint
 from core.recipe.analyses.gradient_noise import GradientNoise
@@ -31,10 +31,10 @@ Analysis = Annotated[
 ]  # fmt: skip
 
 
-def kinds() -> dict[str, type[AnyAnalysis]]:
+def analysis_classes() -> dict[str, type[AnyAnalysis]]:
     """Kind -> class."""
     members = get_args(get_args(Analysis)[0])
     return {str(each.model_fields["kind"].default): each for each in members}
 
 
-__all__ = ["Analysis", "AnalysisSpec", "AnyAnalysis", "ResultsSpec", "Split", "kinds"]
+__all__ = ["Analysis", "AnalysisSpec", "AnyAnalysis", "ResultsSpec", "SplitName", "analysis_classes"]

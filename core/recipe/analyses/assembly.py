@@ -39,32 +39,34 @@ class Assembly(ResultsSpec):
                 )
                 return
             parts.append(each)
-        yield from _apart(parts)
-        yield from _uncounted([each.part.number for each in parts if each.part], max(_of(each) for each in parts))
+        yield from _mismatched_parts(parts)
+        yield from _missing_or_repeated_parts(
+            [each.part.number for each in parts if each.part], max(_part_count(each) for each in parts)
+        )
 
 
-def _of(spec: Landscape) -> int:
+def _part_count(spec: Landscape) -> int:
     return spec.part.of if spec.part else 1
 
 
-def _apart(parts: Sequence[Landscape]) -> Iterator[FieldProblem]:
+def _mismatched_parts(parts: Sequence[Landscape]) -> Iterator[FieldProblem]:
     """Those that are of another landscape than the first."""
-    first = _asked(parts[0])
+    first = _shared_fields(parts[0])
     for place, each in enumerate(parts):
-        ours = _asked(each)
-        if _of(each) != _of(parts[0]):
-            message = f"it is one of {_of(each)} parts, the first is one of {_of(parts[0])}"
+        ours = _shared_fields(each)
+        if _part_count(each) != _part_count(parts[0]):
+            message = f"it is one of {_part_count(each)} parts, the first is one of {_part_count(parts[0])}"
             yield FieldProblem(f"/analyses/{place}", message, "take parts of one landscape")
         elif others := [name for name in first if first[name] != ours[name]]:
             message = f"it is of another landscape than the first: its {', '.join(others)} differ"
             yield FieldProblem(f"/analyses/{place}", message, "take parts that differ in their number alone")
 
 
-def _asked(spec: Landscape) -> dict[str, Any]:
+def _shared_fields(spec: Landscape) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude=set(FREE | ORIGIN))
 
 
-def _uncounted(numbers: Sequence[int], of: int) -> Iterator[FieldProblem]:
+def _missing_or_repeated_parts(numbers: Sequence[int], of: int) -> Iterator[FieldProblem]:
     """Parts that are there twice, and those that are not."""
     for number, count in Counter(numbers).items():
         if count > 1:

@@ -28,6 +28,6 @@ class Average(AnalysisSpec):
         if subjects[0].data.facts().task == "function":
             yield FieldProblem("/checkpoints", "a point on a function predicts nothing to average", "take networks")
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         parts = sum(self.examples_of(subject, split) for split in ("train", "val", "test"))
-        return (len(self.wanted()) + 2) * parts
+        return (len(self.requested_starts()) + 2) * parts

@@ -12,7 +12,7 @@ from core.recipe.initial_weights import Start, Weights, same_shape
 from core.recipe.spec import JobSpec, Resources
 from core.recipe.text_fields import Label, Name, Note
 
-Split = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 Takes = Literal["weights", "run", "recipe", "results"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Examples = Annotated[int, Field(ge=1, le=10**9)]
@@ -85,7 +85,7 @@ class AnalysisSpec(AnyAnalysis):
             hint = 'as in "job": "job_…"' if self.fewest == 1 else 'as in "checkpoints": [{"job": "job_…"}, …]'
             yield FieldProblem("", "say what to look at: a job, a checkpoint, or checkpoints", hint)
             return
-        count = len(self.wanted())
+        count = len(self.requested_starts())
         if self.weights and self.job is None:
             yield FieldProblem("/weights", "they are those of a job", 'leave it out, or give "job"')
         elif self.weights and self.takes != "weights":
@@ -96,7 +96,7 @@ class AnalysisSpec(AnyAnalysis):
             many = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
             yield FieldProblem(f"/{where[0]}", f"{self.kind} looks at {many} of them, not {count}", None)
 
-    def wanted(self) -> tuple[Start, ...]:
+    def requested_starts(self) -> tuple[Start, ...]:
         """Whose weights, as they were asked for."""
         if self.checkpoints is not None:
             return self.checkpoints
@@ -110,7 +110,10 @@ class AnalysisSpec(AnyAnalysis):
             if not same_shape((first.model, first.data.facts()), (other.model, other.data.facts())):
                 message = f"is of another architecture than the first: {other.model.name} on {other.data.name}"
                 yield FieldProblem(f"{where}/{number}" if self.checkpoints else where, message, "take alike ones")
-        work, memory = self.passes(first) * first.model.multiply_adds(first.data.facts()), self.memory(first)
+        work, memory = (
+            self.example_passes(first) * first.model.multiply_adds(first.data.facts()),
+            self.memory_bytes(first),
+        )
         if work > MOST_WORK:
             message = f"about {work:.1e} multiply-adds, {work / 1e10 / 3600:,.0f} hours of a CPU core"
             yield FieldProblem("", f"this is too much: {message}", "take fewer steps, or fewer `examples`")
@@ -119,14 +122,14 @@ class AnalysisSpec(AnyAnalysis):
             yield FieldProblem("", message, "take fewer directions or steps, or a smaller model")
 
     @abstractmethod
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         """How many examples go through the network, a backward pass counted as two."""
 
-    def memory(self, subject: JobSpec) -> float:
+    def memory_bytes(self, subject: JobSpec) -> float:
         """Bytes that it needs at once besides the network and the data."""
-        return 8 * subject.model.parameters(subject.data.facts())
+        return 8 * subject.model.parameter_count(subject.data.facts())
 
-    def examples_of(self, subject: JobSpec, split: Split = "train") -> int:
+    def examples_of(self, subject: JobSpec, split: SplitName = "train") -> int:
         """How many examples of a part are looked at."""
         sizes = subject.shape().split
         there = {"train": sizes.train, "val": sizes.validation, "test": sizes.test}[split]

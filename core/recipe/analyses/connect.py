@@ -37,20 +37,20 @@ class Connect(AnalysisSpec):
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)
-        first, size = subjects[0], self.batch(subjects[0])
+        first, size = subjects[0], self.batch_examples(subjects[0])
         rest = self.examples_of(first) % size
         if first.model.normalises_batches and 1 in {size, rest}:
             message = f"batches of {size} leave one example alone, which batch norm has no statistics for"
             yield FieldProblem("/batch_size", message, "take another batch size")
 
-    def batch(self, subject: JobSpec) -> int:
+    def batch_examples(self, subject: JobSpec) -> int:
         """Examples in a batch: those of the first job's, where nothing else is said."""
         return min(self.batch_size or subject.shape().batch, self.examples_of(subject))
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         train = self.examples_of(subject)
         parts = sum(self.examples_of(subject, split) for split in ("train", "val", "test"))
         return 3 * self.epochs * train + 2 * self.points * (parts + train * subject.model.normalises_batches)
 
-    def memory(self, subject: JobSpec) -> float:
-        return 4 * 8 * subject.model.parameters(subject.data.facts())
+    def memory_bytes(self, subject: JobSpec) -> float:
+        return 4 * 8 * subject.model.parameter_count(subject.data.facts())

@@ -41,8 +41,10 @@ class CriticalPoint(AnalysisSpec):
     reach: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     points: Annotated[int, Field(ge=3, le=1001)] = 41
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         return (3 + PRODUCT * (self.lanczos_steps + 2 + ALONG_GRADIENT) + self.points) * self.examples_of(subject)
 
-    def memory(self, subject: JobSpec) -> float:
-        return ROOM + 4 * (10 + self.lanczos_steps + ALONG_GRADIENT) * subject.model.parameters(subject.data.facts())
+    def memory_bytes(self, subject: JobSpec) -> float:
+        return ROOM + 4 * (10 + self.lanczos_steps + ALONG_GRADIENT) * subject.model.parameter_count(
+            subject.data.facts()
+        )

@@ -43,20 +43,20 @@ class GradientNoise(AnalysisSpec):
             message = f"batches of {self.large} are not made of two or more of {self.small}"
             yield FieldProblem("/large", message, "take a multiple of `small`")
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         examples = self.examples_of(subject)
-        exact = examples if self.exactly(examples) else 0
+        exact = examples if self.computes_exactly(examples) else 0
         return 3.0 * self.places * (self.draws * self.large + exact)
 
-    def memory(self, subject: JobSpec) -> float:
-        return 4 * (2 * self.large // self.small + 8) * subject.model.parameters(subject.data.facts())
+    def memory_bytes(self, subject: JobSpec) -> float:
+        return 4 * (2 * self.large // self.small + 8) * subject.model.parameter_count(subject.data.facts())
 
     @staticmethod
-    def exactly(examples: int) -> bool:
+    def computes_exactly(examples: int) -> bool:
         """Whether the exact values are computed too."""
         return examples <= EXACT_EXAMPLES
 
-    def chosen(self, count: int) -> list[int]:
+    def chosen_checkpoints(self, count: int) -> list[int]:
         """Which of so many checkpoints, in order; the first and the last are among two or more."""
         if count <= self.places:
             return list(range(count))

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from core.errors import FieldProblem
-from core.recipe.analyses.base import AnalysisSpec, Split
-from core.recipe.component import refuse
+from core.recipe.analyses.base import AnalysisSpec, SplitName
+from core.recipe.component import cross_field_error
 from core.recipe.spec import JobSpec
 
 Norm = Literal["filter", "layer", "none"]
@@ -22,29 +22,31 @@ Steps = Annotated[int, Field(ge=2, le=2001)]
 Place = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
-def _rises(value: tuple[float, float]) -> tuple[float, float]:
+def _check_ascending(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
-        raise refuse(FieldProblem("", f"from {value[0]:g} to {value[1]:g} is no way up", "give the smaller one first"))
+        raise cross_field_error(
+            FieldProblem("", f"from {value[0]:g} to {value[1]:g} is no way up", "give the smaller one first")
+        )
     return value
 
 
-def _once(value: tuple[Split, ...]) -> tuple[Split, ...]:
+def _check_unique(value: tuple[SplitName, ...]) -> tuple[SplitName, ...]:
     if len(set(value)) < len(value):
-        raise refuse(FieldProblem("", "a split is named twice", "name each of them once"))
+        raise cross_field_error(FieldProblem("", "a split is named twice", "name each of them once"))
     return value
 
 
-Range = Annotated[tuple[Place, Place], AfterValidator(_rises)]
-Splits = Annotated[tuple[Split, ...], Field(min_length=1, max_length=3), AfterValidator(_once)]
+Range = Annotated[tuple[Place, Place], AfterValidator(_check_ascending)]
+Splits = Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=3), AfterValidator(_check_unique)]
 
 
 def stacked_bytes(subject: JobSpec) -> int:
     """What the weights of the points take that are looked at together."""
-    weights = subject.model.parameters(subject.data.facts())
+    weights = subject.model.parameter_count(subject.data.facts())
     return 4 * max(weights, min(MOST_POINTS * weights, MOST_NUMBERS))
 
 
-def empty_splits(spec: AnalysisSpec, splits: tuple[Split, ...], subject: JobSpec) -> Iterator[FieldProblem]:
+def empty_splits(spec: AnalysisSpec, splits: tuple[SplitName, ...], subject: JobSpec) -> Iterator[FieldProblem]:
     """Those that the data of the job does not have."""
     for number, split in enumerate(splits):
         if not spec.examples_of(subject, split):
@@ -57,7 +59,9 @@ def too_few_to_normalise(spec: AnalysisSpec, batch_norm: BatchNorm, subject: Job
         yield FieldProblem("/examples", "batch norm cannot be estimated on one example", 'take more, or "bn": "fixed"')
 
 
-def seen(spec: AnalysisSpec, splits: tuple[Split, ...], batch_norm: BatchNorm, subject: JobSpec) -> int:
+def examples_per_point(
+    spec: AnalysisSpec, splits: tuple[SplitName, ...], batch_norm: BatchNorm, subject: JobSpec
+) -> int:
     """Examples that go through the network for one point."""
     counted = spec.examples_of(subject) if batch_norm == "reestimate" and subject.model.normalises_batches else 0
     return counted + sum(spec.examples_of(subject, split) for split in splits)

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 from core.errors import FieldProblem
-from core.recipe.analyses.base import AnalysisSpec, Split
+from core.recipe.analyses.base import AnalysisSpec, SplitName
 from core.recipe.analyses.grid_options import (
     BatchNorm,
     Range,
     Splits,
     Steps,
     empty_splits,
-    seen,
+    examples_per_point,
     stacked_bytes,
     too_few_to_normalise,
 )
@@ -55,16 +55,16 @@ class Interpolation(AnalysisSpec):
         yield from empty_splits(self, self.splits or (), subjects[0])
         yield from too_few_to_normalise(self, self.bn, subjects[0])
 
-    def splits_of(self, subject: JobSpec) -> tuple[Split, ...]:
+    def splits_of(self, subject: JobSpec) -> tuple[SplitName, ...]:
         """Those that are looked at."""
-        every: tuple[Split, ...] = ("train", "val", "test")
+        every: tuple[SplitName, ...] = ("train", "val", "test")
         return self.splits or tuple(split for split in every if self.examples_of(subject, split))
 
-    def memory(self, subject: JobSpec) -> float:
+    def memory_bytes(self, subject: JobSpec) -> float:
         """Those of some points, and a value for each point, split and metric."""
-        return stacked_bytes(subject) + 8 * 3 * 3 * (self.steps + 2) * (len(self.wanted()) - 1)
+        return stacked_bytes(subject) + 8 * 3 * 3 * (self.steps + 2) * (len(self.requested_starts()) - 1)
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         """The ends are on the grid, or are two points more."""
-        points = (self.steps + 2) * (len(self.wanted()) - 1) + len(self.wanted())
-        return points * seen(self, self.splits_of(subject), self.bn, subject)
+        points = (self.steps + 2) * (len(self.requested_starts()) - 1) + len(self.requested_starts())
+        return points * examples_per_point(self, self.splits_of(subject), self.bn, subject)

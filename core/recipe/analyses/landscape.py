@@ -16,11 +16,11 @@ from core.recipe.analyses.grid_options import (
     Splits,
     Steps,
     empty_splits,
-    seen,
+    examples_per_point,
     stacked_bytes,
     too_few_to_normalise,
 )
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Spec, cross_field_error
 from core.recipe.spec import JobSpec
 
 Directions = Literal["random", "pca", "between", "eigen"]
@@ -30,7 +30,7 @@ FOR_EIGENVECTORS = 4 * 80  # passes over the train part: that many products, at 
 MOST_PARTS: Final = 64
 
 
-class Part(Spec):
+class Shard(Spec):
     """One share of a grid, as large as the `of` - 1 others: every `of`-th of its tiles, from the `number`-th on."""
 
     number: Annotated[int, Field(ge=1, le=MOST_PARTS)]
@@ -40,7 +40,9 @@ class Part(Spec):
     def among_them(self) -> Self:
         """Raises when there are not so many parts."""
         if self.number > self.of:
-            raise refuse(FieldProblem("/number", f"there is no part {self.number} of {self.of}", "parts count from 1"))
+            raise cross_field_error(
+                FieldProblem("/number", f"there is no part {self.number} of {self.of}", "parts count from 1")
+            )
         return self
 
 
@@ -76,7 +78,7 @@ class Landscape(AnalysisSpec):
     steps: Steps | None = None
     splits: Splits = ("train",)
     bn: BatchNorm | None = None
-    part: Part | None = None
+    part: Shard | None = None
 
     def contradictions(self) -> Iterator[FieldProblem]:
         """Beside the others, directions that need more weights, or fewer, than it looks at."""
@@ -84,15 +86,20 @@ class Landscape(AnalysisSpec):
         yield from found or self._of_directions()
 
     def _of_directions(self) -> Iterator[FieldProblem]:
-        count, where = len(self.wanted()), "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
+        count, where = (
+            len(self.requested_starts()),
+            "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint",
+        )
         needed = self.dimensions + 1
         if self.directions in {"random", "eigen"} and count != 1:
             message = f"{self.directions} directions begin at one of them, not at {count}"
             yield FieldProblem(where, message, 'take one, or "directions": "between"')
         elif self.directions == "between" and count != needed:
-            yield FieldProblem(where, f"{needed} of them span {self.dimensions}, not {count}", _named(needed))
+            yield FieldProblem(
+                where, f"{needed} of them span {self.dimensions}, not {count}", _checkpoints_hint(needed)
+            )
         elif self.directions == "pca" and count < needed:
-            yield FieldProblem(where, f"at least {needed} of them span {self.dimensions}", _named(needed))
+            yield FieldProblem(where, f"at least {needed} of them span {self.dimensions}", _checkpoints_hint(needed))
         elif self.directions != "random" and self.norm not in {None, "none"}:
             message = f"{self.directions} has a length of its own"
             yield FieldProblem("/norm", message, 'leave it out, or take "directions": "random"')
@@ -103,7 +110,7 @@ class Landscape(AnalysisSpec):
         if self.norm in {"filter", "layer"} and not first.model.filters:
             message = f"{first.model.name} has no filters or layers to measure directions by"
             yield FieldProblem("/norm", message, 'take "norm": "none"')
-        if self.dimensions > (there := first.model.parameters(first.data.facts())):
+        if self.dimensions > (there := first.model.parameter_count(first.data.facts())):
             message = f"{self.dimensions} directions, where there is {there} weight"
             yield FieldProblem("/dimensions", message, 'take "dimensions": 1')
         yield from empty_splits(self, self.splits, first)
@@ -120,20 +127,24 @@ class Landscape(AnalysisSpec):
         """Along one direction."""
         return self.steps or STEPS[self.dimensions]
 
-    def points(self) -> int:
+    def point_count(self) -> int:
         """On the grid."""
         return math.prod([self.steps_each()] * self.dimensions)
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         before = FOR_EIGENVECTORS * self.examples_of(subject) if self.directions == "eigen" else 0
         share = 1 / self.part.of if self.part else 1.0
-        return before + share * self.points() * seen(self, self.splits, self.batch_norm(), subject)
+        return before + share * self.point_count() * examples_per_point(self, self.splits, self.batch_norm(), subject)
 
-    def memory(self, subject: JobSpec) -> float:
+    def memory_bytes(self, subject: JobSpec) -> float:
         """Directions and moves in double; a value for each point, split and metric; the weights of some points."""
-        vectors = 8 * subject.model.parameters(subject.data.facts()) * (self.dimensions + 2 * len(self.wanted()))
-        return vectors + stacked_bytes(subject) + 8 * 3 * len(self.splits) * self.points()
+        vectors = (
+            8
+            * subject.model.parameter_count(subject.data.facts())
+            * (self.dimensions + 2 * len(self.requested_starts()))
+        )
+        return vectors + stacked_bytes(subject) + 8 * 3 * len(self.splits) * self.point_count()
 
 
-def _named(count: int) -> str:
+def _checkpoints_hint(count: int) -> str:
     return f'name {count} "checkpoints"'

@@ -43,7 +43,7 @@ class LrRange(AnalysisSpec):
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
         yield from super().problems(subjects)
         first = subjects[0]
-        if why := first.optimizer.own_rate:
+        if why := first.optimizer.no_lr_sweep_reason:
             message = f"{first.optimizer.name} cannot be tried at one rate after another: {why}"
             yield FieldProblem("/job", message, "take a job whose optimizer goes by its rate, as sgd and adam do")
         if first.data.facts().task == "function":
@@ -55,13 +55,13 @@ class LrRange(AnalysisSpec):
             message = f"{examples} examples leave one alone in batches of {size}, which batch norm cannot take"
             yield FieldProblem("/examples", message, "take one more")
 
-    def batch(self, subject: JobSpec) -> int:
+    def step_examples(self, subject: JobSpec) -> int:
         """Examples in an optimizer step."""
         return min(subject.shape().batch * subject.accumulate, self.examples_of(subject))
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         gradients = 2 if subject.sam else 1
-        return 3.0 * gradients * self.runs * self.steps * self.batch(subject)
+        return 3.0 * gradients * self.runs * self.steps * self.step_examples(subject)
 
-    def memory(self, subject: JobSpec) -> float:
-        return 8 * 4 * subject.model.parameters(subject.data.facts())
+    def memory_bytes(self, subject: JobSpec) -> float:
+        return 8 * 4 * subject.model.parameter_count(subject.data.facts())

@@ -67,7 +67,7 @@ class Sharpness(AnalysisSpec):
                 yield FieldProblem("/measures", message, 'name others, as in "measures": ["eigenvalues"]')
                 return
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         costs: dict[Measure, float] = {
             "gradient_norm": 3,
             "filter_noise": self.directions + 1,
@@ -77,8 +77,8 @@ class Sharpness(AnalysisSpec):
             "worst_case": 3 * self.ascent_steps + 1,
             "adaptive_worst_case": 3 * self.ascent_steps + 1,
         }
-        return len(self.wanted()) * sum(costs[each] for each in self.measures) * self.examples_of(subject)
+        return len(self.requested_starts()) * sum(costs[each] for each in self.measures) * self.examples_of(subject)
 
-    def memory(self, subject: JobSpec) -> float:
+    def memory_bytes(self, subject: JobSpec) -> float:
         vectors = 10 + (self.lanczos_steps if "eigenvalues" in self.measures else 0)
-        return ROOM + 4 * vectors * subject.model.parameters(subject.data.facts())
+        return ROOM + 4 * vectors * subject.model.parameter_count(subject.data.facts())

@@ -11,7 +11,7 @@ from core.recipe.analyses.grid_options import (
     BatchNorm,
     Splits,
     empty_splits,
-    seen,
+    examples_per_point,
     stacked_bytes,
     too_few_to_normalise,
 )
@@ -51,7 +51,9 @@ class Trajectory(AnalysisSpec):
         where = "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
         if len(subjects) < 2:
             yield FieldProblem(where, "a way needs two checkpoints that are kept, not one", KEEP)
-        if (moves := len(subjects) * VECTORS * subjects[0].model.parameters(subjects[0].data.facts())) > MOST_MEMORY:
+        if (
+            moves := len(subjects) * VECTORS * subjects[0].model.parameter_count(subjects[0].data.facts())
+        ) > MOST_MEMORY:
             message = f"{len(subjects)} checkpoints need about {moves / 2**30:,.1f} GiB of memory"
             yield FieldProblem(where, message, "name fewer of them")
         if self.steps == 1:
@@ -59,11 +61,11 @@ class Trajectory(AnalysisSpec):
         yield from empty_splits(self, self.splits, subjects[0])
         yield from too_few_to_normalise(self, self.bn, subjects[0])
 
-    def passes(self, subject: JobSpec) -> float:
+    def example_passes(self, subject: JobSpec) -> float:
         """The way's own points cost little beside the surface; they are counted as one."""
-        return (self.steps**2 + 1) * seen(self, self.splits, self.bn, subject)
+        return (self.steps**2 + 1) * examples_per_point(self, self.splits, self.bn, subject)
 
-    def memory(self, subject: JobSpec) -> float:
+    def memory_bytes(self, subject: JobSpec) -> float:
         """Two directions in double; a value for each point, split and metric; the weights of some points."""
-        vectors = 2 * 8 * subject.model.parameters(subject.data.facts())
+        vectors = 2 * 8 * subject.model.parameter_count(subject.data.facts())
         return vectors + stacked_bytes(subject) + 8 * 3 * len(self.splits) * self.steps**2

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.recipe.averaging.base import AveragingSpec, Occasions
+from core.recipe.averaging.base import AveragingSpec, CollectionSteps
 from core.recipe.averaging.checkpoints import CheckpointEnsemble
 from core.recipe.averaging.ema import EMA, EmaPhase
 from core.recipe.averaging.ensemble import EnsembleSpec
@@ -29,9 +29,9 @@ __all__ = [
     "SWA",
     "SWAG",
     "AveragingSpec",
+    "CollectionSteps",
     "EmaPhase",
     "Ensemble",
     "EnsembleSpec",
-    "Occasions",
     "SwaPhase",
 ]

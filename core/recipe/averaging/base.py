@@ -17,14 +17,14 @@ class AveragingSpec(Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class Occasions:
+class CollectionSteps:
     """When weights are collected: when `first`, `first + every`, … optimizer steps are complete. Both at least 1."""
 
     first: int
     every: int
 
     @classmethod
-    def since(cls, start: int, every: int) -> "Occasions":
+    def starting_at(cls, start: int, every: int) -> "CollectionSteps":
         """From `start` on, the weights that stand there included; those of step 0 are nobody's yet."""
         return cls(start or every, every)
 
@@ -32,11 +32,11 @@ class Occasions:
         """Whether the weights after `completed` optimizer steps are collected."""
         return completed >= self.first and (completed - self.first) % self.every == 0
 
-    def count(self, completed: int) -> int:
+    def count_until(self, completed: int) -> int:
         """How often weights were collected in the first `completed` steps."""
         return 0 if completed < self.first else (completed - self.first) // self.every + 1
 
-    def steps(self, completed: int) -> range:
+    def steps_until(self, completed: int) -> range:
         """Each occasion among the first `completed` steps."""
         return range(self.first, completed + 1, self.every)
 

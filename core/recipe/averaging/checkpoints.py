@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import Occasions
+from core.recipe.averaging.base import CollectionSteps
 from core.recipe.averaging.ensemble import EnsembleSpec, LearningRate, Members
 from core.recipe.duration import Duration, RunLength
 
@@ -22,13 +22,13 @@ class CheckpointEnsemble(EnsembleSpec):
     every: Duration = Duration(Fraction(1), "ep")
     members: Members | None = 5
 
-    def occasions(self, run: RunLength) -> Occasions:
+    def collection_steps(self, run: RunLength) -> CollectionSteps:
         every = self.every.steps(run)
-        return Occasions(every, every)
+        return CollectionSteps(every, every)
 
-    def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
+    def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         return base
 
-    def lengths(self, run: RunLength) -> Iterator[FieldProblem]:
+    def length_problems(self, run: RunLength) -> Iterator[FieldProblem]:
         if self.every.steps(run) < 1:
             yield FieldProblem("/every", f"{self.every} is less than one optimizer step here", "make it longer")

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import AveragingSpec, Occasions
-from core.recipe.component import Positive, Spec, refuse, switch
+from core.recipe.averaging.base import AveragingSpec, CollectionSteps
+from core.recipe.component import Positive, Spec, cross_field_error, expand_switch
 from core.recipe.duration import Duration, RunLength
 
 DECAY = 0.999
@@ -25,7 +25,7 @@ class DecayWarmup(Spec):
 class EmaPhase:
     """EMA in a given run: `decay` is per optimizer step, whatever `occasions.every` is."""
 
-    occasions: Occasions
+    occasions: CollectionSteps
     decay: float
     warmup: DecayWarmup | None = None
 
@@ -37,9 +37,9 @@ class EmaPhase:
         warm = 1 - (1 + done / self.warmup.gamma) ** -self.warmup.power if self.warmup else 1.0
         return float(min(self.decay, warm) ** self.occasions.every)
 
-    def memory(self, completed: int) -> float:
+    def initial_share(self, completed: int) -> float:
         """The share of the average after `completed` steps that is still its beginning; 0 if it warmed up."""
-        later = max(0, self.occasions.count(completed) - 1)
+        later = max(0, self.occasions.count_until(completed) - 1)
         return 0.0 if self.warmup else float(self.decay ** (later * self.occasions.every))
 
 
@@ -60,9 +60,9 @@ class EMA(AveragingSpec):
 
     decay: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
     half_life: Duration | None = None
-    warmup: Annotated[DecayWarmup | None, BeforeValidator(switch, json_schema_input_type=bool | DecayWarmup | None)] = (
-        None
-    )
+    warmup: Annotated[
+        DecayWarmup | None, BeforeValidator(expand_switch, json_schema_input_type=bool | DecayWarmup | None)
+    ] = None
     start: Duration = Duration.of_steps(0)
     every: Duration = Duration.of_steps(1)
     update_bn: bool = True
@@ -72,7 +72,7 @@ class EMA(AveragingSpec):
     def one_decay(self) -> Self:
         if self.decay is not None and self.half_life is not None:
             message = "decay and half_life say the same thing in two ways"
-            raise refuse(FieldProblem("/half_life", message, "give one of them"))
+            raise cross_field_error(FieldProblem("/half_life", message, "give one of them"))
         return self
 
     def resolved(self) -> Self:
@@ -85,12 +85,12 @@ class EMA(AveragingSpec):
         short = [(field, length) for field, length in lengths if length.steps(run) < 1]
         for field, length in short:
             yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
-        if not short and self.phase(run).occasions.first > run.total_steps:
-            first = self.phase(run).occasions.first
+        if not short and self.phase_in_run(run).occasions.first > run.total_steps:
+            first = self.phase_in_run(run).occasions.first
             message = f"the average would begin at step {first:,}, but the run ends after {run.total_steps:,}"
             yield FieldProblem("/start", message, "start earlier")
 
-    def phase(self, run: RunLength) -> EmaPhase:
+    def phase_in_run(self, run: RunLength) -> EmaPhase:
         """The average in optimizer steps of a given run."""
         decay = 2 ** (-1 / self.half_life.steps(run)) if self.half_life else self.decay or DECAY
-        return EmaPhase(Occasions.since(self.start.steps(run), self.every.steps(run)), decay, self.warmup)
+        return EmaPhase(CollectionSteps.starting_at(self.start.steps(run), self.every.steps(run)), decay, self.warmup)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import AveragingSpec, Occasions
+from core.recipe.averaging.base import AveragingSpec, CollectionSteps
 from core.recipe.duration import RunLength
 
 MEMBER = "snapshot"
@@ -32,7 +32,7 @@ class EnsembleSpec(AveragingSpec):
     members: Members | None = None
 
     @abstractmethod
-    def occasions(self, run: RunLength) -> Occasions:
+    def collection_steps(self, run: RunLength) -> CollectionSteps:
         """When a member is collected."""
 
     def owned_from(self, run: RunLength) -> int | None:
@@ -40,27 +40,27 @@ class EnsembleSpec(AveragingSpec):
         return None
 
     @abstractmethod
-    def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
+    def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         """The learning rate of a run whose schedule is `base`."""
 
     @abstractmethod
-    def lengths(self, run: RunLength) -> Iterator[FieldProblem]:
+    def length_problems(self, run: RunLength) -> Iterator[FieldProblem]:
         """Lengths that mean nothing in a given run, so that there are no occasions; pointers are relative."""
 
-    def kept(self, run: RunLength) -> int:
+    def member_count(self, run: RunLength) -> int:
         """How many members there are at the end."""
-        count = self.occasions(run).count(run.total_steps)
+        count = self.collection_steps(run).count_until(run.total_steps)
         return count if self.members is None else min(count, self.members)
 
     def resolved(self, run: RunLength, optimizer_lr: float) -> Self:
         """With all that follows from the rest written out."""
-        return self.model_copy(update={"members": self.members or self.kept(run)})
+        return self.model_copy(update={"members": self.members or self.member_count(run)})
 
     def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
         """What makes no sense in a given run; pointers are relative to the spec."""
-        lengths = list(self.lengths(run))
+        lengths = list(self.length_problems(run))
         yield from lengths
-        if not lengths and (found := self.occasions(run)).count(run.total_steps) < 2:
+        if not lengths and (found := self.collection_steps(run)).count_until(run.total_steps) < 2:
             message = "an ensemble has two members at least; the second would be collected at step "
             message += f"{found.first + found.every:,}, but the run ends after {run.total_steps:,}"
             yield FieldProblem("", message, "train longer, or collect more often")

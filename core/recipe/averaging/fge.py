@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal, Self
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import Occasions, late_start
+from core.recipe.averaging.base import CollectionSteps, late_start
 from core.recipe.averaging.ensemble import EnsembleSpec, LearningRate
 from core.recipe.component import NonNegative, Positive
 from core.recipe.duration import Duration, RunLength
@@ -31,21 +31,21 @@ class FGE(EnsembleSpec):
     lr_1: Positive | None = None
     lr_2: NonNegative | None = None
 
-    def rates(self, optimizer_lr: float) -> tuple[float, float]:
+    def rate_bounds(self, optimizer_lr: float) -> tuple[float, float]:
         """(lr_1, lr_2)."""
         highest = self.lr_1 or optimizer_lr / 2
         return highest, highest / 5 if self.lr_2 is None else self.lr_2
 
-    def occasions(self, run: RunLength) -> Occasions:
+    def collection_steps(self, run: RunLength) -> CollectionSteps:
         cycle = self.cycle.steps(run)
-        return Occasions(late_start(self.start, self.cycle, run) + cycle // 2, cycle)
+        return CollectionSteps(late_start(self.start, self.cycle, run) + cycle // 2, cycle)
 
     def owned_from(self, run: RunLength) -> int | None:
         return late_start(self.start, self.cycle, run)
 
-    def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
+    def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         start, cycle = late_start(self.start, self.cycle, run), self.cycle.steps(run)
-        highest, lowest = self.rates(optimizer_lr)
+        highest, lowest = self.rate_bounds(optimizer_lr)
 
         def rate(t: int) -> float:
             done = t - start
@@ -56,7 +56,7 @@ class FGE(EnsembleSpec):
 
         return rate
 
-    def lengths(self, run: RunLength) -> Iterator[FieldProblem]:
+    def length_problems(self, run: RunLength) -> Iterator[FieldProblem]:
         cycle = self.cycle.steps(run)
         if cycle < 2 or cycle % 2:
             message = f"a member is collected in the middle of each cycle, and {cycle:,} optimizer steps have none"
@@ -64,11 +64,11 @@ class FGE(EnsembleSpec):
 
     def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
         yield from super().problems(run, optimizer_lr)
-        highest, lowest = self.rates(optimizer_lr)
+        highest, lowest = self.rate_bounds(optimizer_lr)
         if lowest > highest:
             message = f"lr_1, {highest:g}, is the largest rate of a cycle and lr_2, {lowest:g}, the smallest"
             yield FieldProblem("/lr_2", message, "exchange them")
 
     def resolved(self, run: RunLength, optimizer_lr: float) -> Self:
-        lr_1, lr_2 = self.rates(optimizer_lr)
+        lr_1, lr_2 = self.rate_bounds(optimizer_lr)
         return super().resolved(run, optimizer_lr).model_copy(update={"lr_1": lr_1, "lr_2": lr_2})

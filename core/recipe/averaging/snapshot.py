@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import Occasions
+from core.recipe.averaging.base import CollectionSteps
 from core.recipe.averaging.ensemble import EnsembleSpec, LearningRate
-from core.recipe.component import Positive, refuse
+from core.recipe.component import Positive, cross_field_error
 from core.recipe.duration import RunLength
 
 
@@ -37,23 +37,23 @@ class Snapshot(EnsembleSpec):
     def as_many_as_cycles(self) -> Self:
         if self.members is not None and self.members > self.cycles:
             message = f"{self.cycles} cycles give {self.cycles} members, not {self.members}"
-            raise refuse(FieldProblem("/members", message, "give more cycles, or keep fewer members"))
+            raise cross_field_error(FieldProblem("/members", message, "give more cycles, or keep fewer members"))
         return self
 
-    def cycle(self, run: RunLength) -> int:
+    def cycle_steps(self, run: RunLength) -> int:
         """Optimizer steps in every cycle but the first."""
         return run.total_steps // self.cycles
 
-    def occasions(self, run: RunLength) -> Occasions:
-        length = self.cycle(run)
-        return Occasions(run.total_steps - (self.cycles - 1) * length, length)
+    def collection_steps(self, run: RunLength) -> CollectionSteps:
+        length = self.cycle_steps(run)
+        return CollectionSteps(run.total_steps - (self.cycles - 1) * length, length)
 
     def owned_from(self, run: RunLength) -> int | None:
         return 0
 
-    def over(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
+    def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
         half = (self.lr or optimizer_lr) / 2
-        first, length = self.occasions(run).first, self.cycle(run)
+        first, length = self.collection_steps(run).first, self.cycle_steps(run)
 
         def rate(t: int) -> float:
             share = t / first if t < first else (t - first) % length / length
@@ -61,8 +61,8 @@ class Snapshot(EnsembleSpec):
 
         return rate
 
-    def lengths(self, run: RunLength) -> Iterator[FieldProblem]:
-        if self.cycle(run) < 1:
+    def length_problems(self, run: RunLength) -> Iterator[FieldProblem]:
+        if self.cycle_steps(run) < 1:
             message = f"{self.cycles} cycles do not fit into {run.total_steps:,} optimizer steps"
             yield FieldProblem("/cycles", message, "train longer, or in fewer cycles")
 

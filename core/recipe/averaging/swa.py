@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.averaging.base import AveragingSpec, Occasions, late_start
+from core.recipe.averaging.base import AveragingSpec, CollectionSteps, late_start
 from core.recipe.averaging.swag import SWAG
-from core.recipe.component import NonNegative, Positive, refuse, switch
+from core.recipe.component import NonNegative, Positive, cross_field_error, expand_switch
 from core.recipe.duration import Duration, RunLength
 
-SwagSwitch = Annotated[SWAG | None, BeforeValidator(switch, json_schema_input_type=bool | SWAG | None)]
+SwagSwitch = Annotated[SWAG | None, BeforeValidator(expand_switch, json_schema_input_type=bool | SWAG | None)]
 EPOCH = Duration(Fraction(1), "ep")
 ANNEAL = Duration(Fraction(1, 20), "run")
 
@@ -34,17 +34,17 @@ class SwaPhase:
     lr_min: float | None = None
 
     @property
-    def occasions(self) -> Occasions:
+    def collection_steps(self) -> CollectionSteps:
         """The model at `start` is the first of a constant tail; a cyclic one takes the ends of its cycles only."""
         if self.lr_min is None:
-            return Occasions.since(self.start, self.every)
-        return Occasions(self.start + self.every, self.every)
+            return CollectionSteps.starting_at(self.start, self.every)
+        return CollectionSteps(self.start + self.every, self.every)
 
-    def over(self, base: Callable[[int], float]) -> Callable[[int], float]:
+    def override_schedule(self, base: Callable[[int], float]) -> Callable[[int], float]:
         """The learning rate of a run whose schedule is `base`: `base` before `start`, SWA's own from there."""
-        return self._constant(base) if self.lr_min is None else self._cyclic(base, self.lr_min)
+        return self._constant_tail(base) if self.lr_min is None else self._cyclic_tail(base, self.lr_min)
 
-    def _constant(self, base: Callable[[int], float]) -> Callable[[int], float]:
+    def _constant_tail(self, base: Callable[[int], float]) -> Callable[[int], float]:
         at_start = base(self.start)
 
         def rate(t: int) -> float:
@@ -55,7 +55,7 @@ class SwaPhase:
 
         return rate
 
-    def _cyclic(self, base: Callable[[int], float], lr_min: float) -> Callable[[int], float]:
+    def _cyclic_tail(self, base: Callable[[int], float], lr_min: float) -> Callable[[int], float]:
         def rate(t: int) -> float:
             done = t - self.start
             if done < 0:
@@ -93,12 +93,12 @@ class SWA(AveragingSpec):
 
     @model_validator(mode="after")
     def one_kind_of_tail(self) -> Self:
-        found = tuple(self._contradictions())
+        found = tuple(self._contradiction_problems())
         if found:
-            raise refuse(*found)
+            raise cross_field_error(*found)
         return self
 
-    def _contradictions(self) -> Iterator[FieldProblem]:
+    def _contradiction_problems(self) -> Iterator[FieldProblem]:
         if self.cycle is None:
             if self.every == "cycle":
                 yield FieldProblem("/cycle", "required: how long the cycles are", 'for instance "2ep"')
@@ -117,15 +117,15 @@ class SWA(AveragingSpec):
         lr = self.lr or optimizer_lr / 2
         every = "cycle" if self.cycle else self.every or EPOCH
         anneal = Duration.of_steps(0) if self.cycle else self.anneal or ANNEAL
-        return self.model_copy(update={"lr": lr, "every": every, "anneal": anneal, "lr_min": self._lowest(lr)})
+        return self.model_copy(update={"lr": lr, "every": every, "anneal": anneal, "lr_min": self._lowest_rate(lr)})
 
-    def _lowest(self, lr: float) -> float | None:
+    def _lowest_rate(self, lr: float) -> float | None:
         """Where a cycle ends that begins at `lr`; None if the tail is constant. FGE's recipe goes from 0.05 to 0.01."""
         if self.cycle is None:
             return None
         return lr / 5 if self.lr_min is None else self.lr_min
 
-    def interval(self) -> tuple[str, Duration]:
+    def collection_interval(self) -> tuple[str, Duration]:
         """How often weights are collected, and the field that says so."""
         if self.cycle:
             return "cycle", self.cycle
@@ -133,29 +133,29 @@ class SWA(AveragingSpec):
 
     def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
         """What makes no sense in a given run; pointers are relative to the spec."""
-        field, every = self.interval()
+        field, every = self.collection_interval()
         if every.steps(run) < 1:
             yield FieldProblem(f"/{field}", f"{every} is less than one optimizer step here", "make it longer")
             return
-        phase = self.phase(run, optimizer_lr)
+        phase = self.phase_in_run(run, optimizer_lr)
         if phase.lr_min is not None and phase.lr_min >= phase.lr:
             message = f"a cycle falls from lr, {phase.lr:g}, to lr_min, which is not below it"
             yield FieldProblem("/lr_min", message, "make lr_min smaller")
-        models = phase.occasions.count(run.total_steps)
+        models = phase.collection_steps.count_until(run.total_steps)
         if models < 1:
-            message = f"SWA would collect first at step {phase.occasions.first:,}, but the run ends after "
+            message = f"SWA would collect first at step {phase.collection_steps.first:,}, but the run ends after "
             yield FieldProblem("/start", f"{message}{run.total_steps:,}", 'start earlier, for instance "0.75run"')
         elif self.swag and models < 2:
             message = "a single model has no variance: SWAG needs two at least"
             yield FieldProblem("/swag", message, "collect more often, or start earlier")
 
-    def phase(self, run: RunLength, optimizer_lr: float) -> SwaPhase:
+    def phase_in_run(self, run: RunLength, optimizer_lr: float) -> SwaPhase:
         """The phase in optimizer steps of a given run."""
-        lr, every = self.lr or optimizer_lr / 2, self.interval()[1]
+        lr, every = self.lr or optimizer_lr / 2, self.collection_interval()[1]
         return SwaPhase(
             start=late_start(self.start, every, run),
             anneal=0 if self.cycle else (self.anneal or ANNEAL).steps(run),
             lr=lr,
             every=every.steps(run),
-            lr_min=self._lowest(lr),
+            lr_min=self._lowest_rate(lr),
         )

@@ -63,12 +63,12 @@ def _sizes(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
     """Whether all that is kept can be: in memory, and in every resumable checkpoint."""
     run, kept = shape.run, []
     if spec.ensemble:
-        kept.append(("/ensemble/members", spec.ensemble.kept(run), "keep fewer members"))
+        kept.append(("/ensemble/members", spec.ensemble.member_count(run), "keep fewer members"))
     if spec.swa and spec.swa.swag:
-        phase = spec.swa.phase(run, spec.optimizer.lr)
-        rank = min(spec.swa.swag.max_rank, phase.occasions.count(run.total_steps))
+        phase = spec.swa.phase_in_run(run, spec.optimizer.lr)
+        rank = min(spec.swa.swag.max_rank, phase.collection_steps.count_until(run.total_steps))
         kept.append(("/swa/swag/max_rank", rank, "make it smaller"))
-    parameters = spec.model.parameters(shape.facts) if kept else 0
+    parameters = spec.model.parameter_count(shape.facts) if kept else 0
     for pointer, count, hint in kept:
         if count * parameters > MOST_KEPT:
             message = f"{count} times {parameters:,} weights are {count * parameters * 4 / 1e9:.1f} GB, and at most "
@@ -94,10 +94,10 @@ def _borrowed_statistics(spec: JobSpec) -> Iterator[SpecWarning]:
 def _swa_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
     if spec.swa is None:
         return
-    phase = spec.swa.phase(run, spec.optimizer.lr)
-    if phase.occasions.count(run.total_steps) < 2:
+    phase = spec.swa.phase_in_run(run, spec.optimizer.lr)
+    if phase.collection_steps.count_until(run.total_steps) < 2:
         yield SpecWarning("swa_single_model", "/swa", "SWA collects one model only, so its average is that model")
-    before = spec.schedule.compile(spec.optimizer.lr, run)(max(0, phase.start - 1))
+    before = spec.schedule.compile_rate(spec.optimizer.lr, run)(max(0, phase.start - 1))
     if before < 0.01 * phase.lr:
         message = (
             f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
@@ -114,7 +114,7 @@ def _stops_before(spec: JobSpec, run: RunLength, what: str, step: int, when: str
 
 
 def _ema_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
-    if spec.ema and (share := spec.ema.phase(run).memory(run.total_steps)) > MUCH:
+    if spec.ema and (share := spec.ema.phase_in_run(run).initial_share(run.total_steps)) > MUCH:
         message = f"at the end {share:.0%} of the average are still the weights it began with"
         yield SpecWarning(
             "ema_remembers_start", "/ema", f"{message}: give it a warmup, a later start or a faster decay"
@@ -125,10 +125,10 @@ def _ensemble_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
     ensemble: EnsembleSpec | None = spec.ensemble
     if ensemble is None:
         return
-    first = ensemble.occasions(run).first
-    if isinstance(ensemble, Snapshot) and first != ensemble.cycle(run):
+    first = ensemble.collection_steps(run).first
+    if isinstance(ensemble, Snapshot) and first != ensemble.cycle_steps(run):
         message = f"{run.total_steps:,} steps are no multiple of {ensemble.cycles} cycles: the first has {first:,} of "
-        message += f"them, the others have {ensemble.cycle(run):,}"
+        message += f"them, the others have {ensemble.cycle_steps(run):,}"
         yield SpecWarning("snapshot_remainder", "/ensemble/cycles", message)
     when = f"before the first member of the ensemble is collected at step {first:,}"
     yield from _stops_before(spec, run, "ensemble", first, when)

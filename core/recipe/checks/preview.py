@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from core.errors import FieldProblem
 from core.recipe.checks import averaging, optimizer, stopping
-from core.recipe.learning_rate import course_of
+from core.recipe.learning_rate import learning_rate_plan
 from core.recipe.preview import PreviewRequest
 
 
@@ -14,7 +14,7 @@ def problems(request: PreviewRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("/epochs", "the run has no length", 'give "epochs" or "steps"')
         return
     run = request.run_length()
-    if request.metrics and request.schedule.watches() is None:
+    if request.metrics and request.schedule.monitored_series() is None:
         message = f"{request.schedule.name} does not listen to evaluations"
         yield FieldProblem("/metrics", message, "leave them out, or use a schedule that does, such as plateau")
     misfits = [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in request.schedule.problems(run)]
@@ -23,4 +23,4 @@ def problems(request: PreviewRequest) -> Iterator[FieldProblem]:
     if every < 1:
         message = f"{request.evaluate.every} is less than one optimizer step here"
         misfits.append(FieldProblem("/evaluate/every", message, "make it longer"))
-    yield from misfits or stopping.unreachable(course_of(request, run), every)
+    yield from misfits or stopping.unreachable(learning_rate_plan(request, run), every)

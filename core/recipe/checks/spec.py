@@ -65,7 +65,7 @@ def _model(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
     misfits = list(spec.model.problems(facts))
     for problem in misfits:
         yield FieldProblem(f"/model{problem.pointer}", problem.message, problem.hint)
-    if not misfits and (count := spec.model.parameters(facts)) > MOST_PARAMETERS:
+    if not misfits and (count := spec.model.parameter_count(facts)) > MOST_PARAMETERS:
         yield FieldProblem(
             "/model", f"{count:,} parameters; at most {MOST_PARAMETERS:,} are allowed", "make it narrower"
         )
@@ -118,7 +118,7 @@ def warnings(spec: JobSpec, shape: RunShape) -> Iterator[SpecWarning]:
     if spec.accumulate > max(1, batches):
         message = f"an epoch has {batches} batches only: every step takes them all, and no more"
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
-    if spec.no_decay and not spec.optimizer.decays:
+    if spec.no_decay and not spec.optimizer.has_weight_decay:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
     yield from optimizer.warnings(spec)
     yield from averaging.warnings(spec, run)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from core.errors import FieldProblem
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST, Duration, RunLength
-from core.recipe.learning_rate import Course, course_of
+from core.recipe.learning_rate import LearningRatePlan, learning_rate_plan
 from core.recipe.schedules.base import MOST_CYCLES
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
@@ -25,7 +25,7 @@ def monitors(spec: JobSpec, shape: RunShape, series: tuple[str, ...]) -> Iterato
     all_series = (*scheduled, *(f"swa.{name}" for name in series if spec.swa))  # once SWA begins, no schedule listens
     asked = {
         "/early_stopping/monitor": (spec.early_stopping.monitor if spec.early_stopping else None, all_series),
-        "/schedule/monitor": (spec.schedule.watches(), scheduled),
+        "/schedule/monitor": (spec.schedule.monitored_series(), scheduled),
         "/target/metric": (spec.target.metric if spec.target else None, all_series),
     }
     watched = {pointer: (name, known) for pointer, (name, known) in asked.items() if name is not None}
@@ -78,26 +78,26 @@ def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
         message = f"early stopping would start at step {start:,}, but the run ends after {run.total_steps:,}"
         yield FieldProblem("/early_stopping/start_from", message, "start earlier")
     own = spec.optimizer.own_momentum()
-    if own is None and spec.schedule.momentum(0.0, run):
+    if own is None and spec.schedule.cycled_momentum(0.0, run):
         message = f"{spec.optimizer.name} has no momentum here that could be cycled"
         yield FieldProblem("/schedule", message, "set optimizer.momentum, or leave cycle_momentum out")
     if spec.stop_lr is not None and (every := spec.evaluate.every.steps(run)) >= 1:
-        yield from unreachable(course_of(spec, run), every)
+        yield from unreachable(learning_rate_plan(spec, run), every)
 
 
-def unreachable(course: Course, every: int) -> Iterator[FieldProblem]:
+def unreachable(course: LearningRatePlan, every: int) -> Iterator[FieldProblem]:
     """A stop_lr that this run cannot fall below; `every` is how many steps lie between two evaluations."""
     bound, schedule = course.stop_lr, course.schedule
     if bound is None:
         return
-    stretches = list(islice(schedule.stretches(course.run), MOST_CYCLES))
-    begins = course.rate()(stretches[0][0]) if stretches else bound
-    rate = course.rate(schedule.most_reductions(course.evaluations(every)))
+    stretches = list(islice(schedule.unimodal_ranges(course.run), MOST_CYCLES))
+    begins = course.rate_function()(stretches[0][0]) if stretches else bound
+    rate = course.rate_function(schedule.most_reductions(course.effective_evaluations(every)))
     if begins < bound:
         message = f"the rate begins at {begins:.3g}, below {bound:.3g}: the run would end before it starts"
         yield FieldProblem("/stop_lr", message, "make it smaller than the rate at the start, or leave it out")
-    elif course.stop(rate) is None:
-        ends = (min(end, course.scheduled) for start, end in stretches if start < course.scheduled)
+    elif course.stop_step(rate) is None:
+        ends = (min(end, course.scheduled_steps) for start, end in stretches if start < course.scheduled_steps)
         low = min((rate(end - 1) for end in ends), default=begins)
         message = f"{schedule.name} does not fall below {bound:.3g} within this run; the lowest rate is {low:.3g}"
         yield FieldProblem("/stop_lr", message, f"choose it above {low:.3g}, make a min_lr smaller, or leave it out")
@@ -112,12 +112,12 @@ def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
             f"does, which takes more than {schedule.between_reductions()} evaluations: make it larger"
         )
         yield SpecWarning("stops_before_reduction", "/early_stopping/patience", message)
-    if run.bounded and next(schedule.cycles(replace(run, total_steps=LONGEST)), None):
-        course = course_of(spec, run)
-        ends = list(course.cycles())
+    if run.bounded and next(schedule.cycle_ends(replace(run, total_steps=LONGEST)), None):
+        course = learning_rate_plan(spec, run)
+        ends = list(course.cycle_ends())
         if not ends:
             message = f"no cycle of {schedule.name} is complete when the run ends: there will be no incumbent"
             yield SpecWarning("no_cycle_completes", "/schedule", message)
-        elif ends[-1] < course.scheduled:
+        elif ends[-1] < course.scheduled_steps:
             message = f"the last cycle is cut short: the incumbent is that of step {ends[-1]:,}, not of the end"
             yield SpecWarning("last_cycle_cut_short", "/schedule", message)

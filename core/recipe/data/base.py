@@ -54,15 +54,15 @@ class DataSpec(Component):
         """The series of the periodic evaluations: of the validation part, or of a function itself."""
         return "val"
 
-    def content(self) -> dict[str, Any]:
+    def content_fields(self) -> dict[str, Any]:
         """The fields that decide what stands in the dataset's file, as JSON values; how it is split is none of them."""
         written = self.model_dump(mode="json", exclude={"name"})
         return {field: value for field, value in written.items() if field not in DataSpec.model_fields}
 
 
-class MadeSpec(DataSpec):
+class SyntheticData(DataSpec):
     """Data that its own fields make: nobody else's file is read."""
 
     @abstractmethod
-    def generate(self) -> "dict[str, Array]":
+    def generate_arrays(self) -> "dict[str, Array]":
         """`inputs` and `targets` as its facts say; the same on every machine."""

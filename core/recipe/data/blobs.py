@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.data.generated import Draws, GeneratedSpec, Noise
+from core.recipe.data.generated import GeneratedSpec, Noise, StableRandom
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Blobs(GeneratedSpec):
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (self.features,), "classification", self.classes)
 
-    def draw(self, labels: "Array", draws: Draws) -> "Array":
+    def draw_inputs(self, labels: "Array", draws: StableRandom) -> "Array":
         centres = HALF_WIDTH * (2 * draws.uniform(self.classes, self.features) - 1)
         cloud: Array = centres[labels] + self.noise * draws.normal(len(labels), self.features)
         return cloud

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from pydantic_core import PydanticKnownError
 
 from core.errors import FieldProblem
-from core.recipe.component import Fraction, Spec, refuse
-from core.recipe.data.base import MadeSpec
+from core.recipe.component import Fraction, Spec, cross_field_error
+from core.recipe.data.base import SyntheticData
 from core.recipe.data.formulas import FORMULAS, Formula, Number
 from core.recipe.facts import DataFacts
 
@@ -29,7 +29,7 @@ Vector = Annotated[
 ]
 
 
-def _known(name: str) -> str:
+def _check_formula_name(name: str) -> str:
     if name not in FORMULAS:
         *first, last = (repr(each) for each in FORMULAS)
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(first)} or {last}"})
@@ -38,7 +38,7 @@ def _known(name: str) -> str:
 
 FunctionName = Annotated[
     str,
-    AfterValidator(_known),
+    AfterValidator(_check_formula_name),
     WithJsonSchema(
         {
             "type": "string",
@@ -57,7 +57,7 @@ class PairedNoise(Spec):
     scale: Annotated[float, Field(gt=0, le=LARGEST)]
     examples: Annotated[int, Field(ge=2, le=MOST_EXAMPLES, multiple_of=2)]
 
-    def vectors(self, dimension: int) -> list[list[float]]:
+    def noise_vectors(self, dimension: int) -> list[list[float]]:
         """The a_i, one list of `dimension` numbers for each example."""
         signs = (self.scale, -self.scale)
         return [
@@ -65,18 +65,18 @@ class PairedNoise(Spec):
         ]
 
 
-def _form(value: object) -> str:
+def _noise_form(value: object) -> str:
     return "paired" if isinstance(value, dict | PairedNoise) else "listed"
 
 
 Noise = Annotated[
     Annotated[tuple[Vector, ...], Field(max_length=MOST_EXAMPLES), Tag("listed")]
     | Annotated[PairedNoise, Tag("paired")],
-    Discriminator(_form),
+    Discriminator(_noise_form),
 ]
 
 
-class Function(MadeSpec):
+class Function(SyntheticData):
     """f is the mean of f_i(x) = f(x) + a_i · x over the examples i, where `noise` holds the a_i, which sum to zero.
 
     The full batch descends f itself, a smaller one f and what its own a_i add; without noise there is one example. The
@@ -111,14 +111,14 @@ class Function(MadeSpec):
     def judged_on(self) -> Literal["function"]:
         return "function"
 
-    def value(self, *x: Number) -> Number:
+    def value_at(self, *x: Number) -> Number:
         """f(x, y, …) of floats, or of tensors."""
         return self.formula.value(*x, h=self.h) if self.formula.takes_h else self.formula.value(*x)
 
-    def vectors(self) -> list[list[float]]:
+    def noise_vectors(self) -> list[list[float]]:
         """The a_i as they were given; a single zero when there is no noise."""
         if isinstance(self.noise, PairedNoise):
-            return self.noise.vectors(self.dimension)
+            return self.noise.noise_vectors(self.dimension)
         return [list(each) for each in self.noise] or [[0.0] * self.dimension]
 
     def facts(self) -> DataFacts:
@@ -128,17 +128,20 @@ class Function(MadeSpec):
 
     @model_validator(mode="after")
     def is_a_mean(self) -> Self:
-        found = [*self._spare(), *([*self._curvatures()] or [*self._sizes()] or [*self._sums()])]
+        found = [
+            *self._split_problems(),
+            *([*self._curvature_problems()] or [*self._dimension_problems()] or [*self._sum_problems()]),
+        ]
         if found:
-            raise refuse(*found)
+            raise cross_field_error(*found)
         return self
 
-    def _spare(self) -> Iterator[FieldProblem]:
+    def _split_problems(self) -> Iterator[FieldProblem]:
         for field, value in SPARE.items():
             if getattr(self, field) != value:
                 yield FieldProblem(f"/{field}", "a function has nothing to hold out or to scale", "leave it out")
 
-    def _curvatures(self) -> Iterator[FieldProblem]:
+    def _curvature_problems(self) -> Iterator[FieldProblem]:
         if self.formula.takes_h and self.h is None:
             yield FieldProblem(
                 "/h", f"{self.function} needs its curvatures", 'give one for each dimension: "h": [1, 10]'
@@ -147,7 +150,7 @@ class Function(MadeSpec):
             takers = " or ".join(name for name, each in FORMULAS.items() if each.takes_h)
             yield FieldProblem("/h", f"{self.function} has no curvatures to choose", f"leave it out, or take {takers}")
 
-    def _sizes(self) -> Iterator[FieldProblem]:
+    def _dimension_problems(self) -> Iterator[FieldProblem]:
         if isinstance(self.noise, PairedNoise):
             if self.noise.examples % (2 * self.dimension):
                 message = f"{self.noise.examples} examples do not share {self.dimension} axes evenly"
@@ -158,21 +161,21 @@ class Function(MadeSpec):
                 message = f"{len(each)} numbers, where {self.function} takes {self.dimension}"
                 yield FieldProblem(f"/noise/{index}", message, "give one for each dimension")
 
-    def _sums(self) -> Iterator[FieldProblem]:
+    def _sum_problems(self) -> Iterator[FieldProblem]:
         if isinstance(self.noise, PairedNoise):
             return
-        columns = list(zip(*self.vectors(), strict=True))
+        columns = list(zip(*self.noise_vectors(), strict=True))
         sums = [math.fsum(column) for column in columns]
         if any(abs(total) > SLACK * math.fsum(map(abs, column)) for total, column in zip(sums, columns, strict=True)):
             shown = ", ".join(f"{total:g}" for total in sums[:4]) + (", …" if len(sums) > 4 else "")
             hint = "take the mean off each, so that f stays the mean of the examples"
             yield FieldProblem("/noise", f"the vectors sum to ({shown}), not to zero", hint)
 
-    def generate(self) -> "dict[str, Array]":
+    def generate_arrays(self) -> "dict[str, Array]":
         """Targets float32 (N, dimension): the a_i on a grid on which they sum to exactly zero; inputs (N, 0)."""
         import numpy as np
 
-        vectors = np.array(self.vectors(), dtype=np.float64)
+        vectors = np.array(self.noise_vectors(), dtype=np.float64)
         unit = math.ldexp(1.0, math.frexp(float(np.abs(vectors).max()))[1] - DIGITS)
         sums = np.round(np.cumsum(vectors - vectors.mean(0), axis=0) / unit)
         targets = np.diff(sums, axis=0, prepend=0.0) * unit

@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.data.generated import Draws, GeneratedSpec, Noise
+from core.recipe.data.generated import GeneratedSpec, Noise, StableRandom
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ class GaussianImages(GeneratedSpec):
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (self.channels, self.size, self.size), "classification", self.classes)
 
-    def draw(self, labels: "Array", draws: Draws) -> "Array":
-        pictures = self.pictures(draws)
+    def draw_inputs(self, labels: "Array", draws: StableRandom) -> "Array":
+        pictures = self.class_means(draws)
         noisy: Array = pictures[labels] + self.noise * draws.normal(len(labels), *pictures.shape[1:])
         return noisy
 
-    def pictures(self, draws: Draws) -> "Array":
+    def class_means(self, draws: StableRandom) -> "Array":
         """The mean of each class: (classes, channels, size, size)."""
         import numpy as np
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import refuse
-from core.recipe.data.base import MadeSpec
+from core.recipe.component import cross_field_error
+from core.recipe.data.base import SyntheticData
 
 if TYPE_CHECKING:
     from core.recipe.data.base import Array
@@ -19,14 +19,14 @@ MOST_NUMBERS = 2**24  # in all inputs together: 64 MB as float32
 GRID = 2.0**-20  # inputs are multiples of it, so that the last bit of somebody's cosine changes nothing
 
 
-class GeneratedSpec(MadeSpec):
+class GeneratedSpec(SyntheticData):
     """Classification data drawn by a generator seeded by `seed`; classes are as even as they can be."""
 
     examples: Annotated[int, Field(ge=2, le=1_000_000)] = 1000
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @abstractmethod
-    def draw(self, labels: "Array", draws: "Draws") -> "Array":
+    def draw_inputs(self, labels: "Array", draws: "StableRandom") -> "Array":
         """Inputs float64 (N, *input_shape) of examples whose classes are `labels`, int64 (N,)."""
 
     @model_validator(mode="after")
@@ -34,24 +34,26 @@ class GeneratedSpec(MadeSpec):
         facts = self.facts()
         if facts.examples * facts.features > MOST_NUMBERS:
             message = f"{facts.examples * facts.features:,} numbers; at most {MOST_NUMBERS:,} are allowed"
-            raise refuse(FieldProblem("/examples", message, "make it smaller"))
+            raise cross_field_error(FieldProblem("/examples", message, "make it smaller"))
         if facts.examples < facts.outputs:
-            raise refuse(FieldProblem("/examples", f"{facts.outputs} classes need at least as many examples"))
+            raise cross_field_error(
+                FieldProblem("/examples", f"{facts.outputs} classes need at least as many examples")
+            )
         return self
 
-    def generate(self) -> "dict[str, Array]":
+    def generate_arrays(self) -> "dict[str, Array]":
         """`inputs` float32 (N, *input_shape) and `targets` int64 (N,); the same on every machine."""
         import numpy as np
 
-        draws = Draws(self.seed)
+        draws = StableRandom(self.seed)
         facts = self.facts()
         labels = np.arange(facts.examples, dtype=np.int64) % facts.outputs
         labels = labels[np.argsort(draws.uniform(facts.examples), kind="stable")]
-        inputs = np.round(self.draw(labels, draws) / GRID) * GRID
+        inputs = np.round(self.draw_inputs(labels, draws) / GRID) * GRID
         return {"inputs": np.ascontiguousarray(inputs, dtype=np.float32), "targets": labels}
 
 
-class Draws:
+class StableRandom:
     """Random numbers that no release of NumPy changes: PCG64's raw bits, and arithmetic of our own on top.
 
     NumPy promises the bits of a bit generator for good, those of `Generator.normal` only until it finds a faster way.
@@ -61,7 +63,7 @@ class Draws:
         self._seed = seed
 
     @cached_property
-    def _bits(self) -> Any:
+    def _bit_generator(self) -> Any:
         import numpy as np
 
         return np.random.PCG64(self._seed)
@@ -70,7 +72,7 @@ class Draws:
         """In [0, 1), float64."""
         import math
 
-        raw = self._bits.random_raw(math.prod(shape))
+        raw = self._bit_generator.random_raw(math.prod(shape))
         numbers: Array = ((raw >> 11) * 2.0**-53).reshape(shape)
         return numbers
 

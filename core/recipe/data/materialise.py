@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from core.recipe.data import Data, DataSpec
-from core.recipe.data.base import MadeSpec
+from core.recipe.data.base import SyntheticData
 from core.recipe.plugins import plugin_of
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
@@ -37,14 +37,14 @@ def dataset_path(data: DataSpec, folder: Path) -> Path:
 
     Those of a plug-in by its version and files as well: another release of it may make other data.
     """
-    content = data.content()
+    content = data.content_fields()
     if plugin := plugin_of(type(data)):
         content["plugin"] = plugin.identity
     digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return folder / f"{data.name}-{VERSION}{f'-{digest[:32]}' if content else ''}.safetensors"
 
 
-def materialise(data: DataSpec, folder: Path) -> Path:
+def materialise_dataset(data: DataSpec, folder: Path) -> Path:
     """Write the dataset unless it is there. Atomic: several processes may do it at once, each reader sees a whole file.
 
     Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, outputs) for numbers.
@@ -54,7 +54,7 @@ def materialise(data: DataSpec, folder: Path) -> Path:
         return path
     from safetensors.numpy import save
 
-    tensors = data.generate() if isinstance(data, MadeSpec) else _load(data.name)
+    tensors = data.generate_arrays() if isinstance(data, SyntheticData) else _load_sklearn_dataset(data.name)
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f"{secrets.token_hex(8)}.part"
     with aside.open("xb") as file:
@@ -70,7 +70,7 @@ def materialise(data: DataSpec, folder: Path) -> Path:
     return path
 
 
-def _load(name: str) -> dict[str, Any]:
+def _load_sklearn_dataset(name: str) -> dict[str, Any]:
     import numpy as np
     from sklearn import datasets
 
@@ -84,4 +84,4 @@ def _load(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for wanted in sys.argv[2:] or BUILT_IN:
-        materialise(read_data(wanted), Path(sys.argv[1]))
+        materialise_dataset(read_data(wanted), Path(sys.argv[1]))

@@ -1,6 +1,6 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from core.recipe.data.generated import Draws, GeneratedSpec, Noise
+from core.recipe.data.generated import GeneratedSpec, Noise, StableRandom
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Moons(GeneratedSpec):
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (2,), "classification", 2)
 
-    def draw(self, labels: "Array", draws: Draws) -> "Array":
+    def draw_inputs(self, labels: "Array", draws: StableRandom) -> "Array":
         import numpy as np
 
         angle = np.pi * draws.uniform(len(labels))

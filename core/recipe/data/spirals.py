@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from core.recipe.data.generated import Draws, GeneratedSpec, Noise
+from core.recipe.data.generated import GeneratedSpec, Noise, StableRandom
 from core.recipe.facts import DataFacts
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Spirals(GeneratedSpec):
     def facts(self) -> DataFacts:
         return DataFacts(self.examples, (2,), "classification", self.classes)
 
-    def draw(self, labels: "Array", draws: Draws) -> "Array":
+    def draw_inputs(self, labels: "Array", draws: StableRandom) -> "Array":
         import numpy as np
 
         radius = draws.uniform(len(labels))

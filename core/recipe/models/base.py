@@ -41,12 +41,12 @@ class ModelSpec(Component):
     init: Init = Init()
 
     @abstractmethod
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         """How many weights it has on such data."""
 
     def multiply_adds(self, facts: DataFacts) -> int:
         """What one example costs on its way forward, about."""
-        return self.parameters(facts)
+        return self.parameter_count(facts)
 
     @property
     def normalises_batches(self) -> bool:
@@ -54,7 +54,7 @@ class ModelSpec(Component):
         return False
 
     @property
-    def coordinates(self) -> tuple[str, ...]:
+    def coordinate_names(self) -> tuple[str, ...]:
         """Names of the weights whose way is a series each; none for a network."""
         return ()
 

@@ -27,7 +27,7 @@ class CNN(ModelSpec):
     dropout: Dropout = 0.0
     batch_norm: bool = True
 
-    def pooled(self, facts: DataFacts) -> list[tuple[int, int]]:
+    def pooled_sizes(self, facts: DataFacts) -> list[tuple[int, int]]:
         """(height, width) after each stage; a stage pools while both sides are at least 2."""
         height, width = facts.input_shape[-2:]
         sizes = []
@@ -37,21 +37,21 @@ class CNN(ModelSpec):
             sizes.append((height, width))
         return sizes
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         planes = (facts.input_shape[0], *self.channels)
         convolutions = sum((before * self.kernel_size**2 + 1) * after for before, after in pairwise(planes))
-        height, width = self.pooled(facts)[-1]
+        height, width = self.pooled_sizes(facts)[-1]
         widths = (self.channels[-1] * height * width, *self.hidden, facts.outputs)
         linear = sum((before + 1) * after for before, after in pairwise(widths))
         return convolutions + linear + (2 * sum(self.channels) if self.batch_norm else 0)
 
     def multiply_adds(self, facts: DataFacts) -> int:
         planes = pairwise((facts.input_shape[0], *self.channels))
-        sizes = [facts.input_shape[-2:], *self.pooled(facts)]
+        sizes = [facts.input_shape[-2:], *self.pooled_sizes(facts)]
         kernels = [before * self.kernel_size**2 * after for before, after in planes]
         pixels = [height * width for height, width in sizes]
         convolutions = sum(kernel * places for kernel, places in zip(kernels, pixels, strict=False))
-        return convolutions + self.parameters(facts) - sum(kernels)
+        return convolutions + self.parameter_count(facts) - sum(kernels)
 
     @property
     def normalises_batches(self) -> bool:

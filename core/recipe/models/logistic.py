@@ -11,5 +11,5 @@ class Logistic(ModelSpec):
     implementation: ClassVar[str] = "core.engine.networks.logistic:build"
     name: Literal["logistic"] = "logistic"
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         return (facts.features + 1) * facts.outputs

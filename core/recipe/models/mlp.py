@@ -21,7 +21,7 @@ class MLP(ModelSpec):
     dropout: Dropout = 0.0
     batch_norm: bool = False
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         widths = (facts.features, *self.hidden, facts.outputs)
         linear = sum((before + 1) * after for before, after in pairwise(widths))
         return linear + (2 * sum(self.hidden) if self.batch_norm else 0)

@@ -26,10 +26,10 @@ class Point(ModelSpec):
     start: Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=64)]
 
     @property
-    def coordinates(self) -> tuple[str, ...]:
-        return axes(len(self.start))
+    def coordinate_names(self) -> tuple[str, ...]:
+        return axis_names(len(self.start))
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         return len(self.start)
 
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
@@ -40,6 +40,6 @@ class Point(ModelSpec):
             yield FieldProblem("/init", "a point starts where `start` says", "leave it out")
 
 
-def axes(dimension: int) -> tuple[str, ...]:
+def axis_names(dimension: int) -> tuple[str, ...]:
     """The names of so many coordinates."""
     return AXES[:dimension] if dimension <= len(AXES) else tuple(map(str, range(dimension)))

@@ -15,7 +15,7 @@ class ASGD(OptimizerSpec):
     summary: ClassVar[str] = "Averaged SGD: a slowly falling step, and the mean of the weights it visits after t0."
     paper: ClassVar[str | None] = "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging"
     implementation: ClassVar[str] = "torch.optim:ASGD"
-    stepper: ClassVar[str] = "core.engine.optimizers.averaged:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.averaged:build_averaged_stepper"
     averages: ClassVar[bool] = True
     name: Literal["asgd"] = "asgd"
     lr: Positive = 1e-2

@@ -17,7 +17,7 @@ class OptimizerSpec(Component):
     """
 
     implementation: ClassVar[str]
-    stepper: ClassVar[str] = "core.engine.optimizers.flat:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.flat:build_flat_stepper"
     full_batch: ClassVar[bool] = False
     """It compares the gradients of successive steps, so each must be that of all examples."""
     closure: ClassVar[bool] = False
@@ -41,31 +41,31 @@ class OptimizerSpec(Component):
         betas: tuple[float, ...] = getattr(self, "betas", ())
         return getattr(self, "momentum", None) or next(iter(betas), None)
 
-    def target(self) -> str:
+    def import_string(self) -> str:
         """The import string of what steps."""
         return self.implementation
 
     @property
-    def own_rate(self) -> str | None:
+    def no_lr_sweep_reason(self) -> str | None:
         """Why it says nothing to try it at one learning rate after another, if it says nothing."""
         return "it searches the size of each step by itself" if self.closure else self.steady
 
     @property
-    def edge(self) -> float | None:
+    def stability_limit(self) -> float | None:
         """The curvature up to which steps by full batches are stable at its rate; None where no formula says."""
         return None
 
     @property
-    def draws_elsewhere(self) -> bool:
+    def uses_foreign_rng(self) -> bool:
         """Whether it draws random numbers from generators that are not torch's."""
         return False
 
     @property
-    def others(self) -> "OptimizerSpec":
+    def fallback_optimizer(self) -> "OptimizerSpec":
         """What steps the weights that this one is not made for; where it is made for all, itself."""
         return self
 
-    def rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
+    def adjust_rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
         """T -> the learning rate of step t, from what the schedule gives."""
         return scheduled
 
@@ -74,6 +74,6 @@ class OptimizerSpec(Component):
         return self
 
     @property
-    def decays(self) -> bool:
+    def has_weight_decay(self) -> bool:
         """Whether weight decay does anything."""
         return getattr(self, "weight_decay", 0.0) > 0

@@ -19,7 +19,7 @@ class LBFGS(OptimizerSpec):
     summary: ClassVar[str] = "L-BFGS: quasi-Newton moves on the full batch, curvature learnt from past gradients."
     paper: ClassVar[str | None] = "Liu & Nocedal 1989, On the limited memory BFGS method for large scale optimization"
     implementation: ClassVar[str] = "torch.optim:LBFGS"
-    stepper: ClassVar[str] = "core.engine.optimizers.closure:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.closure:build_closure_stepper"
     full_batch: ClassVar[bool] = True
     closure: ClassVar[bool] = True
     name: Literal["lbfgs"] = "lbfgs"

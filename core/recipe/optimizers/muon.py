@@ -39,10 +39,10 @@ class Muon(OptimizerSpec):
         return self.model_dump(exclude={"name", "adamw"})
 
     @property
-    def others(self) -> AdamW:
+    def fallback_optimizer(self) -> AdamW:
         """What steps the weights that are no hidden matrices."""
         return self.adamw
 
     @property
-    def decays(self) -> bool:
-        return self.weight_decay > 0 or self.adamw.decays
+    def has_weight_decay(self) -> bool:
+        return self.weight_decay > 0 or self.adamw.has_weight_decay

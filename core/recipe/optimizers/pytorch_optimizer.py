@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import LARGEST, Positive, refuse
+from core.recipe.component import LARGEST, Positive, cross_field_error
 from core.recipe.optimizers.base import OptimizerSpec
 from core.suggest import did_you_mean
 
@@ -43,12 +43,12 @@ class PytorchOptimizer(OptimizerSpec):
 
     @model_validator(mode="after")
     def is_offered(self) -> Self:
-        if found := tuple(self._problems()):
-            raise refuse(*found)
+        if found := tuple(self._option_problems()):
+            raise cross_field_error(*found)
         return self
 
-    def _problems(self) -> Iterator[FieldProblem]:
-        known = offered()
+    def _option_problems(self) -> Iterator[FieldProblem]:
+        known = offered_optimizers()
         if self.optimizer in known["refused"]:
             message = f'"{self.optimizer}" cannot be used here: it {known["refused"][self.optimizer]}'
             yield FieldProblem("/optimizer", message, "docs/recipe.md lists those that can")
@@ -62,67 +62,67 @@ class PytorchOptimizer(OptimizerSpec):
                 if name not in options:
                     hint = did_you_mean(name, options) or f"it has {', '.join(options)}"
                     yield FieldProblem(pointer, f'"{self.optimizer}" has no option "{name}"', hint)
-                elif not any(fits(value, kind) for kind in options[name]["kinds"]):
-                    forms = " or ".join(dict.fromkeys(spoken(kind) for kind in options[name]["kinds"]))
+                elif not any(value_fits(value, kind) for kind in options[name]["kinds"]):
+                    forms = " or ".join(dict.fromkeys(describe_form(kind) for kind in options[name]["kinds"]))
                     yield FieldProblem(
                         pointer, f"must be {forms}", f"its default is {json.dumps(options[name]['default'])}"
                     )
 
     def unknown_name(self) -> FieldProblem | None:
-        if self.optimizer in offered()["accepted"]:
+        if self.optimizer in offered_optimizers()["accepted"]:
             return None
         return FieldProblem("/optimizer", f"this release has no {self.optimizer!r}")
 
     def kwargs(self) -> dict[str, Any]:
-        return {**{name: tupled(value) for name, value in self.options.items()}, "lr": self.lr}
+        return {**{name: lists_to_tuples(value) for name, value in self.options.items()}, "lr": self.lr}
 
-    def target(self) -> str:
-        return f"{self.implementation}:{offered()['accepted'][self.optimizer]['class']}"
+    def import_string(self) -> str:
+        return f"{self.implementation}:{offered_optimizers()['accepted'][self.optimizer]['class']}"
 
     @property
-    def own_rate(self) -> str | None:
+    def no_lr_sweep_reason(self) -> str | None:
         if self.optimizer in PARAMETER_FREE:
             return "it estimates the size of its steps, and lr only multiplies that"
-        return super().own_rate
+        return super().no_lr_sweep_reason
 
     @property
-    def draws_elsewhere(self) -> bool:
+    def uses_foreign_rng(self) -> bool:
         return self.optimizer in DRAWING_ELSEWHERE
 
     def resolved(self) -> Self:
         """With the defaults of all its options written out; an infinite one, which JSON cannot write, stays unsaid."""
-        options = offered()["accepted"][self.optimizer]["options"]
+        options = offered_optimizers()["accepted"][self.optimizer]["options"]
         defaults = {name: each["default"] for name, each in options.items() if each["default"] != math.inf}
         return self.model_copy(update={"options": {**defaults, **self.options}})
 
     @property
-    def decays(self) -> bool:
+    def has_weight_decay(self) -> bool:
         decay = self.resolved().options.get("weight_decay", 0.0)
         return isinstance(decay, float | int) and decay > 0
 
 
 @cache
-def offered() -> dict[str, Any]:
+def offered_optimizers() -> dict[str, Any]:
     """{"accepted": {name: {"class", "options"}}, "refused": {name: why}}; a test holds it equal to the package."""
     text = (resources.files("core.recipe.optimizers") / "pytorch_optimizer.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
     return table
 
 
-def fits(value: JsonValue, kind: Any) -> bool:
+def value_fits(value: JsonValue, kind: Any) -> bool:
     """Whether an option's value has one of the forms of the table."""
     if isinstance(kind, list):
         return (
             isinstance(value, list)
             and len(value) == len(kind)
-            and all(any(fits(each, form) for form in forms) for each, forms in zip(value, kind, strict=True))
+            and all(any(value_fits(each, form) for form in forms) for each, forms in zip(value, kind, strict=True))
         )
     if isinstance(kind, dict):
         return value in kind["one of"]
     return type(value) in TYPES[kind] and (not isinstance(value, float | int) or abs(value) <= LARGEST)
 
 
-def spoken(kind: Any) -> str:
+def describe_form(kind: Any) -> str:
     """A form in words."""
     if isinstance(kind, list):
         return f"{len(kind)} numbers"
@@ -131,6 +131,6 @@ def spoken(kind: Any) -> str:
     return {"null": "null", "integer": "a whole number", "boolean": "true or false"}.get(kind, f"a {kind}")
 
 
-def tupled(value: JsonValue) -> Any:
+def lists_to_tuples(value: JsonValue) -> Any:
     """Arrays as the tuples that Python code expects."""
-    return tuple(tupled(each) for each in value) if isinstance(value, list) else value
+    return tuple(lists_to_tuples(each) for each in value) if isinstance(value, list) else value

@@ -3,7 +3,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import LARGEST, Fraction, Positive, refuse
+from core.recipe.component import LARGEST, Fraction, Positive, cross_field_error
 from core.recipe.optimizers.base import OptimizerSpec
 
 Growth = Annotated[float, Field(gt=1, le=LARGEST, allow_inf_nan=False)]
@@ -29,5 +29,7 @@ class Rprop(OptimizerSpec):
     @model_validator(mode="after")
     def sizes_are_ordered(self) -> Self:
         if self.step_sizes[0] > self.step_sizes[1]:
-            raise refuse(FieldProblem("/step_sizes", "the smallest step size is above the largest", "swap the two"))
+            raise cross_field_error(
+                FieldProblem("/step_sizes", "the smallest step size is above the largest", "swap the two")
+            )
         return self

@@ -15,7 +15,7 @@ Mix = Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)]  # x is found 
 class ScheduleFreeSpec(OptimizerSpec):
     """Gradients are taken at y = (1 - β) z + β x; what a run is judged by and what checkpoints hold is x."""
 
-    stepper: ClassVar[str] = "core.engine.optimizers.schedule_free:build"
+    stepper: ClassVar[str] = "core.engine.optimizers.schedule_free:build_schedule_free_stepper"
     averages: ClassVar[bool] = True
     steady: ClassVar[str | None] = "the average takes the place of a schedule"
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
@@ -31,7 +31,7 @@ class ScheduleFreeSpec(OptimizerSpec):
         """Without the warm-up, which `rate` has done already: the series `lr` then tells the truth."""
         return self.model_dump(exclude={"name", "warmup_steps"})
 
-    def rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
+    def adjust_rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
         """Lr · (t + 1) / warmup_steps for t < warmup_steps, as the library has it."""
         warm = self.warmup_steps
         return lambda t: scheduled(t) * ((t + 1) / warm) if t < warm else scheduled(t)

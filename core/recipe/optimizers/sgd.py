@@ -3,7 +3,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import Fraction, NonNegative, refuse
+from core.recipe.component import Fraction, NonNegative, cross_field_error
 from core.recipe.optimizers.base import OptimizerSpec
 
 
@@ -23,14 +23,14 @@ class SGD(OptimizerSpec):
     nesterov: bool = False
 
     @property
-    def edge(self) -> float | None:
+    def stability_limit(self) -> float | None:
         """2 (1 + momentum) / lr, of the heavy ball."""
         return None if self.nesterov or self.dampening else 2 * (1 + self.momentum) / self.lr
 
     @model_validator(mode="after")
     def nesterov_needs_momentum(self) -> Self:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise refuse(
+            raise cross_field_error(
                 FieldProblem("/nesterov", "nesterov needs momentum above 0 and dampening 0", "momentum 0.9 is usual")
             )
         return self

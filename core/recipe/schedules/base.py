@@ -21,7 +21,7 @@ MOST_CYCLES = 10_000  # in one run: each end of a cycle is evaluated and kept
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class PlateauState:
     """What a schedule keeps of the evaluations so far: the best value, how many in a row were none better, how many
     more do not count, and how often the rate was reduced.
     """
@@ -42,24 +42,24 @@ class ScheduleSpec(Component):
     warmup: Duration = Duration.of_steps(0)
 
     @abstractmethod
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         """The rate u = 0, 1, … steps after warm-up; `lr` is the optimizer's, `rest` the steps that are then left."""
 
-    def compile(self, lr: float, run: RunLength) -> LearningRate:
+    def compile_rate(self, lr: float, run: RunLength) -> LearningRate:
         """T -> learning rate, all durations converted once; of a schedule that listens, before it heard anything."""
-        warm, top = self.warmup.steps(run), self.begins(lr)
-        curve = self.curve(lr, run, max(1, run.total_steps - warm))
+        warm, top = self.warmup.steps(run), self.warmup_target(lr)
+        curve = self.rate_after_warmup(lr, run, max(1, run.total_steps - warm))
 
         def rate(t: int) -> float:
             return top * (t + 1) / warm if t < warm else curve(t - warm)
 
         return rate
 
-    def begins(self, lr: float) -> float:
+    def warmup_target(self, lr: float) -> float:
         """The rate that warm-up leads to."""
         return lr
 
-    def momentum(self, own: float, run: RunLength) -> Momentum | None:
+    def cycled_momentum(self, own: float, run: RunLength) -> Momentum | None:
         """T -> momentum, for a schedule that cycles it; `own` is the optimizer's."""
         return None
 
@@ -70,7 +70,7 @@ class ScheduleSpec(Component):
         left = max(1, run.total_steps - self.warmup.steps(run))
         return self.model_copy(update={self.fills: Duration.of_steps(left)})
 
-    def length(self, run: RunLength, rest: int) -> int:
+    def filled_steps(self, run: RunLength, rest: int) -> int:
         """Optimizer steps of the field that `fills` names."""
         given: Duration | None = getattr(self, self.fills) if self.fills else None
         return given.steps(run) if given else rest
@@ -80,33 +80,33 @@ class ScheduleSpec(Component):
         if self.fills and getattr(self, self.fills) is None:
             yield f"/{self.fills}"
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         """The fields that divide by their length, so that 0 steps would mean nothing."""
         if self.fills and (given := getattr(self, self.fills)):
             yield self.fills, given
 
-    def cycles(self, run: RunLength) -> Iterator[int]:
+    def cycle_ends(self, run: RunLength) -> Iterator[int]:
         """How many steps of the run are complete at the end of each of its cycles, rising."""
         return iter(())
 
-    def stretches(self, run: RunLength) -> Iterator[tuple[int, int]]:
+    def unimodal_ranges(self, run: RunLength) -> Iterator[tuple[int, int]]:
         """Steps a <= t < b in which the rate has no valley, one stretch after the other; warm-up is in none of them."""
         start = self.warmup.steps(run)
-        for end in self.cycles(run):
+        for end in self.cycle_ends(run):
             yield start, end
             start = end
         if start < run.total_steps:
             yield start, run.total_steps
 
-    def watches(self) -> str | None:
+    def monitored_series(self) -> str | None:
         """The evaluation series that it listens to."""
         return None
 
-    def hears(self, heard: Heard, value: float) -> Heard:
+    def after_evaluation(self, heard: PlateauState, value: float) -> PlateauState:
         """What it knows after one more evaluation of that series."""
         return heard
 
-    def reduced(self, rate: float, reductions: int) -> float:
+    def reduced_rate(self, rate: float, reductions: int) -> float:
         """What is left of a rate after so many reductions."""
         return rate
 
@@ -120,12 +120,12 @@ class ScheduleSpec(Component):
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         """What makes no sense in a given run; pointers are relative to the schedule."""
-        for field, length in self.lengths():
+        for field, length in self.nonzero_durations():
             if length.steps(run) < 1:
                 yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
 
 
-def crowded(field: str, cycles: Iterator[int], run: RunLength) -> Iterator[FieldProblem]:
+def too_many_cycles(field: str, cycles: Iterator[int], run: RunLength) -> Iterator[FieldProblem]:
     """The problem of a run with more cycles than anybody would look at."""
     if run.bounded and next(islice(cycles, MOST_CYCLES, None), None) is not None:
         yield FieldProblem(f"/{field}", f"the run has more than {MOST_CYCLES:,} cycles", "make them longer")
@@ -145,7 +145,7 @@ def first_below(bound: float, rate: LearningRate, stretches: Iterator[tuple[int,
     return None
 
 
-def power(base: float, exponent: float) -> float:
+def power_or_inf(base: float, exponent: float) -> float:
     """base^exponent; what is too large for a float is infinite, where Python would raise."""
     try:
         result: float = base**exponent
@@ -154,7 +154,7 @@ def power(base: float, exponent: float) -> float:
     return result
 
 
-def rising(field: str, milestones: tuple[Duration, ...], run: RunLength) -> Iterator[FieldProblem]:
+def milestone_problems(field: str, milestones: tuple[Duration, ...], run: RunLength) -> Iterator[FieldProblem]:
     """Problems of points in time, counted from 0, that must each lie behind the one before."""
     before, so_far = 0, "0st"
     for index, milestone in enumerate(milestones):

@@ -11,5 +11,5 @@ class Constant(ScheduleSpec):
     steady: ClassVar[bool] = True
     name: Literal["constant"] = "constant"
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         return lambda _: lr

@@ -20,7 +20,7 @@ class Cosine(ScheduleSpec):
     T_max: Duration | None = None
     eta_min: NonNegative = 0.0
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.length(run, rest)
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        length = self.filled_steps(run, rest)
         half = (lr - self.eta_min) / 2
         return lambda u: self.eta_min + half * (1 + math.cos(math.pi * min(u, length) / length))

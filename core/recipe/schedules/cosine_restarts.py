@@ -8,7 +8,7 @@ from pydantic import Field
 from core.errors import FieldProblem
 from core.recipe.component import NonNegative
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec, crowded
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, too_many_cycles
 
 
 class CosineRestarts(ScheduleSpec):
@@ -29,17 +29,17 @@ class CosineRestarts(ScheduleSpec):
     eta_min: NonNegative = 0.0
     cycle_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         first = self.T_0.steps(run)
 
         def rate(u: int) -> float:
-            cycle, step, length = self._place(u, first)
+            cycle, step, length = self._locate_cycle(u, first)
             peak = max(self.eta_min, lr * self.cycle_decay**cycle)
             return self.eta_min + (peak - self.eta_min) * (1 + math.cos(math.pi * step / length)) / 2
 
         return rate
 
-    def _place(self, u: int, first: int) -> tuple[int, int, int]:
+    def _locate_cycle(self, u: int, first: int) -> tuple[int, int, int]:
         """The cycle that step u belongs to, how far into it, and the length of it."""
         if self.T_mult == 1:
             return *divmod(u, first), first
@@ -48,16 +48,16 @@ class CosineRestarts(ScheduleSpec):
             cycle, u, length = cycle + 1, u - length, length * self.T_mult
         return cycle, u, length
 
-    def cycles(self, run: RunLength) -> Iterator[int]:
+    def cycle_ends(self, run: RunLength) -> Iterator[int]:
         end, length = self.warmup.steps(run), self.T_0.steps(run)
         while (end := end + length) <= run.total_steps:
             yield end
             length *= self.T_mult
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         yield "T_0", self.T_0
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         yield from super().problems(run)
         if self.T_0.steps(run):
-            yield from crowded("T_0", self.cycles(run), run)
+            yield from too_many_cycles("T_0", self.cycle_ends(run), run)

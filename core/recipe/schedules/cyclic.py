@@ -7,7 +7,7 @@ from pydantic import Field
 from core.errors import FieldProblem
 from core.recipe.component import NonNegative, Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, crowded
+from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, too_many_cycles
 from core.recipe.schedules.momentum import CycleMomentum
 
 Mode = Literal["triangular", "triangular2", "exp_range"]
@@ -33,62 +33,62 @@ class Cyclic(ScheduleSpec):
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
     cycle_momentum: CycleMomentum | None = None
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        (low, high), share = self._bounds(lr), self._share(run)
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        (low, high), share = self._rate_bounds(lr), self._share_of_range(run)
         return lambda u: low + (high - low) * share(u)
 
-    def begins(self, lr: float) -> float:
-        return self._bounds(lr)[0]
+    def warmup_target(self, lr: float) -> float:
+        return self._rate_bounds(lr)[0]
 
-    def momentum(self, own: float, run: RunLength) -> Momentum | None:
+    def cycled_momentum(self, own: float, run: RunLength) -> Momentum | None:
         cycled = self.cycle_momentum
         if cycled is None:
             return None
-        warm, share = self.warmup.steps(run), self._share(run)
-        return lambda t: cycled.at(share(t - warm) if t >= warm else 0.0)
+        warm, share = self.warmup.steps(run), self._share_of_range(run)
+        return lambda t: cycled.momentum_at(share(t - warm) if t >= warm else 0.0)
 
-    def _bounds(self, lr: float) -> tuple[float, float]:
+    def _rate_bounds(self, lr: float) -> tuple[float, float]:
         high = lr if self.max_lr is None else self.max_lr
         return high / 4 if self.base_lr is None else self.base_lr, high
 
-    def _sizes(self, run: RunLength) -> tuple[int, int]:
+    def _half_cycle_steps(self, run: RunLength) -> tuple[int, int]:
         """Steps up and steps down."""
         return self.step_size_up.steps(run), (self.step_size_down or self.step_size_up).steps(run)
 
-    def _share(self, run: RunLength) -> Callable[[int], float]:
+    def _share_of_range(self, run: RunLength) -> Callable[[int], float]:
         """U -> the share of the way from base_lr to max_lr."""
-        up, down = self._sizes(run)
+        up, down = self._half_cycle_steps(run)
 
         def share(u: int) -> float:
             cycle, step = divmod(u, up + down)
             height = step / up if step <= up else (up + down - step) / down
-            return height * self._scale(cycle, u)
+            return height * self._cycle_height(cycle, u)
 
         return share
 
-    def _scale(self, cycle: int, u: int) -> float:
+    def _cycle_height(self, cycle: int, u: int) -> float:
         """The height of the triangle in cycle = 0, 1, …, u steps after the start of the first one."""
         if self.mode == "triangular":
             return 1.0
         return 0.5**cycle if self.mode == "triangular2" else self.gamma**u
 
     def resolved(self, run: RunLength, lr: float) -> Self:
-        low, high = self._bounds(lr)
+        low, high = self._rate_bounds(lr)
         down = self.step_size_down or self.step_size_up
         return self.model_copy(update={"base_lr": low, "max_lr": high, "step_size_down": down})
 
-    def cycles(self, run: RunLength) -> Iterator[int]:
-        length = sum(self._sizes(run))
+    def cycle_ends(self, run: RunLength) -> Iterator[int]:
+        length = sum(self._half_cycle_steps(run))
         return iter(range(self.warmup.steps(run) + length, run.total_steps + 1, length))
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         yield "step_size_up", self.step_size_up
         if self.step_size_down:
             yield "step_size_down", self.step_size_down
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         too_short = list(super().problems(run))
-        yield from too_short or crowded("step_size_up", self.cycles(run), run)
+        yield from too_short or too_many_cycles("step_size_up", self.cycle_ends(run), run)
         if self.base_lr is not None and self.max_lr is not None and self.base_lr > self.max_lr:
             message = f"{self.base_lr:g} is above max_lr, {self.max_lr:g}"
             yield FieldProblem("/base_lr", message, "exchange the two")

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from core.recipe.component import Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec, power
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, power_or_inf
 
 
 class Exponential(ScheduleSpec):
@@ -16,11 +16,11 @@ class Exponential(ScheduleSpec):
     every: Duration = Duration(Fraction(1), "ep")
     staircase: bool = False
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         every = self.every.steps(run)
         if self.staircase:
-            return lambda u: lr * power(self.gamma, u // every)
-        return lambda u: lr * power(self.gamma, u / every)
+            return lambda u: lr * power_or_inf(self.gamma, u // every)
+        return lambda u: lr * power_or_inf(self.gamma, u / every)
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         yield "every", self.every

@@ -16,7 +16,7 @@ class InverseSqrt(ScheduleSpec):
     paper: ClassVar[str | None] = "Vaswani et al. 2017, arXiv:1706.03762, section 5.3"
     name: Literal["inverse_sqrt"] = "inverse_sqrt"
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         warm = self.warmup.steps(run)
         scale = max(1, warm)
         return lambda u: lr * math.sqrt(scale / (u + warm + 1))

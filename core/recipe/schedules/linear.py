@@ -15,7 +15,7 @@ class Linear(ScheduleSpec):
     end_factor: NonNegative = 0.0
     total_iters: Duration | None = None
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.length(run, rest)
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        length = self.filled_steps(run, rest)
         slope = self.end_factor - self.start_factor
         return lambda u: lr * (self.start_factor + slope * min(u, length) / length)

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import Spec, refuse
+from core.recipe.component import Spec, cross_field_error
 
 Momentum = Annotated[float, Field(gt=0, lt=1)]  # at 0 torch drops the buffer for a step
 
@@ -22,9 +22,11 @@ class CycleMomentum(Spec):
     @model_validator(mode="after")
     def base_is_below(self) -> Self:
         if self.base > self.max:
-            raise refuse(FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "exchange the two"))
+            raise cross_field_error(
+                FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "exchange the two")
+            )
         return self
 
-    def at(self, share: float) -> float:
+    def momentum_at(self, share: float) -> float:
         """The momentum at a share of the way from the lowest rate to the peak."""
         return self.max - (self.max - self.base) * share

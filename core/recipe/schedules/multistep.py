@@ -7,7 +7,7 @@ from pydantic import Field
 from core.errors import FieldProblem
 from core.recipe.component import Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec, power, rising
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, milestone_problems, power_or_inf
 
 
 class MultiStep(ScheduleSpec):
@@ -18,9 +18,9 @@ class MultiStep(ScheduleSpec):
     milestones: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=100)]
     gamma: Positive = 0.1
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         steps = [milestone.steps(run) for milestone in self.milestones]
-        return lambda u: lr * power(self.gamma, bisect_right(steps, u))
+        return lambda u: lr * power_or_inf(self.gamma, bisect_right(steps, u))
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
-        return rising("milestones", self.milestones, run)
+        return milestone_problems("milestones", self.milestones, run)

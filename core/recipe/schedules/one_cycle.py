@@ -39,24 +39,24 @@ class OneCycle(ScheduleSpec):
     three_phase: bool = False
     cycle_momentum: CycleMomentum | None = None
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        first = self.begins(lr)
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        first = self.warmup_target(lr)
         last = first / self.final_div_factor
         values = (first, lr, first, last) if self.three_phase else (first, lr, last)
-        return self._through(values, self.length(run, rest))
+        return self._piecewise_curve(values, self.filled_steps(run, rest))
 
-    def begins(self, lr: float) -> float:
+    def warmup_target(self, lr: float) -> float:
         return lr / self.div_factor
 
-    def momentum(self, own: float, run: RunLength) -> Momentum | None:
+    def cycled_momentum(self, own: float, run: RunLength) -> Momentum | None:
         cycled, warm = self.cycle_momentum, self.warmup.steps(run)
         if cycled is None:
             return None
         values = (cycled.max, cycled.base, cycled.max, cycled.max)[: 4 if self.three_phase else 3]
-        curve = self._through(values, self.length(run, max(1, run.total_steps - warm)))
+        curve = self._piecewise_curve(values, self.filled_steps(run, max(1, run.total_steps - warm)))
         return lambda t: curve(max(0, t - warm))
 
-    def _through(self, values: tuple[float, ...], length: int) -> Callable[[int], float]:
+    def _piecewise_curve(self, values: tuple[float, ...], length: int) -> Callable[[int], float]:
         """U -> value: from each of the values to the next, constant after the last."""
         peak, blend = self.pct_start * length - 1, BLENDS[self.anneal_strategy]
         corners = [0.0, peak, 2 * peak, length - 1.0] if self.three_phase else [0.0, peak, length - 1.0]

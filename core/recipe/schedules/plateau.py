@@ -6,8 +6,8 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative
 from core.recipe.duration import RunLength
-from core.recipe.monitor import Mode, Monitor, way_of
-from core.recipe.schedules.base import Heard, LearningRate, ScheduleSpec
+from core.recipe.monitor import Mode, Monitor, default_mode
+from core.recipe.schedules.base import LearningRate, PlateauState, ScheduleSpec
 
 ThresholdMode = Literal["rel", "abs"]
 
@@ -34,35 +34,35 @@ class Plateau(ScheduleSpec):
     cooldown: Annotated[int, Field(ge=0, le=10**9)] = 0
     min_lr: NonNegative = 0.0
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         return lambda _: lr
 
     def resolved(self, run: RunLength, lr: float) -> Self:
-        return self.model_copy(update={"mode": self.way()})
+        return self.model_copy(update={"mode": self.effective_mode()})
 
-    def watches(self) -> str | None:
+    def monitored_series(self) -> str | None:
         return self.monitor
 
-    def way(self) -> Mode:
+    def effective_mode(self) -> Mode:
         """Which way is better: as said, or as the metric has it."""
-        return self.mode or way_of(self.monitor)
+        return self.mode or default_mode(self.monitor)
 
-    def improves(self, value: float, best: float | None) -> bool:
+    def is_improvement(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than the `best` so far (None: there is none yet); what is no number never is."""
         if best is None or not math.isfinite(value):
             return math.isfinite(value)
         margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
-        return value < best - margin if self.way() == "min" else value > best + margin
+        return value < best - margin if self.effective_mode() == "min" else value > best + margin
 
-    def hears(self, heard: Heard, value: float) -> Heard:
-        better = self.improves(value, heard.best)
+    def after_evaluation(self, heard: PlateauState, value: float) -> PlateauState:
+        better = self.is_improvement(value, heard.best)
         best = value if better else heard.best
         if heard.cooldown:
             return replace(heard, best=best, wait=0, cooldown=heard.cooldown - 1)
         wait = 0 if better else heard.wait + 1
         if wait < self.patience:
             return replace(heard, best=best, wait=wait)
-        return Heard(best=best, cooldown=self.cooldown, reductions=heard.reductions + 1)
+        return PlateauState(best=best, cooldown=self.cooldown, reductions=heard.reductions + 1)
 
     def most_reductions(self, evaluations: int) -> int:
         return max(0, (evaluations - 1 + self.cooldown) // self.between_reductions())  # the first is the best so far
@@ -70,5 +70,5 @@ class Plateau(ScheduleSpec):
     def between_reductions(self) -> int:
         return self.patience + self.cooldown
 
-    def reduced(self, rate: float, reductions: int) -> float:
+    def reduced_rate(self, rate: float, reductions: int) -> float:
         return max(self.min_lr, rate * self.factor**reductions) if reductions else rate

@@ -16,6 +16,6 @@ class Polynomial(ScheduleSpec):
     total_iters: Duration | None = None
     eta_min: NonNegative = 0.0
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        length = self.length(run, rest)
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        length = self.filled_steps(run, rest)
         return lambda u: self.eta_min + (lr - self.eta_min) * (1 - min(u, length) / length) ** self.power

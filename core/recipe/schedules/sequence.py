@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import DEFERRED, refuse
+from core.recipe.component import DEFERRED, cross_field_error
 from core.recipe.duration import Duration, RunLength
 from core.recipe.plugins import JoinPlugins
-from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, rising
+from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, milestone_problems
 from core.recipe.schedules.step_schedules import StepSchedule
 
 
@@ -33,29 +33,29 @@ class Sequence(ScheduleSpec):
     def one_milestone_between_two(self) -> Self:
         if len(self.milestones) != len(self.schedules) - 1:
             message = f"{len(self.schedules)} schedules have {len(self.schedules) - 1} milestones between them"
-            raise refuse(FieldProblem("/milestones", f"{message}, not {len(self.milestones)}"))
+            raise cross_field_error(FieldProblem("/milestones", f"{message}, not {len(self.milestones)}"))
         return self
 
-    def starts(self, run: RunLength) -> list[int]:
+    def member_starts(self, run: RunLength) -> list[int]:
         """When each schedule begins, on the sequence's clock."""
         return [0, *(milestone.steps(run) for milestone in self.milestones)]
 
-    def parts(self, run: RunLength) -> list[RunLength]:
+    def member_runs(self, run: RunLength) -> list[RunLength]:
         """The part of the run that each schedule owns; at least one step."""
-        starts = self.starts(run)
+        starts = self.member_starts(run)
         known = [RunLength(run.steps_per_epoch, max(1, after - start)) for start, after in pairwise(starts)]
         left = run.total_steps - self.warmup.steps(run) - starts[-1]
         return [*known, RunLength(run.steps_per_epoch, max(1, left), run.bounded)]
 
-    def members(self, run: RunLength) -> Iterator[tuple[int, ScheduleSpec, RunLength]]:
+    def placed_members(self, run: RunLength) -> Iterator[tuple[int, ScheduleSpec, RunLength]]:
         """Each schedule with the step of the run at which it begins, and its part of the run."""
         warm = self.warmup.steps(run)
-        for start, each, part in zip(self.starts(run), self.schedules, self.parts(run), strict=True):
+        for start, each, part in zip(self.member_starts(run), self.schedules, self.member_runs(run), strict=True):
             yield warm + start, each, part
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        starts = self.starts(run)
-        curves = [each.compile(lr, part) for each, part in zip(self.schedules, self.parts(run), strict=True)]
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+        starts = self.member_starts(run)
+        curves = [each.compile_rate(lr, part) for each, part in zip(self.schedules, self.member_runs(run), strict=True)]
 
         def rate(u: int) -> float:
             at = bisect_right(starts, u) - 1
@@ -63,14 +63,14 @@ class Sequence(ScheduleSpec):
 
         return rate
 
-    def begins(self, lr: float) -> float:
-        return self.schedules[0].begins(lr)
+    def warmup_target(self, lr: float) -> float:
+        return self.schedules[0].warmup_target(lr)
 
-    def momentum(self, own: float, run: RunLength) -> Momentum | None:
+    def cycled_momentum(self, own: float, run: RunLength) -> Momentum | None:
         starts, cycled = [], []
-        for start, each, part in self.members(run):
+        for start, each, part in self.placed_members(run):
             starts.append(start)
-            cycled.append(each.momentum(own, part))
+            cycled.append(each.cycled_momentum(own, part))
         if not any(cycled):
             return None
 
@@ -81,29 +81,29 @@ class Sequence(ScheduleSpec):
 
         return momentum
 
-    def cycles(self, run: RunLength) -> Iterator[int]:
-        for start, each, part in self.members(run):
-            yield from (start + end for end in each.cycles(part))
+    def cycle_ends(self, run: RunLength) -> Iterator[int]:
+        for start, each, part in self.placed_members(run):
+            yield from (start + end for end in each.cycle_ends(part))
 
-    def stretches(self, run: RunLength) -> Iterator[tuple[int, int]]:
-        for start, each, part in self.members(run):
-            yield from ((start + first, start + last) for first, last in each.stretches(part))
+    def unimodal_ranges(self, run: RunLength) -> Iterator[tuple[int, int]]:
+        for start, each, part in self.placed_members(run):
+            yield from ((start + first, start + last) for first, last in each.unimodal_ranges(part))
 
     def open_lengths(self) -> Iterator[str]:
         last = len(self.schedules) - 1
         yield from (f"/schedules/{last}{pointer}" for pointer in self.schedules[last].open_lengths())
 
     def resolved(self, run: RunLength, lr: float) -> Self:
-        parts = zip(self.schedules, self.parts(run), strict=True)
+        parts = zip(self.schedules, self.member_runs(run), strict=True)
         return self.model_copy(update={"schedules": tuple(each.resolved(part, lr) for each, part in parts)})
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
-        late = list(rising("milestones", self.milestones, run))
+        late = list(milestone_problems("milestones", self.milestones, run))
         end = run.total_steps - self.warmup.steps(run)
-        if not late and self.starts(run)[-1] >= end:
-            message = f"the last schedule would begin at step {self.starts(run)[-1]:,} of {end:,}: it never does"
+        if not late and self.member_starts(run)[-1] >= end:
+            message = f"the last schedule would begin at step {self.member_starts(run)[-1]:,} of {end:,}: it never does"
             late.append(FieldProblem(f"/milestones/{len(self.milestones) - 1}", message, "begin it earlier"))
         yield from late
-        for index, (each, part) in enumerate(zip(self.schedules, self.parts(run), strict=True)):
+        for index, (each, part) in enumerate(zip(self.schedules, self.member_runs(run), strict=True)):
             for problem in () if late else each.problems(part):
                 yield FieldProblem(f"/schedules/{index}{problem.pointer}", problem.message, problem.hint)

@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 from core.recipe.component import Positive
 from core.recipe.duration import Duration, RunLength
-from core.recipe.schedules.base import LearningRate, ScheduleSpec, power
+from core.recipe.schedules.base import LearningRate, ScheduleSpec, power_or_inf
 
 
 class Step(ScheduleSpec):
@@ -14,9 +14,9 @@ class Step(ScheduleSpec):
     step_size: Duration
     gamma: Positive = 0.1
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         size = self.step_size.steps(run)
-        return lambda u: lr * power(self.gamma, u // size)
+        return lambda u: lr * power_or_inf(self.gamma, u // size)
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         yield "step_size", self.step_size

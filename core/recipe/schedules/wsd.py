@@ -33,7 +33,7 @@ class WSD(ScheduleSpec):
     shape: Shape = "sqrt"
     eta_min: NonNegative = 0.0
 
-    def curve(self, lr: float, run: RunLength, rest: int) -> LearningRate:
+    def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
         decay, left = self.decay.steps(run), SHAPES[self.shape]
         stable = rest - decay
 
@@ -43,7 +43,7 @@ class WSD(ScheduleSpec):
 
         return rate
 
-    def lengths(self) -> Iterator[tuple[str, Duration]]:
+    def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
         yield "decay", self.decay
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:

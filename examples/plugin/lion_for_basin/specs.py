@@ -35,7 +35,7 @@ class RmsMlp(ModelSpec):
     name: Literal["rms_mlp"] = "rms_mlp"
     hidden: Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)] = (64, 64)
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         """Each hidden layer: its matrix, and one scale for each output."""
         layers = sum(before * after + after for before, after in pairwise((facts.features, *self.hidden)))
         return layers + (self.hidden[-1] + 1) * facts.outputs

@@ -126,7 +126,7 @@ class House:
         assert left == []
 
 
-@pytest.fixture(scope="session", params=["embedded", pytest.param("postgresql", marks=pytest.mark.matrix)])
+@pytest.fixture(scope="session", params=["embedded", pytest.param("postgresql", marks=pytest.mark.slow)])
 def house(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, datasets: Callable[[str], Path]
 ) -> Iterator[House]:

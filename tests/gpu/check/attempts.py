@@ -15,7 +15,7 @@ from core.recipe.spec import JobSpec
 from tests.gpu.check.data import dataset
 from tests.gpu.check.target import Target
 from worker import child_process, wire
-from worker.launcher import Exit, ZygoteLauncher
+from worker.launcher import ProcessExit, ZygoteLauncher
 
 READY_SECONDS: Final = 120.0
 Frame = dict[str, Any]
@@ -35,11 +35,11 @@ class Attempt:
         self.began = time.monotonic()
         self.stderr = assignment.scratch.with_suffix(".log")
         self.process = launcher.launch(self.stderr, devices)
-        self._splitter = wire.Splitter()
+        self._splitter = wire.FrameSplitter()
         self._open = True
         self._looked_at = 0  # frames, by whoever has waited so far
         order = {"assignment": assignment.model_dump(mode="json", by_alias=True)}
-        self.process.sock.sendall(wire.pack("assignment", assignment.job, order))
+        self.process.sock.sendall(wire.pack_frame("assignment", assignment.job, order))
 
     def wait_for(self, wanted: Callable[[Frame], bool], seconds: float) -> Frame:
         """The next frame that is wanted. Raises TooLate, with what the runner printed."""
@@ -52,7 +52,7 @@ class Attempt:
                     return frame
             left = until - time.monotonic()
             if not self._open or left <= 0:
-                raise TooLate(f"{self._standing()}; it printed: {child_process.tail(self.stderr, 400)}")
+                raise TooLate(f"{self._standing()}; it printed: {child_process.read_tail(self.stderr, 400)}")
             self._read(left)
 
     def _read(self, seconds: float) -> None:
@@ -63,7 +63,7 @@ class Attempt:
         except ConnectionResetError:
             data = b""
         self._open = bool(data)
-        self.frames += map(wire.unpack, self._splitter.feed(data))
+        self.frames += map(wire.unpack_payload, self._splitter.feed_bytes(data))
 
     def _standing(self) -> str:
         last = self.frames[-1]["type"] if self.frames else "nothing"
@@ -86,9 +86,9 @@ class Attempt:
 
     def stop(self) -> None:
         """Ask for an end at a checkpoint."""
-        self.process.sock.sendall(wire.pack("stop", self.assignment.job, {"mode": "checkpoint"}))
+        self.process.sock.sendall(wire.pack_frame("stop", self.assignment.job, {"mode": "checkpoint"}))
 
-    def kill(self, seconds: float = 30.0) -> Exit | None:
+    def kill(self, seconds: float = 30.0) -> ProcessExit | None:
         """SIGKILL, and the end that the launcher heard of."""
         self.process.kill()
         return self.process.wait(seconds)

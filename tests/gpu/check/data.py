@@ -6,18 +6,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from core.recipe.data import DataSpec
-from core.recipe.data.base import MadeSpec
-from core.recipe.data.generated import Draws
-from core.recipe.data.materialise import dataset_path, materialise
+from core.recipe.data.base import SyntheticData
+from core.recipe.data.generated import StableRandom
+from core.recipe.data.materialise import dataset_path, materialise_dataset
 
 
 def dataset(data: DataSpec, folder: Path) -> Path:
     """The file of a dataset, made once."""
-    if isinstance(data, MadeSpec):
-        return materialise(data, folder)
+    if isinstance(data, SyntheticData):
+        return materialise_dataset(data, folder)
     path, facts = dataset_path(data, folder), data.facts()
     if not path.exists():
-        draws = Draws(0)
+        draws = StableRandom(0)
         inputs = draws.normal(facts.examples, *facts.input_shape)
         targets = inputs.reshape(facts.examples, -1)[:, : facts.outputs] + 0.1 * draws.normal(facts.examples, 1)
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from core.recipe.plan import ExecutionPlan, Planned, SlotKind, resolve_plan
 from tests.gpu.check.played import PLAYED_UUID, TOTAL, PlayedDevice
-from worker.devices.candidates import candidates
+from worker.devices.candidates import candidate_devices
 from worker.devices.monitor import DeviceMemory, NvmlMonitor
 from worker.devices.probe import list_devices
 
@@ -88,7 +88,7 @@ class Target:
         """Total and free bytes, asked without a context where NVML answers, else from a process of its own."""
         if self.dry:
             return DeviceMemory(TOTAL, self.played.free())
-        return NvmlMonitor().memory(self.token) or _asked(self.token)
+        return NvmlMonitor().device_memory(self.token) or _asked(self.token)
 
 
 def _asked(token: str) -> DeviceMemory:
@@ -110,7 +110,7 @@ def _asked(token: str) -> DeviceMemory:
 def opened(kind: Kind, flaw: str = "") -> Iterator[Target]:
     """The target with its folder. Raises LookupError where there is no real device."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as folder:
-        found = [PLAYED_UUID] if kind == "played" else candidates(os.environ, NvmlMonitor(), list_devices)
+        found = [PLAYED_UUID] if kind == "played" else candidate_devices(os.environ, NvmlMonitor(), list_devices)
         if not found:
             raise LookupError("neither NVML nor torch sees a device; `--dry-run` plays one")
         yield Target(kind, found[0], Path(folder), flaw)

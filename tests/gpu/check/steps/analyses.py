@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.engine.events import CheckpointWritten
-from core.non_finite import in_json
-from core.recipe.analyses import AnalysisSpec, kinds
+from core.non_finite import encode_non_finite
+from core.recipe.analyses import AnalysisSpec, analysis_classes
 from core.recipe.plan import SlotKind
 from core.recipe.spec import JobSpec
 from tests.gpu.check.data import dataset
@@ -48,7 +48,7 @@ def analyses(target: Target, report: Report, run: Train) -> None:
     for folder in folders:
         folder.mkdir()
     looks = [looker(folder, made, slot) for folder, slot in zip(folders, slots, strict=True)]
-    for kind, each in kinds().items():
+    for kind, each in analysis_classes().items():
         if not issubclass(each, AnalysisSpec):
             continue
         with report.finding(f"{kind}: as on a CPU") as close:
@@ -78,7 +78,7 @@ def _looked(look: Look, subjects: Subjects, kind: str) -> Looked:
 
 def agreement(found: Any, expected: Any) -> tuple[float, str]:
     """The share of numbers that are close, and the worst of the others."""
-    pairs = list(_pairs(in_json(found), in_json(expected), ""))
+    pairs = list(_pairs(encode_non_finite(found), encode_non_finite(expected), ""))
     if not pairs:
         return 0.0, "there are no numbers"
     apart = [(abs(one - other) / max(abs(one), abs(other), scale, TINY), name) for one, other, scale, name in pairs]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.determinism import switched
+from core.engine.determinism import torch_switches
 from core.engine.gradients.closed_form import closed_form
-from core.engine.gradients.gradient import autograd
+from core.engine.gradients.gradient import autograd_gradient
 from core.engine.networks.network import build_network
 from core.recipe.facts import DataFacts
 from core.recipe.models.logistic import Logistic
@@ -30,7 +30,7 @@ SECONDS = 60.0
 def arithmetic(target: Target, report: Report) -> None:
     """In this process by the engine's switches, then in runners under a hostile environment."""
     device = torch.device(target.device)
-    with switched(target.plan(small())):
+    with torch_switches(target.plan(small())):
         for name, spec, facts in networks():
             with report.finding(f"{name}: written out and by autograd") as same:
                 worst, bits = difference(spec, facts, device)
@@ -68,7 +68,7 @@ def difference(spec: Any, facts: DataFacts, device: torch.device) -> tuple[float
         raise LookupError("this network is not written out")
     first = written(inputs, targets.to(device))
     gradient = network.gradient.clone()
-    second = autograd(network, loss)(inputs, targets.to(device))
+    second = autograd_gradient(network, loss)(inputs, targets.to(device))
     largest = float(network.gradient.abs().max())
     worst = float((gradient - network.gradient).abs().max()) / largest
     return worst, bool(torch.equal(gradient, network.gradient) and torch.equal(first, second))

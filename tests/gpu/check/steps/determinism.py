@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from core.recipe.catalog import components
+from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
 from tests.gpu.check.data import dataset
 from tests.gpu.check.report import Report
@@ -54,7 +54,7 @@ def subjects() -> Iterator[tuple[str, JobSpec]]:
     """By name."""
     yield from layers()
     yield from losses()
-    for name in sorted(components("optimizers")):
+    for name in sorted(component_classes("optimizers")):
         yield f"optimizer {name}", stepped(name, "cnn")
 
 

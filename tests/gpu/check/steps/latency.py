@@ -24,7 +24,7 @@ def latency(target: Target, report: Report) -> None:
                 with report.finding(f"{name}: {way}") as ended:
                     seconds, outcome = _ended(found, spec, way)
                     wanted = {"cancel": "cancelled", "stop": "stopped"}[way]
-                    most = MOST + (12 * spec.model.parameters(spec.data.facts()) / WRITTEN if way == "stop" else 0)
+                    most = MOST + (12 * spec.model.parameter_count(spec.data.facts()) / WRITTEN if way == "stop" else 0)
                     in_time = target.dry or max(seconds) < most  # no CPU of a busy machine is held to it
                     right = outcome == [wanted] * len(outcome)
                     ended.says(right and in_time, f"{outcome}, {most:.1f} s allowed", max(seconds), "s at most")

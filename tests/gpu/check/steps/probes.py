@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tests.gpu.check.played import TOTAL
 from tests.gpu.check.report import Report
 from tests.gpu.check.target import ROOT, Target, path_with
-from worker.devices.candidates import candidates
+from worker.devices.candidates import candidate_devices
 from worker.devices.monitor import NvmlMonitor
 from worker.devices.probe import list_devices, probe_device
 
@@ -26,12 +26,12 @@ def probes(target: Target, report: Report) -> None:
         with report.finding("a probe says what the device is") as probed:
             said = probe_device(target.token)
             fits = said.ok and said.identity in target.token and bool(said.memory_bytes)
-            probed.says(fits, said.sentence(), said.free_bytes, "bytes free")
+            probed.says(fits, said.describe_with_remedy(), said.free_bytes, "bytes free")
         with report.finding("a device that is not there is told as such") as absent:
             said = probe_device(ABSENT)
-            absent.says(ok=not said.ok and said.reason == "no_device", detail=said.sentence())
+            absent.says(ok=not said.ok and said.reason == "no_device", detail=said.describe_with_remedy())
         with report.finding("what is chosen by number becomes a UUID") as chosen:
-            tokens = candidates({"CUDA_VISIBLE_DEVICES": "0"}, NvmlMonitor(), list_devices)
+            tokens = candidate_devices({"CUDA_VISIBLE_DEVICES": "0"}, NvmlMonitor(), list_devices)
             chosen.says(ok=len(tokens) == 1, detail=f"{tokens} (a number where there is no NVML)")
     if not target.dry:
         target.use()

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from core.engine.events import CheckpointWritten, Ended, Event, StopRequest
 from core.engine.loop import train
+from core.errors import InvalidSpec
 from core.recipe.assignment import Assignment, Resume
 from core.recipe.data.materialise import materialise_dataset
 from core.recipe.optimizers import Optimizer
+from core.recipe.parse import parse_job
 from core.recipe.plan import resolve_plan
 from core.recipe.plugins import union_members
 from core.recipe.spec import JobSpec
@@ -52,7 +54,10 @@ class Watcher:
 def check_run(**fields: Any) -> None:
     """A small job with these fields trains two steps and two more, twice with the same bits, and resumes exact."""
     optimizer = next(iter(union_members(Optimizer)))(lr=0.01)
-    spec = JobSpec.model_validate_json(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields})).resolved()
+    try:
+        spec = parse_job(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields}).encode())
+    except InvalidSpec as error:
+        raise AssertionError(f"a job with it is refused; is the plug-in installed? {error.errors}") from error
     with tempfile.TemporaryDirectory(prefix="basin-contract-") as folder:
         path = Path(folder)
         data = materialise_dataset(spec.data, path)

@@ -73,3 +73,10 @@ def expand_switch(value: object) -> object:
     if value is True:
         return {}
     return None if value is False else value
+
+
+def refuse_boolean(value: object) -> object:
+    """Before a Literal of numbers, for which true counts as 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "must be a number, not true or false")
+    return value

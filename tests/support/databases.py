@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from core.db.migrate import upgrade_schema
 from core.db.session import Database, open_database
+from tests.support.database_reuse import Blank, UsedDatabases
 from tests.support.postgres import shared_server
 
 POSTGRESQL_IS_SLOW = pytest.mark.parametrize(
@@ -76,12 +77,38 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     server.drop(server.template)
 
 
+@pytest.fixture(scope="session")
+def used_databases(postgresql_server: Server) -> Iterator[UsedDatabases]:
+    """Databases of tests that have ended, blank again."""
+    used = UsedDatabases()
+    yield used
+    for name in used.take_all():
+        postgresql_server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def blank(postgresql_server: Server) -> Blank:
+    """What every database holds at first."""
+    return Blank.of(postgresql_server.address(postgresql_server.template))
+
+
 @pytest.fixture
-def postgresql_url(postgresql_server: Server) -> Iterator[str]:
-    """The URL of a fresh, migrated PostgreSQL database."""
-    name = f"test_{secrets.token_hex(6)}"
-    yield postgresql_server.make(name, postgresql_server.template)
-    postgresql_server.drop(name)
+def postgresql_url(postgresql_server: Server, used_databases: UsedDatabases, blank: Blank) -> Iterator[str]:
+    """The URL of a migrated PostgreSQL database without a row of any other test."""
+    name = used_databases.take()
+    if name is None:
+        name = f"test_{secrets.token_hex(6)}"
+        postgresql_server.make(name, postgresql_server.template)
+    url = postgresql_server.address(name)
+    yield url
+    try:
+        reusable = blank.restore(url)
+    except psycopg.Error:  # no connections allowed any more, or a table is gone
+        reusable = False
+    if reusable:
+        used_databases.put(name)
+    else:
+        postgresql_server.drop(name)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
@@ -20,7 +20,7 @@ from core.recipe.analyses.grid_options import (
     stacked_bytes,
     too_few_to_normalise,
 )
-from core.recipe.component import Spec, cross_field_error
+from core.recipe.component import Spec, cross_field_error, refuse_boolean
 from core.recipe.spec import JobSpec
 
 Directions = Literal["random", "pca", "between", "eigen"]
@@ -70,7 +70,7 @@ class Landscape(AnalysisSpec):
     most: ClassVar[int] = 64
 
     kind: Literal["landscape"] = "landscape"
-    dimensions: Literal[1, 2] = 2
+    dimensions: Annotated[Literal[1, 2], BeforeValidator(refuse_boolean)] = 2
     directions: Directions = "random"
     norm: Norm | None = None
     ignore: Ignore = "biasbn"

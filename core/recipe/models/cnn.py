@@ -2,9 +2,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from core.errors import FieldProblem
+from core.recipe.component import refuse_boolean
 from core.recipe.facts import DataFacts
 from core.recipe.models.base import Activation, Dropout, ModelSpec, Width
 
@@ -21,7 +22,7 @@ class CNN(ModelSpec):
     implementation: ClassVar[str] = "core.engine.networks.cnn:build"
     name: Literal["cnn"] = "cnn"
     channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)] = (16, 32)
-    kernel_size: Literal[1, 3, 5, 7] = 3
+    kernel_size: Annotated[Literal[1, 3, 5, 7], BeforeValidator(refuse_boolean)] = 3
     hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (64,)
     activation: Activation = "relu"
     dropout: Dropout = 0.0

@@ -25,6 +25,7 @@ from core.db.session import open_database
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.store_identity import open_identified_store
 from core.queue import Hints
+from core.recipe.parse import build_schemas
 from core.settings import Settings
 
 SILENCE_SECONDS = 20.0  # for our own threads; PostgreSQL itself ends every statement after 15
@@ -67,6 +68,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _open_service(settings: Settings, parts: contextlib.ExitStack) -> Service:
     """Everything that lives as long as the process; `parts` closes it in the opposite order."""
+    build_schemas()
     db = open_database(settings.resolved_database_url(), longest_wait=SILENCE_SECONDS)
     parts.callback(db.close)
     store = open_identified_store(settings, db)

@@ -82,7 +82,9 @@ def queue_position(view: JobView, expected: QueueForecast | None) -> dict[str, A
     if view.queue is None or expected is None:
         return None
     ahead = view.queue.ahead
-    _, starts = expected.forecast_start(view.needs, ahead, desired=view.desired, most=view.most_running)
+    _, starts = expected.forecast_start(
+        view.needs, ahead, desired=view.desired, most=view.most_running, plugins=view.plugins
+    )
     return {"position": view.queue.position, "ahead": ahead, "eta_seconds": starts}
 
 
@@ -90,6 +92,11 @@ def slot_warning(needs: str, kinds: Collection[str]) -> list[dict[str, str]]:
     """A warning where workers with slots of these kinds alone are there, in the form of the spec's own."""
     missing = no_slot(needs, kinds)
     return [{"code": "no_slot", "pointer": "/resources/device", "message": missing}] if missing else []
+
+
+def plugin_warning(missing: str | None) -> list[dict[str, str]]:
+    """A warning where workers are there and none has the plug-ins."""
+    return [{"code": "no_plugin", "pointer": "", "message": missing}] if missing else []
 
 
 def estimate_end(view: JobView, queue: dict[str, Any] | None, expected: QueueForecast | None) -> float | None:

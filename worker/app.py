@@ -19,6 +19,7 @@ from core.errors import Misconfigured
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.store_identity import open_identified_store
 from core.queue import Hints, celery_settings
+from core.recipe.plugins import installed_plugins
 from core.settings import Settings
 from worker import provision
 from worker.attempt import Slot, WorkerContext
@@ -97,6 +98,7 @@ def open_context(settings: Settings) -> Iterator[WorkerContext]:
         launcher = best_launcher(settings.zygote_silence_seconds, user)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
+        installed_plugins()  # said now, not at the first job
         db = open_database(settings.resolved_database_url(), trusting=True)
         stack.callback(db.close)
         _await_schema(db)

@@ -15,6 +15,7 @@ from core.errors import Misconfigured
 from core.jobs.health.workers import SlotState, SlotUsage
 from core.jobs.queue.claim import count_waiting
 from core.recipe.plan import SlotKind
+from core.recipe.plugins import plugin_names
 from worker.attempt import Slot, SlotFailed, WorkerContext
 from worker.devices.report import DeviceReport
 from worker.launcher import RunnerProcess
@@ -230,7 +231,7 @@ class SlotPoller:
 
     def _count_waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
         try:
-            return count_waiting(self._shop.db, (*kinds, "any"), most)
+            return count_waiting(self._shop.db, (*kinds, "any"), most, plugin_names())
         except Exception as error:
             if not is_transient(error):
                 log.exception("a poll failed")

@@ -14,6 +14,7 @@ from core.jobs.queue.claim import Claim, claim_job
 from core.logs import log_context
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
+from core.recipe.plugins import plugin_names
 from core.store.base import StoreRefused, StoreTransient
 from worker import child_process, oom, provision, wire
 from worker.assignment import build_assignment
@@ -135,6 +136,7 @@ def _claim_job(shop: WorkerContext, slot: Slot) -> Claim | None:
             plan_for=lambda spec: resolve_plan(spec, slot.kind),
             lease_seconds=shop.settings.lease_seconds,
             kinds=shop.job_kinds,
+            plugins=plugin_names(),
         )
     except Exception as error:
         if not is_transient(error):

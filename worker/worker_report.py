@@ -11,6 +11,7 @@ from typing import Final
 
 from core.db.session import is_transient
 from core.jobs.health.workers import SlotUsage, WorkerReport, delete_worker, report_worker
+from core.recipe.plugins import installed_plugins
 from worker.attempt import WorkerContext
 from worker.health_file import HealthFile, health_text
 from worker.slots import SlotPool
@@ -32,6 +33,7 @@ class WorkerReporter:
         self._shop = shop
         self._slots = slots
         self._health = HealthFile(shop.settings.worker_state)
+        self._plugins = {each.name: each.version for each in installed_plugins().joined}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._report_loop, name="report", daemon=True)
 
@@ -54,7 +56,9 @@ class WorkerReporter:
         told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
         while not self._stopped.is_set():
             ready, now = self._shop.launcher.wait_ready(0.0), time.monotonic()
-            report = WorkerReport(self._shop.name, self._send_report(ready=ready), self._slots.slot_states())
+            report = WorkerReport(
+                self._shop.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
+            )
             self._health.write(health_text(report.slots, report.states, ready=ready))
             try:
                 if report != told or now - told_at >= fresh:

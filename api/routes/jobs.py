@@ -1,7 +1,7 @@
 """Jobs: submit, read, list."""
 
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi import Query as InQuery
@@ -14,17 +14,27 @@ from api.auth import Caller
 from api.dependencies import Body, JobId, Running, Service
 from api.job_query import BY_METADATA, JobsQuery
 from api.json_documents import JsonResponse, parse_json
-from api.long_poll import ConditionalGet, answer_when_changed, estimate_end, forecast_for, queue_position, slot_warning
+from api.long_poll import (
+    ConditionalGet,
+    answer_when_changed,
+    estimate_end,
+    forecast_for,
+    plugin_warning,
+    queue_position,
+    slot_warning,
+)
 from api.openapi import json_body, problem_responses
 from api.paging import Page, StrictQuery, page_envelope
 from api.resources import Resource, SharedFields, promise_of, shared_fields
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN
+from core.jobs.plugins import find_missing_plugins
 from core.jobs.queries import JobView, list_job_views
 from core.jobs.queue.estimates import QueueForecast
 from core.jobs.queue.submit import create_job
 from core.recipe.outline import RunOutline, outline_run, outline_stored_run
 from core.recipe.parse import parse_sized_job
+from core.recipe.plugins import plugins_used
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.stopping import StopReason
@@ -113,10 +123,17 @@ class DryRun(BaseModel):
     """What a job would be. Nothing was stored."""
 
     object: Literal["dry_run"]
-    spec: JobSpec
+    spec: dict[str, Any]
     total_steps: int | None
     steps_per_epoch: int
     warnings: list[Advice]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The spec is described as what comes in, whose schema is not built when this is imported."""
+        own = handler.resolve_ref_schema(handler(schema))
+        spec = handler(JobSpec.__pydantic_core_schema__)
+        return {**own, "properties": own["properties"] | {"spec": spec}}
 
 
 class SubmitQuery(StrictQuery):
@@ -211,12 +228,13 @@ async def get_job(  # noqa: PLR0913 - what a request may bring
 def _dry_run(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
     with service.db.read() as connection:
         kinds = kinds_seen(connection, service.settings.lease_seconds)
+        missing = find_missing_plugins(connection, plugins_used(spec), service.settings.lease_seconds)
     return {
         "object": "dry_run",
         "spec": spec.dump(),
         "total_steps": outline.total_steps,
         "steps_per_epoch": shape.run.steps_per_epoch,
-        "warnings": _spec_warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds),
+        "warnings": _spec_warnings(outline) + slot_warning(TRAIN.slot_needed(spec), kinds) + plugin_warning(missing),
     }
 
 
@@ -242,8 +260,13 @@ def _shown_with(view: JobView, expected: QueueForecast | None, outline: RunOutli
         "forked_from": _parent_document(view, "fork"),
         "started_from": _parent_document(view, "from"),
         "children": list(view.children),
-        "warnings": _spec_warnings(outline) + (slot_warning(view.needs, expected.slots) if queue and expected else []),
+        "warnings": _spec_warnings(outline) + (_queue_warnings(view, expected) if queue and expected else []),
     }
+
+
+def _queue_warnings(view: JobView, expected: QueueForecast) -> list[dict[str, str]]:
+    missing = expected.missing_plugin(view.plugins)
+    return slot_warning(view.needs, expected.slots) + plugin_warning(missing)
 
 
 def _parent_document(view: JobView, verb: str) -> dict[str, object] | None:

@@ -11,7 +11,15 @@ from api.dependencies import Running
 from api.json_documents import JsonResponse, format_timestamp
 from api.openapi import problem_responses
 from api.paging import StrictQuery, page_envelope
-from core.jobs.health.workers import SlotState, SlotUsage, WorkerView, is_live, list_worker_views, total_slots
+from core.jobs.health.workers import (
+    SlotState,
+    SlotUsage,
+    WorkerView,
+    is_live,
+    list_worker_views,
+    live_workers,
+    total_slots,
+)
 from core.jobs.queue.estimates import QueuedJob, list_queued_jobs
 
 router = APIRouter(tags=["fleet"])
@@ -72,7 +80,9 @@ class Workers(BaseModel):
 class Why(BaseModel):
     """Why a job waits; `code` is stable."""
 
-    code: Literal["no_worker", "no_slot", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"]
+    code: Literal[
+        "no_worker", "no_slot", "no_plugin", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"
+    ]
     message: str
 
 
@@ -120,8 +130,9 @@ def list_workers(caller: Caller, service: Running) -> JsonResponse:
 @router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problem_responses(422))
 def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """What waits, and why."""
-    slots = total_slots(list_worker_views(service.db, caller.project), service.settings.lease_seconds)
-    waiting, total = list_queued_jobs(service.db, caller.project, slots, query.limit)
+    live = live_workers(list_worker_views(service.db, caller.project), service.settings.lease_seconds)
+    slots = total_slots(live)
+    waiting, total = list_queued_jobs(service.db, caller.project, slots, query.limit, live)
     data = [_waiting_document(one) for one in waiting]
     return JsonResponse({"object": "queue", "waiting": total, "slots": _slots_document(slots), "data": data})
 

@@ -167,6 +167,15 @@ analysis_input = Table(
     sqlite_strict=True,
 )
 
+job_plugin = Table(
+    "job_plugin",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("plugin", Text, primary_key=True),  # a distribution that a worker must have to run the job
+    Column("version", Text, nullable=False),  # where the job was taken in
+    sqlite_strict=True,
+)
+
 metric_chunk = Table(
     "metric_chunk",
     metadata,
@@ -285,6 +294,7 @@ worker = Table(
     Column("started_at", Number, nullable=False),
     Column("seen_at", Number, nullable=False),
     Column("devices", JsonText),  # a list, see core.jobs.health.workers.SlotState; empty in rows of earlier releases
+    Column("plugins", JsonText),  # name -> version of those that it has; empty in rows of earlier releases
     sqlite_strict=True,
 )
 

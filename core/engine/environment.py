@@ -12,6 +12,7 @@ import torch
 from core.engine.device_probe import driver_version
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.plan import CAME_LATER, ExecutionPlan
+from core.recipe.plugins import installed_plugins
 
 TOLD: Final = frozenset({"python", "safetensors", "driver"})
 """What is told and changes no bit: kernels come compiled with torch and its libraries, a driver launches them."""
@@ -24,10 +25,21 @@ def describe_environment(
 
     `roles` say which weights go by which rule of the optimizer, where not all go by one.
     """
-    package = optimizer.import_string().partition(":")[0].partition(".")[0]
     found = describe_device(device, plan)
-    versions = {package: metadata.version(package), **found["versions"]}
+    versions = {**package_versions(optimizer.import_string()), **found["versions"]}
     return {**found, "versions": versions, **({"optimizer": roles} if roles else {})}
+
+
+def package_versions(import_string: str) -> dict[str, str]:
+    """The release of what an import string names, by its package; by its distributions where they are called otherwise.
+
+    Code that no distribution brings has no release.
+    """
+    package = import_string.partition(":")[0].partition(".")[0]
+    try:
+        return {package: metadata.version(package)}
+    except metadata.PackageNotFoundError:  # to search all distributions takes a while, so it comes second
+        return {name: metadata.version(name) for name in metadata.packages_distributions().get(package, ())}
 
 
 def describe_device(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
@@ -39,6 +51,7 @@ def describe_device(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]
         "numpy": np.__version__,
         "safetensors": safetensors.__version__,
     }
+    versions |= {each.name: each.identity for each in installed_plugins().joined if each.name in (plan.plugins or {})}
     if on_gpu:
         versions["cuda"] = str(torch.version.cuda)
         versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]

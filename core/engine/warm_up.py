@@ -23,6 +23,7 @@ from core.recipe.models import Model
 from core.recipe.models.mlp import MLP
 from core.recipe.optimizers import Optimizer
 from core.recipe.optimizers.base import OptimizerSpec
+from core.recipe.spec import JobSpec
 
 TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
 
@@ -37,6 +38,7 @@ def warm_up_torch() -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # is_available() then asks NVML, not the driver
     load(save({"warm": torch.zeros(1)}))
+    JobSpec.model_rebuild()
     for model in get_args(get_args(Model)[0]):
         import_module(model.implementation.split(":")[0])
     with private_randomness(0, "warm"):

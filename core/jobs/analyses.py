@@ -14,12 +14,20 @@ from core.jobs.attempt.state import lock_state
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, list_resumable
 from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
-from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
+from core.jobs.queue.submit import (
+    Idempotency,
+    SubmitContext,
+    SubmitResult,
+    claim_idempotency_key,
+    insert_job,
+    require_plugins,
+)
 from core.jobs.search import JobSearch
 from core.jobs.warm_start import StartCheckpoint, choose_checkpoint
 from core.lifecycle import TERMINAL, Status
 from core.recipe.analyses import AnalysisSpec, AnyAnalysis, ResultsSpec
 from core.recipe.analyses.base import Takes
+from core.recipe.plugins import plugins_used
 from core.recipe.spec import JobSpec
 
 AVERAGED = ("swa", "ema")
@@ -102,6 +110,8 @@ def create_analysis(
             for position, each in enumerate(chosen)
         ]
         connection.execute(insert(analysis_input), rows)
+        plugins = {plugin.name: plugin for each in chosen for plugin in plugins_used(each.spec)}
+        require_plugins(connection, analysis_id, tuple(plugins.values()), entry.lost_after)
     return SubmitResult(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))
 
 

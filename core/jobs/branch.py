@@ -18,6 +18,7 @@ from core.ids import new_id
 from core.jobs.attempt.state import Fits, State, require_version
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
 from core.jobs.kinds import TRAIN
+from core.jobs.plugins import naming_missing_plugins
 from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
 from core.jobs.verbs import lock_owned_job
 from core.lifecycle import Status, displayed_status
@@ -58,7 +59,8 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said.
+        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said; or a
+            plug-in of it is not installed here.
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -70,7 +72,8 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         require_version(fits, parent.version)  # not before: the child that was promised has changed its parent
         _may_retry(connection, entry.project, parent, again=again)
         origin = _last_position(connection, parent)
-        spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
+        with naming_missing_plugins(connection, job_id):
+            spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
         slot = _insert_child(connection, new, spec, entry, origin)
     return SubmitResult(new, created=True, needs=slot)
 
@@ -92,7 +95,7 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has no checkpoint to go on from yet.
+        Conflict: it has no checkpoint to go on from yet, or a plug-in of it is not installed here.
         InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -102,7 +105,8 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
         if (first := claim_idempotency_key(connection, entry.project, idempotency, new)) != new:
             return SubmitResult(first, created=False, needs=_needs(connection, first))
         require_version(fits, parent.version)
-        before = read_stored(JobSpec, _document(connection, job_id))
+        with naming_missing_plugins(connection, job_id):
+            before = read_stored(JobSpec, _document(connection, job_id))
         kept = _choose_checkpoint(connection, parent, at)
         child = fork_spec(before, changes, kept.step)
         slot = _insert_child(

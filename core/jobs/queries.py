@@ -14,6 +14,7 @@ from core.db.tables import checkpoint, event, job, job_state
 from core.errors import NotFound
 from core.jobs.attempt.heartbeat import WHOLE_RUN, visible_progress
 from core.jobs.kinds import TRAIN
+from core.jobs.plugins import needed_plugins, read_plugins
 from core.jobs.queue.rank import count_ahead
 from core.jobs.search import JobSearch
 from core.lifecycle import TERMINAL, Desired, Status, displayed_status
@@ -41,6 +42,7 @@ class JobView:
     """A job as its project sees it; times are unix seconds. `version` grows with every change but those of `queue`.
 
     `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
+    `plugins` are those that a worker must have, with their versions.
     """
 
     id: str
@@ -76,6 +78,7 @@ class JobView:
     parent_verb: str | None
     parent_step: int | None
     children: tuple[str, ...]
+    plugins: dict[str, str]
 
 
 def get_job_view(db: Database, project: str, job_id: str) -> JobView:
@@ -154,6 +157,7 @@ def _select_jobs() -> Select[Any]:
             *(job.c[name] for name in _JOB_COLUMNS),
             *(job_state.c[name] for name in _STATE_COLUMNS),
             checkpoint.c.step.label("checkpoint_step"),
+            needed_plugins(job.c.id).label("plugins"),
         )
         .join(job_state, job_state.c.job_id == job.c.id)
         .outerjoin(checkpoint, checkpoint.c.id == job_state.c.checkpoint_id)
@@ -223,6 +227,7 @@ def _as_view(row: Row[Any], timeline: tuple[TimelineEntry, ...], children: tuple
     status, desired = Status(columns.pop("status")), Desired(row.desired)
     columns["spec"] = json.loads(row.spec) | (columns.pop("edits") or {})
     columns["plan"] = None if row.plan is None else json.loads(row.plan)
+    columns["plugins"] = read_plugins(columns.pop("plugins"))
     columns |= {"progress": visible_progress(row.progress), "whole_run": row.progress.get(WHOLE_RUN)}
     queued = status is Status.QUEUED
     return JobView(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.recipe.analyses import Analysis
-from core.recipe.component import Spec
+from core.recipe.component import DEFERRED, Spec
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
@@ -37,6 +37,7 @@ class AnyAssignment(Spec):
 class Assignment(AnyAssignment):
     """One attempt of one training. `initial` is a verified file of the weights that it begins with."""
 
+    model_config = DEFERRED
     kind: Literal["train"] = "train"
     spec: JobSpec
     dataset: Path
@@ -49,6 +50,7 @@ class Source(Spec):
     `label` is what people call them, `spec` the job that they are of.
     """
 
+    model_config = DEFERRED
     label: str
     job: str
     checkpoint: str | None = None
@@ -74,6 +76,7 @@ class AnalysisAssignment(AnyAssignment):
     It has `sources` where it looks at jobs, `readings` where it looks at what analyses have found.
     """
 
+    model_config = DEFERRED
     kind: Literal["analysis"] = "analysis"
     spec: Analysis
     sources: tuple[Source, ...] = ()

@@ -9,6 +9,7 @@ from core.recipe.component import Component, Spec
 from core.recipe.data import Data
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
+from core.recipe.plugins import union_members
 from core.recipe.schedules import Schedule
 
 Described = Component | AveragingSpec
@@ -31,7 +32,7 @@ def component_classes(kind: Kind) -> dict[str, type[Described]]:
     if kind == "averaging":
         return {each.name: each for each in AVERAGING}
     union: Any = {"optimizers": Optimizer, "schedules": Schedule, "models": Model, "datasets": Data}[kind]
-    return {str(each.model_fields["name"].default): each for each in get_args(get_args(union)[0])}
+    return {str(each.model_fields["name"].default): each for each in union_members(union)}
 
 
 def catalog_entry(name: str, component: type[Described | AnyAnalysis]) -> CatalogEntry:

@@ -1,7 +1,7 @@
 """The bases of everything that a user can write into a job."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -29,6 +29,10 @@ class Spec(BaseModel):
     def dump(self) -> dict[str, Any]:
         """This spec as JSON values, every field written out."""
         return self.model_dump(mode="json")
+
+
+DEFERRED: Final = ConfigDict(defer_build=True)
+"""For a class with a union that plug-ins join: its schema is built at its first use, not when it is imported."""
 
 
 class Component(Spec):

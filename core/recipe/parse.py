@@ -28,6 +28,12 @@ FactsOf = Callable[[DataSpec], DataFacts]
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
+def build_schemas() -> None:
+    """Look the plug-ins up, and build what the first request would otherwise wait for."""
+    JobSpec.model_rebuild()
+    PreviewRequest.model_rebuild()
+
+
 def built_in_facts(data: DataSpec) -> DataFacts:
     """The facts of a dataset whose spec says them all."""
     return data.facts()

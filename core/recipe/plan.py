@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol
 from pydantic import ConfigDict
 
 from core.recipe.component import Spec
+from core.recipe.plugins import plugin_identities
 from core.recipe.spec import JobSpec, Resources
 
 Device = Literal["cpu", "cuda"]
@@ -22,7 +23,7 @@ KINDS: Final[dict[Device, SlotKind]] = {"cpu": "cpu", "cuda": "gpu"}
 LAUNCH_BOUND: Final = 1_000_000
 """Multiply-adds in one forward pass of a batch, below which a GPU mostly waits for the next of some twenty launches."""
 
-CAME_LATER: Final[Mapping[str, Any]] = {"dataset_sha256": None, "micro_batch": None}
+CAME_LATER: Final[Mapping[str, Any]] = {"dataset_sha256": None, "micro_batch": None, "plugins": None}
 """Fields of plans and environments that not every release has -> the value that a release without the field uses.
 
 Whoever adds a field to a plan or an environment, or removes one, adds its line here. Without that line every job that
@@ -59,6 +60,8 @@ class ExecutionPlan(Spec):
     dataset_sha256: str | None = CAME_LATER["dataset_sha256"]
     micro_batch: int | None = CAME_LATER["micro_batch"]
     """Examples in one forward pass at most, once a worker's memory has been too small for more."""
+    plugins: dict[str, str] | None = CAME_LATER["plugins"]
+    """Distribution -> version and digest of the plug-ins that it uses; None: it uses none."""
 
     def stored_json(self) -> str:
         """The plan as the database holds it, without later fields at their default.
@@ -70,9 +73,11 @@ class ExecutionPlan(Spec):
     def environment(self) -> dict[str, Any]:
         """The fields that can change bits, without later fields at their default.
 
-        Device and libraries describe themselves, the dataset is checked when it is loaded, and no engine compiles.
+        Device, libraries and plug-ins describe themselves, the dataset is checked when it is loaded, and no engine
+        compiles.
         """
-        return self.model_dump(exclude={"device", "versions", "dataset_sha256", "compile"}, exclude_defaults=True)
+        elsewhere = {"device", "versions", "plugins", "dataset_sha256", "compile"}
+        return self.model_dump(exclude=elsewhere, exclude_defaults=True)
 
 
 def halve_micro_batch(spec: JobSpec, plan: ExecutionPlan) -> ExecutionPlan | None:
@@ -126,4 +131,5 @@ def resolve_plan(spec: Planned, slot: SlotKind, dataset_sha256: str | None = Non
         deterministic=spec.deterministic,
         versions=installed_versions(),
         dataset_sha256=dataset_sha256,
+        plugins=plugin_identities(spec) or None,
     )

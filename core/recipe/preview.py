@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.recipe.averaging import CollectionSteps, Ensemble
-from core.recipe.component import Positive, Spec
+from core.recipe.component import DEFERRED, Positive, Spec
 from core.recipe.duration import RunLength
 from core.recipe.learning_rate import LearningRatePlan, learning_rate_plan
 from core.recipe.optimizers import Optimizer
@@ -27,6 +27,7 @@ class PreviewRequest(Spec):
     `metrics` are what a schedule that listens to evaluations hears: one value for each, every `evaluate.every`.
     """
 
+    model_config = DEFERRED
     schedule: Schedule = Constant()
     optimizer: Optimizer
     stop_lr: Positive | None = None

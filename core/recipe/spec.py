@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from core.recipe.averaging import EMA, SWA, Ensemble
 from core.recipe.clipping import ClipGrad
+from core.recipe.component import DEFERRED, Positive, Spec, expand_switch
 from core.recipe.component import Fraction as Share
-from core.recipe.component import Positive, Spec, expand_switch
 from core.recipe.data import Data, split_sizes
 from core.recipe.duration import Duration
 from core.recipe.facts import DataFacts, Task
@@ -96,6 +96,8 @@ class Resources(Spec):
 
 class JobSpec(Spec):
     """A training job."""
+
+    model_config = DEFERRED
 
     name: Name | None = None
     model: Model

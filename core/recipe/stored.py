@@ -8,7 +8,7 @@ job. Each class is compiled once into a closure per field.
 
 import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
@@ -20,6 +20,7 @@ from core.errors import UnreadableSpec
 from core.recipe.analyses import Analysis
 from core.recipe.component import Component
 from core.recipe.duration import Duration
+from core.recipe.plugins import joined_members
 from core.recipe.spec import JobSpec
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -76,7 +77,11 @@ def _model(shape: type[BaseModel]) -> Reader:
 
 def _field(field: FieldInfo) -> Reader:
     kind: Any = field.annotation
-    return _union(kind, field.discriminator) if isinstance(field.discriminator, str) else _compiled(kind)
+    return (
+        _union(kind, field.discriminator, joined_members(field.metadata))
+        if isinstance(field.discriminator, str)
+        else _compiled(kind)
+    )
 
 
 def _at(key: str | int, reader: Reader, value: Any) -> Any:
@@ -89,14 +94,14 @@ def _at(key: str | int, reader: Reader, value: Any) -> Any:
 def _annotated(kind: Any) -> Reader:
     inner, *metadata = get_args(kind)
     tag = next((each.discriminator for each in metadata if isinstance(each, FieldInfo)), None)
-    return _union(inner, tag) if isinstance(tag, str) else _compiled(inner)
+    return _union(inner, tag, joined_members(metadata)) if isinstance(tag, str) else _compiled(inner)
 
 
-def _union(kind: Any, tag: str | None = None) -> Reader:
+def _union(kind: Any, tag: str | None = None, joined: Sequence[type[BaseModel]] = ()) -> Reader:
     """Picks the member by its tag, else the first that the value can be."""
-    members = [member for member in get_args(kind) if member is not type(None)]
+    members = [*(member for member in get_args(kind) if member is not type(None)), *joined]
     read = _tagged(tag, members) if tag else _first_of([_compiled(each) for each in members])
-    if len(members) == len(get_args(kind)):
+    if type(None) not in get_args(kind):
         return read
     return lambda value: None if value is None else read(value)
 

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from core.errors import FieldProblem
 from core.recipe.component import CROSS_FIELD
+from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
 MOST = 50  # problems reported at once
@@ -97,9 +98,11 @@ def _field_names_at(path: Sequence[int | str], document: object, model: type[Bas
 
 def _model_classes(field: FieldInfo | Any) -> Iterator[type[BaseModel]]:
     kind = field.annotation if isinstance(field, FieldInfo) else field
+    if isinstance(field, FieldInfo):
+        yield from joined_members(field.metadata)
     if get_origin(kind) in {Union, types.UnionType, Annotated}:
         for part in get_args(kind):
-            yield from _model_classes(part)
+            yield from joined_members((part,)) if isinstance(part, JoinPlugins) else _model_classes(part)
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
 

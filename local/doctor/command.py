@@ -90,6 +90,7 @@ def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     from local.doctor.database import database_checks
     from local.doctor.home import home_checks
     from local.doctor.permissions import permission_checks
+    from local.doctor.plugins import SECONDS, plugin_checks
     from local.doctor.store import identity_checks, store_checks
 
     yield CheckContext("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
@@ -106,3 +107,4 @@ def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     yield CheckContext(
         "store", partial(identity_checks, settings), "see what the database and the store say", between=True
     )
+    yield CheckContext("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)

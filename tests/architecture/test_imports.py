@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from tests.architecture import tree
 
-ENGINE_IMPORTERS = ("core/engine/", "worker/zygote.py", "worker/runner.py", "bench/", "tests/")
+ENGINE_IMPORTERS = ("core/engine/", "core/testing/", "worker/zygote.py", "worker/runner.py", "bench/", "tests/")
 
 SERVICE = {"sqlalchemy", "celery", "fastapi", "redis", "psycopg", "obstore", "core.db", "core.jobs", "core.store"}
 """What a process that only computes must not be able to reach."""

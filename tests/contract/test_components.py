@@ -8,18 +8,15 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from core.engine.networks.builders import build_module
-from core.engine.networks.norms import mixes_batch
-from core.engine.networks.roles import hidden_matrices, infer_roles
 from core.recipe.averaging import AVERAGING
 from core.recipe.catalog import Described, Kind, component_catalog, component_classes
 from core.recipe.data import DataSpec
-from core.recipe.models import ModelSpec
 from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.schedules.base import ScheduleSpec
 from core.recipe.schedules.plateau import Plateau
 from core.recipe.schedules.sequence import Sequence
 from core.recipe.spec import JobSpec
+from core.testing.model import check_counts
 from tests.support.specs import rate_of
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -123,21 +120,10 @@ def test_schedule_is_finite_and_non_negative(name: str, component: type[Schedule
     assert all(0 <= lr <= 10 for lr in rates)
 
 
-@pytest.mark.parametrize(("name", "component"), component_classes("models").items())
-def test_model_counts_its_parameters(name: str, component: type[ModelSpec]) -> None:
-    facts = JobSpec.model_validate_json(json.dumps(job("models", name))).data.facts()
-    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
-    built = build_module(spec, facts).module
-    assert sum(each.numel() for each in built.parameters()) == spec.parameter_count(facts)
-    assert mixes_batch(built) == spec.normalises_batches
-
-
-@pytest.mark.parametrize(("name", "component"), component_classes("models").items())
-def test_model_counts_its_hidden_matrices(name: str, component: type[ModelSpec]) -> None:
+@pytest.mark.parametrize("name", component_classes("models"))
+def test_a_model_says_of_its_network_what_is_so(name: str) -> None:
     spec = JobSpec.model_validate_json(json.dumps(job("models", name)))
-    built = build_module(spec.model, spec.data.facts())
-    found = hidden_matrices(built.module, infer_roles(built.module, built.roles))
-    assert len(found) == spec.model.hidden_matrices
+    check_counts(spec.model, spec.data.facts())
 
 
 @pytest.mark.parametrize(("name", "component"), component_classes("datasets").items())

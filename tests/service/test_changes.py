@@ -19,6 +19,7 @@ from core.jobs.health.workers import (
     delete_silent_workers,
     delete_worker,
     list_worker_views,
+    live_workers,
     report_worker,
     total_slots,
 )
@@ -158,11 +159,11 @@ def test_workers_report_are_lost_and_forgotten(db: Database) -> None:
     (away, here) = list_worker_views(db, OWNER)
     assert (here.id, here.slots, here.jobs) == ("host:cpu0", {"cpu": SlotUsage(2, 1)}, (fence.job_id,))
     assert list_worker_views(db, "bob")[1].jobs == ()
-    assert total_slots([away, here], 12.0) == {"cpu": SlotUsage(3, 2), "gpu": SlotUsage(4, 4)}
+    assert total_slots(live_workers([away, here], 12.0)) == {"cpu": SlotUsage(3, 2), "gpu": SlotUsage(4, 4)}
     with db.write() as connection:
         aged = update(workers).where(workers.c.id == "away")
         connection.execute(aged.values(seen_at=database_now() - 20.0, started_at=database_now() - 20.0))
-    assert total_slots(list_worker_views(db, OWNER), 12.0) == {"cpu": SlotUsage(2, 1)}
+    assert total_slots(live_workers(list_worker_views(db, OWNER), 12.0)) == {"cpu": SlotUsage(2, 1)}
     report_worker(db, WorkerReport("away", {"cpu": SlotUsage(1, 0)}))
     again = list_worker_views(db, OWNER)[0]
     assert again.slots == {"cpu": SlotUsage(1, 0)}

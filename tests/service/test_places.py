@@ -6,7 +6,15 @@ import pytest
 
 from core.db.session import Database
 from core.jobs.events.record import list_events
-from core.jobs.health.workers import SlotState, SlotUsage, WorkerReport, list_worker_views, report_worker, total_slots
+from core.jobs.health.workers import (
+    SlotState,
+    SlotUsage,
+    WorkerReport,
+    list_worker_views,
+    live_workers,
+    report_worker,
+    total_slots,
+)
 from core.jobs.queries import get_job_view
 from core.jobs.queue.estimates import list_queued_jobs
 from core.jobs.queue.submit import create_job
@@ -42,7 +50,7 @@ def test_only_jobs_for_the_same_slots_are_ahead(db: Database, slots: dict[str, S
         report_worker(db, WorkerReport("here", slots))
     views = [get_job_view(db, OWNER, job_id) for job_id in ids]
     assert [view.queue.ahead for view in views if view.queue] == ahead
-    waiting, total = list_queued_jobs(db, OWNER, total_slots(list_worker_views(db, OWNER), 12.0))
+    waiting, total = list_queued_jobs(db, OWNER, total_slots(live_workers(list_worker_views(db, OWNER), 12.0)))
     assert total == len(ids)
     assert {one.job_id: one.ahead for one in waiting} == dict(zip(ids, ahead, strict=True))
 
@@ -77,7 +85,7 @@ def why(db: Database, needs: str) -> tuple[str, str]:
     """The reason why a job that needs this waits."""
     job_id = submitted(db)
     set_state(db, job_id, needs=needs)
-    waiting, _ = list_queued_jobs(db, OWNER, total_slots(list_worker_views(db, OWNER), 12.0))
+    waiting, _ = list_queued_jobs(db, OWNER, total_slots(live_workers(list_worker_views(db, OWNER), 12.0)))
     (found,) = (one.reason for one in waiting if one.job_id == job_id)
     return found.code, found.message
 

@@ -62,15 +62,23 @@ def gone(process: psutil.Process, seconds: float) -> bool:
 class Part:
     """One process of the service and everything below it; its output lies in a file."""
 
-    def __init__(self, tree: Path, module: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        """`tree` is the checkout whose code runs."""
+    def __init__(  # noqa: PLR0917 - what runs, and in which surroundings
+        self,
+        tree: Path,
+        module: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        log: Path,
+        packages: tuple[Path, ...] = (),
+    ) -> None:
+        """`tree` is the checkout whose code runs, `packages` are folders that it imports from besides."""
         self._log = log
         self._start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=tree,
-                env=environment | {"PYTHONPATH": f"{tree}{os.pathsep}{tree / 'sdk'}"},
+                env=environment | {"PYTHONPATH": os.pathsep.join(map(str, (tree, tree / "sdk", *packages)))},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -152,6 +160,7 @@ class Service:
         }
         self.slots = 1  # of each worker that is started
         self.tree = ROOT  # the checkout of what is started
+        self.packages: tuple[Path, ...] = ()  # folders from which it imports besides
         self.parts: list[Part] = []
         self.api: Part | None = None
         self.http = httpx2.Client(timeout=20.0)
@@ -246,7 +255,8 @@ class Service:
         assert not left, f"left behind: {left}"
 
     def start(self, module: str, arguments: list[str]) -> Part:
-        part = Part(self.tree, module, arguments, self.environment, self.home / f"{module}-{len(self.parts)}.log")
+        log = self.home / f"{module}-{len(self.parts)}.log"
+        part = Part(self.tree, module, arguments, self.environment, log, self.packages)
         self.parts.append(part)
         return part
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from core.recipe.optimizers.adagrad import Adagrad
 from core.recipe.optimizers.adam import Adam
 from core.recipe.optimizers.adamax import Adamax
 from core.recipe.optimizers.adamw import AdamW
+from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.optimizers.nadam import NAdam
 from core.recipe.optimizers.radam import RAdam
 from core.recipe.optimizers.rmsprop import RMSprop
 from core.recipe.optimizers.sgd import SGD
+from core.testing.optimizer import check_formula, check_same_bits, check_state, of_each_weight
 from tests.train.rules import Rule, adadelta, adagrad, adam, adamax, nadam, radam, rmsprop, sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,20 +100,10 @@ def further_cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("spec", "rule"), [*cases(), *further_cases()])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
-def test_an_update_is_what_the_rule_says(
-    spec: Any, rule: Callable[[], Rule], dtype: torch.dtype, tolerance: float
-) -> None:
-    network = point(START, dtype)
-    stepper = build_stepper(spec, network)
-    expected, rules = list(START), [rule() for _ in START]
-    for gradient, lr in zip(3 * GRADIENTS, 3 * RATES, strict=True):
-        network.gradient.copy_(torch.tensor(gradient, dtype=dtype))
-        stepper.step(lr)
-        expected = [update(w, g, lr) for update, w, g in zip(rules, expected, gradient, strict=True)]
-        torch.testing.assert_close(
-            network.weights.detach(), torch.tensor(expected, dtype=dtype), rtol=tolerance, atol=tolerance
-        )
+def test_an_update_is_what_the_rule_says(spec: OptimizerSpec, rule: Callable[[], Rule]) -> None:
+    check_formula(spec, partial(of_each_weight, rule))
+    check_same_bits(spec)
+    check_state(spec)
 
 
 def test_the_first_step_of_adam_is_the_sign() -> None:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, Final, Self
 
@@ -53,16 +53,19 @@ class SlotState:
     @classmethod
     def from_row(cls, document: Mapping[str, Any]) -> Self:
         """From the column `devices`; keys that a later release has added are left out."""
-        return cls(**{field.name: document[field.name] for field in fields(cls) if field.name in document})
+        return cls(**{each.name: document[each.name] for each in fields(cls) if each.name in document})
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of itself; `slots` by kind (cpu, gpu). Who asks fills in the rest."""
+    """What a worker says of itself; `slots` by kind (cpu, gpu), `plugins` with their versions. Who asks fills in the
+    rest.
+    """
 
     id: str
     slots: Mapping[str, SlotUsage]
     states: tuple[SlotState, ...] = ()
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class WorkerView:
     silent: float
     jobs: tuple[str, ...]
     states: tuple[SlotState, ...] = ()
+    plugins: frozenset[str] = frozenset()
 
 
 def report_worker(db: Database, report: WorkerReport) -> None:
@@ -89,6 +93,7 @@ def report_worker(db: Database, report: WorkerReport) -> None:
         # No more keys than these: the release before takes none that it does not know.
         "slots": {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in report.slots.items()},
         "devices": [asdict(state) for state in report.states],
+        "plugins": dict(report.plugins),
         "seen_at": database_now(),
     }
     about = {
@@ -124,7 +129,7 @@ def delete_silent_workers(db: Database) -> int:
 def list_worker_views(db: Database, project: str) -> list[WorkerView]:
     """All workers, in the order of their names; of the jobs on them only this project's."""
     row, state = workers.c, job_state.c
-    columns = (row.id, row.host, row.pid, row.release, row.slots, row.devices, row.started_at, row.seen_at)
+    columns = (row.id, row.host, row.pid, row.release, row.slots, row.devices, row.plugins, row.started_at, row.seen_at)
     mine = (
         select(state.worker, state.job_id)
         .where(state.project == project, state.status == Status.RUNNING.value)
@@ -142,6 +147,7 @@ def list_worker_views(db: Database, project: str) -> list[WorkerView]:
         told = one._asdict()
         states = _slot_states(told.pop("devices"))
         told["slots"] = _slot_usage(one.slots, states)
+        told["plugins"] = frozenset(one.plugins or ())
         views.append(WorkerView(**told, jobs=jobs.get(one.id, ()), states=states))
     return views
 
@@ -176,12 +182,16 @@ def kinds_seen(connection: Connection, within: float = FORGET_SECONDS) -> frozen
     return frozenset(kind for slots in connection.execute(query).scalars() for kind in slots)
 
 
-def total_slots(views: list[WorkerView], lost_after: float) -> dict[str, SlotUsage]:
-    """The slots of all workers that live, by kind."""
+def live_workers(views: Iterable[WorkerView], lost_after: float) -> tuple[WorkerView, ...]:
+    """Those that were heard of in the last `lost_after` seconds."""
+    return tuple(view for view in views if is_live(view, lost_after))
+
+
+def total_slots(views: Iterable[WorkerView]) -> dict[str, SlotUsage]:
+    """Their slots, by kind."""
     total: dict[str, SlotUsage] = {}
     for view in views:
-        if is_live(view, lost_after):
-            _add_usage(total, view.slots)
+        _add_usage(total, view.slots)
     return total
 
 

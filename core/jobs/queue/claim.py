@@ -1,7 +1,7 @@
 """The claim: one statement picks the best queued job for a slot and makes it this slot's alone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
 from core.jobs.events.record import add_event
 from core.jobs.kinds import KINDS, JobKind, QueuedSpec, Reads, find_kind
 from core.jobs.metrics.chunks import drop_points_after
+from core.jobs.plugins import lacks_no_plugin
 from core.jobs.queue.quotas import below_limit, exceeds_running_limit
 from core.lifecycle import Desired, Status
 from core.recipe.plan import KINDS as SLOT_KINDS
 from core.recipe.plan import ExecutionPlan, Planned, gpu_choice_message, plan_for_other_device
+from core.recipe.plugins import plugin_identities
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +51,14 @@ class Claim:
     findings: tuple[ResultInput, ...] = ()
 
 
-def anything_waiting(db: Database, needs: Sequence[str]) -> bool:
+def anything_waiting(db: Database, needs: Sequence[str], plugins: Collection[str] = ()) -> bool:
     """Whether a claim might find something. A plain read: nothing is locked."""
-    return count_waiting(db, needs, 1) > 0
+    return count_waiting(db, needs, 1, plugins) > 0
 
 
-def count_waiting(db: Database, needs: Sequence[str], most: int) -> int:
+def count_waiting(db: Database, needs: Sequence[str], most: int, plugins: Collection[str] = ()) -> int:
     """How many jobs a claim might find, counted up to `most`. A plain read, too."""
-    query = _select_waiting(needs).limit(most)
+    query = _select_waiting(needs, plugins).limit(most)
     with db.read() as connection:
         return len(connection.execute(query).all())
 
@@ -69,6 +71,7 @@ def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known ther
     plan_for: PlanFor,
     lease_seconds: float,
     kinds: Sequence[JobKind[Any]] = KINDS,
+    plugins: Collection[str] = (),
 ) -> Claim | None:
     """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
 
@@ -76,11 +79,12 @@ def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known ther
     plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
     planned for another kind of device. A job that cannot be read or planned (its spec or its kind is from another
     release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose project has as
-    many running as they allow are passed over. `kinds` are the kinds of job that are known.
+    many running as they allow are passed over, and so are jobs that need a plug-in which is not among `plugins`.
+    `kinds` are the kinds of job that are known.
     """
     while True:
         with db.write() as connection:
-            taken = connection.execute(_claim_statement(worker, needs, lease_seconds)).one_or_none()
+            taken = connection.execute(_claim_statement(worker, needs, plugins, lease_seconds)).one_or_none()
             if taken is None:
                 return None
             if exceeds_running_limit(connection, taken.project, taken.most_running):
@@ -93,24 +97,28 @@ def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known ther
                 _fail_job(connection, taken.job_id, error)
 
 
-def _select_waiting(needs: Sequence[str]) -> Any:
+def _select_waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
     row = job_state.c
     return select(row.job_id).where(
         row.status == Status.QUEUED.value,
         row.desired == Desired.RUN.value,
         row.needs.in_(needs),
         below_limit(),
+        lacks_no_plugin(plugins),
     )
 
 
 _TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running")
 
 
-def _claim_statement(worker: str, needs: Sequence[str], lease_seconds: float) -> Any:
+def _claim_statement(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
     row = job_state.c
     # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
     best = (
-        _select_waiting(needs).order_by(row.rank, row.job_id).limit(1).with_for_update(skip_locked=True, of=job_state)
+        _select_waiting(needs, plugins)
+        .order_by(row.rank, row.job_id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=job_state)
     )
     return (
         update(job_state)
@@ -134,7 +142,8 @@ def _load_claim(
     spec, reads = _read_spec(kinds, row.kind, row.spec)
     facts: dict[str, Any] = {"started_at": func.coalesce(job.c.started_at, database_now())}
     before = None if row.plan is None else ExecutionPlan.model_validate_json(row.plan)
-    plan = _resolve_plan(spec, before, plan_for)
+    inputs = load_inputs(connection, taken.job_id) if reads == "weights" else ()
+    plan = _resolve_plan(spec, inputs, before, plan_for)
     if plan != before:
         facts["plan"] = plan.stored_json()
         _update_needs(connection, taken.job_id, plan)
@@ -163,7 +172,7 @@ def _load_claim(
         None if checkpoint or not row.initial_id else find_checkpoint(connection, row.initial_id),
         tuple(row.anew or ()),
         row.parent_verb == "fork" or bool(row.anew),
-        load_inputs(connection, taken.job_id) if reads == "weights" else (),
+        inputs,
         load_results(connection, taken.job_id) if reads == "results" else (),
     )
 
@@ -177,10 +186,14 @@ def _read_spec(kinds: Sequence[JobKind[Any]], name: str, stored: str) -> tuple[Q
     return spec, kind.reads(spec) if kind.reads else None
 
 
-def _resolve_plan(spec: Planned, before: ExecutionPlan | None, plan_for: PlanFor) -> ExecutionPlan:
+def _resolve_plan(
+    spec: Planned, inputs: Sequence[AnalysisInput], before: ExecutionPlan | None, plan_for: PlanFor
+) -> ExecutionPlan:
     """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
     if before is None:
-        return plan_for(spec)
+        plan = plan_for(spec)
+        theirs = {name: identity for each in inputs for name, identity in plugin_identities(each.spec).items()}
+        return plan.model_copy(update={"plugins": theirs}) if theirs else plan
     if before.deterministic:
         return before
     here = plan_for(spec)

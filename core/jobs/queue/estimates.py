@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from core.db.session import Database
 from core.db.tables import job, job_state
-from core.jobs.health.workers import SlotUsage, list_worker_views, total_slots
+from core.jobs.health.workers import SlotUsage, WorkerView, list_worker_views, live_workers, total_slots
+from core.jobs.plugins import describe_missing, needed_plugins, read_plugins
 from core.jobs.queue.rank import ahead_in_queue
 from core.lifecycle import Desired, Status
 
@@ -49,34 +50,51 @@ class QueueForecast:
     slots: Mapping[str, SlotUsage]
     running: int
     usual: float | None
+    live: tuple[WorkerView, ...] = ()
 
     def forecast_start(
-        self, needs: str, ahead: int, *, desired: str, most: int | None
+        self, needs: str, ahead: int, *, desired: str, most: int | None, plugins: Mapping[str, str] | None = None
     ) -> tuple[WaitReason, float | None]:
-        """Why a job waits, and in how many seconds it starts; None when that cannot be said."""
+        """Why a job waits, and in how many seconds it starts; None when that cannot be said.
+
+        `plugins` are those that it needs: only workers that have them count.
+        """
         if desired != Desired.RUN.value:
             return WaitReason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
-        cause = wait_reason(needs, ahead, self.slots, running=self.running, most=most)
-        return cause, estimate_start(ahead, _matching_slots(needs, self.slots), self.usual, cause)
+        if missing := self.missing_plugin(plugins or {}):
+            return WaitReason("no_plugin", missing), None
+        slots = self._slots_with(plugins) if plugins else self.slots
+        cause = wait_reason(needs, ahead, slots, running=self.running, most=most)
+        return cause, estimate_start(ahead, _matching_slots(needs, slots), self.usual, cause)
+
+    def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
+        """What to say where workers live and none of them has all of these plug-ins."""
+        return describe_missing(plugins, [view.plugins for view in self.live]) if self.live else None
+
+    def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, SlotUsage]:
+        return total_slots(view for view in self.live if plugins.keys() <= view.plugins)
 
 
 def forecast_queue(db: Database, project: str, lost_after: float) -> QueueForecast:
     """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
-    slots = total_slots(list_worker_views(db, project), lost_after)
+    live = live_workers(list_worker_views(db, project), lost_after)
     with db.read() as connection:
-        return _read_forecast(connection, project, slots)
+        return _read_forecast(connection, project, total_slots(live), live)
 
 
 def list_queued_jobs(
-    db: Database, project: str, slots: Mapping[str, SlotUsage], limit: int = 100
+    db: Database, project: str, slots: Mapping[str, SlotUsage], limit: int = 100, live: Sequence[WorkerView] = ()
 ) -> tuple[list[QueuedJob], int]:
-    """The first `limit` queued jobs of a project in the order of service, and how many there are. `slots`: all."""
+    """The first `limit` queued jobs of a project in the order of service, and how many there are.
+
+    `slots` are those of the workers that live, `live` these workers.
+    """
     with db.read() as connection:
         rows = connection.execute(_select_queued(project, slots.keys()).limit(limit)).all()
         if not rows:
             return [], 0
         total = _count_jobs(connection, project, Status.QUEUED) if len(rows) == limit else len(rows)
-        expected = _read_forecast(connection, project, slots)
+        expected = _read_forecast(connection, project, slots, live)
     return [_as_queued_job(row, expected) for row in rows], total
 
 
@@ -106,13 +124,18 @@ def estimate_start(ahead: int, mine: SlotUsage, usual: float | None, cause: Wait
     return round(rounds * usual, 1)
 
 
-def _read_forecast(connection: Connection, project: str, slots: Mapping[str, SlotUsage]) -> QueueForecast:
-    return QueueForecast(slots, _count_jobs(connection, project, Status.RUNNING), _usual_run(connection))
+def _read_forecast(
+    connection: Connection, project: str, slots: Mapping[str, SlotUsage], live: Sequence[WorkerView]
+) -> QueueForecast:
+    return QueueForecast(slots, _count_jobs(connection, project, Status.RUNNING), _usual_run(connection), tuple(live))
 
 
 def _as_queued_job(row: Row[Any], expected: QueueForecast) -> QueuedJob:
     spec = json.loads(row.spec) | (row.edits or {})
-    cause, starts = expected.forecast_start(row.needs, row.ahead, desired=row.desired, most=row.most_running)
+    plugins = read_plugins(row.plugins)
+    cause, starts = expected.forecast_start(
+        row.needs, row.ahead, desired=row.desired, most=row.most_running, plugins=plugins
+    )
     return QueuedJob(row.id, row.name, spec["priority"], row.needs, row.ahead, row.created_at, cause, starts)
 
 
@@ -124,7 +147,8 @@ def _select_queued(project: str, kinds: Collection[str]) -> Select[Any]:
     places = select(*columns, ahead).where(state.status == Status.QUEUED.value).subquery()
     of_job = (job.c.id, job.c.name, job.c.spec, job.c.edits, job.c.created_at)
     of_place = (places.c.needs, places.c.desired, places.c.most_running, places.c.ahead)
-    joined = select(*of_job, *of_place).join(places, places.c.job_id == job.c.id)
+    plugins = needed_plugins(job.c.id).label("plugins")
+    joined = select(*of_job, *of_place, plugins).join(places, places.c.job_id == job.c.id)
     return joined.where(job.c.project == project).order_by(places.c.rank, places.c.job_id)
 
 

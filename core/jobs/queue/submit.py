@@ -1,6 +1,6 @@
 """Take a job in: one transaction, and it is there for good."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -17,11 +17,13 @@ from core.jobs.attempt.state import bump_version
 from core.jobs.events.record import add_event
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
+from core.jobs.plugins import find_missing_plugins, store_plugins
 from core.jobs.projects import owner_of_project, project_of_owner
 from core.jobs.queue.quotas import check_queue, check_storage
 from core.jobs.queue.rank import no_slot
 from core.jobs.warm_start import start_columns
 from core.lifecycle import Desired, Status
+from core.recipe.plugins import Plugin, plugins_used
 from core.recipe.spec import JobSpec
 from core.settings import Limits
 
@@ -188,13 +190,20 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
             **own,
         ),
     )
-    if spec.metadata:
-        pairs = [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]
+    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]:
         connection.execute(insert(job_label), pairs)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
     _warn_no_slot(connection, job_id, own["needs"], entry.lost_after)
+    require_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
     if parent := further.get("parent_id"):
         bump_version(connection, parent)  # it shows its children
+
+
+def require_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:
+    """Store what a worker must have to run the job, and warn where none has it. Without plug-ins nothing is asked."""
+    store_plugins(connection, job_id, plugins)
+    if missing := find_missing_plugins(connection, plugins, lost_after):
+        add_event(connection, job_id, 0, "warning", {"code": "no_plugin", "message": missing})
 
 
 def _warn_no_slot(connection: Connection, job_id: str, slot: str, lost_after: float) -> None:

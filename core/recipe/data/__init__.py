@@ -15,6 +15,7 @@ from core.recipe.data.iris import Iris
 from core.recipe.data.moons import Moons
 from core.recipe.data.spirals import Spirals
 from core.recipe.data.wine import Wine
+from core.recipe.plugins import JoinPlugins
 
 Data = Annotated[
     Digits
@@ -28,6 +29,7 @@ Data = Annotated[
     | GaussianImages
     | Function,
     Field(discriminator="name"),
+    JoinPlugins("basin.data"),
 ]  # fmt: skip
 
 __all__ = ["Data", "DataSpec", "Function", "SplitSizes", "split_sizes"]

@@ -7,28 +7,39 @@ import json
 import os
 import secrets
 import sys
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from core.recipe.data import Data, DataSpec
 from core.recipe.data.base import SyntheticData
+from core.recipe.plugins import plugin_of
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 VERSION = 1  # part of the file name: a change of content is a new file, never a changed one
-_READ: Final[TypeAdapter[DataSpec]] = TypeAdapter(Data)
 
 
 def read_data(text: str) -> DataSpec:
     """A dataset from its name, every field at its default, or from a job's `data` as JSON."""
-    return _READ.validate_json(text if text.startswith("{") else json.dumps({"name": text}))
+    return _reader().validate_json(text if text.startswith("{") else json.dumps({"name": text}))
+
+
+@cache
+def _reader() -> TypeAdapter[DataSpec]:
+    return TypeAdapter(Data)
 
 
 def dataset_path(data: DataSpec, folder: Path) -> Path:
-    """Where the materialised dataset lies; generated ones by a digest of the fields that make them."""
+    """Where the materialised dataset lies; generated ones by a digest of the fields that make them.
+
+    Those of a plug-in by its version and files as well: another release of it may make other data.
+    """
     content = data.content_fields()
+    if plugin := plugin_of(type(data)):
+        content["plugin"] = plugin.identity
     digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return folder / f"{data.name}-{VERSION}{f'-{digest[:32]}' if content else ''}.safetensors"
 

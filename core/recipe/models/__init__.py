@@ -9,6 +9,7 @@ from core.recipe.models.cnn import CNN
 from core.recipe.models.logistic import Logistic
 from core.recipe.models.mlp import MLP
 from core.recipe.models.point import Point
+from core.recipe.plugins import JoinPlugins
 
 Model = Annotated[
     Logistic
@@ -16,6 +17,7 @@ Model = Annotated[
     | CNN
     | Point,
     Field(discriminator="name"),
+    JoinPlugins("basin.models"),
 ]  # fmt: skip
 
 __all__ = ["Init", "Model", "ModelSpec"]

@@ -21,6 +21,7 @@ from core.recipe.optimizers.rprop import Rprop
 from core.recipe.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from core.recipe.optimizers.schedule_free_sgd import ScheduleFreeSGD
 from core.recipe.optimizers.sgd import SGD
+from core.recipe.plugins import JoinPlugins
 
 Optimizer = Annotated[
     SGD
@@ -41,4 +42,5 @@ Optimizer = Annotated[
     | ScheduleFreeAdamW
     | PytorchOptimizer,
     Field(discriminator="name"),
+    JoinPlugins("basin.optimizers"),
 ]  # fmt: skip

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.errors import FieldProblem
-from core.recipe.component import cross_field_error
+from core.recipe.component import DEFERRED, cross_field_error
 from core.recipe.duration import Duration, RunLength
+from core.recipe.plugins import JoinPlugins
 from core.recipe.schedules.base import LearningRate, Momentum, ScheduleSpec, milestone_problems
 from core.recipe.schedules.step_schedules import StepSchedule
 
@@ -19,10 +20,12 @@ class Sequence(ScheduleSpec):
     that defaults to the run fills the stretch. Milestones count on the sequence's clock, after its own warm-up.
     """
 
+    model_config = DEFERRED
     summary: ClassVar[str] = "Several schedules one after the other, each on a clock of its own."
     name: Literal["sequence"] = "sequence"
     schedules: Annotated[
-        tuple[Annotated[StepSchedule, Field(discriminator="name")], ...], Field(min_length=2, max_length=16)
+        tuple[Annotated[StepSchedule, Field(discriminator="name"), JoinPlugins("basin.schedules")], ...],
+        Field(min_length=2, max_length=16),
     ]
     milestones: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=15)]
 

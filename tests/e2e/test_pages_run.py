@@ -123,7 +123,7 @@ def failures(output: str) -> list[str]:
     return re.findall(r"^::failed (.+)$", output, re.MULTILINE)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_the_quickstart_runs(serving: Clone) -> None:
     """Every command works in its order, and what does not depend on the run is printed as the page shows it."""
     done = serving.run(script_of(serving, "docs/quickstart.md"))
@@ -136,7 +136,7 @@ def test_the_quickstart_runs(serving: Clone) -> None:
     assert done.stdout.rstrip().endswith("}"), "metrics by curl are the last command"
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_the_readme_runs(serving: Clone) -> None:
     """What a stranger copies from the first page works; the job has ended when it is to be paused, which is refused."""
     done = serving.run(script_of(serving, "README.md"))
@@ -147,7 +147,7 @@ def test_the_readme_runs(serving: Clone) -> None:
     assert (serving.folder / "digits.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_the_demo_runs(clone: Clone) -> None:
     """The first command of both pages, from the clone's own scripts."""
     assert "make demo" in "".join(clone.blocks("README.md", "sh") + clone.blocks("docs/quickstart.md", "sh"))

@@ -31,7 +31,7 @@ def job_file(tmp_path: Path) -> str:
 
 def test_help_loads_no_heavy_library(tmp_path: Path) -> None:
     """People type --help more often than anything else; torch alone would make them wait two seconds."""
-    code = "import sys, basin.cli as c; c.complete()(['--help'], standalone_mode=False); print(*sys.modules)"
+    code = "import sys, basin.cli as c; c.build_app()(['--help'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     heavy = {"torch", "numpy", "fastapi", "sqlalchemy", "celery", "pydantic", "httpx2", "rich", "yaml"}
     assert heavy & set(done.stdout.split()) == set()

@@ -113,11 +113,11 @@ def test_watching_lives_on_the_stream(client: Client, stub: Stub) -> None:
     """What the job object knew already is not told again, and the job itself is read once more at the end alone."""
     past = [{"status": one, "at": AT, "detail": None} for one in ("queued", "running")]
     known = [frame(1, "status", status="queued"), frame(2, "status", status="running")]
-    progress = frame(2, "progress", step=5, epoch=1, epochs=3, loss=0.5)
+    stepped = frame(2, "progress", step=5, epoch=1, epochs=3, loss=0.5)
     again = [frame(3, "status", status="queued", detail="lost"), frame(4, "status", status="running")]
     stub.on("GET", ONE, Answer(200, job("running", timeline=past)), Answer(200, job("succeeded", results=RESULTS)))
-    stub.on("GET", EVENTS, sent(*known, progress, *again), sent(END))
-    seen = list(progress.changes(client, client.get(JOB_ID)))
+    stub.on("GET", EVENTS, sent(*known, stepped, *again), sent(END))
+    seen = list(progress.job_changes(client, client.get(JOB_ID)))
     told = [(one.status, one.progress.step, one.status_detail) for one in seen]
     assert told == [("running", 5, None), ("queued", 5, "lost"), ("running", 5, None), ("succeeded", 0, None)]
     assert (seen[0].progress.epochs, seen[0].name, seen[-1].results) == (3, "digits", RESULTS)

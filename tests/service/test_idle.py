@@ -42,7 +42,7 @@ def reconciler_of(db: Database, home: Path) -> Reconciler:
 class Waited(SlotPool):
     """All its slots have been free for long."""
 
-    def idle(self, seconds: float) -> Any:
+    def idle_kinds(self, seconds: float) -> Any:
         return super().idle_kinds(min(seconds, 0.0))
 
 

@@ -141,7 +141,7 @@ def test_a_writer_of_datasets_dies_with_its_worker(tmp_path: Path) -> None:
     """It leads a session of its own, so no Ctrl-C reaches it; a worker that is killed takes it along."""
     script = (
         "import sys, subprocess, os, time; from pathlib import Path; from worker import provision;"
-        "process = provision._materialise(Path(sys.argv[1]), ['digits'] * 9000);"
+        "process = provision._start_materialise(Path(sys.argv[1]), ['digits'] * 9000);"
         "print(process.pid, os.getsid(process.pid), flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)

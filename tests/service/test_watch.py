@@ -46,11 +46,11 @@ SPINS: Final = "while True: pass"
 
 RUNNER: Final = """
 import os, time, torch
-from core.engine.analysis.loss_surface import Terrain
+from core.engine.analysis.loss_surface import LossSurface
 from core.engine.networks import network
 from worker import runner
 
-forward, mean, seen = network.direct_forward, Terrain._mean, []
+forward, mean, seen = network.direct_forward, LossSurface._mean_loss, []
 
 def take_time(kind):
     if kind == {kind!r}:
@@ -71,7 +71,7 @@ def slow_mean(*given):
     return mean(*given)
 
 os.fsync = lambda _: None  # how long a disk takes that others write to is not the question
-network.direct_forward, Terrain._mean, runner._draughtsman = slow_forward, slow_mean, lambda *_: None
+network.direct_forward, LossSurface._mean_loss, runner._plot_renderer = slow_forward, slow_mean, lambda *_: None
 runner.main()
 """
 

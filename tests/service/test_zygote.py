@@ -23,7 +23,7 @@ import os, signal, socket, sys, time
 from worker import zygote
 
 {change}
-zygote.Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
+zygote.Zygote(socket.socket(fileno=int(sys.argv[1]))).serve_orders()
 """
 STOPPED_AT_BIRTH = "zygote.Zygote._become_runner = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)"
 SLOW_TO_LEAD = """

@@ -74,10 +74,10 @@ class FakeMachine:
             fault: Fault = wanted["fault"]
             return fault
 
-    def uuids(self) -> list[str]:
+    def list_uuids(self) -> list[str]:
         return list(self.read()["gpus"])
 
-    def memory(self, uuid: str) -> DeviceMemory:
+    def device_memory(self, uuid: str) -> DeviceMemory:
         return DeviceMemory(TOTAL, int(TOTAL * self.read()["gpus"][uuid]["free"]))
 
     def probe(self, token: str) -> DeviceReport:

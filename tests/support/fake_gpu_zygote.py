@@ -79,7 +79,7 @@ def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | No
     """As the file says; a gigabyte of it is ours."""
     if device.type == "cpu":
         return None
-    free = machine_here().memory(os.environ["CUDA_VISIBLE_DEVICES"]).free
+    free = machine_here().device_memory(os.environ["CUDA_VISIBLE_DEVICES"]).free
     return MemoryFacts(TOTAL, free, reserved=1 << 30, peak=1 << 30, requested=requested_bytes(str(error)))
 
 

@@ -2,9 +2,9 @@
 
     python -m bench.operations [--batch 32]
 
-Counted on tensors that hold nothing, so that no GPU is needed. Each operation is a kernel or a few, and launching one
-takes the host about 5 µs, whatever it computes: a GPU cannot step faster than that, and small networks never come near
-the point where it pays. Views and allocations are not counted; a fused optimizer is one operation.
+Counted on meta tensors, so that no GPU is needed. Each operation launches one or a few kernels, and each launch takes
+the host about 5 µs, whatever the kernel computes: this bounds the step rate of a GPU, and small networks are limited by
+it. Views and allocations are not counted; a fused optimizer is one operation.
 """
 
 import argparse
@@ -43,7 +43,7 @@ READS: Final = "aten::_local_scalar_dense"
 
 
 class Counting(TorchDispatchMode):
-    """Operations on META, and reads from there; what is read is 1."""
+    """Counts operations on META and reads from it; every value that is read is 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class Counting(TorchDispatchMode):
 
 
 def _is_free(func: Any, name: str) -> bool:
-    """Views and allocations queue nothing."""
+    """Whether it is a view or an allocation, which queue nothing."""
     infos = [each.alias_info for each in func._schema.returns]  # noqa: SLF001 - as above
     return name.startswith(WITHOUT_KERNEL) or any(each is not None and not each.is_write for each in infos)
 
 
 @contextmanager
 def fused_anywhere() -> Iterator[None]:
-    """Torch makes fused optimizers for the devices that it has kernels for; here it is to think that META is one."""
+    """Let torch make fused optimizers on META: by default it makes them only for devices that it has kernels for."""
     home = import_module("torch.optim.optimizer")
     name = "_get_fused_kernels_supported_devices"
     before = getattr(home, name)

@@ -1,10 +1,10 @@
-"""How long one training step takes: gradient and optimizer, in this checkout and, turn by turn, in another one.
+"""The time of one training step: gradient and optimizer, in this checkout and, alternating, in another one.
 
     python -m bench.step [--against CHECKOUT] [--rounds 7] [--steps 400]
 
-Each round is a process of its own for each checkout, one after the other, so that a machine that slows down slows both.
-Counted is the processor time of the one thread, of the fastest stretch of all rounds: others on the machine only add to
-it. The ratio is this checkout's by the other's.
+Each round starts one process for each checkout, one after the other, so that a machine that slows down slows both.
+The result is the CPU time of the one thread in the fastest stretch of all rounds: other processes can only add to it.
+The ratio is this checkout's time divided by the other's.
 """
 
 import argparse

@@ -85,13 +85,13 @@ def counted(spec: JobSpec, batch: int) -> tuple[int, int]:
     """Operations and reads of a step that is not the first."""
     facts = spec.data.facts()
     with fused_anywhere(), Counting() as count:
-        another = partial(build_network, spec.model, facts, spec.seed, META, spec.no_decay)
-        network = another()
+        make_network = partial(build_network, spec.model, facts, spec.seed, META, spec.no_decay)
+        network = make_network()
         network.module.train()
         inputs = torch.empty(batch, *facts.input_shape, device=META)
         targets = torch.empty(batch, dtype=torch.int64, device=META)
-        elsewhere = partial(EvalWeights, network, another, Split(inputs, targets), batch)
-        stepper = build_stepper(spec.optimizer, network, elsewhere)
+        eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), batch)
+        stepper = build_stepper(spec.optimizer, network, eval_weights)
         gradient = build_gradient(network, build_objective(spec, None).loss)
         for _ in range(STEPS):
             before = count.operations, count.reads

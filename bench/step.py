@@ -48,13 +48,15 @@ def time_case(fields: dict[str, Any], steps: int) -> float:
     base = {"data": {"name": "digits"}, "optimizer": {"name": "sgd", "momentum": 0.9}, "epochs": 1}
     spec = JobSpec.model_validate_json(json.dumps({**base, **fields})).resolved()
     facts, device = spec.data.facts(), torch.device("cpu")
-    another = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
-    network = another()
+    make_network = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    network = make_network()
     network.module.train()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(32, *facts.input_shape, generator=generator)
     targets = torch.randint(facts.outputs, (32,), generator=generator)
-    stepper = build_stepper(spec.optimizer, network, partial(EvalWeights, network, another, Split(inputs, targets), 32))
+    stepper = build_stepper(
+        spec.optimizer, network, partial(EvalWeights, network, make_network, Split(inputs, targets), 32)
+    )
     gradient = build_gradient(network, build_objective(spec, None).loss)
     again = partial(gradient, inputs, targets)
     taken = []

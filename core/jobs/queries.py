@@ -183,9 +183,9 @@ def _read_children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str
     if not rows:
         return {}
     projects = {row.id: row.project for row in rows}
-    born = connection.execute(_select_children(), {"ids": list(projects)}).all()
+    children = connection.execute(_select_children(), {"ids": list(projects)}).all()
     found: dict[str, tuple[str, ...]] = {}
-    for parent_id, job_id, project in sorted(born, key=itemgetter(1)):
+    for parent_id, job_id, project in sorted(children, key=itemgetter(1)):
         if project == projects[parent_id]:
             found[parent_id] = (*found.get(parent_id, ()), job_id)
     return found

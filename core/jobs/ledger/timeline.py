@@ -6,7 +6,7 @@ from typing import Final
 from core.lifecycle import TRANSITIONS, Status
 
 Step = tuple[int, str]  # attempt, the status that readers saw
-_WISHES: Final = frozenset({"pausing", "cancelling"})
+_REQUESTS: Final = frozenset({"pausing", "cancelling"})
 
 
 def timeline_problems(steps: Iterable[Step], status: str | None, attempt: int | None) -> Iterator[str]:
@@ -19,7 +19,7 @@ def timeline_problems(steps: Iterable[Step], status: str | None, attempt: int | 
     now: Status | None = None
     number, pausing = 0, False
     for claimed, word in steps:
-        if now is Status.RUNNING and claimed == number and (word in _WISHES or (word == "running" and pausing)):
+        if now is Status.RUNNING and claimed == number and (word in _REQUESTS or (word == "running" and pausing)):
             pausing = word == "pausing"
             continue
         if word not in set(Status):

@@ -30,10 +30,10 @@ def check_series(db: Database, subjects: Sequence[ComparedJob], names: Sequence[
         job_state.c.job_id.in_([subject.id for subject in subjects]), job_state.c.status.not_in(list(TERMINAL))
     )
     with db.read() as connection:
-        going_on = set(connection.execute(query).scalars())
-    if going_on and not there:
+        open_ids = set(connection.execute(query).scalars())
+    if open_ids and not there:
         return  # before the first points the names are not known
-    coming = {measure for subject in subjects if subject.id in going_on for measure in _late_measures(subject)}
+    coming = {measure for subject in subjects if subject.id in open_ids for measure in _late_measures(subject)}
     wrong = [name for name in missing if name.rpartition(".")[2] not in coming]
     if wrong:
         raise InvalidRequest(errors=tuple(_unknown_series(name, there) for name in wrong))

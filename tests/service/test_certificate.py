@@ -180,7 +180,7 @@ def test_every_stretch_of_a_job_gives_the_same_bits(basin: Verify, trained: Job)
     assert said.stdout.startswith(f"trained from step {first} (ckpt_")
     assert said.stdout.endswith("exact: training again gives the same bits\n")
     behind = basin(job_id, "--from", str(3 * first))
-    assert (behind.exit_code, f"Behind step {3 * first} there is no" in behind.stderr) == (2, True)
+    assert (behind.exit_code, f"After step {3 * first} there is no" in behind.stderr) == (2, True)
     missing = basin(job_id, "--from", "1")
     assert (missing.exit_code, f"there are 0 (the start), {first}, {2 * first}, {3 * first}." in missing.stderr) == (
         2,

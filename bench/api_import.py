@@ -3,7 +3,7 @@
     python bench/api_import.py [repeats]
 
 Prints medians: CPU seconds and resident memory of the import (aims: below 1 s, below 150 MB), the same for the
-frameworks alone, and the wall seconds from exec of `python -m api` to its first answer.
+frameworks alone, and the seconds of wall-clock time from exec of `python -m api` to its first answer.
 """
 
 import os
@@ -32,7 +32,7 @@ HEAVY = (
 
 
 def imported(modules: str) -> tuple[float, float]:
-    """CPU seconds and MiB of an interpreter that only imports these."""
+    """CPU seconds and MiB of an interpreter that only imports these modules."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE.format(modules=modules)], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -41,7 +41,7 @@ def imported(modules: str) -> tuple[float, float]:
 
 
 def first_answer() -> float:
-    """Wall seconds from exec to the first 200 of /healthz."""
+    """Seconds of wall-clock time from exec to the first 200 of /healthz."""
     with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+") as log:
         environment = os.environ | {"BASIN_HOME": home}
         upgrade_schema(f"sqlite:///{home}/basin.db")

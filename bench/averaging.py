@@ -1,12 +1,12 @@
-"""What it costs to average weights after every single step: of a whole job, and against torch's AveragedModel.
+"""The cost of averaging the weights after every step: as a share of a whole job, and against torch's AveragedModel.
 
     python -m bench.averaging [--rounds 300]
 
-One thread, the contenders taking turns in one process. First whole jobs (mlp 128-128, batch 32): how much longer one
-takes that averages after every step than the same one that does so once. Then single updates, each after a training
-step of its own, as in a job: what was in the cache is there again. A step is here gradient and optimizer alone, the
-engine's; and beside it torch's own at its best: resident tensors, autograd, fused Adam. torch averages batch norm's
-buffers too where there are any, as the engine's EMA does. Trust the ratios.
+One thread; the contenders alternate in one process. First whole jobs (mlp 128-128, batch 32): how much longer a job
+takes that averages after every step than the same job that averages once. Then single updates, each after a training
+step, as in a job, so that the caches hold the same data. A step is gradient and optimizer alone: the engine's, and
+torch's fastest (resident tensors, autograd, fused Adam). torch averages the buffers of batch norm too, as the engine's
+EMA does. Compare the ratios, not the times.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "batch_size": 128,
     },
 }
-WARMING, COUNTED = 5, 20  # steps of a contender's turn
+WARMING, COUNTED = 5, 20  # steps in one turn of a contender
 EPOCHS, JOBS = 20, 41
 JOB: dict[str, dict[str, Any]] = {
     "SWA": {"swa": {"start": "1st", "lr": 0.1, "anneal": "1st"}},
@@ -78,7 +78,7 @@ def step_of(spec: JobSpec, network: Network) -> Update:
 
 
 def plain_step_of(spec: JobSpec, network: Network) -> Update:
-    """One training step as torch's users write it, with what makes it fast: nothing is copied, Adam is fused."""
+    """One training step in plain torch at its fastest: nothing is copied, Adam is fused."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(spec.shape().batch, *spec.data.facts().input_shape, generator=generator)
     targets = torch.randint(10, (spec.shape().batch,), generator=generator)
@@ -94,7 +94,7 @@ def plain_step_of(spec: JobSpec, network: Network) -> Update:
 
 
 def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
-    """Each takes the network's weights into an average of its own."""
+    """Name -> a function that adds the network's weights to an average of its own."""
     swa = RunningMean(ALWAYS, network_of(spec), Split(torch.zeros(0), torch.zeros(0)), 1)
     ema = ExponentialMean(EmaPhase(ALWAYS, 0.999), network_of(spec))
     plain: nn.Module = deepcopy(network.module)
@@ -141,7 +141,7 @@ def whole_jobs(folder: Path) -> dict[str, float]:
 
 
 def _seconds(fit: Fit) -> float:
-    """Of this process alone: shares of a few percent drown in what else the machine does."""
+    """CPU seconds of this process: in wall-clock time, other processes would hide shares of a few percent."""
     start = time.process_time()
     fit()
     return time.process_time() - start

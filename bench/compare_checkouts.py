@@ -1,4 +1,4 @@
-"""Whether two checkouts compute the same bits, and whether the new one goes on with what the old one has paused.
+"""Whether two checkouts compute the same bits, and whether the new one resumes a job that the old one has paused.
 
 python -m bench.compare_checkouts OLD NEW [--only NAME …] [--old-python PYTHON] [--new-python PYTHON]
 
@@ -32,14 +32,14 @@ from tests.support.release_writer import LONG, STOP_AT
 ROOT: Final = Path(__file__).resolve().parents[1]
 RECIPES: Final = Path(__file__).with_name("recipes.json")
 SLOTS: Final = ("--slots", "2")
-UNCOMPARED: Final = "throughput"  # a series that tells of time
+UNCOMPARED: Final = "throughput"  # a series of times
 IDS: Final = re.compile(r"\b(job|ckpt|an)_[0-9a-z]{26}\b")
 LONG_JOB: Final = "long"
 ANALYSES: Final[dict[str, Json]] = {
     "landscape": {"kind": "landscape", "job": "mlp-momentum"},
     "sharpness": {"kind": "sharpness", "job": "cnn-adam"},
 }
-"""By name; `job` is the name of the job that it looks at."""
+"""By name; `job` is the name of the job that the analysis reads."""
 
 Digests = dict[str, str]
 """What is compared of a job -> its digest, or its text where that is short."""
@@ -75,7 +75,7 @@ def pause_long_job(api: ReleaseApi) -> str:
 
 
 def collect_digests(api: ReleaseApi, home: Path, bodies: dict[str, Json]) -> Found:
-    """Train every job, do the analyses of those that are there, and take their digests."""
+    """Train every job, run the analyses of these jobs, and compute the digests of both."""
     jobs = {name: api.submit(body) for name, body in bodies.items()}
     found = {name: digest_job(api, home, job_id) for name, job_id in jobs.items()}
     for name, body in ANALYSES.items():
@@ -99,7 +99,7 @@ def digest_job(api: ReleaseApi, home: Path, job_id: str) -> Digests:
 
 
 def checkpoint_digests(api: ReleaseApi, job_id: str) -> Digests:
-    """SHA-256 of the weights of every checkpoint that counts at the end; older ones may or may not be removed yet."""
+    """SHA-256 of the weights of every checkpoint that retention keeps; older ones may or may not be deleted yet."""
     rows = api.get(f"/v1/jobs/{job_id}/checkpoints?limit=100")["data"]
     last = max((row["step"] for row in rows), default=0)
     rows = [row for row in rows if row["kind"] != "last" or row["step"] == last]
@@ -107,7 +107,7 @@ def checkpoint_digests(api: ReleaseApi, job_id: str) -> Digests:
 
 
 def last_manifest(folder: Path) -> Digests:
-    """Of the last resumable checkpoint: the digest chain, which stands for those before it, and its files."""
+    """Of the last resumable checkpoint: the digest chain, which covers the earlier ones, and its files."""
     manifests = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/manifest.json")]
     lasts = [each for each in manifests if each["kind"] == "last"]
     if not lasts:
@@ -117,7 +117,7 @@ def last_manifest(folder: Path) -> Digests:
 
 
 def digest_analysis(api: ReleaseApi, analysis_id: str) -> Digests:
-    """Each array by itself: how a file is packed may change."""
+    """One digest for each array: the packing of the file may change."""
     analysis = api.wait_for_end(analysis_id, "analyses")
     content = api.response("GET", f"/v1/analyses/{analysis_id}/content").content
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -131,7 +131,7 @@ def digest_array(array: np.ndarray[Any, Any]) -> str:
 
 
 def digest_results(results: Json | None) -> str:
-    """Results without the ids of jobs and checkpoints, which are others every time."""
+    """Results without the ids of jobs and checkpoints, which differ in every run."""
     return digest_text(IDS.sub("", json.dumps(results, sort_keys=True)))
 
 
@@ -140,27 +140,27 @@ def digest_text(text: str) -> str:
 
 
 def drop_times(content: str) -> str:
-    """The CSV of all series without the column of times, and without the series that are about time."""
+    """The CSV of all series without the column of times, and without the series of times."""
     rows = csv.DictReader(io.StringIO(content))
     return "\n".join(f"{row['step']},{row['series']},{row['value']}" for row in rows if row["series"] != UNCOMPARED)
 
 
 def resume_in_old_home(api: ReleaseApi, home: Path, paused: str) -> tuple[Json, Digests]:
-    """How faithful the resume was, and the digests of its end."""
+    """The fidelity of the resume, and the digests of the job's end."""
     api.post(f"/v1/jobs/{paused}/resume")
     digests = digest_job(api, home, paused)
     return dict(api.get(f"/v1/jobs/{paused}")["resume"] or {}), digests
 
 
 def differences(old: Digests, new: Digests) -> Iterator[str]:
-    """One line for each thing that is not the same on both sides."""
+    """One line for each difference."""
     for what in sorted(old.keys() | new.keys()):
         if old.get(what) != new.get(what):
             yield f"{what}: {old.get(what, 'missing')} in OLD, {new.get(what, 'missing')} in NEW"
 
 
 def report(name: str, different: list[str]) -> bool:
-    """Print how a job compares; whether it is the same."""
+    """Print the comparison of a job; returns whether both are equal."""
     print(f"{'equal    ' if not different else 'DIFFERENT'} {name}", flush=True)
     for line in different:
         print(f"    {line}")
@@ -168,14 +168,14 @@ def report(name: str, different: list[str]) -> bool:
 
 
 def serve_jobs(checkout: Checkout, home: Path, bodies: dict[str, Json]) -> tuple[Found, str | None]:
-    """The digests that a checkout gives, and the id of the long job that it has paused, if that is asked for."""
+    """The digests of a checkout, and the id of the long job that it has paused, if that one is among the jobs."""
     with running_release(checkout, home, *SLOTS) as api:
         paused = pause_long_job(api) if LONG_JOB in bodies else None
         return collect_digests(api, home, bodies), paused
 
 
 def compare(old: Checkout, new: Checkout, bodies: dict[str, Json], folder: Path) -> bool:
-    """Run both checkouts at the same time, then the resume; whether nothing differs."""
+    """Run both checkouts at the same time, then the resume; returns whether everything is equal."""
     with ThreadPoolExecutor() as pool:
         sides = [pool.submit(serve_jobs, side, folder / name, bodies) for side, name in ((old, "old"), (new, "new"))]
     (before, paused), (after, _) = (side.result() for side in sides)

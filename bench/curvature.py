@@ -1,12 +1,12 @@
-"""What the curvature of a small network costs: products with the Hessian, and Lanczos in 40 steps.
+"""The cost of the curvature of a small network: products with the Hessian, and Lanczos in 40 steps.
 
     python -m bench.curvature [--rounds 5]
 
-A CNN of 13,802 weights with batch norm on 900 digits, one thread, CPU seconds of this process (so that neighbours do
-not count), the best of some rounds in turns. The naive way is that of the usual packages: for every product, over the
-batches of a loader, a forward pass, a gradient that can be differentiated, and its product with the vector, through the
-module as it is. Here the part is one batch, what autograd needs is kept between products, and batch norm is part of the
-convolution before it. Both run the same Lanczos with full re-orthogonalisation, and have to agree.
+A CNN of 13,802 weights with batch norm on 900 digits, one thread, CPU seconds of this process (so that other processes
+do not count), the best of some alternating rounds. The naive way is that of the usual packages: for every product, over
+the batches of a loader, a forward pass, a differentiable gradient, and its product with the vector, through the
+unchanged module. In the engine, the split is one batch, the autograd graph is kept between products, and batch norm is
+folded into the convolution before it. Both run the same Lanczos with full re-orthogonalisation, and have to agree.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def setting() -> tuple[Network, Split]:
 
 
 def naive(module: nn.Module, part: Split) -> Callable[[Tensor], Tensor]:
-    """V -> H v, batch after batch."""
+    """Vector v (P,) -> H v (P,), batch by batch; P is the number of weights."""
     parameters = list(module.parameters())
     batches = list(zip(torch.split(part.inputs, BATCH), torch.split(part.targets, BATCH), strict=True))
 
@@ -77,7 +77,7 @@ def seconds(deed: Callable[[], object], rounds: int) -> float:
 
 
 def lanczos(like: Tensor, product: Callable[[], Callable[[Tensor], Tensor]]) -> float:
-    """The largest eigenvalue, from STEPS products and all that it takes to begin with them."""
+    """The largest eigenvalue, from STEPS products and their preparation."""
     iteration, multiply = Lanczos.start_iteration(like, STEPS, 0), product()
     while not iteration.is_complete:
         iteration.extend_basis(multiply)

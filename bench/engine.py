@@ -2,9 +2,9 @@
 
     python -m bench.engine [--epochs 20] [--rounds 5]
 
-Digits, mlp 128-128, batch 32, cosine rate, validation after every epoch, one thread; whole fits in a warm process, the
-contenders taking turns. Lightning takes part where it is installed (deploy/locks/bench.lock). Trust the ratios: the
-examples per second are this machine's.
+Digits, mlp 128-128, batch 32, cosine rate, validation after every epoch, one thread; whole fits in a warm process; the
+contenders alternate. Lightning takes part where it is installed (deploy/locks/bench.lock). Compare the ratios: the
+examples per second depend on the machine.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def lightning_fit(optimizer: str, epochs: int, data: ResidentDataset) -> Fit:
 
 @contextlib.contextmanager
 def muted() -> Any:
-    """Progress bars are drawn, but nobody has to see them."""
+    """Progress bars are drawn, since they are part of the cost, but their output is discarded."""
     with (
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -173,7 +173,7 @@ def muted() -> Any:
 
 
 def measure(fits: dict[str, Fit], rounds: int) -> dict[str, tuple[float, float]]:
-    """Name -> (median seconds, median final validation loss); one uncounted round first, then turn by turn."""
+    """Name -> (median seconds, median final validation loss); after one uncounted round, the contenders alternate."""
     seconds: dict[str, list[float]] = {name: [] for name in fits}
     losses: dict[str, list[float]] = {name: [] for name in fits}
     for turn in range(rounds + 1):

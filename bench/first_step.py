@@ -1,4 +1,4 @@
-"""How long until it trains: from the answer to POST /v1/jobs to the first optimizer step, on an idle worker.
+"""The delay of a job: from the answer to POST /v1/jobs to the first optimizer step, on an idle worker.
 
 python -m bench.first_step [RUNS]
 

@@ -1,9 +1,9 @@
-"""What idle workers cost a PostgreSQL: statements, transactions, connections, and the share of a core of its processes.
+"""The load of idle workers on PostgreSQL: statements, transactions, connections, and the share of a core that it uses.
 
     python -m bench.fleet [--workers 100] [--seconds 30] [--processes 4]
 
 The database's side of each worker is real: a pool of its own, the poll, the reconciler, the reporter. Launcher, torch
-and broker are left out: they do not speak to the database. Aims for 100: at most 130 connections, 3 % of a core.
+and broker are left out: they do not use the database. Aims for 100: at most 130 connections, 3 % of a core.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from worker.attempt import Slot, WorkerContext
 from worker.slots import SlotPoller, SlotPool
 from worker.worker_report import WorkerReporter
 
-SETTLE_SECONDS = 25.0  # what starting cost is not what standing by costs
+SETTLE_SECONDS = 25.0  # the cost of starting is not counted
 
 
 def start(settings: Settings, name: str, stack: ExitStack) -> None:

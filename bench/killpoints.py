@@ -1,11 +1,12 @@
-"""Jobs that are killed at random moments, again and again, and must end with the bits of those that nobody disturbed.
+"""Jobs that are killed repeatedly at random moments, and must end with the bits of the same jobs without kills.
 
 python -m bench.killpoints [--kills 200] [--recipe NAME] [--seed 0]     runners of the engine, for each of six recipes
 python -m bench.killpoints --service 20                                 runner, zygote or worker of a whole service
 
-The first kills runners as a worker starts them, with SIGKILL, at a random moment between order and end; the next one
-goes on from the last checkpoint that was reported. Compared at the end: weights, optimizer and whatever else is kept,
-the chain of digests, every point of every series, the results. One core is enough; a recipe takes one to two minutes.
+The first form kills runners as a worker starts them, with SIGKILL, at a random moment between order and end; the next
+runner continues from the last checkpoint that was reported. Compared at the end: weights, optimizer and all other state
+of the checkpoint, the chain of digests, every point of every series, the results. One core is enough; a recipe takes
+one to two minutes.
 """
 
 import argparse
@@ -47,7 +48,7 @@ Points = dict[str, list[tuple[int, float]]]
 
 @dataclass
 class Record:
-    """What a job has left behind: as a recorder keeps it, points behind the last checkpoint do not count."""
+    """The output of a job, as a recorder keeps it: points after the last checkpoint do not count."""
 
     points: Points = field(default_factory=lambda: defaultdict(list))
     open: Points = field(default_factory=lambda: defaultdict(list))
@@ -80,7 +81,7 @@ class Record:
         return int(self.last["step"]) if self.last else 0
 
     def outcome(self) -> dict[str, Any]:
-        """All that has to be equal."""
+        """Everything that has to be equal."""
         if self.last is None or self.ended is None:
             raise RuntimeError("the job has not ended")
         newest = {kind: files for (kind, _), files in sorted(self.files.items())}
@@ -101,9 +102,9 @@ class Bench:
     lives: int = 0
 
     def live(self, record: Record, seconds: float | None, *, starting: bool = False) -> tuple[bool, int]:
-        """One runner, killed so many seconds after it has begun, or with `starting` after its order.
+        """Start one runner; kill it `seconds` after it has begun, or with `starting` after its order.
 
-        Whether it was killed before it could end, and the last step that it reported.
+        Returns whether it was killed before its end, and the last step that it reported.
         """
         self.lives += 1
         runner = self.launcher.launch(self.folder / "stderr", None)
@@ -154,15 +155,15 @@ class Bench:
         )
 
     def reference(self) -> tuple[dict[str, Any], float]:
-        """What nobody disturbs, and how long it takes from its beginning."""
-        self.live(Record(), None)  # whatever is slow the first time
+        """The outcome without kills, and the seconds that it takes from its beginning."""
+        self.live(Record(), None)  # a warm-up
         record, begun = Record(), time.monotonic()
         self.live(record, None)
         return record.outcome(), time.monotonic() - begun
 
 
 def kill_runners(bench: Bench, kills: int) -> str:
-    """So many kills, over as many jobs as that takes; a row of the table."""
+    """Kill runners `kills` times, over as many jobs as that takes; returns a row of the table."""
     expected, seconds = bench.reference()
     done, jobs, lost, idle = 0, 0, 0, 0
     while done < kills:
@@ -209,7 +210,7 @@ def victim(worker: Part, part: str) -> psutil.Process:
 
 
 def killed_job(service: Service, truth: Truth, chance: random.Random, parts: Sequence[str]) -> list[str]:
-    """One job, at random moments robbed of these parts, one after the other; those that came before its end."""
+    """Run one job and kill these parts at random moments, one after the other; returns those killed before its end."""
     job_id, killed = service.submit(truth.spec), []
     for part in parts:
         service.when(job_id, lambda job: job["status"] in {"running", "succeeded", "failed"})

@@ -1,13 +1,13 @@
-"""What a loss surface costs: 51 by 51 points of a small CNN on 900 digits, and against going point by point.
+"""The cost of a loss surface: 51 by 51 points of a small CNN on 900 digits, and against point-by-point evaluation.
 
     python -m bench.landscape [--rounds 9] [--points 2601] [--threads 1 2]
 
-First whole surfaces, on so many threads: on a busy machine two wait for each other more than they help. Then the
-contenders take turns in one process and on one thread, each with some points of the same surface: the engine, many
-points at once; the same network, its data resident, evaluated point by point; and the reference way (Li et al. 2018,
-their code): add the directions to each parameter, then loop over a DataLoader of batch 128. Ratios are of the
-processor's time, medians over the turns; the values of all are compared. Networks are without batch norm and with it,
-with its statistics as they are.
+First whole surfaces, with each number of threads: on a busy machine two threads wait for each other more than they
+help. Then the contenders alternate in one process and on one thread, each with some points of the same surface: the
+engine, many points at once; the same network, its data resident, evaluated point by point; and the reference code of
+Li et al. 2018: add the directions to each parameter, then loop over a DataLoader of batch 128. Ratios are of CPU time,
+medians over the turns; the values of all contenders are compared. Networks are with and without batch norm, whose
+statistics are fixed.
 """
 
 import argparse
@@ -41,7 +41,7 @@ Contender = Callable[[int, int], Tensor]  # points first … last - 1 -> float64
 
 
 def subject(dataset: Path, *, batch_norm: bool) -> AnalysisSubject:
-    """Around 14,500 weights."""
+    """A CNN of around 14,500 weights."""
     model = {"name": "cnn", "channels": [16, 32], "hidden": [70], "batch_norm": batch_norm}
     job = {"model": model, "data": {"name": "digits"}, "optimizer": {"name": "sgd", "lr": 0.1}, "epochs": 1}
     spec = JobSpec.model_validate_json(json.dumps(job)).resolved()
@@ -102,7 +102,7 @@ def contenders(looked: AnalysisSubject, surface: WeightGrid) -> dict[str, Conten
 
 
 def whole(looked: AnalysisSubject, surface: WeightGrid, points: int, threads: int) -> tuple[float, float]:
-    """Seconds of the clock and of the processor, tile by tile as an analysis goes."""
+    """Seconds of wall-clock and of CPU time, tile by tile as in an analysis."""
     judge = WeightsEvaluator.for_subject(looked, ("train",), reestimate=False)
     size = points_in_tile(judge)
     torch.set_num_threads(threads)
@@ -113,7 +113,7 @@ def whole(looked: AnalysisSubject, surface: WeightGrid, points: int, threads: in
 
 
 def compare(turns: dict[str, Contender], rounds: int, points: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Name -> seconds of the processor for a point (median), and the most by which it is not the engine's value."""
+    """Name -> CPU seconds for a point (median); name -> the largest difference from the engine's value."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     apart: dict[str, float] = dict.fromkeys(turns, 0.0)
     for turn in range(1 + rounds):

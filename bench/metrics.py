@@ -1,10 +1,10 @@
-"""Points into the database and charts out of it: how many a second, and how long a chart of a long run takes.
+"""The throughput of writing points into the database, and the latency of a chart of a long run.
 
 python -m bench.metrics [--points 1000000] [--chart 1000000,10000000]
 
-The product's own fenced write, chunks of 1,000 points, 64 of them a transaction, as a worker's recorder does it with a
-busy runner. Afterwards the first tenth is written ten times more: there must still be one point for each step. The
-charts have 500 points with every extreme in them. On SQLite, and on PostgreSQL with settings of its own (fsync on).
+The product's own fenced write: chunks of 1,000 points, 64 in a transaction, as a worker's recorder writes those of a
+busy runner. Afterwards the first tenth is written ten more times: there must still be one point for each step. The
+charts have 500 points, with every extreme. On SQLite, and on PostgreSQL with fsync on.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.support.postgres import Cluster, server_binaries
 
 NAME = "train.loss"
 TOGETHER = 64  # chunks in a transaction
-LOOKS = 15  # at each chart
+LOOKS = 15  # repeats of each chart
 
 
 def chunks(first: int, last: int) -> Iterator[list[Chunk]]:
@@ -40,7 +40,7 @@ def _chunk(number: int) -> Chunk:
 
 
 def written(db: Database, fence: Fence, first: int, last: int) -> float:
-    """Seconds that it takes."""
+    """Seconds to write these chunks."""
     ready = list(chunks(first, last)) if last - first <= 10_000 else chunks(first, last)
     began = time.perf_counter()
     for some in ready:
@@ -49,7 +49,7 @@ def written(db: Database, fence: Fence, first: int, last: int) -> float:
 
 
 def chart(db: Database, fence: Fence, most: int) -> tuple[float, float]:
-    """Median and worst seconds of a chart of all that is there; its ends have to be those that were written."""
+    """Median and worst seconds of a chart of all points; its ends have to be those that were written."""
     seconds = []
     for _ in range(LOOKS):
         began = time.perf_counter()
@@ -61,7 +61,7 @@ def chart(db: Database, fence: Fence, most: int) -> tuple[float, float]:
 
 
 def measure(url: str, points: int, charts: list[int]) -> None:
-    """Prints what one database does."""
+    """Prints the results of one database."""
     upgrade_schema(url)
     db = open_database(url)
     fence = running(db)

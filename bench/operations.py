@@ -2,9 +2,9 @@
 
     python -m bench.operations [--batch 32]
 
-Counted on tensors that hold nothing, so that no GPU is needed. Each operation is a kernel or a few, and launching one
-takes the host about 5 µs, whatever it computes: a GPU cannot step faster than that, and small networks never come near
-the point where it pays. Views and allocations are not counted; a fused optimizer is one operation.
+Counted on meta tensors, so that no GPU is needed. Each operation launches one or a few kernels, and each launch takes
+the host about 5 µs, whatever the kernel computes: this bounds the step rate of a GPU, and small networks are limited by
+it. Views and allocations are not counted; a fused optimizer is one operation.
 """
 
 import argparse
@@ -43,7 +43,7 @@ READS: Final = "aten::_local_scalar_dense"
 
 
 class Counting(TorchDispatchMode):
-    """Operations on META, and reads from there; what is read is 1."""
+    """Counts operations on META and reads from it; every value that is read is 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class Counting(TorchDispatchMode):
 
 
 def _is_free(func: Any, name: str) -> bool:
-    """Views and allocations queue nothing."""
+    """Whether it is a view or an allocation, which queue nothing."""
     infos = [each.alias_info for each in func._schema.returns]  # noqa: SLF001 - as above
     return name.startswith(WITHOUT_KERNEL) or any(each is not None and not each.is_write for each in infos)
 
 
 @contextmanager
 def fused_anywhere() -> Iterator[None]:
-    """Torch makes fused optimizers for the devices that it has kernels for; here it is to think that META is one."""
+    """Let torch make fused optimizers on META: by default it makes them only for devices that it has kernels for."""
     home = import_module("torch.optim.optimizer")
     name = "_get_fused_kernels_supported_devices"
     before = getattr(home, name)
@@ -85,13 +85,13 @@ def counted(spec: JobSpec, batch: int) -> tuple[int, int]:
     """Operations and reads of a step that is not the first."""
     facts = spec.data.facts()
     with fused_anywhere(), Counting() as count:
-        another = partial(build_network, spec.model, facts, spec.seed, META, spec.no_decay)
-        network = another()
+        make_network = partial(build_network, spec.model, facts, spec.seed, META, spec.no_decay)
+        network = make_network()
         network.module.train()
         inputs = torch.empty(batch, *facts.input_shape, device=META)
         targets = torch.empty(batch, dtype=torch.int64, device=META)
-        elsewhere = partial(EvalWeights, network, another, Split(inputs, targets), batch)
-        stepper = build_stepper(spec.optimizer, network, elsewhere)
+        eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), batch)
+        stepper = build_stepper(spec.optimizer, network, eval_weights)
         gradient = build_gradient(network, build_objective(spec, None).loss)
         for _ in range(STEPS):
             before = count.operations, count.reads

@@ -1,10 +1,10 @@
-"""Jobs whose database is away: what they lose, and what waits for it where.
+"""Jobs whose database is away: what they lose, and where their data waits.
 
 python -m bench.outage [--minutes 10] [--hang]
 
-A real api and a real worker on a PostgreSQL of their own, with the service's own timings. Two jobs train, one of them
-writes every step down. Then the server is ended without a word, or with --hang stopped by SIGSTOP with all of its
-connections, for so many minutes. Afterwards every point of every step must be there, and no job may have begun again.
+A real api and a real worker on a PostgreSQL of their own, with the service's own timings. Two jobs train, and one of
+them records every step. Then the server is ended at once, or with --hang stopped by SIGSTOP with all of its
+connections, for `--minutes`. Afterwards every point of every step must be stored, and no job may have begun again.
 """
 
 import argparse
@@ -44,7 +44,7 @@ MB = 1e6
 
 @dataclass
 class Seen:
-    """What showed while the database was away."""
+    """What was observed while the database was away."""
 
     answers: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
@@ -53,7 +53,7 @@ class Seen:
     scratch: int = 0
 
     def look(self, service: Service, job_id: str) -> None:
-        """The worker's own memory, the files that wait, and what the api says."""
+        """Record the worker's memory, the size of the files that wait, and the answer of the api."""
         self.memory.append(psutil.Process(service.worker.pid).memory_info().rss)
         sizes = {path: size_of(path) for path in (service.home / "scratch").rglob("*")}
         self.spilled = max(self.spilled, sum(size for path, size in sizes.items() if path.name == "spill"))
@@ -67,7 +67,7 @@ class Seen:
 
 
 def size_of(path: Path) -> int:
-    """0 for what is gone by now."""
+    """The size of a file in bytes; 0 if it no longer exists."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def away(service: Service, cluster: Cluster, job_id: str, seconds: float, *, han
 
 
 def caught_up(service: Service, job_id: str, step: int) -> tuple[list[int], float]:
-    """The steps of the losses that are there, and how long it took until those up to `step` were."""
+    """The steps of the stored losses, and the seconds until those up to `step` were stored."""
     begun = time.monotonic()
     while True:
         with service.database() as db:
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--hang", action="store_true", help="SIGSTOP instead of an end")
     options = parser.parse_args()
-    os.nice(19)  # two jobs that train for so long leave the machine to others
+    os.nice(19)  # the two jobs train all the time, at the lowest CPU priority
     aside, cluster_folder = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp(prefix="basin-pg-"))
     cluster = Cluster(cluster_folder, server_binaries(), settings=())
     try:

@@ -1,10 +1,10 @@
-"""How much the code of one POST /v1/jobs jumps about: the files of api and core that it enters, and its returns.
+"""The path of one POST /v1/jobs through the code: the files of api and core that it enters, and its returns.
 
 python -m bench.path [--list]
 
-A real app on a SQLite database, one post after others that warm it, counted by sys.setprofile in the threads that serve
-it. A return is a call into a file that the request has been in before, from a call in another one. Printed too: how
-often a job was validated. `--list` adds the files with their returns, most first.
+A real app on a SQLite database, one post after others for warm-up, counted by sys.setprofile in the threads that serve
+it. A return is a call from another file into a file that the request has entered before. It also prints how often a job
+was validated. `--list` adds the files with their returns, most first.
 """
 
 import argparse
@@ -45,7 +45,7 @@ JOBS: Final[dict[str, dict[str, Any]]] = {
 
 
 class Walk:
-    """The way of one request through the files of api and core."""
+    """The path of one request through the files of api and core."""
 
     def __init__(self) -> None:
         self.here = ""
@@ -63,7 +63,7 @@ class Walk:
 
 
 class Watch:
-    """What threads that are started from now on call, while a walk is being counted."""
+    """The profile function of new threads; it counts only while a walk is measured."""
 
     def __init__(self) -> None:
         self.walk: Walk | None = None
@@ -102,7 +102,7 @@ def post(client: TestClient, job: dict[str, Any]) -> None:
 
 
 def measured(client: TestClient, watch: Watch, job: dict[str, Any]) -> tuple[Walk, int]:
-    """The way of a warm post, and how often a job was validated on it."""
+    """The path of a post after warm-up, and how often a job was validated on it."""
     for _ in range(WARM_POSTS):
         post(client, job)
     with watch.counted() as walk:

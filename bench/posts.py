@@ -1,10 +1,10 @@
-"""How POST /v1/jobs stands a rate: answers by then, their latency, and the highest rate that one api process keeps up.
+"""POST /v1/jobs under load: answers, their latency, and the highest rate that one api process sustains.
 
 python -m bench.posts [--rates 25,50,100,200,500] [--seconds 8]
 
-A real api, SQLite, nobody who trains, and a client in a process of its own on the same cores. Jobs are posted by the
-clock, whether the ones before were answered or not: latency counts from the moment when a job was due, so that a queue
-in front of the service is seen too.
+A real api, SQLite, no worker, and a client process on the same cores. Jobs are posted by the clock, whether the earlier
+ones were answered or not: latency counts from the moment when a job was due, so that a queue in front of the service is
+included.
 """
 
 import argparse
@@ -40,7 +40,7 @@ async def posted(http: httpx2.AsyncClient, due: float, found: list[float], refus
 
 
 async def rated(url: str, rate: int, seconds: float) -> tuple[list[float], list[int]]:
-    """Latencies at this rate, and what was not 201."""
+    """Latencies at this rate, and how many answers were not 201."""
     found: list[float] = []
     refused: list[int] = []
     limits = httpx2.Limits(max_connections=CONNECTIONS)

@@ -1,8 +1,8 @@
-"""What faults cost, as figures with their distribution: takeovers, cancels, pauses, stops, a broker that hangs.
+"""The cost of faults, as distributions: takeovers, cancels, pauses, stops, a broker that hangs.
 
 python -m bench.reliability [--rounds 5]
 
-A real api, two workers, SQLite and a broker, with the service's own timings. Each round kills a worker at work with
+A real api, two workers, SQLite and a broker, with the service's own timings. Each round kills a busy worker with
 SIGKILL (its jobs are taken over by the other), stops one with SIGTERM, and cancels and pauses running jobs.
 """
 
@@ -35,7 +35,7 @@ Found = dict[str, list[float]]
 
 
 def trains(service: Service, count: int) -> list[str]:
-    """So many running jobs, each past its first checkpoint."""
+    """`count` running jobs, each past its first checkpoint."""
     jobs = [service.submit(LONG) for _ in range(count)]
     for job_id in jobs:
         until("a checkpoint", partial(service.checkpoints, job_id))
@@ -43,7 +43,7 @@ def trains(service: Service, count: int) -> list[str]:
 
 
 def owned(worker: Part, jobs: list[str]) -> list[str]:
-    """Those that this worker trains: its log names them when they begin."""
+    """The jobs that this worker trains: its log names them when they begin."""
     return [job_id for job_id in jobs if job_id in worker.said]
 
 
@@ -97,7 +97,7 @@ def stop(service: Service, found: Found) -> None:
 
 
 def wishes(service: Service, found: Found) -> None:
-    """Pause and cancel of running jobs: how long the answer takes, and the wish."""
+    """Pause and cancel of running jobs: the seconds until the answer, and until the request is carried out."""
     jobs = trains(service, 2)
     for job_id, verb, status in zip(jobs, ("pause", "cancel"), ("paused", "cancelled"), strict=True):
         began = time.monotonic()
@@ -125,7 +125,7 @@ def hung(service: Service, broker: Broker, found: Found) -> None:
     posted = []
     for _ in range(POSTS):
         began = time.monotonic()
-        posted.append(service.submit(SHORT | {"resources": {"device": "gpu"}}))  # nobody takes them
+        posted.append(service.submit(SHORT | {"resources": {"device": "gpu"}}))  # no slot takes them
         found["POST /v1/jobs while the broker hangs, ms"].append(1000 * (time.monotonic() - began))
     for _ in range(20):
         began = time.monotonic()
@@ -139,7 +139,7 @@ def hung(service: Service, broker: Broker, found: Found) -> None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that so many are not above."""
+    """The smallest value that a share `share` of the values does not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 

@@ -1,4 +1,4 @@
-"""What event streams cost the API: many idle readers, and many readers of one job that moves.
+"""The cost of event streams for the API: many idle readers, and many readers of one job that makes progress.
 
     python bench/sse.py [streams] [seconds]
 
@@ -60,7 +60,7 @@ async def measured(name: str, api: psutil.Process, seconds: float, streams: Stre
     """One line of the table, over that many seconds."""
     seen = [0]
     readers = [asyncio.create_task(drain(reader, seen)) for reader, _ in streams]
-    await asyncio.sleep(2)  # what opening them cost is not what keeping them costs
+    await asyncio.sleep(2)  # the cost of opening them is not counted
     before, began, heard = api.cpu_times(), time.monotonic(), seen[0]
     await asyncio.sleep(seconds)
     after, passed = api.cpu_times(), time.monotonic() - began
@@ -75,7 +75,7 @@ async def measured(name: str, api: psutil.Process, seconds: float, streams: Stre
 
 
 def moves(db: Database, job_id: str) -> Callable[[int], None]:
-    """Claim the job; each call then is half a second of its training: a beat, and 50 points of four series."""
+    """Claim the job; each call is then half a second of its training: a heartbeat, and 50 points of four series."""
     spec = parse_job(JOB).resolved()
     found = claim_job(
         db, worker="bench", needs=("any",), plan_for=lambda _: resolve_plan(spec, "cpu"), lease_seconds=3600

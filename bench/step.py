@@ -1,10 +1,10 @@
-"""How long one training step takes: gradient and optimizer, in this checkout and, turn by turn, in another one.
+"""The time of one training step: gradient and optimizer, in this checkout and, alternating, in another one.
 
     python -m bench.step [--against CHECKOUT] [--rounds 7] [--steps 400]
 
-Each round is a process of its own for each checkout, one after the other, so that a machine that slows down slows both.
-Counted is the processor time of the one thread, of the fastest stretch of all rounds: others on the machine only add to
-it. The ratio is this checkout's by the other's.
+Each round starts one process for each checkout, one after the other, so that a machine that slows down slows both.
+The result is the CPU time of the one thread in the fastest stretch of all rounds: other processes can only add to it.
+The ratio is this checkout's time divided by the other's.
 """
 
 import argparse
@@ -48,13 +48,15 @@ def time_case(fields: dict[str, Any], steps: int) -> float:
     base = {"data": {"name": "digits"}, "optimizer": {"name": "sgd", "momentum": 0.9}, "epochs": 1}
     spec = JobSpec.model_validate_json(json.dumps({**base, **fields})).resolved()
     facts, device = spec.data.facts(), torch.device("cpu")
-    another = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
-    network = another()
+    make_network = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
+    network = make_network()
     network.module.train()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(32, *facts.input_shape, generator=generator)
     targets = torch.randint(facts.outputs, (32,), generator=generator)
-    stepper = build_stepper(spec.optimizer, network, partial(EvalWeights, network, another, Split(inputs, targets), 32))
+    stepper = build_stepper(
+        spec.optimizer, network, partial(EvalWeights, network, make_network, Split(inputs, targets), 32)
+    )
     gradient = build_gradient(network, build_objective(spec, None).loss)
     again = partial(gradient, inputs, targets)
     taken = []

@@ -1,10 +1,10 @@
-"""How many writes of a superseded attempt get in, and what a refusal costs.
+"""How many writes of a superseded attempt are accepted, and the cost of a refusal.
 
 python -m bench.zombies [--writes 1000000]
 
-The product's own writes, in turn: points, checkpoint, log line, beat, give-back, end. Attempt 1 of a job lost its
-lease, attempt 2 runs and trains; everything is written as attempt 1, on SQLite. Afterwards the job has to be as it
-was; and the same log line and beat of attempt 2 have to get in.
+The product's own writes, in turn: points, checkpoint, log line, heartbeat, give-back, end. Attempt 1 of a job lost its
+lease, attempt 2 runs and trains; everything is written as attempt 1, on SQLite. Afterwards the job has to be unchanged;
+and the same log line and heartbeat of attempt 2 have to be accepted.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Write = Callable[[], object]
 
 
 def writes(db: Database, zombie: Fence) -> dict[str, Write]:
-    """Each does its best to change the job; a beat that is refused says so by None."""
+    """Name -> a write that would change the job. A refused heartbeat returns None; the others raise."""
     return {
         "points": lambda: record_points(db, zombie, [chunk("train.loss", 0, 100)]),
         "checkpoint": lambda: record_checkpoint(db, zombie, new_checkpoint(zombie, 4), (), resumable=True),
@@ -41,7 +41,7 @@ def writes(db: Database, zombie: Fence) -> dict[str, Write]:
 
 
 def accepted(name: str, write: Write) -> bool:
-    """Whether it got in: refusals raise, but for the beat's."""
+    """Whether the write was accepted."""
     try:
         answer = write()
     except Fenced:

@@ -1,7 +1,7 @@
-"""Writes .env, with the knobs of docker-compose.yml, and beside it the folder .env.secrets with a file for each secret.
+"""Writes .env, with the settings of docker-compose.yml, and the folder .env.secrets with a file for each secret.
 
-What is there is left alone: the database keeps the passwords that it was made with. An argument names another file than
-.env. Passwords that an earlier release kept in .env itself move into the folder. Needs Python alone.
+Existing files are not changed: the database keeps the passwords that it was created with. An argument names another
+file than .env. Passwords that an earlier release kept in .env move into the folder. Needs only Python.
 """
 
 import json
@@ -32,7 +32,7 @@ TORCH_INDEX_GPU=
 
 
 def secret_files(earlier: dict[str, str]) -> dict[str, str]:
-    """The content of each file; the servers keep the passwords that they have."""
+    """File name -> content. The servers keep the passwords of `earlier`."""
     superuser, redis, access, secret = (earlier.get(name) or secrets.token_hex(24) for name in MOVED)
     service = secrets.token_hex(24)
     identity = {
@@ -63,7 +63,7 @@ def write_secrets(folder: Path, files: dict[str, str]) -> None:
     In a container the files are read by users that do not exist here, so every user may read a file.
     """
     aside = Path(f"{folder}.new")
-    shutil.rmtree(aside, ignore_errors=True)  # of a try that was broken off
+    shutil.rmtree(aside, ignore_errors=True)  # left by an interrupted run
     aside.mkdir(mode=0o700)
     for name, content in files.items():
         (aside / name).write_text(f"{content}\n", encoding="utf-8")
@@ -72,16 +72,16 @@ def write_secrets(folder: Path, files: dict[str, str]) -> None:
 
 
 def write_env(file: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Writes the file whole or not at all."""
     aside = Path(f"{file}.new")
     aside.write_text(text, encoding="utf-8")
     aside.rename(file)
 
 
 def main(name: str) -> str:
-    """Do what is missing, and say what that was."""
+    """Write what is missing; returns a message about it."""
     os.umask(0o077)
-    # A user of the container reads this too, whatever the umask was that it was checked out with.
+    # A user of the container reads this file too; the umask of the checkout may have removed that permission.
     role = Path("deploy/postgres/role.sh")
     role.chmod(role.stat().st_mode | 0o444)
     file, folder = Path(name), Path(f"{name}.secrets")

@@ -1,1 +1,1 @@
-"""Ready-made job files, one folder per claim, and what they must show."""
+"""Job files, one folder per claim, and the results that they must show."""

@@ -42,14 +42,14 @@ def beats_members_picture(runs: Runs) -> Chart:
 
 
 def members(runs: Runs) -> Iterator[tuple[Trained, Request]]:
-    """The members' checkpoints, averaged in both ways once more."""
+    """Requests that average the members' checkpoints again in both ways: weights, and predictions."""
     for run in runs["average"]:
         yield run, {"kind": "average", "checkpoints": [{"checkpoint": each} for each in run.kept("snapshot")]}
 
 
 def close_together(runs: Runs) -> Seen:
     """|loss of the averaged weights - loss of the averaged predictions| of the same members, by an analysis of their
-    checkpoints, which has to say what the job itself says.
+    checkpoints, which has to agree with the results of the job.
     """
     gaps, strays = [], []
     for run in runs["average"]:
@@ -144,7 +144,7 @@ def swa(run: Trained) -> float:
 
 
 def statistics_matter(runs: Runs) -> Seen:
-    """The same averaged weights, judged with statistics of their own and with those of the last weights."""
+    """The same averaged weights, evaluated with statistics of their own and with those of the last weights."""
     rows, worse, same = [], {}, []
     for kind in ("moving", "calm"):
         both = list(pairs(runs, f"{kind}-updated", f"{kind}-borrowed"))

@@ -25,7 +25,7 @@ def noise(run: Trained, exact: float) -> float:
 
 
 def noise_law(runs: Runs) -> Seen:
-    """Var = S/B (1 - B/N). Batches of one tell S: an epoch of them is every example's gradient once."""
+    """Var = S/B (1 - B/N). Batches of one give S: an epoch of them is every example's gradient once."""
     ratios: dict[str, list[float]] = {"batch-8": [], "batch-30": [], "batch-120": []}
     spreads = []
     for place, full in enumerate(runs["full"]):

@@ -1,4 +1,4 @@
-"""What an entry of the gallery is: a claim, the jobs and analyses that check it, and a judge who reads them."""
+"""The entries of the gallery: a claim, the jobs and analyses that check it, and a function that evaluates them."""
 
 import io
 import math
@@ -22,7 +22,7 @@ Request = Mapping[str, Any]
 
 
 class Source(Protocol):
-    """Where the curves and checkpoints of a finished job come from, and what an analysis has left."""
+    """Access to the curves and checkpoints of a finished job, and to the files of an analysis."""
 
     def curve(self, job: str, series: str) -> Curve:
         """Every measured point of a series."""
@@ -53,13 +53,13 @@ class Found:
             return dict(stored)
 
     def measure(self, name: str) -> list[float]:
-        """Of a sharpness: one of its measures, for each of the weights in the order in which they were asked for."""
+        """One measure of a sharpness analysis, for each of the weights in the order of the request."""
         return [row["value"] for row in self.numbers["measures"][name]["rows"]]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One finished job, and what analyses found out about it, by the names of the looks."""
+    """One finished job, and the results of its analyses, by the names of the looks."""
 
     job: str
     seed: int
@@ -106,7 +106,7 @@ Runs = Mapping[str, Sequence[Trained]]  # variant -> one for each seed, in the s
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the jobs showed: in words with numbers, perhaps a table, and whether it is what the claim says."""
+    """The outcome of a claim: words with numbers, perhaps a table, and whether the claim holds."""
 
     words: str
     holds: bool
@@ -115,14 +115,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class PathOf:
-    """The ways of these variants' points over the function that they descend, drawn by the service."""
+    """The paths of these variants over the function that they descend, drawn by the service."""
 
     variants: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PicturesOf:
-    """The picture `picture` that the service has drawn of the look `look` at the first seed's job of each variant."""
+    """The picture `picture` of the analysis `look`, of the first seed's job of each variant, drawn by the service."""
 
     look: str
     picture: str
@@ -131,9 +131,9 @@ class PicturesOf:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A kind of analysis that an entry asks for once its jobs are done: whose look it is, and what to post for it.
+    """An analysis that an entry requests once its jobs are done. `ask` yields the job that it belongs to, and the body.
 
-    Each look sees what those before it have found. One at several jobs belongs to the first of them.
+    Each look can read the results of those before it. A look at several jobs belongs to the first of them.
     """
 
     name: str
@@ -144,12 +144,12 @@ class Look:
 class Claim:
     """`slug` names the folder of its job files, one for each variant. A robust claim that fails is a bug.
 
-    `text` has three plain sentences or a few more; `setting` says what is trained, for those who do not open the job
-    files. Every variant is trained with each of `seeds`, paired by seed; a claim with one seed is one without
-    randomness. `also_tried` and `tried` say what other settings showed, here or elsewhere, before these were chosen: a
-    claim that was looked for until it held is worth less, and says so. `picture` shows the first seed unless `drawn`
-    says what else. `jobs_of` is another claim, whose jobs are judged again. `looks` are the analyses of these jobs,
-    which every claim about them can read.
+    `text` has three plain sentences or a few more; `setting` is what is trained, for readers who do not open the job
+    files. Every variant is trained with each of `seeds`, paired by seed; a claim with one seed has no randomness.
+    `also_tried` and `tried` are the results of other settings, here or elsewhere, before these were chosen: a claim
+    whose settings were searched until it held is weaker evidence, and has to state it. `picture` shows the first seed
+    unless `drawn` names another. `jobs_of` is another claim, whose jobs are evaluated again. `looks` are the analyses
+    of these jobs, which every claim about them can read.
     """
 
     slug: str
@@ -169,7 +169,7 @@ class Claim:
 
     @property
     def folder(self) -> str:
-        """Where its job files are."""
+        """The folder of its job files."""
         return self.jobs_of or self.slug
 
     def pictures(self) -> list[str]:
@@ -180,17 +180,17 @@ class Claim:
 
 
 def share(wins: Sequence[bool]) -> str:
-    """How many of how many."""
+    """The number of wins out of all, as in `3/8`."""
     return f"{sum(wins)}/{len(wins)}"
 
 
 def by_chance(wins: int, of: int) -> float:
-    """The probability of at least so many wins where each is as likely as a loss: a one-sided sign test."""
+    """The probability of at least `wins` wins where each is as likely as a loss: a one-sided sign test."""
     return float(sum(math.comb(of, count) for count in range(wins, of + 1)) / 2**of)
 
 
 def mean(jobs: Sequence[Trained], value: Callable[[Trained], float] = Trained.test_loss) -> float:
-    """Over the seeds."""
+    """The mean over the seeds."""
     return fmean([value(run) for run in jobs])
 
 

@@ -1,4 +1,4 @@
-"""What the pictures of the gallery are made of: curves of jobs, named as the text names them."""
+"""Helpers for the pictures of the gallery: curves of jobs, labelled as in the text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,6 +65,6 @@ def panel(  # noqa: PLR0913 - what a panel may have
 
 
 def chart(panels: Sequence[Panel], x: str = "epoch") -> Chart:
-    """Panels over one x axis, and in words what is in them."""
+    """Panels over one x axis, with a description in words."""
     told = "; ".join(f"{each.title}: {', '.join(curve.label for curve in each.curves)}" for each in panels)
     return Chart(told, panels, x)

@@ -41,7 +41,7 @@ def sharpness(checkpoints: Sequence[Mapping[str, str]], seed: int) -> Request:
 
 
 def measured(jobs: Sequence[Trained], measure: str, names: Sequence[str]) -> Values:
-    """What the look at each of these jobs says of the weights that it was asked about, which are named in order."""
+    """One measure of the sharpness of each job's weights; `names` are the weights in the order of the request."""
     rows = [run.found["sharpness"].measure(measure) for run in jobs]
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
@@ -70,7 +70,7 @@ HEAD = ("train loss", *MEASURES.values())
 
 
 def small_is_flatter(runs: Runs) -> Seen:
-    """All three measures, at train losses that are equal to a twentieth."""
+    """All three measures, at train losses that differ by at most a twentieth."""
     jobs = runs["small"]
     at = [loss for each in losses(jobs, list(BATCHES)).values() for loss in each]
     wins, told = [], []
@@ -122,7 +122,7 @@ def tested(runs: Runs, metric: str) -> Values:
 
 
 def flat_generalises(runs: Runs) -> Seen:
-    """Test loss and accuracy, both."""
+    """Both test loss and test accuracy are better at the flatter weights."""
     loss, accuracy = tested(runs, "loss"), tested(runs, "accuracy")
     better = lower(loss, "small", "full")
     right = [a > b for a, b in zip(accuracy["small"], accuracy["full"], strict=True)]

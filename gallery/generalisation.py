@@ -1,4 +1,4 @@
-"""Claims about minima, and about what a network that fits its train set is worth."""
+"""Claims about minima, and about the test loss of networks that fit their train set."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from gallery.drawing import by_epoch, chart, dashed, panel, variants
 
 
 def best_place(values: Sequence[float]) -> int:
-    """1-based place of the smallest value."""
+    """1-based position of the smallest value."""
     return min(range(len(values)), key=lambda index: values[index]) + 1
 
 
@@ -80,7 +80,7 @@ def same_classes_picture(runs: Runs) -> Chart:
 
 
 def erratic(runs: Runs) -> Seen:
-    """Both fit what they were given; only one of them was given the truth."""
+    """Both networks fit their labels; only one of them has the true labels."""
     worse = [b.test_loss() > a.test_loss() for a, b in pairs(runs, "true", "erratic")]
     fitted = mean(runs["erratic"], lambda run: run.epoch_losses[-1])
     true, wrong = (mean(runs[name], Trained.test_accuracy) for name in ("true", "erratic"))

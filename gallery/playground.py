@@ -1,4 +1,4 @@
-"""Claims that one can see on a function of one or two numbers."""
+"""Claims that are visible on a function of one or two numbers."""
 
 import math
 from statistics import median

@@ -13,7 +13,7 @@ PATIENCE, FACTOR, STOP_LR = 10, 0.5, 0.05  # of plateau-decay
 
 
 def jitter(losses: Sequence[float]) -> float:
-    """How far the last five epochs lie from a straight line through them (standard deviation)."""
+    """Standard deviation of the last five epochs' losses around a straight line through them."""
     last, places = losses[-5:], range(5)
     slope, start = linear_regression(places, last)
     return pstdev(loss - start - slope * place for place, loss in zip(places, last, strict=True))
@@ -74,7 +74,7 @@ def restarts_picture(runs: Runs) -> Chart:
 
 
 def replayed(losses: Sequence[float], rate: float) -> list[float]:
-    """The rate after each evaluation, by the rule: halved after ten in a row that were no better by 1e-4 of it."""
+    """The rate after each evaluation, by the rule: halved after ten in a row not better by 1e-4 of the best."""
     best, waited, rates = math.inf, 0, []
     for loss in losses:
         better = math.isinf(best) or loss < best - 1e-4 * abs(best)
@@ -117,7 +117,7 @@ def plateau_picture(runs: Runs) -> Chart:
 
 
 def final(jobs: Sequence[Trained]) -> float:
-    """The last epoch's loss, mean over the seeds; one that is no number counts as infinite, so that it never wins."""
+    """The last epoch's loss, mean over the seeds; a NaN counts as infinite, so that it is never the best."""
     losses = [run.epoch_losses[-1] for run in jobs]
     return fmean(losses) if all(map(math.isfinite, losses)) else math.inf
 

@@ -1,4 +1,4 @@
-"""Trains every job of the gallery through a service of its own, judges the claims and writes RESULTS.md.
+"""Trains every job of the gallery through a service of its own, evaluates the claims and writes RESULTS.md.
 
     python -m gallery.run [SLUG …]
 
@@ -49,7 +49,7 @@ class Service:
         self.client = client
 
     def curve(self, job: str, series: str) -> Curve:
-        """Every point; a value that is no finite number is one that claims cannot use."""
+        """Every point; values that are not finite become NaN."""
         found = self.client.metrics(job, [series], max_points=MOST_POINTS)[series]
         return found.steps, [float("nan") if value is None else value for value in found.values]
 
@@ -58,7 +58,7 @@ class Service:
         return [each.id for each in sorted(found, key=lambda each: each.step)]
 
     def file(self, analysis: str, name: str) -> bytes:
-        """What is looked for among all that it has left."""
+        """One file of the archive of an analysis."""
         with tempfile.TemporaryDirectory() as folder:
             self.client.save(self.client.analysis(analysis), folder)
             return Path(folder, name).read_bytes()
@@ -66,7 +66,7 @@ class Service:
 
 @contextmanager
 def service() -> Iterator[Client]:
-    """A service in a folder that is gone afterwards."""
+    """A service in a temporary folder."""
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as output:
         os.environ["BASIN_HOME"] = home
         options = ("--slots", str(SLOTS))
@@ -75,7 +75,7 @@ def service() -> Iterator[Client]:
 
 
 def submit(client: Client, claim: Claim) -> Submitted:
-    """Every variant with every seed. Each job is called by its variant, as pictures of paths name it."""
+    """Submit every variant with every seed. The name of a job is its variant, which pictures of paths show."""
     files = sorted((HERE / "jobs" / claim.folder).glob("*.yaml"))
     specs = {file.stem: job_file.parse_job(file.read_text(encoding="utf-8"), file.name) for file in files}
     return {
@@ -85,7 +85,7 @@ def submit(client: Client, claim: Claim) -> Submitted:
 
 
 def collect(client: Client, submitted: Submitted) -> Runs:
-    """Wait for every job; one that did not succeed ends it all, with its reason."""
+    """Wait for every job. Raises RuntimeError with the reason when one did not succeed."""
     source = Service(client)
     return {
         variant: [trained(client.wait(job), seed, source) for seed, job in jobs] for variant, jobs in submitted.items()
@@ -100,7 +100,7 @@ def trained(job: Job, seed: int, source: Service) -> Trained:
 
 
 def looked(client: Client, looks: Sequence[Look], runs: Runs) -> Runs:
-    """The same runs with what each look has found. Analyses go before the jobs that still wait for other entries."""
+    """The same runs with the results of each look. Analyses are served before the queued jobs of other entries."""
     source = Service(client)
     for look in looks:
         asked = {run.job: client.analyze({**request, "priority": FIRST}).id for run, request in look.ask(runs)}
@@ -122,7 +122,7 @@ def finding(done: Job, source: Service) -> Found:
 
 
 def looks_at(folder: str) -> list[Look]:
-    """Those of all claims about the jobs of a folder."""
+    """The looks of all claims about the jobs of a folder."""
     return [look for claim in CLAIMS if claim.folder == folder for look in claim.looks]
 
 
@@ -137,20 +137,20 @@ def draw_pictures(client: Client, claim: Claim, runs: Runs) -> list[str]:
 
 
 def verdict(claim: Claim, seen: Seen) -> str:
-    """One word for a robust claim; a fragile one may fail, and says so."""
+    """The verdict in words; a claim that is not robust may be undecided."""
     if claim.robust:
         return "holds" if seen.holds else "**fails**"
     return "holds here" if seen.holds else "undecided at this scale"
 
 
 def table(rows: Table) -> str:
-    """As Markdown; nothing for no rows."""
+    """The rows as a Markdown table; empty for no rows."""
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n" if lines else ""
 
 
 def size(claim: Claim, jobs: int, analyses: int) -> str:
-    """How many runs a verdict rests on."""
+    """How many seeds, jobs and analyses a verdict is based on."""
     seeds = claim.seeds
     told = "no randomness" if len(seeds) == 1 else f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}"
     ran = f"the jobs of {claim.jobs_of}" if claim.jobs_of else f"{jobs} jobs"
@@ -158,7 +158,7 @@ def size(claim: Claim, jobs: int, analyses: int) -> str:
 
 
 def counted(claim: Claim, runs: Runs) -> tuple[int, int]:
-    """How many jobs and how many analyses were done for this claim and not for an earlier one."""
+    """How many jobs and analyses were run for this claim and not for an earlier one."""
     names = {look.name for look in claim.looks}
     jobs = [run for each in runs.values() for run in each]
     return 0 if claim.jobs_of else len(jobs), sum(len(names & run.found.keys()) for run in jobs)
@@ -196,16 +196,16 @@ def report(parts: list[str], counts: tuple[int, int], seconds: float) -> str:
 
 What is said about gradient descent, checked by jobs that anybody can post. Each entry has its job files, what they
 were expected to show and what they showed, over all the seeds that were tried. {robust} of the {len(CLAIMS)} claims are
-asserted at the settings of their job files: `make gallery` fails when one does not hold. What is not asserted is shown
-as it came out. Where settings were chosen after other ones had been tried, the entry says what those showed.
+asserted at the settings of their job files: `make gallery` fails when one does not hold. The other results are shown
+as they are. Where settings were chosen after other ones had been tried, the entry says what those showed.
 
 Seeds change where the weights start and the order of the examples, not how a data set is split nor which labels are
 wrong: those are one draw for all seeds, so "in every seed" says nothing about other splits. Losses are cross-entropy in
 nats. "Train loss" is the mean over an epoch, measured while the weights change.
 
-The shape of the landscape around trained weights is asked of the service as anybody would ask it, with
-`POST /v1/analyses`; flatness.py, surfaces.py and averages.py hold what was asked. Sharpness is that of the train loss
-in evaluation mode, without weight decay, and the train losses beside it are of the very weights that were looked at.
+The shape of the landscape around trained weights is measured by the service, with `POST /v1/analyses` as any user would
+send it; flatness.py, surfaces.py and averages.py hold the requests. Sharpness is that of the train loss in evaluation
+mode, without weight decay, and the train losses beside it are those of the same weights.
 
 This page was written by `make gallery`: {counts[0]} jobs and {counts[1]} analyses in {seconds / 60:.0f}
 minutes on {os.cpu_count()} cores.
@@ -214,7 +214,7 @@ minutes on {os.cpu_count()} cores.
 
 
 def main(slugs: list[str]) -> int:
-    """Everything is submitted first, so that no slot waits for a judge."""
+    """Run the gallery. All jobs are submitted first, so that no slot waits for the evaluation of a claim."""
     chosen = [claim for claim in CLAIMS if not slugs or claim.slug in slugs]
     began, parts, counts, broken = time.monotonic(), [], (0, 0), 0
     with service() as client:

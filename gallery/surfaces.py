@@ -1,4 +1,4 @@
-"""Claims about the landscape between minima and around them, and about pictures of it."""
+"""Claims about the loss landscape between minima and around them, and about pictures of it."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
@@ -21,7 +21,7 @@ from gallery.claim import (
 from gallery.flatness import matched
 
 NORMS = {"none": 0.1, "filter": 1.0}
-"""How directions are scaled, and how far the profile goes along them."""
+"""Normalisation of the directions -> the range of the profile along them."""
 BATCHES = {"small": "batch 16", "large": "batch 256"}
 MINIMA = {"small": "batch 16", "full": "full batch"}
 
@@ -79,13 +79,13 @@ def profiles(norm: str) -> Look:
 
 
 def rise(found: Found) -> float:
-    """From the middle to the ends, which are equally far: the mean of both."""
+    """The loss increase from the middle to the ends, which are equally far: the mean of both."""
     losses = found.arrays["train.loss"]
     return float((losses[0] + losses[-1]) / 2 - losses[len(losses) // 2])
 
 
 def normalised(runs: Runs) -> Seen:
-    """A raw direction calls the network sharper that was trained with weight decay; a filter-normalised one flatter."""
+    """Along a raw direction the network with weight decay is sharper; along a filter-normalised one it is flatter."""
     rows, held, told = [], [], []
     for batch, label in BATCHES.items():
         both = list(pairs(runs, batch, f"{batch}-decay"))
@@ -145,13 +145,13 @@ def gap(run: Trained) -> float:
 
 
 def cost(run: Trained) -> float:
-    """What the trained weights lose against the lowest test loss of the plane."""
+    """The test loss at the trained weights minus the lowest test loss of the plane."""
     numbers = run.found["plane"].numbers
     return float(numbers["centre"]["test"]["loss"] - numbers["surface"]["test"]["lowest"])
 
 
 def moved(run: Trained) -> float:
-    """From the lowest point of the train surface to that of the test surface, in lengths of the directions."""
+    """Distance from the lowest point of the train surface to that of the test surface, in lengths of the directions."""
     at = [run.found["plane"].numbers["surface"][split]["at"] for split in ("train", "test")]
     return float(sum((a - b) ** 2 for a, b in zip(*at, strict=True)) ** 0.5)
 

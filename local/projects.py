@@ -1,4 +1,4 @@
-"""`basin project create|list`: works on the database itself, as `basin key` does."""
+"""`basin project create|list`: uses the database directly, as `basin key` does."""
 
 from typing import Annotated
 
@@ -17,10 +17,12 @@ project.callback()(restrict_umask)
 @project.command()
 def create(
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Keys name their project by it; it never changes.")],
-    owner: Annotated[str, typer.Option(help="Who makes it.")] = "local",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name by which keys name their project; it never changes.")
+    ],
+    owner: Annotated[str, typer.Option(help="The owner who creates it.")] = "local",
 ) -> None:
-    """Create a project. `basin key create --project NAME` makes keys that see it, and it alone."""
+    """Create a project. `basin key create --project NAME` creates keys that see only this project."""
     from core.jobs.projects import create_project
 
     with explain_errors("project create"), database_of() as db:

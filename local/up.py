@@ -1,4 +1,4 @@
-"""One life of the embedded service: lock, port, schema, broker, api, worker; and the way back."""
+"""One run of the embedded service: lock, port, schema, broker, api, worker. The broker is stopped last."""
 
 import fcntl
 import http.client
@@ -27,7 +27,7 @@ GLANCE_SECONDS: Final = 0.1
 
 
 class StopSignals:
-    """Ctrl-C once: stop. Twice: at once."""
+    """One SIGINT, SIGTERM or SIGHUP requests a stop; a second one kills at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -51,7 +51,7 @@ def run_service(settings: Settings, slots: int, tell: Tell) -> None:
     """Runs the service until a signal ends it; without slots there is no worker.
 
     Raises:
-        Misconfigured: it cannot start, and the message says why.
+        Misconfigured: it cannot start; the message has the cause.
     """
     signals = StopSignals()
     signals.install_handlers()
@@ -60,24 +60,24 @@ def run_service(settings: Settings, slots: int, tell: Tell) -> None:
         url = f"http://{url_host(settings.host)}:{settings.port}"
         announce(url)
         run_migrations(settings, signals)
-        keepers = [ProcessMonitor(part, tell) for part in service_processes(settings, slots)]
+        monitors = [ProcessMonitor(part, tell) for part in service_processes(settings, slots)]
         try:
-            start_processes(keepers, settings, signals, tell)
+            start_processes(monitors, settings, signals, tell)
             if not signals.stop_requested():
                 tell(startup_message(url, settings, slots))
             while not signals.stop_requested():
-                for keeper in keepers:
-                    keeper.restart_if_dead()
+                for monitor in monitors:
+                    monitor.restart_if_dead()
                 time.sleep(GLANCE_SECONDS)
-            tell("stopping; a running job goes on at the next start")
+            tell("stopping; a running job continues at the next start")
         finally:
-            stop_processes([one for one in keepers if one.part.name != "broker"], PARTS_GRACE, signals.kill_requested)
-            stop_processes(keepers, BROKER_GRACE, signals.kill_requested)
+            stop_processes([one for one in monitors if one.part.name != "broker"], PARTS_GRACE, signals.kill_requested)
+            stop_processes(monitors, BROKER_GRACE, signals.kill_requested)
 
 
 @contextmanager
 def lock_home(settings: Settings) -> Iterator[Callable[[str], None]]:
-    """Holds this home for us alone; the function that comes with it writes down where the service answers."""
+    """Locks this home for one service at a time. Yields a function that stores the service's URL in the file."""
     path = settings.run / "up.lock"
     try:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def lock_home(settings: Settings) -> Iterator[Callable[[str], None]]:
 
 
 def read_address(path: Path) -> str:
-    """Where the one that holds the lock answers, as far as it has said so."""
+    """The URL and pid of the process that holds the lock, as `: URL (process PID)`; empty if it has stored none yet."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         other = json.loads(path.read_text(encoding="utf-8"))
         return f": {other['url']} (process {other['pid']})"
@@ -116,9 +116,9 @@ def free_port(host: str, port: int) -> int:
     """The port itself, or a free one for 0.
 
     Raises:
-        Misconfigured: it is taken, or the address is not one of this machine.
+        Misconfigured: the port is in use, or the address is not one of this machine.
     """
-    for patience in (0.2, 0.4, 0.8, 0.0):  # an api whose `up` was just killed needs a moment to die too
+    for patience in (0.2, 0.4, 0.8, 0.0):  # an api whose `up` was just killed needs a moment to end
         try:
             family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
             with socket.create_server((str(address[0]), port), family=family) as probe:
@@ -130,30 +130,30 @@ def free_port(host: str, port: int) -> int:
 
 
 def basin_command(*arguments: str) -> tuple[str, ...]:
-    """One of our own commands, in this very Python."""
+    """The command line of a `basin` command, run by the same Python."""
     return (sys.executable, "-m", "basin", *arguments)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """What every part must know: our home, and to import nothing from the folder that we were started in."""
+    """The environment of every part: our home, and no imports from the working directory."""
     return {"PYTHONSAFEPATH": "1", "BASIN_HOME": str(settings.home)}
 
 
 def run_migrations(settings: Settings, signals: StopSignals) -> None:
-    """Brings the database to this release's schema, in a process of its own: it loads what we need not keep.
+    """Migrates the database to this release's schema, in a child process, so that its imports take no memory here.
 
     Raises:
-        Misconfigured: it could not; the message holds its last words.
+        Misconfigured: the migration failed; the message holds the end of its log.
     """
     part = ServiceProcess(
         "migrate", basin_command("migrate"), child_environment(settings), settings.logs / "migrate.log"
     )
-    keeper = ProcessMonitor(part, lambda _: None)
-    keeper.start()
-    while keeper.is_running and not signals.kill_requested():
+    monitor = ProcessMonitor(part, lambda _: None)
+    monitor.start()
+    while monitor.is_running and not signals.kill_requested():
         time.sleep(GLANCE_SECONDS / 5)
-    if keeper.kill_and_reap() != 0 and not signals.stop_requested():
-        raise Misconfigured(f"the database cannot be brought to this release's schema\n{keeper.tail_log(3)}")
+    if monitor.kill_and_reap() != 0 and not signals.stop_requested():
+        raise Misconfigured(f"the database cannot be brought to this release's schema\n{monitor.tail_log(3)}")
 
 
 def service_processes(settings: Settings, slots: int) -> list[ServiceProcess]:
@@ -170,31 +170,31 @@ def service_processes(settings: Settings, slots: int) -> list[ServiceProcess]:
     return [broker.broker_process(server, settings), *made] if server else made
 
 
-def start_processes(keepers: Sequence[ProcessMonitor], settings: Settings, signals: StopSignals, tell: Tell) -> None:
+def start_processes(monitors: Sequence[ProcessMonitor], settings: Settings, signals: StopSignals, tell: Tell) -> None:
     """Starts the parts and waits until the api answers.
 
     Raises:
         Misconfigured: the api ended instead; without it there is no service.
     """
-    by_name = {keeper.part.name: keeper for keeper in keepers}
+    by_name = {monitor.part.name: monitor for monitor in monitors}
     if "broker" in by_name and not signals.stop_requested():
         by_name["broker"].start()
         if not wait_until(
             lambda: broker.socket_answers(settings.broker_socket), by_name["broker"], BROKER_SECONDS, signals
         ):
             tell(f"the broker does not answer; jobs start a little later without it. See {settings.logs}/broker.log")
-    for keeper in keepers:
-        if keeper.part.name != "broker" and not signals.stop_requested():
-            keeper.start()
+    for monitor in monitors:
+        if monitor.part.name != "broker" and not signals.stop_requested():
+            monitor.start()
     api = by_name["api"]
     if not wait_until(lambda: api_answers(settings), api, START_SECONDS, signals) and not signals.stop_requested():
         raise Misconfigured(f"the api did not start; the end of {api.part.log}:\n{api.tail_log()}")
 
 
-def wait_until(condition: Callable[[], bool], keeper: ProcessMonitor, seconds: float, signals: StopSignals) -> bool:
-    """Waits for a part; False when it ended, took too long, or somebody wants to stop."""
+def wait_until(condition: Callable[[], bool], monitor: ProcessMonitor, seconds: float, signals: StopSignals) -> bool:
+    """Waits until the condition holds; False when the part ended, time is over, or a stop was requested."""
     deadline = time.monotonic() + seconds
-    while keeper.is_running and time.monotonic() < deadline and not signals.stop_requested():
+    while monitor.is_running and time.monotonic() < deadline and not signals.stop_requested():
         if condition():
             return True
         time.sleep(0.02)
@@ -202,7 +202,7 @@ def wait_until(condition: Callable[[], bool], keeper: ProcessMonitor, seconds: f
 
 
 def api_answers(settings: Settings) -> bool:
-    """Whether the api answers."""
+    """Whether the api answers /healthz."""
     connection = http.client.HTTPConnection(settings.host.strip("[]"), settings.port, timeout=1.0)
     try:
         connection.request("GET", "/healthz")
@@ -214,7 +214,7 @@ def api_answers(settings: Settings) -> bool:
 
 
 def startup_message(url: str, settings: Settings, slots: int) -> str:
-    """What somebody who just started the service wants to know."""
+    """The message once the service is ready: URL, slots, files, how to stop."""
     workers = f"one worker with {slots} slot{'s' if slots > 1 else ''}" if slots else "no worker"
     return "\n".join(
         (

@@ -1,1 +1,1 @@
-"""The deeds of the domain, one file each; every write is one short transaction."""
+"""The operations of the domain on jobs. Every write is one short transaction."""

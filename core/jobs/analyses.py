@@ -1,4 +1,4 @@
-"""Analyses: jobs of another kind, which look at checkpoints of jobs, or at what analyses have found."""
+"""Analyses: jobs that read checkpoints of training jobs, or results of other analyses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -35,8 +35,9 @@ AVERAGED = ("swa", "ema")
 
 @dataclass(frozen=True, slots=True)
 class InputRef:
-    """What an analysis looks at: a checkpoint of a job, or (without one) how it trains; or the result of an analysis,
-    whose id is in `job_id`, and which is a checkpoint of kind `result`.
+    """One input of an analysis: a checkpoint of a job, or the job's recipe where `checkpoint_id` is None.
+
+    The result of an analysis is a checkpoint of kind `result`; `job_id` then holds the id of that analysis.
     """
 
     job_id: str
@@ -47,7 +48,7 @@ class InputRef:
 
 @dataclass(frozen=True, slots=True)
 class AnalysisInput:
-    """The same with what is needed to do it. `row` is None for a recipe."""
+    """An input as the worker needs it: label, spec of the job, checkpoint row. `row` is None for a recipe."""
 
     label: str
     job_id: str
@@ -57,7 +58,7 @@ class AnalysisInput:
 
 @dataclass(frozen=True, slots=True)
 class ResultInput:
-    """The result of an analysis that another one reads: what was asked, its numbers, and the row of its arrays."""
+    """The result of an analysis as an input of another one: its spec, its numbers, and the row of its arrays."""
 
     label: str
     spec: AnyAnalysis
@@ -67,7 +68,7 @@ class ResultInput:
 
 @dataclass(frozen=True, slots=True)
 class NewInput:
-    """What a new analysis will look at, and what it was asked to be. No `id` is a recipe."""
+    """A chosen input of a new analysis, with the spec of the job that it is of. `id` is None for a recipe."""
 
     id: str | None
     job_id: str
@@ -79,7 +80,7 @@ class NewInput:
 def create_analysis(
     db: Database, spec: AnyAnalysis, entry: SubmitContext, idempotency: Idempotency | None = None
 ) -> SubmitResult:
-    """Store an analysis as queued. What it looks at is settled here, and stays until it has ended.
+    """Store an analysis as queued. Its inputs are chosen here, and are kept until it has ended.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
@@ -116,7 +117,7 @@ def create_analysis(
 
 
 def select_inputs(connection: Connection, ids: Sequence[str]) -> dict[str, list[InputRef]]:
-    """What each of these analyses looks at, in order."""
+    """Analysis id -> its inputs, in order."""
     row = analysis_input.c
     query = (
         select(row.analysis_id, *(row[column.name] for column in fields(InputRef)))
@@ -130,17 +131,17 @@ def select_inputs(connection: Connection, ids: Sequence[str]) -> dict[str, list[
 
 
 def load_inputs(connection: Connection, analysis_id: str) -> tuple[AnalysisInput, ...]:
-    """What an analysis that was claimed has to look at. ValueError when one of them is gone."""
+    """The inputs of a claimed analysis. ValueError when one of them no longer exists."""
     return tuple(_load_input(connection, each) for each in select_inputs(connection, [analysis_id])[analysis_id])
 
 
 def load_results(connection: Connection, analysis_id: str) -> tuple[ResultInput, ...]:
-    """The results that an analysis which was claimed has to read. ValueError when one of them is gone."""
+    """The results that a claimed analysis reads. ValueError when one of them no longer exists."""
     return tuple(_load_result(connection, each) for each in select_inputs(connection, [analysis_id])[analysis_id])
 
 
 def result_of(db: Database, project: str, analysis_id: str) -> CheckpointRow | None:
-    """Its data and pictures, once it has some."""
+    """The checkpoint row of an analysis' data and pictures; None before it has written them."""
     with db.read() as connection:
         return _find_result(connection, project, analysis_id)
 
@@ -159,7 +160,7 @@ def _find_result(connection: Connection, project: str, analysis_id: str) -> Chec
 
 
 def inputs_of(db: Database, ids: Sequence[str]) -> dict[str, list[InputRef]]:
-    """As inputs(), on its own."""
+    """As `select_inputs`, in a transaction of its own."""
     with db.read() as connection:
         return select_inputs(connection, ids)
 
@@ -174,7 +175,7 @@ def list_analysis_views(  # noqa: PLR0913 - one argument for each parameter of t
     limit: int = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> tuple[list[JobView], bool]:
-    """At most `limit` analyses behind the id `after`, those of one job if asked; and whether more follow."""
+    """At most `limit` analyses after id `after`, and whether more follow. `of_job`: only those that read this job."""
     conditions = [job.c.kind == ANALYSIS.name, *search.where_clauses()]
     if of_job is not None:
         row = analysis_input.c
@@ -186,7 +187,7 @@ def _load_input(connection: Connection, given: InputRef) -> AnalysisInput:
     known = connection.execute(select(job.c.name, job.c.spec).where(job.c.id == given.job_id)).one_or_none()
     row = find_checkpoint(connection, given.checkpoint_id) if given.checkpoint_id else None
     if known is None or (given.checkpoint_id and (row is None or row.status != "good")):
-        raise ValueError(f"what it looks at is gone: {given.checkpoint_id or given.job_id}")
+        raise ValueError(f"an input of the analysis no longer exists: {given.checkpoint_id or given.job_id}")
     label = known.name or given.job_id
     if row:
         label += f" ({row.kind}, step {row.step})"
@@ -197,7 +198,7 @@ def _load_result(connection: Connection, given: InputRef) -> ResultInput:
     row = find_checkpoint(connection, given.checkpoint_id) if given.checkpoint_id else None
     known = connection.execute(select(job.c.spec, job.c.results).where(job.c.id == given.job_id)).one_or_none()
     if known is None or row is None or row.status != "good":
-        raise ValueError(f"the result that it reads is gone: {given.job_id}")
+        raise ValueError(f"a result that the analysis reads no longer exists: {given.job_id}")
     return ResultInput(given.job_id, ANALYSIS.read_spec(known.spec), dict(known.results or {}), row)
 
 
@@ -231,7 +232,7 @@ def _as_new_input(chosen: StartCheckpoint) -> NewInput:
 
 
 def _choose_results(connection: Connection, project: str, spec: ResultsSpec) -> list[NewInput]:
-    """The results of analyses that have succeeded. Their state rows are locked, as by somebody who deletes them."""
+    """The results of analyses that have succeeded. Their state rows are locked, as a deletion locks them."""
     found = [_check_usable(connection, project, each, f"/analyses/{place}") for place, each in enumerate(spec.analyses)]
     if problems := tuple(each for each in found if isinstance(each, FieldProblem)):
         raise InvalidSpec(errors=problems)
@@ -245,11 +246,11 @@ def _check_usable(connection: Connection, project: str, analysis_id: str, pointe
     if state is None or spec is None:
         return FieldProblem(pointer, "there is no analysis of yours with this id", "GET /v1/analyses lists them")
     if state.status is not Status.SUCCEEDED:
-        hint = "ask for this one again" if state.status in TERMINAL else "wait until it has succeeded"
+        hint = "submit it again" if state.status in TERMINAL else "wait until it has succeeded"
         return FieldProblem(pointer, f"it has not succeeded: it is {state.status}", hint)
     row = _find_result(connection, project, analysis_id)
     if row is None:
-        return FieldProblem(pointer, "its result is gone", "ask for this one again")
+        return FieldProblem(pointer, "its result no longer exists", "submit it again")
     try:
         found = ANALYSIS.read_spec(spec)
     except UnreadableSpec as error:
@@ -258,17 +259,17 @@ def _check_usable(connection: Connection, project: str, analysis_id: str, pointe
 
 
 def _other_weights(connection: Connection, chosen: Sequence[NewInput]) -> Iterator[FieldProblem]:
-    """Results of analyses which looked at other weights than the first."""
+    """A problem for each result of an analysis that read other weights than the first one did."""
     looked = select_inputs(connection, [each.job_id for each in chosen])
     seen = [[(one.job_id, one.checkpoint_id) for one in looked[each.job_id]] for each in chosen]
     for place, each in enumerate(seen):
         if each != seen[0]:
-            message = "it looked at other checkpoints than the first"
+            message = "it read other checkpoints than the first analysis"
             yield FieldProblem(f"/analyses/{place}", message, 'name them: "checkpoint": "ckpt_…"')
 
 
 def _expand_run(connection: Connection, recipe: StartCheckpoint) -> Iterator[StartCheckpoint]:
-    """All that the run has kept of its way, then the averages that it ended with."""
+    """The checkpoints that the run has kept, by step, then its averaged weights."""
     for row in list_resumable(connection, recipe.job_id):
         yield StartCheckpoint(row.id, recipe.job_id, row.step, row.kind, recipe.spec)
     known = checkpoint.c
@@ -300,4 +301,4 @@ _CHOOSE: Final[Mapping[Takes, Callable[[Connection, str, Any], list[NewInput]]]]
     "recipe": _choose_recipe,
     "results": _choose_results,
 }
-"""What an analysis takes -> who finds and locks what is meant."""
+"""What an analysis takes -> the function that finds and locks its inputs."""

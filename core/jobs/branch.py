@@ -1,6 +1,6 @@
-"""Jobs that go on from another one's checkpoint: a retry as it was, a fork with another ending.
+"""Jobs that continue from another job's checkpoint: a retry with the same spec, a fork with changed fields.
 
-The child gets its own copy of the metrics up to there, and begins at its parent's checkpoint, which is not removed
+The child gets its own copy of the metrics up to that step, and begins at its parent's checkpoint, which is not removed
 while the child may need it.
 """
 
@@ -54,13 +54,13 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
     idempotency: Idempotency | None = None,
     fits: Fits | None = None,
 ) -> SubmitResult:
-    """A new job as the one that failed or was cancelled, from its last good checkpoint. The old one stays as it ended.
+    """A new job with the spec of one that failed or was cancelled, from its last good checkpoint. The old job stays.
 
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has not ended, or has succeeded, or was tried again before and `again` is not said; or a
-            plug-in of it is not installed here.
+        Conflict: it has not ended, or has succeeded, or has a retry already and `again` is False; or a plug-in of it
+            is not installed here.
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -69,11 +69,13 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         new = new_id(TRAIN.id_prefix)
         if (first := claim_idempotency_key(connection, entry.project, idempotency, new)) != new:
             return SubmitResult(first, created=False, needs=_needs(connection, first))
-        require_version(fits, parent.version)  # not before: the child that was promised has changed its parent
+        # Only now: the first request with this key has changed the parent's version.
+        require_version(fits, parent.version)
         _may_retry(connection, entry.project, parent, again=again)
         origin = _last_position(connection, parent)
         with naming_missing_plugins(connection, job_id):
-            spec = parse_job(json.dumps(_document(connection, job_id)).encode())  # a new job: the rules of today hold
+            # A new job is validated by the rules of this release.
+            spec = parse_job(json.dumps(_document(connection, job_id)).encode())
         slot = _insert_child(connection, new, spec, entry, origin)
     return SubmitResult(new, created=True, needs=slot)
 
@@ -88,15 +90,15 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
     idempotency: Idempotency | None = None,
     fits: Fits | None = None,
 ) -> SubmitResult:
-    """A new job that shares the past of another one up to a checkpoint, and goes on with some fields changed.
+    """A new job that shares the history of another one up to a checkpoint, and continues with some fields changed.
 
-    `at` is the step or the id of a checkpoint that one can go on from; else it is the newest one.
+    `at` is the step or the id of a resumable checkpoint; by default it is the newest one.
 
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has no checkpoint to go on from yet, or a plug-in of it is not installed here.
-        InvalidSpec: there is no such checkpoint, or the changes are none that a fork can have.
+        Conflict: it has no resumable checkpoint yet, or a plug-in of it is not installed here.
+        InvalidSpec: there is no such checkpoint, or a fork cannot make these changes.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
     with db.write() as connection:
@@ -122,32 +124,32 @@ def _document(connection: Connection, job_id: str) -> dict[str, Any]:
 
 
 def _needs(connection: Connection, job_id: str) -> str:
-    """The kind of slot that a job which is there already needs."""
+    """The kind of slot that a stored job needs."""
     return str(connection.execute(select(job_state.c.needs).where(job_state.c.job_id == job_id)).scalar_one())
 
 
 def _may_retry(connection: Connection, project: str, parent: State, *, again: bool) -> None:
     if parent.status not in {Status.FAILED, Status.CANCELLED}:
         status = displayed_status(parent.status, parent.desired)
-        message = f"The job is {status}; only what failed or was cancelled is tried again."
+        message = f"The job is {status}; only a job that failed or was cancelled can be retried."
         raise Conflict(message, extra={"current_status": status})
     tries = select(job.c.id).where(
         job.c.parent_id == parent.job_id, job.c.parent_verb == "retry", job.c.project == project
     )
     earlier = connection.execute(tries.limit(1)).scalar_one_or_none()
     if earlier and not again:
-        message = f'The job was tried again already, as {earlier}; say "again": true for one more.'
+        message = f'The job was retried already, as {earlier}; send "again": true for one more retry.'
         raise Conflict(message, extra={"current_status": parent.status.value, "retried_as": earlier})
 
 
 def _last_position(connection: Connection, parent: State) -> BranchPoint:
-    """Where a job stood that ended. A child without a checkpoint of its own stood at its parent's."""
+    """The position of an ended job. Without a checkpoint of its own, a child is at its parent's."""
     kept = find_checkpoint(connection, parent.checkpoint_id) if parent.checkpoint_id else None
     row = connection.execute(select(job.c.parent_verb, job.c.anew).where(job.c.id == parent.job_id)).one()
     if kept is not None and kept.status == "good":
         return BranchPoint("retry", parent, kept, () if kept.job_id == parent.job_id else tuple(row.anew or ()))
     if row.parent_verb == "fork" or row.anew:
-        message = "The checkpoint that it went on from is gone; fork another one."
+        message = "The checkpoint that the job continued from no longer exists; fork another one."
         raise Conflict(message, extra={"current_status": parent.status.value})
     return BranchPoint("retry", parent, None)
 
@@ -166,15 +168,15 @@ def _choose_checkpoint(connection: Connection, parent: State, at: int | str | No
     if kept is None:
         if not found and at is None:
             status = displayed_status(parent.status, parent.desired)
-            raise Conflict("The job has no checkpoint to go on from yet.", extra={"current_status": status})
+            raise Conflict("The job has no resumable checkpoint yet.", extra={"current_status": status})
         steps = ", ".join(str(one.step) for one in found[:MOST_STEPS_TOLD]) or "none"
-        hint = f"steps that are kept: {steps}"
-        raise InvalidSpec(errors=(FieldProblem("/at", "the job has no checkpoint there to go on from", hint),))
+        hint = f"steps with a checkpoint: {steps}"
+        raise InvalidSpec(errors=(FieldProblem("/at", "the job has no resumable checkpoint there", hint),))
     return kept
 
 
 def _insert_child(connection: Connection, new: str, spec: JobSpec, entry: SubmitContext, origin: BranchPoint) -> str:
-    """Write the child; the kind of slot that it needs."""
+    """Write the child; returns the kind of slot that it needs."""
     kept, parent = origin.checkpoint, origin.parent.job_id
     columns = select(job.c.plan, job.c.initial_id, job_state.c.needs).join(job_state, job_state.c.job_id == job.c.id)
     before = connection.execute(columns.where(job.c.id == parent)).one()

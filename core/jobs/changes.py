@@ -1,4 +1,4 @@
-"""What an owner may change about a job afterwards, and how a job goes away for good."""
+"""What an owner may change about a stored job, and how a job is deleted."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,9 @@ from core.jobs.verbs import lock_owned_job
 from core.lifecycle import TERMINAL, displayed_status
 
 MOST_PAIRS: Final = 16
-NOBODY: Final = ""  # owner and project of what was deleted: gone for everybody at once; CARE removes it from there
+NOBODY: Final = (
+    ""  # owner and project of a deleted job: no user sees it any more; garbage collection removes its rows and objects
+)
 
 
 def update_job(  # noqa: PLR0913 - which job, what about it, and under which condition
@@ -28,15 +30,15 @@ def update_job(  # noqa: PLR0913 - which job, what about it, and under which con
     age_step: float,
     fits: Fits | None = None,
 ) -> None:
-    """Change name, priority or metadata: those that stand in `changes`. The spec itself stays as it was accepted.
+    """Change name, priority or metadata: those that `changes` names. The spec itself stays as it was accepted.
 
-    Pairs of metadata are added or replaced, and removed by None. A new priority moves a job that has not ended by
-    `age_step` seconds a point. `fits` says whether the job's version is one that the caller has seen.
+    Pairs of metadata are added or replaced, and removed by None. One point of priority moves an open job in the queue
+    by `age_step` seconds of waiting. `fits`: whether the job's version is one that the caller has seen.
 
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: the version is another one.
-        Conflict: the job has ended, and its priority means nothing any more.
+        Conflict: the job has ended, so that its priority has no effect.
         InvalidSpec: too much metadata.
     """
     with db.write() as connection:
@@ -58,7 +60,7 @@ def update_job(  # noqa: PLR0913 - which job, what about it, and under which con
 
 
 def mark_job_deleted(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
-    """Take an ended job away: at once for its owner, with rows and objects as soon as CARE comes by.
+    """Delete an ended job: users no longer see it at once; garbage collection removes its rows and objects later.
 
     Raises:
         NotFound: there is no such job of this project.
@@ -72,7 +74,7 @@ def mark_job_deleted(db: Database, project: str, job_id: str, fits: Fits | None 
             message = f"The job is {status}; cancel it, and delete it when it has ended."
             raise Conflict(message, extra={"current_status": status})
         if child := find_dependent_job(connection, job_id):
-            message = f"{child} still goes on from one of its checkpoints; delete it when that one has ended."
+            message = f"{child} still needs one of its checkpoints; delete this job when that one has ended."
             raise Conflict(message, extra={"current_status": state.status.value, "needed_by": child})
         if kept := list_pinned(connection, job_id):
             message = f"Checkpoints of it are pinned: {', '.join(kept)}. Unpin them, and delete it then."
@@ -103,5 +105,5 @@ def _write_edits(connection: Connection, job_id: str, edits: dict[str, Any]) -> 
 
 def _require_open(state: State) -> None:
     if state.status in TERMINAL:
-        message = f"The job is {state.status}; its priority means nothing any more."
+        message = f"The job is {state.status}; its priority has no effect any more."
         raise Conflict(message, extra={"current_status": state.status.value})

@@ -1,4 +1,4 @@
-"""The slow chores of the reconciler: remove what nobody needs any more."""
+"""Garbage collection, the slow chores of the reconciler: delete rows and objects that are no longer needed."""
 
 import logging
 import time
@@ -19,30 +19,31 @@ from core.store.keys import JOBS, folder_of
 
 log = logging.getLogger(__name__)
 
-BATCH: Final = 100  # checkpoints, or jobs, that are removed at a time
-_PATIENCE: Final = 1.0  # seconds of removing in one round
-_SWEEP_EVERY: Final = 60  # rounds of care
+BATCH: Final = 100  # checkpoints, or jobs, in one pass
+_PATIENCE: Final = 1.0  # seconds of deleting in one round
+_SWEEP_EVERY: Final = 60  # rounds of garbage collection
 
 
 class GarbageCollector:
-    """One round every `care_seconds`, by whichever reconciler comes first."""
+    """One round every `care_seconds`, run by the first reconciler that finds it due."""
 
     def __init__(self, db: Database, store: Store, settings: Settings, *, batch: int = BATCH) -> None:
         self._db = db
         self._store = store
         self._settings = settings
         self._batch = batch
-        self.behind = False  # there is more to remove than the last round could
+        self.behind = False  # the last round left something to delete
 
     def run_due_chores(self) -> None:
-        """Do what is due.
+        """Run the chores that are due.
 
-        What a short while does not remove goes on in the next round, so that leases never wait.
+        A round deletes for a short time only, and the next one continues, so that leases never wait.
         """
         due = self._is_due("care", self._settings.care_seconds)
         if due or self.behind:
             until = time.monotonic() + _PATIENCE
-            self.behind = False  # should the store be away: it may take seconds to say so, and not in every round
+            # Cleared first: a call to an unavailable store may take seconds to fail, and must not run in every tick.
+            self.behind = False
             while (behind := self.delete_pending_checkpoints() == self._batch) and time.monotonic() < until:
                 pass
             self.behind = behind
@@ -55,7 +56,7 @@ class GarbageCollector:
             self.delete_orphan_objects()
 
     def delete_pending_checkpoints(self) -> int:
-        """Checkpoints marked for removal: the objects first, then the rows, so that a kill in between loses nothing."""
+        """Delete marked checkpoints: the objects first, then the rows, so that a kill in between loses no object."""
         query = select(checkpoint.c.id, checkpoint.c.key).where(checkpoint.c.status == "doomed").limit(self._batch)
         with self._db.read() as connection:
             doomed = connection.execute(query).all()
@@ -68,7 +69,7 @@ class GarbageCollector:
         return len(doomed)
 
     def delete_removed_jobs(self) -> int:
-        """Deleted jobs whose checkpoints are gone, with everything that belongs to them; one transaction each."""
+        """Delete the rows of deleted jobs that have no checkpoint left; one transaction each."""
         left = select(checkpoint.c.id).where(checkpoint.c.job_id == job.c.id).exists()
         query = select(job.c.id).where(job.c.project == NOBODY, ~left).limit(self._batch)
         with self._db.read() as connection:
@@ -79,17 +80,17 @@ class GarbageCollector:
         return len(deleted)
 
     def expire_idempotency_keys(self) -> int:
-        """Idempotency keys that are past their time."""
+        """Delete idempotency keys that are older than `keep_keys_seconds`."""
         expired = idempotency.c.created_at < database_now() - self._settings.keep_keys_seconds
         with self._db.write() as connection:
             return connection.execute(delete(idempotency).where(expired)).rowcount
 
     def delete_orphan_objects(self) -> int:
-        """Objects without a row (their writer died before the row), once they are too old to be still on their way."""
+        """Delete objects without a row (their writer ended before it wrote one), older than `orphan_seconds`."""
         self._store.remove_unfinished(self._settings.orphan_seconds)
         before = time.time() - self._settings.orphan_seconds
         removed = 0
-        # By folder: one question to the database for each checkpoint, and the listing is sorted.
+        # By folder: one query for each checkpoint, and the listing is sorted.
         for folder, objects in groupby(self._store.list(JOBS), key=lambda stored: folder_of(stored.key)):
             old = [stored for stored in objects if stored.modified_at < before]
             if old and not self._has_row(folder):
@@ -107,7 +108,7 @@ class GarbageCollector:
             return connection.execute(select(checkpoint.c.id).where(checkpoint.c.key == folder)).first() is not None
 
     def _is_due(self, name: str, every: float) -> bool:
-        """Whether it is time, and ours to do: the row moves on for everybody."""
+        """Whether the chore is due and this process has claimed it: the row is then advanced for all processes."""
         chore = service_state.c
         with self._db.read() as connection:
             age: Any = connection.execute(

@@ -1,7 +1,7 @@
 """API keys: `bsn_<id>_<secret>`, the secret 256 random bits of which only the SHA-256 is kept.
 
-A key belongs to one project: its scopes hold there and nowhere else. Its owner is who makes what is made with it.
-Revoked keys stay as rows: a service that once had a key never again serves those who have none.
+A key belongs to one project: its scopes hold there and nowhere else. Jobs made with a key have the key's owner.
+Revoked keys stay as rows: a service that once had a key never again serves requests without one.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from core.jobs.projects import ensure_project, require_project
 from core.settings import Limits
 
 SCOPES: Final = ("read", "write", "admin")
-TOUCH_SECONDS: Final = 60.0  # `last_used_at` is no more exact than this
+TOUCH_SECONDS: Final = 60.0  # resolution of `last_used_at`, in seconds
 _SHAPE: Final = re.compile(r"bsn_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9a-hjkmnp-tv-z]{52})")
-_NOBODYS: Final = "0" * 64  # compared with when there is no such key, so that there is always a comparison
+_NOBODYS: Final = "0" * 64  # compared with when there is no such key, so that the check always takes the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as its project sees it; times are unix seconds. `lasts` are the seconds left to it: None is for ever."""
+    """A key as its project sees it; times are unix seconds. `lasts`: seconds until it expires; None: no expiry."""
 
     id: str
     owner: str
@@ -66,12 +66,12 @@ def create_key(  # noqa: PLR0913 - the fields of a key
     lasts: float | None = None,
     project: str | None = None,
 ) -> tuple[Key, str]:
-    """A new key and the text to present, which is nowhere else. It ends at `expires_at` (unix seconds), or in `lasts`.
+    """A new key and its text, which is not stored. It expires at `expires_at` (unix seconds), or after `lasts` seconds.
 
-    Without a `project` it belongs to the owner's own, which is made with the first such key.
+    Without a `project` it belongs to the owner's own, which is created with the first such key.
 
     Raises:
-        InvalidRequest: no owner, no such scope, no such project, or an end that has passed.
+        InvalidRequest: no owner, no such scope, no such project, or an expiry in the past.
     """
     known = tuple(scope for scope in SCOPES if scope in scopes)
     if not known or len(known) != len(set(scopes)) or not owner.strip():
@@ -96,7 +96,7 @@ def create_key(  # noqa: PLR0913 - the fields of a key
         connection.execute(insert(api_key).values(**values, project=home))
         key = _as_key(connection.execute(_select_keys().where(api_key.c.id == key_id)).one())
         if key.status != "active":
-            raise InvalidRequest(errors=(FieldProblem("/expires_at", "has passed already"),))
+            raise InvalidRequest(errors=(FieldProblem("/expires_at", "is in the past"),))
     return key, f"bsn_{bare}_{secret}"
 
 
@@ -123,7 +123,7 @@ def get_key(db: Database, project: str | None, key_id: str) -> Key:
 
 
 def revoke_key(db: Database, project: str | None, key_id: str, fits: Fits | None = None) -> Key:
-    """End a key. Saying it twice is the same.
+    """Revoke a key. Revoking it twice is the same.
 
     Raises:
         NotFound: there is no such key of this project.
@@ -140,25 +140,25 @@ def revoke_key(db: Database, project: str | None, key_id: str, fits: Fits | None
 
 
 def key_version(revoked_at: float | None) -> int:
-    """What somebody can change about a key. (Its use changes it too, and its age.)"""
+    """The version of a key for conditional requests: it changes with its revocation, not with its use or its age."""
     return int(revoked_at is not None)
 
 
 def find_key(db: Database, key_id: str) -> Key | None:
-    """The key with this id, whatever has become of it."""
+    """The key with this id, also a revoked or expired one."""
     with db.read() as connection:
         row = connection.execute(_select_keys().where(api_key.c.id == key_id)).one_or_none()
     return None if row is None else _as_key(row)
 
 
 def key_was_made(db: Database) -> bool:
-    """Whether there ever was a key."""
+    """Whether a key was ever created."""
     with db.read() as connection:
         return connection.execute(select(api_key.c.id).limit(1)).first() is not None
 
 
 def key_is_active(db: Database) -> bool:
-    """Whether somebody could get in with a key."""
+    """Whether there is an active key."""
     row = api_key.c
     active = row.revoked_at.is_(None) & or_(row.expires_at.is_(None), row.expires_at > database_now())
     with db.read() as connection:
@@ -166,7 +166,7 @@ def key_is_active(db: Database) -> bool:
 
 
 def record_key_use(db: Database, key_id: str) -> None:
-    """The key was used now; written once a minute at most, whoever says so."""
+    """Store that the key is used now; written once a minute at most, over all processes."""
     row = api_key.c
     stale = or_(
         row.last_used_at.is_(None), row.last_used_at < database_now() - TOUCH_SECONDS, row.last_used_at > database_now()
@@ -176,18 +176,18 @@ def record_key_use(db: Database, key_id: str) -> None:
 
 
 def parse_key(text: str) -> tuple[str, str] | None:
-    """The id and the secret in what somebody presents as a key; None when it cannot be one."""
+    """The id and the secret in the text of a key; None when the text cannot be one."""
     match = _SHAPE.fullmatch(text) if len(text) < 200 else None
     return None if match is None else (f"key_{match[1]}", match[2])
 
 
 def secret_matches(key: Key | None, secret: str) -> bool:
-    """Whether the secret is this key's. It takes as long when there is no key."""
+    """Whether the secret is this key's. Takes the same time when there is no key."""
     return hmac.compare_digest(hash_secret(secret), _NOBODYS if key is None else key.sha256) and key is not None
 
 
 def hash_secret(secret: str) -> str:
-    """256 random bits need no salt and no slow hash: there is nothing to guess."""
+    """SHA-256 of the secret. 256 random bits need no salt and no slow hash: they cannot be guessed."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

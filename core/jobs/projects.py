@@ -1,4 +1,4 @@
-"""Projects: every job, analysis and key belongs to one, and it decides who sees them. Their `owner` is who made them.
+"""Projects: every job, analysis and key belongs to one, and only its keys see them. Their `owner` is who made them.
 
 A project is its name. It is never renamed and never deleted.
 """
@@ -15,7 +15,7 @@ from core.db.upsert import insert_if_absent
 from core.errors import Conflict, FieldProblem, InvalidRequest
 from core.recipe.text_fields import Name
 
-DEFAULT: Final = "default"  # what was made without a key is there; its administrators make projects
+DEFAULT: Final = "default"  # holds what was made without a key; its administrators create projects
 _SWAPPED: Final = {"local": DEFAULT, DEFAULT: "local"}
 
 
@@ -29,18 +29,18 @@ class Project:
 
 
 def project_of_owner(owner: str) -> str:
-    """The project of what an owner makes who names none. Before there were projects each owner saw their own only.
+    """The project that an owner uses by default. Releases without projects showed each owner only their own jobs.
 
-    `local`'s is `default`; any other has the owner's name. An owner who was called `default` gets the name that became
-    free, so that no two share a project. Migration 0011 says the same in SQL.
+    `local`'s is `default`; any other has the owner's name. An owner named `default` gets `local`, so that no two owners
+    share one. Migration 0011 does the same in SQL.
     """
     return _SWAPPED.get(owner, owner)
 
 
 def owner_of_project(project: str) -> str:
-    """The owner whose project it is by `project_of_owner`: the table of idempotency keys names projects by them.
+    """The inverse of `project_of_owner`: the table of idempotency keys names projects by their owner.
 
-    The release before reads and writes that table by owner, and must find the same promises during an upgrade.
+    The previous release reads and writes that table by owner, and must find the same keys during an upgrade.
     """
     return _SWAPPED.get(project, project)
 
@@ -77,7 +77,7 @@ def require_project(connection: Connection, name: str) -> None:
 
 
 def ensure_project(connection: Connection, owner: str) -> str:
-    """The project of an owner who names none, made if it is not there yet."""
+    """The default project of an owner, created if it does not exist yet."""
     name = project_of_owner(owner)
     insert_if_absent(connection, projects, name=name, created_at=database_now(), created_by=owner)
     return name

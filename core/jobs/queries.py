@@ -22,7 +22,7 @@ from core.lifecycle import TERMINAL, Desired, Status, displayed_status
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1."""
+    """`ahead` jobs that need the same slots are served first; `position` counts from 1."""
 
     position: int
     ahead: int
@@ -41,7 +41,7 @@ class TimelineEntry:
 class JobView:
     """A job as its project sees it; times are unix seconds. `version` grows with every change but those of `queue`.
 
-    `whole_run` is how many seconds the run takes from end to end at the rate that it had last, if that is known.
+    `whole_run` is how many seconds the whole run takes at its last rate, if that is known.
     `plugins` are those that a worker must have, with their versions.
     """
 
@@ -121,7 +121,7 @@ def list_job_views(  # noqa: PLR0913 - one argument for each parameter of the qu
     limit: int = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> tuple[list[JobView], bool]:
-    """At most `limit` jobs behind the id `after`, and whether more follow. Ids sort by the time of birth.
+    """At most `limit` jobs after the id `after`, and whether more follow. Ids sort by the time of creation.
 
     Raises:
         InvalidRequest: there is no such status.
@@ -151,7 +151,7 @@ def list_views(  # noqa: PLR0913 - one argument for each parameter of the query
 
 @cache
 def _select_jobs() -> Select[Any]:
-    """Built once, as are the others: to build it costs more than the database's answer."""
+    """Built once, as are the others: building it costs more than executing it."""
     return (
         select(
             *(job.c[name] for name in _JOB_COLUMNS),
@@ -183,13 +183,13 @@ def _read_views(connection: Connection, query: Select[Any]) -> list[JobView]:
 
 
 def _read_children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str, ...]]:
-    """Parent -> the jobs of the same project that go on from it, oldest first."""
+    """Parent -> the jobs of the same project that branched off from it, oldest first."""
     if not rows:
         return {}
     projects = {row.id: row.project for row in rows}
-    born = connection.execute(_select_children(), {"ids": list(projects)}).all()
+    children = connection.execute(_select_children(), {"ids": list(projects)}).all()
     found: dict[str, tuple[str, ...]] = {}
-    for parent_id, job_id, project in sorted(born, key=itemgetter(1)):
+    for parent_id, job_id, project in sorted(children, key=itemgetter(1)):
         if project == projects[parent_id]:
             found[parent_id] = (*found.get(parent_id, ()), job_id)
     return found
@@ -197,7 +197,7 @@ def _read_children(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str
 
 @cache
 def _select_children() -> Select[Any]:
-    """Sorted and compared afterwards: for an order or a project SQLite would walk through all of a project's jobs."""
+    """Without ORDER BY and project, which the caller applies: with them SQLite would scan all jobs of a project."""
     child = job.c
     return select(child.parent_id, child.id, child.project).where(child.parent_id.in_(bindparam("ids", expanding=True)))
 
@@ -213,7 +213,7 @@ def _read_timelines(connection: Connection, ids: Sequence[str]) -> dict[str, tup
 
 @cache
 def _select_timeline() -> Select[Any]:
-    """In the order of their index: by id alone SQLite might walk through the events of all jobs."""
+    """In the order of the index: ordered by id alone, SQLite might scan the events of all jobs."""
     row = event.c
     return (
         select(row.job_id, row.at, row.data)

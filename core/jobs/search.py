@@ -1,4 +1,4 @@
-"""Which jobs somebody looks for, as conditions. Every value is bound as a parameter; there are no patterns of users."""
+"""The search for jobs as SQL conditions. Every value is bound as a parameter, and no user's text is a pattern."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class JobSearch:
     text: str | None = None
 
     def where_clauses(self) -> list[ColumnElement[bool]]:
-        """What the rows of `job` and `job_state` must fulfil.
+        """The conditions on the rows of `job` and `job_state`.
 
         Raises:
             InvalidRequest: there is no such status.
@@ -38,11 +38,11 @@ class JobSearch:
 
 
 def _has_status(words: Sequence[str]) -> ColumnElement[bool]:
-    """The users' words for statuses as a condition: `pausing` and `cancelling` are wishes still to be carried out."""
+    """Displayed statuses as a condition: `pausing` and `cancelling` are desired states that are not reached yet."""
     fits = [pair for word in words for pair in _status_pairs(word)]
     if any(status in TERMINAL for status, _ in fits):
         return _is_one_of(job_state.c, fits)
-    # Open jobs are few among all that an owner ever had: they are looked up, not walked to.
+    # An owner has few open jobs among all their jobs: they are found by index, not by a scan.
     seen = job_state.alias("open_state").c
     return job.c.id.in_(select(seen.job_id).where(_is_one_of(seen, fits)))
 

@@ -1,22 +1,22 @@
 """Whether the object store is the one that this database was made with.
 
-A folder that is not mounted, was emptied or moved, another bucket or prefix: none of them says of itself that something
-is wrong, they merely have no objects. So the store holds a marker with a random id, and the database holds the same id.
-A store without the marker, or with another id, is *away*, as an S3 server is that does not answer.
+A folder that is not mounted, was emptied or moved, and another bucket or prefix all look like a store without objects.
+So the store holds a marker with a random id, and the database holds the same id. A store without the marker, or with
+another id, counts as *away* (unavailable), like an S3 server that does not answer.
 
-How the id comes to be, once for a database:
+The id is created once for a database:
 
-1. Look for reasons to trust the store: one good checkpoint that the database names is in the store with its recorded
-   digest (a release without markers wrote it); or the database names none, and the store is not marked and in use, as
-   that of another database is. Else nothing is written, and the store is away.
-2. In one transaction: insert the one row of `store_identity`. Rivals wait at its primary key until this transaction is
-   over, and then adopt what stands there.
-3. Within it, write the marker, create-only. If there is one already, its id goes into the row instead of ours.
+1. Check that the store may be trusted: one good checkpoint that the database names is in the store with its recorded
+   digest (a release without markers wrote it); or the database names no checkpoint, and the store is not both marked
+   and in use, as the store of another database is. Otherwise nothing is written, and the store is away.
+2. In one transaction: insert the one row of `store_identity`. Other processes wait at its primary key until this
+   transaction ends, and then use the id of that row.
+3. Within it, write the marker, create-only. If there is one already, its id is stored in the row instead of ours.
 4. Commit.
 
 A kill before 3, or an error at 3, leaves nothing: the row is rolled back. A kill between 3 and 4 leaves a marker
-without a row; whoever comes next goes through 1 again and adopts that marker at 3. After 4 both are there, and neither
-changes again, but for `basin doctor --adopt-store`, which writes the database's id into a store.
+without a row; the next process repeats step 1 and adopts that marker at step 3. After 4 both exist, and neither changes
+again, except by `basin doctor --adopt-store`, which writes the database's id into a store.
 """
 
 import logging
@@ -47,7 +47,9 @@ from core.store.marker import MARKER, create_marker, new_store_id, read_marker, 
 
 log = logging.getLogger(__name__)
 
-_SAMPLE: Final = 10  # of the oldest checkpoints, and of the newest: a backup lacks the newest, retention the oldest
+_SAMPLE: Final = (
+    10  # of the oldest checkpoints, and of the newest: a backup lacks the newest, retention deletes the oldest
+)
 
 
 class WrongStore(StoreTransient):
@@ -57,7 +59,7 @@ class WrongStore(StoreTransient):
 
 
 def open_identified_store(settings: Settings, db: Database, *, read_only: bool = False) -> "IdentifiedStore":
-    """The store of the settings, which is away unless it is the one of this database. Nothing is asked of either yet.
+    """The store of the settings, which is away unless it is the one of this database. Neither is accessed yet.
 
     Raises:
         Misconfigured: as `open_store` does.
@@ -72,18 +74,18 @@ def store_place(settings: Settings) -> str:
 
 
 def recorded_store_id(db: Database) -> str | None:
-    """The id that the store's marker must hold; None: this database has met no store yet."""
+    """The id that the store's marker must hold; None: this database has used no store yet."""
     with db.read() as connection:
         return connection.execute(select(store_identity.c.id)).scalar_one_or_none()
 
 
 def establish_store_id(db: Database, store: Store, *, adopting: bool = False) -> str:
-    """The id of the database, made together with the store's marker if there is none yet; see the top of this file.
+    """The store id of the database, created together with the store's marker if there is none yet; see the module.
 
-    `adopting`: an operator says that it may be the store that another database was made with.
+    `adopting`: an operator allows a store that another database has used.
 
     Raises:
-        WrongStore: there is no reason to take this store for the one of this database.
+        WrongStore: nothing shows that this store is the one of this database.
         StoreTransient, StoreRefused: the store is away, or does not let us write.
     """
     known = recorded_store_id(db)
@@ -131,12 +133,12 @@ def has_named_object(db: Database, store: Store, *, otherwise: Callable[[], bool
 
 
 def _is_in_use(store: Store) -> bool:
-    """Whether it belongs to a database whose checkpoints are in it; a sweep would take them for garbage."""
+    """Whether it holds checkpoints of another database; garbage collection would delete them as orphans."""
     return read_marker(store) is not None and any(True for _ in store.list(JOBS))
 
 
 def _is_there(store: Store, key: str, files: dict[str, Any]) -> bool:
-    """By the smallest of its files, which stands for the others."""
+    """Whether the checkpoint is in the store: only its smallest file is read."""
     file = min(files.values(), key=lambda each: int(each["bytes"]))
     try:
         return digest_of(store, f"{key}/{file['name']}") == Digest(file["sha256"], int(file["bytes"]))
@@ -147,9 +149,9 @@ def _is_there(store: Store, key: str, files: dict[str, Any]) -> bool:
 class IdentifiedStore:
     """A Store that is away unless its marker holds the database's id.
 
-    The marker is looked at when it matters: before and after a write, before a removal, around a listing, and *after*
-    an object was not found, since a store that went away has none either. What is found needs no look: keys are random,
-    no other store has them. With `read_only`, a database without an id makes none, and nothing is checked.
+    The marker is read before and after a write, before a removal, around a listing, and *after* an object was not
+    found, since an unmounted store has no objects either. An object that is found needs no check: keys are random, and
+    no other store has them. With `read_only`, a database without an id creates none, and nothing is checked.
     """
 
     def __init__(self, store: Store, db: Database, *, where: str, read_only: bool = False) -> None:
@@ -164,11 +166,11 @@ class IdentifiedStore:
         return f"IdentifiedStore({self._store!r})"
 
     def verify_identity(self) -> None:
-        """Come back if the store is the one of this database.
+        """Return if the store is the one of this database.
 
         Raises:
-            WrongStore: it is not; what can be told to anybody is in the message, the place is in the log.
-            StoreTransient, StoreRefused: it cannot be asked.
+            WrongStore: it is not. The message names no folder or bucket; the log does.
+            StoreTransient, StoreRefused: the marker cannot be read.
         """
         try:
             self._check_marker()
@@ -225,7 +227,7 @@ class IdentifiedStore:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         self.verify_identity()
         yield from self._store.list(prefix)
-        self.verify_identity()  # else the end of the listing may be that of the store
+        self.verify_identity()  # a store that is unmounted during a listing ends it early
 
     def remove_unfinished(self, older_than: float) -> int:
         self.verify_identity()

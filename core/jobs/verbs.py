@@ -1,4 +1,4 @@
-"""What an owner can ask of a job. A wish is stored; whoever runs the job, or the reconciler, carries it out."""
+"""Requests of an owner: cancel, pause, resume. The desired state is stored; the worker or the reconciler applies it."""
 
 from dataclasses import replace
 from typing import Final
@@ -16,7 +16,7 @@ _DONE: Final = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused", Verb.RESUME: "re
 
 
 def request_cancel(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
-    """Stop the job for good and keep its last checkpoint. Saying it twice is the same.
+    """End the job and keep its last checkpoint. Requesting it twice is the same.
 
     Raises:
         NotFound: there is no such job of this project.
@@ -27,7 +27,7 @@ def request_cancel(db: Database, project: str, job_id: str, fits: Fits | None = 
 
 
 def request_pause(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
-    """Have the job write a checkpoint, leave its slot and wait. Saying it twice is the same.
+    """Let the job write a checkpoint, leave its slot and wait. Requesting it twice is the same.
 
     Raises:
         NotFound: there is no such job of this project.
@@ -38,7 +38,7 @@ def request_pause(db: Database, project: str, job_id: str, fits: Fits | None = N
 
 
 def request_resume(db: Database, project: str, job_id: str, fits: Fits | None = None) -> None:
-    """Let a paused job go on from its last checkpoint, at the place in the queue that it had. Twice is the same.
+    """Let a paused job continue from its last checkpoint, at its former place in the queue. Twice is the same.
 
     Raises:
         NotFound: there is no such job of this project.
@@ -60,7 +60,7 @@ def _apply_verb(db: Database, project: str, job_id: str, verb: Verb, fits: Fits 
 
 
 def apply_desired(connection: Connection, state: State) -> bool:
-    """Carry out the wish for a job that nobody runs; say whether there was anything to do."""
+    """Apply the desired state of a job that no worker runs; returns whether the status changed."""
     target = settled_status(state.status, state.desired)
     if target is None:
         return False
@@ -76,8 +76,8 @@ def _set_desired(connection: Connection, state: State, desired: Desired) -> None
     )
     asked = replace(state, desired=desired)
     if not apply_desired(connection, asked) and state.status is Status.RUNNING:
-        told = displayed_status(state.status, desired)
-        add_status_event(connection, state.job_id, state.attempt, told, "as its owner asked")
+        status = displayed_status(state.status, desired)
+        add_status_event(connection, state.job_id, state.attempt, status, "as its owner asked")
 
 
 def lock_owned_job(connection: Connection, project: str, job_id: str, fits: Fits | None = None) -> State:

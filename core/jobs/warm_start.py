@@ -1,4 +1,4 @@
-"""Which checkpoint a job begins with, or an analysis looks at: chosen when it is submitted."""
+"""The checkpoint that a job begins with, or that an analysis reads: it is chosen when the job is submitted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class StartCheckpoint:
 
 
 def start_columns(connection: Connection, project: str, spec: JobSpec) -> dict[str, Any]:
-    """The columns of `job` that say what it begins with; none if it begins with its seed. The checkpoint is locked.
+    """The columns of `job` about its initial weights; none if they are those of its seed. The checkpoint is locked.
 
     Raises:
         InvalidSpec: there is no such checkpoint of this project, or it is of another architecture.
@@ -45,7 +45,7 @@ def start_columns(connection: Connection, project: str, spec: JobSpec) -> dict[s
 
 
 def choose_checkpoint(connection: Connection, project: str, start: Start, pointer: str) -> StartCheckpoint:
-    """The checkpoint that is meant, locked; `pointer` says where the question stands in the document.
+    """The named checkpoint, locked; `pointer` is the JSON pointer of `start` in the document.
 
     Raises:
         InvalidSpec: there is no such checkpoint of this project.

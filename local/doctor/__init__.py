@@ -1,1 +1,1 @@
-"""`basin doctor`: looks at every part that the service needs, here and now, and says what to do about it."""
+"""`basin doctor`: checks everything that the service needs on this machine, and names the remedy for each problem."""

@@ -1,4 +1,4 @@
-"""The broker: a hint to nobody, there and back."""
+"""The broker: a round trip of one message through a temporary queue."""
 
 import secrets
 import time
@@ -15,15 +15,17 @@ SECONDS: Final = 2.0
 
 
 def broker_checks(settings: Settings) -> Iterator[CheckResult]:
-    """Without a broker jobs are found by polling, so that only one that somebody has named must answer."""
+    """Without a broker jobs are found by polling. It is a failure only if a configured one does not answer."""
     url = settings.resolved_broker_url()
     try:
         seconds = round_trip(url, settings)
     except Exception as error:  # noqa: BLE001 - each transport has errors of its own
-        found = f"no message through {display_url(url)}: {first_line(error)}"
+        found = f"a message through {display_url(url)} failed: {first_line(error)}"
         if settings.broker_url is not None:
             yield failed_check(
-                NAME, found, "start it, or mend BASIN_BROKER_URL; until then jobs start by polling, later"
+                NAME,
+                found,
+                "start it, or correct BASIN_BROKER_URL; until then workers find jobs by polling, which is slower",
             )
         else:
             yield warning_check(NAME, found, "`basin up` starts one; BASIN_BROKER_URL names another")
@@ -32,7 +34,7 @@ def broker_checks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def round_trip(url: str, settings: Settings) -> float:
-    """Seconds that a message takes through a queue of its own, which is gone afterwards."""
+    """Seconds that a message takes through a temporary queue, which is deleted afterwards."""
     from kombu.connection import Connection
 
     options = celery_settings(settings)["broker_transport_options"]

@@ -1,4 +1,4 @@
-"""What a look at one part found, and looks that come back in time whatever is away."""
+"""Checks and their results. A check ends within its time even if what it checks does not answer."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at: what was found, and what to do where that is not as it should be."""
+    """The result of one check: what was found, and the remedy (`do`) where that is not correct."""
 
     name: str
     verdict: CheckStatus
@@ -37,32 +37,32 @@ def passed_check(name: str, found: str) -> CheckResult:
 
 
 def warning_check(name: str, found: str, do: str) -> CheckResult:
-    """The service works all the same, or will once it has been started."""
+    """A warning: the service works all the same, or will once it has been started."""
     return CheckResult(name, CheckStatus.WARNING, found, do)
 
 
 def failed_check(name: str, found: str, do: str) -> CheckResult:
-    """The service does not work like this."""
+    """A failure: the service does not work like this."""
     return CheckResult(name, CheckStatus.FAIL, found, do)
 
 
 def worst_status(checks: Sequence[CheckResult]) -> CheckStatus:
-    """The verdict on all of them together."""
+    """The worst status among them; OK for none."""
     order = list(CheckStatus)
     return max((check.verdict for check in checks), key=order.index, default=CheckStatus.OK)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, of the driver's own where SQLAlchemy has wrapped it."""
+    """The first line of an error without secrets; of the driver's error where SQLAlchemy has wrapped it."""
     inner = getattr(error, "orig", None) or error
     lines = str(inner).strip().splitlines()
     return redact_secrets(lines[0] if lines else type(inner).__name__)
 
 
 def check_free_space(name: str, free: int) -> CheckResult:
-    """Whether so many bytes of free space will do."""
+    """Whether `free` bytes of free space are enough."""
     text = f"{free / 1e9:.1f} GB free"
-    do = "make room: checkpoints, the database and logs grow"
+    do = "free some space: checkpoints, the database and logs grow"
     if free < LEAST_BYTES:
         return failed_check(name, text, do)
     return warning_check(name, text, do) if free < SPARE_BYTES else passed_check(name, text)
@@ -70,9 +70,9 @@ def check_free_space(name: str, free: int) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """A part to look at. `do` is the advice where it fails in a way that it does not foresee, or does not answer.
+    """One check to run. `do` is the remedy where it raises an unexpected error, or does not answer in time.
 
-    Where it fails like that, a look `between` two parts says nothing: the looks at each of them do.
+    A check `between` two parts reports neither of these: the checks of the single parts do.
     """
 
     name: str
@@ -84,32 +84,32 @@ class CheckContext:
 
 @dataclass(slots=True)
 class _RunningCheck:
-    """A look on its way, in a thread that nobody has to wait for."""
+    """A check that runs in a daemon thread, so that a check that hangs does not keep the command from ending."""
 
-    look: CheckContext
+    context: CheckContext
     found: list[CheckResult] = field(default_factory=list)
     over: bool = False
 
     def run_check(self) -> None:
         try:
-            for check in self.look.at():
+            for check in self.context.at():
                 self.found.append(check)
-        except Exception as error:  # noqa: BLE001 - whatever is broken there is what the report is about
-            if not self.look.between:
-                self.found.append(failed_check(self.look.name, first_line(error), self.look.do))
+        except Exception as error:  # noqa: BLE001 - any error of a check belongs into the report
+            if not self.context.between:
+                self.found.append(failed_check(self.context.name, first_line(error), self.context.do))
         self.over = True
 
 
-def run_checks(looks: Sequence[CheckContext]) -> Iterator[CheckResult]:
-    """What all of them find, in their order. They look at the same time, each for its own seconds and no longer."""
+def run_checks(contexts: Sequence[CheckContext]) -> Iterator[CheckResult]:
+    """Run all checks at the same time, each for its own `seconds` at most; yields their results in the given order."""
     begun = time.monotonic()
-    under = [_RunningCheck(look) for look in looks]
-    threads = [threading.Thread(target=one.run_check, name=f"doctor-{one.look.name}", daemon=True) for one in under]
+    under = [_RunningCheck(context) for context in contexts]
+    threads = [threading.Thread(target=one.run_check, name=f"doctor-{one.context.name}", daemon=True) for one in under]
     for thread in threads:
         thread.start()
     for one, thread in zip(under, threads, strict=True):
-        thread.join(max(0.0, begun + one.look.seconds - time.monotonic()))
+        thread.join(max(0.0, begun + one.context.seconds - time.monotonic()))
         hangs = not one.over
         yield from list(one.found)
-        if hangs and not one.look.between:
-            yield failed_check(one.look.name, f"no answer within {one.look.seconds:g} s", one.look.do)
+        if hangs and not one.context.between:
+            yield failed_check(one.context.name, f"no answer within {one.context.seconds:g} s", one.context.do)

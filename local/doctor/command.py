@@ -1,4 +1,4 @@
-"""The command `basin doctor`. The server's weight is imported inside, so that `basin --help` stays fast."""
+"""The command `basin doctor`. It imports the server's modules inside functions, so that `basin --help` stays fast."""
 
 import os
 from collections.abc import Iterator
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 def doctor(
     *,
     adopt_store: Annotated[
-        bool, typer.Option("--adopt-store", help="Take a store that was moved or restored for that of this database.")
+        bool,
+        typer.Option("--adopt-store", help="Accept a store that was moved or restored as the one of this database."),
     ] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """Look at settings, database, broker, store, devices and disk from here, and say what to do.
+    """Check settings, database, broker, store, devices and disk from this machine, and name the remedies.
 
-    Nothing is changed, and nothing that is away is waited for. Exit status: 0 nothing failed, 1 something did.
+    Nothing is changed, and every check has a time limit. Exit status: 0 if no check failed, else 1.
 
-    With --adopt-store nothing is looked at: the database's id is written into the store, if the store has an object
-    that the database names, with its recorded digest, or the database names none.
+    With --adopt-store nothing is checked: the database's id is written into the store, if the store has an object that
+    the database names, with its recorded digest, or the database names none.
     """
     import json
     from dataclasses import asdict, replace
@@ -49,7 +50,7 @@ def doctor(
 
 
 def format_check(check: "CheckResult") -> str:
-    """`warning  broker      no message through …`, and below it what to do."""
+    """`warning  broker      a message through … failed`, and the remedy on the next line."""
     advice = f"\n{'':21}{check.do}" if check.do else ""
     return f"{check.verdict:<9}{check.name:<12}{check.found}{advice}"
 
@@ -73,7 +74,7 @@ def _run_checks() -> "Iterator[CheckResult]":
     from local.doctor.settings import read_settings, settings_checks
 
     settings, problems = read_settings()
-    do = "see whether `python -c 'import torch'` comes back"
+    do = "check whether `python -c 'import torch'` ends"
     devices = CheckContext("devices", partial(device_checks, settings), do, TORCH_SECONDS)
     yield from problems
     if settings is None:
@@ -93,18 +94,18 @@ def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     from local.doctor.plugins import SECONDS, plugin_checks
     from local.doctor.store import identity_checks, store_checks
 
-    yield CheckContext("home", partial(home_checks, settings), "see what is wrong with the disk under BASIN_HOME")
+    yield CheckContext("home", partial(home_checks, settings), "check the disk under BASIN_HOME")
+    yield CheckContext("permissions", partial(permission_checks, settings), "check the disk under BASIN_HOME")
     yield CheckContext(
-        "permissions", partial(permission_checks, settings), "see what is wrong with the disk under BASIN_HOME"
+        "database", partial(database_checks, settings), "check that it runs, and that BASIN_DATABASE_URL is correct"
     )
     yield CheckContext(
-        "database", partial(database_checks, settings), "see whether it runs, and what BASIN_DATABASE_URL says"
+        "broker", partial(broker_checks, settings), "check that it runs, and that BASIN_BROKER_URL is correct"
     )
     yield CheckContext(
-        "broker", partial(broker_checks, settings), "see whether it runs, and what BASIN_BROKER_URL says"
+        "store", partial(store_checks, settings), "check that it runs, and that BASIN_STORE_URL is correct"
     )
-    yield CheckContext("store", partial(store_checks, settings), "see whether it runs, and what BASIN_STORE_URL says")
     yield CheckContext(
-        "store", partial(identity_checks, settings), "see what the database and the store say", between=True
+        "store", partial(identity_checks, settings), "see the checks of the database and of the store", between=True
     )
     yield CheckContext("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)

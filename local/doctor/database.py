@@ -1,4 +1,4 @@
-"""The database: reachable, writable, with the right schema, settings and time; and what it says of the service."""
+"""The database: reachable, writable, with the right schema, settings and time; and the state of the service in it."""
 
 import time
 from collections.abc import Iterator
@@ -20,17 +20,19 @@ from local.doctor.service import service_checks
 NAME: Final = "database"
 MIGRATE: Final = "run `basin migrate`"
 CLOCK_SECONDS: Final = 2.0
-LONG_LOG: Final = 256 << 20  # bytes of a write-ahead log that somebody keeps from being folded in
+LONG_LOG: Final = (
+    256 << 20
+)  # bytes of a write-ahead log; a long one means that a reader blocks the checkpoint of the log
 TIMEOUTS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 FULL: Final = 0.8
 
 
 def database_checks(settings: Settings) -> Iterator[CheckResult]:
-    """One connection, from reaching it to what stands in it. An SQLite file that is not there is not made."""
+    """All checks of the database over one connection. An SQLite file that does not exist is not created."""
     url = make_url(settings.resolved_database_url())
     file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
     if file is not None and not file.is_file():
-        yield failed_check(NAME, f"there is no {file} yet", f"{MIGRATE}, or start `basin up`, which does")
+        yield failed_check(NAME, f"{file} does not exist yet", f"{MIGRATE}, or start `basin up`, which does")
         return
     with closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
         yield from _check_sqlite(db, file) if file is not None else _check_postgresql(db)
@@ -50,10 +52,10 @@ def _check_sqlite(db: Database, file: Path) -> Iterator[CheckResult]:
     written = log.stat().st_size if log.exists() else 0
     found = f"SQLite {version} at {file}, {file.stat().st_size / 1e6:.1f} MB, journal {mode}"
     if mode != "wal":
-        do = "move it to a local disk: readers and writers of a network share stand in each other's way"
+        do = "move it to a local disk: on a network share, readers and writers block each other"
         yield failed_check(NAME, found, do)
     elif written > LONG_LOG:
-        do = "look for a process that has been reading for long: the log cannot be folded in meanwhile"
+        do = "look for a process with a long read transaction: SQLite cannot shorten the log meanwhile"
         yield warning_check(NAME, f"{found}, with a log of {written / 1e6:.0f} MB", do)
     else:
         yield passed_check(NAME, found)
@@ -70,24 +72,24 @@ def _check_postgresql(db: Database) -> Iterator[CheckResult]:
         used, most = _count_connections(connection)
     found = f"PostgreSQL {version}, connected in {1e3 * (ping - begun):.0f} ms, round trip {1e3 * trip:.1f} ms"
     if off:
-        do = "let the pooler in between pass startup options on, or connect without it"
+        do = "let the connection pooler pass startup options through, or connect without it"
         yield warning_check(NAME, f"{found}; {', '.join(off)} not in force", do)
     else:
         yield passed_check(NAME, f"{found}, timeouts in force")
     if used > FULL * most:
         yield warning_check(
-            NAME, f"{used} of {most} connections are taken", "raise max_connections, or run fewer processes"
+            NAME, f"{used} of {most} connections are in use", "raise max_connections, or run fewer processes"
         )
 
 
 def _count_connections(connection: Connection) -> tuple[int, int]:
-    """How many are taken, and how many there may be."""
+    """How many connections are open, and `max_connections`."""
     used = connection.exec_driver_sql("SELECT count(*) FROM pg_stat_activity").scalar_one()
     return int(used), int(connection.exec_driver_sql("SHOW max_connections").scalar_one())
 
 
 def _check_writable(db: Database) -> CheckResult:
-    """A transaction like those of the service, which changes nothing."""
+    """Whether a write transaction commits; this one changes no row."""
     name = "writes"
     try:
         with db.write() as connection:
@@ -96,15 +98,15 @@ def _check_writable(db: Database) -> CheckResult:
             connection.execute(update(service_state).where(service_state.c.name == "").values(at=0))
     except SQLAlchemyError as error:
         if "service_state" in first_line(error):
-            return warning_check(name, "there is no schema to try it on", MIGRATE)
+            return warning_check(name, "not tested: the database has no schema", MIGRATE)
         return failed_check(
-            name, first_line(error), "give the service a database that it may write: no standby, no full disk"
+            name, first_line(error), "let the service write: no standby server, no read-only role, no full disk"
         )
-    return passed_check(name, "a transaction was taken")
+    return passed_check(name, "a write transaction was committed")
 
 
 def _check_clock(db: Database) -> CheckResult:
-    """How far the database's clock is from this machine's, known to half of a round trip."""
+    """How far the database's clock is from this machine's, accurate to half of a round trip."""
     with db.read() as connection:
         before = time.time()
         there = float(connection.execute(select(database_now())).scalar_one())
@@ -113,16 +115,16 @@ def _check_clock(db: Database) -> CheckResult:
     found = f"the database is {abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} this machine"
     if abs(ahead) - doubt > CLOCK_SECONDS:
         return warning_check(
-            "clock", found, "set both by NTP: jobs go by the database's clock, logs and S3 by this one"
+            "clock", found, "set both by NTP: leases use the database's clock, logs and S3 this machine's"
         )
     return passed_check("clock", found)
 
 
 def _check_schema(db: Database) -> CheckResult:
-    """Whether the migrations of this release have run, and none that it cannot live with."""
+    """Whether the migrations of this release have run, and none that is incompatible with it."""
     there, ours = current_revision(db), head_revision()
     if there is None:
-        return failed_check("schema", "nothing was ever migrated here", MIGRATE)
+        return failed_check("schema", "the database has no schema yet", MIGRATE)
     if there < ours:
         return failed_check("schema", f"at {there}, this release needs {ours}", MIGRATE)
     oldest = oldest_generation(db) or GENERATION
@@ -130,7 +132,5 @@ def _check_schema(db: Database) -> CheckResult:
         found = f"at {there}, for releases of generation {oldest} and later; this one is of generation {GENERATION}"
         return failed_check("schema", found, "install a newer release here")
     if there > ours:
-        return warning_check(
-            "schema", f"at {there}, newer than this release's {ours}", "bring this installation up to date"
-        )
+        return warning_check("schema", f"at {there}, newer than this release's {ours}", "update this installation")
     return passed_check("schema", f"at {there}, as this release has it")

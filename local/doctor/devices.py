@@ -13,13 +13,13 @@ from core.settings import Settings
 from local.doctor.checks import CheckResult, failed_check, passed_check, warning_check
 
 NAME: Final = "devices"
-TORCH_SECONDS: Final = 60.0  # loading torch is work, and so is waking a GPU: nothing that is away answers sooner
+TORCH_SECONDS: Final = 60.0  # importing torch and initialising a GPU take long
 INVENTORY: Final = "worker.devices.inventory"
 _HIDDEN: Final = ("BASIN_", "AWS_")
 
 
 def device_checks(settings: Settings | None) -> Iterator[CheckResult]:
-    """As a worker finds them: the same list, the same probe. A GPU that a worker serves is not touched."""
+    """The devices as a worker finds them: the same list, the same probe. A GPU that a worker serves is not touched."""
     if find_spec("torch") is None:
         yield warning_check(NAME, "torch is not installed", "fine for an api; a worker needs basin-server[worker]")
         return
@@ -30,22 +30,22 @@ def device_checks(settings: Settings | None) -> Iterator[CheckResult]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TORCH_SECONDS - 1.0,  # nobody waits longer, and it must not outlive us
+        timeout=TORCH_SECONDS - 1.0,  # below the time limit of the check, so that it does not outlive this process
         check=False,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         found = f"the GPUs cannot be listed: {lines[-1] if lines else f'exit status {done.returncode}'}"
-        yield failed_check(NAME, found, "install it anew: basin-server[worker]")
+        yield failed_check(NAME, found, "install it again: basin-server[worker]")
         return
     yield from checks_of(json.loads(done.stdout.splitlines()[-1]), sorted(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def checks_of(told: dict[str, Any], nodes: list[Path]) -> Iterator[CheckResult]:
-    """From what the inventory tells, beside what the kernel shows."""
-    torch, devices = told["torch"], told["devices"]
+def checks_of(inventory: dict[str, Any], nodes: list[Path]) -> Iterator[CheckResult]:
+    """The results from the worker's inventory and the device nodes of the kernel."""
+    torch, devices = inventory["torch"], inventory["devices"]
     if torch.get("torch") is None:
-        yield failed_check(NAME, f"torch cannot be loaded: {torch['detail']}", "install it anew: basin-server[worker]")
+        yield failed_check(NAME, f"torch cannot be loaded: {torch['detail']}", "install it again: basin-server[worker]")
         return
     cores = f"torch {torch['torch']}, {os.cpu_count()} CPU cores"
     if not devices:
@@ -68,7 +68,7 @@ def _without_devices(cores: str, torch: dict[str, Any], nodes: int) -> CheckResu
 
 
 def _probe_environment() -> dict[str, str]:
-    """No secrets, and the modules that this process itself would import, whatever lies in the working directory."""
+    """The environment of the probe: no secrets, this process' module path, no imports from the working directory."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN)}
     paths = [os.environ.get("PYTHONPATH"), *sys.path]
     return plain | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

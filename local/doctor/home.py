@@ -1,4 +1,4 @@
-"""This machine: the folder of the service, and the disk below it."""
+"""The folder of the service, and its disk."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ FEW_FILES: Final = 1000
 
 
 def home_checks(settings: Settings) -> Iterator[CheckResult]:
-    """The folder for everything that is kept: there, writable, with room."""
+    """BASIN_HOME exists, is writable, and has free space and files."""
     home = settings.home
     if not home.is_dir():
         if home.exists():
-            yield failed_check("home", f"{home} is no folder", "move it away, or name another folder by BASIN_HOME")
+            yield failed_check("home", f"{home} is no folder", "move it away, or set BASIN_HOME to another folder")
         else:
-            yield warning_check("home", f"{home} is not there yet", "`basin up` or `basin migrate` makes it")
+            yield warning_check("home", f"{home} does not exist yet", "`basin up` or `basin migrate` creates it")
         return
     try:
         with tempfile.NamedTemporaryFile(dir=home, prefix=".doctor-") as probe:
@@ -27,7 +27,7 @@ def home_checks(settings: Settings) -> Iterator[CheckResult]:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        do = f"let user {os.getuid()} write there, or name another folder by BASIN_HOME"
+        do = f"let user {os.getuid()} write there, or set BASIN_HOME to another folder"
         yield failed_check("home", f"{home} cannot be written: {error.strerror}", do)
     else:
         yield passed_check("home", f"{home} can be written")
@@ -35,5 +35,5 @@ def home_checks(settings: Settings) -> Iterator[CheckResult]:
     system = os.statvfs(home)
     if system.f_files and system.f_favail < FEW_FILES:
         yield failed_check(
-            "disk", f"room for {system.f_favail} more files", "remove files: the file system counts them too"
+            "disk", f"room for {system.f_favail} more files", "remove files: the file system limits their number"
         )

@@ -1,4 +1,4 @@
-"""Who else on this machine may read what the service keeps."""
+"""Whether other users of this machine may read the files of the service."""
 
 import shlex
 import stat
@@ -16,19 +16,19 @@ NAME: Final = "permissions"
 
 
 def permission_checks(settings: Settings) -> Iterator[CheckResult]:
-    """New files are ours alone; those of a folder that was there before are as they were."""
+    """New files are readable by their owner alone; files of an earlier folder keep their permissions."""
     found = [path for path in data_paths(settings) if path.exists() and is_exposed(path)]
     if not found:
-        yield passed_check(NAME, "nobody else can read home, database, store or logs")
+        yield passed_check(NAME, "no other user can read home, database, store or logs")
         return
     listed = ", ".join(map(str, found))
     tops = [path for path in found if not any(other in path.parents for other in found)]
-    do = f"unless they are meant to: chmod -R go= {' '.join(shlex.quote(str(path)) for path in tops)}"
+    do = f"unless this is intended: chmod -R go= {' '.join(shlex.quote(str(path)) for path in tops)}"
     yield warning_check(NAME, f"other users of this machine can read {listed}", do)
 
 
 def data_paths(settings: Settings) -> list[Path]:
-    """Where the database, weights and logs lie, as far as that is on this machine."""
+    """The paths of database, weights and logs, as far as they are on this machine."""
     url = make_url(settings.resolved_database_url())
     file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     database = [file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm")] if file else []
@@ -37,7 +37,7 @@ def data_paths(settings: Settings) -> list[Path]:
 
 
 def is_exposed(path: Path) -> bool:
-    """Whether its group or everybody may read it, and also come to it: a closed folder above closes it too."""
+    """Whether its group or all users may read it and enter every folder above it."""
     found, above = path.stat(), [folder.stat() for folder in path.resolve().parents]
     if found.st_mode & stat.S_IROTH and all(folder.st_mode & stat.S_IXOTH for folder in above):
         return True

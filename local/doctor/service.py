@@ -1,4 +1,4 @@
-"""What the database says of the rest of the service: who reconciles, who works, who waits."""
+"""The state of the service in the database: reconcilers, leases, workers."""
 
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,50 +17,50 @@ START = "start an api or a worker (`basin up`), and see its log: a reconciler ru
 
 def service_checks(db: Database, settings: Settings) -> Iterator[CheckResult]:
     """Reconcilers, leases, workers."""
-    vitals = read_service_stats(db)
-    yield reconciler_check(vitals, settings)
-    yield lease_check(vitals, settings)
-    yield from worker_checks(list_worker_views(db, NOBODY), vitals, settings)
+    stats = read_service_stats(db)
+    yield reconciler_check(stats, settings)
+    yield lease_check(stats, settings)
+    yield from worker_checks(list_worker_views(db, NOBODY), stats, settings)
 
 
-def reconciler_check(vitals: ServiceStats, settings: Settings) -> CheckResult:
-    """Nobody reconciles: bad where jobs wait for it, else only a service that is not running."""
-    lag, name = vitals.reconciler_lag, "reconciler"
+def reconciler_check(stats: ServiceStats, settings: Settings) -> CheckResult:
+    """Whether a reconciler runs. Without one: a failure if jobs are open, else a service that is not started."""
+    lag, name = stats.reconciler_lag, "reconciler"
     found = reconciler_problem(lag, settings.gap_seconds)
     if found is None:
         return passed_check(name, f"the last round was {max(0.0, lag or 0.0):.1f} s ago")
-    open_ = vitals.jobs[Status.RUNNING] + vitals.jobs[Status.QUEUED]
+    open_ = stats.jobs[Status.RUNNING] + stats.jobs[Status.QUEUED]
     return (
         failed_check(name, f"{found}, and {open_} jobs are open", START) if open_ else warning_check(name, found, START)
     )
 
 
-def lease_check(vitals: ServiceStats, settings: Settings) -> CheckResult:
-    """A lease that is over for more than a gap should have been taken back."""
-    found = f"{vitals.jobs[Status.RUNNING]} jobs run"
-    if vitals.lease_lag > settings.gap_seconds + settings.tick_seconds:
-        return failed_check("leases", f"{found}; the oldest lease is over for {vitals.lease_lag:.0f} s", START)
+def lease_check(stats: ServiceStats, settings: Settings) -> CheckResult:
+    """Whether expired leases are reclaimed: none is older than a gap and a tick."""
+    found = f"{stats.jobs[Status.RUNNING]} jobs run"
+    if stats.lease_lag > settings.gap_seconds + settings.tick_seconds:
+        return failed_check("leases", f"{found}; the oldest lease expired {stats.lease_lag:.0f} s ago", START)
     return passed_check("leases", found)
 
 
-def worker_checks(views: list[WorkerView], vitals: ServiceStats, settings: Settings) -> Iterator[CheckResult]:
-    """Who is there to take a job, and of which release."""
+def worker_checks(views: list[WorkerView], stats: ServiceStats, settings: Settings) -> Iterator[CheckResult]:
+    """The live workers, their free slots and their releases."""
     name, ours = "workers", metadata.version("basin-server")
     live = [view for view in views if is_live(view, settings.lease_seconds)]
     slots = sum(tally.slots for view in live for tally in view.slots.values())
     free = sum(tally.free for view in live for tally in view.slots.values())
-    waiting = vitals.jobs[Status.QUEUED]
-    found = f"{len(live)} alive, {free} of {slots} slots free, {waiting} jobs wait"
+    waiting = stats.jobs[Status.QUEUED]
+    found = f"{len(live)} live, {free} of {slots} slots free, {waiting} jobs wait"
     if waiting:
-        found += f", the oldest for {vitals.queue_oldest:.0f} s"
+        found += f", the oldest for {stats.queue_oldest:.0f} s"
     yield passed_check(name, found) if live else warning_check(name, found, "start one: `basin worker`, or `basin up`")
     for view in views:
         if view not in live:
-            found = f"{view.id} on {view.host} was last heard of {view.silent:.0f} s ago"
-            yield warning_check(name, found, "see whether it still runs; its row goes away after a few minutes")
+            found = f"{view.id} on {view.host} last reported {view.silent:.0f} s ago"
+            yield warning_check(name, found, "check whether it still runs; its row is deleted after a few minutes")
         elif view.release != ours:
             found = f"{view.id} on {view.host} is release {view.release}, this is {ours}"
-            yield warning_check(name, found, "bring all parts to one release")
+            yield warning_check(name, found, "install the same release everywhere")
     for view in live:
         for state in view.states:
             if not state.in_service:
@@ -72,5 +72,5 @@ def slot_check(view: WorkerView, state: SlotState) -> CheckResult:
     slot = state.device or f"a {state.kind} slot"
     found = f"{view.id} on {view.host}: {slot} is out of service ({state.reason}): {state.detail}"
     return warning_check(
-        "workers", found, "see the log of the worker, and docs/gpu.md; a probe brings it back when it works"
+        "workers", found, "see the log of the worker, and docs/gpu.md; a probe puts it back into service when it works"
     )

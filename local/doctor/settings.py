@@ -1,4 +1,4 @@
-"""The settings: whether they can be used, where each comes from, and what looks like a mistake."""
+"""The settings: whether they are valid, where each comes from, and likely mistakes."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -17,12 +17,12 @@ PREFIX: Final = "BASIN_"
 OTHERS: Final = frozenset(
     {"BASIN_URL", "BASIN_API_KEY", "BASIN_SLOTS", "BASIN_SECRETS"}
 )  # the client's, and the compose file's
-BEATS: Final = 4  # a lease should outlive so many
+BEATS: Final = 4  # the heartbeats that should fit into a lease
 WHERE: Final = "settings come from BASIN_… variables, then basin.toml in this folder; docs/settings.md lists them"
 
 
 def read_settings() -> tuple[Settings | None, list[CheckResult]]:
-    """The settings, or what keeps them from being used."""
+    """The settings, or None and the problems that make them invalid."""
     try:
         return Settings(), []
     except ValidationError as error:
@@ -30,12 +30,12 @@ def read_settings() -> tuple[Settings | None, list[CheckResult]]:
             failed_check(NAME, f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']}", WHERE)
             for problem in error.errors(include_input=False, include_url=False, include_context=False)
         ]
-    except (BasinError, ValueError, OSError) as error:  # a secret's file, no JSON where it is wanted, no TOML
+    except (BasinError, ValueError, OSError) as error:  # the file of a secret, JSON or TOML that cannot be parsed
         return None, [failed_check(NAME, first_line(error), WHERE)]
 
 
 def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Iterator[CheckResult]:
-    """What is set and where; values that unlock something are not shown."""
+    """What is set and where; secrets are not shown."""
     present = {name.upper() for name, value in environment.items() if value}
     given = [
         f"{field}{display_value(settings, field)} ({setting_source(field, present)})"
@@ -46,8 +46,12 @@ def settings_checks(settings: Settings, environment: Mapping[str, str]) -> Itera
     for name in sorted(name for name in present if name.startswith(PREFIX) and name not in known):
         yield warning_check(NAME, f"{name} is no setting", did_you_mean(name, known) or "remove it")
     if settings.lease_seconds < BEATS * settings.beat_seconds:
-        found = f"a lease of {settings.lease_seconds:g} s is less than {BEATS} beats of {settings.beat_seconds:g} s"
-        yield warning_check(NAME, found, "make BASIN_LEASE_SECONDS longer: a worker that is late loses its jobs")
+        found = (
+            f"a lease of {settings.lease_seconds:g} s is less than {BEATS} heartbeats of {settings.beat_seconds:g} s"
+        )
+        yield warning_check(
+            NAME, found, "increase BASIN_LEASE_SECONDS: a worker whose heartbeat is late loses its jobs"
+        )
 
 
 def variables_of_field(field: str) -> tuple[str, ...]:
@@ -59,12 +63,12 @@ def variables_of_field(field: str) -> tuple[str, ...]:
 
 
 def setting_source(field: str, present: set[str]) -> str:
-    """The variable if it is there, since it wins; else the file."""
+    """The environment variable if it is set, since it takes precedence; else the file."""
     return next((name for name in variables_of_field(field) if name in present), "basin.toml")
 
 
 def display_value(settings: Settings, field: str) -> str:
-    """The value, of an address what leads there; nothing of what unlocks something."""
+    """The value as text; of a URL without its credentials, of a secret nothing."""
     value = getattr(settings, field)
     if isinstance(value, SecretStr):
         value = display_url(value.get_secret_value())

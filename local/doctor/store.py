@@ -1,4 +1,4 @@
-"""The object store: one object written, read back, listed and removed; and whether it is that of the database."""
+"""The object store: a probe object is written, read, listed and removed; and whether it is the one of the database."""
 
 import secrets
 import shutil
@@ -25,18 +25,18 @@ from local.doctor.checks import CheckResult, check_free_space, failed_check, fir
 from local.doctor.settings import display_url
 
 NAME: Final = "store"
-PROBES: Final = "doctor/"  # jobs' objects are elsewhere, and the sweep of orphans looks only there
+PROBES: Final = "doctor/"  # outside the prefix of the jobs, where garbage collection removes orphans
 BYTES: Final = 4096
-BRING_BACK: Final = "mount or bring back the right one, or mend BASIN_STORE_URL"
+BRING_BACK: Final = "mount or restore the right one, or correct BASIN_STORE_URL"
 
 
 def store_checks(settings: Settings) -> Iterator[CheckResult]:
-    """Everything that workers and CARE do with it."""
+    """All operations that workers and garbage collection use."""
     url = settings.resolved_store_url()
     folder = folder_of_url(url)
     where = str(folder) if folder is not None else display_url(url)
     if folder is not None and not folder.exists():
-        yield warning_check(NAME, f"{where} is not there yet", "the first checkpoint makes it")
+        yield warning_check(NAME, f"{where} does not exist yet", "the first checkpoint creates it")
         return
     try:
         store = open_store(settings)
@@ -44,10 +44,11 @@ def store_checks(settings: Settings) -> Iterator[CheckResult]:
         seconds = round_trip(store)
     except (BasinError, OSError) as error:
         do = (
-            "mend BASIN_STORE_URL, BASIN_S3_ENDPOINT or the AWS_… variables; the key needs read, write, list and delete"
+            "correct BASIN_STORE_URL, BASIN_S3_ENDPOINT or the AWS_… variables; "
+            "the key needs read, write, list and delete"
         )
         yield failed_check(
-            NAME, f"{where}: {first_line(error)}", "make the folder writable, with room" if folder else do
+            NAME, f"{where}: {first_line(error)}", "make the folder writable, or free some space" if folder else do
         )
     else:
         yield passed_check(NAME, f"{where}, an object written, read, listed and removed in {1e3 * seconds:.0f} ms")
@@ -56,7 +57,7 @@ def store_checks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def identity_checks(settings: Settings) -> Iterator[CheckResult]:
-    """Whether the store is the one that the database was made with; nothing where that cannot be told."""
+    """Whether the store is the one that the database was made with; no result where that is not known."""
     with _existing_database(settings) as db:
         known = recorded_store_id(db) if db is not None and unfit_reason(db) is None else None
         if known is None or read_marker(open_store(settings)) == known:
@@ -66,7 +67,7 @@ def identity_checks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def adopt_and_report(settings: Settings) -> CheckResult:
-    """Write the database's id into the store, if there is reason to; what was done, or why nothing was."""
+    """Write the database's id into the store, if `adopt_store` accepts it; returns what was done, or why not."""
     where = f"the store at {store_place(settings)}"
     try:
         with _existing_database(settings) as db:
@@ -80,13 +81,13 @@ def adopt_and_report(settings: Settings) -> CheckResult:
     except (BasinError, OSError, SQLAlchemyError) as error:
         return failed_check(NAME, f"{where} was not adopted: {first_line(error)}", "see `basin doctor`")
     if written:
-        return passed_check(NAME, f"{where} is that of this database from now on: its marker was written")
-    return passed_check(NAME, f"{where} is that of this database already; nothing was changed")
+        return passed_check(NAME, f"{where} is now the one of this database: its marker was written")
+    return passed_check(NAME, f"{where} is the one of this database already; nothing was changed")
 
 
 @contextmanager
 def _existing_database(settings: Settings) -> Iterator[Database | None]:
-    """The database; None: it is a file that is not there, and a look makes none."""
+    """The database; None: it is an SQLite file that does not exist, and a check does not create it."""
     url = make_url(settings.resolved_database_url())
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         yield None
@@ -96,10 +97,10 @@ def _existing_database(settings: Settings) -> Iterator[Database | None]:
 
 
 def round_trip(store: Store) -> float:
-    """Seconds that it takes; the object is gone afterwards.
+    """Seconds to write, read, list and delete one object.
 
     Raises:
-        OSError: what came back is not what was written.
+        OSError: the store returns other bytes, or its listing is wrong.
     """
     prefix = f"{PROBES}{secrets.token_hex(8)}"
     key = f"{prefix}/probe"
@@ -110,7 +111,7 @@ def round_trip(store: Store) -> float:
         try:
             written = store.put_file(source, key)
             if store.fetch(key, Path(aside, "in")) != written:
-                raise OSError("an object came back with other bytes")
+                raise OSError("an object was read with other bytes than were written")
             if [found.key for found in store.list(f"{prefix}/")] != [key]:
                 raise OSError("an object that was written is not listed")
         finally:

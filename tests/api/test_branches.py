@@ -104,7 +104,7 @@ def test_a_fork_is_a_new_job_with_changes(client: TestClient, service: Service, 
     refused = client.post(f"{path}/fork", headers=headers, json=wrong).json()
     assert [one["pointer"] for one in refused["errors"]] == ["/changes/model"]
     refused = client.post(f"{path}/fork", headers=headers, json={"at": 5}).json()
-    assert [(one["pointer"], one["hint"]) for one in refused["errors"]] == [("/at", "steps that are kept: 8, 4")]
+    assert [(one["pointer"], one["hint"]) for one in refused["errors"]] == [("/at", "steps with a checkpoint: 8, 4")]
 
 
 @pytest.mark.parametrize(

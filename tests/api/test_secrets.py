@@ -101,7 +101,7 @@ def basin(monkeypatch: pytest.MonkeyPatch, sqlite_url: str, tmp_path: Path) -> C
 
 def test_keys_by_command(basin: Callable[..., tuple[int, str, str]]) -> None:
     """The key alone on standard output, so that `BASIN_API_KEY=$(basin key create)` works."""
-    assert basin("list")[1:] == ("", "No keys yet. Make one:  basin key create\n")
+    assert basin("list")[1:] == ("", "No keys yet. Create one:  basin key create\n")
     code, text, told = basin("create", "--name", "ci", "--owner", "team", "--scope", "read", "--days", "30")
     assert (code, text.count("\n")) == (0, 1)
     key_id = told.split()[0]
@@ -131,7 +131,7 @@ def test_projects_by_command(basin: Callable[..., tuple[int, str, str]]) -> None
     assert basin("create", "--project", "visoin")[:2] == (1, "")
     told = [basin("create", *given)[2] for given in (("--project", "vision"), (), ("--owner", "bob"))]
     places = ("local in project vision", "local in project default", "bob in project bob")
-    assert all(f" of {place}, for good" in one for one, place in zip(told, places, strict=True))
+    assert all(f" of {place}, without expiry" in one for one, place in zip(told, places, strict=True))
     listed = project("list")[1].splitlines()
     assert [(line.split("  ")[0], line.split()[-1]) for line in listed] == [
         ("bob", "bob"),

@@ -113,7 +113,7 @@ def test_what_is_no_result_of_ones_own_is_refused(db: Database) -> None:
     assert problem(db, [first, waiting]).message == "it has not succeeded: it is queued"
     request_cancel(db, OWNER, waiting)
     found = problem(db, [first, waiting])
-    assert (found.message, found.hint) == ("it has not succeeded: it is cancelled", "ask for this one again")
+    assert (found.message, found.hint) == ("it has not succeeded: it is cancelled", "submit it again")
     failed = done(db, part(db, 2, job=job_id), Status.FAILED)
     assert problem(db, [failed, first]).pointer == "/analyses/0"
     whole = done(db, asked(db, kind="landscape", job=job_id))
@@ -129,7 +129,7 @@ def test_parts_have_to_have_looked_at_the_same_weights(db: Database) -> None:
         record_checkpoint(db, fence, new_checkpoint(fence, step), (), resumable=True)
         parts.append(done(db, part(db, step, job=fence.job_id)))
     found = problem(db, parts)
-    assert (found.pointer, found.message) == ("/analyses/1", "it looked at other checkpoints than the first")
+    assert (found.pointer, found.message) == ("/analyses/1", "it read other checkpoints than the first analysis")
     (looked,) = inputs_of(db, parts[:1]).values()
     parts[1] = done(db, part(db, 2, checkpoint=looked[0].checkpoint_id))
     assert asked(db, kind="assembly", analyses=parts)

@@ -114,7 +114,7 @@ def test_where_there_is_no_checkpoint_no_fork_begins(db: Database, at: int | str
     parent = trained(db, upto=12, **SPARSE)
     with pytest.raises(InvalidSpec) as refused:
         create_fork(db, parent.job_id, ME, changes={}, at=at)
-    assert [(one.pointer, one.hint) for one in refused.value.errors] == [("/at", "steps that are kept: 12, 8")]
+    assert [(one.pointer, one.hint) for one in refused.value.errors] == [("/at", "steps with a checkpoint: 12, 8")]
     with pytest.raises(Conflict):
         create_fork(db, submitted(db), ME, changes={})
     with pytest.raises(NotFound):
@@ -175,7 +175,7 @@ def test_a_fork_whose_past_is_gone_is_not_tried_again(db: Database) -> None:
     parent = create_fork(db, grandparent.job_id, ME, changes={"epochs": 5})
     request_cancel(db, OWNER, parent.job_id)
     mark_job_deleted(db, OWNER, grandparent.job_id)
-    with pytest.raises(Conflict, match="gone"):
+    with pytest.raises(Conflict, match="no longer exists"):
         create_retry(db, parent.job_id, ME)
 
 

@@ -180,7 +180,7 @@ def test_every_stretch_of_a_job_gives_the_same_bits(basin: Verify, trained: Job)
     assert said.stdout.startswith(f"trained from step {first} (ckpt_")
     assert said.stdout.endswith("exact: training again gives the same bits\n")
     behind = basin(job_id, "--from", str(3 * first))
-    assert (behind.exit_code, f"Behind step {3 * first} there is no" in behind.stderr) == (2, True)
+    assert (behind.exit_code, f"After step {3 * first} there is no" in behind.stderr) == (2, True)
     missing = basin(job_id, "--from", "1")
     assert (missing.exit_code, f"there are 0 (the start), {first}, {2 * first}, {3 * first}." in missing.stderr) == (
         2,
@@ -238,7 +238,7 @@ def test_a_child_is_trained_from_what_it_began_with(
     with db.write() as connection:
         connection.execute(text("UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job"), {"job": parent})
     said = basin(forked, "--from", "0")
-    assert (said.exit_code, "The checkpoint that this job began with is gone" in said.stderr) == (2, True)
+    assert (said.exit_code, "The checkpoint that this job began with no longer exists" in said.stderr) == (2, True)
 
 
 def out_of_memory(db: Database, claim: Claim | None) -> None:
@@ -273,7 +273,7 @@ def test_a_job_that_ran_out_of_memory_is_trained_by_the_plan_of_each_stretch(
         assert (steps(found), found["verdict"]) == ((begin, end), "exact")
     doom(db, job_id, 14)
     said = basin(job_id, "--from", "0")
-    assert (said.exit_code, "went on from step 14 with fewer examples at once" in said.stderr) == (2, True)
+    assert (said.exit_code, "continued from step 14 with fewer examples at once" in said.stderr) == (2, True)
     assert steps(certified(basin(job_id, "-o", "json"))) == (28, 42)
     with db.write() as connection:
         query = text("UPDATE checkpoint SET manifest = replace(manifest, :old, '') WHERE job_id = :job AND step = 42")
@@ -303,7 +303,7 @@ def test_a_job_that_changed_its_kind_of_device_is_compared_up_to_there_and_from_
         found = certified(basin(job_id, "--from", str(begin), "-o", "json"))
         assert (steps(found), found["verdict"]) == ((begin, end), "exact")
     doom(db, job_id, 14)
-    assert "went on from step 14 on another kind of device" in basin(job_id, "--from", "0").stderr
+    assert "continued from step 14 on another kind of device" in basin(job_id, "--from", "0").stderr
 
 
 def test_a_retry_goes_on_as_its_source_did(basin: Verify, attempt: Attempt, db: Database) -> None:

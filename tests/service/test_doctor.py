@@ -214,7 +214,7 @@ def test_jobs_that_nobody_looks_after_are_a_failure(db: Database, database_url: 
     assert "2 jobs are open" in found["reconciler"].found
     assert found["leases"].verdict is CheckStatus.OK  # over for a second; a reconciler may take eight
     assert found["workers"].verdict is CheckStatus.OK
-    assert "1 alive, 1 of 2 slots free, 1 jobs wait, the oldest for 0 s" in found["workers"].found
+    assert "1 live, 1 of 2 slots free, 1 jobs wait, the oldest for 0 s" in found["workers"].found
     with db.write() as connection:
         connection.execute(text("UPDATE job_state SET lease_until = lease_until - 100 WHERE status = 'running'"))
         connection.execute(text("UPDATE worker SET seen_at = seen_at - 100, release = '0.0.1'"))
@@ -224,7 +224,7 @@ def test_jobs_that_nobody_looks_after_are_a_failure(db: Database, database_url: 
     assert found["reconciler"].verdict is CheckStatus.OK
     assert found["leases"].verdict is CheckStatus.FAIL
     assert found["workers"].verdict is CheckStatus.WARNING
-    assert "last heard of 10" in found["workers"].found
+    assert "last reported 10" in found["workers"].found
 
 
 def test_a_schema_that_is_old_new_or_missing(db: Database, database_url: str, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_settings_say_where_they_come_from_and_what_looks_wrong(
         "broker_url=redis://h:1/0 (basin.toml), lease_seconds=11.0 (BASIN_LEASE_SECONDS); all else at its default"
     )
     assert (typo.found, typo.do) == ("BASIN_HOEM is no setting", 'did you mean "BASIN_HOME"?')
-    assert "less than 4 beats" in short.found
+    assert "less than 4 heartbeats" in short.found
     monkeypatch.setenv("BASIN_PORT", SECRET)
     settings, (problem,) = read_settings()
     assert settings is None

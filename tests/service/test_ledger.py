@@ -217,15 +217,15 @@ BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
     ),
     (
         "UPDATE job_state SET checkpoint_id = 'ckpt_other' WHERE job_id = :job",
-        {("checkpoint", "the job is to go on from it, and it is neither this job's nor its parent's")},
+        {("checkpoint", "the job would resume from it, and it is neither this job's nor its parent's")},
     ),
     (
         "UPDATE checkpoint SET status = 'doomed' WHERE job_id = :job AND kind = 'last' AND step = 8",
-        {("checkpoint", "the job is to go on from it, and it is doomed")},
+        {("checkpoint", "the job would resume from it, and it is doomed")},
     ),
     (
         "UPDATE job_state SET checkpoint_id = (SELECT min(id) FROM checkpoint WHERE job_id = :job) WHERE job_id = :job",
-        {("checkpoint", "it is good and resumable at step 8, and the job would not go on from there")},
+        {("checkpoint", "it is good and resumable at step 8, and the job would not resume from it")},
     ),
     (
         "UPDATE checkpoint SET sha256 = 'ab' WHERE job_id = :job AND kind = 'swa'",
@@ -242,7 +242,7 @@ BROKEN: list[tuple[str, set[tuple[str, str]]]] = [
     (
         'UPDATE event SET data = \'{"status":"done"}\' WHERE job_id = :job AND attempt = 0',
         {
-            ("timeline", "'done' cannot be told of a job that is None under attempt 0"),
+            ("timeline", "'done' is no status of a job that is None under attempt 0"),
             ("timeline", "running under attempt 1 cannot follow nothing under attempt 0"),
         },
     ),

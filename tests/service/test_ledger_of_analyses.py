@@ -54,21 +54,21 @@ def test_analyses_by_the_rules_raise_nothing(db: Database, tmp_path: Path) -> No
 
 LOOKED = "(SELECT checkpoint_id FROM analysis_input WHERE analysis_id = :job AND position = 1)"
 BROKEN: list[tuple[str, str]] = [
-    ("DELETE FROM analysis_input WHERE analysis_id = :job", "it is of the kind analysis, and looks at nothing"),
+    ("DELETE FROM analysis_input WHERE analysis_id = :job", "it is of the kind analysis, and has no inputs"),
     (
         "DELETE FROM analysis_input WHERE analysis_id = :job AND position = 0",
-        "one of the things that it looks at is missing from its list",
+        "one of its inputs is missing from their list",
     ),
-    ("UPDATE job SET kind = 'train' WHERE id = :job", "it is of the kind train, and looks at something"),
-    ("UPDATE checkpoint SET status = 'doomed' WHERE id = LOOKED", "it is to look at this, and it is doomed"),
-    ("DELETE FROM checkpoint WHERE id = LOOKED", "it is to look at this, and it is gone"),
+    ("UPDATE job SET kind = 'train' WHERE id = :job", "it is of the kind train, and has inputs"),
+    ("UPDATE checkpoint SET status = 'doomed' WHERE id = LOOKED", "the job needs it as an input, and it is doomed"),
+    ("DELETE FROM checkpoint WHERE id = LOOKED", "the job needs it as an input, and it is gone"),
     (
         "UPDATE job SET owner = '' WHERE id = (SELECT job_id FROM checkpoint WHERE id = LOOKED)",
-        "it is to look at this, and it is gone",
+        "the job needs it as an input, and it is gone",
     ),
     (
         "UPDATE analysis_input SET job_id = 'job_gone' WHERE analysis_id = :job AND position = 1",
-        "it is to look at this, and it is gone",
+        "the job needs it as an input, and it is gone",
     ),
 ]
 

@@ -68,7 +68,7 @@ def test_a_job_that_need_not_be_exact_goes_on_on_another_kind_of_device(
     assert (again.job_id, again.plan.device) == (fence.job_id, device)
     assert (again.plan.dataset_sha256, again.plan.micro_batch) == ("ab" * 32, 16)
     assert get_job_view(db, OWNER, fence.job_id).plan == again.plan.model_dump(exclude_none=True)
-    message = f"goes on on a {second.upper()}: this run is approximate from here"
+    message = f"continues on a {second.upper()}: this run is approximate from here"
     assert told(db, fence.job_id, "warning") == [(2, "planned_anew", message)]
     assert state_of(db, fence.job_id)["needs"] == "any"
 
@@ -81,8 +81,8 @@ def test_one_without_a_checkpoint_begins_anew_and_each_change_is_said_once(db: D
         assert found is not None
         fence = Fence(fence.job_id, found.attempt)
     assert told(db, fence.job_id, "warning") == [
-        (2, "planned_anew", "begins anew, on a CPU"),
-        (4, "planned_anew", "begins anew, on a GPU"),
+        (2, "planned_anew", "begins again from the start, on a CPU"),
+        (4, "planned_anew", "begins again from the start, on a GPU"),
     ]
 
 

@@ -164,7 +164,7 @@ def test_a_missing_checkpoint_is_not_said_to_be_damaged(
     with shop.db.read() as connection:
         data = connection.execute(select(event.c.data).where(event.c.type == "warning").order_by(event.c.id)).first()
     assert data is not None
-    assert data[0]["message"] == f"checkpoint {third.id} is not in the store; going on from step 8"
+    assert data[0]["message"] == f"checkpoint {third.id} is not in the store; continuing from step 8"
 
 
 def test_what_came_in_its_place_counts(shop: WorkerContext, kept: tuple[Fence, list[NewCheckpoint]]) -> None:

@@ -1,6 +1,7 @@
-"""The fence: a write counts only while (job, attempt) is running, and the row that says so stays locked until commit.
+"""The fence: a write counts only while (job, attempt) is running, and the job's state row stays locked until commit.
 
-Without the lock a zombie's insert can race the reconciler and go in on PostgreSQL, although both checks were right.
+Without the lock, PostgreSQL could commit the insert of a superseded attempt (a zombie) after the reconciler has taken
+the job away, although the check of each transaction was right.
 """
 
 # ruff: noqa: N818 - Fenced is the word of the protocol
@@ -18,14 +19,14 @@ from core.lifecycle import Status
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Who writes: one attempt of one job."""
+    """The writer of a fenced transaction: one attempt of one job."""
 
     job_id: str
     attempt: int
 
 
 class Fenced(Exception):
-    """This attempt no longer owns its job; nothing that it writes counts any more."""
+    """This attempt no longer owns its job; its writes are refused."""
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def fenced_transaction(db: Database, fence: Fence, *, exclusive: bool = False) -
 
 
 def lock_fence(connection: Connection, fence: Fence, *, exclusive: bool) -> State:
-    """Lock the state row in the caller's transaction and give it back, or raise Fenced."""
+    """Lock the state row in the caller's transaction and return it, or raise Fenced."""
     state = lock_state(connection, fence.job_id, exclusive=exclusive)
     if state is None or state.attempt != fence.attempt or state.status is not Status.RUNNING:
         raise Fenced(fence)

@@ -1,4 +1,4 @@
-"""The end of an attempt: finish the job for good, or give it back."""
+"""The end of an attempt: the job reaches a terminal status, or returns to the queue."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -62,11 +62,11 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
     plan: ExecutionPlan | None = None,
     progress: dict[str, Any] | None = None,
 ) -> Status:
-    """Let go of a running job, and say where it went: queued again, or where its owner or its budget put it.
+    """End the attempt of a running job; returns the new status: queued, or what its owner or its budget of losses sets.
 
-    `lost` counts against the budget of losses without a checkpoint, `failed` as one of the job's own failures (the
-    caller has compared them with `max_retries`); with neither it costs nothing. `cause` is a short sentence. With a
-    `plan`, that is how it is computed from now on; with `progress`, that is where it stands.
+    `lost` counts against the budget of losses without a checkpoint. `failed` counts as one of the job's own failures
+    (the caller has compared them with `max_retries`). With neither, no budget is charged. `cause` is a short sentence.
+    `plan` replaces the stored execution plan, `progress` the stored progress.
 
     Raises:
         Fenced: this attempt is over.
@@ -84,7 +84,7 @@ def give_back(  # noqa: PLR0913 - two budgets, and their one limit
 
 
 def revoke_attempt(connection: Connection, state: State, *, cause: str, lost: bool, max_losses: int) -> Status:
-    """A running job, its row locked, loses its attempt: by its owner's wish, then by its budget of losses."""
+    """End the attempt of a running job whose row is locked. Its owner's request comes first, then its loss budget."""
     losses = state.losses + int(lost)
     if state.desired is Desired.RUN and lost and losses >= max_losses:
         return _lost_too_often(connection, state, cause, losses)

@@ -1,4 +1,4 @@
-"""The beat: it keeps the lease, carries progress in and the owner's wish out."""
+"""The heartbeat: it extends the lease, stores the progress, and returns what the owner has requested."""
 
 from typing import Any, Final
 
@@ -10,11 +10,11 @@ from core.jobs.attempt.fence import Fence, fenced_transaction
 from core.lifecycle import Desired, Status
 
 WHOLE_RUN: Final = "whole_run_seconds"
-"""With progress in the database: how long the run takes from end to end at its present rate. Readers see an ETA."""
+"""Key in the stored progress: seconds that the whole run takes at its present rate. Readers see an ETA instead."""
 
 
 def visible_progress(progress: dict[str, Any]) -> dict[str, Any]:
-    """What readers see of a progress in the database."""
+    """The part of the stored progress that readers see."""
     return {name: value for name, value in progress.items() if name != WHOLE_RUN}
 
 
@@ -25,7 +25,7 @@ def record_heartbeat(
     lease_seconds: float,
     progress: dict[str, Any] | None = None,
 ) -> Desired | None:
-    """Extend the lease and say what the owner wants; None means fenced: this attempt is over."""
+    """Extend the lease and return the desired state; None means fenced: this attempt is over."""
     values: dict[str, Any] = {"lease_until": database_now() + lease_seconds}
     if progress is not None:
         values |= {"progress": progress, "version": job_state.c.version + 1}
@@ -48,9 +48,9 @@ def report_start(
     environment: dict[str, Any],
     resume: dict[str, Any] | None = None,
 ) -> None:
-    """Note on what this attempt computes, and how it resumed: {"fidelity": exact | approximate, "digest": …}.
+    """Store the device of this attempt, and how it resumed: {"fidelity": exact | approximate, "digest": …}.
 
-    A job of which one attempt was approximate stays approximate.
+    A job stays approximate once one of its attempts was.
 
     Raises:
         Fenced: this attempt is over.

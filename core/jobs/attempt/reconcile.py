@@ -1,8 +1,8 @@
-"""The reconciler repairs the world: a thread of it runs in every api and every worker, and any one of them is enough.
-All of them look every `tick_seconds` when the last round was; whoever sees that it is time makes the next one.
+"""The reconciler repairs the state of jobs. It is a thread of every api and every worker; any one of them is enough.
+Every `tick_seconds` each thread reads when the last round was; the first that finds a round due runs it.
 
-One tick: GAP and LOST (leases), WANT (wishes for jobs that nobody runs), SEND (hints), CARE (see care.py). Each part is
-one small transaction, so several reconcilers and a kill at any moment do no harm.
+One tick: GAP and LOST (leases), WANT (desired states of jobs that no worker runs), SEND (hints), CARE
+(garbage_collection.py). Each part is one small transaction, so several reconcilers and a kill at any moment do no harm.
 """
 
 import logging
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 _BATCH: Final = 50
 _PATIENCE: Final = 3.0
-# Enough to wake every slot of a small fleet; a worker that wakes serves until nothing waits.
+# Enough for every slot of a small fleet; a worker that receives a hint claims jobs until none is queued.
 _HINTS: Final = 20
-# Ticks from one look to the next while somebody else makes the rounds: when those end, the next comes before a gap.
+# Ticks between two checks while another process runs the rounds: if that process ends, a round comes before a gap.
 _LOOK: Final = 1.5
 
 
 class Reconciler:
-    """`tick` does one round; `start` does it in a thread, whatever happens, when nobody else has."""
+    """`tick` runs one round. `start` runs rounds in a thread, whenever no other process has; errors do not end it."""
 
     def __init__(self, db: Database, store: Store, hints: Hints, settings: Settings) -> None:
         self._db = db
@@ -78,7 +78,7 @@ class Reconciler:
                 pause = 2 * tick  # others first: it may work there
 
     def _run_if_due(self) -> bool:
-        """One round, unless somebody else has just made one: of all processes, one at a time repairs."""
+        """Run one round unless another process has just run one: at any time one process repairs."""
         with self._db.read() as connection:
             lag = reconciler_lag(connection)
         due = lag is None or not 0 <= lag < self._settings.tick_seconds
@@ -89,10 +89,10 @@ class Reconciler:
         return due
 
     def reclaim_expired_leases(self) -> int:
-        """GAP and LOST; says how many jobs were taken from lost workers.
+        """GAP and LOST; returns how many jobs were taken from lost workers.
 
-        Both in one transaction that holds the "tick" row: a reconciler that sleeps between the two and wakes after a
-        long outage would otherwise find every lease expired and take everything away from workers that are fine.
+        Both run in one transaction that holds the "tick" row. A reconciler that was suspended between the two during a
+        long outage would otherwise find every lease expired and take all jobs from healthy workers.
         """
         with self._db.write() as connection:
             found = self._record_tick(connection)
@@ -100,15 +100,15 @@ class Reconciler:
                 return 0
             silence, moment = found
             if not 0 <= silence <= self._settings.gap_seconds:
-                # Nobody could beat, or the clock jumped (backwards too, where leases would seem to last for hours).
-                log.info("no reconciler ran for %.1f s: leases start anew", silence)
+                # No heartbeat could arrive, or the clock jumped (backwards too: leases would then last for hours).
+                log.info("no reconciler ran for %.1f s: leases are extended", silence)
                 self._extend_leases(connection, moment)
             return self._requeue_lost(connection)
 
     def _record_tick(self, connection: Connection) -> tuple[float, float] | None:
-        """Seconds since anybody's last tick, and the time; None when somebody else is at it.
+        """Seconds since the last tick of any reconciler, and the time; None while another one holds the "tick" row.
 
-        The first tick of all is a gap.
+        The first tick of a new database is a gap.
         """
         tick = service_state.c
         query = select(tick.at, database_now()).where(tick.name == "tick").with_for_update(skip_locked=True)
@@ -116,7 +116,7 @@ class Reconciler:
         if found is not None:
             connection.execute(update(service_state).where(tick.name == "tick").values(at=database_now()))
             return float(found[1] - found[0]), float(found[1])
-        # Locked or absent. An insert would wait for whoever has locked it: only for a row that is really absent.
+        # Locked or absent. An insert would wait for the holder of the lock: insert only a row that is really absent.
         if connection.execute(select(tick.at).where(tick.name == "tick")).first() is not None:
             return None
         moment = float(connection.execute(select(database_now())).scalar_one())
@@ -125,10 +125,10 @@ class Reconciler:
         )
 
     def _extend_leases(self, connection: Connection, moment: float) -> None:
-        """Extend the leases of workers that could not beat: by one lease, and not again before they have beaten.
+        """Extend the leases of workers that could send no heartbeat: by one lease, and only once until the next one.
 
-        Without this limit a machine that stalls again and again would keep the jobs of dead workers for ever. Who has
-        beaten since the gap needs nothing, and is owed an extension at the next one.
+        Without this limit a machine that stalls repeatedly would keep the jobs of dead workers for ever. A worker that
+        has sent a heartbeat since the gap needs no extension, and gets one at the next gap.
         """
         row, until = job_state.c, moment + self._settings.lease_seconds
         unbeaten = and_(
@@ -159,7 +159,7 @@ class Reconciler:
         return len(lost)
 
     def apply_desired_states(self) -> int:
-        """WANT: wishes for jobs that nobody runs; says how many were carried out."""
+        """WANT: apply the desired states of jobs that no worker runs; returns how many were applied."""
         row = job_state.c
         unmet = or_(
             and_(row.status == Status.QUEUED.value, row.desired != Desired.RUN.value),
@@ -172,7 +172,7 @@ class Reconciler:
             return sum(apply_desired(connection, as_state(row)) for row in connection.execute(query).all())
 
     def send_hints(self) -> int:
-        """SEND: hints for queued jobs that have none, or an old one; says for how many.
+        """SEND: hints for queued jobs that have none, or an old one; returns for how many.
 
         The row is marked before the hint leaves, after the commit: a hint that is lost is sent again later.
         """
@@ -205,6 +205,6 @@ class Reconciler:
         return len(found)
 
     def _any_job(self, condition: Any) -> bool:
-        """A plain read first: a write transaction every two seconds from every process would be for nothing."""
+        """Whether a job fulfils the condition. A plain read, so that an idle service opens no write transactions."""
         with self._db.read() as connection:
             return connection.execute(select(job_state.c.job_id).where(condition).limit(1)).first() is not None

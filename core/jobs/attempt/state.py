@@ -1,4 +1,4 @@
-"""The hot row of a job: read it under a lock, move it along the table of transitions."""
+"""The state row of a job: read under a lock, changed along the table of transitions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from core.jobs.events.record import add_status_event
 from core.lifecycle import TERMINAL, Desired, Status, check_transition
 
 Fits = Callable[[int], bool]
-"""Whether a version of something is one that the caller has seen; asked once it is locked."""
+"""Whether a version of a row is one that the caller has seen; called once the row is locked."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A locked state row: true until the transaction ends."""
+    """A locked state row: valid until the transaction ends."""
 
     job_id: str
     status: Status
@@ -58,13 +58,16 @@ def lock_state(connection: Connection, job_id: str, *, exclusive: bool = True) -
 
 
 def require_version(fits: Fits | None, version: int) -> None:
-    """Raise PreconditionFailed when the caller has seen another version; None has seen nothing."""
+    """Raise PreconditionFailed when the caller has seen another version; with None there is no condition."""
     if fits is not None and not fits(version):
         raise PreconditionFailed
 
 
 def bump_version(connection: Connection, job_id: str) -> None:
-    """Something that a reader can see has changed; the caller holds the row. Whoever follows the job looks again."""
+    """Increment the version after a change that readers can see, so that they read the job again.
+
+    The caller holds the row.
+    """
     connection.execute(
         update(job_state).where(job_state.c.job_id == job_id).values(version=job_state.c.version + 1),
     )
@@ -81,7 +84,7 @@ class Transition:
 
 
 def transition(connection: Connection, state: State, change: Transition) -> None:
-    """Give a job whose row is locked its next status: the one place that does, apart from the claim.
+    """Set the next status of a job whose row is locked. Only this function and the claim set a status.
 
     Raises:
         IllegalTransition: the table of transitions does not allow it.

@@ -1,8 +1,8 @@
-"""Checkpoints that were missing and are back.
+"""Checkpoints whose files were missing and are present again.
 
 A checkpoint whose files are not in the store (the right one, see store_identity.py) is marked corrupt, with the moment
-in `missing_at`, and its job falls back. The points behind the place where it then stands are put aside. Until the job
-stores a new place to go on from, all of that can be taken back: the files may have been away for a while only.
+in `missing_at`, and its job falls back to an older one. The points after that step are set aside. All of this can be
+undone until the job stores a new resumable checkpoint: the files may have been missing only for a while.
 """
 
 from typing import Any, Final
@@ -23,9 +23,9 @@ BATCH: Final = 20
 
 
 def missing_checkpoints(db: Database, job_id: str, after: int) -> list[CheckpointRow]:
-    """Missing checkpoints of the job, or of the one that it was taken from, behind step `after`; the newest first.
+    """Missing checkpoints of the job, or of the job that it branched off, after step `after`; the newest first.
 
-    Only those that it could still go on from: it has stored no other place to go on from since.
+    Only those that it can still resume from: it has stored no other resumable checkpoint since.
     """
     row, child, later = checkpoint.c, job.alias("child").c, checkpoint.alias("own").c
     same = or_(row.step == child.parent_step, and_(child.parent_verb == "retry", row.step < child.parent_step))
@@ -39,7 +39,7 @@ def missing_checkpoints(db: Database, job_id: str, after: int) -> list[Checkpoin
 
 
 def revive_checkpoint(db: Database, fence: Fence, checkpoint_id: str) -> None:
-    """Its files are back: the job goes on from there, with the points up to it. Repeating it is harmless.
+    """Its files are present again: the job continues from it, with the points up to it. Repeating it is harmless.
 
     Raises:
         Fenced: this attempt is over.
@@ -51,10 +51,10 @@ def revive_checkpoint(db: Database, fence: Fence, checkpoint_id: str) -> None:
 
 
 def revive_missing(db: Database, store: Store) -> int:
-    """Look again for some checkpoints of jobs that nobody runs; says how many are back.
+    """Look again for some missing checkpoints of jobs that no worker runs; returns how many are present again.
 
     Raises:
-        StoreTransient, StoreRefused: the store is away, so that nothing is known.
+        StoreTransient, StoreRefused: the store is unavailable, so that the files cannot be looked for.
     """
     state, stands = job_state.c, checkpoint.alias("stands").c
     behind = exists().where(stands.id == state.checkpoint_id, stands.step >= checkpoint.c.step)
@@ -62,7 +62,7 @@ def revive_missing(db: Database, store: Store) -> int:
         _select_missing()
         .join(job_state, state.job_id == checkpoint.c.job_id)
         .where(state.status != Status.RUNNING.value, or_(state.status != Status.SUCCEEDED.value, behind))
-        .order_by(func.random())  # those that never come back must not hide the others
+        .order_by(func.random())  # checkpoints that stay missing must not keep the others from being checked
         .limit(BATCH)
     )
     with db.read() as connection:
@@ -80,13 +80,13 @@ def _recheck_checkpoint(db: Database, store: Store, row: CheckpointRow) -> bool:
         return False
     if all(whole):
         return _revive_idle_job(db, row)
-    with db.write() as connection:  # something else is there: no need to read it again and again
+    with db.write() as connection:  # the files hold other bytes: they are not read again
         connection.execute(update(checkpoint).where(checkpoint.c.id == row.id).values(missing_at=None))
     return False
 
 
 def _select_missing() -> Any:
-    """Ids of those for which nothing came in their place."""
+    """Ids of the missing checkpoints that no later one has replaced."""
     row, later = checkpoint.c, checkpoint.alias("later").c
     replaced = exists().where(later.job_id == row.job_id, later.resumable == 1, later.created_at > row.missing_at)
     return select(row.id).where(row.status == "corrupt", row.missing_at.is_not(None), row.resumable == 1, ~replaced)
@@ -99,8 +99,8 @@ def _revive_idle_job(db: Database, row: CheckpointRow) -> bool:
         if state is None or state.status is Status.RUNNING or still is None:
             return False
         if state.status is Status.SUCCEEDED and row.step > _current_step(connection, state):
-            return False  # its curves are those of the way that it went in the end
-        # More than whatever the last attempt has written, and less than the next one will.
+            return False  # its curves belong to the way that it took without this checkpoint
+        # Above every generation that the last attempt has written, and below those of the next attempt.
         _mark_revived(connection, state, row.id, write_generation(state.attempt, MOST_ROLLBACKS - 1))
         return True
 
@@ -121,7 +121,7 @@ def _mark_revived(connection: Connection, state: State, checkpoint_id: str, writ
     connection.execute(this.values(version=job_state.c.version + 1, **place))
     data = {
         "code": "checkpoint_revived",
-        "message": f"the files of checkpoint {found.id} are back" + (f"; going on from step {found.step}" * ahead),
+        "message": f"the files of checkpoint {found.id} are back" + (f"; continuing from step {found.step}" * ahead),
         "checkpoint": found.id,
     }
     add_event(connection, state.job_id, state.attempt, "warning", data)
@@ -129,13 +129,13 @@ def _mark_revived(connection: Connection, state: State, checkpoint_id: str, writ
 
 
 def _current_step(connection: Connection, state: State) -> int:
-    """The step that the job goes on from."""
-    stands = find_checkpoint(connection, state.checkpoint_id) if state.checkpoint_id else None
-    return stands.step if stands else 0
+    """The step that the job continues from."""
+    current = find_checkpoint(connection, state.checkpoint_id) if state.checkpoint_id else None
+    return current.step if current else 0
 
 
 def _restore_points(connection: Connection, job_id: str, begin: int, end: int, written: int) -> None:
-    """The points between the two steps as they were put aside, instead of what came there since."""
+    """Put back the points between the two steps that were set aside; they replace those written since."""
     drop_points_after(connection, job_id, begin)
     row = metric_chunk_aside.c
     ours = and_(row.job_id == job_id, row.after_step >= begin, row.after_step < end)

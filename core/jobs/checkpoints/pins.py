@@ -1,4 +1,4 @@
-"""Pins: an owner's word that a checkpoint stays, whatever retention would do."""
+"""Pins: a pinned checkpoint is kept, whatever the retention policy says."""
 
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ from core.jobs.attempt.state import Fits, require_version
 from core.jobs.checkpoints.records import CheckpointRow, apply_retention, get_checkpoint_row, mark_pending_delete
 from core.jobs.verbs import lock_owned_job
 
-MOST_TOLD: Final = 8  # so that the whole sentence fits into an answer
+MOST_TOLD: Final = 8  # named in one message
 
 
 def pin_version(row: CheckpointRow | Row[Any, Any, Any, Any, Any]) -> int:
-    """Another number for each state that a checkpoint can be seen in; all else about one never changes."""
+    """A version of the checkpoint as readers see it: only its pin and `superseded` can change."""
     return (row.pinned_at is not None) + 2 * bool(row.superseded)
 
 
@@ -23,7 +23,7 @@ def add_pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = 
     """Keep the checkpoint until it is unpinned. Twice is the same, and the first time counts.
 
     Raises:
-        NotFound: there is none with this id that belongs to this project, or its bytes turned out damaged.
+        NotFound: there is none with this id that belongs to this project, or it is corrupt.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it is being removed.
     """
@@ -40,7 +40,7 @@ def add_pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = 
 
 
 def remove_pin(db: Database, project: str, checkpoint_id: str, fits: Fits | None = None) -> None:
-    """Let retention have it again, at once: what it would not have kept goes. Twice is the same.
+    """Remove the pin and apply the retention policy at once. Unpinning it twice is the same.
 
     Raises:
         NotFound: there is none with this id that belongs to this project.
@@ -66,7 +66,7 @@ def list_pinned(connection: Connection, job_id: str) -> list[str]:
 
 
 def _lock_checkpoint(connection: Connection, project: str, checkpoint_id: str) -> Row[Any, Any, Any, Any, Any]:
-    """The row as it is once its job is locked: whoever records a checkpoint decides what stays under the same lock."""
+    """The row, read once its job is locked: the recorder of a checkpoint applies retention under the same lock."""
     row = checkpoint.c
     query = (
         select(row.job_id, row.kind, row.status, row.pinned_at, row.superseded)

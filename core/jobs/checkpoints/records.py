@@ -1,4 +1,4 @@
-"""Checkpoints: a checkpoint exists through its row alone, and the row is written under the fence."""
+"""Checkpoints as rows: a checkpoint exists when its row does, and the row is written under the fence."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from core.recipe.monitor import default_mode
 class NewCheckpoint:
     """A checkpoint whose files are in the store under `key`; `sha256` and `bytes` are those of its weights file.
 
-    `id` makes a repeated write harmless: make the object once and try it as often as needed.
+    `id` makes a repeated write harmless: create the object once, and write it until that succeeds.
     """
 
     step: int
@@ -41,7 +41,7 @@ class NewCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """A checkpoint as the database has it. `status` is good, corrupt or doomed (on its way out)."""
+    """A checkpoint as the database has it. `status` is `good`, `corrupt` or `doomed` (marked for deletion)."""
 
     id: str
     job_id: str
@@ -69,13 +69,13 @@ def record_checkpoint(
     *,
     resumable: bool,
 ) -> CheckpointRow:
-    """One fenced transaction: the points before it, its row, and for a resumable one the job's new place to go on.
+    """One fenced transaction: the points before it, its row, and for a resumable one the job's new position.
 
-    A checkpoint of the same kind and step, left by an earlier attempt, is replaced; of kind `best` there is one, of
-    kind `last` the newest `keep_last` and the best `keep_best` stay, of `cycle_end` the newest `keep_cycles`, of kind
-    `snapshot` as many as the ensemble has members. Behind a resumable one there is nothing: who goes back takes back
-    what came later. Pinned ones stay besides all that, and no run goes on from those that were taken back. What must go
-    is only marked here: the reconciler removes the objects, then the rows.
+    A checkpoint of the same kind and step, left by an earlier attempt, is replaced. Retention: of kind `best` one, of
+    `last` the newest `keep_last` and the best `keep_best`, of `cycle_end` the newest `keep_cycles`, of `snapshot` as
+    many as the ensemble has members. A resumable checkpoint replaces all later ones: the run has gone back before them.
+    Pinned ones are kept in addition; no run resumes from a replaced one. Checkpoints to delete are only marked here:
+    garbage collection removes the objects, then the rows.
 
     Raises:
         Fenced: this attempt is over.
@@ -114,14 +114,14 @@ def record_checkpoint(
 def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: bool = False) -> CheckpointRow | None:
     """Its bytes do not match its digest: fall back to the newest good resumable one before it, or to none.
 
-    One whose files are not there at all is `missing`: should they come back, it is taken back, see revival.py.
+    One whose files are not in the store is `missing`: if they return, it is good again, see missing.py.
 
     Raises:
         Fenced: this attempt is over.
     """
     with db.write() as connection:
         state = lock_fence(connection, fence, exclusive=True)
-        mine = literal(state.checkpoint_id == checkpoint_id)  # or its parent's, as long as it goes on from there
+        mine = literal(state.checkpoint_id == checkpoint_id)  # or its parent's, while it continues from there
         connection.execute(
             update(checkpoint)
             .where(checkpoint.c.id == checkpoint_id, or_(checkpoint.c.job_id == fence.job_id, mine))
@@ -142,7 +142,7 @@ def mark_corrupt(db: Database, fence: Fence, checkpoint_id: str, *, missing: boo
         problem = "is not in the store" if missing else "does not match its digest"
         data = {
             "code": "checkpoint_corrupt",
-            "message": f"checkpoint {checkpoint_id} {problem}; going on from step {step}",
+            "message": f"checkpoint {checkpoint_id} {problem}; continuing from step {step}",
             "checkpoint": checkpoint_id,
         }
         add_event(connection, fence.job_id, fence.attempt, "warning", data)
@@ -197,10 +197,10 @@ def find_dependent_job(connection: Connection, job_id: str) -> str | None:
 
 
 def _dependent_jobs(job_id: str) -> Subquery:
-    """(borrower, checkpoint_id): other jobs that have not ended and stand at, begin with, or look at one of its
-    checkpoints; a result, which an assembly reads, is one as well.
+    """(borrower, checkpoint_id): other open jobs that continue from, begin with, or read one of its checkpoints.
 
-    A borrower need not be its child: the retry of a child without a checkpoint of its own stands where that one stood.
+    The result of an analysis is a checkpoint too, and another analysis may read it. A borrower need not be its child:
+    the retry of a child without a checkpoint of its own continues from the same checkpoint as that child.
     """
     row, kept = job_state.c, checkpoint.c
     alive = and_(kept.job_id == job_id, row.job_id != job_id, row.status.not_in([status.value for status in TERMINAL]))
@@ -227,7 +227,7 @@ def find_checkpoint(connection: Connection, checkpoint_id: str) -> CheckpointRow
 
 
 def list_resumable(connection: Connection, job_id: str) -> list[CheckpointRow]:
-    """The checkpoints that a job can go on from, by step."""
+    """The checkpoints that a job can resume from, by step."""
     known = checkpoint.c
     query = _select_rows().where(known.job_id == job_id, known.status == "good", known.resumable == 1)
     return [_as_row(row) for row in connection.execute(query.order_by(known.step, known.id))]
@@ -242,7 +242,7 @@ def _as_row(row: Row[Any]) -> CheckpointRow:
 
 
 def find_origin_checkpoint(connection: Connection, job_id: str) -> CheckpointRow | None:
-    """The checkpoint of its parent that a job went on from, if it is still there; of a retry, the newest before it."""
+    """The checkpoint of its parent that a job continued from, if it still exists; of a retry, the newest before it."""
     child, row = job.alias("child").c, checkpoint.c
     query = (
         _select_rows()
@@ -265,14 +265,14 @@ def _replaced_ids(connection: Connection, job_id: str, row: NewCheckpoint, *, re
 
 
 def apply_retention(connection: Connection, job_id: str, kind: str) -> None:
-    """Mark those of a kind that are too many; the job's state row is locked by the caller."""
+    """Mark the checkpoints of a kind that exceed the policy for deletion; the caller has locked the job's state row."""
     mark_pending_delete(connection, job_id, _beyond_retention(connection, job_id, kind))
 
 
 def _beyond_retention(connection: Connection, job_id: str, kind: str) -> Sequence[str]:
-    """Those of a kind that are too many: of `last` neither among the newest nor the best, of others the oldest.
+    """Ids of a kind that exceed the policy: of `last` those neither among the newest nor the best, else the oldest.
 
-    Pinned ones are not counted, so that there are always enough others to go on from.
+    Pinned ones are not counted, so that enough other resumable ones are always kept.
     """
     whose, text = connection.execute(select(job.c.kind, job.c.spec).where(job.c.id == job_id)).one()
     whose_kind = find_kind(KINDS, whose)
@@ -292,9 +292,9 @@ def _beyond_retention(connection: Connection, job_id: str, kind: str) -> Sequenc
 
 
 def _best_ids(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
-    """The best `policy.best`; of equal ones the oldest, since it stands nearest to the evaluation that they share.
+    """The best `policy.best`; of equal ones the oldest, which is nearest to the evaluation that they share.
 
-    One without a finite value is no candidate.
+    A checkpoint without a finite value is no candidate.
     """
     sign = 1 if default_mode(policy.monitor) == "min" else -1
     judged = [
@@ -306,7 +306,7 @@ def _best_ids(rows: Sequence[Any], policy: Retention) -> Sequence[str]:
 
 
 def mark_pending_delete(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
-    """Mark them for removal, but those that are pinned or that another job still goes on from."""
+    """Mark these checkpoints for deletion, except those that are pinned or that another open job needs."""
     if ids:
         row = checkpoint.c
         free = and_(row.id.in_(ids), row.id.not_in(select(_dependent_jobs(job_id).c.checkpoint_id)))
@@ -314,7 +314,7 @@ def mark_pending_delete(connection: Connection, job_id: str, ids: Sequence[str])
 
 
 def _mark_superseded(connection: Connection, job_id: str, ids: Sequence[str]) -> None:
-    """Their place is taken: they go, and the pinned among them stay as weights alone."""
+    """Mark replaced checkpoints: they are deleted, and the pinned ones are kept as weights that no run resumes from."""
     mark_pending_delete(connection, job_id, ids)
     if ids:
         row = checkpoint.c

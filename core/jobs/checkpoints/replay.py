@@ -1,4 +1,4 @@
-"""A stretch of a job's past that can be trained again: from one checkpoint, or the start, to the next one."""
+"""A segment of a job's history that can be trained again: from one checkpoint, or the start, to the next one."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ from core.jobs.kinds import TRAIN
 from core.recipe.plan import ExecutionPlan
 from core.recipe.spec import JobSpec
 
-# Warnings that say that the plan was changed -> what the job did then.
+# Code of a warning about a changed execution plan -> what the job did then.
 CHANGES: Final = {
-    "remedy": "ran out of memory, and went on from step {step} with fewer examples at once",
-    "planned_anew": "went on from step {step} on another kind of device",
+    "remedy": "ran out of memory, and continued from step {step} with fewer examples at once",
+    "planned_anew": "continued from step {step} on another kind of device",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """What a job was to do, how it was to be computed, and the checkpoints that are left to go on from, by step.
+    """The spec of a job, its execution plan, and its resumable checkpoints that still exist, by step.
 
-    `resume` says how faithful its own last resume was; None: it never resumed. A child begins at its parent's
-    checkpoint `origin`, without the parts `anew`, or with the weights of `initial`; `whole`: that is still there.
-    `begins` are the steps at which its attempts began; after those in `changes` the plan was another one, and why.
+    `resume` is the fidelity of its last resume; None: it never resumed. A child begins at its parent's checkpoint
+    `origin`, with the parts `anew` reset, or with the weights of `initial`; `whole`: that checkpoint still exists.
+    `begins`: attempt -> the step at which it began. `changes`: attempt -> the warning code of a changed plan after it.
     """
 
     job_id: str
@@ -55,7 +55,7 @@ class Segment:
 
 
 def read_history(db: Database, job_id: str) -> JobHistory:
-    """The past of anybody's job.
+    """The history of a job of any project.
 
     Raises:
         NotFound: there is no such job, it never ran, or it has no checkpoint.
@@ -73,11 +73,11 @@ def read_history(db: Database, job_id: str) -> JobHistory:
     if row is None:
         raise NotFound("There is no job with this id.")
     if row.plan is None or not checkpoints:
-        raise NotFound("The job has no checkpoint that one could train to.")
+        raise NotFound("The job has no checkpoint that training from an earlier step could reproduce.")
     try:
         spec, plan = TRAIN.read_spec(row.spec), ExecutionPlan.model_validate_json(row.plan)
     except ValueError as error:
-        raise InvalidSpec("This release cannot read the job; use the one that took it.") from error
+        raise InvalidSpec("This release cannot read the job; use the release that it was submitted to.") from error
     if row.parent_verb in {"retry", "fork"} and row.parent_step:
         whole = origin is not None
     else:
@@ -98,18 +98,18 @@ def _read_attempts(connection: Connection, job_id: str) -> tuple[dict[int, int],
             found = re.search(r", from step (\d+)$", data["detail"])
             begins[attempt] = int(found[1]) if found else 0
         if kind == "warning" and data.get("code") in CHANGES:
-            # An attempt that needs less memory is followed by others; one on another device is the first of them.
+            # `remedy` is recorded by the attempt before the change, `planned_anew` by the first attempt after it.
             changes[attempt - (data["code"] == "planned_anew")] = data["code"]
     return begins, changes
 
 
 def find_segment(past: JobHistory, start: int | None) -> Segment:
-    """From the checkpoint at step `start` (0: the start) to the next one that training alone leads to.
+    """From the checkpoint at step `start` (0: the start) to the next one that training alone determines.
 
-    None: from the oldest checkpoint with such a one, or from the start where there is only one.
+    None: from the oldest checkpoint with a next one, or from the start where there is only one.
 
     Raises:
-        NotFound: there is no such checkpoint, or none behind it that one plan led to.
+        NotFound: there is no such checkpoint, or none after it that was computed with a single plan.
     """
     rows = past.checkpoints
     if start is None and len(rows) > 1:
@@ -119,7 +119,7 @@ def find_segment(past: JobHistory, start: int | None) -> Segment:
         known = ", ".join(str(row.step) for row in rows)
         raise NotFound(f"There is no checkpoint at step {start}; there are 0 (the start), {known}.")
     if begin is None and not past.whole:
-        raise NotFound("The checkpoint that this job began with is gone; begin at one of its own with --from.")
+        raise NotFound("The checkpoint that this job began with no longer exists; name one of its own with --from.")
     return _segment_from(past, begin or past.origin)
 
 
@@ -135,14 +135,14 @@ def _segment_from(past: JobHistory, begin: CheckpointRow | None) -> Segment:
     first = begin.step if begin else 0
     end = next((row for row in past.checkpoints if row.step > first and _is_reproducible(row, past.spec)), None)
     if end is None:
-        raise NotFound(f"Behind step {first} there is no checkpoint that one could train to.")
+        raise NotFound(f"After step {first} there is no checkpoint that training could reproduce.")
     attempts = _attempts_between(past, first, end)
     if changed := past.changes.keys() & set(attempts[:-1]):
         step = past.begins[attempts[attempts.index(max(changed)) + 1]]
         change = CHANGES[past.changes[max(changed)]].format(step=step)
         raise NotFound(
             f"Between the steps {first} and {end.step} the job {change}. "
-            "That checkpoint is gone, so these bits cannot be compared; begin elsewhere with --from."
+            "The checkpoint of that step no longer exists, so these bits cannot be compared; name another with --from."
         )
     return Segment(begin, end, _plan_of(past, end))
 
@@ -155,10 +155,10 @@ def _plan_of(past: JobHistory, end: CheckpointRow) -> ExecutionPlan:
 
 
 def _attempts_between(past: JobHistory, first: int, end: CheckpointRow) -> list[int]:
-    """The attempts, in order, from the one that went on from step `first` to the one that wrote `end`.
+    """The attempts, in order, from the one that continued from step `first` to the one that wrote `end`.
 
-    Each began at the newest checkpoint, so what it began at is the work of the last one before it that began earlier.
-    Those in between left nothing, but they may have changed the plan: they are counted too.
+    Each began at the newest checkpoint, which the last attempt before it that began at an earlier step has written.
+    Attempts in between wrote no checkpoint, but they may have changed the plan: they are included.
     """
     found = [end.attempt]
     while past.begins.get(found[0], 0) > first:
@@ -167,12 +167,12 @@ def _attempts_between(past: JobHistory, first: int, end: CheckpointRow) -> list[
 
 
 def is_final(row: CheckpointRow) -> bool:
-    """Whether the run was over there, so that results stand in it."""
+    """Whether the run ended at this checkpoint, so that it holds the results."""
     return row.manifest.get("results") is not None
 
 
 def _is_reproducible(row: CheckpointRow, spec: JobSpec) -> bool:
-    """Whether training comes to it by itself: no clock ended the run there, nor chose a step that comes twice."""
+    """Whether training alone determines it: no clock ended the run there, nor chose the step in a run with rollback."""
     if row.manifest.get("stop_reason") == "time_limit":
         return False
     every = spec.checkpoints.every.steps(spec.shape().run)

@@ -1,4 +1,4 @@
-"""The place of a reader in the story of a job: what it has seen, in one line that it can bring back."""
+"""The position of a reader in the feed of a job, as one line that the reader sends back to continue."""
 
 import re
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ _TEXT: Final = re.compile(r"(\d{1,18})(?:;([0-9a-f]{8})?;(\d{1,9});((?:[\w.~%-]+
 class Cursor:
     """`event` is the last event's id, `progress` a digest of the last progress.
 
-    `counts` says how many points of each series were seen, and `attempt` which writing (of an attempt, between two of
-    its rollbacks) had made the last of them. Rows of metrics are only ever added at the end by the present writing, or
-    taken away from the end by the next one: what is left of the rows up to `attempt` is therefore either what the
-    reader knows and more, or the beginning of it.
+    `counts` is how many points of each series were seen, and `attempt` the write generation of the last of them (an
+    attempt between two of its rollbacks). The present generation only appends rows of metrics, and the next one only
+    removes rows from the end. The rows up to `attempt` that still exist therefore begin with what the reader has, or
+    are the beginning of it.
     """
 
     event: int = 0
@@ -37,11 +37,11 @@ class Cursor:
         """What `str` wrote.
 
         Raises:
-            InvalidRequest: this is no such line.
+            InvalidRequest: the text is no cursor.
         """
         match = _TEXT.fullmatch(text) if len(text) <= LONGEST else None
         if match is None:
-            raise InvalidRequest("This is not the id of an event: leave it away to start from the beginning.")
+            raise InvalidRequest("This is not the id of an event; omit it to start from the beginning.")
         event, progress, attempt, counts = match.groups()
         pairs = (pair.rpartition(":") for pair in (counts or "").split(",") if pair)
         seen = {unquote(name): int(count) for name, _, count in pairs}

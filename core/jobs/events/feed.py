@@ -1,7 +1,7 @@
-"""What happened to a job since a reader last looked: events, points and progress, each exactly once.
+"""The feed of a job: what is new since a reader's cursor, events, points and progress, each exactly once.
 
-All of one look is read in one snapshot, so that a terminal status in it has every point and event before it beside it.
-Readers at different places who look together end at the same place.
+One page is read in one snapshot: a page with a terminal status also holds every point and event before it. Readers with
+different cursors that are served together end at the same cursor.
 """
 
 import json
@@ -23,12 +23,12 @@ from core.lifecycle import TERMINAL, Status
 STORED: Final = ("status", "checkpoint", "log", "warning")
 TYPES: Final = (*STORED, "progress", "metrics")
 _MOST_ROWS: Final = 64
-_MOST_JOBS: Final = 500  # of one statement
+_MOST_JOBS: Final = 500  # in one statement
 
 
 @dataclass(frozen=True, slots=True)
 class FeedQuery:
-    """A reader's question: what of these types came behind this place?"""
+    """A reader's request: the items of these types after this cursor."""
 
     job_id: str
     cursor: Cursor
@@ -37,7 +37,7 @@ class FeedQuery:
 
 @dataclass(frozen=True, slots=True)
 class FeedItem:
-    """Something that happened; who has taken it stands at `cursor`. Progress and metrics have no id of their own."""
+    """One item; `cursor` is the reader's position after it. Progress and metrics have no id of their own."""
 
     cursor: Cursor
     id: int | None
@@ -49,7 +49,7 @@ class FeedItem:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """The answer at the job's `version`. `more` waits to be asked for; `ended`: nothing will ever follow."""
+    """One answer, read at the job's `version`. `more`: another page is ready. `ended`: nothing follows."""
 
     items: tuple[FeedItem, ...]
     cursor: Cursor
@@ -70,7 +70,7 @@ FEED_LIMITS: Final = FeedLimits()
 
 
 def read_versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
-    """The versions of these jobs; those that are gone are left out."""
+    """Job id -> version; deleted jobs are left out."""
     ids, row = sorted(job_ids), job_state.c
     found: dict[str, int] = {}
     with db.read() as connection:
@@ -83,7 +83,7 @@ def read_versions(db: Database, job_ids: Collection[str]) -> dict[str, int]:
 def read_feed(
     db: Database, job_id: str, asks: Sequence[FeedQuery], limits: FeedLimits = FEED_LIMITS
 ) -> list[FeedPage] | None:
-    """The answers to questions about one job, in their order; None when there is no such job."""
+    """The answers to requests about one job, in their order; None when there is no such job."""
     row = job_state.c
     query: Select[Any] = select(row.version, row.status, row.attempt, row.progress, database_now().label("at"))
     with db.read_snapshot() as connection:
@@ -134,7 +134,7 @@ def _as_item(cursor: Cursor, found: EventView) -> FeedItem:
 
 
 def _read_points(connection: Connection, job_id: str, cursor: Cursor, most: int) -> tuple[Cursor, dict[str, Any], bool]:
-    """New points of each series, with the index of the first: what the reader holds from there on is void."""
+    """New points of each series, with the index of the first: they replace what the reader holds from there on."""
     row, held = metric_chunk.c, dict(cursor.counts)
     known = case((row.attempt <= cursor.attempt, row.points), else_=0)
     sums = select(row.series, func.sum(row.points), func.sum(known), func.max(row.attempt)).group_by(row.series)
@@ -164,7 +164,7 @@ def _new_piece(offset: int) -> dict[str, Any]:
 
 
 def _unseen_chunks(job_id: str, counts: dict[str, int]) -> Select[Any]:
-    """The chunks with points behind these counts: segment by segment, so that no series runs ahead of the others."""
+    """The chunks with points after these counts, ordered by segment, so that all series advance together."""
     row = metric_chunk.c
     running = func.sum(row.points).over(partition_by=row.series, order_by=(row.after_step, row.number))
     keys = select(row.series, row.after_step, row.number, running.label("upto")).where(row.job_id == job_id).subquery()

@@ -1,4 +1,4 @@
-"""What an attempt has to say between its beats: log lines and warnings."""
+"""Log lines and warnings that an attempt writes between its heartbeats."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What happened to a job, in order. Events of type "status" are its timeline."""
+"""The events of a job, in order. Events of type "status" are its timeline."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def list_events(  # noqa: PLR0913 - one argument for each parameter of the query
     limit: int = 100,
     types: Collection[str] | None = None,
 ) -> list[EventView]:
-    """The events of a job behind event id `after`, oldest first; none for a job of somebody else."""
+    """The events of a job after event id `after`, oldest first; none for a job of another project."""
     query = (
         events_after(job_id, after, limit, types).join(job, job.c.id == event.c.job_id).where(job.c.project == project)
     )

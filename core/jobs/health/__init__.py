@@ -1,1 +1,1 @@
-"""What is known of the service: statistics, counters, workers."""
+"""The state of the service: statistics, counters, workers."""

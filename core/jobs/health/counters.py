@@ -1,4 +1,4 @@
-"""Counts that outlive processes and jobs. They only grow, so that a monitor can take differences."""
+"""Counters that outlive processes and jobs. They only grow, so that a monitor can take differences."""
 
 from typing import Final
 
@@ -20,6 +20,6 @@ def add_count(connection: Connection, name: str, count: int = 1) -> None:
 
 
 def read_count(connection: Connection, name: str) -> int:
-    """How many so far."""
+    """The present value of the counter."""
     query = select(service_state.c.at).where(service_state.c.name == name)
     return int(connection.execute(query).scalar_one_or_none() or 0)

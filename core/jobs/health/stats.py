@@ -1,4 +1,4 @@
-"""How the service is, in numbers that stand in the database: every api tells the same."""
+"""Statistics of the service, read from the database: every api reports the same numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ class ServiceStats:
     """Seconds are by the database's clock, and 0.0 where nothing waits; `reconciler_lag` is None before any round."""
 
     jobs: Mapping[Status, int]
-    queue_oldest: float  # since the job that waits longest came into the queue
-    lease_lag: float  # how long the oldest lease of a running job is over, and nobody took the job back
+    queue_oldest: float  # since the job that waits longest was queued
+    lease_lag: float  # since the oldest lease of a running job expired
     reconciler_lag: float | None
     takeovers: int
     fenced_writes: int
-    slots: Mapping[str, SlotUsage]  # of the workers that live, by kind
+    slots: Mapping[str, SlotUsage]  # of the live workers, by kind
 
 
 def read_service_stats(db: Database, lost_after: float = FORGET_SECONDS) -> ServiceStats:
-    """One look at everything; workers that have been silent for more than `lost_after` seconds do not count."""
+    """Read all statistics; workers that have not reported for more than `lost_after` seconds do not count."""
     row = job_state.c
     with db.read() as connection:
         found = connection.execute(select(row.status, func.count()).group_by(row.status)).all()
@@ -46,7 +46,7 @@ def read_service_stats(db: Database, lost_after: float = FORGET_SECONDS) -> Serv
 
 
 def _select_oldest() -> Any:
-    """A job that comes back waits anew: what counts is the last change of status, not the day that it was submitted."""
+    """Seconds since the oldest queued job was queued. A job that returns to the queue counts from its return."""
     since = (
         select(func.max(event.c.at).label("at"))
         .join(job_state, job_state.c.job_id == event.c.job_id)

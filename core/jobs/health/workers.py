@@ -1,4 +1,4 @@
-"""The fleet: each worker writes a row about itself every few seconds. Nothing is decided by it; people read it."""
+"""The fleet: each worker writes a row about itself every few seconds. Users read the rows; no lease depends on them."""
 
 import os
 import socket
@@ -15,12 +15,12 @@ from core.db.tables import worker as workers
 from core.db.upsert import insert_or_update
 from core.lifecycle import Status
 
-FORGET_SECONDS: Final = 180.0  # a worker that was silent for so long is not listed any more
+FORGET_SECONDS: Final = 180.0  # a worker that has not reported for this long is not listed any more
 
 
 @dataclass(frozen=True, slots=True)
 class SlotUsage:
-    """Slots of one kind: how many are in service, and how many of those serve nobody. `out` has the reason of each slot
+    """Slots of one kind: how many are in service, and how many of those are free. `out` has the reason of each slot
     that is out of service.
     """
 
@@ -38,7 +38,7 @@ class SlotState:
 
     `device` is its name in CUDA_VISIBLE_DEVICES: the UUID, where the driver gives one; empty for a slot that computes
     on the CPU. `since`: when it came into service or went out of it, by the clock of its worker. `reason` (one of
-    worker.devices.report.REMEDIES) and `detail` are there while it is out of service.
+    worker.devices.report.REMEDIES) and `detail` are set while it is out of service.
     """
 
     kind: str
@@ -58,9 +58,7 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of itself; `slots` by kind (cpu, gpu), `plugins` with their versions. Who asks fills in the
-    rest.
-    """
+    """What a worker reports about itself; `slots` by kind (cpu, gpu), `plugins` with their versions.
 
     id: str
     slots: Mapping[str, SlotUsage]
@@ -70,7 +68,7 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker as people see it: `silent` seconds since its last report, and the reader's own jobs on it. `states` is
+    """A worker as users see it: `silent` seconds since its last report, and the reader's own jobs on it. `states` is
     empty for a worker of an earlier release.
     """
 
@@ -90,7 +88,7 @@ class WorkerView:
 def report_worker(db: Database, report: WorkerReport) -> None:
     """Write the row of this process's worker, by the database's clock."""
     fresh = {
-        # No more keys than these: the release before takes none that it does not know.
+        # No more keys than these: the previous release refuses unknown ones.
         "slots": {kind: {"slots": tally.slots, "free": tally.free} for kind, tally in report.slots.items()},
         "devices": [asdict(state) for state in report.states],
         "plugins": dict(report.plugins),
@@ -108,15 +106,15 @@ def report_worker(db: Database, report: WorkerReport) -> None:
 
 
 def delete_worker(db: Database, worker_id: str) -> None:
-    """The worker has stopped in good order."""
+    """Delete the row of a worker that has stopped regularly."""
     with db.write() as connection:
         connection.execute(delete(workers).where(workers.c.id == worker_id))
 
 
 def delete_silent_workers(db: Database) -> int:
-    """Drop the rows of workers that have not been heard of for a while; one that lives after all writes a new row.
+    """Delete the rows of workers that have not reported for `FORGET_SECONDS`; a live one writes a new row.
 
-    A report from the future is from before the clock was set back: it would stay for as long as that.
+    A report with a time in the future was written before the clock was set back, and is deleted too.
     """
     silent = func.abs(database_now() - workers.c.seen_at) > FORGET_SECONDS
     with db.read() as connection:
@@ -144,11 +142,11 @@ def list_worker_views(db: Database, project: str) -> list[WorkerView]:
             jobs[name] = (*jobs.get(name, ()), job_id)
     views = []
     for one in found:
-        told = one._asdict()
-        states = _slot_states(told.pop("devices"))
-        told["slots"] = _slot_usage(one.slots, states)
-        told["plugins"] = frozenset(one.plugins or ())
-        views.append(WorkerView(**told, jobs=jobs.get(one.id, ()), states=states))
+        facts = one._asdict()
+        states = _slot_states(facts.pop("devices"))
+        facts["slots"] = _slot_usage(one.slots, states)
+        facts["plugins"] = frozenset(one.plugins or ())
+        views.append(WorkerView(**facts, jobs=jobs.get(one.id, ()), states=states))
     return views
 
 
@@ -183,7 +181,7 @@ def kinds_seen(connection: Connection, within: float = FORGET_SECONDS) -> frozen
 
 
 def live_workers(views: Iterable[WorkerView], lost_after: float) -> tuple[WorkerView, ...]:
-    """Those that were heard of in the last `lost_after` seconds."""
+    """Those that have reported in the last `lost_after` seconds."""
     return tuple(view for view in views if is_live(view, lost_after))
 
 
@@ -201,5 +199,5 @@ def _add_usage(total: dict[str, SlotUsage], more: Mapping[str, SlotUsage]) -> No
 
 
 def is_live(view: WorkerView, lost_after: float) -> bool:
-    """Whether it was heard of lately; a report from the future is one from before the clock was set back."""
+    """Whether it reported within `lost_after` seconds. A report in the future is from before the clock was set back."""
     return view.silent <= lost_after

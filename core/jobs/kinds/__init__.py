@@ -1,4 +1,4 @@
-"""The kinds of job. A new one: its file here, its line in the tuple, and the same in `worker/kinds`."""
+"""The kinds of job. A new kind needs a file here, a line in the tuple, and the same in `worker/kinds`."""
 
 from typing import Any, Final
 

@@ -11,7 +11,7 @@ from core.recipe.stored import read_analysis
 
 
 def keep_checkpoints(_stored: Mapping[str, Any]) -> Retention:
-    """As for a job whose spec says nothing about it: the `checkpoints` of an analysis are those that it reads."""
+    """The default retention: the field `checkpoints` of an analysis names the checkpoints that it reads."""
     return Retention.from_policy(Checkpoints())
 
 

@@ -1,4 +1,4 @@
-"""What the domain knows about one kind of job, as data. A record imports the recipe alone: no database, no HTTP."""
+"""One kind of job as a record. A record imports the recipe alone: no database, no HTTP."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Retention:
 
     @classmethod
     def from_policy(cls, policy: Checkpoints) -> "Retention":
-        """What the `checkpoints` of a spec say."""
+        """The retention that the `checkpoints` of a spec set."""
         return cls({"last": policy.keep_last, "cycle_end": policy.keep_cycles}, policy.keep_best, policy.monitor)
 
 
@@ -60,19 +60,19 @@ S = TypeVar("S")
 class JobKind(Generic[S]):
     """One kind of job. `S` is the class of its specs.
 
-    A new kind is a file beside this one and a line in `__init__`; how a worker runs it stands in `worker/kinds`.
+    A new kind is a file beside this one and a line in `__init__`; how a worker runs it is in `worker/kinds`.
     """
 
     name: str
     """The value of the column `job.kind`, and of `kind` in an assignment."""
     noun: str
-    """What messages call one of them."""
+    """The word for one such job in messages."""
     collection: str
     """Where the API shows them: `/v1/<collection>/<id>`."""
     id_prefix: str
     """Ids begin with it and an underscore."""
     parse_spec: Callable[[bytes, object], S]
-    """(body, the same as parsed JSON) -> the spec, judged. Raises InvalidSpec."""
+    """(body, the same as parsed JSON) -> the checked spec. Raises InvalidSpec."""
     read_spec: Callable[[str], S]
     """The column `job.spec` -> the spec. The one place where a stored spec of this kind becomes an object."""
     keep_checkpoints: Callable[[Mapping[str, Any]], Retention]

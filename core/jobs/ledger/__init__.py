@@ -1,5 +1,5 @@
-"""The ledger check: whether everything that is written down fits together, read from a live system.
+"""The ledger check: whether the rows and objects of the service are consistent, read from a live system.
 
-Plain reads in pages, so that it takes little memory and stands in nobody's way. `rules.py` and `timeline.py` say what
-must hold of a job, `page.py` and `chunks.py` read it, `objects.py` looks into the store, `check.py` goes through all.
+It only reads, page by page, so that it takes little memory and blocks no writer. `rules.py` and `timeline.py` define
+what must hold of a job, `page.py` and `chunks.py` read it, `objects.py` reads the store, `check.py` goes through all.
 """

@@ -1,4 +1,4 @@
-"""All pages, one after the other."""
+"""The ledger check itself: all pages, one after the other."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ PREFIXES: Final = tuple(kind.id_prefix for kind in KINDS)
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the check reads, and how much it has read so far: `counts` by what was counted.
+    """The check, and how much it has read so far: `counts` by what was counted.
 
-    Without a store no objects are looked for; with `digests` all of their bytes are read.
+    Without a store no objects are checked; with `digests` all of their bytes are read.
     """
 
     db: Database
@@ -38,7 +38,7 @@ class Ledger:
     counts: Counter[str] = field(default_factory=Counter)
 
     def iter_findings(self) -> Iterator[Finding]:
-        """Everything that does not fit, job by job."""
+        """Every inconsistency, job by job."""
         listing = ObjectListing(self.store) if self.store else None
         after: str | None = ""
         while after is not None:
@@ -69,7 +69,7 @@ class Ledger:
                 yield Finding("object", line.id, key, f"of checkpoint {row.id}: {problem}")
 
     def _check_idempotency(self) -> Iterator[Finding]:
-        """Idempotency keys name a job of their project; one that is gone was deleted, and the promise outlives it."""
+        """Idempotency keys name a job of their project. A key outlives a job that was deleted."""
         row, place = idempotency.c, tuple_(idempotency.c.owner, idempotency.c.key)
         query = (
             select(row.owner, row.key, row.job_id, job.c.project.label("whose"))

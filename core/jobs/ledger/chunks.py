@@ -1,4 +1,4 @@
-"""Metric chunks: the database itself looks for what overlaps, lacks or is out of order, and only that leaves it."""
+"""Metric chunks: a query finds chunks that overlap, are missing or are out of order, and returns only those."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, Connection, Subquery, and_, case, func, or
 from core.db.tables import metric_chunk
 from core.jobs.metrics.chunks import CHUNK_POINTS, MOST_ROLLBACKS
 
-_MOST: Final = 20  # of one page: a job that is broken once is often broken throughout
+_MOST: Final = 20  # of one page: a job with one broken chunk often has many
 _NUMBER_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSum:
-    """The chunks of one job together; `attempt` is the highest of their attempts, `broken` how many are wrong."""
+    """The chunks of one job together; `attempt` is the highest of their attempts, `broken` how many have a problem."""
 
     chunks: int
     points: int
@@ -25,7 +25,7 @@ class ChunkSum:
 
 @dataclass(frozen=True, slots=True)
 class BrokenChunk:
-    """A chunk that cannot stand where it stands."""
+    """A chunk that contradicts the rules of its series."""
 
     job_id: str
     series: str
@@ -53,7 +53,7 @@ def read_chunks(connection: Connection, within: Any) -> tuple[dict[str, ChunkSum
 
 
 def _chunks_with_problems(within: Any) -> Subquery:
-    """Each chunk beside the one before it in its series, with what is wrong, or NULL."""
+    """Each chunk joined with the one before it in its series, and its problem, or NULL."""
     row = metric_chunk.c
     sizes = [func.length(row[name]).label(f"{name}_bytes") for name in ("steps", "values", "times")]
     plain = [row[name] for name in ("job_id", "series", "after_step", "number", "attempt", "points")]
@@ -67,7 +67,7 @@ def _chunks_with_problems(within: Any) -> Subquery:
 
 
 def _problem_conditions(row: Any) -> Sequence[tuple[ColumnElement[bool], str]]:
-    """Against NULL (there is no chunk before) nothing is true."""
+    """(condition, problem). Comparisons with NULL (there is no chunk before) are never true."""
     first, last, points = row.first_step, row.last_step, row.points
     same = row.after_step_before == row.after_step
     bytes_ = _NUMBER_BYTES * points

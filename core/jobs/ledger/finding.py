@@ -1,4 +1,4 @@
-"""Something that should not stand in the database, or not in the store."""
+"""An inconsistency of the database or of the store, and what to do about it."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -7,24 +7,24 @@ Rule = Literal[
     "state", "ending", "timeline", "attempt", "metrics", "checkpoint", "input", "object", "promise", "orphan"
 ]
 
-_RESTORED: Final = "see whether a backup was restored in part, or somebody wrote into the database"
+_RESTORED: Final = "check whether a backup was restored only in part, or the database was edited by hand"
 REMEDIES: Final[dict[Rule, str]] = {
     "state": f"cancel the job and submit it again; {_RESTORED}",
     "ending": f"what the job left can be used; {_RESTORED}",
     "timeline": f"the present status counts; {_RESTORED}",
-    "attempt": f"somebody wrote under an attempt that never was: do not trust this; {_RESTORED}",
+    "attempt": f"rows name an attempt that never ran: do not trust them; {_RESTORED}",
     "metrics": "do not trust curves of this job; `basin verify JOB` says whether to trust its weights",
-    "checkpoint": "a job that runs mends this with its next checkpoint, another one has to be submitted again",
-    "input": "cancel the analysis and ask again, for something that is still there",
+    "checkpoint": "a running job repairs this with its next checkpoint; submit any other job again",
+    "input": "cancel the analysis and submit it again with inputs that still exist",
     "object": "bring it back from a backup of the store; without it a job falls back to an older checkpoint",
-    "promise": f"a repeated POST with this key is answered wrongly until the key expires; {_RESTORED}",
-    "orphan": f"rows without a job cost only room; {_RESTORED}",
+    "promise": f"a repeated POST with this key gets a wrong answer until the key expires; {_RESTORED}",
+    "orphan": f"rows without a job only take space; {_RESTORED}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What does not hold, of which job (empty: of none), and about which checkpoint, series, object or key of it."""
+    """An inconsistency: the rule, the job (empty: of none), and the checkpoint, series, object or key of that job."""
 
     rule: Rule
     job_id: str

@@ -1,4 +1,4 @@
-"""The objects of good checkpoints: there, of the recorded sizes, and where it is asked for of the recorded bytes."""
+"""The objects of good checkpoints: they exist, have the recorded sizes and, where requested, the recorded digests."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,7 +13,7 @@ from core.store.keys import JOBS
 
 
 class ObjectListing:
-    """Sizes of the objects of one job after the other, from one listing: a question for each would take hours."""
+    """Sizes of objects, job by job, from one listing: a request for each object would take hours."""
 
     def __init__(self, store: Store) -> None:
         self._jobs = groupby(store.list(JOBS), key=_job_of)
@@ -21,7 +21,7 @@ class ObjectListing:
         self._begun = False
 
     def sizes_of(self, job_id: str) -> dict[str, int]:
-        """By key. Ask in the order of ids; what was passed by is not found again."""
+        """Object key -> bytes. Call it in ascending order of ids: the listing is read only once."""
         if not self._begun:
             self._begun, self._next = True, next(self._jobs, None)
         while self._next is not None and self._next[0] < job_id:
@@ -36,7 +36,7 @@ class ObjectListing:
 def object_problems(
     db: Database, store: Store, row: CheckpointLine, listed: dict[str, int], *, digests: bool
 ) -> Iterator[tuple[str, str]]:
-    """(key, problem). Where the listing does not say so, object and row are asked once more: the service goes on."""
+    """(key, problem). Where the listing shows a problem, object and row are read once more: both may have changed."""
     for file in row.files.values():
         key = f"{row.key}/{file['name']}"
         wanted = Digest(file["sha256"], file["bytes"])

@@ -1,4 +1,4 @@
-"""A page of jobs with all that belongs to them, read in one snapshot: what was written together is seen together."""
+"""A page of jobs with all of their rows, read in one snapshot: every transaction is seen whole or not at all."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from core.jobs.ledger.timeline import Step
 _TABLES = {
     "state": job_state,
     "label": job_label,
-}  # whose rows are read here for nothing but to find those without a job
+}  # read only to find rows without a job
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerPage:
-    """`last` is the id of its last job; None: there are no more. `strays` are rows of jobs that are not there."""
+    """`last` is the id of its last job; None: there are no more. `strays` are rows of jobs that do not exist."""
 
     jobs: list[JobLine]
     last: str | None

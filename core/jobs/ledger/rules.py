@@ -37,7 +37,7 @@ class JobLine:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointLine:
-    """A checkpoint's row, without what is only read when it is loaded."""
+    """A checkpoint's row, without the columns that only a resume reads."""
 
     id: str
     job_id: str
@@ -55,8 +55,8 @@ class CheckpointLine:
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """What an analysis looks at. `whose` is the project of the job that it is of, None where that is gone; `status` is
-    that of the checkpoint.
+    """An input of an analysis. `whose` is the project of the input's job, None where that is deleted; `status` is that
+    of the checkpoint.
     """
 
     analysis_id: str
@@ -68,12 +68,12 @@ class InputLine:
 
 
 def state_problems(line: JobLine) -> Iterator[str]:
-    """A state row that is there, of known words, and has what its status needs and no more."""
+    """The state row exists, its words are known, and exactly the columns that its status needs are set."""
     if line.status is None:
         yield "it has no state row"
         return
     if line.status not in set(Status) or line.desired not in set(Desired):
-        yield f"status {line.status!r} or wish {line.desired!r} is no word of the protocol"
+        yield f"status {line.status!r} or desired state {line.desired!r} is no word of the protocol"
         return
     if line.state_project not in {None, line.project}:
         yield f"its state belongs to {line.state_project!r}, the job to {line.project!r}"
@@ -86,7 +86,7 @@ def state_problems(line: JobLine) -> Iterator[str]:
 
 
 def ending_problems(line: JobLine) -> Iterator[str]:
-    """Ended jobs say when and why; others say nothing of the kind."""
+    """Ended jobs have the time and the reason of their end; other jobs have neither."""
     facts = {"finished_at": line.finished_at, "stop_reason": line.stop_reason, "error": line.error}
     if line.status not in TERMINAL:
         yield from (f"it is {line.status} and has {what}" for what, value in facts.items() if value is not None)
@@ -109,10 +109,10 @@ def ending_problems(line: JobLine) -> Iterator[str]:
 
 
 def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterator[tuple[str, str]]:
-    """(id, problem): the job goes on from its newest good one, or from its parent's; rows agree with their files.
+    """(id, problem): a job resumes from its newest good checkpoint, or its parent's; rows agree with their files.
 
-    Of a deleted job everything is on its way out. One that turned out corrupt may still be pointed at by a job that did
-    not look itself. A child that has ended outlives what it once began with.
+    Deleted jobs are not checked. A job that has not read its checkpoint itself may still point at one that another job
+    found corrupt. A child that has ended outlives the checkpoint that it began with.
     """
     if line.project == NOBODY or line.status is None:
         return
@@ -121,15 +121,15 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
     own = [row for row in rows if row.id == line.checkpoint_id]
     stray = line.checkpoint_id if not own and not _is_parents(line) else None
     if stray is not None:
-        yield stray, "the job is to go on from it, and it is neither this job's nor its parent's"
+        yield stray, "the job would resume from it, and it is neither this job's nor its parent's"
     yield from (
-        (row.id, f"the job is to go on from it, and it is {row.status if row.resumable else 'not resumable'}")
+        (row.id, f"the job would resume from it, and it is {row.status if row.resumable else 'not resumable'}")
         for row in own
         if not row.resumable or row.status == "doomed"
     )
     last = max((row.step for row in own), default=-1)
     yield from (
-        (row.id, f"it is good and resumable at step {row.step}, and the job would not go on from there")
+        (row.id, f"it is good and resumable at step {row.step}, and the job would not resume from it")
         for row in usable
         if row.step > last and stray is None
     )
@@ -142,24 +142,24 @@ def checkpoint_problems(line: JobLine, rows: Sequence[CheckpointLine]) -> Iterat
 
 
 def input_problems(line: JobLine, inputs: Sequence[InputLine]) -> Iterator[tuple[str, str]]:
-    """(id, problem): a job looks at something if its kind does, and what it looks at stays until it has ended.
+    """(id, problem): a job has inputs exactly if its kind has, and its inputs exist until it has ended.
 
-    A checkpoint that turned out corrupt is still there; who looks at it will say so.
+    A corrupt checkpoint still exists; the analysis that reads it fails with that reason.
     """
     if line.project == NOBODY or line.status is None:
         return
     kind = find_kind(KINDS, line.kind)
     if (kind is not None and kind.reads is not None) != bool(inputs):
-        yield "", f"it is of the kind {line.kind}, and looks at {'something' if inputs else 'nothing'}"
+        yield "", f"it is of the kind {line.kind}, and has {'inputs' if inputs else 'no inputs'}"
     if [each.position for each in inputs] != list(range(len(inputs))):
-        yield "", "one of the things that it looks at is missing from its list"
+        yield "", "one of its inputs is missing from their list"
     for each in inputs if line.status not in TERMINAL else ():
         if each.whose in {None, NOBODY}:
-            yield each.job_id, "it is to look at this, and it is gone"
+            yield each.job_id, "the job needs it as an input, and it is gone"
         elif each.whose != line.project:
-            yield each.job_id, f"it is to look at this, which is of {each.whose}"
+            yield each.job_id, f"the job needs it as an input, and it is of {each.whose}"
         elif each.checkpoint_id and each.status in {None, "doomed"}:
-            yield each.checkpoint_id, f"it is to look at this, and it is {each.status or 'gone'}"
+            yield each.checkpoint_id, f"the job needs it as an input, and it is {each.status or 'gone'}"
 
 
 def _is_parents(line: JobLine) -> bool:

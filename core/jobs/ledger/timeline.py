@@ -1,28 +1,29 @@
-"""Whether the status events of a job tell a story that `core/lifecycle.py` allows. Pure."""
+"""Whether the status events of a job are a sequence that `core/lifecycle.py` allows. Pure."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from core.lifecycle import TRANSITIONS, Status
 
-Step = tuple[int, str]  # attempt, what readers were told
-_WISHES: Final = frozenset({"pausing", "cancelling"})
+Step = tuple[int, str]  # attempt, the status that readers saw
+_REQUESTS: Final = frozenset({"pausing", "cancelling"})
 
 
 def timeline_problems(steps: Iterable[Step], status: str | None, attempt: int | None) -> Iterator[str]:
-    """Every step that could not follow the one before, and an end that is not where the job stands.
+    """Every step that cannot follow the one before, and an end that is not the present status of the job.
 
-    The attempt grows by one at each claim and only there. A claim of a job that cannot be read is told as its failure
-    alone. While a job runs, wishes are told too: pausing, cancelling, and running again where a pause was taken back.
+    The attempt grows by one at each claim and only there. The claim of a job that cannot be read is recorded as its
+    failure alone. While a job runs, requests are recorded too: pausing, cancelling, and running again where a pause was
+    revoked.
     """
     now: Status | None = None
     number, pausing = 0, False
     for claimed, word in steps:
-        if now is Status.RUNNING and claimed == number and (word in _WISHES or (word == "running" and pausing)):
+        if now is Status.RUNNING and claimed == number and (word in _REQUESTS or (word == "running" and pausing)):
             pausing = word == "pausing"
             continue
         if word not in set(Status):
-            yield f"{word!r} cannot be told of a job that is {now} under attempt {number}"
+            yield f"{word!r} is no status of a job that is {now} under attempt {number}"
             continue
         target = Status(word)
         if not _may_follow(now, target, claimed - number):

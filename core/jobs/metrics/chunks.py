@@ -1,6 +1,6 @@
 """Metrics: column chunks in, series out.
 
-A chunk holds at most 1,000 points of one series and belongs to the segment behind the checkpoint at `after_step` (0
+A chunk holds at most 1,000 points of one series and belongs to the segment after the checkpoint at `after_step` (0
 before there is any). Taking a job back to its checkpoint at step s is one DELETE of the segments with after_step >= s.
 """
 
@@ -38,7 +38,7 @@ class MetricPoints:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The `number`-th chunk (from 0) of a series in its segment; the last one may be written again as it grows.
+    """The `number`-th chunk (from 0) of a series in its segment; only the last chunk is written again as it grows.
 
     `rollbacks` is how often its attempt had gone back before it.
     """
@@ -59,7 +59,7 @@ def pack_numbers(values: Iterable[float], code: str) -> bytes:
 
 
 def unpack_numbers(data: bytes, code: str) -> "array[Any]":
-    """What `pack` packed."""
+    """The values that `pack_numbers` has packed."""
     column: array[Any] = array(code)
     column.frombytes(data)
     if sys.byteorder == "big":
@@ -85,12 +85,12 @@ def record_points(db: Database, fence: Fence, chunks: Iterable[Chunk]) -> None:
 
 
 def write_generation(attempt: int, rollbacks: int) -> int:
-    """A number that grows whenever points are taken back: readers know by it what of theirs is still true."""
+    """A number that grows whenever points are removed: readers compare it to find which of their points still hold."""
     return attempt * MOST_ROLLBACKS + rollbacks
 
 
 def roll_back(db: Database, fence: Fence, step: int, message: str) -> None:
-    """The run is back at `step` and goes on from there: what came behind is taken back, with a warning that says why.
+    """Remove the points after `step`, from where the run continues, and record a warning with the reason.
 
     Raises:
         Fenced: this attempt is over.
@@ -103,14 +103,14 @@ def roll_back(db: Database, fence: Fence, step: int, message: str) -> None:
 
 
 def drop_points_after(connection: Connection, job_id: str, step: int) -> None:
-    """Forget what came behind the checkpoint at `step` (0: everything): the next attempt writes it again."""
+    """Delete the points after the checkpoint at `step` (0: all points): the next attempt writes them again."""
     connection.execute(
         delete(metric_chunk).where(metric_chunk.c.job_id == job_id, metric_chunk.c.after_step >= step),
     )
 
 
 def set_aside_points(connection: Connection, job_id: str, step: int) -> None:
-    """Forget the same, as long as nobody wants it back: the checkpoint behind it may only be missing for a while."""
+    """Move the same points aside: they return if a checkpoint whose files are missing is present again."""
     names = [column.name for column in metric_chunk.columns]
     row, aside = metric_chunk.c, metric_chunk_aside.c
     copied = select(*(row[name] for name in names)).where(row.job_id == job_id, row.after_step >= step)
@@ -122,7 +122,7 @@ def set_aside_points(connection: Connection, job_id: str, step: int) -> None:
 
 
 def delete_aside_points(connection: Connection, job_id: str) -> None:
-    """The job has a new place to go on from: nothing that was put aside fits any more."""
+    """Delete the points that were set aside: the job has a new resumable checkpoint, and they no longer fit."""
     connection.execute(delete(metric_chunk_aside).where(metric_chunk_aside.c.job_id == job_id))
 
 
@@ -180,8 +180,8 @@ def read_series(  # noqa: PLR0913 - one argument for each parameter of the query
 ) -> dict[str, MetricPoints]:
     """The named series (all when None) from step `from_` to step `to`, both included.
 
-    A series of more than `max_points` points is thinned while it is read, so that a long one needs no more memory than
-    a short one; its extremes and any NaN stay. Unknown names are left out.
+    A series of more than `max_points` points is downsampled while it is read, so that a long one needs no more memory
+    than a short one; its extremes and any NaN are kept. Unknown names are left out.
     """
     with db.read_snapshot() as connection:
         found = _select_pieces(connection, job_id, names, from_, to)
@@ -205,7 +205,7 @@ class _ChunkSlice:
 
 @dataclass(frozen=True, slots=True)
 class _ChunkReader:
-    """Where the columns of one series are read."""
+    """Reads the columns of one series."""
 
     connection: Connection
     job_id: str
@@ -225,7 +225,7 @@ class _ChunkReader:
 def _select_pieces(
     connection: Connection, job_id: str, names: Sequence[str] | None, from_: int | None, to: int | None
 ) -> dict[str, list[_ChunkSlice]]:
-    """What lies from step `from_` to step `to`, by series."""
+    """Series -> its slices from step `from_` to step `to`."""
     row = metric_chunk.c
     query = (
         select(row.series, row.after_step, row.number, row.points, row.first_step, row.last_step)
@@ -248,7 +248,7 @@ def _select_pieces(
 
 
 def _read_points(source: _ChunkReader, pieces: Sequence[_ChunkSlice], most: int | None) -> MetricPoints:
-    """The points of these pieces, or of so many of them as stand for all."""
+    """The points of these pieces, downsampled to at most `most`."""
     count, places = sum(piece.end - piece.start for piece in pieces), [piece.place for piece in pieces]
 
     def read_values() -> Iterator["array[float]"]:
@@ -267,7 +267,7 @@ def _read_points(source: _ChunkReader, pieces: Sequence[_ChunkSlice], most: int 
 
 
 def _by_chunk(pieces: Sequence[_ChunkSlice], kept: Sequence[int]) -> list[tuple[Place, list[int]]]:
-    """The chunks in which the kept points lie, each with their indices in it."""
+    """The chunks that hold the kept points, each with the indices of these points in it."""
     found, begin = [], 0
     for piece in pieces:
         end = begin + piece.end - piece.start

@@ -1,4 +1,4 @@
-"""Several jobs side by side: their series on one x axis, the mean of them, and how far it can be trusted."""
+"""Several jobs side by side: their series on one x axis, the mean, and its 95 % confidence interval."""
 
 import math
 from array import array
@@ -36,7 +36,7 @@ T_975: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ComparedJob:
-    """A job as far as its curves are concerned; `began` is when it started first, in unix seconds."""
+    """What a comparison needs of a job; `began` is when it started first, in unix seconds."""
 
     id: str
     name: str | None
@@ -47,9 +47,9 @@ class ComparedJob:
 
 @dataclass(frozen=True, slots=True)
 class AlignedPoints:
-    """One series of several jobs. Lists are as long as `x`; None stands where a job has nothing to say.
+    """One series of several jobs. Lists are as long as `x`; None where a job has no value.
 
-    `mean`, `low` and `high` (the 95 % interval of the mean) are None where fewer than two jobs go on.
+    `mean`, `low` and `high` (the 95 % interval of the mean) are None where fewer than two jobs have a value.
     """
 
     series: str
@@ -80,7 +80,7 @@ def load_compared_jobs(db: Database, project: str, ids: Sequence[str]) -> list[C
 
 
 def x_values(subject: ComparedJob, points: MetricPoints | MetricColumns, x: XAxis) -> "array[float]":
-    """Where the points lie on an x axis: optimizer steps, epochs, or seconds since the job started."""
+    """The points' coordinates on an x axis: optimizer steps, epochs, or seconds since the job started."""
     if x == "seconds":
         # Clocks of workers differ a little: seconds begin at 0 and never run backwards.
         return array("d", accumulate((max(0.0, time - subject.began) for time in points.times), max))
@@ -89,10 +89,10 @@ def x_values(subject: ComparedJob, points: MetricPoints | MetricColumns, x: XAxi
 
 
 def align_series(db: Database, jobs: Sequence[ComparedJob], series: str, *, x: XAxis, max_points: int) -> AlignedPoints:
-    """One series of several jobs at the same places, which are places where some job has a point.
+    """One series of several jobs on a common grid of x values, at each of which some job has a point.
 
-    Where a job has none of its own, its value lies on the line between its neighbours; before its first and after its
-    last point it has none. Of many points each job's extremes are kept. One job is in memory at a time.
+    Where a job has no point, its value is interpolated linearly between its neighbours; before its first and after its
+    last point it has none. If the grid is downsampled, each job's extremes are kept. One job is in memory at a time.
     """
     places: set[float] = set()
     for one in jobs:
@@ -125,7 +125,7 @@ def _read_curve(db: Database, one: ComparedJob, series: str, x: XAxis) -> "tuple
 
 
 def _interpolate_at(xs: "array[float]", ys: "array[float]", grid: Sequence[float]) -> tuple[list[float | None], bool]:
-    """The curve at the places of the grid, and whether each value is one that was measured."""
+    """The curve at the x values of the grid, and whether each value was measured."""
     found: list[float | None] = []
     measured = True
     for place in grid:
@@ -142,8 +142,8 @@ def _interpolate_at(xs: "array[float]", ys: "array[float]", grid: Sequence[float
 
 
 def _summarise_values(values: Sequence[float | None]) -> tuple[int, float | None, float | None, float | None]:
-    """How many jobs go on here, their mean, and its 95 % interval. A job that diverged makes the mean NaN: to leave it
-    out would be to report the lucky ones.
+    """How many jobs have a value, their mean, and its 95 % interval. A job that diverged makes the mean NaN: without it
+    the mean would be biased towards the runs that converged.
     """
     known = [value for value in values if value is not None]
     if len(known) < 2:

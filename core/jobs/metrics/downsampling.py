@@ -1,4 +1,4 @@
-"""Fewer points of a curve, chosen so that nothing that an eye looks for is lost."""
+"""Min-max downsampling of curves: the ends, the extremes and any NaN are kept."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -13,14 +13,14 @@ _FEWEST: Final = 5  # the ends and one bucket with a NaN in it
 def downsample_values(values: "array[float]", most: int) -> list[int]:
     """Indices, ascending, of at most `most` values: the ends, and of equal buckets the lowest, highest and first NaN.
 
-    Min-max thinning never hides a spike, unlike averages or every n-th point.
+    Min-max downsampling never hides a spike, unlike averages or every n-th point.
     """
     return downsample_pieces(lambda: (values,), len(values), most)
 
 
 def downsample_pieces(read: Callable[[], Pieces], count: int, most: int) -> list[int]:
-    """The same of `count` values that come in pieces and are never held all at once. A NaN is worth a second reading:
-    there have to be fewer buckets, each with room for one more value.
+    """The same for `count` values that are read in pieces, never all at once. If there is a NaN the pieces are read
+    again: there must then be fewer buckets, each with room for one more value.
     """
     if count <= most:
         return list(range(count))
@@ -36,7 +36,7 @@ def downsample_pieces(read: Callable[[], Pieces], count: int, most: int) -> list
 
 @dataclass(slots=True)
 class _BucketPick:
-    """Of one bucket the places of the first NaN, the highest and the lowest value; of equal ones the first."""
+    """The indices of a bucket's first NaN, highest and lowest value; of equal ones the first."""
 
     nan: int | None = None
     high: int | None = None
@@ -45,7 +45,7 @@ class _BucketPick:
     bottom: float = 0.0
 
     def add_values(self, values: "array[float]", offset: int) -> None:
-        """At the next values of the bucket, the first of which has the place `offset`."""
+        """Take in the next values of the bucket, the first of which has the index `offset`."""
         total = sum(values)
         if total != total:  # a term is NaN, or they hold both infinities  # noqa: PLR0124 - that is what NaN is
             places = [place for place, value in enumerate(values) if value == value]  # noqa: PLR0124 - as above
@@ -63,7 +63,7 @@ class _BucketPick:
 
 
 def _pick_buckets(pieces: Pieces, count: int, buckets: int) -> list[_BucketPick]:
-    """What is picked from each of so many equal buckets."""
+    """The picks of `buckets` equal buckets."""
     picks = [_BucketPick() for _ in range(buckets)]
     for bucket, offset, values in _split_pieces(pieces, count, buckets):
         picks[bucket].add_values(values, offset)
@@ -71,7 +71,7 @@ def _pick_buckets(pieces: Pieces, count: int, buckets: int) -> list[_BucketPick]
 
 
 def _split_pieces(pieces: Pieces, count: int, buckets: int) -> Iterator[tuple[int, int, "array[float]"]]:
-    """The pieces, cut where a bucket ends: (bucket, place of the first value, values)."""
+    """The pieces, split where a bucket ends: (bucket, index of the first value, values)."""
     bucket, place, end = 0, 0, count // buckets
     for piece in pieces:
         start = 0

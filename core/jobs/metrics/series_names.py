@@ -1,4 +1,4 @@
-"""Series that somebody asks for by name: a slip is told, and what may still come is waited for."""
+"""Names of series in requests: an unknown name is an error, unless a running job may still write that series."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,10 +17,10 @@ MOST_NAMED: Final = 12
 
 
 def check_series(db: Database, subjects: Sequence[ComparedJob], names: Sequence[str]) -> None:
-    """Whether each name is a series of one of these jobs, or can become one of a job that has not ended.
+    """Require that each name is a series of one of these jobs, or can become one of a job that has not ended.
 
     Raises:
-        InvalidRequest: it says which names there are, and which was probably meant.
+        InvalidRequest: a name is unknown; the message has the known names and the most similar one.
     """
     there = sorted({name for subject in subjects for name in series_names(db, subject.id)})
     missing = [name for name in dict.fromkeys(names) if name not in there]
@@ -30,17 +30,17 @@ def check_series(db: Database, subjects: Sequence[ComparedJob], names: Sequence[
         job_state.c.job_id.in_([subject.id for subject in subjects]), job_state.c.status.not_in(list(TERMINAL))
     )
     with db.read() as connection:
-        going_on = set(connection.execute(query).scalars())
-    if going_on and not there:
-        return  # before the first points nobody can know
-    coming = {measure for subject in subjects if subject.id in going_on for measure in _late_measures(subject)}
+        open_ids = set(connection.execute(query).scalars())
+    if open_ids and not there:
+        return  # before the first points the names are not known
+    coming = {measure for subject in subjects if subject.id in open_ids for measure in _late_measures(subject)}
     wrong = [name for name in missing if name.rpartition(".")[2] not in coming]
     if wrong:
         raise InvalidRequest(errors=tuple(_unknown_series(name, there) for name in wrong))
 
 
 def _late_measures(subject: ComparedJob) -> set[str]:
-    """The last parts of names of series that come late: of an evaluation, an average, the test at the end."""
+    """The last parts of the names of series that begin late: of an evaluation, an average, the test at the end."""
     return {"loss", *(subject.spec.metrics or ())}
 
 

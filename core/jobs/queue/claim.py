@@ -1,4 +1,4 @@
-"""The claim: one statement picks the best queued job for a slot and makes it this slot's alone."""
+"""The claim: one statement picks the queued job with the lowest rank for a slot and assigns it to that slot alone."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -29,11 +29,11 @@ PlanFor = Callable[[Planned], ExecutionPlan]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that is ours under `attempt` until the lease ends. `checkpoint` is where to go on; none: from the start.
+    """A job that this worker owns under `attempt` until the lease ends. It resumes from `checkpoint`; None: the start.
 
-    It may be another job's: then the parts of the run that are named in `anew` begin with nothing. A fork, and the
-    retry of one, has to go on from somewhere. `initial` is the checkpoint whose weights a job begins with, where it
-    does not begin with its seed. An analysis `looks` at the weights of others, or reads their `findings`.
+    The checkpoint may be another job's: then the parts of the run that `anew` names are reset. A fork, and the retry of
+    one, cannot begin at the start (`is_fork`). `initial` is the checkpoint whose weights a job begins with instead of
+    those of its seed. `looks` and `findings` are the inputs of an analysis: weights, or results of other analyses.
     """
 
     job_id: str
@@ -75,12 +75,12 @@ def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known ther
 ) -> Claim | None:
     """Take the queued job with the lowest rank whose need is among `needs`; None when there is none.
 
-    The same transaction grows the attempt, forgets metrics behind the checkpoint, and at the first claim stores the
+    The same transaction increments the attempt and deletes metrics after the checkpoint. The first claim stores the
     plan that `plan_for` gives; later attempts get the stored one, unless the job need not be deterministic and was
     planned for another kind of device. A job that cannot be read or planned (its spec or its kind is from another
-    release) ends failed here and now: at the head of the queue it would hold up everybody. Jobs whose project has as
-    many running as they allow are passed over, and so are jobs that need a plug-in which is not among `plugins`.
-    `kinds` are the kinds of job that are known.
+    release) fails at once: at the head of the queue it would block all other jobs. Jobs whose project already runs as
+    many as its limit allows are skipped, and so are jobs that need a plug-in which is not among `plugins`. `kinds` are
+    the kinds of job that this worker knows.
     """
     while True:
         with db.write() as connection:
@@ -113,7 +113,7 @@ _TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project",
 
 def _claim_statement(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
     row = job_state.c
-    # Rivals skip the row that we have locked and take the next one; SQLite lets nobody else write at all.
+    # Concurrent claims skip the locked row and take the next one; SQLite has one writer at a time anyway.
     best = (
         _select_waiting(needs, plugins)
         .order_by(row.rank, row.job_id)
@@ -189,7 +189,7 @@ def _read_spec(kinds: Sequence[JobKind[Any]], name: str, stored: str) -> tuple[Q
 def _resolve_plan(
     spec: Planned, inputs: Sequence[AnalysisInput], before: ExecutionPlan | None, plan_for: PlanFor
 ) -> ExecutionPlan:
-    """The stored plan, or one for this slot where there is none, or where it is for another kind of device."""
+    """The stored plan; a new one for this slot where there is none, or where it is for another kind of device."""
     if before is None:
         plan = plan_for(spec)
         theirs = {name: identity for each in inputs for name, identity in plugin_identities(each.spec).items()}
@@ -203,13 +203,13 @@ def _resolve_plan(
 def _record_plan_events(
     connection: Connection, taken: Row[Any], spec: Planned, plan: ExecutionPlan, *, anew: bool
 ) -> None:
-    """Events about the device that a plan has brought: that it is another one, and why it is one that nobody named."""
+    """Record events about the plan's device: a warning if it is of another kind, a log line if the spec named none."""
     if anew:
         kind = SLOT_KINDS[plan.device].upper()
-        went_on = f"goes on on a {kind}: this run is approximate from here"
-        message = went_on if taken.checkpoint_id else f"begins anew, on a {kind}"
-        told = {"code": "planned_anew", "message": message}
-        add_event(connection, taken.job_id, taken.attempt, "warning", told)
+        resumed = f"continues on a {kind}: this run is approximate from here"
+        message = resumed if taken.checkpoint_id else f"begins again from the start, on a {kind}"
+        data = {"code": "planned_anew", "message": message}
+        add_event(connection, taken.job_id, taken.attempt, "warning", data)
     if chosen := gpu_choice_message(spec, plan):
         add_event(connection, taken.job_id, taken.attempt, "log", {"level": "info", "message": chosen})
 
@@ -228,6 +228,6 @@ def _fail_job(connection: Connection, job_id: str, error: ValueError) -> None:
         problem = {
             "code": "engine_error",
             "message": f"This job cannot be run by this release: {error}",
-            "remedy": "Submit it again, or run a worker of the release that took it.",
+            "remedy": "Submit it again, or run a worker of the release that it was submitted to.",
         }
         transition(connection, state, Transition(Status.FAILED, "cannot be run", job={"error": problem}))

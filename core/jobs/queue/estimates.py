@@ -1,4 +1,4 @@
-"""Why jobs wait: the queue as a project sees it, each job with a reason and a guess when it starts."""
+"""Why jobs wait: the queue as a project sees it, each job with a reason and an estimate of its start."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -15,13 +15,13 @@ from core.jobs.plugins import describe_missing, needed_plugins, read_plugins
 from core.jobs.queue.rank import ahead_in_queue
 from core.lifecycle import Desired, Status
 
-LAST_RUNS: Final = 20  # jobs from which the usual length of a run is read
+LAST_RUNS: Final = 20  # jobs from which the median length of a run is computed
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("gpu", "cpu")}
 
 
 @dataclass(frozen=True, slots=True)
 class WaitReason:
-    """Why a job waits; `code` is stable, `message` is for people."""
+    """Why a job waits; `code` is stable, `message` is for users."""
 
     code: str
     message: str
@@ -29,7 +29,7 @@ class WaitReason:
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A queued job. `ahead` that want the same slots are served first; `eta_seconds` until it starts, None: unknown."""
+    """A queued job. `ahead` that need the same slots are served first; `eta_seconds` until it starts, None: unknown."""
 
     job_id: str
     name: str | None
@@ -43,8 +43,8 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class QueueForecast:
-    """What a project's queued jobs can expect now: the fleet's slots, how many of its jobs run, and how many seconds
-    a run usually takes (None: none has succeeded yet).
+    """What the estimates of a project's queued jobs need: the fleet's slots, how many of its jobs run, and the median
+    length of a run in seconds (None: none has succeeded yet).
     """
 
     slots: Mapping[str, SlotUsage]
@@ -60,7 +60,7 @@ class QueueForecast:
         `plugins` are those that it needs: only workers that have them count.
         """
         if desired != Desired.RUN.value:
-            return WaitReason("not_wanted", "Somebody asked for it to be paused or cancelled."), None
+            return WaitReason("not_wanted", "A request to pause or cancel it is being carried out."), None
         if missing := self.missing_plugin(plugins or {}):
             return WaitReason("no_plugin", missing), None
         slots = self._slots_with(plugins) if plugins else self.slots
@@ -68,7 +68,7 @@ class QueueForecast:
         return cause, estimate_start(ahead, _matching_slots(needs, slots), self.usual, cause)
 
     def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
-        """What to say where workers live and none of them has all of these plug-ins."""
+        """The message where workers are live and none of them has all of these plug-ins."""
         return describe_missing(plugins, [view.plugins for view in self.live]) if self.live else None
 
     def _slots_with(self, plugins: Mapping[str, str]) -> Mapping[str, SlotUsage]:
@@ -76,7 +76,7 @@ class QueueForecast:
 
 
 def forecast_queue(db: Database, project: str, lost_after: float) -> QueueForecast:
-    """As it is now; workers that have been silent for more than `lost_after` seconds do not count."""
+    """The present forecast; workers that have not reported for more than `lost_after` seconds do not count."""
     live = live_workers(list_worker_views(db, project), lost_after)
     with db.read() as connection:
         return _read_forecast(connection, project, total_slots(live), live)
@@ -101,7 +101,7 @@ def list_queued_jobs(
 def wait_reason(
     needs: str, ahead: int, slots: Mapping[str, SlotUsage], *, running: int = 0, most: int | None = None
 ) -> WaitReason:
-    """Why a job with these needs waits: the first reason that holds. `running` of its project run, `most` may."""
+    """Why a job with these needs waits: the first reason that applies. `running` of its project run, `most` may."""
     mine = _matching_slots(needs, slots)
     kind = "" if needs == "any" else f"{needs} "
     if not mine.slots:
@@ -113,11 +113,11 @@ def wait_reason(
         return WaitReason("slots_busy", f"{busy}; {_format_jobs(ahead)} first.")
     if ahead >= mine.free:
         return WaitReason("others_first", f"{_format_jobs(ahead)} first.".capitalize())
-    return WaitReason("starting", "A slot is free and takes it any moment.")
+    return WaitReason("starting", "A slot is free and is about to claim it.")
 
 
 def estimate_start(ahead: int, mine: SlotUsage, usual: float | None, cause: WaitReason) -> float | None:
-    """A guess: those ahead take the usual time each, spread over the slots; busy ones are halfway through."""
+    """An estimate: each job ahead takes the median time, spread over the slots; running ones are halfway through."""
     if usual is None or not mine.slots or cause.code in {"no_worker", "no_slot", "owner_limit"}:
         return None
     rounds = max(0, ahead - mine.free) / mine.slots + (0.0 if mine.free > ahead else 0.5)
@@ -140,7 +140,7 @@ def _as_queued_job(row: Row[Any], expected: QueueForecast) -> QueuedJob:
 
 
 def _select_queued(project: str, kinds: Collection[str]) -> Select[Any]:
-    """Places are counted over the queues of all projects, in one pass."""
+    """The project's queued jobs with their positions, counted over the queues of all projects in one pass."""
     state = job_state.c
     ahead = ahead_in_queue(kinds).label("ahead")
     columns = (state.job_id, state.rank, state.needs, state.desired, state.most_running)
@@ -158,7 +158,7 @@ def _count_jobs(connection: Connection, project: str, status: Status) -> int:
 
 
 def _usual_run(connection: Connection) -> float | None:
-    """The median length in seconds of the last runs that succeeded, whosever they were."""
+    """The median length in seconds of the last runs that succeeded, over all projects."""
     state = job_state.c
     last = select(state.job_id).where(state.status == Status.SUCCEEDED.value).order_by(state.rank.desc())
     query = select(job.c.finished_at - job.c.started_at).where(job.c.id.in_(last.limit(LAST_RUNS)))
@@ -172,7 +172,7 @@ def _matching_slots(needs: str, slots: Mapping[str, SlotUsage]) -> SlotUsage:
 
 
 def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, SlotUsage]) -> WaitReason:
-    """No slot that could take it is in service; `out` are the reasons of those that are out of it."""
+    """The reason where no suitable slot is in service; `out` are the reasons of those that are out of service."""
     if out:
         return WaitReason("no_slot", _out_of_service(kind, out))
     if not any(tally.slots or tally.out for tally in slots.values()):
@@ -181,7 +181,7 @@ def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, SlotUsage])
 
 
 def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
-    """What people read while every slot of a kind (`kind` with a space behind it; empty: any) is out of service."""
+    """The message while every slot of a kind (`kind` with a trailing space; empty: any) is out of service."""
     one, many = ("GPU", "GPUs") if kind == "gpu " else (f"{kind}slot", f"{kind}slots")
     subject = f"The only {one} is" if len(reasons) == 1 else f"All {len(reasons)} {many} are"
     why = ", ".join(sorted(set(reasons)))

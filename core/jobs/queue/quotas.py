@@ -1,7 +1,7 @@
-"""How many jobs of one project may wait and run, and how much they may store. Counted where it is decided, in the very
-transaction.
+"""Quotas: how many jobs of one project may wait and run, and how many bytes they may store. The transaction that adds a
+job also counts.
 
-On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one project take turns. SQLite
+On PostgreSQL two transactions do not see each other's rows, so those that count jobs of one project take a lock. SQLite
 has one writer anyway.
 """
 
@@ -13,13 +13,13 @@ from core.db.tables import checkpoint, job, job_state
 from core.errors import QuotaExceeded, StorageFull
 from core.lifecycle import Status
 
-_SPACE: Final = 0x6261_736E  # of our advisory locks; any fixed number that nobody else uses
+_SPACE: Final = 0x6261_736E  # class of our advisory locks; any fixed number that no other program on the database uses
 
 
 def check_queue(connection: Connection, project: str, most: int | None) -> None:
-    """Raise QuotaExceeded when `most` jobs of this project wait already; otherwise there is room for one more.
+    """Raise QuotaExceeded when `most` jobs of this project wait already; otherwise one more may wait.
 
-    Paused ones wait too: they come back whenever somebody resumes them.
+    Paused ones count too: they return to the queue when they are resumed.
     """
     if most is None:
         return
@@ -47,9 +47,9 @@ def check_storage(connection: Connection, project: str, most: int | None) -> Non
 
 
 def below_limit() -> ColumnElement[bool]:
-    """Whether a row of job_state may run as far as its own limit goes: a part of the claim's one statement.
+    """Whether the running limit of a row of job_state admits it: a part of the claim's one statement.
 
-    The projects that run something are few. They are counted once, and the queue is read in the order of its index.
+    Few projects have running jobs. They are counted once, and the queue is read in the order of its index.
     """
     inner = job_state.alias("busy_row").c
     busy = (
@@ -64,7 +64,7 @@ def below_limit() -> ColumnElement[bool]:
 
 
 def exceeds_running_limit(connection: Connection, project: str | None, most: int | None) -> bool:
-    """Whether a job that was just claimed is one too many, since a rival's claim was not visible yet: undo it then."""
+    """Whether a job that was just claimed exceeds the limit, since a concurrent claim was not visible: undo it then."""
     if project is None or most is None or connection.dialect.name == "sqlite":
         return False
     _lock_owner(connection, project)

@@ -1,4 +1,4 @@
-"""Places in the queue: how many of the jobs that wait are served before one, by the slots that could take it."""
+"""Queue positions: how many queued jobs are served before a job by the slots that could take it."""
 
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -14,7 +14,7 @@ _KINDS: Final = ("cpu", "gpu")
 
 
 def count_ahead(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
-    """Of queued jobs: how many are served before each. The kinds of slots are those of the workers that report."""
+    """Job id -> how many queued jobs are served before it. The kinds of slots are those of the workers that report."""
     if not ids:
         return {}
     given = {"ids": list(ids), "rivals": competing_needs(kinds_seen(connection))}
@@ -22,19 +22,19 @@ def count_ahead(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
 
 
 def no_slot(needs: str, kinds: Collection[str]) -> str | None:
-    """What to warn of where workers have slots of these kinds alone; None: one can take it, or no worker is there."""
+    """The warning where no worker has a suitable slot, but workers with slots of other kinds report; else None."""
     if needs == "any" or needs in kinds or not kinds:
         return None
     return f"No worker that reports now has a {needs} slot; the job waits until one comes."
 
 
 def competing_needs(kinds: Collection[str]) -> tuple[str, ...]:
-    """What waits in front of a job that any slot can run: whatever needs a slot that is there. No slot: everything."""
+    """The needs that compete with a job that any slot can run: those that slots of these kinds serve. No kind: all."""
     return ("any", *(kind for kind in _KINDS if kind in kinds or not kinds))
 
 
 def ahead_in_queue(kinds: Collection[str]) -> ColumnElement[int]:
-    """The same as a window over all the queued rows of job_state, in one pass."""
+    """`count_ahead` as a window function over all queued rows of job_state, in one pass."""
     row = job_state.c
 
     def count_before(rivals: Sequence[str]) -> ColumnElement[Any]:
@@ -50,7 +50,7 @@ def ahead_in_queue(kinds: Collection[str]) -> ColumnElement[int]:
 
 @cache
 def _select_ahead() -> Select[Any]:
-    """Built once: its aliases cost more than the database's answer. The index of the queue holds all that it reads."""
+    """Built once: building it costs more than executing it. The index of the queue holds all columns that it reads."""
     mine, rival = job_state.c, job_state.alias("rival").c
     before = or_(rival.rank < mine.rank, rival.job_id < mine.job_id)
     competes = or_(

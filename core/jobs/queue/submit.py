@@ -1,4 +1,4 @@
-"""Take a job in: one transaction, and it is there for good."""
+"""Submit a job: one transaction stores it with all of its rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ S = TypeVar("S", bound=QueuedSpec)
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's promise that this key means this body; `body_digest` is any digest of the canonical body."""
+    """An idempotency key and the digest of the body that it stands for; any digest of the canonical body will do."""
 
     key: str
     body_digest: str
@@ -40,7 +40,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class SubmitResult:
-    """The job, whether this call made it, and what slots it needs (cpu, gpu, any): for the hint."""
+    """The job, whether this call created it, and the kind of slot that it needs (cpu, gpu, any), for the hint."""
 
     job_id: str
     created: bool
@@ -49,10 +49,9 @@ class SubmitResult:
 
 @dataclass(frozen=True, slots=True)
 class SubmitContext:
-    """Who makes a new job, how much its project may have, and how many seconds of waiting a point of priority is worth.
+    """The owner and project of a new job, the project's limits, and the seconds of waiting that equal a priority point.
 
-    Workers that have been silent for `lost_after` seconds are none who could take it. Where no `project` is given it is
-    the owner's own.
+    Workers that have not reported for `lost_after` seconds do not count. Without a `project` it is the owner's own.
     """
 
     owner: str
@@ -78,10 +77,10 @@ def create_job(  # noqa: PLR0913 - who, what, and under which promise and limits
     lost_after: float = 12.0,
     project: str = "",
 ) -> SubmitResult:
-    """Store a resolved spec as a queued job. The same key with the same body gives the job that is there already.
+    """Store a resolved spec as a queued job. The same key with the same body gives the job that exists already.
 
-    `age_step` is how many seconds of waiting one point of priority is worth. Where no worker that was heard of in the
-    last `lost_after` seconds has a slot for it, a warning says so. Without a `project` it is in the owner's own.
+    `age_step` is how many seconds of waiting equal one point of priority. If no worker that has reported in the last
+    `lost_after` seconds has a slot for it, the job gets a warning. Without a `project` it is in the owner's own.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
@@ -102,9 +101,9 @@ def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
     idempotency: Idempotency | None = None,
     facts: Callable[[Connection], Mapping[str, Any]] | None = None,
 ) -> SubmitResult:
-    """Store a spec as a queued job of a kind whose jobs have no inputs; raises as `submit` does.
+    """Store a spec as a queued job of a kind whose jobs have no inputs; raises as `create_job` does.
 
-    `facts` gives further columns of `job`, see `enter`.
+    `facts` gives further columns of `job`, see `insert_job`.
     """
     with db.write() as connection:
         job_id = new_id(kind.id_prefix)
@@ -115,8 +114,8 @@ def submit_as(  # noqa: PLR0913, PLR0917 - the kind beside the rest
 
 
 def claim_idempotency_key(connection: Connection, project: str, given: Idempotency | None, job_id: str) -> str:
-    """The job that owns the key: ours, as it is without a key, or the one that came first. A rival's insert waits here
-    for our commit.
+    """The job that owns the key: `job_id`, also without a key, or the job of an earlier request. Concurrent inserts of
+    the same key wait here for our commit.
     """
     if given is None:
         return job_id
@@ -131,7 +130,7 @@ def claim_idempotency_key(connection: Connection, project: str, given: Idempoten
         ),
     ).one_or_none()
     if found is None:
-        # It expired between the two statements: the next try makes a new job.
+        # The key expired between the two statements: the next request creates a new job.
         raise Unavailable
     if found.body_digest != given.body_digest:
         raise IdempotencyMismatch
@@ -156,7 +155,7 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
     Raises:
         QuotaExceeded: as many jobs of this project wait as the limits allow.
         StorageFull: the checkpoints of this project take as much as the limits allow.
-        InvalidSpec: the checkpoint that it should begin with is not there, or does not fit.
+        InvalidSpec: the checkpoint that it should begin with does not exist, or does not fit.
     """
     check_queue(connection, entry.project, entry.limits.queued_jobs)
     check_storage(connection, entry.project, entry.limits.stored_bytes)

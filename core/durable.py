@@ -1,4 +1,4 @@
-"""What makes a write survive a power cut."""
+"""Durable writes: files and folders flushed to the disk, so that they survive a power cut."""
 
 import os
 from pathlib import Path

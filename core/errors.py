@@ -30,7 +30,7 @@ class FieldProblem:
 
 
 class BasinError(Exception):
-    """Something went wrong."""
+    """The base of the service's own errors."""
 
     code: ClassVar[str] = "error"
     kind: ClassVar[Kind] = "unavailable"
@@ -57,7 +57,7 @@ class InvalidSpec(BasinError):
 
 
 class UnreadableSpec(InvalidSpec, ValueError):
-    """The stored spec holds something that this release does not know; `pointer` says where."""
+    """This release cannot read the stored spec; `pointer` is the field that it does not support."""
 
     def __init__(self, pointer: str, reason: str) -> None:
         super().__init__(
@@ -145,7 +145,7 @@ class StorageFull(BasinError):
 
 
 class DatabaseFull(BasinError):
-    """The disk of the database is full, and nothing was stored. Reads go on; so do writes once there is room again."""
+    """The disk of the database is full, and nothing was stored. Reads work; writes work again once there is space."""
 
     code = "database_full"
     kind = "storage"

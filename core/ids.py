@@ -1,4 +1,4 @@
-"""Identifiers: a prefix, an underscore and a UUIDv7 in lower-case Crockford base32; they sort by the time of birth."""
+"""Identifiers: a prefix, an underscore and a UUIDv7 in lower-case Crockford base32; they sort by creation time."""
 
 import re
 import secrets

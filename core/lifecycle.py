@@ -1,10 +1,10 @@
-"""The states of a job, the one table of allowed transitions, and what each verb wants. Pure."""
+"""The states of a job, the one table of allowed transitions, and the effect of each verb. Pure."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a job is. The database stores exactly these."""
+    """The status of a job. The database stores exactly these values."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -15,7 +15,7 @@ class Status(StrEnum):
 
 
 class Desired(StrEnum):
-    """What the owner wants of a job."""
+    """The state of a job that its owner requested last."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -23,7 +23,7 @@ class Desired(StrEnum):
 
 
 class Verb(StrEnum):
-    """What an owner can tell a job to do."""
+    """The commands that an owner can give to a job."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -57,9 +57,9 @@ def check_transition(old: Status, new: Status) -> None:
 
 
 def desired_after(status: Status, desired: Desired, verb: Verb) -> Desired | None:
-    """What `verb` makes of the owner's wish, or None when it makes no sense any more.
+    """The desired state after `verb`, or None where the verb is not allowed any more.
 
-    Saying the same twice is the same; a cancel cannot be taken back; only a cancelled job takes a late cancel.
+    Verbs are idempotent. A cancel cannot be undone. Of the jobs that have ended, only a cancelled one accepts a cancel.
     """
     if status in TERMINAL:
         return Desired.CANCEL if (status, verb) == (Status.CANCELLED, Verb.CANCEL) else None
@@ -69,7 +69,7 @@ def desired_after(status: Status, desired: Desired, verb: Verb) -> Desired | Non
 
 
 def settled_status(status: Status, desired: Desired) -> Status | None:
-    """The status that a wish gives a job that nobody runs, or None when it is where it should be."""
+    """The status that `desired` gives to a job that no worker runs, or None where the job has it already."""
     if status not in {Status.QUEUED, Status.PAUSED}:
         return None
     target = {Desired.RUN: Status.QUEUED, Desired.PAUSE: Status.PAUSED, Desired.CANCEL: Status.CANCELLED}[desired]
@@ -77,7 +77,7 @@ def settled_status(status: Status, desired: Desired) -> Status | None:
 
 
 def displayed_status(status: Status, desired: Desired) -> str:
-    """The status that users read: a wish that is still being carried out shows as pausing or cancelling."""
+    """The status that users read: a request that is not carried out yet shows as pausing or cancelling."""
     if status in TERMINAL:
         return status.value
     if desired is Desired.CANCEL:

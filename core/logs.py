@@ -46,23 +46,23 @@ def configure_logging(level: str, style: Literal["auto", "json", "text"]) -> Non
 
 
 def log_context(**fields: object) -> AbstractContextManager[Any]:
-    """Every line that is logged inside carries these fields, also from threads that `carry` them."""
+    """Every line that is logged inside carries these fields, also in threads started by way of `with_log_context`."""
     return structlog.contextvars.bound_contextvars(**fields)
 
 
 def with_log_context(action: Callable[[], None]) -> Callable[[], None]:
-    """`action` for a new thread, whose lines are then about what ours are about now."""
+    """`action` for a new thread, whose log lines carry the fields of the present log context."""
     context = contextvars.copy_context()
     return lambda: context.run(action)
 
 
 def _without_secrets(_logger: object, _method: str, line: Any) -> str:
-    """Last of all, over the finished line: messages and tracebacks may quote anything."""
+    """The last processor redacts the finished line: messages and tracebacks may quote secrets."""
     return redact_secrets(str(line))
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What nobody caught goes the way of all lines; Python's own way would print it as it is."""
+    """Log an uncaught exception through our handler, which redacts secrets; Python's own hook does not."""
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("basin").critical("the process ends of an error", exc_info=(kind, error, trace))
@@ -75,7 +75,7 @@ def _log_uncaught_in_thread(given: threading.ExceptHookArgs) -> None:
 
 
 def _merge_extra(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What the caller gave as `extra` stands beside the message."""
+    """The event with the fields that the caller gave as `extra`."""
     record: logging.LogRecord = event["_record"]
     extra: Mapping[str, Any] = {key: value for key, value in vars(record).items() if key not in _OWN}
     return {**event, **extra}

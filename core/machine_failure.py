@@ -1,4 +1,4 @@
-"""Which errors say that this machine is at fault, not the job: a disk that is full or broken, no descriptor left, …"""
+"""Which errors this machine causes, not the job: a disk that is full or broken, no file descriptor left, …"""
 
 import errno
 from typing import Final
@@ -9,8 +9,8 @@ ERRNOS: Final = frozenset(
 
 
 def is_machine_failure(error: BaseException | None) -> bool:
-    """Whether the operating system refused something that another machine, or this one later, may well grant.
+    """Whether the operating system refused a resource that another machine, or this one later, may have.
 
-    Memory that a computation asks for in vain is a MemoryError, or torch's RuntimeError: that is the job's own.
+    A computation that runs out of memory raises MemoryError, or torch's RuntimeError: these are failures of the job.
     """
     return isinstance(error, OSError) and error.errno in ERRNOS

@@ -1,4 +1,4 @@
-"""Numbers for which JSON has no words: NaN and the infinities are strings wherever numbers are written as JSON."""
+"""Numbers that JSON cannot express: NaN and the infinities are strings wherever numbers are written as JSON."""
 
 import math
 from typing import Any, Final
@@ -7,7 +7,7 @@ WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode_non_finite(value: Any) -> Any:
-    """The value with each of these as the string that the HTTP contract gives it; tuples become lists."""
+    """The value with NaN and the infinities as the strings of the HTTP contract; tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
@@ -16,7 +16,7 @@ def encode_non_finite(value: Any) -> Any:
 
 
 def decode_non_finite(value: Any) -> Any:
-    """The inverse: those strings are numbers again."""
+    """The inverse of `encode_non_finite`: those strings become numbers."""
     if isinstance(value, str):
         return WORDS.get(value, value)
     if isinstance(value, dict):

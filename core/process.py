@@ -1,7 +1,7 @@
-"""What a process asks of the kernel for itself: to die with its parent, and not to be read by others.
+"""What a process asks of the kernel for itself: to end with its parent, and not to be read by other processes.
 
-`python process.py PARENT COMMAND …` runs a command that dies with whoever started it. Executed as a file, isolated and
-without site-packages, which takes 20 ms; so this file imports nothing but the standard library.
+`python process.py PARENT COMMAND …` runs a command that ends with the process that started it. It is executed as a
+file, isolated and without site-packages, which takes 20 ms; so this file imports only the standard library.
 """
 
 import ctypes
@@ -17,12 +17,12 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 ORPHANED = 75  # exit status of a process that found its parent gone
 
-# What a process that needs none of our settings may see of our environment. An allow-list: a credential that is new to
-# us must not pass because nobody thought of it.
+# The environment variables that are passed to a process that needs none of our settings. An allow-list, so that a
+# credential under a name that we do not know is not passed.
 _ALLOWED_NAMES = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
 _ALLOWED_PREFIXES = (
     *("PYTHON", "LC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "GOMP_"),
-    *("CUDA_", "CUDNN_", "NVIDIA_", "PYTORCH_"),  # a GPU's knobs: which devices, how memory is taken, what is logged
+    *("CUDA_", "CUDNN_", "NVIDIA_", "PYTORCH_"),  # GPU settings: devices, memory allocation, logging
 )
 
 
@@ -36,8 +36,9 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to SIGKILL this process when the thread that started it ends; exit if that has happened.
 
-    The request does not survive a fork, so every process asks for itself; `parent` is the pid that must still be our
-    parent afterwards, because it may have died before we asked. Linux only: elsewhere the end of a pipe has to end it.
+    The request does not survive a fork, so every process makes it for itself. `parent` is the pid that must still be
+    our parent afterwards, because the parent may have ended before the request. Linux only: on other systems the
+    process has to end when its pipe is closed.
     """
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -56,13 +57,13 @@ def forbid_reading() -> None:
 
 
 def set_process_name(name: str) -> None:
-    """Set what /proc/<pid>/comm, ps and top call this process, at most 15 bytes; Linux only. A fork inherits it."""
+    """Set the name that /proc/<pid>/comm, ps and top show, at most 15 bytes; Linux only. A fork inherits it."""
     if sys.platform == "linux":
         _prctl(PR_SET_NAME, name.encode())
 
 
 def clear_ambient_capabilities() -> None:
-    """Keep this process's capabilities from the programs that it executes; Linux only, per thread."""
+    """Do not pass this process's capabilities to the programs that it executes; Linux only, per thread."""
     if sys.platform == "linux":
         _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 

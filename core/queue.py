@@ -1,4 +1,4 @@
-"""Hints: "there may be work", sent through Celery. They may be lost, doubled or late; nobody ever waits for one."""
+"""Hints: "there may be work", sent through Celery. They may be lost, duplicated or late; no process relies on them."""
 
 import logging
 import queue
@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 TASK: Final = "basin.work"
 QUEUES: Final = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("cpu", "gpu")}
 
-_WAITING: Final = 64  # more hints than slots could ever answer
-_DEEP: Final = 100  # hints in the broker that nobody took: more would only fill its memory
+_WAITING: Final = 64  # more hints than there are slots to take them
+_DEEP: Final = 100  # hints in the broker that no worker took: more would only fill its memory
 _TIMEOUT: Final = 3.0
 _GOODBYE: Final = 0.5
 
@@ -47,7 +47,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 class Hints:
-    """Sends hints from a thread of its own; `send` and `close` return at once whatever the broker does."""
+    """Sends hints from a separate thread; `send` and `close` return at once, whatever state the broker is in."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Hints:
                 self._thread.start()
 
     def send(self, needs: str) -> None:
-        """Hint that a job with these needs (cpu, gpu, any) waits. When too many hints wait themselves, drop it."""
+        """Hint that a job with these needs (cpu, gpu, any) waits; the hint is dropped when too many are unsent."""
         self.start()
         try:
             self._waiting.put_nowait(needs)
@@ -72,7 +72,7 @@ class Hints:
             log.debug("too many hints wait for the broker; this one is dropped")
 
     def close(self) -> None:
-        """Stop sending; the thread gets half a second to say goodbye to the broker."""
+        """Stop sending; the thread has half a second to close its connection to the broker."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -93,7 +93,7 @@ class Hints:
                 for name in QUEUES[needs]:
                     _publish_hint(app, name)
                 failing = False
-            except Exception as error:  # noqa: BLE001 - whatever a broker does, hints are best effort
+            except Exception as error:  # noqa: BLE001 - hints are best effort, whatever fails
                 # One line for each outage, not for each hint.
                 log.log(logging.DEBUG if failing else logging.WARNING, "the broker took no hint: %s", error)
                 failing = True

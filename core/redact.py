@@ -1,6 +1,6 @@
-"""Secrets do not belong into logs and answers: by shape (keys, passwords in URLs, signatures), and by name.
+"""Removes secrets from logs and answers, found by shape (keys, passwords in URLs, signatures) and by name.
 
-What stands in the settings as a secret is hidden wherever it shows up, whatever the shape; see `hide`.
+A secret of the settings is removed wherever it occurs, whatever its shape; see `register_secrets`.
 """
 
 import re
@@ -11,14 +11,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, SecretStr
 
 _MASK: Final = "***"
-_SHORTEST: Final = 8  # a shorter secret is a word; hiding it everywhere would garble every line
+_SHORTEST: Final = 8  # characters; a shorter secret may be a common word, whose removal would garble every line
 _WORDS: Final = r"password|passwd|secret|secret_access_key|secret_key|api_?key|session_token|access_token"
 _SIGNED: Final = r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid"
 _END: Final = r"\s\"'\\,;&)}\]\x1b"  # where a value ends, in plain text, in JSON, in a repr, before a colour
 _GAP: Final = r"\s{0,8}"
 _NAMED: Final = rf"(?:{_WORDS}|authorization)\\?[\"']?{_GAP}[:=]{_GAP}(?:b(?=[\"']))?\\?[\"']?"
 
-# Each begins with something fixed: a pattern that could begin anywhere would take minutes over a long word.
+# Each begins with a fixed text: a pattern that could match at any position would take minutes over a long word.
 _SHAPES: Final = (
     (re.compile(r"(bsn_[0-9a-z]{1,26}_)[0-9A-Za-z_-]{8,}"), r"\1" + _MASK),
     (re.compile(r"(://[^\s/:@\"'\\]*:)[^\s/\"'\\]+(?=@)"), r"\1" + _MASK),
@@ -32,7 +32,7 @@ _known: set[str] = set()
 
 def redact_secrets(text: str) -> str:
     """The text without secrets."""
-    for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
+    for secret in sorted(_known, key=len, reverse=True):  # a secret may be part of a longer one
         text = text.replace(secret, _MASK)
     for shape, instead in _SHAPES:
         text = shape.sub(instead, text)
@@ -40,7 +40,7 @@ def redact_secrets(text: str) -> str:
 
 
 def register_secrets(settings: BaseModel) -> None:
-    """From now on, `redact` knows the secrets of these settings by heart."""
+    """From now on, `redact_secrets` removes the secrets of these settings too."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
@@ -48,7 +48,7 @@ def register_secrets(settings: BaseModel) -> None:
 
 
 def _secret_parts(value: str) -> Iterable[str]:
-    """What is secret in a setting: of a URL its password and its parameters of that kind, else all of it."""
+    """The secret parts of a setting: of a URL its password and its secret parameters, else the whole value."""
     if "://" not in value:
         return {value}
     try:

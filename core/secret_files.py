@@ -1,6 +1,6 @@
 """Secrets from files: the variable NAME_FILE names a file whose content is the value of the setting NAME.
 
-What stands in a variable is for everybody to read who may look at the process or at its container; a file need not be.
+A variable can be read by all users who may inspect the process or its container; a file has its own permissions.
 """
 
 import os
@@ -15,11 +15,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from core.errors import Misconfigured
 
 SUFFIX: Final = "_FILE"
-_WITH_A_SECRET: Final = frozenset({"aws_access_key_id"})  # no secret itself, but kept with the one that goes with it
+_WITH_A_SECRET: Final = frozenset({"aws_access_key_id"})  # not a secret, but kept with the secret that it belongs to
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """The settings whose values stand in files; `environment` by names in capitals."""
+    """The settings source that reads values from files; `environment` defaults to that of the process."""
 
     def __init__(self, settings: type[BaseSettings], environment: Mapping[str, str] | None = None) -> None:
         super().__init__(settings)
@@ -47,7 +47,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
 
 def from_file(name: str, field: FieldInfo) -> bool:
-    """Whether the setting may stand in a file."""
+    """Whether the setting may be read from a file."""
     return SecretStr in (field.annotation, *get_args(field.annotation)) or name in _WITH_A_SECRET
 
 
@@ -60,15 +60,16 @@ def setting_variables(name: str, field: FieldInfo, prefix: str) -> tuple[str, ..
 
 
 def read_secret(variable: str, path: Path) -> str:
-    """What stands in the file, without the newline that editors and `echo` put at its end.
+    """The content of the file, without the newline that editors and `echo` put at its end.
 
     Raises:
-        Misconfigured: there is nothing to read; the message names the variable and the file, and quotes nothing.
+        Misconfigured: the file cannot be read, is empty or is not text; the message names the variable and the file,
+            and quotes nothing of its content.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        problem = "it is no text"  # the decoder's own words would quote it
+        problem = "it is not UTF-8 text"  # the decoder's own message would quote the content
     except OSError as error:
         problem = error.strerror or "it cannot be read"
     else:

@@ -1,6 +1,6 @@
 """The service's settings: environment (prefix BASIN_), then `basin.toml` in the working directory, then defaults.
 
-A secret may stand in a file that the variable NAME_FILE names, see core/secret_files.py.
+A secret may be in a file that the variable NAME_FILE names, see core/secret_files.py.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Limits(BaseModel):
-    """How much a key may ask for; None is no limit.
+    """The quotas of a key; None is no limit.
 
     Jobs and what they store are counted by project, requests by key and api process.
     """
@@ -49,7 +49,7 @@ class Limits(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything an operator may set. Durations are seconds; addresses with passwords never show in a repr."""
+    """All settings of the service. Durations are in seconds; URLs with passwords never show in a repr."""
 
     model_config = SettingsConfigDict(
         env_prefix="BASIN_",
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = None
     downloads: Literal["redirect", "stream"] = "redirect"
 
-    # Under the names that every S3 tool reads, without our prefix.
+    # These have the names that every S3 tool reads, without our prefix.
     aws_access_key_id: str | None = Field(default=None, validation_alias="aws_access_key_id")
     aws_secret_access_key: SecretStr | None = Field(default=None, validation_alias="aws_secret_access_key")
     aws_session_token: SecretStr | None = Field(default=None, validation_alias="aws_session_token")
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     stop_grace_seconds: Seconds = 25.0
     stall_seconds: Seconds = 60.0
     zygote_silence_seconds: Seconds = 10.0
-    outage_seconds: Seconds = 660.0  # ten minutes, and what it takes to be back
+    outage_seconds: Seconds = 660.0  # an outage of ten minutes, and a minute to recover
     age_step_seconds: Seconds = 60.0
     care_seconds: Seconds = 60.0
     keep_keys_seconds: Seconds = 86400.0
@@ -95,14 +95,14 @@ class Settings(BaseSettings):
     max_losses: int = Field(default=3, ge=1)
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
-    unkillable_seconds: Seconds = 60.0  # after which a runner that SIGKILL does not end is given up
+    unkillable_seconds: Seconds = 60.0  # how long to wait for a runner that SIGKILL does not end
     device_locks: Path = Path("/tmp/basin-devices")  # noqa: S108 - all workers of a host share it, whatever their TMPDIR
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
     gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
     header_seconds: Seconds = 30.0
-    database_seconds: Seconds = 14.0  # with what it takes to notice, nobody waits for more than 15
+    database_seconds: Seconds = 14.0  # with the time to detect it, no request waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -122,19 +122,19 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _make_absolute(cls, home: Path) -> Path:
-        # Parts of the service run with other working directories; they must all mean the same folder.
+        # Parts of the service run with other working directories; they must all use the same folder.
         return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, given: object) -> object:
-        """An environment variable holds a list with commas, `basin.toml` one of its own."""
+        """An environment variable holds a list separated by commas; `basin.toml` holds a list."""
         return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
     @field_validator("broker_url")
     @classmethod
     def _known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        """A worker would end at every start, and only its log would say why."""
+        """Refuse a broker URL that Celery cannot use: the worker would end at each start."""
         if url is not None and url.get_secret_value().partition("://")[0] not in _BROKERS:
             raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _BROKERS)}")
         return url
@@ -142,17 +142,17 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _lease_outlives_beats(self) -> Self:
         if self.lease_seconds < 2 * self.beat_seconds:
-            raise ValueError("lease_seconds must be at least twice beat_seconds, or one late beat loses the job")
+            raise ValueError("lease_seconds must be at least twice beat_seconds, or one late heartbeat loses the job")
         return self
 
     @property
     def gap_seconds(self) -> float:
-        """Silence of every reconciler after which leases are extended instead of taken away (6 s by default)."""
+        """After this long without a tick of any reconciler, leases are extended, not expired (6 s by default)."""
         return max(3 * self.tick_seconds, self.lease_seconds / 2)
 
     @property
     def hold_seconds(self) -> float:
-        """A supervisor without a good beat for this long holds its writes (9 s by default)."""
+        """After this long without a successful heartbeat, a supervisor holds its writes (9 s by default)."""
         return 0.75 * self.lease_seconds
 
     @property
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         if self.database_url is None:
             return f"sqlite:///{self.home / 'basin.db'}"
         url = self.database_url.get_secret_value()
-        # Many hosting panels still hand out the scheme that libpq accepts and SQLAlchemy does not.
+        # Many hosting providers still give URLs with the scheme that libpq accepts and SQLAlchemy does not.
         return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
 
     def resolved_broker_url(self) -> str:

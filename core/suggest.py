@@ -1,4 +1,4 @@
-"""Names that a user probably meant: "did you mean ...?" in every message about an unknown name."""
+"""The known name closest to an unknown one: "did you mean ...?" in every message about an unknown name."""
 
 import difflib
 from collections.abc import Iterable

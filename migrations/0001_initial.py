@@ -1,4 +1,4 @@
-"""The first schema: jobs and their hot state, metric chunks, checkpoints, events, idempotency keys."""
+"""The first schema: jobs and their frequently updated state, metric chunks, checkpoints, events, idempotency keys."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""API keys, the workers' own rows, labels to search jobs by, what owners change later, and limits for the claim."""
+"""API keys, workers, labels to search jobs by, later edits by owners, and limits for the claim."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def upgrade() -> None:
     _workers()
     _labels()
     op.add_column("job", sa.Column("edits", sa.Text))
-    # Both may be empty: the release before writes rows without them while it is being replaced.
+    # Both are nullable: during an upgrade, the release before writes rows without them.
     op.add_column("job_state", sa.Column("owner", sa.Text))
     op.add_column("job_state", sa.Column("most_running", sa.Integer))
     op.execute("UPDATE job_state SET owner = (SELECT job.owner FROM job WHERE job.id = job_state.job_id)")

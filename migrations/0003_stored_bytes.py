@@ -1,4 +1,4 @@
-"""How many bytes all files of a checkpoint take, for the limit of what an owner may store."""
+"""The size in bytes of all files of a checkpoint, for the storage quota of an owner."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # It may be empty: the release before writes rows without it while it is being replaced.
+    # Nullable: during an upgrade, the release before writes rows without it.
     op.add_column("checkpoint", sa.Column("stored", sa.BigInteger().with_variant(sa.Integer(), "sqlite")))
 
 

@@ -1,4 +1,4 @@
-"""Jobs that go on from another one's checkpoint."""
+"""Jobs that continue from another job's checkpoint."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Checkpoints that their owner wants kept."""
+"""Pinned checkpoints, which retention keeps."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # Both may be empty: the release before writes rows without them while it is being replaced.
+    # Both are nullable: during an upgrade, the release before writes rows without them.
     op.add_column("checkpoint", sa.Column("pinned_at", sa.Double().with_variant(sa.REAL(), "sqlite")))
     op.add_column("checkpoint", sa.Column("superseded", sa.Integer))
 

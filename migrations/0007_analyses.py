@@ -1,4 +1,4 @@
-"""What analyses look at."""
+"""The inputs of analyses."""
 
 from collections.abc import Sequence
 

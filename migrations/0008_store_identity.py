@@ -1,4 +1,4 @@
-"""Which object store belongs to this database, and what is needed to take back that a checkpoint was missing.
+"""The object store that belongs to this database, and when a checkpoint's objects were found missing.
 
 All of it is added, so the release before keeps running: it writes no row of the new tables and leaves the column empty.
 """

@@ -1,4 +1,4 @@
-"""The lease that a gap gave to a running job, and the queue's index with what a job needs."""
+"""The lease that a gap extended for a running job, and the needs of a job in the queue's index."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ _QUEUE = "ix_job_state_queue"
 
 
 def upgrade() -> None:
-    # It may be empty: the release before extends leases without it while it is being replaced.
+    # Nullable: during an upgrade, the release before extends leases without it.
     op.add_column("job_state", sa.Column("spared_until", sa.Double().with_variant(sa.REAL(), "sqlite")))
-    # Whoever counts the places of the queue, or looks for a job that a slot can run, then reads the index alone.
+    # The queries for positions in the queue, and for a job that a slot can run, then read the index alone.
     op.drop_index(_QUEUE, "job_state")
     op.create_index(_QUEUE, "job_state", ["status", "rank", "job_id", "needs"])
 

@@ -1,4 +1,4 @@
-"""What the slots of a worker compute on, and which of them are out of service."""
+"""The devices of a worker's slots, and which slots are out of service."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # Empty in the rows of workers of the release before, which go on reporting without it.
+    # Null in the rows of workers of the release before, which continue to report without it.
     op.add_column("worker", sa.Column("devices", sa.Text))
 
 

@@ -1,15 +1,15 @@
 """Projects, to which jobs, analyses and keys belong.
 
-Until now each owner saw their own rows only, and keeps doing so: the rows of `local` go to the project `default`, those
-of any other owner to the project of that name. An owner who was called `default` gets the project `local`, so that no
-two owners share one.
+Each owner continues to see only their own rows: the rows of the owner `local` go to the project `default`, those of any
+other owner to the project of that name. The owner named `default`, if any, gets the project `local`, so that no two
+owners share one.
 
-The release before runs on this schema while it is being replaced, and knows owners only. Triggers give the rows that it
-inserts their project, and hide the jobs that it deletes (it hands them to the owner with the empty name). For that the
-columns have to be nullable. A later migration can drop the triggers and declare the columns NOT NULL.
+During an upgrade, the release before runs on this schema, and it has owners only. Triggers set the project of the rows
+that it inserts, and hide the jobs that it deletes (it gives them to the owner with the empty name). The columns have to
+be nullable for that. A later migration can drop the triggers and declare the columns NOT NULL.
 """
 
-# ruff: noqa: S608 - the statements are put together from words of this file
+# ruff: noqa: S608 - the statements are composed of constants of this file
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def _create_sqlite_triggers() -> None:
 
 
 def _project_of(owner: str) -> str:
-    """core.jobs.projects.project_of_owner in SQL, of a column."""
+    """core.jobs.projects.project_of_owner as an SQL expression of a column."""
     return f"CASE {owner} WHEN 'local' THEN 'default' WHEN 'default' THEN 'local' ELSE {owner} END"
 
 

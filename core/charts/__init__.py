@@ -1,1 +1,1 @@
-"""Data of jobs and recipes that becomes a picture."""
+"""Charts: the data of jobs and recipes in the form that core.plot draws."""

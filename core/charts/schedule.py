@@ -1,4 +1,4 @@
-"""A schedule as a picture: the learning rate, and what warm-up, restarts, plateaus and averaging have to do with it."""
+"""A schedule as a chart: the learning rate, with warm-up, restarts, reductions on plateau and weight averaging."""
 
 from bisect import bisect_right
 from typing import Literal
@@ -8,9 +8,9 @@ from core.recipe.duration import RunLength
 from core.recipe.preview import MarkKind, Preview, PreviewRequest, compute_preview
 
 RULES: dict[MarkKind, str] = {"swa_start": "SWA starts", "restart": "restart"}
-"""Marks that get a line of their own, and its name."""
+"""Markers that are drawn as a vertical line, and the label of the line."""
 DOTS: dict[MarkKind, str] = {"collect": "weights collected", "reduction": "reduced after a plateau"}
-"""Marks that are dots on the curve, at the rate of the step before them."""
+"""Markers that are drawn as dots on the curve, at the learning rate of the step before them."""
 
 
 def schedule_chart(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "epoch"]) -> Chart:
@@ -20,7 +20,7 @@ def schedule_chart(request: PreviewRequest, *, y: AxisKind, x: Literal["step", "
     """
     found = compute_preview(request)
     unit = found.steps_per_epoch if x == "epoch" else 1
-    # The rate of the last step holds until that step is complete.
+    # The learning rate of the last step applies until that step is complete.
     steps = [step / unit for step in (*found.steps, found.marks[-1].step)]
     rate = Panel(
         title="learning rate",

@@ -1,4 +1,4 @@
-"""The ways of jobs that train a point, over the function that they descend."""
+"""The paths of jobs that train the model "point", over the function that they minimise."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from core.plot.chart import Map, PointPath
 from core.recipe.data import Function
 from core.recipe.models.point import Point
 
-MOST_PLACES = 4000  # of all ways together; of more, every so many-th is drawn
+MOST_PLACES = 4000  # of all paths together; longer paths are thinned evenly
 MARGIN = 0.04  # of what is shown, on either side
-FARTHEST = 4.0  # times what is shown anyway: how far a way that flies off is followed
+FARTHEST = 4.0  # times the window: how far a diverging path is followed
 Place = tuple[float, ...]
 Window = list[tuple[float, float]]
 Steps = tuple[int | None, int | None]  # the first and the last one, both included
@@ -24,7 +24,7 @@ def path_map(db: Database, subjects: Sequence[ComparedJob], *, from_: int | None
     """The places of every job from step `from_` to step `to`, both included; a colour for each job.
 
     Raises:
-        InvalidRequest: a job trains no point, the function takes more than two numbers, or the functions differ.
+        InvalidRequest: a job trains another model, the function has more than two dimensions, or the functions differ.
     """
     function = _common_function(subjects)
     names = unique_labels(subjects)
@@ -65,22 +65,22 @@ def _refuse_request(pointer: str, message: str, hint: str) -> InvalidRequest:
     return InvalidRequest(errors=(FieldProblem(pointer, message, hint),))
 
 
-def _read_places(db: Database, one: ComparedJob, cut: Steps, most: int) -> list[Place]:
-    """At most so many, evenly spread, both ends among them."""
+def _read_places(db: Database, one: ComparedJob, limits: Steps, most: int) -> list[Place]:
+    """At most `most` places, evenly spaced, with both ends."""
     names = [f"point.{name}" for name in one.spec.model.coordinate_names]
-    found = read_columns(db, one.id, names, from_=cut[0], to=cut[1])
+    found = read_columns(db, one.id, names, from_=limits[0], to=limits[1])
     if len(found) < len(names):
         return []
     axes = [found[name].values for name in names]  # the coordinates of a step are always written together
     steps = found[names[0]].steps
-    first = 0 if cut[0] is None else bisect_left(steps, cut[0])
-    count = (len(steps) if cut[1] is None else bisect_right(steps, cut[1])) - first
+    first = 0 if limits[0] is None else bisect_left(steps, limits[0])
+    count = (len(steps) if limits[1] is None else bisect_right(steps, limits[1])) - first
     kept = range(count) if count <= most else [number * (count - 1) // (most - 1) for number in range(most)]
     return [tuple(axis[first + index] for axis in axes) for index in kept]
 
 
 def _visible_window(function: Function, starts: Sequence[Place], ways: Sequence[list[Place]]) -> Window:
-    """What the function's own window shows, where the jobs start, and the ways as far as they do not fly off."""
+    """The range of each axis: the function's own window, the starts, and the paths except where they diverge."""
     formula = function.formula
     own = formula.window * (function.dimension if formula.takes_h else 1)
     seen = [[*stretch, *(start[axis] for start in starts)] for axis, stretch in enumerate(own)]

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema, and say whether it is there."""
+"""Upgrades a database to the newest schema, and checks whether a release can run on it."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from core.errors import Misconfigured
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# Releases of one generation can share a database, so that processes may be replaced one at a time. It grows with a
-# release that its forerunners cannot live with; the migration that comes with it says so in the database.
+# Releases of one generation can share a database, so that processes can be replaced one at a time. The number grows
+# with a release that is not compatible with earlier ones; the migration of that release stores it in the database.
 GENERATION: Final = 1
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 _FILE = re.compile(r"(\d{4})_\w+\.py")
-# Any fixed number will do: all who migrate must ask for the same one.
+# Any fixed number: all processes that migrate must use the same one.
 _LOCK = 0x6261_7369_6E
 
 
@@ -31,7 +31,7 @@ def head_revision() -> str:
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision that the database is at; None when it was never migrated."""
+    """The revision of the database; None if it was never migrated."""
     with database.read() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
@@ -44,12 +44,12 @@ def at_head(database: Database) -> bool:
 
 
 def is_behind(database: Database) -> bool:
-    """Whether migrations are missing. A schema newer than this release is fine: migrations keep its release running."""
+    """Whether migrations are missing. A newer schema is fine: migrations are compatible with the release before."""
     return (current_revision(database) or "") < head_revision()
 
 
 def oldest_generation(database: Database) -> int | None:
-    """The oldest generation of releases that may run on a database with our schema or a newer one; None: any may."""
+    """The oldest generation of releases that may run on a database with our schema or a newer one; None: all may."""
     with database.read() as connection:
         return connection.execute(select(generation.c.oldest)).scalar_one_or_none()
 
@@ -73,12 +73,12 @@ def unfit_reason(database: Database) -> str | None:
 
 
 def upgrade_schema(url: str) -> None:
-    """Run the migrations that are missing, all or none; several processes may call this at once.
+    """Run the missing migrations, all or none; several processes may call this at once.
 
     A schema that is newer than this release's stays as it is.
 
     Raises:
-        Misconfigured: this release is too old for it.
+        Misconfigured: this release is too old for the schema.
     """
     database = open_database(url, pool_size=1)
     try:
@@ -95,7 +95,7 @@ def upgrade_schema(url: str) -> None:
 
 @contextmanager
 def migration_config(database: Database) -> Iterator["Config"]:
-    """What alembic's commands need, in one transaction that no other migration can overlap."""
+    """The configuration for alembic's commands, in one transaction that excludes other migrations."""
     from alembic.config import Config
 
     config = Config()
@@ -104,7 +104,7 @@ def migration_config(database: Database) -> Iterator["Config"]:
     config.set_main_option("version_locations", str(MIGRATIONS).replace("%", "%%"))
     with database.write() as connection:
         if database.dialect == "postgresql":
-            # SQLite's write transaction is itself the lock. A table may take longer to change than a query may run.
+            # SQLite's write transaction is the lock already. To alter a table may take longer than a query may run.
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

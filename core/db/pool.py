@@ -1,4 +1,4 @@
-"""A pool of connections that shrinks again: an idle process holds one, a busy one as many as it uses at a time."""
+"""A connection pool that shrinks: an idle process holds one connection, a busy one as many as it uses at a time."""
 
 import time
 from contextlib import suppress
@@ -7,28 +7,28 @@ from typing import ClassVar, Final, cast
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.util.queue import Empty, Queue
 
-IDLE_SECONDS: Final = 10.0  # a connection that nobody wanted for so long is closed
-PATIENCE: Final = 0.05  # to connect takes about as long, and most who hold a connection are done by then
+IDLE_SECONDS: Final = 10.0  # a connection that was not used for this long is closed
+PATIENCE: Final = 0.05  # about the time to connect; most connections in use are returned by then
 _RETURNED: Final = "returned at"
 
 
 class ShrinkingPool(QueuePool):
-    """To be used with `use_lifo`: the connections at the bottom are those that were needed longest ago.
+    """A QueuePool that closes idle connections. It needs `use_lifo`: the least recently used ones are at the bottom.
 
-    SQLAlchemy's own pools either keep all that a busy moment has opened, or open and close again and again while more
-    than `pool_size` are in use. One is looked at whenever another one comes back, which in a living process is often.
+    SQLAlchemy's own pools either keep every connection that a busy moment opened, or open and close connections all the
+    time while more than `pool_size` are in use. Here one idle connection is checked whenever another is returned.
     """
 
-    trust_seconds: ClassVar[float] = 0.0  # a connection that was used so lately is not pinged
+    trust_seconds: ClassVar[float] = 0.0  # a connection used within this time is not pinged
 
     def _do_get(self) -> ConnectionPoolEntry:
         record = self._await_returned() or super()._do_get()
         if time.monotonic() - _returned_at(record) < self.trust_seconds:
-            record.fresh = True  # type: ignore[attr-defined] # as SQLAlchemy itself marks one that was just opened
+            record.fresh = True  # type: ignore[attr-defined] # as SQLAlchemy marks a new connection
         return record
 
     def _await_returned(self) -> ConnectionPoolEntry | None:
-        """A connection that comes back in a moment."""
+        """A connection that is returned within PATIENCE, if any are in use."""
         if self.checkedout() > 0:
             with suppress(Empty):
                 return self._pool.get(True, PATIENCE)
@@ -45,7 +45,7 @@ class ShrinkingPool(QueuePool):
                 self._dec_overflow()
 
     def _take_surplus(self) -> ConnectionPoolEntry | None:
-        """Out of the queue, a connection that has been idle for too long; the last one stays."""
+        """Take a connection that has been idle for too long out of the queue; the last one stays."""
         queue = cast("Queue[ConnectionPoolEntry]", self._pool)
         with queue.mutex:
             waiting = queue.queue
@@ -55,7 +55,7 @@ class ShrinkingPool(QueuePool):
 
 
 class UncheckedPool(ShrinkingPool):
-    """For processes whose every call is tried again when its connection turns out to be gone: half the round trips."""
+    """For processes that retry every call whose connection was lost: without the ping, half the round trips."""
 
     trust_seconds: ClassVar[float] = 3.0
 

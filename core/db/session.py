@@ -1,4 +1,4 @@
-"""Two ways into the database: `read` (one statement, one snapshot) and `write` (one short transaction)."""
+"""Access to the database: `read` (each statement sees the newest commit) and `write` (one short transaction)."""
 
 import math
 import sqlite3
@@ -34,15 +34,15 @@ _BUSY_SECONDS = 5.0
 _WRITER_TURN_SECONDS = 15.0
 
 # Connection lost, transaction rolled back, out of resources, operator intervention; then idle in transaction,
-# a standby that cannot write, and a lock that did not come.
+# read-only (a standby), and lock timeout.
 _PASSING_SQLSTATES = ("08", "40", "53", "57", "25P03", "25006", "55P03")
 
 # SQLite's primary result codes: busy, locked, out of memory, read only, interrupted, I/O error, full, cannot open,
-# protocol (a race for the write-ahead log). Everything else is a mistake of ours.
+# protocol (a race for the write-ahead log). All others are bugs of ours.
 _PASSING_SQLITE = {5, 6, 7, 8, 9, 10, 13, 14, 15}
 
 
-# SQLite's full, and what it says where a full disk has no room for the index of the write-ahead log (SHMSIZE).
+# SQLITE_FULL, and the code where a full disk has no room for the index of the write-ahead log (SHMSIZE).
 _FULL_SQLITE = {13, 10 | 19 << 8}
 _FULL_SQLSTATE = "53100"
 _READ_ONLY_SQLITE = 8
@@ -67,7 +67,7 @@ def _postgresql_now(element: _Now, compiler: SQLCompiler, **options: Any) -> str
 
 
 def database_now() -> ColumnElement[float]:
-    """The database's clock as an SQL expression; nobody else's clock decides anything."""
+    """The database's clock as an SQL expression; no decision depends on any other clock."""
     return _Now()
 
 
@@ -78,7 +78,7 @@ class Database:
         self._reader = reader
         self._writer = writer
         self.dialect = writer.dialect.name
-        # SQLite has one writer at a time. Its own waiting is a sleep that grows; ours is a queue.
+        # SQLite has one writer at a time. Its busy handler sleeps for growing times; our lock is a queue.
         self._turn = threading.Lock() if self.dialect == "sqlite" else None
         self._closed = False
         for engine in (reader, writer):
@@ -92,7 +92,7 @@ class Database:
 
     @contextmanager
     def read_snapshot(self) -> Iterator[Connection]:
-        """A connection for reads that belong together: all of them see the database of one moment."""
+        """A connection for reads that belong together: all of them see the same snapshot."""
         with database_wait(), self._reader.connect() as connection:
             if self.dialect == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # ends when the connection goes back to the pool
@@ -119,13 +119,13 @@ class Database:
             self._turn.release()
 
     def close(self) -> None:
-        """A thread that still holds a connection keeps it until it is done with it."""
+        """Close the idle connections; one that a thread still uses is closed when it is returned."""
         self._closed = True
         self._reader.dispose()
         self._writer.dispose()
 
     def _on_checkin(self, connection: Any, record: object) -> None:
-        """What comes back after the end would lie open in a pool that nobody empties any more."""
+        """Close a connection that is returned after `close`: the pool is not emptied again."""
         if self._closed and connection is not None:
             connection.close()
 
@@ -133,9 +133,9 @@ class Database:
 def open_database(url: str, pool_size: int = 40, *, trusting: bool = False, longest_wait: float = math.inf) -> Database:
     """Open a database by its SQLAlchemy URL; nothing is connected before the first use.
 
-    `trusting`: a connection to PostgreSQL that was used a moment ago is used again unseen. That halves the round trips,
-    and is for who tries again whatever fails in passing. A PostgreSQL that is silent for `longest_wait` seconds after a
-    statement has lost the connection.
+    `trusting`: a PostgreSQL connection that was used a moment ago is used again without a ping. That halves the round
+    trips, and is for callers that retry after every transient failure. A PostgreSQL connection without an answer for
+    `longest_wait` seconds after a statement counts as lost.
     """
     try:
         parsed = make_url(url)
@@ -192,7 +192,7 @@ def _on_writer_connect(connection: Any, record: object) -> None:  # noqa: ARG001
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    # Two that switch a new file at the same moment: SQLite refuses one of them at once, whatever its busy_timeout.
+    # When two connections switch a new file to WAL at once, SQLite refuses one of them, whatever its busy_timeout.
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -216,7 +216,7 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the database is away or busy, so that the same call may well succeed in a moment."""
+    """Whether the database is unavailable or busy, so that the same call may succeed in a moment."""
     if isinstance(error, Unavailable | exc.TimeoutError):
         return True
     if not isinstance(error, exc.DBAPIError):
@@ -228,7 +228,7 @@ def is_transient(error: BaseException) -> bool:
         return (sqlite_code & 0xFF) in _PASSING_SQLITE
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate is None:
-        # psycopg could not connect, or lost the connection before the server could say why.
+        # psycopg could not connect, or lost the connection before the server gave a reason.
         return isinstance(error, exc.OperationalError | exc.InterfaceError)
     return str(sqlstate).startswith(_PASSING_SQLSTATES)
 
@@ -240,7 +240,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether it is a database that takes no writes: a standby, a file that is not ours to change."""
+    """Whether the database is read-only: a standby, or a file without write permission."""
     sqlite_code, sqlstate = _error_codes(error)
     return (sqlite_code or 0) & 0xFF == _READ_ONLY_SQLITE or sqlstate == _READ_ONLY_SQLSTATE
 

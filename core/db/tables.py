@@ -1,9 +1,10 @@
-"""The rows. `job` holds what is written once or rarely; the narrow `job_state` is the hot row that every beat touches.
+"""The tables. `job` holds what is written once or rarely; every heartbeat updates the narrow row of `job_state`.
 
 All times are seconds since 1970 by the database's own clock, as floating point.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -60,7 +61,7 @@ metadata = MetaData(
 )
 
 
-def _one_of(column: str, values: type[Status] | type[Desired]) -> CheckConstraint:
+def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -69,9 +70,9 @@ def _chunk_columns() -> tuple[Column[Any], ...]:
     return (
         Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
         Column("series", Text, primary_key=True),
-        Column("after_step", Long, primary_key=True),  # the checkpoint after which these points came; 0 before any
+        Column("after_step", Long, primary_key=True),  # the step of the checkpoint before these points, or 0
         Column("number", Integer, primary_key=True),
-        Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.chunks.writing
+        Column("attempt", Integer, nullable=False),  # times 1024, plus rollbacks: see core.jobs.metrics.chunks
         Column("first_step", Long, nullable=False),
         Column("last_step", Long, nullable=False),
         Column("points", Integer, nullable=False),
@@ -94,12 +95,12 @@ job = Table(
     "job",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner", Text, nullable=False),  # who made it
-    Column("project", Text),  # decides who sees it; a trigger fills it in for the release before, which knows owners
+    Column("owner", Text, nullable=False),  # the owner who submitted it
+    Column("project", Text),  # of the keys that see it; a trigger sets it for the release before
     Column("kind", Text, nullable=False),
     Column("name", Text),
     Column("spec", Text, nullable=False),  # the resolved JobSpec as JSON, never changed
-    Column("edits", JsonText),  # what its owner changed since, of name, priority and metadata
+    Column("edits", JsonText),  # the owner's changes of name, priority and metadata since
     Column("plan", Text),  # the ExecutionPlan as JSON, written at the first claim
     Column("created_at", Number, nullable=False),
     Column("started_at", Number),
@@ -109,11 +110,11 @@ job = Table(
     Column("results", JsonText),
     Column("environment", JsonText),
     Column("resume", JsonText),
-    Column("parent_id", Text),  # the job that it goes on from; no foreign key: the child outlives it
+    Column("parent_id", Text),  # the job that it continues; no foreign key: the child may outlive it
     Column("parent_verb", Text),  # retry | fork | from
-    Column("parent_step", Long),  # of the checkpoint where it branched off
-    Column("initial_id", Text),  # the checkpoint whose weights it begins with
-    Column("anew", JsonText),  # parts of the run that do not go on from there, see core.recipe.branch
+    Column("parent_step", Long),  # of the checkpoint that it branched from
+    Column("initial_id", Text),  # the checkpoint that gives the initial weights
+    Column("anew", JsonText),  # parts of the run that start afresh, see core.recipe.branch
     Index("ix_job_project_id", "project", "id"),
     Index("ix_job_parent_id", "parent_id"),
     Index("ix_job_initial_id", "initial_id"),
@@ -127,20 +128,20 @@ job_state = Table(
     Column("status", Text, nullable=False),
     Column("desired", Text, nullable=False),
     Column("needs", Text, nullable=False),  # cpu | gpu | any
-    Column("attempt", Integer, nullable=False),  # the fencing token: grows at every claim and only there
+    Column("attempt", Integer, nullable=False),  # the fencing token: grows at each claim, and only then
     Column("lease_until", Number),
     Column("worker", Text),
-    Column("losses", Integer, nullable=False),  # of workers, since the last checkpoint
-    Column("failures", Integer, nullable=False),  # of the job itself
+    Column("losses", Integer, nullable=False),  # workers lost since the last checkpoint
+    Column("failures", Integer, nullable=False),  # failures of the job itself
     Column("rank", Number, nullable=False),  # queued_at - priority * age_step; the lowest is served first
     Column("checkpoint_id", Text),
     Column("published_at", Number),
-    Column("version", Integer, nullable=False),  # grows with everything that a reader can see
+    Column("version", Integer, nullable=False),  # grows with every change that a reader can see
     Column("progress", JsonText, nullable=False),
     Column("owner", Text),  # as in `job`; empty in rows of the first release
-    Column("project", Text),  # as in `job`, so that the claim can count; empty where `owner` is
-    Column("most_running", Integer),  # it starts while its project has fewer jobs running
-    Column("spared_until", Number),  # the lease that a gap gave it; unlike lease_until, its worker has beaten since
+    Column("project", Text),  # as in `job`, so that the claim can count; empty where `owner` is empty
+    Column("most_running", Integer),  # it is claimed only while its project runs fewer jobs
+    Column("spared_until", Number),  # the lease as a gap extended it; a heartbeat changes lease_until only
     _one_of("status", Status),
     _one_of("desired", Desired),
     CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
@@ -148,7 +149,7 @@ job_state = Table(
     Index("ix_job_state_project_status", "project", "status"),
     Index("ix_job_state_checkpoint_id", "checkpoint_id"),
     sqlite_strict=True,
-    # Beats touch no indexed column: with room on the page PostgreSQL updates in place.
+    # Heartbeats change no indexed column: with room on the page PostgreSQL does heap-only updates.
     postgresql_with={"fillfactor": 70},
 )
 
@@ -157,9 +158,9 @@ analysis_input = Table(
     metadata,
     Column("analysis_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    # No foreign keys: once it has ended, an analysis outlives what it looked at.
+    # No foreign keys: an analysis that has ended outlives its input.
     Column("job_id", Text, nullable=False),
-    Column("checkpoint_id", Text),  # empty where it looks at how a job trains
+    Column("checkpoint_id", Text),  # empty where the input is the training of a job
     Column("step", Long, nullable=False),
     Column("checkpoint_kind", Text),
     Index("ix_analysis_input_job_id", "job_id"),
@@ -184,7 +185,7 @@ metric_chunk = Table(
 )
 
 metric_chunk_aside = Table(
-    "metric_chunk_aside",  # of steps behind the place to which a job fell back, until its next place to go on is stored
+    "metric_chunk_aside",  # points after a rollback's step, until the next resumable checkpoint is stored
     metadata,
     *_chunk_columns(),
     sqlite_strict=True,
@@ -201,18 +202,20 @@ checkpoint = Table(
     Column("kind", Text, nullable=False),
     Column("resumable", Integer, nullable=False),
     Column("key", Text, nullable=False, unique=True),  # the folder of its objects in the store
-    Column("sha256", Text, nullable=False),  # of weights.safetensors, as are the bytes
+    Column("sha256", Text, nullable=False),  # of weights.safetensors, as is `bytes`
     Column("bytes", Long, nullable=False),
     Column("files", JsonText, nullable=False),
     Column("metrics", JsonText, nullable=False),
     Column("manifest", JsonText, nullable=False),
-    Column("status", Text, nullable=False),  # good | corrupt | doomed (its objects are about to be removed)
+    Column(
+        "status", Text, nullable=False
+    ),  # good | corrupt | doomed (pending deletion: its objects are about to be removed)
     Column("created_at", Number, nullable=False),
     Column("stored", Long),  # bytes of all its files; empty in rows of earlier releases
-    Column("pinned_at", Number),  # since when its owner wants it kept
-    Column("superseded", Integer),  # 1: only its pin keeps it, since another one has taken its place
-    Column("missing_at", Number),  # since when it is corrupt for no other reason than that its objects are not there
-    CheckConstraint("status IN ('good', 'corrupt', 'doomed')", name="status"),
+    Column("pinned_at", Number),  # when its owner pinned it
+    Column("superseded", Integer),  # 1: kept by its pin alone, because another checkpoint replaced it
+    Column("missing_at", Number),  # since when it is corrupt only because its objects are missing
+    _one_of("status", ("good", "corrupt", "doomed")),
     Index("ix_checkpoint_job_id_step", "job_id", "step"),
     Index("ix_checkpoint_status", "status"),
     sqlite_strict=True,
@@ -229,17 +232,17 @@ event = Table(
     Column("data", JsonText, nullable=False),
     Index("ix_event_job_id_id", "job_id", "id"),
     sqlite_strict=True,
-    # An id is never given twice, so that a stream can resume after the last one it saw.
+    # An id is never reused, so that a stream can resume after the last id that it sent.
     sqlite_autoincrement=True,
 )
 
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("owner", Text, primary_key=True),  # stands for a project: core.jobs.projects.owner_of_project
+    Column("owner", Text, primary_key=True),  # represents a project: core.jobs.projects.owner_of_project
     Column("key", Text, primary_key=True),
     Column("body_digest", Text, nullable=False),
-    Column("job_id", Text, nullable=False),  # no foreign key: the promise outlives a deleted job
+    Column("job_id", Text, nullable=False),  # no foreign key: the key outlives a deleted job
     Column("created_at", Number, nullable=False, index=True),
     sqlite_strict=True,
 )
@@ -249,8 +252,8 @@ service_state = Table(
     metadata,
     Column(
         "name", Text, primary_key=True
-    ),  # what all processes share: "tick", "care", "sweep", "probe"; counts, see core/jobs/health/counters.py
-    Column("at", Number, nullable=False),  # of a count: how many
+    ),  # shared by all processes: "tick", "care", "sweep", "probe"; counters, see core/jobs/health/counters.py
+    Column("at", Number, nullable=False),  # of a counter: its value
     sqlite_strict=True,
 )
 
@@ -258,7 +261,7 @@ job_label = Table(
     "job_label",
     metadata,
     Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
-    Column("key", Text, primary_key=True),  # the job's metadata, pair by pair, to search by
+    Column("key", Text, primary_key=True),  # one pair of the job's metadata, to search by
     Column("value", Text, nullable=False),
     Index("ix_job_label_key_value", "key", "value", "job_id"),
     sqlite_strict=True,
@@ -268,16 +271,16 @@ api_key = Table(
     "api_key",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("owner", Text, nullable=False),  # who makes what is made with it
-    Column("project", Text),  # where its scopes hold; filled in as in `job`
+    Column("owner", Text, nullable=False),  # the owner of the jobs that are submitted with it
+    Column("project", Text),  # where its scopes apply; set as in `job`
     Column("name", Text),
-    Column("prefix", Text, nullable=False),  # what may be shown of the key
-    Column("sha256", Text, nullable=False),  # of its secret, which nobody keeps
+    Column("prefix", Text, nullable=False),  # the part of the key that may be shown
+    Column("sha256", Text, nullable=False),  # of its secret, which is not stored
     Column("scopes", JsonText, nullable=False),
     Column("limits", JsonText, nullable=False),
     Column("created_at", Number, nullable=False),
     Column("expires_at", Number),
-    Column("revoked_at", Number),  # the row stays: once there was a key, the service asks for one
+    Column("revoked_at", Number),  # the row stays: after the first key, the service requires one
     Column("last_used_at", Number),
     Index("ix_api_key_project_id", "project", "id"),
     sqlite_strict=True,
@@ -311,7 +314,9 @@ store_identity = Table(
     "store_identity",
     metadata,
     Column("one", Integer, primary_key=True, autoincrement=False),
-    Column("id", Text, nullable=False),  # what the marker in the object store says, see core/jobs/store_identity.py
+    Column(
+        "id", Text, nullable=False
+    ),  # the content of the marker in the object store, see core/jobs/store_identity.py
     Column("created_at", Number, nullable=False),
     CheckConstraint("one = 1", name="one"),
     sqlite_strict=True,

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT, which both databases have and SQLAlchemy spells once for each."""
+"""INSERT … ON CONFLICT, which SQLAlchemy has as a separate statement for each database."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 
 def insert_if_absent(connection: Connection, table: Table, **values: Any) -> bool:
-    """Insert one row unless its primary key is taken, and say whether it went in.
+    """Insert one row unless its primary key is taken; return whether it was inserted.
 
-    On PostgreSQL a rival's insert of the same key is waited for until it commits or rolls back.
+    On PostgreSQL this waits for a concurrent insert of the same key to commit or roll back.
     """
     statement = _dialect_insert(connection, table).values(**values).on_conflict_do_nothing()
-    # The row count is no guide here: psycopg's is not kept for inserts.
+    # The row count cannot be used: psycopg does not keep it for inserts.
     return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
@@ -28,7 +28,7 @@ def insert_or_replace(connection: Connection, table: Table, rows: Sequence[dict[
 
 
 def insert_or_update(connection: Connection, table: Table, values: dict[str, Any], fresh: dict[str, Any]) -> None:
-    """Insert one row; where its primary key is taken, set the columns of `fresh`. SQL expressions are welcome."""
+    """Insert one row; where its primary key is taken, set the columns of `fresh`. Values may be SQL expressions."""
     keys = [column.name for column in table.primary_key]
     statement = _dialect_insert(connection, table).values(**values)
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh))

@@ -1,5 +1,7 @@
-"""How long somebody waits for the database. A server that hangs keeps its connections, and neither its own timeouts nor
-those of TCP end such a wait; so the one who waits has to.
+"""How long a request waits for the database.
+
+A server that hangs keeps its connections open, and neither its own timeouts nor those of TCP end such a wait; so the
+client has to end it.
 """
 
 import contextvars
@@ -12,24 +14,24 @@ from core.errors import Unavailable
 
 
 class WaitBudget:
-    """The seconds that one request has for the database, all of its waits together."""
+    """The seconds that one request may wait for the database, all of its waits together."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._ends = time.monotonic() + seconds
-        self._rest: float | None = None  # what is left, while something else is waited for
+        self._rest: float | None = None  # what is left, while the clock is paused
         self._each_wait = False
-        self.asking = 0  # blocks of the database's that it is in
+        self.asking = 0  # open `database_wait` blocks
 
     def remaining_seconds(self) -> float:
-        """Seconds until it has waited long enough."""
+        """Seconds that are left."""
         if self._each_wait:
             return self._seconds
         return self._ends - time.monotonic() if self._rest is None else self._rest
 
     @contextmanager
     def pause_clock(self) -> Iterator[None]:
-        """Wait for something else: the body of the request, a change of a job."""
+        """Do not count the time inside: a wait for something else, as the request's body or a change of a job."""
         if self._rest is not None:
             yield
             return
@@ -40,7 +42,7 @@ class WaitBudget:
             self._ends, self._rest = time.monotonic() + self._rest, None
 
     def restart_per_wait(self) -> None:
-        """The answer has begun and may go on for hours; from now on each wait has all of the seconds."""
+        """Give each further wait the whole budget: the answer has begun and may take hours."""
         self._each_wait = True
 
 
@@ -49,7 +51,7 @@ _current: contextvars.ContextVar[WaitBudget | None] = contextvars.ContextVar("pa
 
 @contextmanager
 def use_wait_budget(patience: WaitBudget) -> Iterator[None]:
-    """All waits inside, those in threads that take over the context too, have this patience."""
+    """All waits inside share this budget, also those in threads that copy the context."""
     token = _current.set(patience)
     try:
         yield
@@ -59,7 +61,7 @@ def use_wait_budget(patience: WaitBudget) -> Iterator[None]:
 
 @contextmanager
 def pause_wait_budget() -> Iterator[None]:
-    """The seconds inside are not the database's."""
+    """The seconds inside do not count as waits for the database."""
     patience = _current.get()
     if patience is None:
         yield
@@ -73,7 +75,7 @@ def database_wait() -> Iterator[None]:
     """A block that reads or writes.
 
     Raises:
-        Unavailable: it has waited long enough already.
+        Unavailable: the budget is spent.
     """
     patience = _current.get()
     if patience is None:
@@ -89,6 +91,6 @@ def database_wait() -> Iterator[None]:
 
 
 def seconds_left() -> float:
-    """How long one may wait for the database now; infinite for those who have no patience to lose."""
+    """The seconds left of the current wait budget; infinite where there is none."""
     patience = _current.get()
     return math.inf if patience is None else patience.remaining_seconds()

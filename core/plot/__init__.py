@@ -1,4 +1,4 @@
-"""Pictures of curves, as SVG that we write ourselves: data in, text out, from the standard library alone.
+"""Pictures of curves as SVG text, with the standard library alone.
 
-`chart` says what to draw, `draw` puts it together; one idea to each of the other files.
+`chart` describes what to draw; `draw` lays it out and renders it; each other module draws one part.
 """

@@ -1,4 +1,4 @@
-"""Grid, axes and their labels, and what is marked along the x axis."""
+"""The grid, the axes with their labels, and the marked spans, rules and levels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ ABOVE = 6  # pixels between an annotation's baseline and the panel
 
 
 def draw_grid(frame: Frame) -> Iterator[str]:
-    """The lines behind everything; each on the middle of a pixel, where it is sharp."""
+    """The grid lines; each on the middle of a pixel, where it is sharp."""
     places = {kind: [tick.value for tick in frame.y_ticks if bool(tick.label) == kind] for kind in (False, True)}
     for kind, name in ((False, "minor"), (True, "grid")):
         lines = [
@@ -48,7 +48,7 @@ def draw_axes(frame: Frame, x_label: str | None) -> Iterator[str]:
 
 
 def draw_shades(frame: Frame, spans: Sequence[ShadedSpan]) -> Iterator[str]:
-    """Stretches of x, behind the grid."""
+    """The shaded spans of x, behind the grid."""
     for span in spans:
         left, right = frame.x(span.start), frame.x(span.stop)
         size = {"x": left, "y": frame.top, "width": right - left, "height": frame.bottom - frame.top}
@@ -56,7 +56,7 @@ def draw_shades(frame: Frame, spans: Sequence[ShadedSpan]) -> Iterator[str]:
 
 
 def draw_rules(frame: Frame, panel: Panel) -> Iterator[str]:
-    """Dashed lines at x, and the names of spans and rules above the panel, as far as they do not overlap."""
+    """Dashed lines at x, and the labels of spans and rules above the panel; a label that would overlap is left out."""
     for rule in panel.rules:
         yield svg_tag(
             "path",
@@ -76,7 +76,7 @@ def draw_rules(frame: Frame, panel: Panel) -> Iterator[str]:
 
 
 def draw_levels(frame: Frame, panel: Panel) -> Iterator[str]:
-    """Dashed lines at y, each with its name, if it has one; below the line where there is no room above it."""
+    """Dashed lines at y, each with its label if it has one; the label is below a line with no room above it."""
     for level in panel.levels:
         if not frame.y.can_show(level.y):
             continue

@@ -1,4 +1,4 @@
-"""What to draw, before anybody thinks of pixels."""
+"""What to draw, without layout: the description of a chart or a map."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ Theme = Literal["auto", "light", "dark"]
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Where the truth behind a curve likely lies; as long as the curve, NaN where nothing is known."""
+    """The interval around a curve; both sequences have the length of the curve, NaN where the interval is unknown."""
 
     low: Sequence[float]
     high: Sequence[float]
@@ -21,7 +21,7 @@ class Band:
 class Curve:
     """Points in the order of x, which is finite. A y that is not finite leaves a gap and a mark.
 
-    `colour` counts through the palette, then the dashes change: two numbers never look the same below 21.
+    `colour` is an index into the palette, then into the dash patterns: all indices below 21 look different.
     """
 
     label: str
@@ -29,12 +29,12 @@ class Curve:
     ys: Sequence[float]
     colour: int = 0
     band: Band | None = None
-    faint: bool = False  # a companion of the curves that matter; it has no line in the legend
+    faint: bool = False  # drawn thin, without an entry in the legend
 
 
 @dataclass(frozen=True, slots=True)
 class ShadedSpan:
-    """A stretch of x that is shaded, with its name above."""
+    """A shaded range of x, with its label above."""
 
     start: float
     stop: float
@@ -43,7 +43,7 @@ class ShadedSpan:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A dashed line across the panel at x, with its name above."""
+    """A dashed line across the panel at x, with its label above."""
 
     x: float
     label: str
@@ -51,7 +51,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A dashed line across the panel at y, which the axis reaches, with its name, if it has one, at its right end."""
+    """A dashed line across the panel at y, which the axis includes, with its label, if any, at its right end."""
 
     y: float
     label: str
@@ -59,7 +59,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """Places on the curves at which something happened; the label stands in the legend."""
+    """Events marked on the curves; the label is in the legend."""
 
     label: str
     xs: Sequence[float]
@@ -72,7 +72,7 @@ class Dots:
 class Panel:
     """Curves that share a y axis, with a title and a legend above them.
 
-    `most` is what no value can exceed, an accuracy of 1 for instance: the axis does not go on above it.
+    `most` is the value that no point can exceed, an accuracy of 1 for instance: the axis ends there.
     """
 
     title: str
@@ -87,9 +87,9 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Panels, one below the other, over one x axis. With `one_legend` the first panel's legend stands for all."""
+    """Panels, one below the other, over one x axis. With `one_legend` the first panel's legend is that of all."""
 
-    summary: str  # for those who do not see it
+    summary: str  # the text for screen readers
     panels: Sequence[Panel]
     x_label: str
     title: str | None = None
@@ -108,12 +108,12 @@ class PointPath:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """Ways over a function: of two numbers, with lines of equal height; of one, along its curve.
+    """Paths over a function: with contour lines if it has two dimensions, along its curve if it has one.
 
-    `window` is what must be seen along each axis. The function is asked for its heights there, and a little beyond.
+    `window` is the range of each axis that must be visible. `surface` is evaluated there, and a little beyond.
     """
 
-    summary: str  # for those who do not see it
+    summary: str  # the text for screen readers
     heading: str
     surface: Callable[..., float]
     window: Sequence[tuple[float, float]]
@@ -123,7 +123,7 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Pixels and colours; without a height the picture takes what it needs."""
+    """The size in pixels and the theme; without a height the picture has its natural height."""
 
     width: int = 760
     height: int | None = None

@@ -1,4 +1,4 @@
-"""Lines of equal height on a grid of heights (marching squares), and the heights worth a line."""
+"""Contour lines on a grid of heights (marching squares), and the choice of their levels."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -24,16 +24,16 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Contour:
-    """All lines of one height; a closed one ends where it begins."""
+    """All contour lines of one level; a closed line ends where it begins."""
 
     level: float
     lines: tuple[tuple[Point, ...], ...]
 
 
 def contour_levels(grid: Grid, count: int = LEVELS) -> list[float]:
-    """Heights below which lie growing shares of the area, close together near the bottom, whatever the function's size.
+    """Levels with growing shares of the area below them, close together near the minimum, at any scale of the function.
 
-    The k-th has (k / count)² of the area below it, so that the rings of a round bowl are evenly apart.
+    The k-th has (k / count)² of the area below it, so that the contours of a quadratic bowl are evenly spaced.
     """
     ordered = sorted(height for row in grid.heights for height in row)
     found = [ordered[int((k / count) ** 2 * len(ordered))] for k in range(1, count)]
@@ -41,7 +41,7 @@ def contour_levels(grid: Grid, count: int = LEVELS) -> list[float]:
 
 
 def trace_contours(grid: Grid, heights: Sequence[float]) -> list[Contour]:
-    """The lines at each of `heights`, which rise."""
+    """The contour lines at each of `heights`, which are in ascending order."""
     crossings: list[list[Ends]] = [[] for _ in heights]
     for column, row in product(range(len(grid.xs) - 1), range(len(grid.ys) - 1)):
         corners = _cell_corners(grid, column, row)
@@ -55,13 +55,13 @@ def trace_contours(grid: Grid, heights: Sequence[float]) -> list[Contour]:
 
 
 def _cell_corners(grid: Grid, column: int, row: int) -> tuple[float, float, float, float]:
-    """Counter-clockwise from the lower left."""
+    """The heights of a cell's corners, counter-clockwise from the lower left."""
     lower, upper = grid.heights[row], grid.heights[row + 1]
     return lower[column], lower[column + 1], upper[column + 1], upper[column]
 
 
 def _cell_crossings(corners: tuple[float, float, float, float], column: int, row: int, level: float) -> list[Ends]:
-    """Which edges of a cell a line of this height joins: none, one pair, or two where it passes a saddle."""
+    """The pairs of a cell's edges that a line at this level joins: none, one pair, or two pairs at a saddle."""
     edges = ((column, row, False), (column + 1, row, True), (column, row + 1, False), (column, row, True))
     above = [corner >= level for corner in corners]
     crossed = [edge for edge, side in zip(edges, range(4), strict=True) if above[side] != above[(side + 1) % 4]]
@@ -74,7 +74,7 @@ def _cell_crossings(corners: tuple[float, float, float, float], column: int, row
 
 
 def _join_edges(found: Sequence[Ends]) -> Iterator[list[Edge]]:
-    """Chains of edges, as long as they go on: those that begin at the border first, then the closed ones."""
+    """Maximal chains of edges: those that begin at the border first, then the closed ones."""
     neighbours: dict[Edge, list[Edge]] = defaultdict(list)
     for one, other in found:
         neighbours[one].append(other)
@@ -90,7 +90,7 @@ def _join_edges(found: Sequence[Ends]) -> Iterator[list[Edge]]:
 
 
 def _point_on_edge(grid: Grid, edge: Edge, level: float) -> Point:
-    """Where on the edge that height is, if it rises evenly."""
+    """The point of the edge at that level, by linear interpolation."""
     column, row, up = edge
     begin, end = grid.heights[row][column], grid.heights[row + up][column + (not up)]
     share = (level - begin) / (end - begin)

@@ -1,4 +1,4 @@
-"""Curves in a frame: lines, bands, dots, and the marks of what cannot be drawn."""
+"""Curves in a frame: lines, bands, dots, and marks for values that cannot be drawn."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from core.plot.frame import Frame
 from core.plot.style import DASHES, PALETTE
 from core.plot.svg import escape_text, format_number, svg_tag
 
-NOISY = 0.1  # turns per pixel of width above which a line is drawn thinner
+NOISY = 0.1  # changes of direction per pixel of width above which a line is drawn thinner
 DOTS_APART = 11  # pixels
 EDGE = 6  # pixels between a mark and the edge
 ARM = 3.5  # half the size of a mark
 
 
 def draw_curve(frame: Frame, one: Curve) -> Iterator[str]:
-    """A line for every run of points that have a place; a point alone is a dot; a gap has a mark where it begins."""
+    """A line for every run of drawable points; a single point is a dot; a gap has a mark where it begins."""
     lines: list[str] = []
     dots: list[str] = []
     for shown, start, stop in drawable_runs(frame, one):
@@ -34,7 +34,7 @@ def draw_curve(frame: Frame, one: Curve) -> Iterator[str]:
 
 
 def draw_band(frame: Frame, one: Curve) -> Iterator[str]:
-    """The interval around a curve, wherever it is known."""
+    """The interval around a curve, where it is known."""
     if one.band is None:
         return
     edges = list(zip(one.xs, one.band.low, one.band.high, strict=True))
@@ -48,7 +48,7 @@ def draw_band(frame: Frame, one: Curve) -> Iterator[str]:
 
 
 def draw_dots(frame: Frame, one: Dots) -> Iterator[str]:
-    """Dots on the curve; of those that would touch, the first."""
+    """Dots on the curve; of dots that would overlap, only the first is drawn."""
     free = frame.left
     for x, y in zip(one.xs, one.ys, strict=True):
         if frame.y.can_show(y) and frame.x(x) >= free:
@@ -57,7 +57,7 @@ def draw_dots(frame: Frame, one: Dots) -> Iterator[str]:
 
 
 def drawable_runs(frame: Frame, one: Curve) -> Iterator[tuple[bool, int, int]]:
-    """(has a place, start, stop) of the stretches of points that are alike: drawn, or missing for the same reason."""
+    """(drawable, start, stop) of each run of points that are drawn, or that are missing for the same reason."""
     start = 0
     for why, part in groupby(one.ys, lambda y: "" if frame.y.can_show(y) else missing_reason(y)):
         stop = start + len(list(part))
@@ -66,7 +66,7 @@ def drawable_runs(frame: Frame, one: Curve) -> Iterator[tuple[bool, int, int]]:
 
 
 def missing_reason(y: float) -> str:
-    """Why a value has no place."""
+    """Why a value cannot be drawn."""
     if math.isnan(y):
         return "NaN"
     if math.isinf(y):
@@ -75,14 +75,14 @@ def missing_reason(y: float) -> str:
 
 
 def draw_gap(frame: Frame, one: Curve, start: int, stop: int) -> str:
-    """A cross below for NaN, an arrow at the edge beyond which the values lie; a dotted line as far as they reach."""
+    """A cross at the bottom for NaN, else an arrow at the edge that the values exceed; a dotted line spans the gap."""
     why = missing_reason(one.ys[start])
     up = why in {"infinite", "too large"}
     x = frame.x(one.xs[start])
     y = frame.top + EDGE if up else frame.bottom - EDGE
     first, last = one.xs[start], one.xs[stop - 1]
     where = f"at {first:g}" if first == last else f"from {first:g} to {last:g}"
-    told = svg_tag("title", escape_text(f"{one.label} is {why} {where}"))
+    tooltip = svg_tag("title", escape_text(f"{one.label} is {why} {where}"))
     if why == "NaN":
         falling = f"M{_svg_point(x - ARM, y - ARM)}L{_svg_point(x + ARM, y + ARM)}"
         arms = f"{falling}M{_svg_point(x - ARM, y + ARM)}L{_svg_point(x + ARM, y - ARM)}"
@@ -100,16 +100,16 @@ def draw_gap(frame: Frame, one: Curve, start: int, stop: int) -> str:
         if end - x > 4 * ARM
         else ""
     )
-    return svg_tag("g", told, mark, far)
+    return svg_tag("g", tooltip, mark, far)
 
 
 def dash_pattern(one: Curve) -> str | None:
-    """Of a curve, by its number: the palette comes round again with other dashes."""
+    """The dash pattern of a curve: after the last colour the palette repeats with the next pattern."""
     return DASHES[one.colour // PALETTE % len(DASHES)]
 
 
 def colour_class(one: Curve | Dots | PointPath) -> str:
-    """The class that colours it."""
+    """The CSS class of its colour."""
     return "plain" if one.colour is None else f"c{one.colour % PALETTE}"
 
 
@@ -126,7 +126,7 @@ def _frame_point(frame: Frame, x: float, y: float) -> str:
 
 
 def _clamped_point(frame: Frame, x: float, y: float) -> str:
-    """A point of a band, which may reach beyond the axis: then it ends there."""
+    """A point of a band, clamped to the range of the y axis."""
     return _frame_point(frame, x, min(max(y, frame.y.low), frame.y.high))
 
 

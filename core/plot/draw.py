@@ -1,4 +1,4 @@
-"""A chart becomes a picture: how high everything is, what stands where, and the text of it all."""
+"""Renders a chart as SVG: the layout of the panels, and their content."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,46 +15,46 @@ from core.plot.svg_document import ABOVE, BELOW, EDGE, LOWEST, TITLE_ROW, X_APAR
 from core.plot.ticks import linear_ticks
 
 ANNOTATIONS, BETWEEN = 18, 14  # pixels
-ASIDE = 0.04  # of the x axis
-ALONE, SEVERAL = 260, 150  # pixels of a panel that may choose
+ASIDE = 0.04  # margin, as a share of the x axis
+ALONE, SEVERAL = 260, 150  # natural height of a panel in pixels: a single one, and one of several
 
 
 @dataclass(frozen=True, slots=True)
 class _PanelLayout:
-    """A panel with its legend in place; `head` pixels lie above its frame."""
+    """A panel with its legend placed; `head` is the height in pixels of what is above its frame."""
 
     panel: Panel
     entries: tuple[legend.LegendEntry, ...]
     head: int
 
 
-def draw_picture(found: Chart | Map, look: Style) -> str:
-    """The picture as an SVG document; the same chart and look make the same text.
+def draw_picture(found: Chart | Map, style: Style) -> str:
+    """The picture as an SVG document; the same chart and style give the same text.
 
     Raises:
-        TooLowError: the height leaves no room.
+        TooLowError: the height is too small for the panels.
     """
-    return draw_map(found, look) if isinstance(found, Map) else _draw_chart(found, look)
+    return draw_map(found, style) if isinstance(found, Map) else _draw_chart(found, style)
 
 
-def _draw_chart(chart: Chart, look: Style) -> str:
-    stages = [_panel_layout(chart, panel, number, look.width) for number, panel in enumerate(chart.panels)]
+def _draw_chart(chart: Chart, style: Style) -> str:
+    stages = [_panel_layout(chart, panel, number, style.width) for number, panel in enumerate(chart.panels)]
     top = EDGE + (TITLE_ROW if chart.title else 0)
     around = top + sum(stage.head for stage in stages) + BETWEEN * (len(stages) - 1) + BELOW + EDGE
     natural = ALONE if len(stages) == 1 else SEVERAL
-    height = around + natural * len(stages) if look.height is None else look.height
+    height = around + natural * len(stages) if style.height is None else style.height
     each = (height - around) / len(stages)
     if each < LOWEST:
         raise TooLowError(around + LOWEST * len(stages))
     parts: list[str] = []
-    for stage, frame in zip(stages, _panel_frames(chart, stages, look.width, top, each), strict=True):
+    for stage, frame in zip(stages, _panel_frames(chart, stages, style.width, top, each), strict=True):
         last = stage is stages[-1]
         parts.extend(_draw_panel(stage, frame, chart.x_label if last else None))
-    return svg_document(chart.summary, chart.title, look, height, parts)
+    return svg_document(chart.summary, chart.title, style, height, parts)
 
 
 def _panel_layout(chart: Chart, panel: Panel, number: int, width: int) -> _PanelLayout:
-    """The heading with the legend beside it, in as many rows as it takes."""
+    """The heading with the legend beside it, in as many rows as needed."""
     first = EDGE + text_width.text_width(panel.title, HEADING * 1.05) + legend.APART if panel.title else EDGE
     found = [] if chart.one_legend and number else legend.legend_entries(panel)
     own = found if len(found) > 1 or (found and found[0].label != panel.title) else []
@@ -64,14 +64,14 @@ def _panel_layout(chart: Chart, panel: Panel, number: int, width: int) -> _Panel
 
 
 def _panel_frames(chart: Chart, stages: Sequence[_PanelLayout], width: int, top: int, each: float) -> list[Frame]:
-    """Where every panel lies. Labels of the y axes decide the left edge, which all panels share."""
+    """The frame of every panel. All frames share the left edge, which the widest y label determines."""
     heights = []
     for stage in stages:
         top += stage.head
         heights.append((float(top), top + each))
         top += round(each) + BETWEEN
     low, high = x_range([x for stage in stages for x in _panel_xs(stage.panel)])
-    if not any(stage.panel.curves for stage in stages):  # dots alone stand clear of the edges
+    if not any(stage.panel.curves for stage in stages):  # a panel of dots alone has a margin
         low, high = low - (high - low) * ASIDE, high + (high - low) * ASIDE
     scales = [_y_scale(stage.panel, *pixels) for stage, pixels in zip(stages, heights, strict=True)]
     ticks = [y_ticks(scale) for scale in scales]
@@ -96,13 +96,13 @@ def _panel_xs(panel: Panel) -> Iterator[float]:
 
 
 def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
-    limits = Scale(0, 1, 0, 1)  # a linear axis, to ask what has a place on one
-    told = [*(curve.ys for curve in panel.curves), *(dots.ys for dots in panel.dots), [one.y for one in panel.levels]]
-    values = [y for ys in told for y in ys if limits.can_show(y)]
+    limits = Scale(0, 1, 0, 1)  # a linear axis: its range decides which values can be drawn
+    drawn = [*(curve.ys for curve in panel.curves), *(dots.ys for dots in panel.dots), [one.y for one in panel.levels]]
+    values = [y for ys in drawn for y in ys if limits.can_show(y)]
     log = is_log(values, panel.y)
     if values:
         low, high = min(values), max(values)
-        air = (high - low) / 2  # a band may widen the axis by so much on either side, and is cut there
+        air = (high - low) / 2  # the most that a band may widen the axis on either side; the rest is clipped
         bands = [curve.band for curve in panel.curves if curve.band]
         edges = [y for band in bands for y in (*(() if log else band.low), *band.high) if limits.can_show(y)]
         values += [min(max(y, low - air), high + air) for y in edges]
@@ -111,7 +111,7 @@ def _y_scale(panel: Panel, top: float, bottom: float) -> Scale:
 
 
 def _draw_panel(stage: _PanelLayout, frame: Frame, x_label: str | None) -> Iterator[str]:
-    """From back to front; sparse curves come last, so that a noisy one hides none of them."""
+    """The panel's elements from back to front; sparse curves are last, so that no noisy curve hides them."""
     panel = stage.panel
     above = frame.top - stage.head + LABEL
     if panel.title:

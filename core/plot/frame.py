@@ -1,4 +1,4 @@
-"""The rectangle that the curves of a panel are drawn into, and how data land in it."""
+"""The rectangle that the curves of a panel are drawn into, with its scales and ticks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A map becomes a picture: the ground, the ways over it, where they begin and where they end."""
+"""Renders a map as SVG: the function, the paths over it, and their starts and ends."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,29 +19,29 @@ from core.plot.ticks import linear_ticks
 AXIS_ROW, AXIS_WIDE = 18, 48  # pixels for the name of the y axis, and for its labels
 FLAT, LOW, HIGH = 300, 320, 520  # pixels of a frame: over one axis; over two, at least and at most
 STEP, MOST_STEPS = 2, 2000  # pixels between the heights along a curve, and how many steps at most
-CELL, MOST_CELLS = 4, 200  # the same along each axis of a surface, which then takes a fraction of a second
+CELL, MOST_CELLS = 4, 200  # the same along each axis of a surface, which takes a fraction of a second to draw
 APART = 55  # pixels between two ticks of the x axis, at least
-TOGETHER = 0.5  # pixels within which two places are one
+TOGETHER = 0.5  # pixels within which two places are drawn as one
 STRAIGHT = 0.15  # pixels by which a line may miss a corner
-SLIVER = 8  # ends of lines that a valley narrower than the grid breaks into pieces
-FEW = 300  # places up to which the way between them can be followed
+SLIVER = 8  # points; shorter lines are fragments of a valley narrower than the grid, and are left out
+FEW = 300  # places up to which the line between them is readable
 
 
-def draw_map(found: Map, look: Style) -> str:
-    """The picture as an SVG document; the same map and look make the same text.
+def draw_map(found: Map, style: Style) -> str:
+    """The picture as an SVG document; the same map and style give the same text.
 
     Raises:
-        TooLowError: the height leaves no room.
+        TooLowError: the height is too small for the frame.
     """
     head = EDGE + (TITLE_ROW if found.title else 0)
-    above, rows = _map_legend(found, look.width, head + LABEL)
+    above, rows = _map_legend(found, style.width, head + LABEL)
     top = head + legend.ROW * rows + ABOVE + AXIS_ROW
     around = top + BELOW + EDGE
-    height = around + _natural_height(found, look.width) if look.height is None else look.height
+    height = around + _natural_height(found, style.width) if style.height is None else style.height
     if height < around + LOWEST:
         raise TooLowError(around + LOWEST)
-    frame = _map_frame(found, look.width, float(top), float(height - BELOW - EDGE))
-    heading = text_width.fit_text(found.heading, HEADING * 1.05, look.width - 2 * EDGE)
+    frame = _map_frame(found, style.width, float(top), float(height - BELOW - EDGE))
+    heading = text_width.fit_text(found.heading, HEADING * 1.05, style.width - 2 * EDGE)
     name = "f(x)" if len(found.window) == 1 else "y"
     parts = [
         svg_tag("text", escape_text(heading), class_="heading", x=EDGE, y=head + LABEL),
@@ -53,11 +53,11 @@ def draw_map(found: Map, look: Style) -> str:
         ),
         *_draw_paths(found, frame),
     ]
-    return svg_document(found.summary, found.title, look, height, parts)
+    return svg_document(found.summary, found.title, style, height, parts)
 
 
 def _map_legend(found: Map, width: int, baseline: float) -> tuple[list[str], int]:
-    """What the marks mean, beside the heading; below it each way, if there are several. And the rows that it takes."""
+    """The legend and its number of rows: the marks beside the heading, and below it each path if there are several."""
     first = EDGE + text_width.text_width(found.heading, HEADING * 1.05) + legend.APART
     several = [Curve(way.label, (), (), way.colour) for way in found.ways] if len(found.ways) > 1 else []
     shade = None if several or not found.ways else found.ways[0].colour
@@ -70,7 +70,7 @@ def _map_legend(found: Map, width: int, baseline: float) -> tuple[list[str], int
 
 
 def _natural_height(found: Map, width: int) -> int:
-    """Pixels of a frame in which both axes have one scale, if that is neither too low nor too high."""
+    """The height in pixels at which both axes have the same scale, clamped to LOW..HIGH."""
     if len(found.window) == 1:
         return FLAT
     (left, right), (low, high) = found.window
@@ -90,7 +90,7 @@ def _map_frame(found: Map, width: int, top: float, bottom: float) -> Frame:
 
 
 def _equal_scales(window: Sequence[tuple[float, float]], pixels: tuple[float, float]) -> list[tuple[float, float]]:
-    """The window, widened until both axes have one scale: steepest descent is then at right angles to the lines."""
+    """The window, widened to the same scale on both axes: steepest descent is then perpendicular to the contours."""
     unit = max((high - low) / size for (low, high), size in zip(window, pixels, strict=True))
     return [
         ((low + high - unit * size) / 2, (low + high + unit * size) / 2)
@@ -99,7 +99,7 @@ def _equal_scales(window: Sequence[tuple[float, float]], pixels: tuple[float, fl
 
 
 def _draw_function(found: Map, frame: Frame) -> Iterator[str]:
-    """The curve of a function of one number, on a grid; the lines of equal height of one of two."""
+    """The curve of a one-dimensional function, on a grid; the contour lines of a two-dimensional one."""
     if len(found.window) == 1:
         yield from axes.draw_grid(frame)
         line = [(frame.x(x), frame.y(height)) for x, height in _curve_points(found, frame.x)]
@@ -114,8 +114,8 @@ def _draw_function(found: Map, frame: Frame) -> Iterator[str]:
 
 def _draw_contour(one: Contour, frame: Frame, opacity: float) -> str:
     lines = [_simplify_line([(frame.x(x), frame.y(y)) for x, y in line]) for line in one.lines if len(line) > SLIVER]
-    told = svg_tag("title", escape_text(f"f = {one.level:.4g}"))
-    return svg_tag("path", told, class_="contour", stroke_opacity=opacity, d="".join(map(_path_data, lines)))
+    tooltip = svg_tag("title", escape_text(f"f = {one.level:.4g}"))
+    return svg_tag("path", tooltip, class_="contour", stroke_opacity=opacity, d="".join(map(_path_data, lines)))
 
 
 def _curve_points(found: Map, x: Scale) -> list[Point]:
@@ -123,13 +123,13 @@ def _curve_points(found: Map, x: Scale) -> list[Point]:
 
 
 def _evenly_spaced(scale: Scale, pixels: int, most: int) -> list[float]:
-    """Places along an axis, both ends among them, about so many pixels apart, in a large picture more."""
+    """At most `most` steps along an axis, about `pixels` apart; both ends are included."""
     count = min(max(2, round(abs(scale.stop - scale.start) / pixels)), most)
     return [scale.low + (scale.high - scale.low) * place / count for place in range(count + 1)]
 
 
 def _draw_paths(found: Map, frame: Frame) -> Iterator[str]:
-    """From back to front: the way with the most places first, so that it hides none; then where they begin and end."""
+    """From back to front: the path with the most places first, so that it hides no other; then the starts and ends."""
     box = frame.left, frame.top, frame.right, frame.bottom
     ways = [(way, [_pixel_point(found, place, frame) for place in way.places]) for way in found.ways if way.places]
     for way, points in sorted(ways, key=lambda each: -len(each[1])):
@@ -142,7 +142,7 @@ def _draw_paths(found: Map, frame: Frame) -> Iterator[str]:
 
 
 def _draw_path(way: PointPath, points: Sequence[Point | None], box: Box, *, flat: bool) -> str:
-    """A dot on every place and a line between them; of many places along one axis the line would hide the curve."""
+    """A dot on every place, joined by a line. Along one axis, a line through many places would hide the curve."""
     many = len(points) > FEW
     line = "" if many and flat else "".join(map(_path_data, _visible_stretches(points, box)))
     places = "".join(f"M{_svg_point(each)}h0" for each in points if each and contains_point(each, box))
@@ -156,7 +156,7 @@ def _draw_path(way: PointPath, points: Sequence[Point | None], box: Box, *, flat
 
 
 def _pixel_point(found: Map, place: Sequence[float], frame: Frame) -> Point | None:
-    """In pixels; None for a place that has none."""
+    """The place in pixels; None where it is not finite."""
     try:
         x, y = place if len(place) > 1 else (place[0], found.surface(*place))
     except OverflowError:
@@ -166,7 +166,7 @@ def _pixel_point(found: Map, place: Sequence[float], frame: Frame) -> Point | No
 
 
 def _distinct_points(points: Sequence[Point | None]) -> Iterator[Point | None]:
-    """Without those that lie on the one before."""
+    """The points without those that coincide with the one before."""
     last: Point | None = None
     for each in points:
         if each is None or last is None or math.dist(each, last) >= TOGETHER:
@@ -187,7 +187,7 @@ def _draw_end(point: Point | None, name: str, box: Box) -> str:
 
 
 def _simplify_line(line: Sequence[Point]) -> list[Point]:
-    """Without the corners that nobody would miss: each lies beside the line that is left by no more than STRAIGHT."""
+    """The line without corners that are not visible: each is within STRAIGHT pixels of the simplified line."""
     kept: list[Point] = [line[0]]
     between: list[Point] = []
     for corner, after in pairwise(line[1:]):

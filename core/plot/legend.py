@@ -1,4 +1,4 @@
-"""Which line is whose, in rows above the curves, where it covers nothing."""
+"""The legend: entries in rows above the curves, where they cover nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LONGEST = 260  # pixels of one label
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """An entry, its label as it fits, and where it stands: pixels from the left, and its row."""
+    """An entry, its label shortened to fit, and its position: pixels from the left, and its row."""
 
     entry: Curve | Dots
     label: str
@@ -26,12 +26,12 @@ class LegendEntry:
 
 
 def legend_entries(panel: Panel) -> list[Curve | Dots]:
-    """What needs a line in the legend."""
+    """The curves and dots that have an entry in the legend."""
     return [*(one for one in panel.curves if not one.faint), *panel.dots]
 
 
 def place_entries(found: Sequence[Curve | Dots], left: float, first: float, right: float) -> list[LegendEntry]:
-    """Entries in one row from `first`, behind what stands there already; else in columns from `left`, below it."""
+    """Entries in one row from `first`, after the title, if they fit; else in columns from `left`, below the title."""
     longest = min(LONGEST, right - left - SWATCH - SPACE)
     labels = [text_width.fit_text(entry.label, LABEL, longest) for entry in found]
     widths = [SWATCH + SPACE + text_width.text_width(label, LABEL) + APART for label in labels]
@@ -52,7 +52,7 @@ def row_count(done: Sequence[LegendEntry]) -> int:
 
 
 def draw_entry(one: LegendEntry, baseline: float) -> str:
-    """An entry; the whole label comes up under the pointer."""
+    """An entry; its tooltip is the whole label."""
     y = baseline + one.row * ROW
     middle = {"cx": one.x + SWATCH / 2, "cy": y - 4}
     if isinstance(one.entry, Dots):

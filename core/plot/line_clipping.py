@@ -1,4 +1,4 @@
-"""What of a line lies inside a rectangle (Liang & Barsky 1984)."""
+"""The parts of a line inside a rectangle (Liang & Barsky 1984)."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -8,7 +8,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def clip_line(line: Sequence[Point], box: Box) -> Iterator[list[Point]]:
-    """The stretches of `line` within `box`, each cut where it enters and leaves; a point alone is one too."""
+    """The parts of `line` within `box`, clipped at its border; a single point inside it is a part too."""
     stretch: list[Point] = []
     if len(line) == 1 and contains_point(line[0], box):
         yield [line[0]]

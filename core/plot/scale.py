@@ -1,4 +1,4 @@
-"""From data to pixels: which stretch an axis shows, whether it is logarithmic, and where a value lands."""
+"""From data to pixels: the range of an axis, whether it is logarithmic, and the pixel of a value."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from core.plot.chart import AxisKind
 
-BEYOND = 1e300  # no axis reaches farther; what lies beyond is drawn as if it were infinite
+BEYOND = 1e300  # the limit of an axis; a value beyond it is drawn as infinite
 NEAR_ZERO = 0.35  # an axis begins at zero when its lowest value lies within this share of the highest
-DECADES = 2.0  # that a logarithmic axis needs
+DECADES = 2.0  # the least range of a logarithmic axis that is chosen automatically
 _NOTHING = 1e-290
-MIDDLE = 0.8  # below this share of those decades half of the values must lie
+MIDDLE = 0.8  # at least half of the values must be below this share of the logarithmic range
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """`low` lands on the pixel `start`, `high` on `stop`."""
+    """Maps `low` to the pixel `start` and `high` to the pixel `stop`."""
 
     low: float
     high: float
@@ -31,15 +31,15 @@ class Scale:
         return self.start + share * (self.stop - self.start)
 
     def can_show(self, value: float) -> bool:
-        """Whether the value has a place on this axis."""
+        """Whether the value can be drawn on this axis."""
         return -BEYOND <= value <= BEYOND and (value > 1 / BEYOND or not self.log)
 
 
 def is_log(values: Sequence[float], kind: AxisKind) -> bool:
     """Whether finite values belong on a logarithmic axis.
 
-    By themselves they do when they are positive and span more than two decades, unless it is only a few that are so
-    small: a cosine that ends near zero, or an accuracy that starts there, is better read on a linear axis.
+    With "auto" they do when they are positive and span more than two decades, unless only a few of them are that
+    small: a cosine that ends near zero, or an accuracy that starts there, is easier to read on a linear axis.
     """
     if kind == "linear" or not values:
         return False
@@ -53,7 +53,7 @@ def is_log(values: Sequence[float], kind: AxisKind) -> bool:
 
 
 def y_range(values: Sequence[float], *, log: bool, most: float = math.inf) -> tuple[float, float]:
-    """What a y axis shows: all of the finite `values`, a little air, and zero when it is near; nothing above `most`."""
+    """The range of a y axis: the finite `values` with a margin, and zero if it is near; it ends at `most`."""
     low, high = _padded_range(values, log=log)
     return low, min(high, most) if all(value <= most for value in values) and low < most else high
 
@@ -77,7 +77,7 @@ def _padded_range(values: Sequence[float], *, log: bool) -> tuple[float, float]:
 
 
 def x_range(values: Sequence[float]) -> tuple[float, float]:
-    """What an x axis shows: from the first to the last, and zero when it is near."""
+    """The range of an x axis: from the least to the greatest value, and zero if it is near."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
@@ -87,5 +87,5 @@ def x_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _range_around(value: float) -> tuple[float, float]:
-    """A stretch around a single value."""
+    """A range around a single value."""
     return (0.0, 1.0) if abs(value) < _NOTHING else (value - 0.1 * abs(value), value + 0.1 * abs(value))

@@ -1,4 +1,4 @@
-"""Colours, for light and for dark, and the one style sheet of a picture."""
+"""The colours of the light and the dark theme, and the style sheet of a picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 from core.plot.chart import Theme
 
 DASHES = (None, "7 3", "2 3")
-"""Of the curves of the first, second and third round through the palette."""
+"""The dash patterns of curves, in the first, second and third pass through the palette."""
 
 TITLE, HEADING, LABEL = 15.0, 13.0, 12.0
 """Sizes of text, in pixels."""
@@ -16,7 +16,7 @@ TITLE, HEADING, LABEL = 15.0, 13.0, 12.0
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Every curve's colour stands out from the background, and from the others for colour-blind eyes too."""
+    """The colours of a theme. Curves contrast with the background, and with each other for colour-blind users too."""
 
     background: str
     text: str
@@ -54,8 +54,8 @@ COLOURS: Final[Mapping[str, Colours]] = MappingProxyType(
 )
 PALETTE = len(COLOURS["light"].curves)
 
-# No custom properties: not every renderer of SVG knows them. Every rule is for .basin, since a picture that is pasted
-# into a page shares its style sheet with it.
+# No CSS custom properties: not every renderer of SVG supports them. Every rule is scoped to .basin, because a picture
+# that is embedded in a page shares its style sheet with the page.
 _SHAPES = f"""
 .basin text {{ font-family: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }}
 .basin .title {{ font-size: {TITLE:g}px; font-weight: 600; }}
@@ -82,7 +82,7 @@ _SHAPES = f"""
 
 
 def style_sheet(theme: Theme) -> str:
-    """The style sheet; `auto` is light, and dark where the reader prefers that."""
+    """The style sheet; `auto` follows the reader's preferred colour scheme, and is light by default."""
     if theme != "auto":
         return _SHAPES + _colour_rules(COLOURS[theme])
     light, dark = _colour_rules(COLOURS["light"]), _colour_rules(COLOURS["dark"])

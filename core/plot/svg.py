@@ -1,4 +1,4 @@
-"""SVG as text. Everything that goes into it goes through here, and is escaped here."""
+"""SVG as text. All text and attributes of a picture are escaped here."""
 
 import unicodedata
 
@@ -9,8 +9,10 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;",
 
 
 def svg_tag(name: str, *children: str, **attributes: str | float | None) -> str:
-    """An element; children are SVG already (`words` makes text into it). `class_` and `stroke_width` lose and change
-    their underscores; None leaves an attribute out.
+    """An element; children are SVG already (`escape_text` makes SVG of text).
+
+    A final underscore of an attribute's name is removed (`class_`), others become hyphens (`stroke_width`). An
+    attribute of None is left out.
     """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_format_attribute(value)}"'
@@ -21,7 +23,7 @@ def svg_tag(name: str, *children: str, **attributes: str | float | None) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Text as the content of an element. What XML cannot hold and what could turn the text around becomes U+FFFD."""
+    """Text as the content of an element. Characters that XML forbids or that change text direction become U+FFFD."""
     seen = (one if unicodedata.category(one) not in _HIDDEN else "\N{REPLACEMENT CHARACTER}" for one in text)
     return "".join(seen).translate(_ESCAPES)
 

@@ -1,4 +1,4 @@
-"""How wide text is, without a font: an estimate that is rather too wide than too narrow."""
+"""The width of text without a font: an estimate, rather too wide than too narrow."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ _WIDE = frozenset("mwMW@%&")
 
 
 def text_width(text: str, size: float) -> float:
-    """Pixels that the text takes at most, in a common sans-serif of this size."""
+    """An upper estimate of the text's width in pixels, in a common sans-serif font of this size."""
     return size * sum(_character_width(one) for one in text)
 
 
@@ -25,7 +25,7 @@ def fit_text(text: str, size: float, most: float) -> str:
 
 
 def _character_width(one: str) -> float:
-    """Of the font's size."""
+    """The width of a character, as a share of the font's size."""
     if unicodedata.combining(one):
         return 0.0
     if one in _NARROW:

@@ -1,4 +1,4 @@
-"""Where an axis has ticks, and what stands beside them: 1, 2 or 5 times a power of ten, written without float noise."""
+"""The ticks of an axis and their labels: 1, 2 or 5 times a power of ten, without floating-point noise."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _SUFFIXES = ((15, ""), (12, "T"), (9, "G"), (6, "M"), (3, "k"))
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A place on an axis; one without a label is a minor one."""
+    """A tick on an axis; one without a label is a minor tick."""
 
     value: float
     label: str
@@ -31,7 +31,7 @@ def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> 
 
 
 def log_ticks(low: float, high: float, most: int) -> list[Tick]:
-    """Ticks of a logarithmic axis: decades, with minor ticks between them as long as there is room.
+    """Ticks of a logarithmic axis: decades, with minor ticks between them if they fit.
 
     Over few decades 2 and 5 are labelled too; over less than one, the ticks are those of a linear axis.
     """
@@ -61,7 +61,7 @@ def log_ticks(low: float, high: float, most: int) -> list[Tick]:
 
 
 def decimal_value(place: tuple[int, int]) -> float:
-    """(factor, power) -> factor 10^power, to the last digit."""
+    """(factor, power) -> factor 10^power, correctly rounded."""
     return float(Decimal(place[0]).scaleb(place[1]))
 
 
@@ -85,7 +85,7 @@ def _decade_ticks(powers: Sequence[int]) -> list[Tick]:
 
 
 def _log_labels(places: Sequence[tuple[int, int]]) -> list[str]:
-    """Plain numbers near one; 1e-5 for all of them as soon as one is far away."""
+    """Plain numbers near one; scientific notation for all of them if one is far from one."""
     far = any(power < -4 or power > 4 for _, power in places)
     return [
         f"{factor}e{power}" if far and power else _plain_label(Decimal(factor).scaleb(power), max(0, -power))
@@ -94,7 +94,7 @@ def _log_labels(places: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def _linear_labels(values: Sequence[Decimal], power: int) -> list[str]:
-    """All in one style, which the largest decides: 0.25, 12.5k or 2e-5."""
+    """All labels in one notation, which the largest value determines: 0.25, 12.5k or 2e-5."""
     largest = max((abs(value) for value in values), default=Decimal(0))
     if largest >= 10**15 or Decimal(0) < largest < Decimal("0.001"):
         return [_scientific_label(value) for value in values]

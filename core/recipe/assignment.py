@@ -1,4 +1,4 @@
-"""What a runner is told: everything it needs, and no secret."""
+"""The assignment of a runner: all the data that it needs, and no secret."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +10,10 @@ from core.recipe.spec import JobSpec
 
 
 class Resume(Spec):
-    """A verified checkpoint on local disk; `manifest` is the JSON that stood beside its tensors.
+    """A verified checkpoint on local disk; `manifest` is the JSON that was stored with its tensors.
 
-    `anew` is None where the job goes on from a checkpoint of its own. From another job's one it goes on as if the run
-    had not ended there, and the parts of these names begin with nothing: see core.recipe.branch.
+    `anew` is None where the job continues from its own checkpoint. A fork continues from another job's checkpoint as if
+    that run had not ended there, and `anew` names the parts of the state that start afresh: see core.recipe.branch.
     """
 
     weights: Path
@@ -23,7 +23,7 @@ class Resume(Spec):
 
 
 class AnyAssignment(Spec):
-    """One attempt of one job of any kind. `scratch` is an empty folder of its own for checkpoints."""
+    """One attempt of one job of any kind. `scratch` is an empty folder for this attempt's checkpoints."""
 
     job: str
     attempt: int
@@ -35,7 +35,7 @@ class AnyAssignment(Spec):
 
 
 class Assignment(AnyAssignment):
-    """One attempt of one training. `initial` is a verified file of the weights that it begins with."""
+    """One attempt of one training. `initial` is a verified file of its initial weights."""
 
     model_config = DEFERRED
     kind: Literal["train"] = "train"
@@ -45,9 +45,9 @@ class Assignment(AnyAssignment):
 
 
 class Source(Spec):
-    """Weights that an analysis looks at: a verified file, or none where a recipe begins with its seed.
+    """Weights that an analysis reads: a verified file, or none where the seed of a recipe gives the initial weights.
 
-    `label` is what people call them, `spec` the job that they are of.
+    `label` names them for users; `spec` is that of their job.
     """
 
     model_config = DEFERRED
@@ -62,7 +62,7 @@ class Source(Spec):
 
 
 class AnalysisResult(Spec):
-    """The result of an analysis that another one reads: its numbers as JSON, and its arrays as a verified npz file."""
+    """A result that another analysis reads: its numbers as JSON, and its arrays as a verified npz file."""
 
     label: str
     spec: Analysis
@@ -71,9 +71,9 @@ class AnalysisResult(Spec):
 
 
 class AnalysisAssignment(AnyAssignment):
-    """One attempt of one analysis; `resume` holds the tiles that an earlier one has done.
+    """One attempt of one analysis; `resume` holds the tiles that an earlier attempt has computed.
 
-    It has `sources` where it looks at jobs, `readings` where it looks at what analyses have found.
+    It has `sources` if it reads jobs, `readings` if it reads the results of analyses.
     """
 
     model_config = DEFERRED

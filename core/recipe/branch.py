@@ -1,4 +1,6 @@
-"""A job that shares another one's past up to a checkpoint: what may differ from there on, and what begins anew."""
+"""Forks: a job that shares another job's history up to a checkpoint, the fields that may differ, and the state that
+starts afresh.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,16 +19,16 @@ FREE: Final = frozenset(
         *("evaluate", "metrics", "checkpoints", "log_every"),
     }
 )
-"""Fields that say nothing about the tensors that a checkpoint holds, but for parts that can begin anew."""
+"""Fields that do not change the tensors of a checkpoint, except for parts of the state that can start afresh."""
 FREE_OF_OPTIMIZER: Final = frozenset({"lr", "weight_decay"})
-WAY_OUT: Final = 'the past would be another one; "from" takes its weights alone into a new job'
+WAY_OUT: Final = 'the history up to the checkpoint would differ; use "from" to start a new job with its weights alone'
 
 
 def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
-    """The parent's resolved spec with some fields replaced, as whole ones; what is not named stays as it is.
+    """The parent's resolved spec with some fields replaced as a whole; all other fields stay.
 
     Raises:
-        InvalidSpec: a field cannot be changed, or what comes out is no job that goes on after `step`.
+        InvalidSpec: a field cannot change, or the resulting job is not valid or ends before `step`.
     """
     document = {**json.loads(parent.model_dump_json()), **changes}
     try:
@@ -40,7 +42,7 @@ def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec
 
 
 def reset_parts(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:
-    """The parts of a run, by the prefix of their state, that the child does not take over: it wants others there."""
+    """The parts of a run, by the prefix of their state, that start afresh in the child, because their fields differ."""
     before = _state_origins(parent)
     return tuple(name for name, its in _state_origins(child).items() if before[name] != its)
 
@@ -58,7 +60,9 @@ def _state_origins(spec: JobSpec) -> dict[str, object]:
         "best": stopping and (stopping, stopping.start_from.steps(run)),
         "incumbent": (spec.schedule, run),
         "log": spec.log_every,
-        "mark": spec.model_dump(exclude={"name", "priority", "metadata"}),  # it holds all the others
+        "mark": spec.model_dump(
+            exclude={"name", "priority", "metadata"}
+        ),  # the rollback point contains all the other parts
     }
 
 
@@ -73,5 +77,5 @@ def _fork_problems(parent: JobSpec, child: JobSpec, step: int) -> Iterator[Field
             yield FieldProblem(f"/changes/{name}", "cannot change in a fork", WAY_OUT)
     run = child.shape().run
     if run.bounded and run.total_steps <= step:
-        message = f"the job would end after {run.total_steps:,} steps, and the checkpoint stands at {step:,}"
+        message = f"the job would end after {run.total_steps:,} steps, and the checkpoint is at step {step:,}"
         yield FieldProblem("/changes/epochs", message, "give more epochs or steps, or an earlier checkpoint")

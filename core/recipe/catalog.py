@@ -1,4 +1,4 @@
-"""What can be written into a job, for people and forms: read off the unions, so that nothing has to be registered."""
+"""The catalog of a job's components, for users and forms: derived from the unions, so that there is no registration."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ Kind = Literal["optimizers", "schedules", "averaging", "models", "datasets"]
 
 
 class CatalogEntry(Spec):
-    """`defaults` holds the fields that may be left out; `parameters` (JSON Schema) says what each accepts."""
+    """`defaults` has the optional fields with their defaults; `parameters` is the JSON Schema of all fields."""
 
     name: str
     summary: str
@@ -28,7 +28,7 @@ class CatalogEntry(Spec):
 
 
 def component_classes(kind: Kind) -> dict[str, type[Described]]:
-    """Name -> class."""
+    """Name -> class of the components of a kind."""
     if kind == "averaging":
         return {each.name: each for each in AVERAGING}
     union: Any = {"optimizers": Optimizer, "schedules": Schedule, "models": Model, "datasets": Data}[kind]
@@ -55,7 +55,7 @@ def _default_values(component: type[Described | AnyAnalysis]) -> Iterator[tuple[
 
 
 def component_catalog() -> dict[Kind, list[CatalogEntry]]:
-    """Everything, by kind."""
+    """All components, by kind."""
     return {
         kind: [catalog_entry(name, each) for name, each in component_classes(kind).items()] for kind in get_args(Kind)
     }

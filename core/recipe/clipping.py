@@ -1,4 +1,4 @@
-"""Gradients that are cut down before they are used."""
+"""Gradient clipping."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""The bases of everything that a user can write into a job."""
+"""The base classes of all parts of a job spec."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Spec(BaseModel):
-    """Frozen data that says what to do. Strict types ("0.1" is no number, true is no 1); unknown fields are refused."""
+    """Immutable data. Types are strict ("0.1" is not a number, true is not 1); unknown fields are refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -27,7 +27,7 @@ class Spec(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """This spec as JSON values, every field written out."""
+        """This spec as JSON values, with every field."""
         return self.model_dump(mode="json")
 
 
@@ -36,10 +36,10 @@ DEFERRED: Final = ConfigDict(defer_build=True)
 
 
 class Component(Spec):
-    """One optimizer, schedule, averaging method, model or dataset. `name` picks it from its union.
+    """An optimizer, schedule, model or dataset. `name` selects it from its union.
 
-    A new one is a new file beside its siblings and one line in their `__init__`; the catalog, the OpenAPI document and
-    the contract tests find it from there.
+    A new component is a new file in the folder of its kind and one line in the `__init__` of that folder; the catalog,
+    the OpenAPI document and the contract tests find it there.
     """
 
     summary: ClassVar[str]
@@ -47,7 +47,7 @@ class Component(Spec):
     name: str
 
     def unknown_name(self) -> FieldProblem | None:
-        """A name in a stored spec that this release does not know, where the type of the field does not tell."""
+        """The problem of a stored name that this release does not have, in a field whose type is any string."""
         return None
 
 
@@ -55,13 +55,13 @@ CROSS_FIELD = "cross_field"
 
 
 def cross_field_error(*problems: FieldProblem) -> PydanticCustomError:
-    """What a validator raises when fields do not fit together; pointers are relative to the object it validates."""
+    """The error of a validator for fields that contradict each other; pointers are relative to the validated object."""
     return PydanticCustomError(CROSS_FIELD, "the fields do not fit together", {"problems": problems})
 
 
 @dataclass(frozen=True, slots=True)
 class SpecWarning:
-    """Something that is allowed and probably not meant."""
+    """A combination that is allowed and probably not intended."""
 
     code: str
     pointer: str
@@ -69,7 +69,7 @@ class SpecWarning:
 
 
 def expand_switch(value: object) -> object:
-    """For a field that is a spec or nothing: true means all defaults, false none."""
+    """For a field that is a spec or null: true means a spec of all defaults, false means null."""
     if value is True:
         return {}
     return None if value is False else value

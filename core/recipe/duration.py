@@ -1,4 +1,4 @@
-"""How long something lasts, with its unit: "10ep" epochs, "5000st" optimizer steps, "0.75run" a share of the run.
+"""A duration with its unit: "10ep" epochs, "5000st" optimizer steps, "0.75run" a share of the run.
 
 Conversion is exact (decimal fractions, no floats) and rounds half up to whole optimizer steps.
 """
@@ -20,9 +20,9 @@ LONGEST = 10**12  # optimizer steps; far beyond any run, small enough for every 
 
 @dataclass(frozen=True, slots=True)
 class RunLength:
-    """The length of a run: optimizer steps in one epoch, and in all. Both at least 1.
+    """The length of a run: optimizer steps in one epoch, and in total. Both are at least 1.
 
-    Where only a clock ends the run it is not `bounded`, and `total_steps` is more than any run takes.
+    A run that only a time limit ends is not `bounded`, and `total_steps` is more than any run takes.
     """
 
     steps_per_epoch: int
@@ -36,9 +36,9 @@ class RunLength:
 
 
 class Duration(NamedTuple):
-    """An amount with its unit. `steps(run)` says how many optimizer steps that is in a given run.
+    """An amount with its unit. `steps(run)` gives its optimizer steps in a given run.
 
-    A tuple and no dataclass: pydantic would write a dataclass's fields into JSON Schema defaults, not "1ep".
+    A tuple, not a dataclass: pydantic would write a dataclass's fields into JSON Schema defaults, not "1ep".
     """
 
     amount: Fraction
@@ -46,10 +46,16 @@ class Duration(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "10ep", "5000st" or "0.75run". Raises ValueError with the way out."""
+        """Read "10ep", "5000st" or "0.75run".
+
+        Raises:
+            ValueError: the text is not a duration; the message gives the accepted forms.
+        """
         found = re.match(PATTERN, text)
         if found is None or found.end() != len(text):
-            raise ValueError(f'{text[:40]!r} is no duration: write epochs "10ep", steps "5000st" or a share "0.75run"')
+            raise ValueError(
+                f'{text[:40]!r} is not a duration: write epochs "10ep", steps "5000st" or a share "0.75run"'
+            )
         amount, unit = Fraction(found[1]), UNITS[found[2]]
         if unit == "st" and amount.denominator != 1:
             raise ValueError("optimizer steps are whole numbers")
@@ -61,12 +67,16 @@ class Duration(NamedTuple):
 
     @classmethod
     def read(cls, stored: str | int) -> Self:
-        """One that was accepted before, whatever `parse` would say of it today. ValueError when it is none at all."""
+        """A duration that an earlier release accepted, without the checks of `parse`.
+
+        Raises:
+            ValueError: it is not a duration.
+        """
         if isinstance(stored, int):
             return cls.of_steps(stored)
         found = re.fullmatch(PATTERN, stored)
         if found is None:
-            raise ValueError("no duration")
+            raise ValueError("not a duration")
         return cls(Fraction(found[1]), UNITS[found[2]])
 
     @classmethod
@@ -74,7 +84,7 @@ class Duration(NamedTuple):
         return cls(Fraction(steps), "st")
 
     def steps(self, run: RunLength) -> int:
-        """Optimizer steps, rounded half up to a whole number."""
+        """The duration in optimizer steps of a run, rounded half up to a whole number."""
         scale = {"st": 1, "ep": run.steps_per_epoch, "run": run.total_steps}[self.unit]
         return int(self.amount * scale + Fraction(1, 2))
 

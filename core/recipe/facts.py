@@ -1,4 +1,4 @@
-"""What is known of a dataset without reading it. Models and plans are made from this."""
+"""The facts of a dataset that are known without reading it. Models and plans are built from them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +21,7 @@ class DataFacts:
 
     @property
     def features(self) -> int:
-        """Numbers in one input."""
+        """The number of values in one input."""
         total = 1
         for size in self.input_shape:
             total *= size

@@ -1,4 +1,4 @@
-"""Where the weights of a job come from, if not from its seed."""
+"""The source of a job's initial weights, if it is not the seed: fine-tuning from another job."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,14 +12,14 @@ from core.recipe.models.base import ModelSpec
 Weights = Literal["swa", "ema", "best", "last"]
 PREFERRED: tuple[Weights, ...] = ("swa", "ema", "best", "last")
 UNSHAPED = frozenset({"init", "start", "dropout", "activation"})
-"""Fields of a model that no weight's shape depends on: where weights begin, and what has none."""
+"""Fields of a model that do not change the shape of any weight."""
 
 
 class Start(Spec):
     """Weights and batch-norm statistics of a checkpoint; optimizer, schedule and data order start afresh.
 
-    Of a job the newest of the `weights` named, else of the averaged ones, the best, the last, the first kind that it
-    has. The checkpoint is chosen when the job is submitted.
+    Of a `job` the newest checkpoint of the kind `weights` is used; without `weights`, of the first kind that the job
+    has: swa, ema, best, last. The checkpoint is chosen when the job is submitted.
     """
 
     job: Annotated[str, Field(pattern=r"^job_[0-9a-z]{26}$")] | None = None
@@ -29,9 +29,7 @@ class Start(Spec):
     @model_validator(mode="after")
     def one_of_them(self) -> Self:
         if (self.job is None) == (self.checkpoint is None):
-            raise cross_field_error(
-                FieldProblem("", "a job or a checkpoint, and one of them", 'as in {"job": "job_…"}')
-            )
+            raise cross_field_error(FieldProblem("", "give either a job or a checkpoint", 'as in {"job": "job_…"}'))
         if self.checkpoint and self.weights:
             raise cross_field_error(
                 FieldProblem("/weights", "the checkpoint is chosen already", 'leave it out, or give "job"')
@@ -39,12 +37,12 @@ class Start(Spec):
         return self
 
     def checkpoint_kinds(self) -> tuple[str, ...]:
-        """The kinds of checkpoint that will do, best first."""
+        """The accepted kinds of checkpoint, in order of preference."""
         return (self.weights,) if self.weights else PREFERRED
 
 
 def same_shape(ours: tuple[ModelSpec, DataFacts], theirs: tuple[ModelSpec, DataFacts]) -> bool:
-    """Whether the weights of one fit the other."""
+    """Whether the weights of two models, each with the facts of its data, have the same shapes."""
 
     def shape(model: ModelSpec, facts: DataFacts) -> tuple[object, ...]:
         return model.model_dump(exclude=set(UNSHAPED)), model.parameter_count(facts), facts.input_shape, facts.outputs

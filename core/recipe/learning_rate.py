@@ -1,4 +1,4 @@
-"""How the learning rate goes through one run: the schedule, what owns the rate after it, and where it gets too low."""
+"""The learning rate of one run: the schedule, the averaging method that sets the rate after it, and `stop_lr`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from core.recipe.schedules.base import LearningRate, Momentum, PlateauState, Sch
 
 
 class RateFields(Protocol):
-    """The fields of a job or a preview that say its learning rate."""
+    """The fields of a job or a preview that determine its learning rate."""
 
     @property
     def schedule(self) -> ScheduleSpec: ...
@@ -32,9 +32,9 @@ class RateFields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LearningRatePlan:
-    """What a training, a preview and the checks of a job ask alike; all of it pure.
+    """The learning rate as a training, a preview and the checks of a job use it; all methods are pure.
 
-    A method of averaging may own the rate from some step on; the schedule is out of it then.
+    An averaging method may set the learning rate from some step on; the schedule has no effect after that step.
     """
 
     schedule: ScheduleSpec
@@ -46,14 +46,14 @@ class LearningRatePlan:
 
     @property
     def scheduled_steps(self) -> int:
-        """Steps of the run in which the schedule says the rate."""
-        owners = [self.swa.start] if self.swa else []
-        if self.ensemble and (start := self.ensemble.owned_from(self.run)) is not None:
-            owners.append(start)
-        return min([self.run.total_steps, *owners])
+        """The number of steps in which the schedule sets the learning rate."""
+        starts = [self.swa.start] if self.swa else []
+        if self.ensemble and (start := self.ensemble.sets_rate_from(self.run)) is not None:
+            starts.append(start)
+        return min([self.run.total_steps, *starts])
 
     def rate_function(self, reductions: int = 0, factor: float = 1.0) -> LearningRate:
-        """T -> learning rate, after so many reductions by what the schedule heard, all of it times `factor`."""
+        """T -> learning rate of step t, after `reductions` on plateau, times `factor`."""
         schedule, lr = self.schedule, self.optimizer.lr
         base = self.optimizer.adjust_rate(schedule.compile_rate(lr, self.run))
         whole = (lambda t: schedule.reduced_rate(base(t), reductions)) if reductions else base
@@ -64,29 +64,29 @@ class LearningRatePlan:
         return whole if factor == 1 else lambda t: factor * whole(t)
 
     def cycled_momentum(self) -> Momentum | None:
-        """T -> momentum if the schedule cycles it; the optimizer's own once averaging owns the rate."""
+        """T -> momentum if the schedule cycles it; the optimizer's own where averaging sets the learning rate."""
         own = self.optimizer.own_momentum() or 0.0
         cycled, end = self.schedule.cycled_momentum(own, self.run), self.scheduled_steps
         return (lambda t: cycled(t) if t < end else own) if cycled else None
 
-    def after_evaluation(self, heard: PlateauState, metrics: Mapping[str, float], done: int) -> PlateauState:
-        """What the schedule knows after an evaluation when `done` steps are complete, while it says the rate."""
+    def after_evaluation(self, state: PlateauState, metrics: Mapping[str, float], done: int) -> PlateauState:
+        """The schedule's state after an evaluation at `done` steps; unchanged where averaging sets the rate."""
         value = metrics.get(self.schedule.monitored_series() or "")
         if value is None or not self.schedule.warmup.steps(self.run) <= done <= self.scheduled_steps:
-            return heard
-        return self.schedule.after_evaluation(heard, value)
+            return state
+        return self.schedule.after_evaluation(state, value)
 
     def effective_evaluations(self, every: int) -> int:
-        """How many evaluations, one each `every` steps, the schedule hears in time to change another step's rate."""
+        """The number of evaluations, one each `every` steps, that can still change the rate of a later step."""
         deaf = max(0, self.schedule.warmup.steps(self.run) - 1)
         return max(0, self.scheduled_steps - 1) // every - deaf // every
 
     def cycle_ends(self) -> Iterator[int]:
-        """How many steps are complete at the end of each of its cycles, rising."""
+        """The number of complete steps at the end of each of its cycles, in ascending order."""
         return takewhile(lambda end: end <= self.scheduled_steps, self.schedule.cycle_ends(self.run))
 
     def stop_step(self, rate: LearningRate, after: int = 0) -> int | None:
-        """The first step from `after` on, warm-up apart, whose rate is below `stop_lr`: the run ends before it."""
+        """The first step from `after` on, without warm-up, whose rate is below `stop_lr`: the run ends before it."""
         if self.stop_lr is None:
             return None
         stretches = (
@@ -97,6 +97,6 @@ class LearningRatePlan:
 
 
 def learning_rate_plan(fields: RateFields, run: RunLength) -> LearningRatePlan:
-    """The learning rate of a job, or of a run that is only looked at."""
+    """The learning rate of a job or of a preview."""
     phase = fields.swa.phase_in_run(run, fields.optimizer.lr) if fields.swa else None
     return LearningRatePlan(fields.schedule, fields.optimizer, run, fields.stop_lr, phase, fields.ensemble)

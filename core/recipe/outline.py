@@ -1,4 +1,4 @@
-"""What a recipe says of its run before it has begun: how long it is, and what was probably not meant."""
+"""The outline of a run before it begins: its length, and warnings about settings that are probably not intended."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from core.recipe.stored import read_stored
 
 @dataclass(frozen=True, slots=True)
 class RunOutline:
-    """`total_steps` and `epochs` are None where only a clock ends the run, and where nobody can read the recipe."""
+    """`total_steps` and `epochs` are None where only a time limit ends the run, or where the spec is unreadable."""
 
     total_steps: int | None = None
     epochs: int | None = None
@@ -28,7 +28,7 @@ def outline_run(spec: JobSpec, shape: RunShape) -> RunOutline:
 
 
 def outline_stored_run(document: object) -> RunOutline:
-    """The outline of a job from its stored JSON. One that this release cannot read has an empty outline."""
+    """The outline of a job from its stored JSON; empty if this release cannot read the spec."""
     try:
         spec = read_stored(JobSpec, document)
     except UnreadableSpec:

@@ -1,7 +1,7 @@
-"""The door: the one way from bytes to a new job, analysis or preview. The api and `basin run` both take it.
+"""The only way from bytes to a new job, analysis or preview. The api and `basin run` both use it.
 
-A document is checked once, here: its shape and bounds by its class, then what its fields have to do with each other by
-core/recipe/checks. What is stored comes back through core/recipe/stored.py and is not checked again.
+A document is checked once, here: types and bounds by its class, then the rules between its fields by
+core/recipe/checks. Stored documents are read by core/recipe/stored.py and are not checked again.
 """
 
 import json
@@ -24,7 +24,7 @@ from core.recipe.validation_errors import MOST, field_problems
 from core.suggest import did_you_mean
 
 FactsOf = Callable[[DataSpec], DataFacts]
-"""Where the facts of a dataset are looked up: a database, a folder, a dict. A built-in one knows its own."""
+"""A look-up of the facts of a dataset: in a database, a folder or a dict. A built-in dataset has its own."""
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -35,7 +35,7 @@ def build_schemas() -> None:
 
 
 def built_in_facts(data: DataSpec) -> DataFacts:
-    """The facts of a dataset whose spec says them all."""
+    """The facts of a dataset that follow from its spec."""
     return data.facts()
 
 
@@ -45,7 +45,7 @@ def parse_job(body: bytes, facts: FactsOf = built_in_facts) -> JobSpec:
 
 
 def parse_sized_job(body: bytes, facts: FactsOf = built_in_facts) -> tuple[JobSpec, RunShape]:
-    """As parse_job, with the sizes of the run, which the checks needed."""
+    """As parse_job, with the sizes of the run, which the checks compute."""
     spec = _validated(JobSpec, body)
     shape = spec.shape(facts(spec.data))
     _refuse_problems(of_spec.problems(spec, shape))

@@ -1,4 +1,4 @@
-"""The learning rate of every step before anything is trained, from the very functions that train."""
+"""The learning rate of every step before the training, from the functions that the training itself uses."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MarkKind = Literal["restart", "reduction", "swa_start", "collect", "stop"]
 class PreviewRequest(Spec):
     """A schedule in a run of `epochs` over `examples` in batches of `batch_size`, or of `steps`.
 
-    `metrics` are what a schedule that listens to evaluations hears: one value for each, every `evaluate.every`.
+    `metrics` are assumed values for a schedule that depends on evaluations: one for each evaluation, in order.
     """
 
     model_config = DEFERRED
@@ -49,16 +49,16 @@ class PreviewRequest(Spec):
 
 
 class CurveMarker(Spec):
-    """Something that happens when `step` optimizer steps are complete."""
+    """An event when `step` optimizer steps are complete."""
 
     step: int
     kind: MarkKind
 
 
 class Preview(Spec):
-    """`lr[i]` is the rate of optimizer step `steps[i]`; thinned evenly past `max_points`, first and last step kept.
+    """`lr[i]` is the learning rate of optimizer step `steps[i]`, downsampled to `max_points` with both ends.
 
-    `momentum` is there if the schedule cycles it. `steps` end where the run does, which may be before `total_steps`.
+    `momentum` is null unless the schedule cycles it. `steps` end with the run, which may be before `total_steps`.
     """
 
     steps: list[int]
@@ -72,7 +72,7 @@ class Preview(Spec):
 
 @dataclass(slots=True)
 class _SimulatedRates:
-    """A run without training: the rates that hold from some step on, until the run ends."""
+    """The learning rates of a run without training: `rates[i]` applies from step `starts[i]` on."""
 
     starts: list[int] = field(default_factory=lambda: [0])
     rates: list[LearningRate] = field(default_factory=list)
@@ -82,37 +82,37 @@ class _SimulatedRates:
         return self.rates[bisect_right(self.starts, t) - 1](t)
 
 
-def simulate_rates(course: LearningRatePlan, every: int, metrics: Sequence[float]) -> _SimulatedRates:
-    """What the rate of a run does whose evaluations, one each `every` steps, come out like `metrics`."""
-    heard, watched = PlateauState(), course.schedule.monitored_series() or ""
-    found = _SimulatedRates(rates=[course.rate_function()], end=course.run.total_steps)
-    stop = course.stop_step(found.rates[0])
-    for done, value in zip(range(every, course.run.total_steps, every), metrics, strict=False):
-        before, heard = heard, course.after_evaluation(heard, {watched: value}, done)
-        if heard.reductions > before.reductions and stop is None:
+def simulate_rates(plan: LearningRatePlan, every: int, metrics: Sequence[float]) -> _SimulatedRates:
+    """The learning rates of a run whose evaluations, one each `every` steps, give `metrics`."""
+    state, watched = PlateauState(), plan.schedule.monitored_series() or ""
+    found = _SimulatedRates(rates=[plan.rate_function()], end=plan.run.total_steps)
+    stop = plan.stop_step(found.rates[0])
+    for done, value in zip(range(every, plan.run.total_steps, every), metrics, strict=False):
+        before, state = state, plan.after_evaluation(state, {watched: value}, done)
+        if state.reductions > before.reductions and stop is None:
             found.starts.append(done)
-            found.rates.append(course.rate_function(heard.reductions))
-            stop = course.stop_step(found.rates[-1], done)
+            found.rates.append(plan.rate_function(state.reductions))
+            stop = plan.stop_step(found.rates[-1], done)
     found.end = found.end if stop is None else stop
     return found
 
 
 def compute_preview(request: PreviewRequest) -> Preview:
-    """What the learning rate of a run does, which the checks have found to make sense."""
+    """The preview of a request that has passed the checks."""
     run = request.run_length()
-    course = learning_rate_plan(request, run)
-    shown = simulate_rates(course, request.evaluate.every.steps(run), request.metrics)
-    marks = [CurveMarker(step=step, kind="restart") for step in course.cycle_ends() if step < shown.end]
+    plan = learning_rate_plan(request, run)
+    shown = simulate_rates(plan, request.evaluate.every.steps(run), request.metrics)
+    marks = [CurveMarker(step=step, kind="restart") for step in plan.cycle_ends() if step < shown.end]
     marks = [marks[i] for i in _evenly_spaced(len(marks), request.max_points)]
     marks += [CurveMarker(step=step, kind="reduction") for step in shown.starts[1:]]
     collected = set[int]()
     if request.ensemble:
         collected |= _thin_steps(request.ensemble.collection_steps(run), shown.end, request)
-    if course.swa and course.swa.start < shown.end:
-        collected |= _thin_steps(course.swa.collection_steps, shown.end, request)
-        marks.append(CurveMarker(step=course.swa.start, kind="swa_start"))
+    if plan.swa and plan.swa.start < shown.end:
+        collected |= _thin_steps(plan.swa.collection_steps, shown.end, request)
+        marks.append(CurveMarker(step=plan.swa.start, kind="swa_start"))
     marks += [CurveMarker(step=step, kind="collect") for step in sorted(collected)]
-    steps, momentum = _evenly_spaced(shown.end, request.max_points), course.cycled_momentum()
+    steps, momentum = _evenly_spaced(shown.end, request.max_points), plan.cycled_momentum()
     return Preview(
         steps=steps,
         lr=[shown.rate_at(t) for t in steps],
@@ -124,14 +124,14 @@ def compute_preview(request: PreviewRequest) -> Preview:
     )
 
 
-def _thin_steps(occasions: CollectionSteps, end: int, request: PreviewRequest) -> set[int]:
-    """At most `max_points` of the occasions in a run of `end` steps."""
-    steps = occasions.steps_until(end)
+def _thin_steps(collection_steps: CollectionSteps, end: int, request: PreviewRequest) -> set[int]:
+    """At most `max_points` of the collection steps in a run of `end` steps."""
+    steps = collection_steps.steps_until(end)
     return {steps[i] for i in _evenly_spaced(len(steps), request.max_points)}
 
 
 def _evenly_spaced(count: int, most: int) -> list[int]:
-    """At most `most` of 0 … count - 1, evenly spread, both ends among them."""
+    """At most `most` of 0 … count - 1, evenly spaced, with both ends."""
     if count <= most:
         return list(range(count))
     return [i * (count - 1) // (most - 1) for i in range(most)]

@@ -1,7 +1,7 @@
 """Writes the generated sections of the docs: `python -m core.recipe.reference` in the repository's root.
 
 Summaries, papers, types and defaults come from the components, meanings and common names from fields.toml. A section
-stands between `<!-- generated: KIND -->` and `<!-- end of generated -->`; the text around it is written by hand.
+is between `<!-- generated: KIND -->` and `<!-- end of generated -->`; the text around it is written by hand.
 """
 
 import json
@@ -26,7 +26,7 @@ from core.recipe.spec import JobSpec
 PAGES: Final = (Path("docs/recipe.md"), Path("docs/analyses.md"))
 FIELDS: Final = Path(__file__).with_name("fields.toml")
 HEADER: Final = "| field | type | default | common name | meaning |\n|---|---|---|---|---|"
-SELECTORS: Final = frozenset({"name", "method", "kind"})  # what picks a component from its union: the heading says it
+SELECTORS: Final = frozenset({"name", "method", "kind"})  # these select a component from its union, and are its heading
 _SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
 Guide = Mapping[str, Mapping[str, Sequence[str]]]
@@ -53,7 +53,7 @@ def read_guide() -> Guide:
 
 
 def fill_page(page: str) -> str:
-    """The page with every generated section written again."""
+    """The page with every generated section replaced."""
     sections = {"job": _job_section, **dict.fromkeys((*get_args(Kind), "analyses"), _kind_section)}
     return _SECTION.sub(lambda found: f"{found[1]}\n{sections[found[2]](found[2])}\n\n{found[3]}", page)
 
@@ -67,7 +67,7 @@ def _job_section(section: str) -> str:
 
 
 def nested_specs() -> Iterator[tuple[str, type[Spec]]]:
-    """(field, class) of each group of fields of a job that is no component."""
+    """(field, class) of each nested spec of a job that is not a component."""
     for name, field in JobSpec.model_fields.items():
         found = [each for each in _classes(field.annotation) if not issubclass(each, Component | AveragingSpec)]
         yield from ((field.alias or name, each) for each in found)
@@ -109,7 +109,7 @@ def _heading(component: type[Spec], name: str) -> str:
 
 
 def _introduction(name: str, component: type[Described | AnyAnalysis]) -> str:
-    """Summary, paper and formulas; the page of the analyses explains these itself."""
+    """Summary, paper and formulas; the page of the analyses has its own text in place of formulas."""
     about = catalog_entry(name, component)
     source = f" Source: {about.paper}." if about.paper else ""
     formulas = "" if issubclass(component, AnyAnalysis) else f"\n\n{_one_line(about.description)}"
@@ -127,11 +127,11 @@ def _rows(spec: type[Spec], kind: str, name: str | None, guide: Guide) -> Iterat
 
 
 def _guided(guide: Guide, kind: str, name: str | None, field: str) -> Sequence[str]:
-    """What the guide says of a field: for this component, else for its kind."""
+    """Common name and meaning of a field: for this component, else for its kind."""
     for section in (f"{kind}/{name}", kind):
         if field in guide.get(section, {}):
             return guide[section][field]
-    raise KeyError(f"fields.toml says nothing of {field!r} in {kind}/{name}")
+    raise KeyError(f"fields.toml has no entry for {field!r} in {kind}/{name}")
 
 
 def _default(info: FieldInfo) -> str:
@@ -158,7 +158,7 @@ def _number(value: object) -> str:
 
 
 def _shared_rows(tables: list[list[Row]]) -> list[Row]:
-    """The rows that all components, or all but one, have with the same type, default and meaning."""
+    """The rows that all components, or all but one, share with the same type, default and meaning."""
     times = Counter(row for table in tables for row in table)
     return [row for row, count in times.items() if count >= max(2, len(tables) - 1)]
 
@@ -172,7 +172,7 @@ def _one_line(text: str | None) -> str:
 
 
 def main() -> int:
-    """Writes the pages again."""
+    """Rewrite the generated sections of the pages."""
     for page in PAGES:
         page.write_text(fill_page(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: a switch of the job, around whatever optimizer it has."""
+"""Sharpness-aware minimisation (SAM), for any optimizer."""
 
 from typing import Annotated
 

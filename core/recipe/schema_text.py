@@ -1,4 +1,4 @@
-"""A JSON Schema of a field in a few words: "number > 0", "duration or null", "`min` or `max`"."""
+"""The JSON Schema of a field as short text: "number > 0", "duration or null", "`min` or `max`"."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from core.recipe.duration import PATTERN
 
 Schema = Mapping[str, Any]
 
-UNLIMITED: Final = 10**6  # bounds from here on keep numbers finite; no user meets them
+UNLIMITED: Final = 10**6  # larger bounds only keep numbers finite, and are not shown
 _BOUNDS: Final = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
 
 def type_text(schema: Schema) -> str:
-    """What the field accepts, as a cell of a table."""
+    """The values that the field accepts, as a cell of a table."""
     kinds = list(dict.fromkeys(_kinds(schema)))
     if "duration" in kinds:
         kinds = [kind for kind in kinds if not kind.startswith("integer")]  # an integer is a duration in steps

@@ -1,4 +1,4 @@
-"""RunShape: the sizes of one run, computed once from the facts of its data and then handed on."""
+"""RunShape: the sizes of one run, computed once from the facts of its data and then passed on."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,7 +9,7 @@ from core.recipe.facts import DataFacts
 
 
 class Batched(Protocol):
-    """The fields of a job or a preview that cut train examples into optimizer steps, and bound their number."""
+    """The fields of a job or a preview that divide train examples into optimizer steps, and bound their number."""
 
     @property
     def batch_size(self) -> int | Literal["full"]: ...
@@ -29,19 +29,19 @@ class Batched(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunShape:
-    """How many examples and optimizer steps a run has."""
+    """The numbers of examples and optimizer steps of a run."""
 
     facts: DataFacts
     split: SplitSizes
     batch: int
     """Examples in one full batch."""
     examples_per_epoch: int
-    """Train examples that an epoch sees: all, or with `drop_last` those of the whole batches alone."""
+    """Train examples in an epoch: all, or with `drop_last` those of full batches only."""
     run: RunLength
 
 
 def examples_used(examples: int, batch: int, *, drop_last: bool) -> int:
-    """Examples that an epoch sees: all, or those of the whole batches alone."""
+    """Examples in an epoch: all, or with `drop_last` those of full batches only."""
     return examples - examples % batch if drop_last else examples
 
 
@@ -51,14 +51,14 @@ def optimizer_steps(examples: int, batch: int, accumulate: int, *, drop_last: bo
 
 
 def resolve_shape(facts: DataFacts, split: SplitSizes, fields: Batched) -> RunShape:
-    """The sizes of a run. Defined for every input, because the checks of a job look at the result."""
+    """The sizes of a run. Defined for every input, because the checks of a job need them for invalid jobs too."""
     batch = max(1, split.train) if fields.batch_size == "full" else fields.batch_size
     used = examples_used(split.train, batch, drop_last=fields.drop_last)
     return RunShape(facts, split, batch, used, resolve_run_length(split.train, batch, fields))
 
 
 def resolve_run_length(examples: int, batch: int, fields: Batched) -> RunLength:
-    """Steps per epoch and in all; `epochs` and `steps` both given, the first reached ends the run.
+    """Steps per epoch and in total; with both `epochs` and `steps`, the first limit reached ends the run.
 
     An epoch has ceil(ceil(examples / batch) / accumulate) steps; `drop_last` rounds down. A run without either budget
     is not bounded.

@@ -1,4 +1,4 @@
-"""JobSpec: what to train and how. The body of POST /v1/jobs is exactly this, and so is a job file.
+"""JobSpec: what to train and how. It is the body of POST /v1/jobs and the content of a job file.
 
 The class checks the shape and the bounds of single fields. The rules between fields are in core/recipe/checks and are
 called by core/recipe/parse.py alone.
@@ -69,7 +69,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "reg
 
 
 class Evaluate(Spec):
-    """When the validation part is evaluated; always at the end too. The test part is evaluated once, at the end."""
+    """How often the validation split is evaluated; also at the end. The test split is evaluated once, at the end."""
 
     every: Duration = Duration(Fraction(1), "ep")
 
@@ -77,8 +77,8 @@ class Evaluate(Spec):
 class Checkpoints(Spec):
     """A resumable checkpoint every `every`, once a minute, and at the end.
 
-    The newest `keep_last` are kept, and besides them the `keep_best` best by `monitor`. Of the weights at the ends of
-    cycles the newest `keep_cycles` are kept.
+    Retention keeps the newest `keep_last`, and in addition the `keep_best` best by `monitor`. Of the weights at the
+    ends of cycles it keeps the newest `keep_cycles`.
     """
 
     every: Duration = Duration.of_steps(1000)
@@ -89,7 +89,7 @@ class Checkpoints(Spec):
 
 
 class Resources(Spec):
-    """Where the job may run. `auto` takes whatever slot is free."""
+    """Where the job may run. `auto` takes any free slot."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -137,14 +137,14 @@ class JobSpec(Spec):
     metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
     def shape(self, facts: DataFacts | None = None) -> RunShape:
-        """The sizes of the run; `facts` of the data, where they are not those that its spec knows."""
+        """The sizes of the run; `facts` are those of the data, if they differ from the facts of its spec."""
         known = facts or self.data.facts()
         return resolve_shape(known, split_sizes(known.examples, self.data.validation, self.data.test), self)
 
     def resolved(self, shape: RunShape | None = None) -> Self:
-        """The same job with every default that follows from the rest written out. Resolving twice changes nothing.
+        """The same job with every default that depends on other fields filled in. Idempotent.
 
-        `shape` is that of this job, where the caller has it.
+        `shape` is the shape of this job, if the caller has it already.
         """
         sizes = shape or self.shape()
         task, run, lr = sizes.facts.task, sizes.run, self.optimizer.lr

@@ -1,4 +1,4 @@
-"""When a run ends before its budget, which of its weights it is judged by, and what it does instead of failing."""
+"""Early stopping, targets, and rollback after non-finite numbers."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -10,18 +10,18 @@ from core.recipe.duration import Duration
 from core.recipe.monitor import Mode, Monitor, default_mode
 
 StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
-"""Why a run ended; a run has one. Of two that come together the budget counts first, then the order that evaluations,
-rates and the clock are looked at in: target, early_stopping, stop_lr, time_limit.
+"""Why a run ended; a run has one reason. Of several at the same step the first of these counts: completed, target,
+early_stopping, stop_lr, time_limit.
 """
 
 
 class EarlyStopping(Spec):
     """Ends the run after exactly `patience` evaluations in a row without improvement, and keeps the best weights.
 
-    A value improves on the best if it is smaller (or, for `max`, larger) by more than `min_delta`; what is no number
-    never does. Evaluations before `start_from` do not count. The weights that are monitored are those that are kept:
-    `swa.val.loss` keeps the best average. With `restore_best` the results that a run reports for those weights are
-    those of the best ones, however it ended.
+    A value improves on the best if it is smaller (or, for `max`, larger) by more than `min_delta`; a value that is not
+    finite never improves. Evaluations before `start_from` do not count. The kept weights are the monitored ones:
+    `swa.val.loss` keeps the best average. With `restore_best` the results of the run are those of the best weights,
+    whatever ended it.
     """
 
     monitor: Monitor = "val.loss"
@@ -32,16 +32,16 @@ class EarlyStopping(Spec):
     restore_best: bool = True
 
     def effective_mode(self) -> Mode:
-        """Which way is better: as said, or as the metric has it."""
+        """Whether lower or higher is better: as given, or by the metric."""
         return self.mode or default_mode(self.monitor)
 
     def monitored_weights(self) -> str:
-        """The weights that are judged and kept, by their name in results."""
+        """The weights that are monitored and kept, by their name in results."""
         *weights, _split, _metric = self.monitor.split(".")
         return ".".join(weights) or "base"
 
     def resolved(self) -> Self:
-        """With `mode` written out."""
+        """The same spec with `mode` filled in."""
         return self.model_copy(update={"mode": self.effective_mode()})
 
     def is_improvement(self, value: float, best: float | None) -> bool:
@@ -54,8 +54,8 @@ class EarlyStopping(Spec):
 
 
 class Target(Spec):
-    """Ends the run at the first evaluation that is at least as good as `value`; which way is good follows from the
-    metric (`loss` and `mae` down, `accuracy` and `r2` up).
+    """Ends the run at the first evaluation that is at least as good as `value`. Lower is better for `loss` and `mae`,
+    higher for `accuracy` and `r2`.
     """
 
     metric: Monitor
@@ -67,9 +67,9 @@ class Target(Spec):
 
 
 class Rollback(Spec):
-    """What a run does when its loss or its weights are no longer finite numbers, at most `times` times: it goes back to
-    its last good mark (every `checkpoints.every` steps there is one, and one at the start), takes back what it has
-    reported since, and multiplies every learning rate from there on by `factor`.
+    """When the loss or the weights are no longer finite, the run rolls back, at most `times` times: it returns to its
+    last rollback point (one every `checkpoints.every` steps, and one at the start), withdraws the metrics reported
+    since, and multiplies every learning rate from there on by `factor`.
     """
 
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -1,9 +1,9 @@
-"""Reads stored specs as trusted data: it builds the frozen objects and judges nothing.
+"""Reads stored specs as trusted data: it builds the immutable objects without validation.
 
-What was accepted once stays accepted, so no rule and no bound of this release applies to it. A field that the stored
-spec lacks takes its default: a new field's default is what releases without the field did. What this release has no
-word for (a field, a component, a literal) makes the spec unreadable, because to leave it out would be to run another
-job. Each class is compiled once into a closure per field.
+An accepted spec stays accepted, so the rules and bounds of this release do not apply to it. A field that the stored
+spec lacks takes its default: a new field's default is the behaviour of releases without the field. A name that this
+release does not have (a field, a component, a literal) makes the spec unreadable, because without it the job would be a
+different one. Each class is compiled once into a closure per field.
 """
 
 import json
@@ -28,12 +28,12 @@ Reader = Callable[[Any], Any]
 
 
 def read_job(text: str | bytes) -> JobSpec:
-    """The job of a row. Raises UnreadableSpec where this release has no word for something in it."""
+    """The job of a row. Raises UnreadableSpec where this release lacks a name in it."""
     return read_stored(JobSpec, json.loads(text))
 
 
 def read_analysis(text: str | bytes) -> Analysis:
-    """The analysis of a row. Raises UnreadableSpec where this release has no word for something in it."""
+    """The analysis of a row. Raises UnreadableSpec where this release lacks a name in it."""
     found: Analysis = _compiled(Analysis)(json.loads(text))
     return found
 
@@ -46,7 +46,7 @@ def read_stored(shape: type[AnyModel], document: object) -> AnyModel:
 
 @cache
 def _compiled(kind: Any) -> Reader:
-    """What builds a value of this type."""
+    """The reader that builds a value of this type."""
     if build := _GENERIC.get(get_origin(kind)):
         return build(kind)
     if reader := _PLAIN.get(kind):
@@ -62,9 +62,9 @@ def _model(shape: type[BaseModel]) -> Reader:
         if isinstance(value, shape):
             return value
         if not isinstance(value, dict):
-            raise UnreadableSpec("", f"no {shape.__name__}")
+            raise UnreadableSpec("", f"not a {shape.__name__}")
         if unknown := value.keys() - fields.keys():
-            raise UnreadableSpec(f"/{min(unknown)}", "this release does not know the field")
+            raise UnreadableSpec(f"/{min(unknown)}", "this release does not have the field")
         if lacking := required - value.keys():
             raise UnreadableSpec(f"/{min(lacking)}", "required")
         made = shape.model_construct(**{fields[key][0]: _at(key, fields[key][1], each) for key, each in value.items()})
@@ -98,7 +98,7 @@ def _annotated(kind: Any) -> Reader:
 
 
 def _union(kind: Any, tag: str | None = None, joined: Sequence[type[BaseModel]] = ()) -> Reader:
-    """Picks the member by its tag, else the first that the value can be."""
+    """Selects the member by its tag, else the first member that accepts the value."""
     members = [*(member for member in get_args(kind) if member is not type(None)), *joined]
     read = _tagged(tag, members) if tag else _first_of([_compiled(each) for each in members])
     if type(None) not in get_args(kind):
@@ -119,7 +119,7 @@ def _tagged(tag: str, members: list[type[BaseModel]]) -> Reader:
 
 
 def _first_of(readers: list[Reader]) -> Reader:
-    """Of several problems that of the member which came furthest into the value: it was meant."""
+    """The first reader that accepts the value. If none does, the problem is that with the deepest pointer."""
     if len(readers) == 1:
         return readers[0]
 
@@ -153,7 +153,7 @@ def _tuple(kind: Any) -> Reader:
 
     def read(value: Any) -> Any:
         if not isinstance(value, list | tuple) or (not each and len(value) != len(fixed)):
-            raise UnreadableSpec("", "no list of this length")
+            raise UnreadableSpec("", "not a list of this length")
         readers = [each] * len(value) if each else fixed
         return tuple(_at(index, reader, one) for index, (reader, one) in enumerate(zip(readers, value, strict=True)))
 
@@ -163,7 +163,7 @@ def _tuple(kind: Any) -> Reader:
 def _instance(kind: type) -> Reader:
     def read(value: Any) -> Any:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UnreadableSpec("", f"no {kind.__name__}")
+            raise UnreadableSpec("", f"not a {kind.__name__}")
         return value
 
     return read
@@ -174,16 +174,16 @@ def _anything(value: Any) -> Any:
 
 
 def _float(value: Any) -> float:
-    """JSON's numbers, and "Infinity" and "NaN", for which it has none."""
+    """A number of JSON, or one of the strings "Infinity", "-Infinity" and "NaN"."""
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise UnreadableSpec("", "no number") from None
+        raise UnreadableSpec("", "not a number") from None
 
 
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path):
-        raise UnreadableSpec("", "no path")
+        raise UnreadableSpec("", "not a path")
     return Path(value)
 
 
@@ -191,7 +191,7 @@ def _duration(value: Any) -> Duration:
     try:
         return value if isinstance(value, Duration) else Duration.read(value)
     except (TypeError, ValueError):
-        raise UnreadableSpec("", "no duration") from None
+        raise UnreadableSpec("", "not a duration") from None
 
 
 _GENERIC: Final[dict[Any, Callable[[Any], Reader]]] = {

@@ -1,4 +1,4 @@
-"""Text that users give: names and labels that go into lists, logs and terminals."""
+"""Text from users: names and labels, which are shown in lists, logs and terminals."""
 
 import unicodedata
 from typing import Annotated

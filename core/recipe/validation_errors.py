@@ -1,4 +1,4 @@
-"""Turns what pydantic says of a document into problems a person can act on: a JSON pointer, a sentence, a hint."""
+"""Translates pydantic's errors into problems that a user can act on: a JSON pointer, a message, a hint."""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from core.recipe.component import CROSS_FIELD
 from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
-MOST = 50  # problems reported at once
-TAGS = ("name", "method")  # the fields that pick a member of a union
+MOST = 50  # the most problems of one report
+TAGS = ("name", "method")  # the fields that select a member of a union
 
 
 def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
-    """Problems of `document`, as parsed JSON, that was refused by `model`."""
+    """The problems of `document`, as parsed JSON, which `model` refused."""
     return tuple(islice(_translated_problems(error, document, model), MOST))
 
 
@@ -36,7 +36,7 @@ def _translated_problems(error: ValidationError, document: object, model: type[B
 
 
 def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:
-    """The location without the tags of unions, which are no part of the document."""
+    """The location without the tags of unions, which are not part of the document."""
     names_a_field = detail["type"] in {"extra_forbidden", "missing"}
     last = len(detail["loc"]) - 1
     for index, part in enumerate(detail["loc"]):
@@ -48,7 +48,7 @@ def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel
         elif isinstance(document, list) and isinstance(part, int):
             document = document[part] if part < len(document) else None
         elif not isinstance(part, int) and index > 0:
-            continue  # the arm of a union that was tried
+            continue  # a member of a union that pydantic tried
         yield part
 
 
@@ -65,7 +65,7 @@ def _error_message(detail: ErrorDetails) -> str:
         context = {key: str(value).replace("'", "") for key, value in detail["ctx"].items()}
         return f"unknown {context['discriminator']} {context['tag']!r}; there are {context['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
-        return f"required: the {detail['ctx']['discriminator'].strip(chr(39))} picks the kind"
+        return f"required: the {detail['ctx']['discriminator'].strip(chr(39))} selects the kind"
     return detail["msg"].removeprefix("Value error, ").replace("Input should ", "must ", 1)
 
 
@@ -117,7 +117,7 @@ def _has_tag_of(model: type[BaseModel], document: object) -> bool:
 
 
 def _tag_values(field: int | str, model: type[BaseModel]) -> set[str]:
-    """The names from which a field picks its kind. One of them may be a field of that kind too, as in "function"."""
+    """The names that select the kind of a field. One of them may also be a field of that kind, as in "function"."""
     found = model.model_fields.get(str(field))
     kinds = [each.model_fields.get("name") for each in _model_classes(found)] if found else []
     return {str(tag.default) for tag in kinds if tag and get_origin(tag.annotation) is Literal}

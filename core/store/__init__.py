@@ -1,4 +1,4 @@
-"""The object store: whole files under keys that are written once and never again."""
+"""The object store: immutable objects, each written once under a key that is never reused."""
 
 from core.errors import Misconfigured
 from core.settings import Settings
@@ -6,10 +6,10 @@ from core.store.base import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The store that the settings name. Nothing is asked of it yet, nor is its client library loaded.
+    """The store that the settings name. No request is made, and its client library is not loaded yet.
 
     Raises:
-        Misconfigured: its URL is of no kind that this release knows, or what it needs besides is missing.
+        Misconfigured: the URL's scheme is not supported, or the credentials that it needs are missing.
     """
     from core.store.local import LocalStore, folder_of_url
     from core.store.location import bucket_of_url, location_of

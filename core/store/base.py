@@ -1,6 +1,6 @@
-"""What callers need of an object store, and no more."""
+"""The interface of an object store, and its errors."""
 
-# ruff: noqa: N818 - the names say what happened
+# ruff: noqa: N818 - the names say what failed
 
 import hashlib
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from core.errors import BasinError, NotFound, Unavailable
 
 
 class StoreTransient(Unavailable):
-    """The object store is away or out of space; the same call may succeed in a moment."""
+    """The object store is unavailable or out of space; the same call may succeed in a moment."""
 
     code: ClassVar[str] = "store_unavailable"
 
 
 class StoreRefused(Unavailable):
-    """The object store refuses what the service asks: its bucket, its keys or their rights are wrong."""
+    """The object store refuses the service's request: the bucket, the credentials or their permissions are wrong."""
 
     code: ClassVar[str] = "store_refused"
 
@@ -30,20 +30,20 @@ class StoreMissing(NotFound):
 
 
 class StoreUnreadable(BasinError):
-    """The object store has this object and cannot read it; trying again does not help."""
+    """The object store has this object and cannot read it; a retry does not help."""
 
     code: ClassVar[str] = "object_unreadable"
 
 
 class StoreTaken(BasinError):
-    """There is an object under this key already; keys are never used twice."""
+    """There is already another object under this key; keys are never reused."""
 
     code: ClassVar[str] = "object_exists"
     kind = "conflict"
 
 
 class InvalidStoreKey(BasinError):
-    """This is not a key that we made."""
+    """This is not a key of the service's own form."""
 
     code: ClassVar[str] = "bad_key"
     kind = "invalid"
@@ -51,7 +51,7 @@ class InvalidStoreKey(BasinError):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was really moved: `sha256` in hex, `bytes` as counted."""
+    """The digest of the bytes transferred: `sha256` in hex, and `bytes`, their number."""
 
     sha256: str
     bytes: int
@@ -69,17 +69,18 @@ class StoredObject:
 class Store(Protocol):
     """Whole objects under keys.
 
-    Every method may raise StoreTransient (try again), StoreRefused (an operator has to act first) and BadKey (never).
+    Every method may raise StoreTransient (retry), StoreRefused (the operator has to act first) and InvalidStoreKey
+    (a bug of the caller).
     """
 
     def put_file(self, path: Path, key: str) -> Digest:
         """Store a copy of the file, durably: when this returns, a power cut does not lose it.
 
-        Putting the very same bytes again is harmless, so that a lost answer can be retried.
+        Storing the same bytes again is allowed, so that a call whose answer was lost can be retried.
 
         Raises:
             StoreTaken: other bytes are stored under this key.
-            OSError: the file cannot be read, or the store is full or not writable: a retry would not help soon.
+            OSError: the file cannot be read, or the store is full or not writable: an immediate retry does not help.
         """
         ...
 
@@ -88,8 +89,8 @@ class Store(Protocol):
 
         Raises:
             StoreMissing: there is no such object.
-            StoreUnreadable: it is there and cannot be read.
-            OSError: the local file cannot be written; that is no fault of the store.
+            StoreUnreadable: the object exists and cannot be read.
+            OSError: the local file cannot be written; the store is not the cause.
         """
         ...
 
@@ -97,12 +98,12 @@ class Store(Protocol):
         """The bytes from `start` up to, not including, `end`, in pieces.
 
         Raises:
-            StoreMissing: there is no such object; raised by the call, not by the first piece.
+            StoreMissing: there is no such object; raised by the call, not while iterating.
         """
         ...
 
     def size(self, key: str) -> int:
-        """Bytes of the object.
+        """The size of the object in bytes.
 
         Raises:
             StoreMissing: there is no such object.
@@ -110,32 +111,32 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object; one that is not there is fine."""
+        """Remove the object; a missing one is no error."""
         ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object whose key begins with `prefix`, in the order of their keys, folder by folder."""
+        """Every object whose key begins with `prefix`, in the order of keys, folder by folder."""
         ...
 
     def remove_unfinished(self, older_than: float) -> int:
-        """Remove what uploads that died left behind more than `older_than` seconds ago; says how many."""
+        """Remove the remains of interrupted uploads older than `older_than` seconds; return how many there were."""
         ...
 
     def presigned_url(self, key: str, seconds: int) -> str | None:
-        """A URL that gives the object to whoever holds it, for so long; None: this store has no such thing."""
+        """A URL that gives the object without credentials for this many seconds; None if the store has no such URLs."""
         ...
 
     def ping(self) -> None:
-        """Come back within seconds if the store works; else raise what every method may raise."""
+        """Return within seconds if the store works; else raise what every method may raise."""
         ...
 
 
 def digest_of(store: Store, key: str) -> Digest:
-    """SHA-256 and size of the bytes that the store gives.
+    """SHA-256 and size of the bytes that the store returns.
 
     Raises:
         StoreMissing: there is no such object.
-        StoreUnreadable: it is there and cannot be read.
+        StoreUnreadable: the object exists and cannot be read.
     """
     digest, count = hashlib.sha256(), 0
     for piece in store.open_range(key):

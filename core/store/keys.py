@@ -1,4 +1,4 @@
-"""Keys of objects. They are made here, from ids of ours alone, and never from a user's string."""
+"""Keys of objects. They are made here, from the service's own ids alone, and never from a user's string."""
 
 import re
 import secrets
@@ -11,7 +11,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9_-][A
 
 
 def checkpoint_prefix(job: str, attempt: int, step: int) -> str:
-    """The folder of one checkpoint's files: fresh at every call, so that no key is ever used twice."""
+    """The folder of one checkpoint's files: a new one at every call, so that no key is ever reused."""
     return f"{JOBS}{job}/{attempt}-{step}-{secrets.token_hex(8)}"
 
 
@@ -21,10 +21,11 @@ def folder_of(key: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """The key, if it is one: parts of plain letters, digits, dots and dashes; none begins with a dot.
+    """The key, if it is valid: parts of ASCII letters, digits, dots, dashes and underscores, none of which begins with
+    a dot.
 
     Raises:
-        BadKey: it is none.
+        InvalidStoreKey: it is not valid.
     """
     if _KEY.fullmatch(key) is None:
         raise InvalidStoreKey(f"{key[:80]!r} is not a key")

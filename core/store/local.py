@@ -1,4 +1,4 @@
-"""Objects as files in a folder: written aside, hashed, flushed to disk, named, and the folder flushed too."""
+"""Objects as files in a folder: written to a temporary file, hashed, synced, linked to the name, the folder synced."""
 
 import errno
 import hashlib
@@ -24,15 +24,15 @@ from core.store.base import (
 from core.store.keys import check_key
 
 _PIECE: Final = 1 << 20
-# Full, over quota, read-only, not ours: these do not pass in a moment.
+# Full, over quota, read-only, no permission: these are not transient.
 _REFUSALS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-# A file system without hard links: there a rename has to do, which cannot tell whether somebody was there first.
+# A file system without hard links: a rename is used there, which cannot detect an object written at the same moment.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-# Of the object, or of a folder above it.
+# Errors that the object or a folder above it may cause.
 _BARRED: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP})
-# A bad sector, not ours, something else in its place: the next read says the same.
+# A bad sector, no permission, no regular file: the next read would fail too.
 _UNREADABLE: Final = frozenset({errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
-# Keys cannot begin with a dot, so uploads on their way never show as objects.
+# Keys cannot begin with a dot, so that unfinished uploads are never listed as objects.
 _INCOMING: Final = ".incoming"
 _TRIES: Final = 20
 
@@ -92,7 +92,7 @@ class LocalStore:
         path = self._object_path(key)
         with _translate_errors(key, self._root / key):
             path.unlink(missing_ok=True)
-        # The folders above, as far as they are empty now; another writer may be filling one, and that is fine.
+        # Remove the folders above that are empty now; rmdir fails where another writer is filling one.
         with suppress(OSError):
             for folder in path.parents:
                 if folder == self._root:
@@ -131,7 +131,7 @@ class LocalStore:
 
     def _object_path(self, key: str) -> Path:
         path = self._root / check_key(key)
-        # Belt and braces: no symbolic link may lead out of the store either.
+        # The key cannot name a place outside; this refuses a symbolic link that leads out of the store.
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise InvalidStoreKey(f"{key!r} leads out of the store")
         return path
@@ -139,7 +139,7 @@ class LocalStore:
 
 @contextmanager
 def _translate_errors(key: str, path: Path | None = None, *, writing: bool = False) -> Iterator[None]:
-    """Errors in the words of core.store.base; `path` is the object's own where it is not open yet."""
+    """Translate OSError into the errors of core.store.base; `path` is the object's path where it is not open yet."""
     try:
         yield
     except OSError as error:
@@ -148,7 +148,7 @@ def _translate_errors(key: str, path: Path | None = None, *, writing: bool = Fal
             raise away from error
         if writing and error.errno in _REFUSALS:
             raise
-        # A folder that another deed has just emptied and removed is no missing object: the next try makes it again.
+        # While writing, a folder that another call has just removed is no missing object: a retry makes it again.
         if isinstance(error, FileNotFoundError) and not writing:
             raise StoreMissing(f"The object store has no {key}.") from error
         if not writing and error.errno in _UNREADABLE:
@@ -157,7 +157,7 @@ def _translate_errors(key: str, path: Path | None = None, *, writing: bool = Fal
 
 
 def _folders_accessible(path: Path) -> bool:
-    """Whether the folders above let us through: else the store is away, and nothing is known about the object."""
+    """Whether the folders above are accessible: else the store is unavailable, and the object may well exist."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -168,13 +168,13 @@ def _folders_accessible(path: Path) -> bool:
 
 
 def _copy_file(source: Path, target: Path) -> Digest:
-    """Copy, hash and flush."""
+    """Copy a file, hash the copy and flush it to the disk."""
     with source.open("rb") as reader:
         return _write_pieces(iter(lambda: reader.read(_PIECE), b""), target)
 
 
 def _write_pieces(pieces: Iterable[bytes], target: Path) -> Digest:
-    """SHA-256 of what was read is what was written: the same bytes pass through once."""
+    """Write, hash and flush the pieces in one pass, so that the digest is that of the bytes written."""
     digest, count = hashlib.sha256(), 0
     with target.open("xb") as writer:
         for piece in pieces:
@@ -194,9 +194,9 @@ def _check_digest(target: Path, digest: Digest, key: str) -> Digest:
 
 
 def _publish_file(aside: Path, target: Path, root: Path) -> bool:
-    """Give the file its name; False: somebody else was there first."""
+    """Link the file to its name; False where another writer did that first."""
     for _ in range(_TRIES):
-        # Somebody may delete the last object of a folder, and the folder with it, just before ours comes in.
+        # Another process may delete the last object of a folder, and the folder with it, just before the link.
         with suppress(FileNotFoundError):
             _make_folders(target.parent, root)
             try:
@@ -209,11 +209,11 @@ def _publish_file(aside: Path, target: Path, root: Path) -> bool:
                 aside.rename(target)
             sync_folder(target.parent)
             return True
-    raise StoreTransient(f"The folders above {target.name} keep going away.")
+    raise StoreTransient(f"The folders above {target.name} were removed at each try.")
 
 
 def _make_folders(folder: Path, root: Path) -> None:
-    """Make the folder and flush each one that got a new entry, from the root down."""
+    """Make the folder and sync each folder that got a new entry, from the root down."""
     missing = [path for path in (folder, *folder.parents) if path.is_relative_to(root) and not path.exists()]
     for path in reversed(missing):
         with suppress(FileExistsError):  # mkdir's own exist_ok fails where the folder is removed right afterwards
@@ -234,13 +234,13 @@ def _read_pieces(file: BinaryIO, key: str, start: int, end: int | None) -> Itera
 
 
 def _walk_files(folder: Path) -> Iterator[str]:
-    """The files below, in the order of their names, without hidden ones at the top; none when it is not there."""
+    """The files below the folder, sorted by name, without hidden files and folders; none if the folder is missing."""
     for base, folders, names in os.walk(folder, onerror=_raise_walk_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{base}/{name}" for name in sorted(names) if not name.startswith("."))
 
 
 def _raise_walk_error(error: OSError) -> None:
-    """What cannot be looked into is not empty."""
+    """A folder that cannot be listed must not count as empty."""
     if not isinstance(error, FileNotFoundError):
         raise StoreTransient(f"The object store cannot be listed: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""Where an S3 store is, and what opens it: read from the settings, and never shown."""
+"""The address and the credentials of an S3 store, read from the settings; credentials never show in a repr."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ _BUCKET_URL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket, and the folder in it that is ours; the empty one is all of it."""
+    """A bucket, and the service's folder in it; an empty prefix is the whole bucket."""
 
     name: str
     prefix: str
 
     @property
     def key_prefix(self) -> str:
-        """What every name of ours in the bucket begins with."""
+        """The prefix of every object name of the service in the bucket."""
         return f"{self.prefix}/" if self.prefix else ""
 
 
@@ -48,8 +48,8 @@ def location_of(settings: Settings, bucket: Bucket) -> StoreLocation:
     """The bucket at the server of the settings, with their credentials.
 
     Raises:
-        Misconfigured: there are no credentials, or the server's URL is none. Nothing is looked for elsewhere: not in
-            files of other tools, not at a cloud's metadata service.
+        Misconfigured: there are no credentials, or the server's URL is not valid. Credentials are read from the
+            settings alone, not from the files of other tools or a cloud's metadata service.
     """
     if not settings.aws_access_key_id or settings.aws_secret_access_key is None:
         raise Misconfigured("an s3:// store_url needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")

@@ -1,7 +1,7 @@
-"""The marker: one small object that says which database a store belongs to.
+"""The marker: one small object that names the database that a store belongs to.
 
-Its name begins with no dot, so that whoever copies the objects by hand copies it as well. It lies outside of the jobs'
-objects: no sweep looks at it.
+Its name does not begin with a dot, so that a copy of the objects by hand includes it. It is outside the folder of the
+jobs' objects, so that garbage collection never removes it.
 """
 
 import re
@@ -13,21 +13,21 @@ from typing import Final
 from core.store.base import Store, StoreMissing, StoreTaken, StoreTransient, StoreUnreadable
 
 MARKER: Final = "basin-store-id"
-NO_ID: Final = ""  # of a marker that nobody of ours has written: torn, empty, or a folder
+NO_ID: Final = ""  # of a marker that the service did not write: incomplete, empty, or a folder
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_BYTES: Final = 256
 
 
 def new_store_id() -> str:
-    """A random id, as a marker holds it."""
+    """A new random id for a marker."""
     return secrets.token_hex(16)
 
 
 def read_marker(store: Store) -> str | None:
-    """The id in the marker; NO_ID where that is none; None where there is no marker.
+    """The id in the marker; NO_ID where its content is no id; None where there is no marker.
 
     Raises:
-        StoreTransient, StoreRefused: the store cannot be asked.
+        StoreTransient, StoreRefused: the store does not answer.
     """
     try:
         text = b"".join(store.open_range(MARKER, 0, _MOST_BYTES)).decode(errors="replace").strip()
@@ -39,10 +39,10 @@ def read_marker(store: Store) -> str | None:
 
 
 def create_marker(store: Store, store_id: str) -> str | None:
-    """Write the marker unless there is one; what `read_marker` says afterwards.
+    """Write the marker unless there is one, and return what `read_marker` returns afterwards.
 
     Raises:
-        StoreTransient, StoreRefused: the store is away, or does not let us write.
+        StoreTransient, StoreRefused: the store is unavailable, or does not permit writing.
     """
     with tempfile.TemporaryDirectory(prefix="basin-marker-") as aside:
         source = Path(aside, MARKER)
@@ -57,10 +57,11 @@ def create_marker(store: Store, store_id: str) -> str | None:
 
 
 def replace_marker(store: Store, store_id: str) -> None:
-    """Write the marker, whatever stood there. After a kill in between there is none, and the next call writes it.
+    """Write the marker in place of any other. After a kill in between there is none, and the next call writes it.
 
     Raises:
-        StoreTransient, StoreRefused: the store is away, or does not let us write; or another one wrote it meanwhile.
+        StoreTransient, StoreRefused: the store is unavailable, or does not permit writing, or another process wrote
+            the marker meanwhile.
     """
     try:
         store.delete(MARKER)

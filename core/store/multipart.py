@@ -1,6 +1,6 @@
-"""Uploads in parts that were never completed: two requests of S3 that the client library does not make.
+"""Lists and aborts incomplete multipart uploads: two S3 requests that the client library does not offer.
 
-They are invisible in listings, yet they cost their space for ever. Signed with AWS Signature Version 4.
+Such uploads are not in listings, yet they use space without end. Requests are signed with AWS Signature Version 4.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _NO_BODY: Final = hashlib.sha256().hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class MultipartUpload:
-    """An upload that was begun at `began_at` (unix seconds). `name` is that in the bucket, with our prefix."""
+    """An upload that began at `began_at` (unix seconds). `name` is the object's name in the bucket, with our prefix."""
 
     name: str
     id: str
@@ -35,7 +35,7 @@ class MultipartUpload:
 
 
 def abort_uploads(place: StoreLocation, before: float) -> int:
-    """Abort what was begun before that moment; says how many. A server that refuses is left to its own rules."""
+    """Abort uploads that began before that time (unix seconds); return how many. A failure is logged, not raised."""
     try:
         old = [upload for upload in _list_uploads(place) if upload.began_at < before]
         return sum(_abort_upload(place, upload) for upload in old)
@@ -45,7 +45,7 @@ def abort_uploads(place: StoreLocation, before: float) -> int:
 
 
 def _abort_upload(place: StoreLocation, upload: MultipartUpload) -> bool:
-    """False: it was completed or aborted meanwhile."""
+    """Whether the upload was aborted; False where it had been completed or aborted meanwhile."""
     try:
         _send_request(place, "DELETE", upload.name, {"uploadId": upload.id})
     except urllib.error.HTTPError as error:
@@ -64,7 +64,7 @@ def _list_uploads(place: StoreLocation) -> Iterator[MultipartUpload]:
 
 
 def parse_uploads(answer: bytes) -> tuple[list[MultipartUpload], Mapping[str, str] | None]:
-    """The uploads of one page, and what to ask for the next one; None: there is none."""
+    """The uploads of one page, and the query parameters of the next page; None where it is the last one."""
     root = ET.fromstring(answer)  # noqa: S314 - from the operator's own server, and of bounded size
     uploads = [
         MultipartUpload(
@@ -87,7 +87,7 @@ def _send_request(place: StoreLocation, method: str, name: str, query: Mapping[s
     path = quote(f"/{place.bucket.name}" + (f"/{name}" if name else ""))
     headers = signed_headers(place, method, path, query, datetime.now(UTC))
     url = f"{place.endpoint}{path}?{_canonical_query(query)}"
-    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - place.py lets http(s) pass
+    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - location.py accepts http(s) only
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
         content: bytes = answer.read(_MOST_BYTES)
     return content
@@ -96,7 +96,7 @@ def _send_request(place: StoreLocation, method: str, name: str, query: Mapping[s
 def signed_headers(
     place: StoreLocation, method: str, path: str, query: Mapping[str, str], at: datetime
 ) -> dict[str, str]:
-    """The headers of a request without a body, its signature among them; `path` is quoted already."""
+    """The headers of a request without a body, including its signature; `path` is quoted already."""
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/{place.region}/s3/aws4_request"
     signed = {"host": urlsplit(place.endpoint).netloc, "x-amz-content-sha256": _NO_BODY, "x-amz-date": stamp}
@@ -119,7 +119,7 @@ def _canonical_query(query: Mapping[str, str]) -> str:
 
 
 def _error_reason(error: Exception) -> str:
-    """Without the address, which is nobody's business."""
+    """The reason without the address, which does not belong in a log."""
     if isinstance(error, urllib.error.HTTPError):
         return f"status {error.code}"
     return type(error).__name__

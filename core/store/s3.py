@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket, through obstore. Its synchronous calls alone: the others abort processes at their exit."""
+"""Objects in an S3 bucket, through obstore. Only its synchronous calls: the others abort a process at its exit."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_PARTS: Final = 9_000  # S3 takes 10,000
-_AT_ONCE: Final = 4  # parts on their way: 32 MiB of memory
+_AT_ONCE: Final = 4  # concurrent uploads of parts: 32 MiB of memory
 _PIECE_BYTES: Final = 8 << 20
 _INNER_SECONDS: Final = timedelta(seconds=10)
 _PATIENCE_SECONDS: Final = 15.0
@@ -46,7 +46,7 @@ _CONNECT: Final = timedelta(seconds=3)
 _REQUEST: Final = timedelta(seconds=60)  # for 8 MiB
 _PING: Final = timedelta(seconds=2)
 
-# Keys do not begin with a dot, so this is never listed. One small object for ever; nobody reads it.
+# An empty object that is never deleted. Keys do not begin with a dot, so that it is never listed.
 _CREATED_ONCE: Final = ".created-once"
 
 T = TypeVar("T")
@@ -55,11 +55,11 @@ _user: int | None = None  # the process that uses obstore
 
 @dataclass(frozen=True, slots=True)
 class S3Tuning:
-    """Sizes of requests, and how often they are tried.
+    """Sizes of requests, and the number of tries.
 
-    Below each of our calls, obstore tries a request again after 5xx and broken connections, with growing, random
-    pauses: `inner_tries` times, `first_pause` to `last_pause`. Above it, whole calls are made `tries` times, because it
-    leaves out what may have been done although no answer came.
+    Within each call, obstore retries a request after 5xx and broken connections, with exponential backoff and jitter:
+    `inner_tries` times, pausing `first_pause` to `last_pause`. Whole calls are tried `tries` times, because obstore
+    does not retry a request that the server may have carried out without an answer.
     """
 
     whole_bytes: int = 16 << 20  # a file up to this size is one request, and is held in memory
@@ -76,7 +76,7 @@ TUNING: Final = S3Tuning()
 
 
 class S3Store:
-    """A Store in a bucket. The client is made at the first call, in the process that makes it."""
+    """A Store in a bucket. The client is created by the first call, in the process that makes the call."""
 
     def __init__(self, place: StoreLocation, tuning: S3Tuning = TUNING) -> None:
         self._place = place
@@ -99,7 +99,7 @@ class S3Store:
             self._compare_object(source, key)
         elif tag != source.tag and self._object_digest(key) != source.digest:
             self.delete(key)
-            raise StoreTransient(f"{key} arrived damaged in the object store.")
+            raise StoreTransient(f"{key} was damaged on its way to the object store.")
         return source.digest
 
     def fetch(self, key: str, path: Path) -> Digest:
@@ -133,7 +133,7 @@ class S3Store:
             self._call_with_retry(key, lambda client: obstore.delete(client, key))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """A page for each request, each beginning behind the last key, so that a page can be asked for again."""
+        """Every object, one page for each request; a page begins after the last key, so that a page can be retried."""
         folder, last = prefix.rpartition("/")[0], ""
         while page := self._list_page(folder, last):
             for found in page:
@@ -163,14 +163,14 @@ class S3Store:
                 raise failure from error
 
     def _upload_file(self, client: "Client", source: "_SourceFile", key: str, tried: int) -> str | None:
-        """One upload: the server's tag of what arrived; None when there is an object already."""
+        """Upload once: the server's ETag of the object; None where there is an object already."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         whole = source.content
         create = whole is not None and self._honours_if_none_match(client)
-        # A try before this one may have been done, though no answer came. And an upload in parts cannot be told to
-        # create only; but nobody else writes under this key, so that a look is enough.
+        # An earlier try may have been carried out without an answer. A multipart upload has no create-only mode; as no
+        # other process writes under this key, a look-up before it is enough.
         if tried or not create:
             with contextlib.suppress(StoreMissing):
                 self._object_meta(client, key)
@@ -187,7 +187,7 @@ class S3Store:
             return None
 
     def _honours_if_none_match(self, client: "Client") -> bool:
-        """Whether this server honours If-None-Match: asked of it once, because not all do and none says so."""
+        """Whether this server honours If-None-Match: tested once, because not all do and none declares it."""
         if self._creates is None:
             self._creates = _refuses_to_create_twice(client)
             if not self._creates:
@@ -195,7 +195,11 @@ class S3Store:
         return self._creates
 
     def _compare_object(self, source: "_SourceFile", key: str) -> None:
-        """There was an object already: fine if it has the very same bytes, for the answer to us may have been lost."""
+        """Accept an object that exists already if it has the same bytes: the answer to our own put may have been lost.
+
+        Raises:
+            StoreTaken: it has other bytes.
+        """
         found = self._head_object(key)
         same = found["size"] == source.digest.bytes and (
             _md5_tag(found["e_tag"]) == source.tag or self._object_digest(key) == source.digest
@@ -211,7 +215,7 @@ class S3Store:
         return self._call_with_retry(key, lambda client: self._object_meta(client, key))
 
     def _object_meta(self, client: "Client", key: str) -> "ObjectMeta":
-        """Size, time and tag of an object. The answer to HEAD has no body, so that only GET says what is wrong."""
+        """Size, time and ETag of an object. The answer to HEAD has no body, so that only GET gives the cause."""
         import obstore
 
         try:
@@ -246,7 +250,7 @@ class S3Store:
         return self._call_with_retry(folder or "the listing", request_page)
 
     def _call_with_retry(self, key: str, call: "Callable[[Client], T]", *, writing: bool = False) -> T:
-        """`call`, again a few times while it fails in passing; every failure in the words of core.store.base."""
+        """The result of `call`, retried after transient failures; failures become the errors of core.store.base."""
         client = self._open_client()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for tried in range(self._tuning.tries):
@@ -275,14 +279,14 @@ class S3Store:
             place.bucket.name,
             prefix=place.bucket.prefix or None,
             config={
-                # Twice, or AWS_ENDPOINT_URL_S3 in the environment would win over what our settings say.
+                # Both, or AWS_ENDPOINT_URL_S3 in the environment would override our settings.
                 "endpoint": place.endpoint,
                 "aws_endpoint_url_s3": place.endpoint,
                 "region": place.region,
                 "access_key_id": place.key_id,
                 "secret_access_key": place.secret,
                 **({"session_token": place.token} if place.token else {}),
-                "disable_bulk_delete": True,  # plain DELETE is known to more servers
+                "disable_bulk_delete": True,  # more servers support plain DELETE
             },
             client_options={
                 "allow_http": place.endpoint.startswith("http:"),
@@ -299,7 +303,7 @@ class S3Store:
 
 @dataclass(frozen=True, slots=True)
 class _SourceFile:
-    """A file to upload. `tag` is the ETag of servers that answer with MD5; no other is compared with it."""
+    """A file to upload. `tag` is the ETag that servers which use MD5 would give it; other ETags differ from it."""
 
     path: Path
     content: bytes | None
@@ -333,7 +337,7 @@ def _md5_tag(etag: str | None) -> str:
 
 
 def _is_ours(key: str, prefix: str) -> bool:
-    """Whether the key is one that we could have made; a bucket may hold other things too."""
+    """Whether the key is one of the service's own; a bucket may hold other objects too."""
     with contextlib.suppress(InvalidStoreKey):
         return check_key(key).startswith(prefix)
     return False
@@ -356,7 +360,7 @@ def _refuses_to_create_twice(client: "Client") -> bool:
 
 
 def _translate_failure(error: Exception, key: str, *, writing: bool) -> Exception:
-    """What comes from the client library in our words; what comes from this machine (or from us) as it is."""
+    """Errors of the client library become those of core.store.base; errors of this machine or of ours stay."""
     from obstore.exceptions import BaseError
 
     if isinstance(error, BaseError) or (isinstance(error, OSError) and status_of(error) is not None):
@@ -367,7 +371,7 @@ def _translate_failure(error: Exception, key: str, *, writing: bool) -> Exceptio
 
 
 def _claim_process() -> None:
-    """The client library hangs for ever in a child of a process that has used it, so that an error is better."""
+    """Raise RuntimeError in a fork of a process that has used the client library, which would hang there for ever."""
     global _user  # noqa: PLW0603 - a fact about the process
     if _user is None:
         _user = os.getpid()

@@ -1,4 +1,4 @@
-"""What Alembic runs for every command; the connection comes from core.db.migrate, or from the settings on the shell."""
+"""Alembic runs this for every command; the connection comes from core.db.migrate, or from the settings on the shell."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -9,7 +9,7 @@ from core.settings import Settings
 
 
 def run(connection: Connection) -> None:
-    """Migrate inside the transaction that is already open. SQLite alters a table by copying it: batch mode."""
+    """Run the migrations in the open transaction. SQLite alters a table by copying it: batch mode."""
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -26,7 +26,7 @@ def stepped(optimizer: str, model: str, **fields: Any) -> JobSpec:
         "data": IMAGES,
         "optimizer": {"name": optimizer, "lr": 0.01, **OPTIONS.get(optimizer, {})},
         **(FULL if kind.full_batch else {}),
-        **({} if kind.averages or kind.steady else {"swa": SWA}),
+        **({} if kind.averages or kind.constant_lr_reason else {"swa": SWA}),
     }
     return job(**base, **fields)
 

@@ -168,7 +168,7 @@ def test_where_weights_began_is_no_part_of_an_architecture(db: Database, kind: s
 @pytest.mark.parametrize(
     ("fields", "pointer", "says"),
     [
-        ({}, "", "say what to look at"),
+        ({}, "", "give the input"),
         ({"checkpoints": [{"job": "FIRST"}]}, "/checkpoints", "2 to 64"),
         ({"checkpoints": [{"job": "FIRST"}, {"job": "EMPTY"}]}, "/checkpoints/1/job", "no checkpoint"),
         ({"checkpoints": [{"job": "FIRST"}, {"job": "FOREIGN"}]}, "/checkpoints/1/job", "no checkpoint"),

@@ -118,7 +118,7 @@ def test_what_is_no_result_of_ones_own_is_refused(db: Database) -> None:
     assert problem(db, [failed, first]).pointer == "/analyses/0"
     whole = done(db, asked(db, kind="landscape", job=job_id))
     assert problem(db, [first, whole]).pointer == "/analyses/1"
-    assert problem(db, [second, first, second]).message == "part 2 is there 2 times"
+    assert problem(db, [second, first, second]).message == "part 2 is given 2 times"
 
 
 def test_parts_have_to_have_looked_at_the_same_weights(db: Database) -> None:

@@ -107,7 +107,7 @@ def test_what_auto_chose_is_said_where_it_is_a_gpu(db: Database) -> None:
     ]
     said = [[message for *_, message in told(db, begun(db, slot, **spec)[0].job_id, "log")] for slot, spec in cases]
     chosen = "this runs on a GPU: resources.device is auto, and a GPU slot was free"
-    tiny = f'{chosen}; steps as small as these mostly wait for the GPU to begin, so "cpu" may be faster'
+    tiny = f'{chosen}; launch overhead dominates steps as small as these, so "cpu" may be faster'
     assert said == [[tiny], [chosen], [], []]
 
 

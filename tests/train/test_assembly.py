@@ -193,11 +193,11 @@ def landscape(number: int | None = 1, of: int = 2, **fields: Any) -> Any:
     [
         ([landscape(1), landscape(2, name="b", priority=3, metadata={"a": "b"})], None, ""),
         ([landscape(2), landscape(1, job=f"job_{1:026d}")], None, ""),  # where they looked is known from elsewhere
-        ([landscape(1), landscape(None)], "/analyses/1", "no part of a landscape"),
+        ([landscape(1), landscape(None)], "/analyses/1", "not a part of a landscape"),
         ([landscape(1), analysis_of({"kind": "sharpness", "job": f"job_{0:026d}"})], "/analyses/1", "sharpness"),
         ([landscape(1), landscape(2, seed=1, steps=3)], "/analyses/1", "its seed, steps differ"),
         ([landscape(1), landscape(2, of=3)], "/analyses/1", "one of 3 parts"),
-        ([landscape(1), landscape(1)], "/analyses/1", "part 1 is there 2 times"),
+        ([landscape(1), landscape(1)], "/analyses/1", "part 1 is given 2 times"),
         ([landscape(1, of=4), landscape(3, of=4)], "/analyses", "of 4 parts 2, 4 are missing"),
     ],
 )

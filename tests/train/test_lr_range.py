@@ -103,10 +103,10 @@ FUNCTION = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "functi
     [
         ({"optimizer": {"name": "lbfgs"}, "batch_size": "full"}, "searches the size of each step"),
         ({"optimizer": {"name": "rprop"}, "batch_size": "full"}, "the size of the first step"),
-        ({"optimizer": {"name": "schedule_free_sgd", "lr": 1.0}}, "the average takes the place"),
-        ({"optimizer": {"name": "schedule_free_adamw"}}, "the average takes the place"),
-        ({"optimizer": {"name": "pytorch_optimizer", "optimizer": "prodigy", "lr": 1.0}}, "estimates the size"),
-        ({**FUNCTION, "batch_size": 1}, "where it has come to"),
+        ({"optimizer": {"name": "schedule_free_sgd", "lr": 1.0}}, "the average replaces"),
+        ({"optimizer": {"name": "schedule_free_adamw"}}, "the average replaces"),
+        ({"optimizer": {"name": "pytorch_optimizer", "optimizer": "prodigy", "lr": 1.0}}, "estimates its own step size"),
+        ({**FUNCTION, "batch_size": 1}, "position of the point"),
     ],
 )
 def test_where_it_says_nothing_it_is_refused(fields: dict[str, Any], words: str) -> None:

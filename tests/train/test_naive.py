@@ -125,7 +125,7 @@ def compare(run: Train, dataset: Path, spec: JobSpec, updater: Updater, toleranc
 
 def clouds(name: str, **fields: Any) -> JobSpec:
     kind: Any = component_classes("optimizers")[name]
-    moving = {} if kind.steady else {"schedule": {"name": "cosine", "warmup": "4st"}}
+    moving = {} if kind.constant_lr_reason else {"schedule": {"name": "cosine", "warmup": "4st"}}
     full = {"batch_size": "full", "epochs": 12} if kind.full_batch else {"batch_size": 12}
     base = {"model": {"name": "mlp", "hidden": [5, 4], "activation": "tanh"}, "data": CLOUDS, "epochs": 4}
     return job(**base | moving | full | {"optimizer": {"name": name, **CASES[name][0]}} | fields)

@@ -127,7 +127,7 @@ def test_what_the_pictures_of_a_landscape_tell() -> None:
 def test_a_path_tells_what_its_plane_leaves_out() -> None:
     numbers, arrays = trajectory(steps=5)
     told = texts(render_pictures("trajectory", numbers, arrays)["path.svg"])
-    for each in ("shows 88.1 %", "shows 7.3 %", "95.4 % of the squared distances", "0.2 beside the plane", "451"):
+    for each in ("shows 88.1 %", "shows 7.3 %", "95.4 % of the squared distances", "0.2 from the plane", "451"):
         assert each in told
 
 

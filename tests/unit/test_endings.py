@@ -168,7 +168,7 @@ def test_accepted(changes: dict[str, Any]) -> None:
 def test_seconds_alone_give_no_length(changes: dict[str, Any], pointer: str) -> None:
     problem = refused(epochs=None, seconds=60, **changes)
     assert problem.pointer == pointer
-    assert "seconds alone do not say" in problem.message
+    assert "seconds alone do not give" in problem.message
     parse(epochs=10, seconds=60, **changes)
 
 

@@ -62,7 +62,7 @@ def refused(**changes: Any) -> FieldProblem:
         (
             {"checkpoints": {"keep_best": 1}, "data": {"name": "digits", "validation": 0.0}},
             "/checkpoints/keep_best",
-            "nothing is held out",
+            "no validation split",
             "set data.validation above 0",
         ),
         ({"optimizer": {"name": "sgd", "lr": 0}}, "/optimizer/lr", "greater than 0", None),
@@ -81,7 +81,7 @@ def refused(**changes: Any) -> FieldProblem:
         ({"batch_size": "ful"}, "/batch_size", "a whole number from 1", 'did you mean "full"?'),
         ({"batch_size": 1259}, "/batch_size", "larger than the train set of 1258", 'use "full" or at most 1258'),
         ({"epochs": None}, "/epochs", "no budget", 'give "epochs", "steps" or "seconds"'),
-        ({"schedule": {"name": "cosine", "warmup": "1 epoch"}}, "/schedule/warmup", "is no duration", None),
+        ({"schedule": {"name": "cosine", "warmup": "1 epoch"}}, "/schedule/warmup", "is not a duration", None),
         (
             {"schedule": {"name": "step", "step_size": "0ep"}},
             "/schedule/step_size",
@@ -123,13 +123,13 @@ def refused(**changes: Any) -> FieldProblem:
         (
             {"early_stopping": True, "data": {"name": "digits", "validation": 0.0}},
             "/early_stopping/monitor",
-            "nothing is held out",
+            "no validation split",
             "set data.validation above 0",
         ),
         ({"early_stopping": {"patince": 3}}, "/early_stopping/patince", "unknown field", 'did you mean "patience"?'),
         ({"early_stopping": {"start_from": "31ep"}}, "/early_stopping/start_from", "run ends after 1,200", None),
-        ({"schedule": {"name": "multistep", "milestones": ["20ep", 9]}}, "/schedule/milestones/1", "rise", None),
-        ({"schedule": {"name": "multistep", "milestones": ["x"]}}, "/schedule/milestones/0", "no duration", None),
+        ({"schedule": {"name": "multistep", "milestones": ["20ep", 9]}}, "/schedule/milestones/1", "ascending", None),
+        ({"schedule": {"name": "multistep", "milestones": ["x"]}}, "/schedule/milestones/0", "not a duration", None),
         ({"schedule": {"name": "wsd", "warmup": "20ep", "decay": "11ep"}}, "/schedule/decay", "1,240 of 1,200", None),
         (
             {"schedule": {"name": "sequence", "schedules": [{"name": "cosine"}], "milestones": [1]}},

@@ -1,6 +1,7 @@
-"""Pictures of analyses, drawn with matplotlib in the runner once the numbers are there.
+"""Pictures of analyses, drawn with matplotlib in the runner after the numbers are computed.
 
-A kind has a module of its name here with `figures(numbers, arrays)`; each figure becomes NAME.svg and NAME.png.
+A kind of analysis has a module of its name here with `draw_figures(numbers, arrays)`; each figure becomes NAME.svg and
+NAME.png.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def preload_renderer(kind: str) -> None:
-    """Loads what draws the kind, so that it is quick when somebody cancels and does not wait for long."""
+    """Import the kind's renderer in advance, so that the pictures of a cancelled analysis are drawn quickly."""
     if find_spec(f"{__name__}.{kind}"):
         import_module(f"{__name__}.{kind}")
 
@@ -22,7 +23,7 @@ def preload_renderer(kind: str) -> None:
 def render_pictures(
     kind: str, numbers: Mapping[str, Any], arrays: Arrays, drawn: Callable[[str], None] | None = None
 ) -> dict[str, bytes]:
-    """Every picture of a result, by file name; none of a kind that has no pictures. `drawn` hears the name of each."""
+    """Every picture of a result by file name; empty for a kind without pictures. `drawn` is called with each name."""
     module = f"{__name__}.{kind}"
     if find_spec(module) is None:
         return {}

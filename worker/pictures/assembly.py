@@ -1,4 +1,4 @@
-"""A landscape that was put together looks as one that was computed in one go."""
+"""The pictures of an assembled landscape are those of a landscape."""
 
 from worker.pictures.landscape import draw_figures
 

@@ -1,4 +1,4 @@
-"""Members, the average of their weights, and the average of their predictions, as bars."""
+"""Bars of the members, of the average of their weights, and of the average of their predictions."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ COLOURS = {"members": "0.6", "average": "tab:blue", "ensemble": "tab:orange"}
 
 
 def draw_figures(numbers: Mapping[str, Any], arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`bars`: a panel for each part of the data, the loss of each."""
+    """`bars`: the losses, with a panel for each split."""
     rows = [
         (label, each, "members")
         for label, each in zip(

@@ -1,4 +1,4 @@
-"""Sentences of captions: whose weights, which examples, how the directions were made, and what is missing."""
+"""Sentences of captions: the weights, the examples, the directions, and what is missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ NORMS = {
     "layer": "each layer as long as that of the weights",
     "none": "not normalised",
 }
-EVERY = 8  # weights that a caption names; the numbers name all
+EVERY = 8  # the most weights that a caption names; the numbers name all
 
 
 def describe_examples(numbers: Numbers) -> str:
-    """Which examples, and what batch norm did."""
+    """The examples of each split, and the treatment of batch norm."""
     parts = format_counts({split: numbers["examples"][split] for split in numbers["splits"]})
     norms = {"fixed": "keeps its statistics", "reestimate": "estimated again at every point"}
     batch_norm = f"; batch norm {norms[numbers['bn']]}" if numbers.get("bn") else ""
@@ -30,7 +30,7 @@ def format_counts(examples: Mapping[str, int]) -> str:
 
 
 def describe_weights(labels: Sequence[str]) -> str:
-    """Of all the weights, the first ones by name."""
+    """The first EVERY weights by name, and the number of the others."""
     named, rest = [shorten_middle(each) for each in labels[:EVERY]], len(labels) - EVERY
     return join_words([*named, f"{rest} more"] if rest > 0 else named)
 
@@ -44,7 +44,7 @@ def describe_losses(found: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 def describe_directions(numbers: Numbers) -> str:
-    """How the axes were made."""
+    """How the directions of the axes were chosen."""
     kind = numbers["directions"]
     many = "One direction" if numbers["cosine"] is None else "Two directions"
     angle = "" if numbers["cosine"] is None else f", cosine between them {round(numbers['cosine'], 3) + 0.0:.3f}"
@@ -73,11 +73,11 @@ def axis_label(numbers: Numbers, axis: int) -> str:
 
 
 def describe_missing(numbers: Numbers, infinite: int) -> Iterator[str]:
-    """What a picture lacks."""
+    """What is missing in a picture: points that were not computed, and values that are not finite."""
     points, computed = numbers["points"], numbers["computed"]
     if computed < points:
         part = numbers.get("part")
         what = f"PART {part['number']} OF {part['of']}" if part else "PARTIAL"
-        yield f"{what}: {computed:,} of {points:,} points were computed; what is hatched or left out is not known."
+        yield f"{what}: {computed:,} of {points:,} points were computed; hatched areas and gaps are unknown."
     if infinite:
-        yield f"{infinite:,} values are no finite number; they are hatched or left out."
+        yield f"{infinite:,} values are not finite; they are hatched or left out."

@@ -1,4 +1,4 @@
-"""A curve between two minima beside the straight line."""
+"""A curve between two minima, compared with the straight line."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,13 +25,13 @@ STYLES = {"curve": "-", "line": "--"}
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`curve`: loss and metrics along both, and `training` of the curve."""
+    """`curve`: loss and metrics along both, and `training`: the loss while the curve was trained."""
     yield "curve", draw_curve(numbers)
     yield "training", draw_training(numbers)
 
 
 def caption_text(numbers: Numbers) -> str:
-    """Whose weights, and how the curve was made."""
+    """The weights, and how the curve was trained."""
     options = numbers["options"]
     parts = join_words([f"{count:,} {split}" for split, count in numbers["examples"].items()])
     ends = " to ".join(shorten_middle(each) for each in numbers["labels"])
@@ -45,7 +45,7 @@ def caption_text(numbers: Numbers) -> str:
 
 
 def draw_curve(numbers: Numbers) -> Figure:
-    """A panel for each metric: the curve solid, the straight line dashed, every split."""
+    """A panel for each metric with all splits: the curve solid, the straight line dashed."""
     splits = list(numbers["examples"])
     metrics = [name for name in numbers["curve"][splits[0]] if name != "barrier"]
     barriers = "; ".join(
@@ -54,10 +54,10 @@ def draw_curve(numbers: Numbers) -> Figure:
         for split in splits
     )
     length = numbers["length"]
-    said = (
+    summary = (
         f"Barriers: {barriers}. Lengths: curve {format_number(length['curve'])}, line {format_number(length['line'])}."
     )
-    caption = " ".join([caption_text(numbers), said, *numbers["caveats"]])
+    caption = " ".join([caption_text(numbers), summary, *numbers["caveats"]])
     made = new_figure(caption, height=1.8 + 2.2 * len(metrics))
     axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
         :, 0
@@ -85,7 +85,7 @@ def draw_curve(numbers: Numbers) -> Figure:
 
 
 def draw_training(numbers: Numbers) -> Figure:
-    """The mean loss of each epoch's batches, each at a random place of the curve."""
+    """The mean loss of each epoch's batches, each at a random point of the curve."""
     losses = as_floats(numbers["train_loss"])
     made = new_figure(f"{caption_text(numbers)} Each batch is at a random t.", height=3.0)
     ax = made.subplots()

@@ -1,4 +1,4 @@
-"""A surface of losses as bands between levels, flat and in space."""
+"""A loss surface as filled contours, and as a surface in three dimensions."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,24 +18,24 @@ from worker.pictures.figure import draw_empty, finite_values, format_number
 
 Values = NDArray[np.float64]
 
-COLOURS: Final = "viridis"  # equal steps look equal, also in grey
+COLOURS: Final = "viridis"  # perceptually uniform, also in grey
 BANDS: Final = 12
-CELLS: Final = 51  # places along an axis of all surfaces in space of a picture: more are slow, and nobody sees them
-FINE: Final = 151  # the same of contours
-WIDE: Final = 8.0  # highest / lowest loss from which on levels are round numbers of equal factors
-STEEP: Final = 0.02  # of the highest height: where half of them are below, a few are steep
-FAR: Final = 1000.0  # times the usual height: what is above is cut
+CELLS: Final = 51  # points along an axis of a picture's 3-D surfaces: more are slow, and not visible
+FINE: Final = 151  # the same for contours
+WIDE: Final = 8.0  # highest / lowest loss from which levels are logarithmic
+STEEP: Final = 0.02  # share of the range; if the median is below it, levels grow geometrically
+FAR: Final = 1000.0  # times the third quartile of the heights, above which values are clipped
 MANTISSAS: Final = {1.2: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), 2.2: (1, 1.5, 2, 3, 5, 7), 4.5: (1, 2, 5), 9.0: (1, 3)}
-CLOSE: Final = 1e-3  # of the lowest: a bar tells what is above that, for numbers would look alike
+CLOSE: Final = 1e-3  # share of the lowest value; within it the colour bar shows differences, as labels would look alike
 LINES: Final[Any] = {"colors": "white", "linewidths": 0.4, "alpha": 0.6, "linestyles": "solid"}
 UNKNOWN: Final[Any] = {"facecolor": "0.93", "edgecolor": "0.75", "hatch": "////", "linewidth": 0.0, "zorder": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
 class ContourSurface:
-    """Values (y, x) at the places `x` and `y`, NaN where there is none. `levels` rise; the last is where they are cut.
+    """Values (y, x) at the coordinates `x` and `y`, NaN where unknown. `levels` ascend; values are clipped at the last.
 
-    `cut` points are above that, `infinite` ones were computed and are not finite.
+    `cut` counts the points above the last level, `infinite` those that were computed and are not finite.
     """
 
     x: Values
@@ -47,7 +47,7 @@ class ContourSurface:
 
     @classmethod
     def from_values(cls, x: Values, y: Values, values: Values, computed: int, levels: Values) -> Self:
-        """So many points are known, wherever they are: what is finite, and `infinite` ones."""
+        """The surface of `values`, of which `computed` points are known: the finite ones, and the `infinite` ones."""
         finite = np.isfinite(values)
         kept = np.where(finite, values, math.nan)
         cut = int((kept[finite] > levels[-1] + 1e-9 * (levels[-1] - levels[0])).sum())
@@ -55,12 +55,12 @@ class ContourSurface:
 
     @property
     def has_area(self) -> bool:
-        """Whether there is an area at all."""
+        """Whether at least one cell of the grid is known, so that there is an area to draw."""
         return bool(np.isfinite(self.values[:-1, :-1] + self.values[1:, 1:]).any())
 
     @property
     def is_flat(self) -> bool:
-        """Whether all values are one."""
+        """Whether all values are equal."""
         return len(self.levels) == 2
 
     def lowest_point(self) -> tuple[float, float, float] | None:
@@ -71,30 +71,30 @@ class ContourSurface:
         return float(self.x[column]), float(self.y[row]), float(self.values[row, column])
 
     def downsample_axes(self, most: int) -> Self:
-        """At most so many places along each axis."""
+        """The surface with at most `most` points along each axis."""
         across, down = spread_indices(len(self.x), most), spread_indices(len(self.y), most)
         return replace(self, x=self.x[across], y=self.y[down], values=self.values[np.ix_(down, across)])
 
     def warp_values(self, values: Values) -> Values:
-        """Values as the levels see them, so that the lines between points are where they should be."""
+        """Values on the scale of the levels, so that linear interpolation gives the right contours."""
         found = np.log10(values) if self.is_logarithmic else np.sqrt(np.maximum(values - self.levels[0], 0))
         return np.asarray(found)
 
     def clip_values(self) -> Values:
-        """Values with those that are too high at the last level."""
+        """The values, clipped at the last level."""
         return np.asarray(np.minimum(self.values, self.levels[-1]))
 
     def band_share(self, values: Values) -> Values:
-        """0 at the lowest level to 1 at the highest, each band as much as the others."""
+        """Values mapped to 0 at the lowest level and 1 at the highest, with an equal share for each band."""
         return np.asarray(np.interp(values, self.levels, np.linspace(0, 1, len(self.levels))))
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether levels are of equal factors, from 0 on."""
+        """Whether the levels are logarithmic."""
         return bool(self.levels[0] > 0 and self.levels[-1] / self.levels[0] >= WIDE)
 
     def describe_levels(self) -> str:
-        """What a caption says of the levels."""
+        """The caption's sentences on the levels."""
         if not self.has_area:
             return ""
         if self.is_flat:
@@ -103,7 +103,7 @@ class ContourSurface:
         return f"Levels grow {heights}. {self.describe_cuts()}".strip()
 
     def describe_cuts(self) -> str:
-        """What a caption says of points that are too high to draw."""
+        """The caption's sentence on points above the last level."""
         return (
             f"{self.cut:,} points are above {format_number(float(self.levels[-1]))} and drawn there."
             if self.cut
@@ -112,27 +112,29 @@ class ContourSurface:
 
 
 def loss_levels(values: Iterable[Values]) -> Values:
-    """Levels for several surfaces of losses, so that they can be compared."""
+    """Levels that several loss surfaces share, so that they can be compared."""
     found = finite_values(np.concatenate([each.ravel() for each in values]).tolist())
     return rising_levels(float(found.min()), cut_level(found), found) if len(found) else levels_around(0.0)
 
 
 def share_levels(values: Iterable[Values]) -> Values:
-    """The same for what lies between 0 and 1, or is spread as evenly."""
+    """Shared levels for metrics between 0 and 1, or with a similarly even spread."""
     found = finite_values(np.concatenate([each.ravel() for each in values]).tolist())
     return even_levels(float(found.min()), float(found.max())) if len(found) else levels_around(0.0)
 
 
 def cut_level(values: Values) -> float:
-    """The highest of them, or where it makes sense to cut."""
+    """The value at which to clip: the highest, or FAR times the third quartile above the lowest."""
     low, high = float(values.min()), float(values.max())
     usual = float(np.quantile(values, 0.75)) - low
     return low + FAR * usual if 0 < FAR * usual < high - low else high
 
 
 def rising_levels(low: float, high: float, values: Values) -> Values:
-    """Levels whose distance grows with the height: round ones of equal factors where losses are above 0 and far apart,
-    else squares above the lowest, between which a bowl has rings of one width, or equal factors where few are high.
+    """Levels whose distance grows with the height.
+
+    Logarithmic with round numbers where the losses are positive and far apart. Else quadratic above the lowest, which
+    gives a quadratic bowl evenly spaced contours, or geometric where only a few values are high.
     """
     if nearly_equal(low, high):
         return levels_around(low)
@@ -150,7 +152,7 @@ def rising_levels(low: float, high: float, values: Values) -> Values:
 
 
 def even_levels(low: float, high: float) -> Values:
-    """Levels of one distance, as shares and errors have it."""
+    """Evenly spaced levels."""
     if nearly_equal(low, high):
         return levels_around(low)
     return np.array(list(MaxNLocator(BANDS).tick_values(low, high)), dtype=float)
@@ -167,7 +169,7 @@ def levels_around(value: float) -> Values:
 
 
 def level_labels(levels: Values) -> list[str]:
-    """With as many digits as tell neighbours apart."""
+    """Labels with as many digits as tell neighbours apart."""
     gaps = np.abs(np.diff(levels))
     found = []
     for place, level in enumerate(levels):
@@ -178,13 +180,13 @@ def level_labels(levels: Values) -> list[str]:
 
 
 def band_colours(levels: Values) -> list[Any]:
-    """A colour for each."""
+    """A colour for each band between two levels."""
     count = len(levels) - 1
     return [mpl.colormaps[COLOURS]((place + 0.5) / count) for place in range(count)]
 
 
 def draw_frame(ax: Axes, relief: ContourSurface) -> None:
-    """The area that the surface covers, hatched until something is drawn over it."""
+    """The area of the surface, hatched where nothing is drawn over it."""
     x, y = relief.x, relief.y
     ax.add_patch(Rectangle((x[0], y[0]), x[-1] - x[0], y[-1] - y[0], **UNKNOWN))
     ax.set_xlim(x[0], x[-1])
@@ -194,7 +196,7 @@ def draw_frame(ax: Axes, relief: ContourSurface) -> None:
 
 
 def draw_bands(made: Figure, ax: Axes, relief: ContourSurface, name: str) -> None:
-    """Coloured bands with thin lines between them, and a bar with their levels."""
+    """Coloured bands with thin lines between them, and a colour bar with the levels."""
     draw_frame(ax, relief)
     if not relief.has_area:
         draw_empty(ax)
@@ -208,16 +210,16 @@ def draw_bands(made: Figure, ax: Axes, relief: ContourSurface, name: str) -> Non
     bar = made.colorbar(filled, ax=ax, spacing="uniform", pad=0.02)
     low = float(relief.levels[0])
     close = not relief.is_flat and relief.levels[-1] - low < CLOSE * abs(low)
-    told = level_labels(relief.levels - low if close else relief.levels)
-    bar.ax.set_yticks(levels[::every], told[::every], fontsize=7.5)
+    labels = level_labels(relief.levels - low if close else relief.levels)
+    bar.ax.set_yticks(levels[::every], labels[::every], fontsize=7.5)
     bar.ax.minorticks_off()
     bar.set_label(f"{name} less {low:.6g}" if close else name)
 
 
 def draw_surface_3d(ax: Any, relief: ContourSurface, name: str, most: int) -> None:
-    """The surface in space, at most so many places along each axis.
+    """The surface in three dimensions, with at most `most` points along each axis.
 
-    Upwards is the loss, or its logarithm where it goes over decades.
+    The vertical axis is the loss, or its logarithm where the levels are logarithmic.
     """
     relief = relief.downsample_axes(most)
     values = relief.clip_values()
@@ -245,17 +247,17 @@ def draw_surface_3d(ax: Any, relief: ContourSurface, name: str, most: int) -> No
 
 
 def spread_indices(count: int, most: int) -> NDArray[np.intp]:
-    """At most so many of `count` places, evenly spread, both ends among them."""
+    """At most `most` of `count` indices, evenly spaced, with both ends."""
     return np.unique(np.round(np.linspace(0, count - 1, min(count, most))).astype(np.intp))
 
 
 def cell_corners(points: Values) -> Values:
-    """Of each cell of a grid: (y, x, n) -> (y - 1, x - 1, 4, n), around it."""
+    """The four corners of each cell of a grid, in order around it: (y, x, n) -> (y - 1, x - 1, 4, n)."""
     return np.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], 2)
 
 
 def decade_levels(levels: Values) -> Values:
-    """Powers of ten within, or the levels themselves where there are too few."""
+    """The powers of ten within the levels, or some of the levels where there are too few powers."""
     low, high = math.ceil(math.log10(levels[0]) - 1e-9), math.floor(math.log10(levels[-1]) + 1e-9)
     if high - low < 2:
         return levels[1:-1][:: max(1, len(levels) // 5)]
@@ -263,5 +265,5 @@ def decade_levels(levels: Values) -> Values:
 
 
 def draw_marker(ax: Axes, place: Sequence[float], label: str, sign: str = "o", colour: str = "white") -> None:
-    """A point on a surface, seen on every colour."""
+    """A marked point on a surface, visible on every colour."""
     ax.plot(*place[:2], sign, color=colour, markeredgecolor="black", markersize=7, label=label, linestyle="none")

@@ -1,4 +1,4 @@
-"""The loss along the direction of escape, and the spectrum that the verdict was made from."""
+"""The loss along the eigenvector of the smallest eigenvalue, and the spectrum behind the verdict."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,14 +22,14 @@ Numbers = Mapping[str, Any]
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`escape` and, once there is one, `spectrum`."""
+    """`escape` and, if eigenvalues were computed, `spectrum`."""
     yield "escape", draw_escape(numbers)
     if len(finite_values(arrays["raw"].tolist())):
         yield "spectrum", draw_spectrum(numbers, arrays)
 
 
 def caption_text(numbers: Numbers) -> str:
-    """Whose weights, and the numbers behind the verdict."""
+    """The weights, and the numbers behind the verdict."""
     slope, ends = numbers["gradient"], numbers["curvature"]
     unsure = " Not sure: an eigenvalue is nearer than its error to what decides." if numbers["sure"] is False else ""
     partial = " PARTIAL: it was cancelled." if numbers.get("partial") else ""
@@ -48,7 +48,7 @@ def caption_text(numbers: Numbers) -> str:
 
 
 def draw_escape(numbers: Numbers) -> Figure:
-    """Where the loss goes to both sides, and the parabola of the smallest eigenvalue."""
+    """The loss in both directions, and the parabola of the smallest eigenvalue."""
     profile = numbers["profile"]
     losses, parabola = as_floats(profile["loss"]), as_floats(profile["parabola"])
     made = new_figure(f"{numbers['sentence'] or 'No verdict yet.'} {caption_text(numbers)}")
@@ -70,11 +70,11 @@ def draw_escape(numbers: Numbers) -> Figure:
 
 
 def draw_spectrum(numbers: Numbers, arrays: Arrays) -> Figure:
-    """The eigenvalues that Lanczos found, with what counts as 0."""
+    """The eigenvalues that Lanczos found, with the range that counts as 0."""
     tau = numbers["curvature"]["tau"]
     made = new_figure(
-        f"Ritz values: what the eigenvalues look like after so many products with the Hessian. The ends are accurate, "
-        f"the middle is not. In the grey band one counts as 0. {caption_text(numbers)}",
+        f"Ritz values: estimates of the eigenvalues from a limited number of products with the Hessian. The ends are "
+        f"accurate, the middle is not. In the grey band an eigenvalue counts as 0. {caption_text(numbers)}",
         height=2.2,
     )
     ax = made.subplots()

@@ -1,4 +1,4 @@
-"""What all pictures share: size, fonts, the caption under them, and how they are written."""
+"""What all pictures share: the size, the fonts, the caption below, and the files."""
 
 import io
 import math
@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 7.2, 4.2  # inches, the caption not counted
+WIDTH, HEIGHT = 7.2, 4.2  # inches, without the caption
 DPI: Final = 144
 CAPTION: Final = 7.5  # points
 LEADING: Final = 1.45  # of the caption's size
-EDGE: Final = 0.01  # of the width, before a caption
-SPARE: Final = 0.95  # of the rest, since fonts are not equally wide everywhere
-DECADES: Final = 30.0  # highest / lowest from which on an axis is logarithmic
+EDGE: Final = 0.01  # margin left of the caption, as a share of the width
+SPARE: Final = 0.95  # share of the width that a caption uses, since the widths of fonts differ between machines
+DECADES: Final = 30.0  # highest / lowest from which an axis is logarithmic
 STYLE: Final[Any] = {
     "svg.hashsalt": "basin",  # the same picture has the same bytes
     "svg.fonttype": "none",
@@ -40,7 +40,7 @@ DIGITS: Final = re.compile(rb"(\.\d\d)\d+")
 
 
 def new_figure(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty one with a caption that says what was computed, and how; it is higher by the lines of that."""
+    """An empty figure with a caption; its height grows with the lines of the caption."""
     made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(made)
     lines = wrap_text(caption, canvas, width * SPARE)
@@ -51,7 +51,7 @@ def new_figure(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Fi
 
 
 def wrap_text(text: str, canvas: FigureCanvasAgg, width: float) -> list[str]:
-    """Lines that fit into so many inches; a word that does not is broken."""
+    """Lines of at most `width` inches; a word that does not fit is broken."""
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
     font, most = FontProperties(size=CAPTION), width * canvas.figure.dpi
 
@@ -79,47 +79,47 @@ def render_figure(name: str, made: Figure) -> dict[str, bytes]:
     """The figure as SVG and as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks; a browser has another
+        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks; a browser has other fonts
         made.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-        made.set_layout_engine("none")  # everything has its place now
+        made.set_layout_engine("none")  # the layout is fixed by now
         made.savefig(svg, format="svg", metadata={"Date": None})
     return {f"{name}.svg": round_paths(svg.getvalue()), f"{name}.png": png.getvalue()}
 
 
 def round_paths(svg: bytes) -> bytes:
-    """Paths to a hundredth of a point, which nobody sees and which halves them."""
+    """Round the coordinates of paths to a hundredth of a point: not visible, and half the size."""
     return PLACES.sub(lambda found: DIGITS.sub(rb"\1", found[0]), svg)
 
 
 def shorten_middle(text: str, most: int = 80) -> str:
-    """What is too long loses its middle."""
+    """The text; if it is longer than `most`, an ellipsis replaces its middle."""
     return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
 
 
 def plain_label(text: str, most: int = 36) -> str:
-    """A name as a label, which is short and no formula."""
+    """A name as a short label, without math markup."""
     return shorten_middle(text, most).replace("$", r"\$")
 
 
 def distinct_labels(texts: Sequence[str], most: int = 36) -> list[str]:
-    """Names as labels; numbered where they look alike once they are short."""
+    """Names as short labels, numbered where two of them would be equal."""
     found = [plain_label(each, most) for each in texts]
     return found if len(set(found)) == len(found) else [f"{order}: {each}" for order, each in enumerate(found, 1)]
 
 
 def finite_values(values: Iterable[float | None]) -> NDArray[np.float64]:
-    """Those that are numbers."""
+    """The values that are finite numbers."""
     return np.array([each for each in values if each is not None and math.isfinite(each)], dtype=float)
 
 
 def as_floats(values: Iterable[float | None]) -> NDArray[np.float64]:
-    """As floats; NaN, which is not drawn, for what is not finite."""
+    """The values as floats; NaN, which is not drawn, in place of what is not finite."""
     found = np.array([math.nan if each is None else each for each in values], dtype=float)
     return np.where(np.isfinite(found), found, math.nan)
 
 
 def set_y_axis(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
-    """Names the vertical axis; logarithmic where the values are above 0 and far apart. Whether it is."""
+    """Label the y axis, make it logarithmic if the values are positive and far apart; return whether it is."""
     found = finite_values(values)
     logarithmic = bool(len(found)) and found.min() > 0 and found.max() / found.min() > DECADES
     if logarithmic:
@@ -129,14 +129,14 @@ def set_y_axis(ax: Axes, name: str, values: Iterable[float | None]) -> bool:
 
 
 def draw_legend(ax: Axes, columns: int = 3) -> None:
-    """Above the axes, where it covers nothing."""
+    """Draw the legend above the axes, where it covers nothing."""
     if ax.get_legend_handles_labels()[0]:
         place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
         ax.legend(ncols=columns, frameon=False, **place)
 
 
 def format_number(value: float | None) -> str:
-    """As captions have it."""
+    """A number in a caption, to three digits."""
     return "unknown" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
@@ -146,7 +146,7 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def draw_empty(ax: Axes, message: str = "nothing computed yet") -> None:
-    """Says so, instead of a picture of nothing."""
+    """Draw a message in axes without data."""
     place: Any = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 9}
     ax.text(0.5, 0.5, message, color="0.35", backgroundcolor="white", **place)
     ax.set_yticks([])

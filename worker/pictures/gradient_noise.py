@@ -1,4 +1,4 @@
-"""The gradient noise scale over a run, beside the batch size, and the two parts that it is made of."""
+"""The gradient noise scale over a run, compared with the batch size, and the two estimates behind it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ AVERAGED = {"swa", "ema"}
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`noise`: the scale above, its parts below."""
+    """`noise`: the noise scale above, its two parts below."""
     made = new_figure(caption_text(numbers), height=4.8)
     upper, lower = made.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     draw_scales(upper, numbers)
@@ -35,7 +35,7 @@ def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure
 
 
 def draw_scales(ax: Axes, numbers: Numbers) -> None:
-    """B with its standard error, exact values where there are some, and the batches of the job."""
+    """B with its standard error, exact values where they were computed, and the batch size of the job."""
     every = numbers["places"]
     for rows, form, label in (
         (run_points(numbers), "o-", "estimated"),
@@ -53,24 +53,24 @@ def draw_scales(ax: Axes, numbers: Numbers) -> None:
     if len(finite_values([*(each["scale"] for each in every), *exact])):
         ax.set_yscale("log")
     else:
-        told = any(each is not None for each in scale_parts(numbers))
-        draw_empty(ax, "the gradient does not stand out of its noise" if told else "nothing computed yet")
+        measured = any(each is not None for each in scale_parts(numbers))
+        draw_empty(ax, "the gradient does not stand out of its noise" if measured else "nothing computed yet")
     ax.set_ylabel("noise scale B, in examples")
     draw_legend(ax, 4)
 
 
 def run_points(numbers: Numbers) -> list[Numbers]:
-    """Where the run was."""
+    """The checkpoints of the run itself."""
     return [each for each in numbers["places"] if each["kind"] not in AVERAGED]
 
 
 def averaged_points(numbers: Numbers) -> list[Numbers]:
-    """What was averaged beside it."""
+    """The checkpoints of averaged weights."""
     return [each for each in numbers["places"] if each["kind"] in AVERAGED]
 
 
 def scale_parts(numbers: Numbers) -> list[float | None]:
-    """All that B is made of."""
+    """The values of G² and S at every checkpoint."""
     return [each[name] for each in numbers["places"] for name in ("gradient", "variance")]
 
 
@@ -86,7 +86,7 @@ def draw_parts(ax: Axes, numbers: Numbers) -> None:
 
 
 def caption_text(numbers: Numbers) -> str:
-    """Whose run, how it was estimated, and the advice with its doubts."""
+    """The run, how B was estimated, and the advice with its limits."""
     options, places = numbers["options"], numbers["places"]
     losses = finite_values(each["train_loss"] for each in places)
     span = (
@@ -101,6 +101,6 @@ def caption_text(numbers: Numbers) -> str:
         f"{partial}B = S / G² at {len(places)} of {numbers['checkpoints']} checkpoints, up to "
         f"{shorten_middle(places[-1]['label'])}, on {format_counts({numbers['split']: numbers['examples']})} in "
         f"evaluation mode; train loss {span}. From {options['draws']:,} draws of batches of "
-        f"{options['large']:,}, cut into such of {options['small']:,} (seed {numbers['seed']}); "
+        f"{options['large']:,}, split into batches of {options['small']:,} (seed {numbers['seed']}); "
         f"bars are standard errors.{lost} {' '.join(numbers['advice'])}"
     )

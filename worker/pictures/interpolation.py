@@ -1,4 +1,4 @@
-"""The loss on straight lines between weights, with the line between the ends' losses and the barrier above it."""
+"""The loss on straight lines between weights, with the chord between the losses of the ends and the barrier."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,14 +27,14 @@ Numbers = Mapping[str, Any]
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`line`, or `line-1` and so on of more than one pair."""
+    """`line`, or `line-1`, `line-2`, … if there is more than one pair."""
     pairs = numbers["pairs"]
     for row, pair in enumerate(pairs):
         yield ("line" if len(pairs) == 1 else f"line-{row + 1}"), draw_pair(numbers, arrays, row, pair)
 
 
 def draw_pair(numbers: Numbers, arrays: Arrays, row: int, pair: Numbers) -> Figure:
-    """Loss above, other metrics below, over how much of the second weights there is in the mix."""
+    """Loss above, other metrics below, over the share of the second weights."""
     metrics, alpha = numbers["metrics"], arrays["alpha"]
     made = new_figure(caption_text(numbers, row, pair), height=1.8 + 2.2 * len(metrics))
     axes = made.subplots(len(metrics), 1, sharex=True, squeeze=False, height_ratios=[2] + [1] * (len(metrics) - 1))[
@@ -66,7 +66,7 @@ def draw_pair(numbers: Numbers, arrays: Arrays, row: int, pair: Numbers) -> Figu
 def draw_chord(
     ax: Axes, alpha: NDArray[Any], values: NDArray[Any], barrier: Mapping[str, float] | None, colour: str
 ) -> None:
-    """The straight line between the losses at the ends, and the barrier's height where it is highest."""
+    """The straight line between the losses at the ends, and the barrier at its highest point."""
     inside = alpha[(alpha >= 0) & (alpha <= 1)]
     ends = values[np.argmin(np.abs(alpha))], values[np.argmin(np.abs(alpha - 1))]
     straight = ends[0] + (ends[1] - ends[0]) * inside
@@ -79,7 +79,7 @@ def draw_chord(
 
 
 def caption_text(numbers: Numbers, row: int, pair: Numbers) -> str:
-    """Whose weights, what of them, the barriers, and what these do not say."""
+    """The weights, their distance, the barriers, and the limits of these."""
     first, second = numbers["subjects"][row : row + 2]
     ends = [
         f"{shorten_middle(each['label'])} ({describe_losses({split: each[split] for split in numbers['splits']})})"
@@ -96,7 +96,7 @@ def caption_text(numbers: Numbers, row: int, pair: Numbers) -> str:
         f"(1 - t) v + t w, from {ends[0]} to {ends[1]}, {seeds}.",
         f"Distance {format_number(pair['distance'])}, cosine {format_number(pair['cosine'])}.",
         describe_examples(numbers),
-        f"Besides the {numbers['steps']} places asked for: t = {', '.join(map(format_number, numbers['added']))}."
+        f"Besides the {numbers['steps']} requested points: t = {', '.join(map(format_number, numbers['added']))}."
         if numbers.get("added")
         else "",
         "Dashed: the straight line between the losses at the ends.",

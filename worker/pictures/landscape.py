@@ -1,4 +1,4 @@
-"""The loss around weights: curves, contours, the surface in space, and train and test over each other."""
+"""The loss around weights: curves, contours, the surface in three dimensions, and the shift between splits."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,20 +43,20 @@ from worker.pictures.figure import (
 
 Numbers = Mapping[str, Any]
 DASHED: Any = {"colors": "black", "linewidths": 0.8, "linestyles": "dashed"}
-NAMED = 6  # weights that are named in a picture
+NAMED = 6  # the most weights that a picture's legend names
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`profile` of one dimension; of two `contours`, `surface`, one for each further metric, and `shift` of two splits.
+    """`profile` of one dimension; of two `contours`, `surface`, one for each further metric, and `shift` of splits.
 
-    Of a part of a surface `contours` alone.
+    A partial result has `contours` alone.
     """
     if numbers["dimensions"] == 1:
         yield "profile", draw_profile(numbers, arrays)
         return
     yield "contours", draw_contours(numbers, arrays, "loss")
     if numbers["partial"]:
-        return  # who cancels does not wait for long
+        return  # a cancelled analysis has to end soon
     for metric in numbers["metrics"][1:]:
         yield metric, draw_contours(numbers, arrays, metric)
     yield "surface", draw_surface(numbers, arrays)
@@ -65,14 +65,14 @@ def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure
 
 
 def caption_text(numbers: Numbers, *more: str) -> str:
-    """What every caption says, and more."""
+    """The sentences of every caption, and `more`."""
     own = describe_losses(numbers["centre"])
     subjects = [each["label"] for each in numbers["subjects"]]
     of = f"Around the weights of {describe_weights(subjects[:1])}"
     others = f", with {describe_weights(subjects[1:])}" if subjects[1:] else ""
     far = max((each["off"] for each in numbers["subjects"]), default=0.0)
     off = (
-        f"Weights stand up to {format_number(far)} beside it."
+        f"Weights are up to {format_number(far)} away from it."
         if far > 1e-6 * max(each["norm"] for each in numbers["axes"])
         else ""
     )
@@ -109,7 +109,7 @@ def draw_contours(numbers: Numbers, arrays: Arrays, metric: str) -> Figure:
 
 
 def mark_weights(ax: Axes, numbers: Numbers) -> None:
-    """Where the weights are."""
+    """Mark the positions of the weights."""
     subjects = numbers["subjects"] if numbers["computed"] else []
     for place, each in enumerate(subjects):
         pairs = zip(each["at"], numbers["axes"], strict=True)
@@ -121,7 +121,7 @@ def mark_weights(ax: Axes, numbers: Numbers) -> None:
 
 
 def draw_surface(numbers: Numbers, arrays: Arrays) -> Figure:
-    """The losses in space, a panel for each split."""
+    """The losses in three dimensions, a panel for each split."""
     splits = numbers["splits"]
     found = contour_surfaces(numbers, arrays)
     infinite = sum(each.infinite for each in found.values())
@@ -233,7 +233,7 @@ def draw_profile(numbers: Numbers, arrays: Arrays) -> Figure:
 
 
 def find_gaps(values: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
-    """Stretches of a curve that are not known, each from the last place before it to the first behind it."""
+    """The unknown parts of a curve, each from the last known point before it to the first one after it."""
     known = np.concatenate(([True], np.isfinite(values), [True]))
     edges = np.flatnonzero(known[1:] != known[:-1]).tolist()
     for start, end in zip(edges[::2], edges[1::2], strict=True):
@@ -241,6 +241,6 @@ def find_gaps(values: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 
 
 def mark_weights_on_axis(ax: Axes, subjects: Sequence[Mapping[str, Any]]) -> None:
-    """A dotted line where each of the weights is."""
+    """A dotted line at the position of each of the weights."""
     for each in subjects:
         ax.axvline(each["at"][0], color="0.4", linestyle=":", linewidth=0.9)

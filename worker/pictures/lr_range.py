@@ -1,4 +1,4 @@
-"""The loss while the learning rate rises, for each seed, with what may be read off it."""
+"""The learning-rate range test: the loss while the learning rate rises, for each seed, with the suggested rates."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from worker.pictures.figure import (
 )
 
 Numbers = Mapping[str, Any]
-ROOM = 1.6  # times the fall: what rises higher at the end leaves the picture
+ROOM = 1.6  # times the fall of the loss, above which the curve is clipped
 SIGNS = {
     "steepest": ("v", "steepest fall"),
     "tenth": ("s", "a tenth of the lowest's rate"),
@@ -28,7 +28,7 @@ SIGNS = {
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """`curves`."""
+    """`curves`: the loss over the learning rate."""
     runs, rates = numbers["runs"], arrays["lr"]
     made = new_figure(caption_text(numbers), height=4.6)
     ax = made.subplots()
@@ -65,7 +65,7 @@ def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure
 
 
 def caption_text(numbers: Numbers) -> str:
-    """Whose recipe, how it was tried, and the lowest of each reading."""
+    """The recipe, the settings of the test, and the lowest of each suggested rate."""
     options, read = numbers["options"], numbers["candidates"]
     lowest = ", ".join(
         f"{label} {format_number(read[name]['lowest'])} "

@@ -1,4 +1,4 @@
-"""Measures of sharpness side by side, each with its error, beside the train loss that they were taken at."""
+"""Measures of sharpness side by side, each with its error, and the train loss at which they were measured."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure
 
 
 def caption_text(numbers: Numbers) -> str:
-    """Whose weights, and on what."""
+    """The weights, and the examples."""
     subjects = numbers["subjects"]
     rows = [f"{shorten_middle(each['label'])} (train loss {format_number(each['train_loss'])})" for each in subjects]
     counts = sorted({f"{each['examples']:,}" for each in subjects})
@@ -43,7 +43,7 @@ def caption_text(numbers: Numbers) -> str:
 
 
 def draw_measures(numbers: Numbers) -> Figure:
-    """A panel for each measure with a scale of its own, first the train loss."""
+    """A panel with its own scale for each measure, after the train loss."""
     found, subjects = numbers["measures"], numbers["subjects"]
     names = distinct_labels([each["label"] for each in subjects])
     scaled = [name.replace("_", " ") for name, each in found.items() if not each["invariance"].startswith("none")]
@@ -61,7 +61,7 @@ def draw_measures(numbers: Numbers) -> Figure:
     caption = " ".join(
         [
             caption_text(numbers),
-            "Bars are errors, of another kind for each measure: see the numbers.",
+            "Bars are errors, defined differently for each measure: see the numbers.",
             safe,
             edge,
             *numbers["warnings"],
@@ -97,11 +97,11 @@ def draw_panel(ax: Axes, name: str, values: Any, errors: Any) -> None:
 
 
 def draw_spectrum(numbers: Numbers, arrays: Arrays) -> Figure:
-    """What Lanczos found, a row for each subject."""
+    """The eigenvalues that Lanczos found, a row for each subject."""
     names = distinct_labels([each["label"] for each in numbers["subjects"]])
     made = new_figure(
-        f"Ritz values: what the eigenvalues of the Hessian look like after so many products with it. The ends are "
-        f"accurate, the middle is not. {caption_text(numbers)}",
+        f"Ritz values: estimates of the eigenvalues of the Hessian from a limited number of products with it. The ends "
+        f"are accurate, the middle is not. {caption_text(numbers)}",
         height=1.2 + 0.4 * len(names),
     )
     draw_ritz_values(made.subplots(), list(zip(names, arrays["eigenvalues"].tolist(), strict=True)))

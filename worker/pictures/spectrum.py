@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 from worker.pictures.figure import finite_values
 
-LINEAR = 1e-3  # of the largest: below that the axis is linear, so that 0 and both signs are on it
+LINEAR = 1e-3  # share of the largest, below which the axis is linear, so that it has 0 and both signs
 
 
 def draw_ritz_values(ax: Axes, rows: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """A row of ticks for each, named; the axis is logarithmic to both sides of a short linear piece around 0."""
+    """A named row of ticks for each spectrum; the axis is symmetric-logarithmic, linear around 0."""
     found = [finite_values(values) for _, values in rows]
     every = np.concatenate(found) if found else np.zeros(0)
     largest = float(np.abs(every).max()) if len(every) else 0.0

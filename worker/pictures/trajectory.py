@@ -1,4 +1,4 @@
-"""The way of a run over the surface around it, and its loss checkpoint by checkpoint."""
+"""The path of a run over the loss surface around it, and the loss at each checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,7 +28,7 @@ from worker.pictures.figure import (
 )
 
 Numbers = Mapping[str, Any]
-NAMED = 9  # checkpoints whose step stands beside them
+NAMED = 9  # the most checkpoints that are labelled with their step
 
 
 def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
@@ -39,7 +39,7 @@ def draw_figures(numbers: Numbers, arrays: Arrays) -> Iterator[tuple[str, Figure
 
 
 def caption_text(numbers: Numbers, *more: str) -> str:
-    """What every caption says, and more."""
+    """The sentences of every caption, and `more`."""
     path, end = numbers["path"], numbers["path"][-1]
     own = describe_losses({split: end[split] for split in numbers["splits"]})
     of = f"{len(path)} checkpoints, the last of them {shorten_middle(end['label'])}: {own}."
@@ -47,36 +47,36 @@ def caption_text(numbers: Numbers, *more: str) -> str:
 
 
 def describe_shares(numbers: Numbers) -> str:
-    """What of the way the plane shows, and what it does not."""
-    told = []
+    """How much of the path the plane shows, and what it does not show."""
+    shares = []
     if numbers["explained"]:
-        told.append(f"The axes show {100 * sum(numbers['explained']):.1f} % of the squared distances from the last one")
+        shares.append(
+            f"The axes show {100 * sum(numbers['explained']):.1f} % of the squared distances from the last one"
+        )
         if numbers.get("centred"):
-            told.append(f"and {100 * sum(numbers['centred']):.1f} % of those from the mean of all")
+            shares.append(f"and {100 * sum(numbers['centred']):.1f} % of those from the mean of all")
     furthest = max(numbers["path"], key=lambda each: each["off"])
-    where = " ".join(told) + "." if told else "Random axes show next to nothing of a way."
-    off = (
-        f"Points are projected: that of step {furthest['step']:,} is {format_number(furthest['off'])} beside the plane"
-    )
+    where = " ".join(shares) + "." if shares else "Random axes show next to nothing of a path."
+    off = f"Points are projected: that of step {furthest['step']:,} is {format_number(furthest['off'])} from the plane"
     return f"{where} {off}, so its loss is not that of the surface there; see the other picture."
 
 
 def draw_path(numbers: Numbers, arrays: Arrays, split: str) -> Figure:
-    """The path over the surface, or alone; along one axis the loss goes upwards."""
+    """The path over the surface, or without one; with one axis the vertical axis is the loss."""
     surface, places = arrays.get(f"{split}.loss"), [each["at"] for each in numbers["path"]]
-    told = [describe_directions(numbers), describe_shares(numbers)]
+    described = [describe_directions(numbers), describe_shares(numbers)]
     if len(places[0]) == 1:
-        made = new_figure(caption_text(numbers, *told))
+        made = new_figure(caption_text(numbers, *described))
         draw_profile(made.subplots(), numbers, arrays, split)
         return made
     if surface is None:
-        made = new_figure(caption_text(numbers, *told), height=4.8)
+        made = new_figure(caption_text(numbers, *described), height=4.8)
         ax = made.subplots()
     else:
         levels = loss_levels(arrays[f"{each}.loss"] for each in numbers["splits"])
         relief = ContourSurface.from_values(arrays["x"], arrays["y"], surface, int(numbers["computed"]), levels)
         made = new_figure(
-            caption_text(numbers, *told, relief.describe_levels(), *describe_missing(numbers, relief.infinite)),
+            caption_text(numbers, *described, relief.describe_levels(), *describe_missing(numbers, relief.infinite)),
             height=4.8,
         )
         ax = made.subplots()
@@ -88,7 +88,7 @@ def draw_path(numbers: Numbers, arrays: Arrays, split: str) -> Figure:
 
 
 def trace_path(ax: Axes, numbers: Numbers) -> None:
-    """The path with the steps of some of its points, and the averages beside it."""
+    """The path with the steps of some of its points, and the averaged weights."""
     path = numbers["path"]
     x, y = np.array([each["at"] for each in path]).T
     ax.plot(x, y, "-", color="black", linewidth=2.2)
@@ -111,7 +111,7 @@ def trace_path(ax: Axes, numbers: Numbers) -> None:
 
 
 def label_indices(points: np.ndarray[Any, Any], ax: Axes) -> list[int]:
-    """Which points are named: first, last, and those that are far enough from all named before."""
+    """The points to label: first, last, and those that are far enough from all labelled before."""
     width = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
     scaled = points / np.where(np.array(width) > 0, width, 1.0)
     chosen = [len(points) - 1]
@@ -126,7 +126,7 @@ def label_indices(points: np.ndarray[Any, Any], ax: Axes) -> list[int]:
 
 
 def draw_profile(ax: Axes, numbers: Numbers, arrays: Arrays, split: str) -> None:
-    """The loss along one axis, and the checkpoints on it at their own loss."""
+    """The loss along one axis, and the checkpoints at their own loss."""
     shown: list[float] = []
     if f"{split}.loss" in arrays:
         values = as_floats(arrays[f"{split}.loss"].tolist())
@@ -140,10 +140,10 @@ def draw_profile(ax: Axes, numbers: Numbers, arrays: Arrays, split: str) -> None
 
 
 def draw_steps(numbers: Numbers) -> Figure:
-    """Each checkpoint's own loss, and how far it is from the plane, by optimizer step."""
+    """Each checkpoint's own loss, and its distance from the plane, by optimizer step."""
     path, averages = numbers["path"], numbers["averages"]
     at = [each["step"] for each in path]
-    caption = "What each checkpoint gives with its own weights and statistics, and how far these are from the plane."
+    caption = "The loss of each checkpoint with its own weights and statistics, and their distance from the plane."
     made = new_figure(caption_text(numbers, caption), height=4.4)
     upper, lower = made.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for split in numbers["splits"]:

@@ -58,7 +58,7 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker reports about itself; `slots` by kind (cpu, gpu), `plugins` with their versions.
+    """What a worker reports about itself; `slots` by kind (cpu, gpu), `plugins` with their versions."""
 
     id: str
     slots: Mapping[str, SlotUsage]

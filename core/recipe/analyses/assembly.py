@@ -1,4 +1,4 @@
-"""The parts of a landscape put together."""
+"""The assembly of the parts of a landscape."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,17 @@ from core.recipe.analyses.base import AnyAnalysis, ResultsSpec
 from core.recipe.analyses.landscape import Landscape
 
 FREE: Final = frozenset({"part", "name", "priority", "metadata", "resources"})
-"""In which parts may differ."""
+"""Fields in which parts may differ."""
 ORIGIN: Final = frozenset({"job", "weights", "checkpoint", "checkpoints"})
-"""Words for where they look, which was settled when they were asked for."""
+"""Fields that select the weights, which were resolved when the parts were submitted."""
 
 
 class Assembly(ResultsSpec):
-    """The landscape whose parts these are: numbers, arrays and pictures of one that was computed in one go.
+    """The landscape that consists of these parts: numbers, arrays and pictures as if it was computed as a whole.
 
-    They are asked for as landscapes that differ in their `part` alone, all parts from 1 to the last, in any order. What
-    was computed on one kind of processor with one release fits to the bit; where a part was computed elsewhere, and
-    directions differ by rounding, a warning says so.
+    The parts are landscapes that differ in their `part` alone, all parts from 1 to the last, in any order. Parts that
+    were computed on one kind of processor with one release fit bit for bit; a warning reports parts whose directions
+    differ by rounding.
     """
 
     summary: ClassVar[str] = "The parts of a landscape, computed by several workers, as one."
@@ -29,13 +29,13 @@ class Assembly(ResultsSpec):
     kind: Literal["assembly"] = "assembly"
 
     def problems(self, subjects: Sequence[AnyAnalysis]) -> Iterator[FieldProblem]:
-        """What does not fit together; `subjects` are the parts as they were asked for."""
+        """Parts that do not fit together; `subjects` are the specs of the parts."""
         parts: list[Landscape] = []
         for place, each in enumerate(subjects):
             if not isinstance(each, Landscape) or each.part is None:
-                message = f"it is a whole {each.kind}, and no part of a landscape"
+                message = f"it is a whole {each.kind}, not a part of a landscape"
                 yield FieldProblem(
-                    f"/analyses/{place}", message, 'ask for landscapes with "part": {"number": 1, "of": 4}'
+                    f"/analyses/{place}", message, 'submit landscapes with "part": {"number": 1, "of": 4}'
                 )
                 return
             parts.append(each)
@@ -50,7 +50,7 @@ def _part_count(spec: Landscape) -> int:
 
 
 def _mismatched_parts(parts: Sequence[Landscape]) -> Iterator[FieldProblem]:
-    """Those that are of another landscape than the first."""
+    """Parts that belong to another landscape than the first."""
     first = _shared_fields(parts[0])
     for place, each in enumerate(parts):
         ours = _shared_fields(each)
@@ -67,12 +67,12 @@ def _shared_fields(spec: Landscape) -> dict[str, Any]:
 
 
 def _missing_or_repeated_parts(numbers: Sequence[int], of: int) -> Iterator[FieldProblem]:
-    """Parts that are there twice, and those that are not."""
+    """Parts that are repeated, and those that are missing."""
     for number, count in Counter(numbers).items():
         if count > 1:
             place = numbers.index(number, numbers.index(number) + 1)
-            yield FieldProblem(f"/analyses/{place}", f"part {number} is there {count} times", "name each part once")
+            yield FieldProblem(f"/analyses/{place}", f"part {number} is given {count} times", "name each part once")
     missing = [str(number) for number in range(1, of + 1) if number not in numbers]
     if missing:
         message = f"of {of} parts {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-        yield FieldProblem("/analyses", message, "ask for what is missing, and name all parts")
+        yield FieldProblem("/analyses", message, "submit the missing parts, and name all parts")

@@ -1,4 +1,4 @@
-"""The average of weights against the average of their predictions."""
+"""The average of weights compared with the average of their predictions."""
 
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
@@ -9,8 +9,8 @@ from core.recipe.spec import JobSpec
 
 
 class Average(AnalysisSpec):
-    """Each of the weights, their mean with batch norm estimated again on the train part, and the mean of what they
-    predict (for classes, of the probabilities), judged on every part of the first one's data.
+    """Evaluates each of the weights, their mean with batch norm estimated again on the train split, and the mean of
+    their predictions (for classes, of the probabilities), on every split of the first job's data.
     """
 
     summary: ClassVar[str] = "One network with the mean of the weights, beside the mean of their predictions."

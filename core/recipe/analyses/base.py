@@ -1,4 +1,4 @@
-"""An analysis looks at weights that are there, or at what a recipe would do; it trains nothing that is kept."""
+"""The base classes of analyses. An analysis studies existing weights or a recipe; it keeps no trained weights."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ Takes = Literal["weights", "run", "recipe", "results"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Examples = Annotated[int, Field(ge=1, le=10**9)]
 
-MOST_WORK = 1e15  # multiply-adds: a day of one CPU core, and minutes of a GPU
+MOST_WORK = 1e15  # multiply-adds: a day on one CPU core, or minutes on a GPU
 MOST_MEMORY = 8 * 2**30  # bytes
 
 
 class AnyAnalysis(Spec):
-    """What every analysis has, whatever it looks at: jobs (AnalysisSpec), or what analyses have found (ResultsSpec).
+    """The fields of every analysis, whether it reads jobs (AnalysisSpec) or results of analyses (ResultsSpec).
 
-    A new one is a file beside its siblings, a line in their `__init__`, and the module that does it.
+    A new analysis is a file in this folder, a line in its `__init__`, and the module of the engine that computes it.
     """
 
     summary: ClassVar[str]
@@ -32,7 +32,7 @@ class AnyAnalysis(Spec):
     implementation: ClassVar[str]
     """The module of the engine with `explore` and `report`."""
     takes: ClassVar[Takes]
-    """Single weights; all that a run has kept on its way, in order; how a job trains, from its start; or results."""
+    """The input: single weights; all checkpoints that a run has kept, in order; the recipe of a job; or results."""
     deterministic: ClassVar[bool] = True
     max_retries: ClassVar[int] = 0
 
@@ -43,16 +43,16 @@ class AnyAnalysis(Spec):
     metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
     def contradictions(self) -> Iterator[FieldProblem]:
-        """Fields that do not fit together, whatever it looks at. Called when it is submitted, and never again."""
+        """Fields that contradict each other, independent of the input. Called once, when it is submitted."""
         return iter(())
 
     @abstractmethod
     def problems(self, subjects: Sequence[Any]) -> Iterator[FieldProblem]:
-        """What makes no sense for what it looks at, each by what it was asked to be."""
+        """Every reason to refuse the analysis for its input; `subjects` are the specs of the input."""
 
 
 class ResultsSpec(AnyAnalysis):
-    """Reads the results of `analyses` that have succeeded; these looked at the same weights."""
+    """Reads the results of `analyses` that have succeeded, all of the same weights."""
 
     takes: ClassVar[Takes] = "results"
 
@@ -62,15 +62,15 @@ class ResultsSpec(AnyAnalysis):
 
 
 class AnalysisSpec(AnyAnalysis):
-    """What is looked at: one `job` (its averaged weights if it has some, else the best, else the last; or the `weights`
-    named), one `checkpoint`, or several `checkpoints`. `kind` picks the analysis.
+    """The input is one `job` (its averaged weights if it has some, else the best, else the last; or the `weights`
+    named), one `checkpoint`, or several `checkpoints`. `kind` selects the analysis.
     """
 
     takes: ClassVar[Takes] = "weights"
     fewest: ClassVar[int] = 1
     most: ClassVar[int] = 1
     alike: ClassVar[bool] = True
-    """Whether all the weights have to be of one architecture."""
+    """Whether all weights must have the same architecture."""
 
     job: Annotated[str, Field(pattern=r"^job_[0-9a-z]{26}$")] | None = None
     weights: Weights | None = None
@@ -83,7 +83,7 @@ class AnalysisSpec(AnyAnalysis):
         where = [name for name in ("job", "checkpoint", "checkpoints") if getattr(self, name) is not None]
         if len(where) != 1:
             hint = 'as in "job": "job_…"' if self.fewest == 1 else 'as in "checkpoints": [{"job": "job_…"}, …]'
-            yield FieldProblem("", "say what to look at: a job, a checkpoint, or checkpoints", hint)
+            yield FieldProblem("", "give the input: a job, a checkpoint, or checkpoints", hint)
             return
         count = len(self.requested_starts())
         if self.weights and self.job is None:
@@ -97,13 +97,13 @@ class AnalysisSpec(AnyAnalysis):
             yield FieldProblem(f"/{where[0]}", f"{self.kind} looks at {many} of them, not {count}", None)
 
     def requested_starts(self) -> tuple[Start, ...]:
-        """Whose weights, as they were asked for."""
+        """The requested weights, before a job is resolved to one of its checkpoints."""
         if self.checkpoints is not None:
             return self.checkpoints
         return (Start(job=self.job, weights=self.weights) if self.job else Start(checkpoint=self.checkpoint),)
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
-        """What makes no sense for the jobs whose weights these are. Subclasses add to it."""
+        """Every reason to refuse the analysis for the jobs of its input. Subclasses add to it."""
         first = subjects[0]
         where = "/checkpoints" if self.checkpoints else "/job" if self.job else "/checkpoint"
         for number, other in enumerate(subjects[1:] if self.alike else (), 1):
@@ -123,14 +123,14 @@ class AnalysisSpec(AnyAnalysis):
 
     @abstractmethod
     def example_passes(self, subject: JobSpec) -> float:
-        """How many examples go through the network, a backward pass counted as two."""
+        """The number of forward passes of one example; a backward pass counts as two."""
 
     def memory_bytes(self, subject: JobSpec) -> float:
-        """Bytes that it needs at once besides the network and the data."""
+        """The bytes of memory that it needs in addition to the network and the data."""
         return 8 * subject.model.parameter_count(subject.data.facts())
 
     def examples_of(self, subject: JobSpec, split: SplitName = "train") -> int:
-        """How many examples of a part are looked at."""
+        """The number of examples of a split that are used."""
         sizes = subject.shape().split
         there = {"train": sizes.train, "val": sizes.validation, "test": sizes.test}[split]
         return there if self.examples is None else min(there, self.examples)

@@ -12,14 +12,14 @@ from core.recipe.spec import JobSpec
 
 
 class Connect(AnalysisSpec):
-    """Trains the middle θ of the curve φ(t) = (1 - t)² w₁ + 2 t (1 - t) θ + t² w₂ and looks along it.
+    """Trains the control point θ of the curve φ(t) = (1 - t)² w₁ + 2 t (1 - t) θ + t² w₂, and evaluates the curve.
 
-    Every batch of the first one's train part takes a random t and descends the loss at φ(t): by SGD with `momentum`, at
-    `lr` for half of the `epochs`, which then falls to a hundredth until nine tenths of them. The straight line between
-    both is looked at beside it, at as many `points`. Batch norm is estimated again at each.
+    Every batch of the first job's train split takes a random t and minimises the loss at φ(t) by SGD with `momentum`.
+    The learning rate is `lr` for half of the `epochs`, then falls to a hundredth until nine tenths of them. The
+    straight line between both is evaluated too, at as many `points`. Batch norm is estimated again at each point.
     """
 
-    summary: ClassVar[str] = "A quadratic Bezier curve trained to connect two minima, beside the straight line."
+    summary: ClassVar[str] = "A quadratic Bezier curve trained to connect two minima, compared with the straight line."
     paper: ClassVar[str | None] = (
         "Garipov et al. 2018, Loss surfaces, mode connectivity, and fast ensembling of DNNs; "
         "Draxler et al. 2018, Essentially no barriers in neural network energy landscape"
@@ -40,11 +40,11 @@ class Connect(AnalysisSpec):
         first, size = subjects[0], self.batch_examples(subjects[0])
         rest = self.examples_of(first) % size
         if first.model.normalises_batches and 1 in {size, rest}:
-            message = f"batches of {size} leave one example alone, which batch norm has no statistics for"
+            message = f"batches of {size} leave a batch of one example, for which batch norm has no statistics"
             yield FieldProblem("/batch_size", message, "take another batch size")
 
     def batch_examples(self, subject: JobSpec) -> int:
-        """Examples in a batch: those of the first job's, where nothing else is said."""
+        """Examples in a batch; by default the batch size of the first job."""
         return min(self.batch_size or subject.shape().batch, self.examples_of(subject))
 
     def example_passes(self, subject: JobSpec) -> float:

@@ -1,4 +1,4 @@
-"""What kind of place the weights are at."""
+"""The kind of critical point at which the weights are."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,26 +8,28 @@ from core.recipe.analyses.base import AnalysisSpec
 from core.recipe.component import Positive
 from core.recipe.spec import JobSpec
 
-ALONG_GRADIENT = 20  # products in the space that the gradient spans, at most
-PRODUCT = 5  # examples' passes that a product with the Hessian costs, about, a backward pass counted as two
-ROOM = 2**30  # bytes of graphs that are kept between such products
+ALONG_GRADIENT = 20  # the most products in the Krylov space of the gradient
+PRODUCT = 5  # the approximate cost of a product with the Hessian in forward passes
+ROOM = 2**30  # bytes of the autograd graphs that are kept between such products
 
 
 class CriticalPoint(AnalysisSpec):
     """A minimum, a saddle, a maximum, or no stationary point of the train loss, and the loss along the way down.
 
-    Stationary is where |g·v| <= `gradient_tolerance` |λ| along every eigenvector v: the bottom of each parabola, or its
-    top, is no further away than that. The pairs are those that Lanczos finds from the gradient itself, so that no flat
-    valley hides its slope behind a steep wall. An eigenvalue counts as negative below -`curvature_tolerance` |λ| of the
-    largest, since trained networks nearly always have some that are slightly so. The profile is the loss at `points`
-    places up to `reach` to both sides along the eigenvector of the smallest eigenvalue: where it falls from the weights
-    on by more than these tolerances explain, and by more than a thousandth of itself, this is no minimum.
+    A point is stationary if |g·v| <= `gradient_tolerance` |λ| along every eigenvector v: the extremum of each parabola
+    is no further away than that. Lanczos starts at the gradient to find these pairs, so that a small slope along a flat
+    valley is found beside steep directions. An eigenvalue counts as negative below -`curvature_tolerance` |λ| of the
+    largest, because trained networks nearly always have slightly negative ones. The profile is the loss at `points`
+    places up to `reach` in both directions along the eigenvector of the smallest eigenvalue. Where the loss falls by
+    more than these tolerances explain, and by more than a thousandth of itself, this is not a minimum.
 
-    `sure` is whether the verdict is the same wherever within their residuals the eigenvalues are. A minimum whose
+    `sure` is whether the verdict is the same for all eigenvalues within their residuals. A minimum whose
     smallest curvature may be 0, or is negative within the tolerance, is not sure.
     """
 
-    summary: ClassVar[str] = "Minimum, saddle or no stationary point, with the direction of escape and the loss on it."
+    summary: ClassVar[str] = (
+        "Minimum, saddle or no stationary point, with the direction of escape and the loss along it."
+    )
     paper: ClassVar[str | None] = (
         "Dauphin et al. 2014, Identifying and attacking the saddle point problem in high-dimensional non-convex "
         "optimization"

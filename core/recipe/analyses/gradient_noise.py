@@ -1,4 +1,4 @@
-"""How noisy gradients are, and what batch size that speaks for."""
+"""The gradient noise scale, and the batch size that it suggests."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -9,17 +9,17 @@ from core.errors import FieldProblem
 from core.recipe.analyses.base import AnalysisSpec
 from core.recipe.spec import JobSpec
 
-EXACT_EXAMPLES = 4096  # up to so many, every example's own gradient is looked at
+EXACT_EXAMPLES = 4096  # up to this many examples, the gradient of each is computed
 Batch = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class GradientNoise(AnalysisSpec):
-    """The gradient noise scale B = S / G² over a run, at `places` of its checkpoints, evenly spread.
+    """The gradient noise scale B = S / G² over a run, at `places` of its checkpoints, evenly spaced.
 
-    G² is the squared length of the gradient over the train part, S the sum of the variances of one example's gradient.
-    Both are estimated without bias from `draws` batches of `large` examples, drawn with replacement, and the batches of
-    `small` examples that these are made of; B is the ratio of their means, its error by leaving out each draw in turn.
-    Evaluation mode: batch norm goes by its running statistics, dropout is off.
+    G² is the squared norm of the gradient over the train split, S the sum of the variances of one example's gradient.
+    Both have unbiased estimates from `draws` batches of `large` examples, drawn with replacement, and the batches of
+    `small` examples within these; B is the ratio of their means, and its error is the jackknife's. The network is in
+    evaluation mode: batch norm uses its running statistics, dropout is off.
     """
 
     summary: ClassVar[str] = "The gradient noise scale over a run, a guide to the batch size."
@@ -53,11 +53,11 @@ class GradientNoise(AnalysisSpec):
 
     @staticmethod
     def computes_exactly(examples: int) -> bool:
-        """Whether the exact values are computed too."""
+        """Whether the exact values are computed as well."""
         return examples <= EXACT_EXAMPLES
 
     def chosen_checkpoints(self, count: int) -> list[int]:
-        """Which of so many checkpoints, in order; the first and the last are among two or more."""
+        """The indices of the chosen checkpoints of `count`, in order; two or more include the first and the last."""
         if count <= self.places:
             return list(range(count))
         if self.places == 1:

@@ -1,4 +1,4 @@
-"""What pictures of the loss share: which splits, how far, in which units, and what becomes of batch norm."""
+"""The options that analyses of the loss on a grid share: splits, range, direction norm, and batch norm."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -16,8 +16,8 @@ BatchNorm = Literal["fixed", "reestimate"]
 """The running statistics as they are, or new ones on the train part at every point."""
 
 LARGEST = 1e6
-MOST_POINTS = 256  # that are looked at together
-MOST_NUMBERS = 2**27  # in the weights of these
+MOST_POINTS = 256  # evaluated at once
+MOST_NUMBERS = 2**27  # in the stacked weights of these points
 Steps = Annotated[int, Field(ge=2, le=2001)]
 Place = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
@@ -25,7 +25,9 @@ Place = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 def _check_ascending(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
         raise cross_field_error(
-            FieldProblem("", f"from {value[0]:g} to {value[1]:g} is no way up", "give the smaller one first")
+            FieldProblem(
+                "", f"the range from {value[0]:g} to {value[1]:g} does not ascend", "give the smaller one first"
+            )
         )
     return value
 
@@ -41,20 +43,20 @@ Splits = Annotated[tuple[SplitName, ...], Field(min_length=1, max_length=3), Aft
 
 
 def stacked_bytes(subject: JobSpec) -> int:
-    """What the weights of the points take that are looked at together."""
+    """The bytes of the stacked weights of the points that are evaluated at once."""
     weights = subject.model.parameter_count(subject.data.facts())
     return 4 * max(weights, min(MOST_POINTS * weights, MOST_NUMBERS))
 
 
 def empty_splits(spec: AnalysisSpec, splits: tuple[SplitName, ...], subject: JobSpec) -> Iterator[FieldProblem]:
-    """Those that the data of the job does not have."""
+    """The requested splits that the data of the job does not have."""
     for number, split in enumerate(splits):
         if not spec.examples_of(subject, split):
             yield FieldProblem(f"/splits/{number}", f"the data of the job has no {split} part", 'take "train"')
 
 
 def too_few_to_normalise(spec: AnalysisSpec, batch_norm: BatchNorm, subject: JobSpec) -> Iterator[FieldProblem]:
-    """One example has no variance."""
+    """The problem of estimating batch norm on one example, which has no variance."""
     if batch_norm == "reestimate" and subject.model.normalises_batches and spec.examples_of(subject) < 2:
         yield FieldProblem("/examples", "batch norm cannot be estimated on one example", 'take more, or "bn": "fixed"')
 
@@ -62,6 +64,6 @@ def too_few_to_normalise(spec: AnalysisSpec, batch_norm: BatchNorm, subject: Job
 def examples_per_point(
     spec: AnalysisSpec, splits: tuple[SplitName, ...], batch_norm: BatchNorm, subject: JobSpec
 ) -> int:
-    """Examples that go through the network for one point."""
+    """The number of forward passes of one example for one point."""
     counted = spec.examples_of(subject) if batch_norm == "reestimate" and subject.model.normalises_batches else 0
     return counted + sum(spec.examples_of(subject, split) for split in splits)

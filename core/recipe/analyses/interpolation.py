@@ -19,18 +19,19 @@ from core.recipe.spec import JobSpec
 
 
 class Interpolation(AnalysisSpec):
-    """Loss and metrics at (1 - a) v + a w for each two neighbours v and w, on the data of the first one.
+    """Loss and metrics at (1 - a) v + a w for each pair of neighbours v and w, on the data of the first job.
 
-    The barrier is the most, over a from 0 to 1, by which the loss is above the straight line between those at the ends:
-    max L(a) - [(1 - a) L(0) + a L(1)]. So the ends are always looked at: neither is among 11 places from -0.5 to 1.5,
-    and so there are 13; `added` in the results names the two.
+    The barrier is the largest height of the loss above the straight line between the losses of the ends, over a from 0
+    to 1: max L(a) - [(1 - a) L(0) + a L(1)]. The ends are therefore always evaluated. Neither is among 11 points from
+    -0.5 to 1.5, so there are 13 points; `added` in the results lists the two.
 
-    Two runs that differ in their seed mostly have a barrier, and mostly because the hidden units of one are those of
-    the other in another order: permutation symmetry explains most linear barriers (Entezari et al. 2022), and a curve
-    often leads around them. So a barrier does not say that two minima are different kinds of minima.
+    Two runs with different seeds mostly have a barrier, and mostly because their hidden units are in a different order:
+    permutation symmetry explains most linear barriers (Entezari et al. 2022), and a curve often avoids them. A barrier
+    does not imply that two minima are of different kinds.
 
-    Batch norm's statistics are estimated again at every point, the ends too; `fixed` interpolates them like weights,
-    beyond the ends no variance below 0. What each of the weights does with statistics of its own is told besides.
+    Batch norm's statistics are estimated again at every point, including the ends; `fixed` interpolates them like
+    weights, with variances clamped at 0 beyond the ends. The results also have each of the weights with its own
+    statistics.
     """
 
     summary: ClassVar[str] = "The loss between weights, and the barrier between them."
@@ -45,9 +46,9 @@ class Interpolation(AnalysisSpec):
     kind: Literal["interpolation"] = "interpolation"
     range: Range = (-0.5, 1.5)
     steps: Steps = 41
-    """Places from the one end of the range to the other; 0 and 1 come besides where they are not among these."""
+    """Points from one end of the range to the other; 0 and 1 are added where they are not among these."""
     splits: Splits | None = None
-    """All that hold examples, unless it is said."""
+    """By default all splits that have examples."""
     bn: BatchNorm = "reestimate"
 
     def problems(self, subjects: Sequence[JobSpec]) -> Iterator[FieldProblem]:
@@ -56,12 +57,12 @@ class Interpolation(AnalysisSpec):
         yield from too_few_to_normalise(self, self.bn, subjects[0])
 
     def splits_of(self, subject: JobSpec) -> tuple[SplitName, ...]:
-        """Those that are looked at."""
+        """The splits that are evaluated."""
         every: tuple[SplitName, ...] = ("train", "val", "test")
         return self.splits or tuple(split for split in every if self.examples_of(subject, split))
 
     def memory_bytes(self, subject: JobSpec) -> float:
-        """Those of some points, and a value for each point, split and metric."""
+        """The stacked weights of some points, and a value for each point, split and metric."""
         return stacked_bytes(subject) + 8 * 3 * 3 * (self.steps + 2) * (len(self.requested_starts()) - 1)
 
     def example_passes(self, subject: JobSpec) -> float:

@@ -25,20 +25,20 @@ from core.recipe.spec import JobSpec
 
 Directions = Literal["random", "pca", "between", "eigen"]
 STEPS = {1: 51, 2: 21}
-FOR_EIGENVECTORS = 4 * 80  # passes over the train part: that many products, at most
+FOR_EIGENVECTORS = 4 * 80  # passes over the train split: at most 80 products with the Hessian
 
 MOST_PARTS: Final = 64
 
 
 class Shard(Spec):
-    """One share of a grid, as large as the `of` - 1 others: every `of`-th of its tiles, from the `number`-th on."""
+    """One of `of` shards of a grid, equal in size: every `of`-th of its tiles, from the `number`-th on."""
 
     number: Annotated[int, Field(ge=1, le=MOST_PARTS)]
     of: Annotated[int, Field(ge=1, le=MOST_PARTS)]
 
     @model_validator(mode="after")
     def among_them(self) -> Self:
-        """Raises when there are not so many parts."""
+        """Raises where `number` is greater than `of`."""
         if self.number > self.of:
             raise cross_field_error(
                 FieldProblem("/number", f"there is no part {self.number} of {self.of}", "parts count from 1")
@@ -49,19 +49,18 @@ class Shard(Spec):
 class Landscape(AnalysisSpec):
     """Loss and metrics at w + x d (+ y e) for every x (and y) of a grid, on each of the `splits`.
 
-    `random` directions are normal, and each filter of them is made as long as that of the weights (`norm` filter, the
-    default for a network), each layer is, or nothing: raw directions show how the weights are scaled as much as how
-    flat the loss is. `ignore` biasbn leaves biases and batch norm where they are. `between` leads from the first of
-    several checkpoints to the second (and the third), `pca` is the plane in which the first and all others, which are
-    in order, move most; both have a length of their own, so that there is no norm to choose.
+    `random` directions are normal, and scaled to the norm of the weights: filter by filter (`norm` filter, the default
+    for a network), layer by layer, or not at all. Raw directions depend on the scale of the weights as much as on the
+    flatness of the loss. `ignore` biasbn does not move biases and batch norm. `between` goes from the first of several
+    checkpoints to the second (and the third). `pca` is the plane in which the checkpoints, given in order, move most.
+    `between` and `pca` have their own lengths, so that there is no norm to choose.
 
     `range` is in units of a direction's length: by default -1 to 1, for `between` -0.5 to 1.5, and for `pca` a quarter
-    more than what the checkpoints cover. Two random directions are nearly square to each other, not quite: their cosine
-    is told. Batch norm keeps its statistics, but for other checkpoints' weights they are wrong: `between` and `pca`
-    estimate them again at every point.
+    more than the extent of the checkpoints. Two random directions are nearly, not exactly orthogonal: the results have
+    their cosine. Batch norm keeps its statistics. For the weights of other checkpoints these are wrong, so `between`
+    and `pca` estimate them again at every point.
 
-    With `part` it computes its share alone, so that several workers share one surface; an `assembly` puts the parts
-    together.
+    With `part` it computes one shard alone, so that several workers share one surface; an `assembly` joins the parts.
     """
 
     summary: ClassVar[str] = "The loss around weights as a curve or a surface, filter-normalised."
@@ -81,7 +80,7 @@ class Landscape(AnalysisSpec):
     part: Shard | None = None
 
     def contradictions(self) -> Iterator[FieldProblem]:
-        """Beside the others, directions that need more weights, or fewer, than it looks at."""
+        """Also directions that need more weights, or fewer, than the input has."""
         found = tuple(super().contradictions())
         yield from found or self._of_directions()
 
@@ -92,7 +91,7 @@ class Landscape(AnalysisSpec):
         )
         needed = self.dimensions + 1
         if self.directions in {"random", "eigen"} and count != 1:
-            message = f"{self.directions} directions begin at one of them, not at {count}"
+            message = f"{self.directions} directions need one set of weights, not {count}"
             yield FieldProblem(where, message, 'take one, or "directions": "between"')
         elif self.directions == "between" and count != needed:
             yield FieldProblem(
@@ -120,15 +119,15 @@ class Landscape(AnalysisSpec):
         return self.bn or ("fixed" if self.directions in {"random", "eigen"} else "reestimate")
 
     def norm_for(self, subject: JobSpec) -> Norm:
-        """In which units the directions of this job's weights are."""
+        """The normalisation of the directions for this job's model."""
         return self.norm or ("filter" if self.directions == "random" and subject.model.filters else "none")
 
     def steps_each(self) -> int:
-        """Along one direction."""
+        """Grid points along one direction."""
         return self.steps or STEPS[self.dimensions]
 
     def point_count(self) -> int:
-        """On the grid."""
+        """Points of the whole grid."""
         return math.prod([self.steps_each()] * self.dimensions)
 
     def example_passes(self, subject: JobSpec) -> float:
@@ -137,7 +136,7 @@ class Landscape(AnalysisSpec):
         return before + share * self.point_count() * examples_per_point(self, self.splits, self.batch_norm(), subject)
 
     def memory_bytes(self, subject: JobSpec) -> float:
-        """Directions and moves in double; a value for each point, split and metric; the weights of some points."""
+        """Directions and differences in float64; a value for each point, split and metric; some points' weights."""
         vectors = (
             8
             * subject.model.parameter_count(subject.data.facts())

@@ -1,4 +1,4 @@
-"""At which learning rates a recipe trains."""
+"""The learning-rate range test: the learning rates at which a recipe trains."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -12,11 +12,11 @@ from core.recipe.spec import JobSpec
 
 
 class LrRange(AnalysisSpec):
-    """Trains as the job would from its start, while the rate rises from `low` to `high`, each step by one factor.
+    """Trains as the job does from its start, while the learning rate rises geometrically from `low` to `high`.
 
-    Once for each of `runs` seeds, the job's and the ones after it: other first weights, another order of the data. A
-    run ends early where its loss, smoothed with `smoothing` as the weight of the newest, is `stop_at` times its lowest.
-    Schedule, averages and stopping rules of the job are left aside, and nothing of the job is touched.
+    There is one run for each of `runs` seeds, the job's and the next ones, which change initial weights and data order.
+    A run ends early where its loss, smoothed with weight `smoothing` for the newest value, is `stop_at` times its
+    lowest. The job's schedule, averaging and stopping rules do not apply, and the job itself does not change.
     """
 
     summary: ClassVar[str] = (
@@ -44,15 +44,19 @@ class LrRange(AnalysisSpec):
         yield from super().problems(subjects)
         first = subjects[0]
         if why := first.optimizer.no_lr_sweep_reason:
-            message = f"{first.optimizer.name} cannot be tried at one rate after another: {why}"
-            yield FieldProblem("/job", message, "take a job whose optimizer goes by its rate, as sgd and adam do")
+            message = f"{first.optimizer.name} has no meaningful sweep of learning rates: {why}"
+            yield FieldProblem(
+                "/job", message, "take a job whose optimizer follows its learning rate, as sgd and adam do"
+            )
         if first.data.facts().task == "function":
-            message = "the loss of a point on a function depends on where it has come to, not on how it trains"
+            message = "the loss of a point on a function depends on the position of the point, not on how it trains"
             yield FieldProblem("/job", message, "take a job that trains a network")
         examples = self.examples_of(first)
         size = min(first.shape().batch, examples)
         if self.examples and first.model.normalises_batches and (examples % size == 1 or size == 1):
-            message = f"{examples} examples leave one alone in batches of {size}, which batch norm cannot take"
+            message = (
+                f"{examples} examples leave a batch of one in batches of {size}, which batch norm cannot normalise"
+            )
             yield FieldProblem("/examples", message, "take one more")
 
     def step_examples(self, subject: JobSpec) -> int:

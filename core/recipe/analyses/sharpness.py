@@ -1,4 +1,4 @@
-"""How sharp minima are, by several measures that do not always agree."""
+"""The sharpness of minima, by several measures that do not always agree."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -19,21 +19,23 @@ Measure = Literal[
     "adaptive_worst_case",
 ]
 Radius = Annotated[float, Field(gt=0, le=10)]
-PRODUCT = 5  # examples' passes that a product with the Hessian costs, about, a backward pass counted as two
-ROOM = 2**30  # bytes of graphs that are kept between such products
+PRODUCT = 5  # the approximate cost of a product with the Hessian in forward passes
+ROOM = 2**30  # bytes of the autograd graphs that are kept between such products
 
 
 class Sharpness(AnalysisSpec):
-    """How the train loss behaves around weights: by each of the `measures`, what it is worth and what it cost.
+    """The train loss around weights: each of the `measures` with its value, its error and its cost.
 
-    The two noises are the mean rise of the loss over `directions` random ones at `radius`: filter by filter as long as
-    the weights, or each weight times 1 + radius n. `eigenvalues` are the largest and the smallest of the Hessian, from
-    `lanczos_steps` products with it; `trace` is estimated from `probes`. The worst cases are the largest rise that
-    `ascent_steps` projected steps find within `rho` of the weights, or within `adaptive_rho` in units of each weight's
-    size. The rise after a single step is not offered: it measures the gradient.
+    The two noise measures are the mean increase of the loss over `directions` random directions at `radius`: normalised
+    filter by filter, or each weight times 1 + radius n. `eigenvalues` are the largest and the smallest of the Hessian,
+    from `lanczos_steps` products with it; `trace` is estimated from `probes`. The worst cases are the largest increase
+    that `ascent_steps` projected ascent steps find within `rho` of the weights, or within `adaptive_rho` in units of
+    each weight's size. The increase after a single step is not offered: it measures the gradient.
     """
 
-    summary: ClassVar[str] = "Several measures of sharpness side by side, at the train loss that they were taken at."
+    summary: ClassVar[str] = (
+        "Several measures of sharpness side by side, with the train loss at which they were measured."
+    )
     paper: ClassVar[str | None] = (
         "Li et al. 2018, Visualizing the loss landscape of neural nets; Dinh et al. 2017, Sharp minima can generalize "
         "for deep nets; Andriushchenko et al. 2023, A modern look at the relationship between sharpness and "

@@ -1,4 +1,4 @@
-"""The averaging methods: policies that say when to collect weights; the engine owns the one place that touches them."""
+"""The averaging methods: policies for when to collect weights; the engine alone reads and writes the weights."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Ensemble = Annotated[
     | CheckpointEnsemble,
     Field(discriminator="method"),
 ]  # fmt: skip
-"""The ensembles, picked by their method."""
+"""The ensembles, selected by their method."""
 
 AVERAGING: tuple[type[AveragingSpec], ...] = (SWA, SWAG, EMA, Snapshot, FGE, CheckpointEnsemble)
 

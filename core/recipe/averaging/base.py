@@ -1,4 +1,4 @@
-"""An averaging method says when weights are collected and what becomes of them; it is a switch of the job."""
+"""The base classes of averaging methods: when weights are collected, and how they are averaged."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,14 +18,14 @@ class AveragingSpec(Spec):
 
 @dataclass(frozen=True, slots=True)
 class CollectionSteps:
-    """When weights are collected: when `first`, `first + every`, … optimizer steps are complete. Both at least 1."""
+    """Weights are collected when `first`, `first + every`, … optimizer steps are complete. Both are at least 1."""
 
     first: int
     every: int
 
     @classmethod
     def starting_at(cls, start: int, every: int) -> "CollectionSteps":
-        """From `start` on, the weights that stand there included; those of step 0 are nobody's yet."""
+        """From `start` on, including the weights at `start`; the initial weights of step 0 are not collected."""
         return cls(start or every, every)
 
     def collects(self, completed: int) -> bool:
@@ -33,16 +33,16 @@ class CollectionSteps:
         return completed >= self.first and (completed - self.first) % self.every == 0
 
     def count_until(self, completed: int) -> int:
-        """How often weights were collected in the first `completed` steps."""
+        """The number of collections in the first `completed` steps."""
         return 0 if completed < self.first else (completed - self.first) // self.every + 1
 
     def steps_until(self, completed: int) -> range:
-        """Each occasion among the first `completed` steps."""
+        """The collection steps among the first `completed` steps."""
         return range(self.first, completed + 1, self.every)
 
 
 def late_start(start: Duration, every: Duration, run: RunLength) -> int:
-    """`start` in steps; a share of the run moves up to the end of its epoch when `every` counts epochs."""
+    """`start` in steps; a share of the run is rounded up to the end of its epoch where `every` is in epochs."""
     steps = start.steps(run)
     if start.unit == "run" and every.unit == "ep":
         epochs = -(-steps // run.steps_per_epoch)

@@ -16,7 +16,7 @@ class CheckpointEnsemble(EnsembleSpec):
     name: ClassVar[str] = "checkpoints"
     summary: ClassVar[str] = "Checkpoint ensemble: the predictions of the last few networks of one run, averaged."
     paper: ClassVar[str | None] = "Chen, Lundberg & Lee 2017, arXiv:1710.03282"
-    owns_rate: ClassVar[bool] = False
+    sets_rate: ClassVar[bool] = False
 
     method: Literal["checkpoints"] = "checkpoints"
     every: Duration = Duration(Fraction(1), "ep")

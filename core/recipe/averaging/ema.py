@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, kept while a run trains as it would without."""
+"""An exponential moving average of the weights, which does not change the training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DECAY = 0.999
 
 
 class DecayWarmup(Spec):
-    """t optimizer steps after the average began it decays by min(decay, 1 - (1 + t / gamma)^-power), as timm's does."""
+    """t optimizer steps after the average's start, the decay is min(decay, 1 - (1 + t / gamma)^-power), as in timm."""
 
     gamma: Positive = 1.0
     power: Positive = 2 / 3
@@ -30,7 +30,7 @@ class EmaPhase:
     warmup: DecayWarmup | None = None
 
     def decay_at(self, completed: int) -> float:
-        """What is left of the average when the weights after `completed` steps come in; of the first one, nothing."""
+        """The factor of the average so far at the collection after `completed` steps; 0 at the first collection."""
         done = completed - self.occasions.first
         if done <= 0:
             return 0.0
@@ -38,7 +38,7 @@ class EmaPhase:
         return float(min(self.decay, warm) ** self.occasions.every)
 
     def initial_share(self, completed: int) -> float:
-        """The share of the average after `completed` steps that is still its beginning; 0 if it warmed up."""
+        """The share of the initial weights in the average after `completed` steps; 0 with a warm-up of the decay."""
         later = max(0, self.occasions.count_until(completed) - 1)
         return 0.0 if self.warmup else float(self.decay ** (later * self.occasions.every))
 
@@ -46,11 +46,12 @@ class EmaPhase:
 class EMA(AveragingSpec):
     """ema <- d ema + (1 - d) w after every step; d = `decay` (0.999), or 2^(-1 / h) with a `half_life` of h steps.
 
-    It begins as a copy, so it needs no correction for a start at zero: of the weights at `start`, or of those after the
-    first collection when that is 0. Collected only `every` so often, it decays by d^every. Running mean and variance of
-    batch norm are averaged by the same d, whole numbers copied, or, with `update_bn` false, all copied from the
-    trained network when the average is evaluated. `warmup` gives the first weights less influence: t steps later d is
-    at most 1 - (1 + t / gamma)^-power. The trained weights do not change. `with_swa` allows both in one job.
+    It begins as a copy of the weights at `start`, or of those after the first collection if `start` is 0, so it needs
+    no bias correction. With collections only each `every`, the decay is d^every. Running mean and variance of batch
+    norm are averaged with the same d, and integer buffers are copied; with `update_bn` false, all buffers are copied
+    from the trained network when the average is evaluated. `warmup` gives the first weights less influence: t steps
+    later d is at most 1 - (1 + t / gamma)^-power. The trained weights do not change. `with_swa` allows SWA and EMA in
+    one job.
     """
 
     name: ClassVar[str] = "ema"
@@ -71,16 +72,16 @@ class EMA(AveragingSpec):
     @model_validator(mode="after")
     def one_decay(self) -> Self:
         if self.decay is not None and self.half_life is not None:
-            message = "decay and half_life say the same thing in two ways"
+            message = "decay and half_life both set the decay"
             raise cross_field_error(FieldProblem("/half_life", message, "give one of them"))
         return self
 
     def resolved(self) -> Self:
-        """With `decay` written out, unless there is a half-life."""
+        """The same spec with `decay` filled in, unless there is a half-life."""
         return self if self.decay or self.half_life else self.model_copy(update={"decay": DECAY})
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
-        """What makes no sense in a given run; pointers are relative to the spec."""
+        """Every reason to refuse the spec for a given run; pointers are relative to the spec."""
         lengths = [("every", self.every), *([("half_life", self.half_life)] if self.half_life else [])]
         short = [(field, length) for field, length in lengths if length.steps(run) < 1]
         for field, length in short:

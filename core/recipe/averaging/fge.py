@@ -1,4 +1,4 @@
-"""Fast Geometric Ensembling: short cycles late in a run, a member in the middle of each."""
+"""Fast Geometric Ensembling: short cycles of the learning rate late in a run, a member in the middle of each."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,13 +12,13 @@ from core.recipe.duration import Duration, RunLength
 
 
 class FGE(EnsembleSpec):
-    """From `start` on the rate goes down and up between `lr_1`, the largest, and `lr_2` in every `cycle` of c steps.
+    """From `start` on the rate falls and rises between `lr_1`, the largest, and `lr_2` in every `cycle` of c steps.
 
     In the i-th step of a cycle, i = 1, 2, …, c, with s = i / c: (1 - 2 s) lr_1 + 2 s lr_2 for s <= 1/2, else
     (2 - 2 s) lr_2 + (2 s - 1) lr_1. A member is collected in the middle, after the step at lr_2, so c is even. Before
-    `start` the job's own schedule rules. `lr_1` is half of the optimizer's rate, `lr_2` a fifth of that: the
-    paper has 0.05 and 0.01 where the run began with 0.1. A `start` given as a share of the run moves up to the end of
-    its epoch when `cycle` counts epochs.
+    `start` the job's schedule applies. By default `lr_1` is half of the optimizer's rate and `lr_2` a fifth of `lr_1`:
+    the paper has 0.05 and 0.01 where the run began with 0.1. A `start` given as a share of the run is rounded up to the
+    end of its epoch where `cycle` is in epochs.
     """
 
     name: ClassVar[str] = "fge"
@@ -40,7 +40,7 @@ class FGE(EnsembleSpec):
         cycle = self.cycle.steps(run)
         return CollectionSteps(late_start(self.start, self.cycle, run) + cycle // 2, cycle)
 
-    def owned_from(self, run: RunLength) -> int | None:
+    def sets_rate_from(self, run: RunLength) -> int | None:
         return late_start(self.start, self.cycle, run)
 
     def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:
@@ -67,7 +67,7 @@ class FGE(EnsembleSpec):
         highest, lowest = self.rate_bounds(optimizer_lr)
         if lowest > highest:
             message = f"lr_1, {highest:g}, is the largest rate of a cycle and lr_2, {lowest:g}, the smallest"
-            yield FieldProblem("/lr_2", message, "exchange them")
+            yield FieldProblem("/lr_2", message, "swap the two")
 
     def resolved(self, run: RunLength, optimizer_lr: float) -> Self:
         lr_1, lr_2 = self.rate_bounds(optimizer_lr)

@@ -1,4 +1,4 @@
-"""Snapshot ensembles: one run falls into several minima, and is kept in each."""
+"""Snapshot ensembles: one run converges to several minima, and its weights are kept at each."""
 
 import math
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ from core.recipe.duration import RunLength
 
 
 class Snapshot(EnsembleSpec):
-    """A cosine from `lr` (the optimizer's) down in each of `cycles` cycles, a snapshot at the end of each.
+    """The rate falls by a cosine from `lr` (by default the optimizer's) in each of `cycles` cycles, with a snapshot at
+    the end of each.
 
     lr(u) = lr / 2 (cos(pi u / C) + 1) in the u-th step of a cycle of C steps, u = 0, 1, …: the first rate is `lr`, the
-    last is above 0, and then it jumps up again. All cycles have floor(T / cycles) of the run's T steps; what remains
-    goes to the first. (With ceil(T / cycles), as printed, the last cycle is cut short and its snapshot taken at a high
-    rate.) The schedule of the job is this one.
+    last is above 0, and the next cycle starts at `lr` again. All cycles have floor(T / cycles) of the run's T steps;
+    the first has the remainder too. (With ceil(T / cycles), as in the paper, the last cycle is cut short and its
+    snapshot is taken at a high rate.) This replaces the schedule of the job.
     """
 
     name: ClassVar[str] = "snapshot"
@@ -48,7 +49,7 @@ class Snapshot(EnsembleSpec):
         length = self.cycle_steps(run)
         return CollectionSteps(run.total_steps - (self.cycles - 1) * length, length)
 
-    def owned_from(self, run: RunLength) -> int | None:
+    def sets_rate_from(self, run: RunLength) -> int | None:
         return 0
 
     def override_schedule(self, base: LearningRate, run: RunLength, optimizer_lr: float) -> LearningRate:

@@ -1,4 +1,4 @@
-"""Stochastic Weight Averaging: the running mean of weights that a run visits late, at a rate that keeps it moving."""
+"""Stochastic Weight Averaging: the running mean of late weights of a run, at a rate that keeps them moving."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ ANNEAL = Duration(Fraction(1, 20), "run")
 
 @dataclass(frozen=True, slots=True)
 class SwaPhase:
-    """SWA in a given run, in optimizer steps. From step `start` SWA owns the learning rate.
+    """SWA in a given run, in optimizer steps. From step `start` on SWA sets the learning rate.
 
     A constant tail (`lr_min` is None): a straight line over `anneal` steps from what the schedule would give at `start`
-    to `lr`, then `lr`. A cyclic one: in the i-th step of each `every`, i = 1, 2, …, (1 - i / every) lr + i / every
+    to `lr`, then `lr`. A cyclic tail: in the i-th step of each `every`, i = 1, 2, …, (1 - i / every) lr + i / every
     lr_min, so that the last step of a cycle, whose weights are collected, is made at lr_min.
     """
 
@@ -35,7 +35,7 @@ class SwaPhase:
 
     @property
     def collection_steps(self) -> CollectionSteps:
-        """The model at `start` is the first of a constant tail; a cyclic one takes the ends of its cycles only."""
+        """A constant tail first collects the model at `start`; a cyclic tail collects at the ends of its cycles."""
         if self.lr_min is None:
             return CollectionSteps.starting_at(self.start, self.every)
         return CollectionSteps(self.start + self.every, self.every)
@@ -67,14 +67,14 @@ class SwaPhase:
 
 
 class SWA(AveragingSpec):
-    """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on; batch-norm statistics are estimated again for w_swa,
+    """w_swa <- (n w_swa + w) / (n + 1), collected from `start` on. Batch-norm statistics are estimated again for w_swa,
     or, with `update_bn` false, copied from the trained network when w_swa is evaluated.
 
-    The tail is constant at `lr`, and collected from `every` so often (an epoch), or, with `cycle`, a sawtooth from `lr`
-    down to `lr_min` (a fifth of it), and collected at its minima: `every` is "cycle". A `start` given as a share of the
-    run moves up to the end of its epoch when `every` or `cycle` counts epochs. The model at `start` is the
-    first of a constant tail (the reference code counts so: 140 models from epoch 161 to 300). What the essay calls SWA,
-    averaging predictions, is a snapshot ensemble.
+    The tail has the constant rate `lr` with a collection each `every` (an epoch), or, with `cycle`, a sawtooth rate
+    from `lr` down to `lr_min` (a fifth of it) with collections at its minima: `every` is "cycle". A `start` given as a
+    share of the run is rounded up to the end of its epoch where `every` or `cycle` is in epochs. The model at `start`
+    is the first of a constant tail, as in the reference code: 140 models from epoch 161 to 300. Averaging predictions
+    instead of weights is a snapshot ensemble.
     """
 
     name: ClassVar[str] = "swa"
@@ -101,7 +101,7 @@ class SWA(AveragingSpec):
     def _contradiction_problems(self) -> Iterator[FieldProblem]:
         if self.cycle is None:
             if self.every == "cycle":
-                yield FieldProblem("/cycle", "required: how long the cycles are", 'for instance "2ep"')
+                yield FieldProblem("/cycle", "required: the length of the cycles", 'for instance "2ep"')
             if self.lr_min is not None:
                 message = "lr_min is the lowest rate of a cyclic tail, and this one is constant"
                 yield FieldProblem("/lr_min", message, 'give "cycle" too, or leave lr_min out')
@@ -113,26 +113,26 @@ class SWA(AveragingSpec):
             yield FieldProblem("/anneal", "a cyclic tail begins at lr at once", 'leave "anneal" out')
 
     def resolved(self, optimizer_lr: float) -> Self:
-        """With all that follows from the rest written out."""
+        """The same spec with every default that depends on other fields filled in."""
         lr = self.lr or optimizer_lr / 2
         every = "cycle" if self.cycle else self.every or EPOCH
         anneal = Duration.of_steps(0) if self.cycle else self.anneal or ANNEAL
         return self.model_copy(update={"lr": lr, "every": every, "anneal": anneal, "lr_min": self._lowest_rate(lr)})
 
     def _lowest_rate(self, lr: float) -> float | None:
-        """Where a cycle ends that begins at `lr`; None if the tail is constant. FGE's recipe goes from 0.05 to 0.01."""
+        """The rate at the end of a cycle that begins at `lr`, by default a fifth as in FGE; None if constant."""
         if self.cycle is None:
             return None
         return lr / 5 if self.lr_min is None else self.lr_min
 
     def collection_interval(self) -> tuple[str, Duration]:
-        """How often weights are collected, and the field that says so."""
+        """The field that sets the interval of collections, and the interval."""
         if self.cycle:
             return "cycle", self.cycle
         return "every", self.every if isinstance(self.every, Duration) else EPOCH
 
     def problems(self, run: RunLength, optimizer_lr: float) -> Iterator[FieldProblem]:
-        """What makes no sense in a given run; pointers are relative to the spec."""
+        """Every reason to refuse the spec for a given run; pointers are relative to the spec."""
         field, every = self.collection_interval()
         if every.steps(run) < 1:
             yield FieldProblem(f"/{field}", f"{every} is less than one optimizer step here", "make it longer")
@@ -146,7 +146,7 @@ class SWA(AveragingSpec):
             message = f"SWA would collect first at step {phase.collection_steps.first:,}, but the run ends after "
             yield FieldProblem("/start", f"{message}{run.total_steps:,}", 'start earlier, for instance "0.75run"')
         elif self.swag and models < 2:
-            message = "a single model has no variance: SWAG needs two at least"
+            message = "a single model has no variance: SWAG needs at least two"
             yield FieldProblem("/swag", message, "collect more often, or start earlier")
 
     def phase_in_run(self, run: RunLength, optimizer_lr: float) -> SwaPhase:

@@ -1,4 +1,4 @@
-"""SWA-Gaussian: a normal distribution around the SWA solution, from what the weights did on the way."""
+"""SWA-Gaussian: a normal distribution around the SWA solution, estimated from the collected weights."""
 
 from typing import Annotated, ClassVar
 
@@ -9,12 +9,12 @@ from core.recipe.component import Positive
 
 
 class SWAG(AveragingSpec):
-    """Predictions averaged over networks that are drawn from N(mean, scale (diag(variance) + D Dᵀ / (K - 1))).
+    """Predictions averaged over networks drawn from N(mean, scale (diag(variance) + D Dᵀ / (K - 1))).
 
-    Mean and variance are those of the models that SWA collects. D holds the last `max_rank` of them as deviations from
-    the running mean; K is how many there really are, where the reference code divides by max_rank - 1 even when fewer
-    were collected. `scale` 0.5 is the paper's. Each of the `samples` has its batch norm estimated again; they are drawn
-    once, at the end, from a generator of their own.
+    Mean and variance are those of the models that SWA collects. D has the last `max_rank` of them as deviations from
+    the running mean, and K is their number; the reference code divides by max_rank - 1 even if fewer were collected.
+    `scale` 0.5 is the paper's. Batch norm is estimated again for each of the `samples`; they are drawn once, at the
+    end, from a separate generator.
     """
 
     name: ClassVar[str] = "swag"

@@ -1,4 +1,4 @@
-"""What averaging and the rest of a job have to do with each other: problems that refuse it, warnings that do not."""
+"""The rules between averaging and the other fields of a job: problems refuse the job, warnings do not."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ MUCH = 0.1  # of an average
 
 
 def problems(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
-    """Every reason to refuse the job that has to do with averages."""
+    """Every reason to refuse the job because of its averaging."""
     found = [*of_rate(spec, shape.run), *_ema(spec, shape.run)]
     yield from found
     if not found:
@@ -29,7 +29,7 @@ def _within(field: str, found: Iterator[FieldProblem]) -> Iterator[FieldProblem]
 
 
 def of_rate(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
-    """Those that have to do with what the learning rate does."""
+    """The problems that concern the learning rate."""
     if spec.swa:
         yield from _within("swa", spec.swa.problems(run, spec.optimizer.lr))
     yield from _ensemble(spec, run)
@@ -39,7 +39,7 @@ def _ema(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     if spec.ema is None:
         return
     if spec.swa and not spec.ema.with_swa:
-        message = "SWA averages the same weights already, at a rate that is its own"
+        message = "SWA averages the same weights already, with its own learning rate"
         yield FieldProblem(
             "/ema", message, 'use one of them; to compare both in one job give "ema": {"with_swa": true}'
         )
@@ -51,8 +51,8 @@ def _ensemble(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
     if ensemble is None:
         return
     other = 'leave it out, or use "ensemble": {"method": "checkpoints"}, which goes with every rate'
-    if ensemble.owns_rate and spec.swa:
-        yield FieldProblem("/swa", f"SWA and {ensemble.name} would both own the learning rate", other)
+    if ensemble.sets_rate and spec.swa:
+        yield FieldProblem("/swa", f"SWA and {ensemble.name} would both set the learning rate", other)
     if isinstance(ensemble, Snapshot) and spec.schedule != Constant():
         message = f"the cycles of a snapshot ensemble are its schedule, so {spec.schedule.name} would not be used"
         yield FieldProblem("/schedule", message, other)
@@ -60,7 +60,7 @@ def _ensemble(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
 
 
 def _sizes(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
-    """Whether all that is kept can be: in memory, and in every resumable checkpoint."""
+    """Weights that are too large to keep, in memory and in every resumable checkpoint."""
     run, kept = shape.run, []
     if spec.ensemble:
         kept.append(("/ensemble/members", spec.ensemble.member_count(run), "keep fewer members"))
@@ -77,14 +77,14 @@ def _sizes(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
 
 
 def warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
-    """What is allowed and probably not meant, or what a job gets that it did not ask for."""
-    yield from _borrowed_statistics(spec)
+    """Settings that are allowed and probably not intended, or effects that the job did not request."""
+    yield from _stale_statistics(spec)
     yield from _swa_warnings(spec, run)
     yield from _ema_warnings(spec, run)
     yield from _ensemble_warnings(spec, run)
 
 
-def _borrowed_statistics(spec: JobSpec) -> Iterator[SpecWarning]:
+def _stale_statistics(spec: JobSpec) -> Iterator[SpecWarning]:
     for kind, average in (("swa", spec.swa), ("ema", spec.ema)):
         if average and not average.update_bn and spec.model.normalises_batches:
             message = "the average's batch norm has statistics of other weights than its own, which usually harms it"
@@ -101,7 +101,8 @@ def _swa_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
     if before < 0.01 * phase.lr:
         message = (
             f"the schedule falls to {before:.2g} before SWA starts at step {phase.start:,} and then rises to "
-            f"{phase.lr:.2g}; SWA wants a rate that keeps moving: start it earlier, or let the schedule end higher"
+            f"{phase.lr:.2g}; SWA needs a rate that keeps the weights moving: start it earlier, or let the "
+            "schedule end higher"
         )
         yield SpecWarning("schedule_ends_before_swa", "/schedule", message)
     yield from _stops_before(spec, run, "swa", phase.start, f"before SWA starts at step {phase.start:,}")
@@ -115,7 +116,7 @@ def _stops_before(spec: JobSpec, run: RunLength, what: str, step: int, when: str
 
 def _ema_warnings(spec: JobSpec, run: RunLength) -> Iterator[SpecWarning]:
     if spec.ema and (share := spec.ema.phase_in_run(run).initial_share(run.total_steps)) > MUCH:
-        message = f"at the end {share:.0%} of the average are still the weights it began with"
+        message = f"at the end {share:.0%} of the average are still the initial weights"
         yield SpecWarning(
             "ema_remembers_start", "/ema", f"{message}: give it a warmup, a later start or a faster decay"
         )

@@ -1,4 +1,4 @@
-"""What an optimizer cannot live with elsewhere in the job, and what SAM cannot."""
+"""The rules between an optimizer and the other fields of a job."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from core.recipe.spec import JobSpec
 
 
 def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
-    """Every reason to refuse the job on account of its optimizer."""
+    """Every reason to refuse the job because of its optimizer."""
     name, optimizer = spec.optimizer.name, spec.optimizer
     if optimizer.full_batch and spec.batch_size != "full":
         message = f"{name} compares gradients from step to step, so each must be that of all examples"
@@ -18,7 +18,7 @@ def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     if optimizer.closure:
         yield from _with_closure(spec)
     if optimizer.averages and spec.ema:
-        message = f"{name} averages its weights by itself, and is judged at that average"
+        message = f"{name} averages its weights, and is evaluated at that average"
         yield FieldProblem("/ema", message, "leave it out: the base weights are the average")
     if optimizer.hidden_matrices and spec.model.hidden_matrices < 1:
         message = f"{name} steps the matrices of hidden layers, and here is none between the first and the last layer"
@@ -37,27 +37,29 @@ def _with_closure(spec: JobSpec) -> Iterator[FieldProblem]:
 
 
 def of_rate(spec: RateFields, run: RunLength) -> Iterator[FieldProblem]:
-    """Those that have to do with what the learning rate does."""
-    name, why = spec.optimizer.name, spec.optimizer.steady
+    """The problems that concern the learning rate."""
+    name, why = spec.optimizer.name, spec.optimizer.constant_lr_reason
     if not why:
         return
     another = 'leave it out, or use another optimizer, for instance "sgd"'
-    if not spec.schedule.steady:
+    if not spec.schedule.is_constant:
         yield FieldProblem("/schedule", f"{name} takes no schedule: {why}", another)
     elif spec.schedule.warmup.steps(run):
         own_warmup = "warmup_steps" in type(spec.optimizer).model_fields
         hint = "set optimizer.warmup_steps instead" if own_warmup else "leave it out"
         yield FieldProblem("/schedule/warmup", f"{name} takes no warm-up from a schedule: {why}", hint)
     if spec.swa:
-        yield FieldProblem("/swa", f"SWA moves the learning rate, and {name} takes none that moves: {why}", another)
-    if spec.ensemble and spec.ensemble.owns_rate:
-        message = f"{spec.ensemble.name} moves the learning rate, and {name} takes none that moves: {why}"
+        yield FieldProblem("/swa", f"SWA changes the learning rate, and {name} needs a constant one: {why}", another)
+    if spec.ensemble and spec.ensemble.sets_rate:
+        message = f"{spec.ensemble.name} changes the learning rate, and {name} needs a constant one: {why}"
         hint = 'use "ensemble": {"method": "checkpoints"}, or another optimizer'
         yield FieldProblem("/ensemble/method", message, hint)
 
 
 def warnings(spec: JobSpec) -> Iterator[SpecWarning]:
-    """What is allowed and probably not meant."""
+    """Settings that are allowed and probably not intended."""
     if spec.optimizer.full_batch and getattr(spec.model, "dropout", 0.0) > 0:
-        message = f"dropout makes the loss another one at every step, and {spec.optimizer.name} compares them"
+        message = (
+            f"dropout changes the loss at random in every step, and {spec.optimizer.name} compares losses between steps"
+        )
         yield SpecWarning("compares_noise", "/model/dropout", message)

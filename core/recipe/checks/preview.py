@@ -1,4 +1,4 @@
-"""What makes no sense in a preview of a learning rate."""
+"""The rules for a preview of a learning rate."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def problems(request: PreviewRequest) -> Iterator[FieldProblem]:
         return
     run = request.run_length()
     if request.metrics and request.schedule.monitored_series() is None:
-        message = f"{request.schedule.name} does not listen to evaluations"
+        message = f"{request.schedule.name} does not depend on evaluations"
         yield FieldProblem("/metrics", message, "leave them out, or use a schedule that does, such as plateau")
     misfits = [FieldProblem(f"/schedule{e.pointer}", e.message, e.hint) for e in request.schedule.problems(run)]
     misfits += [*averaging.of_rate(request, run), *optimizer.of_rate(request, run)]

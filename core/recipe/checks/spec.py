@@ -1,4 +1,4 @@
-"""What only shows when the fields of a job are seen together: problems that refuse it, warnings that do not."""
+"""The rules between the fields of a job: problems refuse the job, warnings do not."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,7 @@ def _task(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
 
 
 def series(spec: JobSpec, facts: DataFacts) -> tuple[str, ...]:
-    """What evaluations measure of the job's own weights: val.loss, val.accuracy …"""
+    """The evaluation series of the job's own weights: val.loss, val.accuracy …"""
     metrics = METRICS[facts.task] if spec.metrics is None else spec.metrics
     part = spec.data.judged_on
     return tuple(f"{part}.{name}" for name in ("loss", *metrics))
@@ -107,11 +107,15 @@ def _lengths(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
 
 
 def warnings(spec: JobSpec, shape: RunShape) -> Iterator[SpecWarning]:
-    """What is allowed and probably not meant: each with a code, the field, and what it means for this job."""
+    """Settings that are allowed and probably not intended: each with a code, the field, and its effect on this job."""
     run = shape.run
     warm = spec.schedule.warmup.steps(run)
     if warm >= run.total_steps:
-        yield SpecWarning("warmup_fills_run", "/schedule/warmup", "warm-up lasts the whole run: the rate never arrives")
+        yield SpecWarning(
+            "warmup_fills_run",
+            "/schedule/warmup",
+            "warm-up lasts the whole run: the learning rate never reaches its target",
+        )
     if spec.data.judged_on == "val" and spec.data.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
     batches = -(-shape.examples_per_epoch // shape.batch)

@@ -1,4 +1,4 @@
-"""A dataset is a name, its facts, and how it is split. The facts are known without the data, so an API can plan."""
+"""A dataset has a name, facts, and a split. The facts are known without reading the data, so that the api can plan."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ class SplitSizes:
 
 
 def split_sizes(examples: int, validation: float, test: float) -> SplitSizes:
-    """Shares of all examples, rounded half up; the rest trains."""
+    """The sizes of the splits: shares of all examples, rounded half up; the rest is for training."""
     of_test = int(examples * test + 0.5)
     of_validation = int(examples * validation + 0.5)
     return SplitSizes(examples - of_test - of_validation, of_validation, of_test)
 
 
 class DataSpec(Component):
-    """The split is stratified for classes and seeded by `split_seed`. Standardisation is fitted on the train part.
+    """The split is stratified by class and seeded by `split_seed`. Standardisation is fitted on the train split.
 
-    `label_noise` gives that share of the train examples, rounded half up and picked by `split_seed`, a wrong class
-    each; validation and test keep the true ones.
+    `label_noise` is the share of train examples, rounded half up and chosen by `split_seed`, that get a wrong class;
+    validation and test keep the true classes.
     """
 
     validation: Fraction = 0.1
@@ -44,25 +44,25 @@ class DataSpec(Component):
 
     @abstractmethod
     def facts(self) -> DataFacts:
-        """Sizes and kind, known without reading the data."""
+        """Sizes and task, known without reading the data."""
 
     def split(self) -> SplitSizes:
         return split_sizes(self.facts().examples, self.validation, self.test)
 
     @property
     def judged_on(self) -> Literal["val", "function"]:
-        """The series of the periodic evaluations: of the validation part, or of a function itself."""
+        """The prefix of the evaluation series: the validation split, or the function itself."""
         return "val"
 
     def content_fields(self) -> dict[str, Any]:
-        """The fields that decide what stands in the dataset's file, as JSON values; how it is split is none of them."""
+        """The fields that determine the content of the dataset's file, as JSON values; the split is not one of them."""
         written = self.model_dump(mode="json", exclude={"name"})
         return {field: value for field, value in written.items() if field not in DataSpec.model_fields}
 
 
 class SyntheticData(DataSpec):
-    """Data that its own fields make: nobody else's file is read."""
+    """Data that is generated from its own fields, without a file."""
 
     @abstractmethod
     def generate_arrays(self) -> "dict[str, Array]":
-        """`inputs` and `targets` as its facts say; the same on every machine."""
+        """`inputs` and `targets` with the shapes of its facts; identical on every machine."""

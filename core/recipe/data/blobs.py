@@ -8,16 +8,16 @@ from core.recipe.facts import DataFacts
 if TYPE_CHECKING:
     from core.recipe.data.base import Array
 
-HALF_WIDTH = 10.0  # of the box in which the centres lie
+HALF_WIDTH = 10.0  # of the box that contains the centres
 
 
 class Blobs(GeneratedSpec):
-    """Inputs (features,): class k is a round Gaussian of standard deviation `noise` about a centre of its own.
+    """Inputs (features,): class k is a round Gaussian of standard deviation `noise` around its own centre.
 
     Centres are uniform in [-10, 10] along every axis.
     """
 
-    summary: ClassVar[str] = "Round Gaussian clouds, one per class; as hard as their noise."
+    summary: ClassVar[str] = "Round Gaussian clouds, one per class; the noise sets the difficulty."
     name: Literal["blobs"] = "blobs"
     classes: Annotated[int, Field(ge=2, le=1000)] = 3
     features: Annotated[int, Field(ge=1, le=10_000)] = 2

@@ -1,6 +1,6 @@
 """The functions that a point can descend. A new one: its formula, and its entry in FORMULAS.
 
-The engine gives a formula tensors, a picture gives it floats, so it uses + - * / and ** alone.
+The engine calls a formula with tensors, a picture with floats, so it uses only + - * / and **.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from math import e
 from typing import Any, Final
 
-Number = Any  # a float, or a tensor without axes
+Number = Any  # a float, or a 0-dimensional tensor
 Stretch = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """`value(x, y, …)` takes as many numbers as `window` has stretches, which are what a picture shows at least.
+    """`value(x, y, …)` takes as many numbers as `window` has ranges, which are the least that a picture shows.
 
-    One that `takes_h` gets as many numbers as the job gives curvatures h; its window has one stretch for all of them.
+    A formula that `takes_h` gets as many numbers as the job has curvatures h; its window has one range for all of them.
     """
 
     value: Callable[..., Number]
@@ -62,15 +62,15 @@ FORMULAS: Final[dict[str, Formula]] = {
     "quadratic": Formula(
         quadratic,
         "½ Σ h_i x_i²",
-        "A bowl, or a narrow valley: curvatures h as you give them; steps are stable below 2 / the largest.",
+        "A bowl, or a narrow valley, of given curvatures h; steps are stable below 2 / the largest.",
         ((-1, 1),),
         takes_h=True,
     ),
-    "square": Formula(square, "x²", "The plainest bowl; its minimum is at 0.", ((-2, 2),)),
+    "square": Formula(square, "x²", "The simplest bowl; its minimum is at 0.", ((-2, 2),)),
     "saddle": Formula(
         saddle,
         "(x² - y²)/2 + y⁴/4",
-        "A saddle at (0, 0) between two minima at (0, ±1); from y = 0 descent runs into the saddle.",
+        "A saddle at (0, 0) between two minima at (0, ±1); from y = 0 descent ends in the saddle.",
         ((-1.6, 1.6), (-1.6, 1.6)),
     ),
     "double_well": Formula(
@@ -100,7 +100,7 @@ FORMULAS: Final[dict[str, Formula]] = {
     "himmelblau": Formula(
         himmelblau,
         "(x² + y - 11)² + (x + y² - 7)²",
-        "Four minima, all equally deep; where one starts decides in which one ends.",
+        "Four minima of equal depth; the start determines the minimum that a run reaches.",
         ((-6, 6), (-6, 6)),
     ),
 }

@@ -1,4 +1,4 @@
-"""A function of a few numbers as data: the mean of one function per example, so that batches differ."""
+"""A function of a few numbers as data: the mean of one function per example, so that mini-batches differ."""
 
 import math
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 MOST_EXAMPLES = 4096
 MOST_DIMENSIONS = 64
-SLACK = 1e-6  # of the sum of all |a_i|: what decimal fractions may leave
-DIGITS = 23  # binary ones of the largest a_i, on whose grid all lie: float32 holds them, and they still sum to zero
+SLACK = 1e-6  # tolerance for the sum of all a_i, as a share of the sum of all |a_i|: rounding of decimal fractions
+DIGITS = (
+    23  # binary digits of the largest a_i; all are rounded to its grid, so that float32 holds them and they sum to 0
+)
 SPARE: dict[str, Any] = {"validation": 0.0, "test": 0.0, "standardize": False}
-"""What splits and scales examples, at the one value that makes sense here."""
+"""The fields that split and scale examples, each with its only valid value here."""
 
 LARGEST = 1e6
 Vector = Annotated[
@@ -52,7 +54,7 @@ FunctionName = Annotated[
 
 
 class PairedNoise(Spec):
-    """Examples 2k and 2k + 1 are + and - `scale` along one axis; the pairs take the axes in turn."""
+    """Examples 2k and 2k + 1 are + and - `scale` along one axis; the pairs cycle through the axes."""
 
     scale: Annotated[float, Field(gt=0, le=LARGEST)]
     examples: Annotated[int, Field(ge=2, le=MOST_EXAMPLES, multiple_of=2)]
@@ -77,14 +79,15 @@ Noise = Annotated[
 
 
 class Function(SyntheticData):
-    """f is the mean of f_i(x) = f(x) + a_i · x over the examples i, where `noise` holds the a_i, which sum to zero.
+    """f is the mean of f_i(x) = f(x) + a_i · x over the examples i; `noise` holds the a_i, which sum to zero.
 
-    The full batch descends f itself, a smaller one f and what its own a_i add; without noise there is one example. The
-    noise is given as vectors, or as pairs of + and - `scale` along each axis in turn. Nothing is held out: what is
-    evaluated is f itself, the series function.loss. `quadratic` takes the curvatures `h`, one for each dimension.
+    The full batch minimises f itself, a mini-batch f plus the mean of its own a_i · x; without noise there is one
+    example. The noise is given as vectors, or as pairs of + and - `scale` along each axis in turn. There is no
+    validation split: f itself is evaluated, in the series function.loss. `quadratic` takes the curvatures `h`, one for
+    each dimension.
     """
 
-    summary: ClassVar[str] = "A function of one or more numbers, the playground of the model point."
+    summary: ClassVar[str] = "A function of one or more numbers, which the model point minimises."
     name: Literal["function"] = "function"
     function: FunctionName
     h: Vector | None = None
@@ -104,7 +107,7 @@ class Function(SyntheticData):
 
     @property
     def dimension(self) -> int:
-        """How many numbers f takes."""
+        """The number of arguments of f."""
         return len(self.h or ()) if self.formula.takes_h else len(self.formula.window)
 
     @property
@@ -116,13 +119,13 @@ class Function(SyntheticData):
         return self.formula.value(*x, h=self.h) if self.formula.takes_h else self.formula.value(*x)
 
     def noise_vectors(self) -> list[list[float]]:
-        """The a_i as they were given; a single zero when there is no noise."""
+        """The a_i as given; a single zero vector without noise."""
         if isinstance(self.noise, PairedNoise):
             return self.noise.noise_vectors(self.dimension)
         return [list(each) for each in self.noise] or [[0.0] * self.dimension]
 
     def facts(self) -> DataFacts:
-        """An example is what it adds, its target; it has no input."""
+        """The target of an example is its a_i; it has no input."""
         examples = self.noise.examples if isinstance(self.noise, PairedNoise) else max(1, len(self.noise))
         return DataFacts(examples, (0,), "function", self.dimension)
 
@@ -139,7 +142,7 @@ class Function(SyntheticData):
     def _split_problems(self) -> Iterator[FieldProblem]:
         for field, value in SPARE.items():
             if getattr(self, field) != value:
-                yield FieldProblem(f"/{field}", "a function has nothing to hold out or to scale", "leave it out")
+                yield FieldProblem(f"/{field}", "a function has no examples to hold out or to scale", "leave it out")
 
     def _curvature_problems(self) -> Iterator[FieldProblem]:
         if self.formula.takes_h and self.h is None:
@@ -148,7 +151,7 @@ class Function(SyntheticData):
             )
         elif self.h is not None and not self.formula.takes_h:
             takers = " or ".join(name for name, each in FORMULAS.items() if each.takes_h)
-            yield FieldProblem("/h", f"{self.function} has no curvatures to choose", f"leave it out, or take {takers}")
+            yield FieldProblem("/h", f"{self.function} takes no curvatures", f"leave it out, or take {takers}")
 
     def _dimension_problems(self) -> Iterator[FieldProblem]:
         if isinstance(self.noise, PairedNoise):
@@ -168,11 +171,11 @@ class Function(SyntheticData):
         sums = [math.fsum(column) for column in columns]
         if any(abs(total) > SLACK * math.fsum(map(abs, column)) for total, column in zip(sums, columns, strict=True)):
             shown = ", ".join(f"{total:g}" for total in sums[:4]) + (", …" if len(sums) > 4 else "")
-            hint = "take the mean off each, so that f stays the mean of the examples"
+            hint = "subtract the mean from each, so that f stays the mean of the examples"
             yield FieldProblem("/noise", f"the vectors sum to ({shown}), not to zero", hint)
 
     def generate_arrays(self) -> "dict[str, Array]":
-        """Targets float32 (N, dimension): the a_i on a grid on which they sum to exactly zero; inputs (N, 0)."""
+        """Targets float32 (N, dimension): the a_i, rounded to a grid so that they sum to exactly 0; inputs (N, 0)."""
         import numpy as np
 
         vectors = np.array(self.noise_vectors(), dtype=np.float64)

@@ -13,10 +13,10 @@ class GaussianImages(GeneratedSpec):
     """Inputs (channels, size, size): the picture of the class, plus `noise` times a standard normal in every pixel.
 
     The picture of a class is a sum of `bumps` Gaussians in each channel, of height 1 and a width of a sixth of the
-    side, at random places. So every class is a Gaussian among all pictures, and the best possible classifier is linear.
+    side, at random places. Every class is therefore a Gaussian in pixel space, and the optimal classifier is linear.
     """
 
-    summary: ClassVar[str] = "Pictures of a few soft spots per class, under noise."
+    summary: ClassVar[str] = "Pictures of a few blurred spots per class, with noise."
     name: Literal["gaussian_images"] = "gaussian_images"
     classes: Annotated[int, Field(ge=2, le=1000)] = 10
     size: Annotated[int, Field(ge=2, le=256)] = 8

@@ -1,4 +1,4 @@
-"""Data that is made up: a seed and a few numbers stand for it, and it can be as large or as hard as one likes."""
+"""Synthetic data: a seed and a few parameters determine it, at any size and difficulty."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 Noise = Annotated[float, Field(ge=0, le=1e6)]
 
 MOST_NUMBERS = 2**24  # in all inputs together: 64 MB as float32
-GRID = 2.0**-20  # inputs are multiples of it, so that the last bit of somebody's cosine changes nothing
+GRID = 2.0**-20  # inputs are rounded to multiples of it, so that the last bit of a platform's cosine has no effect
 
 
 class GeneratedSpec(SyntheticData):
-    """Classification data drawn by a generator seeded by `seed`; classes are as even as they can be."""
+    """Classification data from a generator with the seed `seed`; the sizes of classes differ by at most one."""
 
     examples: Annotated[int, Field(ge=2, le=1_000_000)] = 1000
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -54,9 +54,9 @@ class GeneratedSpec(SyntheticData):
 
 
 class StableRandom:
-    """Random numbers that no release of NumPy changes: PCG64's raw bits, and arithmetic of our own on top.
+    """Random numbers that no release of NumPy changes: PCG64's raw bits, and our own arithmetic.
 
-    NumPy promises the bits of a bit generator for good, those of `Generator.normal` only until it finds a faster way.
+    NumPy guarantees the stream of a bit generator for all releases, but not that of `Generator.normal`.
     """
 
     def __init__(self, seed: int) -> None:
@@ -69,7 +69,7 @@ class StableRandom:
         return np.random.PCG64(self._seed)
 
     def uniform(self, *shape: int) -> "Array":
-        """In [0, 1), float64."""
+        """Uniform numbers in [0, 1), float64 of this shape."""
         import math
 
         raw = self._bit_generator.random_raw(math.prod(shape))
@@ -77,7 +77,7 @@ class StableRandom:
         return numbers
 
     def normal(self, *shape: int) -> "Array":
-        """Of mean 0 and variance 1, float64 (Box & Muller 1958)."""
+        """Normal numbers of mean 0 and variance 1, float64 of this shape (Box & Muller 1958)."""
         import numpy as np
 
         radius = np.sqrt(-2 * np.log(1 - self.uniform(*shape)))

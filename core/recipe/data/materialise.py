@@ -1,4 +1,4 @@
-"""Writes datasets once as safetensors, so that no runner imports scikit-learn (which costs it a second).
+"""Writes datasets once as safetensors, so that no runner imports scikit-learn (which takes a second).
 
 python -m core.recipe.data.materialise FOLDER [DATASET ...]     each a name, or a job's `data` as JSON
 """
@@ -19,7 +19,7 @@ from core.recipe.data.base import SyntheticData
 from core.recipe.plugins import plugin_of
 
 BUILT_IN = ("digits", "breast_cancer", "wine", "iris", "diabetes")
-VERSION = 1  # part of the file name: a change of content is a new file, never a changed one
+VERSION = 1  # part of the file name: files are immutable, so that changed content has a new name
 
 
 def read_data(text: str) -> DataSpec:
@@ -33,9 +33,9 @@ def _reader() -> TypeAdapter[DataSpec]:
 
 
 def dataset_path(data: DataSpec, folder: Path) -> Path:
-    """Where the materialised dataset lies; generated ones by a digest of the fields that make them.
+    """The path of the materialised dataset; the name of a generated one has a digest of its fields.
 
-    Those of a plug-in by its version and files as well: another release of it may make other data.
+    That of a plug-in has its version and files in the digest: another release of it may make other data.
     """
     content = data.content_fields()
     if plugin := plugin_of(type(data)):
@@ -45,9 +45,9 @@ def dataset_path(data: DataSpec, folder: Path) -> Path:
 
 
 def materialise_dataset(data: DataSpec, folder: Path) -> Path:
-    """Write the dataset unless it is there. Atomic: several processes may do it at once, each reader sees a whole file.
+    """Write the dataset unless its file exists. The write is atomic: several processes may call this at once.
 
-    Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, outputs) for numbers.
+    Tensors: `inputs` float32 (N, *input_shape); `targets` int64 (N,), or float32 (N, outputs) for a regression.
     """
     path = dataset_path(data, folder)
     if path.exists():
@@ -59,13 +59,13 @@ def materialise_dataset(data: DataSpec, folder: Path) -> Path:
     aside = folder / f"{secrets.token_hex(8)}.part"
     with aside.open("xb") as file:
         try:
-            aside.chmod(0o640)  # runners may have a user of their own, in the folder's group
+            aside.chmod(0o640)  # runners may run as another user, in the folder's group
             file.write(save(tensors))
             file.flush()
             os.fsync(file.fileno())
             aside.replace(path)
         except BaseException:
-            aside.unlink(missing_ok=True)  # a full disk needs the room
+            aside.unlink(missing_ok=True)  # free the space of a full disk
             raise
     return path
 

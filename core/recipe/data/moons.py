@@ -13,7 +13,7 @@ class Moons(GeneratedSpec):
     No line separates them.
     """
 
-    summary: ClassVar[str] = "Two half circles that reach into each other."
+    summary: ClassVar[str] = "Two interleaved half circles."
     name: Literal["moons"] = "moons"
     noise: Noise = 0.1
 

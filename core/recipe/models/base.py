@@ -1,7 +1,7 @@
 """A model is a spec and an import string of a builder: build(spec, facts) -> any torch.nn.Module.
 
-The builder may lie anywhere that the worker imports from; the spec never imports it. Where the roles of parameters do
-not follow from the layers it returns them too, see core/engine/networks/builders.py.
+The builder may be in any module that the worker can import; the spec never imports it. Where the roles of parameters do
+not follow from the layers, the builder returns them too, see core/engine/networks/builders.py.
 """
 
 from abc import abstractmethod
@@ -20,7 +20,7 @@ Dropout = Fraction
 
 
 class Init(Spec):
-    """How weights start. `torch` is each layer's own default; biases of the other schemes start at 0.
+    """The initialisation of weights. `torch` is each layer's default; biases of the other schemes are 0.
 
     The seed is the job's unless given here.
     """
@@ -32,37 +32,37 @@ class Init(Spec):
 
 
 class ModelSpec(Component):
-    """Fields say the shape; inputs and outputs follow from the data."""
+    """The fields determine the hidden layers; inputs and outputs follow from the data."""
 
     implementation: ClassVar[str]
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
     filters: ClassVar[bool] = True
-    """Whether each weight with two or more axes has its outputs along the first: then its slices there are filters."""
+    """Whether the first axis of each weight with two or more axes is its outputs, so that its slices are filters."""
     init: Init = Init()
 
     @abstractmethod
     def parameter_count(self, facts: DataFacts) -> int:
-        """How many weights it has on such data."""
+        """The number of parameters for data with these facts."""
 
     def multiply_adds(self, facts: DataFacts) -> int:
-        """What one example costs on its way forward, about."""
+        """The approximate number of multiply-adds in the forward pass of one example."""
         return self.parameter_count(facts)
 
     @property
     def normalises_batches(self) -> bool:
-        """Whether a batch of one example has no statistics to normalise by."""
+        """Whether it has batch norm, which cannot normalise a batch of one example."""
         return False
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
-        """Names of the weights whose way is a series each; none for a network."""
+        """Names of the weights that are reported as a series each; none for a network."""
         return ()
 
     @property
     def hidden_matrices(self) -> int:
-        """How many hidden layers have a matrix of weights: linear ones, neither the first nor the last with weights."""
+        """The number of linear layers between the first and the last layer with weights."""
         return 0
 
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
-        """What does not fit together; pointers are relative to the model."""
+        """Fields that do not fit the data or each other; pointers are relative to the model."""
         return iter(())

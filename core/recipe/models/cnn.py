@@ -11,10 +11,10 @@ from core.recipe.models.base import Activation, Dropout, ModelSpec, Width
 
 
 class CNN(ModelSpec):
-    """For each entry of `channels`: convolution (same size), batch norm (if asked), activation, 2 by 2 max pooling.
+    """For each entry of `channels`: convolution (same size), batch norm (optional), activation, 2 by 2 max pooling.
 
     Then flatten, for each entry of `hidden` linear, activation, dropout, and a linear layer to the outputs. Pooling
-    stops where a side would fall below one pixel.
+    stops before a side falls below one pixel.
     """
 
     summary: ClassVar[str] = "A small convolutional network."
@@ -29,7 +29,7 @@ class CNN(ModelSpec):
     batch_norm: bool = True
 
     def pooled_sizes(self, facts: DataFacts) -> list[tuple[int, int]]:
-        """(height, width) after each stage; a stage pools while both sides are at least 2."""
+        """(height, width) after each stage; a stage has pooling while both sides are at least 2."""
         height, width = facts.input_shape[-2:]
         sizes = []
         for _ in self.channels:

@@ -8,7 +8,7 @@ from core.recipe.models.base import Activation, Dropout, ModelSpec, Width
 
 
 class MLP(ModelSpec):
-    """Flattened input, then for each hidden width: linear, batch norm (if asked), activation, dropout; then linear."""
+    """Flattened input, then for each hidden width: linear, batch norm (optional), activation, dropout; then linear."""
 
     summary: ClassVar[str] = "A multi-layer perceptron."
     paper: ClassVar[str | None] = (

@@ -8,17 +8,17 @@ from core.recipe.facts import DataFacts, Task
 from core.recipe.models.base import Init, ModelSpec
 
 AXES = ("x", "y")
-"""What coordinates are called as long as there are names enough."""
+"""The names of coordinates, up to two dimensions."""
 
 
 class Point(ModelSpec):
-    """A place in the domain of a function; training moves it. Its coordinates are the series point.x and point.y.
+    """A point in the domain of a function; training moves it. Its coordinates are the series point.x and point.y.
 
-    One of more than two dimensions has the series point.0, point.1, … At step 0 stands `start`, at t where the point is
-    after t steps.
+    A point of more than two dimensions has the series point.0, point.1, … The value at step 0 is `start`, that at t is
+    the point after t steps.
     """
 
-    summary: ClassVar[str] = "A point that descends a function, from where you put it."
+    summary: ClassVar[str] = "A point that minimises a function, from a given start."
     implementation: ClassVar[str] = "core.engine.networks.point:build"
     tasks: ClassVar[tuple[Task, ...]] = ("function",)
     filters: ClassVar[bool] = False
@@ -37,9 +37,9 @@ class Point(ModelSpec):
             message = f"gives {len(self.start)} of the {facts.outputs} coordinates of the function"
             yield FieldProblem("/start", message, "give one for each dimension")
         if self.init != Init():
-            yield FieldProblem("/init", "a point starts where `start` says", "leave it out")
+            yield FieldProblem("/init", "the start of a point is `start`", "leave it out")
 
 
 def axis_names(dimension: int) -> tuple[str, ...]:
-    """The names of so many coordinates."""
+    """The names of the coordinates."""
     return AXES[:dimension] if dimension <= len(AXES) else tuple(map(str, range(dimension)))

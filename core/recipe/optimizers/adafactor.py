@@ -11,9 +11,9 @@ Epsilon = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]  # torch s
 class Adafactor(OptimizerSpec):
     """The mean square gradient of an n by m matrix is kept as n row means and m column means, not as n m numbers.
 
-    v <- v + t^beta2_decay (g² - v) for both, V = rows · columns / mean(rows); u = g / √V, cut to a root mean square of
-    d; w <- (1 - lr weight_decay) w - max(eps[1], rms(w)) min(lr, 1/√t) u. So lr is the most that a step may be, in
-    shares of each tensor's own size. eps[0] (null: the resolution of the weights) keeps V from 0.
+    v <- v + t^beta2_decay (g² - v) for both, V = rows · columns / mean(rows); u = g / √V, clipped to a root mean square
+    of d; w <- (1 - lr weight_decay) w - max(eps[1], rms(w)) min(lr, 1/√t) u. So lr bounds the step relative to the root
+    mean square of each tensor. eps[0] (null: the machine epsilon of the weights' type) keeps V from 0.
     """
 
     summary: ClassVar[str] = "Adafactor: Adam's second moment in the memory of rows and columns, relative step sizes."

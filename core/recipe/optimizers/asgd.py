@@ -12,7 +12,7 @@ class ASGD(OptimizerSpec):
     The mean is what is evaluated and saved in checkpoints; up to t0, 10⁶ steps unless given, it is w itself.
     """
 
-    summary: ClassVar[str] = "Averaged SGD: a slowly falling step, and the mean of the weights it visits after t0."
+    summary: ClassVar[str] = "Averaged SGD: a slowly falling step, and the mean of the weights after t0."
     paper: ClassVar[str | None] = "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging"
     implementation: ClassVar[str] = "torch.optim:ASGD"
     stepper: ClassVar[str] = "core.engine.optimizers.averaged:build_averaged_stepper"

@@ -1,6 +1,6 @@
-"""An optimizer is a spec and two import strings: what steps, and how the engine drives it.
+"""An optimizer is a spec and two import strings: the optimizer's class, and the stepper with which the engine calls it.
 
-Names and defaults are the implementation's own; the plan adds how it is executed.
+Names and defaults of options are those of the implementation.
 """
 
 from collections.abc import Callable
@@ -12,47 +12,47 @@ from core.recipe.component import Component, Positive
 class OptimizerSpec(Component):
     """Options are passed to `implementation` verbatim.
 
-    `stepper` builds what drives it in the engine: the default gives it all weights as one flat tensor, which is right
-    (and fastest) wherever each weight is updated by itself. The other class variables say what it cannot live with.
+    `stepper` builds the object that calls it in the engine. The default passes all weights as one flat tensor, which is
+    correct (and fastest) for elementwise updates. The other class variables are its requirements.
     """
 
     implementation: ClassVar[str]
     stepper: ClassVar[str] = "core.engine.optimizers.flat:build_flat_stepper"
     full_batch: ClassVar[bool] = False
-    """It compares the gradients of successive steps, so each must be that of all examples."""
+    """Whether it compares the gradients of successive steps, so that each must be that of all examples."""
     closure: ClassVar[bool] = False
-    """It evaluates loss and gradient several times in one step."""
-    steady: ClassVar[str | None] = None
-    """Why the learning rate must not move from step to step, if it must not."""
+    """Whether it evaluates loss and gradient several times in one step."""
+    constant_lr_reason: ClassVar[str | None] = None
+    """Why the learning rate must be constant; None if it may change from step to step."""
     averages: ClassVar[bool] = False
-    """It averages by itself, and is judged at that average."""
+    """Whether it averages the weights itself, and is evaluated at that average."""
     hidden_matrices: ClassVar[bool] = False
-    """It is made for the matrices of hidden layers, of which there must be one."""
+    """Whether it is for the matrices of hidden layers, of which the model must have at least one."""
     extra: ClassVar[str | None] = None
-    """The optional part of the installation that brings `implementation`."""
+    """The extra of the installation that has `implementation`."""
     lr: Positive = 1e-3
 
     def kwargs(self) -> dict[str, Any]:
-        """Keyword arguments for `implementation`, `lr` among them."""
+        """Keyword arguments for `implementation`, including `lr`."""
         return self.model_dump(exclude={"name"})
 
     def own_momentum(self) -> float | None:
-        """Momentum, or Adam's first beta: what a schedule may cycle. None where there is none."""
+        """Momentum, or Adam's first beta, which a schedule may cycle; None if it has neither."""
         betas: tuple[float, ...] = getattr(self, "betas", ())
         return getattr(self, "momentum", None) or next(iter(betas), None)
 
     def import_string(self) -> str:
-        """The import string of what steps."""
+        """The import string of the optimizer's class."""
         return self.implementation
 
     @property
     def no_lr_sweep_reason(self) -> str | None:
-        """Why it says nothing to try it at one learning rate after another, if it says nothing."""
-        return "it searches the size of each step by itself" if self.closure else self.steady
+        """Why a learning-rate range test has no meaning for it; None if it has one."""
+        return "it searches the size of each step" if self.closure else self.constant_lr_reason
 
     @property
     def stability_limit(self) -> float | None:
-        """The curvature up to which steps by full batches are stable at its rate; None where no formula says."""
+        """The largest curvature at which full-batch steps are stable at its rate; None if there is no formula."""
         return None
 
     @property
@@ -62,18 +62,18 @@ class OptimizerSpec(Component):
 
     @property
     def fallback_optimizer(self) -> "OptimizerSpec":
-        """What steps the weights that this one is not made for; where it is made for all, itself."""
+        """The optimizer of the weights that this one does not support; itself if it supports all."""
         return self
 
     def adjust_rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
-        """T -> the learning rate of step t, from what the schedule gives."""
+        """T -> the learning rate of step t, given that of the schedule."""
         return scheduled
 
     def resolved(self) -> Self:
-        """With every option that follows from the others written out."""
+        """The same spec with every option that depends on others filled in."""
         return self
 
     @property
     def has_weight_decay(self) -> bool:
-        """Whether weight decay does anything."""
+        """Whether weight decay is above 0."""
         return getattr(self, "weight_decay", 0.0) > 0

@@ -15,8 +15,8 @@ class Muon(OptimizerSpec):
     o comes from ns_steps rounds of a Newton-Schulz iteration in bfloat16, of g + momentum (b - g) with nesterov. The
     scale s of an A by B matrix is √max(1, A/B) (`original`, the default) or 0.2 √max(A, B) (`match_rms_adamw`).
 
-    Muon steps the weight matrices of hidden layers. Everything else (the first and the last layer with weights,
-    convolutions, biases, batch norms) is stepped by AdamW with the options `adamw`, whose lr follows the schedule in
+    Muon updates the weight matrices of hidden layers. AdamW with the options `adamw` updates all other weights (the
+    first and the last layer with weights, convolutions, biases, batch norms); its lr follows the schedule in
     proportion: adamw.lr · lr(t) / lr.
     """
 
@@ -40,7 +40,7 @@ class Muon(OptimizerSpec):
 
     @property
     def fallback_optimizer(self) -> AdamW:
-        """What steps the weights that are no hidden matrices."""
+        """The optimizer of all weights that are not hidden matrices."""
         return self.adamw
 
     @property

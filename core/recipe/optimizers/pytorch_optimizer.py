@@ -25,11 +25,11 @@ Options = Annotated[dict[Annotated[str, Field(max_length=64)], JsonValue], Field
 
 
 class PytorchOptimizer(OptimizerSpec):
-    """One of the optimizers of the package pytorch-optimizer 4.1, by its name there, with its options there.
+    """An optimizer of the package pytorch-optimizer 4.1, with the name and the options that it has there.
 
-    Names and options are checked when the job is submitted. The worker needs the extra `optim`. Every tensor of the
-    network is stepped as a whole, with its shape. Those that need a closure, second derivatives or the whole model are
-    refused by name.
+    Names and options are checked when the job is submitted. The worker needs the extra `optim`. Every parameter is
+    passed as a tensor with its own shape. Optimizers that need a closure, second derivatives or the whole model are
+    refused.
     """
 
     summary: ClassVar[str] = "One of a hundred optimizers of the package pytorch-optimizer, by name."
@@ -51,7 +51,7 @@ class PytorchOptimizer(OptimizerSpec):
         known = offered_optimizers()
         if self.optimizer in known["refused"]:
             message = f'"{self.optimizer}" cannot be used here: it {known["refused"][self.optimizer]}'
-            yield FieldProblem("/optimizer", message, "docs/recipe.md lists those that can")
+            yield FieldProblem("/optimizer", message, "docs/recipe.md lists the supported ones")
         elif self.optimizer not in known["accepted"]:
             hint = did_you_mean(self.optimizer, known["accepted"]) or "docs/recipe.md lists them"
             yield FieldProblem("/optimizer", f'pytorch-optimizer has no "{self.optimizer}"', hint)
@@ -82,7 +82,7 @@ class PytorchOptimizer(OptimizerSpec):
     @property
     def no_lr_sweep_reason(self) -> str | None:
         if self.optimizer in PARAMETER_FREE:
-            return "it estimates the size of its steps, and lr only multiplies that"
+            return "it estimates its own step size, and lr is only a factor"
         return super().no_lr_sweep_reason
 
     @property
@@ -90,7 +90,7 @@ class PytorchOptimizer(OptimizerSpec):
         return self.optimizer in DRAWING_ELSEWHERE
 
     def resolved(self) -> Self:
-        """With the defaults of all its options written out; an infinite one, which JSON cannot write, stays unsaid."""
+        """The same spec with the defaults of all options filled in, except infinite ones, which JSON cannot express."""
         options = offered_optimizers()["accepted"][self.optimizer]["options"]
         defaults = {name: each["default"] for name, each in options.items() if each["default"] != math.inf}
         return self.model_copy(update={"options": {**defaults, **self.options}})
@@ -103,7 +103,7 @@ class PytorchOptimizer(OptimizerSpec):
 
 @cache
 def offered_optimizers() -> dict[str, Any]:
-    """{"accepted": {name: {"class", "options"}}, "refused": {name: why}}; a test holds it equal to the package."""
+    """{"accepted": {name: {"class", "options"}}, "refused": {name: why}}; a test compares it with the package."""
     text = (resources.files("core.recipe.optimizers") / "pytorch_optimizer.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
     return table
@@ -123,7 +123,7 @@ def value_fits(value: JsonValue, kind: Any) -> bool:
 
 
 def describe_form(kind: Any) -> str:
-    """A form in words."""
+    """The description of a form for a message."""
     if isinstance(kind, list):
         return f"{len(kind)} numbers"
     if isinstance(kind, dict):

@@ -10,17 +10,19 @@ Growth = Annotated[float, Field(gt=1, le=LARGEST, allow_inf_nan=False)]
 
 
 class Rprop(OptimizerSpec):
-    """Each weight has a step size of its own: times etas[1] while its gradient keeps its sign, etas[0] when it turns.
+    """Each weight has its own step size: times etas[1] while the sign of its gradient stays, else times etas[0].
 
-    w <- w - size · sign(g), but a weight whose gradient turned stays where it is for that step. Sizes begin at lr and
-    stay within step_sizes: lr is the first step's and of no later use.
+    w <- w - size · sign(g); a weight whose gradient changed its sign does not move in that step. Sizes begin at lr and
+    stay within step_sizes: lr has no effect after the first step.
     """
 
     summary: ClassVar[str] = "Resilient backpropagation: step sizes from the signs of full-batch gradients alone."
     paper: ClassVar[str | None] = "Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation"
     implementation: ClassVar[str] = "torch.optim:Rprop"
     full_batch: ClassVar[bool] = True
-    steady: ClassVar[str | None] = "lr is only the size of the first step; from there on each weight has its own"
+    constant_lr_reason: ClassVar[str | None] = (
+        "lr is only the size of the first step; after it each weight has its own step size"
+    )
     name: Literal["rprop"] = "rprop"
     lr: Positive = 1e-2
     etas: tuple[Annotated[Fraction, Field(gt=0)], Growth] = (0.5, 1.2)

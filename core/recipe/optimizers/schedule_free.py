@@ -1,4 +1,4 @@
-"""What the schedule-free methods share. It is no component: each of them has a file of its own."""
+"""The base class of the schedule-free methods; each method has its own file."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from pydantic import Field
 
 from core.recipe.optimizers.base import OptimizerSpec
 
-Power = Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)]  # of numbers up to 1e36, in double precision
-Mix = Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)]  # x is found by dividing by it
+Power = Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)]  # exponent of numbers up to 1e36, in float64
+Mix = Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)]  # x is computed with a division by it
 
 
 class ScheduleFreeSpec(OptimizerSpec):
-    """Gradients are taken at y = (1 - β) z + β x; what a run is judged by and what checkpoints hold is x."""
+    """Gradients are taken at y = (1 - β) z + β x; evaluations and checkpoints use x."""
 
     stepper: ClassVar[str] = "core.engine.optimizers.schedule_free:build_schedule_free_stepper"
     averages: ClassVar[bool] = True
-    steady: ClassVar[str | None] = "the average takes the place of a schedule"
+    constant_lr_reason: ClassVar[str | None] = "the average replaces a schedule"
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     r: Power = 0.0
     weight_lr_power: Power = 2.0
@@ -25,13 +25,13 @@ class ScheduleFreeSpec(OptimizerSpec):
     @property
     @abstractmethod
     def beta(self) -> float:
-        """How much of the average is in the point where gradients are taken."""
+        """The share of the average x in the point y at which gradients are taken."""
 
     def kwargs(self) -> dict[str, Any]:
-        """Without the warm-up, which `rate` has done already: the series `lr` then tells the truth."""
+        """Without the warm-up, which `adjust_rate` applies: so the series `lr` is the effective learning rate."""
         return self.model_dump(exclude={"name", "warmup_steps"})
 
     def adjust_rate(self, scheduled: Callable[[int], float]) -> Callable[[int], float]:
-        """Lr · (t + 1) / warmup_steps for t < warmup_steps, as the library has it."""
+        """Lr · (t + 1) / warmup_steps for t < warmup_steps, as in the library."""
         warm = self.warmup_steps
         return lambda t: scheduled(t) * ((t + 1) / warm) if t < warm else scheduled(t)

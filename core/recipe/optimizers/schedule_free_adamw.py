@@ -11,7 +11,7 @@ class ScheduleFreeAdamW(ScheduleFreeSpec):
     so far)^weight_lr_power.
     """
 
-    summary: ClassVar[str] = "Schedule-Free AdamW: Adam's scaling, its momentum replaced by a mean of iterates."
+    summary: ClassVar[str] = "Schedule-Free AdamW: Adam's scaling, with a mean of iterates in place of momentum."
     paper: ClassVar[str | None] = "Defazio et al. 2024, arXiv:2405.15682"
     implementation: ClassVar[str] = "schedulefree:AdamWScheduleFree"
     name: Literal["schedule_free_adamw"] = "schedule_free_adamw"

@@ -10,7 +10,7 @@ from core.recipe.optimizers.base import OptimizerSpec
 class SGD(OptimizerSpec):
     """b <- momentum b + (1 - dampening) g; w <- w - lr b (or, Nesterov, w - lr (g + momentum b)).
 
-    The rate stands outside the buffer, as in torch: changing it does not rescale past velocity.
+    The rate is not part of the buffer, as in torch: a change of the rate does not rescale past velocity.
     """
 
     summary: ClassVar[str] = "Stochastic gradient descent, with (Nesterov) momentum."

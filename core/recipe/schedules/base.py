@@ -1,7 +1,7 @@
 """A schedule is arithmetic: a pure function from the optimizer step t = 0, 1, … to the learning rate of that step.
 
-It has no state, so a preview shows what a training does, and a resumed training cannot get it wrong. The one that
-listens to evaluations (plateau) keeps what it heard in a small value, and is a pure function of step and value.
+It has no state, so a preview shows the rates of the training, and a resumed training has the same rates. The schedule
+that depends on evaluations (plateau) keeps a small state of them, and is a pure function of step and state.
 """
 
 import math
@@ -17,13 +17,13 @@ from core.recipe.duration import Duration, RunLength
 
 LearningRate = Callable[[int], float]
 Momentum = Callable[[int], float]
-MOST_CYCLES = 10_000  # in one run: each end of a cycle is evaluated and kept
+MOST_CYCLES = 10_000  # in one run: the weights at each end of a cycle are evaluated and kept
 
 
 @dataclass(frozen=True, slots=True)
 class PlateauState:
-    """What a schedule keeps of the evaluations so far: the best value, how many in a row were none better, how many
-    more do not count, and how often the rate was reduced.
+    """A schedule's state from the evaluations so far: the best value, the number in a row without improvement, the
+    number left of the cooldown, and the number of reductions of the rate.
     """
 
     best: float | None = None
@@ -33,20 +33,20 @@ class PlateauState:
 
 
 class ScheduleSpec(Component):
-    """Linear warm-up over `warmup`, lr (t + 1) / W for t < W; then the schedule's own clock starts at 0."""
+    """Linear warm-up over `warmup`, lr (t + 1) / W for t < W; then the schedule's own step count u starts at 0."""
 
-    steady: ClassVar[bool] = False
-    """Whether the rate is the same at every step once warm-up is over."""
+    is_constant: ClassVar[bool] = False
+    """Whether the rate is the same at every step after warm-up."""
     fills: ClassVar[str | None] = None
-    """The field whose default is what is left of the run after warm-up."""
+    """The field whose default is the rest of the run after warm-up."""
     warmup: Duration = Duration.of_steps(0)
 
     @abstractmethod
     def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:
-        """The rate u = 0, 1, … steps after warm-up; `lr` is the optimizer's, `rest` the steps that are then left."""
+        """The rate u = 0, 1, … steps after warm-up; `lr` is the optimizer's, `rest` the steps that follow warm-up."""
 
     def compile_rate(self, lr: float, run: RunLength) -> LearningRate:
-        """T -> learning rate, all durations converted once; of a schedule that listens, before it heard anything."""
+        """T -> learning rate of step t before any reduction; all durations are converted once."""
         warm, top = self.warmup.steps(run), self.warmup_target(lr)
         curve = self.rate_after_warmup(lr, run, max(1, run.total_steps - warm))
 
@@ -56,15 +56,15 @@ class ScheduleSpec(Component):
         return rate
 
     def warmup_target(self, lr: float) -> float:
-        """The rate that warm-up leads to."""
+        """The rate at the end of warm-up."""
         return lr
 
     def cycled_momentum(self, own: float, run: RunLength) -> Momentum | None:
-        """T -> momentum, for a schedule that cycles it; `own` is the optimizer's."""
+        """T -> momentum of step t, if the schedule cycles it; `own` is the optimizer's momentum."""
         return None
 
     def resolved(self, run: RunLength, lr: float) -> Self:
-        """The same schedule with everything that follows from the run and the optimizer's rate written out."""
+        """The same schedule with every default that depends on the run or the optimizer's rate filled in."""
         if self.fills is None or getattr(self, self.fills) is not None:
             return self
         left = max(1, run.total_steps - self.warmup.steps(run))
@@ -76,21 +76,21 @@ class ScheduleSpec(Component):
         return given.steps(run) if given else rest
 
     def open_lengths(self) -> Iterator[str]:
-        """Pointers of the lengths that only the end of the run decides."""
+        """Pointers of the lengths that depend on the end of the run."""
         if self.fills and getattr(self, self.fills) is None:
             yield f"/{self.fills}"
 
     def nonzero_durations(self) -> Iterator[tuple[str, Duration]]:
-        """The fields that divide by their length, so that 0 steps would mean nothing."""
+        """The fields whose length is a divisor, so that it must not be 0 steps."""
         if self.fills and (given := getattr(self, self.fills)):
             yield self.fills, given
 
     def cycle_ends(self, run: RunLength) -> Iterator[int]:
-        """How many steps of the run are complete at the end of each of its cycles, rising."""
+        """The number of complete steps of the run at the end of each of its cycles, in ascending order."""
         return iter(())
 
     def unimodal_ranges(self, run: RunLength) -> Iterator[tuple[int, int]]:
-        """Steps a <= t < b in which the rate has no valley, one stretch after the other; warm-up is in none of them."""
+        """Ranges a <= t < b of steps without a local minimum of the rate inside, in order; warm-up is excluded."""
         start = self.warmup.steps(run)
         for end in self.cycle_ends(run):
             yield start, end
@@ -99,40 +99,40 @@ class ScheduleSpec(Component):
             yield start, run.total_steps
 
     def monitored_series(self) -> str | None:
-        """The evaluation series that it listens to."""
+        """The evaluation series that it depends on, if any."""
         return None
 
-    def after_evaluation(self, heard: PlateauState, value: float) -> PlateauState:
-        """What it knows after one more evaluation of that series."""
-        return heard
+    def after_evaluation(self, state: PlateauState, value: float) -> PlateauState:
+        """The state after one more evaluation of that series."""
+        return state
 
     def reduced_rate(self, rate: float, reductions: int) -> float:
-        """What is left of a rate after so many reductions."""
+        """A rate after this number of reductions."""
         return rate
 
     def most_reductions(self, evaluations: int) -> int:
-        """How often it reduces the rate at most in so many evaluations."""
+        """The most reductions of the rate that this number of evaluations can cause."""
         return 0
 
     def between_reductions(self) -> int:
-        """How many evaluations pass at the least from one reduction to the next."""
+        """The least number of evaluations between two reductions."""
         return 0
 
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
-        """What makes no sense in a given run; pointers are relative to the schedule."""
+        """Every reason to refuse the schedule for a given run; pointers are relative to the schedule."""
         for field, length in self.nonzero_durations():
             if length.steps(run) < 1:
                 yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
 
 
 def too_many_cycles(field: str, cycles: Iterator[int], run: RunLength) -> Iterator[FieldProblem]:
-    """The problem of a run with more cycles than anybody would look at."""
+    """The problem of a run with more than MOST_CYCLES cycles."""
     if run.bounded and next(islice(cycles, MOST_CYCLES, None), None) is not None:
         yield FieldProblem(f"/{field}", f"the run has more than {MOST_CYCLES:,} cycles", "make them longer")
 
 
 def first_below(bound: float, rate: LearningRate, stretches: Iterator[tuple[int, int]]) -> int | None:
-    """The first step of all stretches whose rate is below `bound`, without looking at every step."""
+    """The first step of all ranges whose rate is below `bound`, by bisection in each unimodal range."""
     for start, end in islice(stretches, MOST_CYCLES):
         if rate(start) < bound:
             return start
@@ -146,7 +146,7 @@ def first_below(bound: float, rate: LearningRate, stretches: Iterator[tuple[int,
 
 
 def power_or_inf(base: float, exponent: float) -> float:
-    """base^exponent; what is too large for a float is infinite, where Python would raise."""
+    """base^exponent, or infinity on overflow, where Python raises."""
     try:
         result: float = base**exponent
     except OverflowError:
@@ -155,11 +155,13 @@ def power_or_inf(base: float, exponent: float) -> float:
 
 
 def milestone_problems(field: str, milestones: tuple[Duration, ...], run: RunLength) -> Iterator[FieldProblem]:
-    """Problems of points in time, counted from 0, that must each lie behind the one before."""
+    """The problems of milestones that are not in strictly ascending order, counted from 0."""
     before, so_far = 0, "0st"
     for index, milestone in enumerate(milestones):
         step = milestone.steps(run)
         if step <= before:
-            message = f"{milestone} is step {step:,} here, which does not lie behind {so_far}"
-            yield FieldProblem(f"/{field}/{index}", message, "milestones rise, from at least one optimizer step")
+            message = f"{milestone} is step {step:,} here, which is not after {so_far}"
+            yield FieldProblem(
+                f"/{field}/{index}", message, "give them in ascending order, from at least one optimizer step"
+            )
         before, so_far = max(before, step), str(milestone)

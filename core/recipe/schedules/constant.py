@@ -8,7 +8,7 @@ class Constant(ScheduleSpec):
     """lr(u) = lr."""
 
     summary: ClassVar[str] = "The optimizer's learning rate throughout."
-    steady: ClassVar[bool] = True
+    is_constant: ClassVar[bool] = True
     name: Literal["constant"] = "constant"
 
     def rate_after_warmup(self, lr: float, run: RunLength, rest: int) -> LearningRate:

@@ -9,7 +9,7 @@ from core.recipe.schedules.base import LearningRate, ScheduleSpec
 class Cosine(ScheduleSpec):
     """lr(u) = eta_min + (lr - eta_min) (1 + cos(pi u / T_max)) / 2 for u <= T_max, eta_min afterwards.
 
-    `T_max` is what is left of the run after warm-up unless given. torch's recursive form rises again past T_max; ours
+    `T_max` is by default the rest of the run after warm-up. torch's recursive form rises again after T_max; this one
     stays at eta_min.
     """
 

@@ -15,13 +15,13 @@ class CosineRestarts(ScheduleSpec):
     """SGDR. v steps into its cycle i of T_i = T_0 T_mult^i steps the rate is eta_min + (p_i - eta_min) (1 + cos(pi v /
     T_i)) / 2, with the peak p_i = max(eta_min, lr cycle_decay^i).
 
-    Cycles are found by whole numbers (torch, timm and Keras take a logarithm, which torch rounds wrongly at some
-    restarts). The weights at the end of a cycle are what the paper recommends to use, those of the last completed
-    cycle at any time: they are kept as `cycle_end` checkpoints and evaluated as `incumbent`. `cycle_decay` is timm's;
-    Keras' m_mul multiplies the height above the minimum instead, which is the same where eta_min is 0.
+    Cycles are computed in integers (torch, timm and Keras use a logarithm, which torch rounds wrongly at some
+    restarts). The paper recommends the weights at the end of the last completed cycle: the weights at the end of each
+    cycle are kept as `cycle_end` checkpoints and evaluated as `incumbent`. `cycle_decay` is timm's; Keras' m_mul
+    multiplies the height above the minimum instead, which is the same where eta_min is 0.
     """
 
-    summary: ClassVar[str] = "SGDR: half a cosine again and again, in cycles of equal or growing length."
+    summary: ClassVar[str] = "SGDR: half a cosine with warm restarts, in cycles of equal or growing length."
     paper: ClassVar[str | None] = "Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5 and section 3"
     name: Literal["cosine_restarts"] = "cosine_restarts"
     T_0: Duration = Duration(Fraction(10), "ep")
@@ -40,7 +40,7 @@ class CosineRestarts(ScheduleSpec):
         return rate
 
     def _locate_cycle(self, u: int, first: int) -> tuple[int, int, int]:
-        """The cycle that step u belongs to, how far into it, and the length of it."""
+        """The cycle of step u, the step within the cycle, and the length of the cycle."""
         if self.T_mult == 1:
             return *divmod(u, first), first
         cycle, length = 0, first

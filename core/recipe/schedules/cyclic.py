@@ -19,10 +19,10 @@ class Cyclic(ScheduleSpec):
     paper's code does).
 
     `max_lr` is the optimizer's rate and `base_lr` a quarter of that unless given (the paper's rule of thumb); torch
-    asks for both. A half cycle is 4 epochs (the paper: 2 to 10; torch: 2000 steps).
+    requires both. A half cycle is 4 epochs (the paper: 2 to 10; torch: 2000 steps).
     """
 
-    summary: ClassVar[str] = "CLR: the rate goes up and down in straight lines, at equal or shrinking height."
+    summary: ClassVar[str] = "CLR: the rate rises and falls linearly, with constant or decreasing height."
     paper: ClassVar[str | None] = "Smith 2015, arXiv:1506.01186"
     name: Literal["cyclic"] = "cyclic"
     base_lr: NonNegative | None = None
@@ -56,7 +56,7 @@ class Cyclic(ScheduleSpec):
         return self.step_size_up.steps(run), (self.step_size_down or self.step_size_up).steps(run)
 
     def _share_of_range(self, run: RunLength) -> Callable[[int], float]:
-        """U -> the share of the way from base_lr to max_lr."""
+        """U -> the position between base_lr (0) and max_lr (1)."""
         up, down = self._half_cycle_steps(run)
 
         def share(u: int) -> float:
@@ -91,4 +91,4 @@ class Cyclic(ScheduleSpec):
         yield from too_short or too_many_cycles("step_size_up", self.cycle_ends(run), run)
         if self.base_lr is not None and self.max_lr is not None and self.base_lr > self.max_lr:
             message = f"{self.base_lr:g} is above max_lr, {self.max_lr:g}"
-            yield FieldProblem("/base_lr", message, "exchange the two")
+            yield FieldProblem("/base_lr", message, "swap the two")

@@ -8,7 +8,7 @@ from core.recipe.schedules.base import LearningRate, ScheduleSpec, power_or_inf
 
 
 class Exponential(ScheduleSpec):
-    """lr(u) = lr gamma^(u / every): smooth, a factor of gamma each `every`; `staircase` floors the exponent."""
+    """lr(u) = lr gamma^(u / every): a smooth decay by gamma each `every`; `staircase` floors the exponent."""
 
     summary: ClassVar[str] = "The rate times gamma per epoch, smoothly or in stairs."
     name: Literal["exponential"] = "exponential"

@@ -6,7 +6,7 @@ from core.recipe.schedules.base import LearningRate, ScheduleSpec
 
 
 class InverseSqrt(ScheduleSpec):
-    """lr sqrt(W / (t + 1)) for t >= W, the steps of warm-up W counting as at least 1; the clock is the run's own t.
+    """lr sqrt(W / (t + 1)) for t >= W, with at least 1 for the warm-up steps W; t is the step of the run.
 
     The rule of the Transformer, min((t + 1)^-1/2, (t + 1) W^-3/2), with its peak, reached by the last step of warm-up,
     scaled to lr.

@@ -13,7 +13,7 @@ Momentum = Annotated[float, Field(gt=0, lt=1)]  # at 0 torch drops the buffer fo
 class CycleMomentum(Spec):
     """Momentum (Adam's first beta) between `base`, where the rate peaks, and `max`, where it is lowest.
 
-    torch does so unless told not to; here it is asked for.
+    In torch this is the default; here it has to be requested.
     """
 
     base: Momentum
@@ -22,11 +22,9 @@ class CycleMomentum(Spec):
     @model_validator(mode="after")
     def base_is_below(self) -> Self:
         if self.base > self.max:
-            raise cross_field_error(
-                FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "exchange the two")
-            )
+            raise cross_field_error(FieldProblem("/base", f"{self.base:g} is above max, {self.max:g}", "swap the two"))
         return self
 
     def momentum_at(self, share: float) -> float:
-        """The momentum at a share of the way from the lowest rate to the peak."""
+        """The momentum where the rate is at `share` between the lowest rate (0) and the peak (1)."""
         return self.max - (self.max - self.base) * share

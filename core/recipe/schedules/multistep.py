@@ -11,7 +11,7 @@ from core.recipe.schedules.base import LearningRate, ScheduleSpec, milestone_pro
 
 
 class MultiStep(ScheduleSpec):
-    """lr(u) = lr gamma^(number of milestones <= u). Milestones count on the schedule's own clock, after warm-up."""
+    """lr(u) = lr gamma^(number of milestones <= u). Milestones are in steps after warm-up."""
 
     summary: ClassVar[str] = "The rate times gamma at each of a list of milestones."
     name: Literal["multistep"] = "multistep"

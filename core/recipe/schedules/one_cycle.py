@@ -16,18 +16,19 @@ BLENDS: dict[Strategy, Callable[[float], float]] = {
     "cos": lambda share: (1 - math.cos(math.pi * share)) / 2,
     "linear": lambda share: share,
 }
-"""How far a value has come when a share of the way is over: 0 at 0, 1 at 1."""
+"""Interpolation functions: 0 at 0, 1 at 1."""
 
 
 class OneCycle(ScheduleSpec):
     """From lr / div_factor up to lr, reached at step pct_start total_steps - 1, and down to lr / (div_factor
     final_div_factor) at step total_steps - 1; there it stays.
 
-    With `three_phase` it comes down to where it began first, in as many steps as it went up, and then to the end. The
-    optimizer's rate is torch's max_lr. torch's rises again after the end, and raises an error one step later.
+    With `three_phase` it first falls to its initial value, in as many steps as it rose, and then to the final one. The
+    optimizer's rate is torch's max_lr. torch's rate rises again after the end, and torch raises an error one step
+    later.
     """
 
-    summary: ClassVar[str] = "Once up and once down, far below where it began, over the whole run."
+    summary: ClassVar[str] = "One rise and one fall to far below the initial rate, over the whole run."
     paper: ClassVar[str | None] = "Smith & Topin 2017, arXiv:1708.07120; torch.optim.lr_scheduler.OneCycleLR"
     fills: ClassVar[str | None] = "total_steps"
     name: Literal["one_cycle"] = "one_cycle"
@@ -72,5 +73,5 @@ class OneCycle(ScheduleSpec):
     def problems(self, run: RunLength) -> Iterator[FieldProblem]:
         yield from super().problems(run)
         if self.three_phase and self.pct_start >= 0.5:
-            message = "up and down again take twice pct_start, which leaves nothing for the third phase"
-            yield FieldProblem("/pct_start", message, "with three phases it lies below 0.5")
+            message = "rise and fall take twice pct_start, which leaves no steps for the third phase"
+            yield FieldProblem("/pct_start", message, "with three phases it must be below 0.5")

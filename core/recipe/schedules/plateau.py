@@ -13,16 +13,16 @@ ThresholdMode = Literal["rel", "abs"]
 
 
 class Plateau(ScheduleSpec):
-    """max(min_lr, lr factor^k) after k reductions: one after exactly `patience` evaluations of `monitor` in a row that
-    were no better than the best by more than the threshold. `cooldown` evaluations after a reduction do not count, nor
-    do those during warm-up.
+    """max(min_lr, lr factor^k) after k reductions. A reduction follows exactly `patience` evaluations of `monitor` in a
+    row that did not improve on the best by more than the threshold. `cooldown` evaluations after a reduction do not
+    count, nor do those during warm-up.
 
     torch reduces after patience + 1 of them; Keras after patience, as here. `rel` means threshold |best|, so that it
-    has the right sign for negative values too, where torch's never sees an improvement. There is no eps: torch leaves a
-    rate alone that would change by less than 1e-8.
+    has the right sign for negative values too, for which torch never finds an improvement. There is no eps: torch does
+    not reduce a rate that would change by less than 1e-8.
     """
 
-    summary: ClassVar[str] = "The rate times factor whenever a validation metric has stopped to improve."
+    summary: ClassVar[str] = "The rate times factor whenever a validation metric has stopped improving."
     paper: ClassVar[str | None] = "torch.optim.lr_scheduler.ReduceLROnPlateau; Keras' ReduceLROnPlateau"
     name: Literal["plateau"] = "plateau"
     monitor: Monitor = "val.loss"
@@ -44,25 +44,25 @@ class Plateau(ScheduleSpec):
         return self.monitor
 
     def effective_mode(self) -> Mode:
-        """Which way is better: as said, or as the metric has it."""
+        """Whether lower or higher is better: as given, or by the metric."""
         return self.mode or default_mode(self.monitor)
 
     def is_improvement(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the `best` so far (None: there is none yet); what is no number never is."""
+        """Whether `value` improves on the `best` so far (None: there is none yet); a non-finite value never does."""
         if best is None or not math.isfinite(value):
             return math.isfinite(value)
         margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
         return value < best - margin if self.effective_mode() == "min" else value > best + margin
 
-    def after_evaluation(self, heard: PlateauState, value: float) -> PlateauState:
-        better = self.is_improvement(value, heard.best)
-        best = value if better else heard.best
-        if heard.cooldown:
-            return replace(heard, best=best, wait=0, cooldown=heard.cooldown - 1)
-        wait = 0 if better else heard.wait + 1
+    def after_evaluation(self, state: PlateauState, value: float) -> PlateauState:
+        better = self.is_improvement(value, state.best)
+        best = value if better else state.best
+        if state.cooldown:
+            return replace(state, best=best, wait=0, cooldown=state.cooldown - 1)
+        wait = 0 if better else state.wait + 1
         if wait < self.patience:
-            return replace(heard, best=best, wait=wait)
-        return PlateauState(best=best, cooldown=self.cooldown, reductions=heard.reductions + 1)
+            return replace(state, best=best, wait=wait)
+        return PlateauState(best=best, cooldown=self.cooldown, reductions=state.reductions + 1)
 
     def most_reductions(self, evaluations: int) -> int:
         return max(0, (evaluations - 1 + self.cooldown) // self.between_reductions())  # the first is the best so far

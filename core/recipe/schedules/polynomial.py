@@ -8,7 +8,7 @@ from core.recipe.schedules.base import LearningRate, ScheduleSpec
 class Polynomial(ScheduleSpec):
     """lr(u) = eta_min + (lr - eta_min) (1 - min(u, total_iters) / total_iters)^power."""
 
-    summary: ClassVar[str] = "The rate falls to eta_min by a power of what is left of the run."
+    summary: ClassVar[str] = "The rate falls to eta_min by a power of the remaining share of the run."
     paper: ClassVar[str | None] = "Chen et al. 2016, arXiv:1606.00915 (the poly rule, power 0.9)"
     fills: ClassVar[str | None] = "total_iters"
     name: Literal["polynomial"] = "polynomial"

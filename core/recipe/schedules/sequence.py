@@ -16,12 +16,12 @@ from core.recipe.schedules.step_schedules import StepSchedule
 class Sequence(ScheduleSpec):
     """The first schedule until milestones[0], the second until milestones[1], and so on; the last to the end.
 
-    Each has its own clock, its own warm-up, and its own run: `"0.5run"` inside it is half of its stretch, and a length
-    that defaults to the run fills the stretch. Milestones count on the sequence's clock, after its own warm-up.
+    Each has its own step count, its own warm-up, and its own run: `"0.5run"` inside it is half of its part of the run,
+    and a length that defaults to the run fills this part. Milestones are in steps after the sequence's own warm-up.
     """
 
     model_config = DEFERRED
-    summary: ClassVar[str] = "Several schedules one after the other, each on a clock of its own."
+    summary: ClassVar[str] = "Several schedules one after the other, each with its own step count."
     name: Literal["sequence"] = "sequence"
     schedules: Annotated[
         tuple[Annotated[StepSchedule, Field(discriminator="name"), JoinPlugins("basin.schedules")], ...],
@@ -37,18 +37,18 @@ class Sequence(ScheduleSpec):
         return self
 
     def member_starts(self, run: RunLength) -> list[int]:
-        """When each schedule begins, on the sequence's clock."""
+        """The step at which each schedule begins, counted after the sequence's warm-up."""
         return [0, *(milestone.steps(run) for milestone in self.milestones)]
 
     def member_runs(self, run: RunLength) -> list[RunLength]:
-        """The part of the run that each schedule owns; at least one step."""
+        """The part of the run of each schedule; at least one step."""
         starts = self.member_starts(run)
         known = [RunLength(run.steps_per_epoch, max(1, after - start)) for start, after in pairwise(starts)]
         left = run.total_steps - self.warmup.steps(run) - starts[-1]
         return [*known, RunLength(run.steps_per_epoch, max(1, left), run.bounded)]
 
     def placed_members(self, run: RunLength) -> Iterator[tuple[int, ScheduleSpec, RunLength]]:
-        """Each schedule with the step of the run at which it begins, and its part of the run."""
+        """(step of the run at which it begins, schedule, its part of the run) of each schedule."""
         warm = self.warmup.steps(run)
         for start, each, part in zip(self.member_starts(run), self.schedules, self.member_runs(run), strict=True):
             yield warm + start, each, part
@@ -101,7 +101,9 @@ class Sequence(ScheduleSpec):
         late = list(milestone_problems("milestones", self.milestones, run))
         end = run.total_steps - self.warmup.steps(run)
         if not late and self.member_starts(run)[-1] >= end:
-            message = f"the last schedule would begin at step {self.member_starts(run)[-1]:,} of {end:,}: it never does"
+            message = (
+                f"the last schedule would begin at step {self.member_starts(run)[-1]:,} of {end:,}, so it never begins"
+            )
             late.append(FieldProblem(f"/milestones/{len(self.milestones) - 1}", message, "begin it earlier"))
         yield from late
         for index, (each, part) in enumerate(zip(self.schedules, self.member_runs(run), strict=True)):

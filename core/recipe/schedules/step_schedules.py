@@ -1,6 +1,6 @@
 """The schedules whose rate depends on the step alone. A new one: its file, and its line in this union.
 
-A sequence holds these and no sequence: a list of lists would say nothing more, and its JSON Schema would be endless.
+A sequence holds these and no sequence: nested sequences add nothing, and their JSON Schema would be recursive.
 """
 
 from core.recipe.schedules.constant import Constant

@@ -14,17 +14,17 @@ SHAPES: dict[Shape, Callable[[float], float]] = {
     "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
     "sqrt": lambda share: 1 - math.sqrt(share),
 }
-"""What is left of the rate when a share of the decay is over: 1 at 0, 0 at 1."""
+"""The decay functions: 1 at 0, 0 at 1."""
 
 
 class WSD(ScheduleSpec):
-    """lr while more than `decay` is left of the run, then eta_min + (lr - eta_min) f(v / decay) in its v-th step.
+    """lr until the last `decay` of the run, then eta_min + (lr - eta_min) f(v / decay) in its v-th step.
 
-    f(x) is 1 - x (linear), (1 + cos(pi x)) / 2 (cosine) or 1 - √x (sqrt). The stable part can be prolonged and branched
-    off from at will; only the decay knows where the run ends.
+    f(x) is 1 - x (linear), (1 + cos(pi x)) / 2 (cosine) or 1 - √x (sqrt). The constant part can be extended and forked
+    at will; only the decay depends on the end of the run.
     """
 
-    summary: ClassVar[str] = "Warm-up, a long constant stretch, and a decay at the end."
+    summary: ClassVar[str] = "Warm-up, a long constant part, and a decay at the end."
     paper: ClassVar[str | None] = (
         "Hu et al. 2024, arXiv:2404.06395; the square-root shape: Hägele et al., arXiv:2405.18392"
     )

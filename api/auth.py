@@ -1,9 +1,9 @@
-"""Who asks, and what they may do. Every route is denied unless its router depends on `authorize`; only health and
-the description of the API do without.
+"""Authentication and authorization. A route is denied unless its router depends on `authorize_request`; only health
+and the description of the API are open.
 
-As long as there is no key, the service answers on loopback only, and there it must expect a browser to be tricked: a
-page from anywhere may point its own name at 127.0.0.1 (DNS rebinding) and post forms across sites. Hence the rules for
-Host, Origin and, in `deps`, for the content type. Once there is a key, only it opens anything, and no page has it.
+While no key exists, the service answers on loopback only. A browser on this machine can still be misused: a page of
+any site can point its own name at 127.0.0.1 (DNS rebinding) and post forms across sites. Hence the rules for Host,
+Origin and, in `api/dependencies.py`, for the content type. Once a key exists, every request needs one.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ CHANGES_NOTHING: Final = frozenset({"/v1/schedules/preview"})  # posts that only
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """On whose behalf a request acts, what it may do, and how much of it."""
+    """The owner and project that a request acts for, its scopes and its limits."""
 
     owner: str
     project: str
@@ -39,7 +39,7 @@ class Principal:
 
     @property
     def manages_projects(self) -> bool:
-        """Whether it may make projects, and keys of all of them: the administrators of the default project may."""
+        """Whether it may make projects and keys of all projects: administrators of the project `default` may."""
         return self.project == DEFAULT and "admin" in self.scopes
 
 
@@ -47,11 +47,11 @@ LOCAL = Principal("local", DEFAULT, frozenset({"read", "write", "admin"}))
 
 
 async def authenticate_request(request: Request) -> Principal:
-    """Whom the key acts for; without any key yet, whoever reaches a loopback address: `guard` saw to the rest.
+    """The principal of the request's key; the local principal while no key exists (`reject_cross_site` ran before).
 
     Raises:
-        Unauthenticated: a key is needed, and this is none that opens anything.
-        QuotaExceeded: it has made as many requests in the last minute as it may.
+        Unauthenticated: a key is needed, and the request has no valid one.
+        QuotaExceeded: the key has made as many requests in the last minute as its limits allow.
     """
     key = await _key_of(request)
     if key is None:
@@ -73,9 +73,9 @@ async def authorize_request(request: Request, caller: Caller) -> None:
 
 
 async def is_still_authorized(request: Request) -> bool:
-    """Whether the same request would be let in again now; as long as the database is away nobody can say otherwise.
+    """Whether the same request would be authorized again now; True while the database is away.
 
-    One at a time asks the database: of all streams that come at once the others then find it answered.
+    One stream at a time reads the database; the streams that wait meanwhile find the answer in the cache.
     """
     try:
         await _key_of(request, request.app.state.service.live.turn)
@@ -88,7 +88,7 @@ async def is_still_authorized(request: Request) -> bool:
 
 
 async def _key_of(request: Request, turn: CapacityLimiter | None = None) -> Key | None:
-    """The key that opens to this request; None when none is asked for."""
+    """The key of this request; None when no key is required."""
     if not await requires_key(request.app.state, turn):
         return None
     keyring: Keyring = request.app.state.service.keyring
@@ -104,14 +104,14 @@ def scope_for(method: str, path: str) -> str:
 
 
 def bearer_token(headers: Headers) -> str:
-    """What is presented as a key; empty when there is nothing, or more than one thing."""
+    """The bearer token of the Authorization header; empty when there is no such header, or more than one."""
     given = headers.getlist("authorization")
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
 async def requires_key(state: Any, turn: CapacityLimiter | None = None) -> bool:
-    """Whether only a key opens anything: it is so beyond loopback, and everywhere once there was a key."""
+    """Whether requests need a key: beyond loopback always, on loopback once a key was made."""
     settings: Settings = state.settings
     if not is_loopback(settings.host):
         return True
@@ -131,7 +131,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_key(host: str, *, active: bool) -> None:
-    """Raise Misconfigured for an address that others can reach while there is no key: nobody could use the service."""
+    """Raise Misconfigured for an address that is not loopback while no key exists: no request could be authorized."""
     if not is_loopback(host) and not active:
         raise Misconfigured(
             f"BASIN_HOST={host!r} is not a loopback address, and there is no API key yet: make one with "
@@ -140,14 +140,14 @@ def require_key(host: str, *, active: bool) -> None:
 
 
 async def reject_cross_site(headers: Headers, state: Any) -> None:
-    """Raise Forbidden for a request that a browser was tricked into, as long as no key is asked for."""
+    """Raise Forbidden for a request with a foreign Host or Origin, while no key is required."""
     reason = _foreign_origin(headers)
     if reason is not None and not await requires_key(state):
         raise Forbidden(reason)
 
 
 def _foreign_origin(headers: Headers) -> str | None:
-    """What is wrong with a Host or an Origin that is not ours."""
+    """The problem with a Host or an Origin that is not this service's; None when both are."""
     hosts = headers.getlist("host")
     match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
     if match is None or not is_loopback(match[1]):

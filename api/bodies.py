@@ -1,4 +1,4 @@
-"""What clients send, where it is no recipe: strict, like everything that comes in."""
+"""Request bodies other than recipes. Unknown fields are refused."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -17,9 +17,9 @@ AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
 class KeyRequest(BaseModel):
-    """A key to be made. Without `expires_at` it lasts until it is revoked; without limits it gets the maker's.
+    """A key to be made. Without `expires_at` it lasts until it is revoked. Limits that are left out are the caller's.
 
-    Without `project` it is of the maker's; only administrators of the project `default` name another one.
+    Without `project` it belongs to the caller's project; only administrators of `default` can name another one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class JobChanges(BaseModel):
 
 
 class RetryRequest(BaseModel):
-    """`again`: also when the job was tried again before."""
+    """`again`: also when the job was retried before."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -58,9 +58,9 @@ class RetryRequest(BaseModel):
 
 
 class ForkRequest(BaseModel):
-    """Where the new job leaves the old one, and which fields of the spec are others from there on, each as a whole.
+    """The checkpoint from which the new job continues, and the fields of the spec that change; each is replaced whole.
 
-    `at` is the step or the id of a checkpoint that one can go on from; without it, the newest.
+    `at` is the step or the id of a resumable checkpoint; without it, the newest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -72,15 +72,15 @@ class ForkRequest(BaseModel):
 
 
 class AnalysisRequest(RootModel[Analysis]):
-    """What to look at, and how: `kind` picks one of these."""
+    """An analysis; `kind` selects one of these."""
 
 
 def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:
-    """The body as one of these.
+    """The body as an instance of `shape`.
 
     Raises:
-        MalformedError: it is no JSON.
-        InvalidSpec: it is another document; each problem has its pointer.
+        MalformedError: the body is not JSON.
+        InvalidSpec: the document does not fit `shape`; each problem has a JSON pointer.
     """
     document = parse_json(raw)
     try:

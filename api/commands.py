@@ -1,4 +1,4 @@
-"""`basin api`. The server's weight is imported inside, so that `basin --help` stays fast."""
+"""`basin api`. The server's modules are imported inside the command, so that `basin --help` stays fast."""
 
 from typing import Annotated, Any, NoReturn
 
@@ -7,9 +7,9 @@ import typer
 
 def api(
     host: Annotated[
-        str | None, typer.Option(help="Any but a loopback address needs a key first; else BASIN_HOST, else 127.0.0.1.")
+        str | None, typer.Option(help="Default: BASIN_HOST, else 127.0.0.1. Other than loopback needs a key first.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes a free one; else BASIN_PORT, else 8000.")] = None,
+    port: Annotated[int | None, typer.Option(help="0: any free port. Default: BASIN_PORT, else 8000.")] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or SIGINT."""
     from core.process import forbid_reading

@@ -1,4 +1,4 @@
-"""Series as CSV that a spreadsheet may open: long or wide, NaN and infinities in words, and no cell is a formula."""
+"""Series as CSV, long or wide. NaN and infinities are words, and no cell starts a spreadsheet formula."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ Shape = Literal["long", "wide"]
 
 
 class CsvResponse(Response):
-    """A table, offered as a file."""
+    """A table, sent as an attachment."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, rows: Sequence[Sequence[object]], name: str) -> None:
-        """`rows` begin with the header; `name` is that of the file, in plain letters."""
+        """`rows[0]` is the header; `name` is the file's name, in ASCII."""
         text = io.StringIO()
         csv.writer(text).writerows([[_escape_cell(value) for value in row] for row in rows])
         super().__init__(text.getvalue(), headers={"Content-Disposition": f'attachment; filename="{name}"'})
@@ -49,5 +49,5 @@ def _escape_cell(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return f"'{value}"  # a spreadsheet would take it for a formula
+        return f"'{value}"  # otherwise a spreadsheet evaluates it as a formula
     return value

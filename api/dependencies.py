@@ -1,4 +1,4 @@
-"""What routes ask for: the parts of the running service, the body, well-formed ids."""
+"""Dependencies of the routes: the parts of the running service, the body, well-formed ids."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from core.queue import Hints
 from core.settings import Settings
 from core.store.base import Store
 
-BODY_SECONDS = 30.0  # a body of 1 MiB that takes longer is an attack or a dead line
+BODY_SECONDS = 30.0  # a body of 1 MiB that takes longer is an attack or comes over a dead connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ Running = Annotated[Service, Depends(_running_service)]
 
 
 async def json_only(request: Request) -> None:
-    """Refuse bodies that are not JSON. Forms of foreign pages can send any other type without asking first."""
+    """Refuse bodies that are not JSON. A form of another site can send other types without a CORS preflight."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
@@ -66,7 +66,7 @@ async def _maybe_body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.body()
-    except HTTPException as error:  # the router's limit, which counts what has no Content-Length
+    except HTTPException as error:  # the size limit for a body without Content-Length
         raise TooLarge if error.status_code == 413 else error from None
     except TimeoutError as error:
         raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
@@ -78,7 +78,7 @@ MaybeBody = Annotated[bytes, Depends(_maybe_body)]
 
 
 def _require_id(prefix: str, noun: str, text: str) -> str:
-    """An id that cannot be one names nothing: 404, and the database is not asked (PostgreSQL chokes on NUL)."""
+    """The id, or NotFound when it is malformed. The database is not queried: PostgreSQL refuses NUL in a text."""
     if not is_id(text, prefix):
         raise NotFound(f"There is no {noun} with this id.")
     return text

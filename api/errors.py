@@ -1,4 +1,4 @@
-"""THE table: the kind of an error -> HTTP status; and the one place where errors become RFC 9457 problem details."""
+"""The table: the kind of an error -> HTTP status; and the only place where errors become RFC 9457 problem details."""
 
 import logging
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ STATUS: Mapping[Kind, int] = {
     "storage": 507,
     "unavailable": 503,
 }
-RETRY_AFTER_SECONDS = 2  # the reconciler's rhythm: what was away is usually back by then
+RETRY_AFTER_SECONDS = 2  # the reconciler's interval
 MOST_ERRORS = 20  # a problem names at most this many fields
 LONGEST_TEXT = 500  # characters of one message; messages may quote what was sent
 
@@ -46,7 +46,7 @@ class ProblemField(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details; `code` is stable, `detail` is for people. Some codes add members (current_status)."""
+    """RFC 9457 problem details. `code` is stable, `detail` is prose. Some codes add members (`current_status`)."""
 
     type: str
     title: str
@@ -58,10 +58,10 @@ class Problem(BaseModel):
 
 
 class HttpError(Exception):
-    """A fault of HTTP itself, which the domain has no word for: bad syntax, a range that cannot be had."""
+    """An error of HTTP itself, which the domain has no kind for: bad syntax, a range that cannot be satisfied."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        """`status` is an HTTP status, `code` the stable word for programs."""
+        """`status` is the HTTP status, `code` the stable code of the problem."""
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
@@ -89,13 +89,13 @@ def problem_response(  # noqa: PLR0913 - the members of RFC 9457
         "request_id": request_id,
         **(extra or {}),
     }
-    # A message may quote what was sent; a key that stood in the wrong place is not for whoever reads the answer.
+    # A message may quote the request; a key that was sent in the wrong place must not be repeated.
     content = redact_secrets(render_json(body).decode()).encode()
     return Response(content, status, headers=headers, media_type="application/problem+json")
 
 
 def error_response(request_id: str, error: Exception) -> Response:
-    """The answer to any exception at all. What nobody foresaw is logged here and told to nobody."""
+    """The response to any exception. An unforeseen exception is logged here, and the response does not describe it."""
     if is_full(error):
         _log.warning("the disk of the database is full", extra={"request_id": request_id})
         error = DatabaseFull()
@@ -120,7 +120,7 @@ def error_response(request_id: str, error: Exception) -> Response:
         case HTTPException():
             return _of_framework(request_id, error)
     _log.error("unforeseen error", exc_info=error, extra={"request_id": request_id})
-    detail = f"Something went wrong on the server. Quote request id {request_id} to its operator."
+    detail = f"The server failed; its log has the cause. Give the request id {request_id} to its operator."
     return problem_response(request_id=request_id, status=500, code="internal_error", detail=detail)
 
 
@@ -154,21 +154,21 @@ def _of_framework(request_id: str, error: HTTPException) -> Response:
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _HTTP_DETAILS = {
-    404: "There is nothing at this path; /openapi.json lists what there is.",
-    405: "This path does not know this method; the Allow header lists what it knows.",
+    404: "There is nothing at this path; /openapi.json lists all paths.",
+    405: "This path does not accept this method; the Allow header lists the methods that it accepts.",
     413: "The request is larger than this service accepts.",
 }
 
 
 def _parameter_problem(error: Mapping[str, object]) -> FieldProblem:
-    """FastAPI's ("query", "limit") becomes the pointer /query/limit; the body has pointers of its own."""
+    """FastAPI's ("query", "limit") becomes the pointer /query/limit; pointers into the body are made elsewhere."""
     place = error["loc"] if isinstance(error["loc"], tuple) else ()
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
     return FieldProblem(pointer, str(error["msg"]))
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """FastAPI's exception handler for what it would answer itself, in a shape of its own."""
+    """FastAPI's exception handler: replaces FastAPI's own error documents by problem details."""
     response = error_response(request.scope["basin.request_id"], error)
     if response.status_code == 405:
         response.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
@@ -176,7 +176,7 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """What this path knows; FastAPI names the methods of one route, and GET and POST of a path are two."""
+    """The methods that this path accepts. FastAPI names those of one route; GET and POST of a path are two routes."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         if route.path is not None and compile_path(route.path)[0].match(request.url.path):

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds for what comes before there is a request: how long, how many, how slow.
+"""uvicorn's HTTP/1.1 with bounds on unfinished requests: the size of the head, the number of headers, the time.
 
-The parser is given what was received in small pieces. So it is known how many bytes it has swallowed without making
-anything of them (a head, trailers, the extensions of a chunk), and a client that sends requests faster than they are
-answered fills a buffer with bytes, not with requests.
+The parser receives the data in small pieces. Thus the protocol counts the bytes that the parser consumed without a
+result (a head, trailers, the extensions of a chunk), and a client that sends requests faster than they are answered
+fills a buffer with bytes, not with parsed requests.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _log = logging.getLogger("basin.access")
 
 
 class RequestProtocol(HttpToolsProtocol):
-    """One connection. It owes a request from its beginning, and again from the first byte of a later one."""
+    """One connection. A request is due from its start, and again from the first byte of each later request."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class RequestProtocol(HttpToolsProtocol):
         self._header_seconds = header_seconds
         self._peer = ""
         self._unread = bytearray()  # received, and not parsed yet
-        self._swallowed = 0  # bytes that the parser has taken since it last made something of them
-        self._moved = False  # whether it makes something of the present piece
+        self._swallowed = 0  # bytes that the parser consumed since its last callback
+        self._moved = False  # whether the parser called back for the current piece
         self._header_lines = 0
         self._in_head = False
         self._in_body = False
@@ -79,7 +79,7 @@ class RequestProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def close_unfinished(self) -> None:
-        """There are too many like this one. An answer that is under way goes out first."""
+        """Close this connection because too many are unfinished. A response that is under way is sent first."""
         self._expect_nothing()
         if self._in_head:
             self._refuse_request(
@@ -88,7 +88,7 @@ class RequestProtocol(HttpToolsProtocol):
         if not self._is_answering():
             self.transport.close()
 
-    # What the parser calls.
+    # Callbacks of the parser.
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._header_lines = 0
@@ -98,7 +98,7 @@ class RequestProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_lines += 1
         if self._header_lines > MOST_HEADERS:
-            raise ValueError("too many headers")  # ends the parser; `_parse` says so to the client
+            raise ValueError("too many headers")  # ends the parser; `_parse_data` answers the client
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -115,7 +115,7 @@ class RequestProtocol(HttpToolsProtocol):
         self._expect_nothing()
         super().on_message_complete()
 
-    # What the answer calls.
+    # Callback of the response.
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
@@ -124,7 +124,7 @@ class RequestProtocol(HttpToolsProtocol):
             self._send_refusal()
             return
         if self._in_body and self.cycle.response_complete:
-            self._expect_request()  # nobody reads the rest of its body, and so nobody else counts the seconds
+            self._expect_request()  # the rest of its body is not read, so no other timeout applies
         self._parse_data()
 
     def _parse_data(self) -> None:
@@ -134,7 +134,7 @@ class RequestProtocol(HttpToolsProtocol):
             self._moved = False
             try:
                 self.parser.feed_data(piece)
-            except httptools.HttpParserUpgrade:  # we do not upgrade; what follows is no HTTP
+            except httptools.HttpParserUpgrade:  # upgrades are not supported; what follows is not HTTP
                 self._unread.clear()
             except httptools.HttpParserError:
                 self._refuse_request(self._parse_error())
@@ -152,7 +152,7 @@ class RequestProtocol(HttpToolsProtocol):
             return HttpError(431, "headers_too_large", f"The request has more than {MOST_HEADERS} headers.")
         if self._swallowed >= MOST_HEAD:
             return HttpError(431, "headers_too_large", f"The request's headers take more than {MOST_HEAD} bytes.")
-        return HttpError(400, "malformed_http", "This is no HTTP/1.1 request.")
+        return HttpError(400, "malformed_http", "This is not an HTTP/1.1 request.")
 
     def _expect_request(self) -> None:
         if self._owes is None:
@@ -167,7 +167,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _on_timeout(self) -> None:
         self._expect_nothing()
-        if self.flow.read_paused:  # it is us who do not read
+        if self.flow.read_paused:  # the server does not read, so the client is not late
             self._expect_request()
         elif self._in_head:
             self._refuse_request(HttpError(408, "timeout", "The request's headers did not arrive in time."))
@@ -175,7 +175,7 @@ class RequestProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_request(self, error: Exception) -> None:
-        """Read nothing more, and say why: now, or behind the answer that is under way."""
+        """Stop reading and send the error: now, or after the response that is under way."""
         self._refusal = error
         self._unread.clear()
         if not self._is_answering():
@@ -192,8 +192,8 @@ class RequestProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _send_refusal(self) -> None:
-        """The refusal. A client that is still sending would meet a reset connection before it reads this: what still
-        comes is thrown away for a moment, as in api/middleware.py.
+        """Send the refusal. What still arrives is discarded for a moment, as in api/middleware.py: otherwise a client
+        that is still sending meets a reset connection before it reads the response.
         """
         request_id = secrets.token_hex(16)
         response = error_response(request_id, self._refusal or Unavailable())

@@ -1,4 +1,4 @@
-"""What jobs are looked for by: the parameters of the list."""
+"""The query parameters of the list of jobs."""
 
 import re
 from typing import Annotated, Literal
@@ -31,7 +31,7 @@ def _check_id(text: str) -> str:
 
 
 class JobsQuery(Paging):
-    """Which jobs. What is not a field may only be metadata[…]: see `search`."""
+    """Which jobs. Any other parameter must be metadata[…]: see `to_job_search`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,7 +44,7 @@ class JobsQuery(Paging):
     )
 
     def to_job_search(self) -> JobSearch:
-        """What is looked for; InvalidRequest for parameters that do not exist."""
+        """The search; raises InvalidRequest for unknown parameters."""
         pairs: dict[str, str] = {}
         wrong: list[FieldProblem] = []
         for name, value in (self.model_extra or {}).items():

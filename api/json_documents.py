@@ -1,4 +1,4 @@
-"""JSON in and out: strict about what comes in, honest about NaN and infinities in what goes out."""
+"""JSON in and out: a strict parser, and a writer that keeps NaN and infinities as strings."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from core.errors import FieldProblem, InvalidRequest
 from core.non_finite import encode_non_finite
 
 MOST_VALUES = 20_000  # of a document, all levels together; a job has a hundred
-MOST_KEYS = 1_000  # of its objects together; each unknown one would be compared with all known ones, for a hint
+MOST_KEYS = 1_000  # of its objects together; each unknown key is compared with all known keys, for a hint
 DEEPEST = 64  # levels of nesting; a job has five
 
 _ESCAPED = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -20,11 +20,11 @@ _STRANGE = re.compile("[\0\ud800-\udfff]")
 
 
 class MalformedError(Exception):
-    """The text is no JSON document that we would read."""
+    """The text is not a JSON document that this service reads."""
 
 
 class JsonResponse(Response):
-    """A JSON answer; NaN and infinities are written as strings, since JSON has no numbers for them."""
+    """A JSON response. NaN and infinities are strings, since JSON has no numbers for them."""
 
     media_type = "application/json"
 
@@ -37,7 +37,7 @@ def render_json(value: object) -> bytes:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         text = json.dumps(encode_non_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode(errors="replace")  # a problem may quote what no UTF-8 can hold
+    return text.encode(errors="replace")  # a problem may quote a lone surrogate
 
 
 def format_timestamp(seconds: float | None) -> str | None:
@@ -48,11 +48,11 @@ def format_timestamp(seconds: float | None) -> str | None:
 
 
 def parse_json(raw: bytes) -> object:
-    """The document in `raw`. Stricter than `json.loads`: UTF-8 only, no NaN, no key twice, bounded depth and width.
+    """The document in `raw`. Stricter than `json.loads`: UTF-8 only, no NaN, unique keys, bounded depth and width.
 
     Raises:
-        MalformedError: this is no JSON; the message says where.
-        InvalidRequest: a text holds NUL or a lone surrogate, which no database and no UTF-8 can keep.
+        MalformedError: `raw` is not JSON; the message gives the place.
+        InvalidRequest: a text holds NUL, which PostgreSQL refuses, or a lone surrogate, which UTF-8 cannot encode.
     """
     try:
         document = json.loads(raw.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
@@ -73,7 +73,7 @@ def parse_json(raw: bytes) -> object:
 
 
 def _unstorable_texts(document: object) -> list[str]:
-    """JSON pointers of the texts, keys too, that nothing can keep. In raw JSON they can only stand as escapes."""
+    """JSON pointers of the texts, keys included, that cannot be stored. In raw JSON they occur as escapes only."""
     found: list[str] = []
     stack = [("", document)]
     while stack:
@@ -93,7 +93,7 @@ def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise MalformedError(f"The key {twice[:80]!a} stands twice in one object.")
+        raise MalformedError(f"The key {twice[:80]!a} occurs twice in one object.")
     return found
 
 
@@ -102,7 +102,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _check_bounds(document: object) -> None:
-    """Width and depth, level by level; a wide document would otherwise cost a second in its error messages alone."""
+    """Check width and depth level by level. Without it the error messages alone of a wide document take a second."""
     level: list[object] = [document]
     values = keys = 0
     for _ in range(DEEPEST + 1):

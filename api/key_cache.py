@@ -1,4 +1,4 @@
-"""The keys as this process last heard of them: used by every request, read from the database every few seconds."""
+"""The cache of API keys: used by every request, refreshed from the database every few seconds."""
 
 import math
 import threading
@@ -12,26 +12,26 @@ from core.errors import QuotaExceeded, Unauthenticated
 from core.jobs.keys import TOUCH_SECONDS, Key, find_key, key_was_made, parse_key, record_key_use, secret_matches
 from core.settings import Limits, Settings
 
-FRESH_SECONDS: Final = 3.0  # what was read is believed for so long: a revoked key opens nothing after that
-MOST_KEPT: Final = 1024  # keys remembered, unknown ones included
+FRESH_SECONDS: Final = 3.0  # a cached key is valid for this time: a revoked key is refused after it
+MOST_KEPT: Final = 1024  # cached keys, unknown ones included
 MINUTE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """What the database said, and when (monotonic seconds)."""
+    """A key as it was in the database at `at` (monotonic seconds)."""
 
     key: Key | None
     at: float
 
     def is_valid_at(self, at: float) -> bool:
-        """Whether the key is neither unknown nor revoked nor past its end at this moment."""
+        """Whether the key exists and is neither revoked nor expired at this time."""
         key = self.key
         return key is not None and key.revoked_at is None and (key.lasts is None or key.lasts > at - self.at)
 
 
 class Keyring:
-    """Blocking, and safe to ask from many threads; `recall` never blocks."""
+    """The cache. Thread-safe; methods block on the database, except those named `recall_…`."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
@@ -43,26 +43,26 @@ class Keyring:
         self._asked_at = -math.inf
 
     def any_made(self) -> bool:
-        """Whether there ever was a key. That never changes back; that there is none yet is believed for a moment."""
+        """Whether a key was ever made. True is final; False is cached for FRESH_SECONDS."""
         if not self._made and time.monotonic() - self._asked_at > FRESH_SECONDS:
             self._made = key_was_made(self._db)
             self._asked_at = time.monotonic()
         return self._made
 
     def recall_any_made(self) -> bool | None:
-        """The same without the database; None when it has to be asked."""
+        """The same from the cache alone; None when the database has to be read."""
         if self._made:
             return True
         return False if time.monotonic() - self._asked_at <= FRESH_SECONDS else None
 
     def forget_key(self, key_id: str) -> None:
-        """Read this key anew: something about it has changed."""
+        """Remove a key that has changed from the cache, so that its next use reads the database."""
         with self._lock:
             self._reads.pop(key_id, None)
             self._asked_at = -math.inf
 
     def recall_key(self, text: str) -> Key | None:
-        """The key that opens with this text as far as it is known without the database; None: look it up."""
+        """The valid key with this text, from the cache alone; None: call `look_up`."""
         found = parse_key(text)
         if found is None:
             return None
@@ -79,10 +79,10 @@ class Keyring:
         return read.key
 
     def look_up(self, text: str) -> Key:
-        """The key that opens with this text, its limits filled up with the defaults.
+        """The valid key with this text, its missing limits set to the defaults.
 
         Raises:
-            Unauthenticated: none does. Unknown, expired, revoked and malformed are all the same to the outside.
+            Unauthenticated: there is none. Unknown, expired, revoked and malformed keys get the same message.
         """
         found = parse_key(text)
         if found is None:
@@ -95,10 +95,10 @@ class Keyring:
         return read.key
 
     def count_request(self, key_id: str, limits: Limits) -> None:
-        """One request more; the window moves, so that any 60 seconds hold as many as are allowed.
+        """Count one request in a sliding window of 60 seconds.
 
         Raises:
-            QuotaExceeded: it is one too many; `retry_after_seconds` says when the next one fits.
+            QuotaExceeded: the window is full; `retry_after_seconds` says when the next request fits.
         """
         most = limits.requests_per_minute
         if most is None:
@@ -112,15 +112,15 @@ class Keyring:
                 used.append(at)
                 return
             wait, made = math.ceil(used[len(used) - most] + MINUTE - at), len(used)
-        told = {"limit": "requests_per_minute", "allowed": most, "used": made, "retry_after_seconds": max(1, wait)}
-        raise QuotaExceeded(f"This key may make {most} requests a minute.", extra=dict(told))
+        quota = {"limit": "requests_per_minute", "allowed": most, "used": made, "retry_after_seconds": max(1, wait)}
+        raise QuotaExceeded(f"This key may make {most} requests a minute.", extra=dict(quota))
 
     def _read_key(self, key_id: str) -> _CachedKey:
         with self._lock:
             read = self._reads.get(key_id)
         if read is not None and time.monotonic() - read.at <= FRESH_SECONDS:
             return read
-        at = time.monotonic()  # before the question: the answer may be as old as that
+        at = time.monotonic()  # before the query: the row may be this old
         key = find_key(self._db, key_id)
         if key is not None:
             key = replace(key, limits=key.limits.with_defaults(self._defaults))
@@ -133,7 +133,7 @@ class Keyring:
         return read
 
     def _record_use(self, key: Key) -> None:
-        """`last_used_at`, which is not worth an error."""
+        """Store `last_used_at`. A failure does not fail the request."""
         if key.idle is not None and 0 <= key.idle < TOUCH_SECONDS:
             return
         try:

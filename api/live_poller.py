@@ -1,7 +1,7 @@
-"""One poller for all that waits. Streams and `Prefer: wait` say what they wait for; one thread asks the database.
+"""One poller for all streams and waits. They subscribe to changes; one thread queries the database for all of them.
 
-Readers who stand at the same place share one question, one answer and its encoded bytes. Nothing is kept for a reader
-who is slow: its next question is asked when it comes for it.
+Readers at the same cursor share one query, one page and its encoded bytes. Nothing is buffered for a slow reader: its
+next query is made when it asks for the next page.
 """
 
 import asyncio
@@ -26,21 +26,21 @@ AWAY_SECONDS: Final = 1.0  # between tries while the database is away
 MOST_WAIT: Final = 60  # seconds of `Prefer: wait`
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
-Key = FeedQuery | tuple[str, int]  # what a stream asks for, or a job and the version that a wait wants to see changed
+Key = FeedQuery | tuple[str, int]  # the query of a stream, or (job id, version): a wait for another version of the job
 _log = logging.getLogger("basin.live")
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What came, once as it is and once as it is sent."""
+    """A page of the feed, and the same page as the bytes that are sent."""
 
-    look: FeedPage
+    page: FeedPage
     body: bytes
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A question without an answer yet. At `version` there was none (None: nobody has looked)."""
+    """An open query. `version` is the newest version of the job without an answer (None: not queried yet)."""
 
     key: Key
     version: int | None
@@ -52,19 +52,19 @@ class Subscription:
         return self.key.job_id if isinstance(self.key, FeedQuery) else self.key[0]
 
     async def answered_within(self, seconds: float) -> bool:
-        """Whether the answer came in that time. It is None when there will be none: the job is gone, or we stop."""
+        """Whether the answer came in that time. It is None when the job is deleted or the service stops."""
         await asyncio.wait((self.done,), timeout=seconds)
         return self.done.done()
 
-    def set_answer(self, news: Update | None) -> None:
+    def set_answer(self, update: Update | None) -> None:
         if not self.done.done():
-            self.done.set_result(news)
+            self.done.set_result(update)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPace:
-    """Seconds between pings of an idle stream, until a reader that takes nothing is dropped, and between looks at
-    whether a reader may still listen.
+    """Seconds between pings of an idle stream, until a reader that takes nothing is dropped, and between checks that
+    the reader's key is still valid.
     """
 
     ping_seconds: float = 15.0
@@ -73,7 +73,7 @@ class StreamPace:
 
 
 class LivePoller:
-    """All open questions of this process, and the poller that answers them."""
+    """All open subscriptions of this process, and the loop that answers them."""
 
     def __init__(self, db: Database, encode: Callable[[FeedPage], bytes], most: int) -> None:
         """`most` is how many streams and waits one project may hold open."""
@@ -84,22 +84,22 @@ class LivePoller:
         self._held: Counter[str] = Counter()
         self._pending: dict[Key, Subscription] = {}
         self._asked = asyncio.Event()  # there is something to poll for
-        self._hungry = asyncio.Event()  # and it should not wait for the next round
+        self._hungry = asyncio.Event()  # there is a new subscription: poll without waiting for the next round
         self._closed = False
         self._reader = ThreadPoolExecutor(1, "live")
-        self.turn = CapacityLimiter(1)  # for what each reader has to ask, and one answer serves them all
+        self.turn = CapacityLimiter(1)  # for queries of each reader whose answer serves all of them
 
     @property
     def open_count(self) -> int:
-        """How many streams and waits there are."""
+        """The number of open streams and waits."""
         return self._held.total()
 
     @contextlib.contextmanager
     def reserve_place(self, project: str) -> Iterator[None]:
-        """One of the project's places, for as long as a stream or a wait lasts.
+        """Count one stream or wait of the project while the block runs.
 
         Raises:
-            QuotaExceeded: all are taken.
+            QuotaExceeded: the project has as many open streams and waits as it may.
         """
         if self._held[project] >= self._most:
             raise QuotaExceeded(f"There are {self._most} open streams already; close some, or try again later.")
@@ -108,11 +108,11 @@ class LivePoller:
             yield
         finally:
             self._held[project] -= 1
-            self._held += Counter()  # forgets the projects that hold none
+            self._held += Counter()  # removes the projects that hold none
 
     @contextlib.contextmanager
     def open_subscription(self, key: Key, version: int | None = None) -> Iterator[Subscription]:
-        """Ask until the block ends; `version` is where it is known that there is no answer yet."""
+        """Subscribe until the block ends; at `version` of the job there is no answer yet."""
         pending = self._pending.get(key)
         if pending is None:
             pending = self._pending[key] = Subscription(key, version)
@@ -130,7 +130,7 @@ class LivePoller:
                 self._drop_subscription(pending)
 
     async def wait_for_change(self, project: str, job_id: str, version: int, seconds: float) -> bool:
-        """Wait until the job has another version, at most that long; False when no place was free to wait in."""
+        """Wait until the job has another version, at most `seconds`; False when the limit of waits is reached."""
         try:
             with (
                 self.reserve_place(project),
@@ -150,12 +150,12 @@ class LivePoller:
         self._reader.shutdown(wait=False)
 
     async def poll_forever(self) -> None:
-        """Answer until cancelled. No error ends this: streams that hear nothing more are a fault that nobody sees."""
+        """Poll until cancelled. An error does not end the loop: streams without a poller would stay silent forever."""
         while not self._closed:
             self._hungry.clear()
             try:
                 await self._poll_once()
-            except Exception as error:  # noqa: BLE001 - as said above
+            except Exception as error:  # noqa: BLE001 - see the docstring
                 if is_transient(error):
                     _log.warning("the database is away: %s", type(error).__name__)
                 else:
@@ -165,7 +165,7 @@ class LivePoller:
                 await self._wait_for_round()
 
     async def _wait_for_round(self) -> None:
-        """Until the next round, or until somebody new asks; for as long as nobody asks, nothing is polled."""
+        """Wait for the next round or a new subscription; without subscriptions nothing is polled."""
         if not self._pending:
             self._asked.clear()
             await self._asked.wait()
@@ -185,15 +185,15 @@ class LivePoller:
             found = await self._read_updates(job_id, list(asks)) if asks else None
             answers = dict(zip(asks, found, strict=True)) if found else {}
             for one in stale:
-                news = answers.get(one.key) if isinstance(one.key, FeedQuery) else None
-                if news is None or news.look.items or news.look.ended or news.look.more:
+                update = answers.get(one.key) if isinstance(one.key, FeedQuery) else None
+                if update is None or update.page.items or update.page.ended or update.page.more:
                     self._drop_subscription(one)
-                    one.set_answer(news)
+                    one.set_answer(update)
                 else:
-                    one.version = news.look.version
+                    one.version = update.page.version
 
     async def _read_updates(self, job_id: str, asks: Sequence[FeedQuery]) -> list[Update] | None:
-        """The news of one job, encoded in the poller's thread as well; None ends the streams that asked."""
+        """New pages of one job, encoded in the poller's thread; None ends the streams of this job."""
 
         def work() -> list[Update] | None:
             found = read_feed(self._db, job_id, asks)
@@ -204,7 +204,7 @@ class LivePoller:
         except Exception as error:
             if is_transient(error):
                 raise
-            _log.exception("the news of job %s cannot be told", job_id)
+            _log.exception("events of job %s cannot be read or encoded; its streams end", job_id)
             return None
 
     def _drop_subscription(self, pending: Subscription) -> None:
@@ -213,6 +213,6 @@ class LivePoller:
 
 
 def parse_prefer_wait(prefer: str | None) -> int | None:
-    """Seconds of `Prefer: wait=N`, at most MOST_WAIT; None when nothing of the kind was asked (RFC 7240)."""
+    """Seconds of `Prefer: wait=N` (RFC 7240), at most MOST_WAIT; None without this preference."""
     match = _WAIT.search(prefer or "")
     return (min(int(match[1]), MOST_WAIT) or None) if match else None

@@ -1,4 +1,4 @@
-"""Looking at a job or an analysis: once or until it changes, and how long it will take."""
+"""Reading a job or an analysis, at once or when it changes (`Prefer: wait`), with an estimate of its end."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -23,7 +23,7 @@ from core.jobs.queue.rank import no_slot
 
 @dataclass(frozen=True, slots=True)
 class ConditionalGet:
-    """Somebody looks at a job or an analysis, and may have seen it before."""
+    """A GET of a job or an analysis, with its conditions."""
 
     service: Service
     project: str
@@ -33,29 +33,29 @@ class ConditionalGet:
 
 
 async def answer_when_changed(
-    request: Request, look: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]
+    request: Request, get: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]
 ) -> Response:
-    """The answer: at once, or as `Prefer: wait` asks, when it changes."""
-    seconds, waited = parse_prefer_wait(look.prefer), False
+    """The response: at once, or with `Prefer: wait` when the job changes."""
+    seconds, waited = parse_prefer_wait(get.prefer), False
     if seconds is not None:
-        view = await run_in_threadpool(get_job_view, look.service.db, look.project, look.job_id)
-        known = look.if_none_match is None or matches_etag(look.if_none_match, format_etag(view.version))
-        change = look.service.live.wait_for_change
-        waited = is_over(view) or not known or await change(look.project, look.job_id, view.version, seconds)
+        view = await run_in_threadpool(get_job_view, get.service.db, get.project, get.job_id)
+        known = get.if_none_match is None or matches_etag(get.if_none_match, format_etag(view.version))
+        change = get.service.live.wait_for_change
+        waited = is_over(view) or not known or await change(get.project, get.job_id, view.version, seconds)
         if not await is_still_authorized(request):
             raise Unauthenticated
-    found = await run_in_threadpool(_answer_once, look, answer)
+    found = await run_in_threadpool(_answer_once, get, answer)
     if waited:
         found.headers["Preference-Applied"] = f"wait={seconds}"
     return found
 
 
-def _answer_once(look: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]) -> Response:
-    if look.if_none_match is not None:
-        tag = format_etag(job_version(look.service.db, look.project, look.job_id))
-        if matches_etag(look.if_none_match, tag):
+def _answer_once(get: ConditionalGet, answer: Callable[[Service, JobView, int], JsonResponse]) -> Response:
+    if get.if_none_match is not None:
+        tag = format_etag(job_version(get.service.db, get.project, get.job_id))
+        if matches_etag(get.if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})
-    return answer(look.service, get_job_view(look.service.db, look.project, look.job_id), 200)
+    return answer(get.service, get_job_view(get.service.db, get.project, get.job_id), 200)
 
 
 def format_etag(version: int) -> str:
@@ -63,17 +63,17 @@ def format_etag(version: int) -> str:
 
 
 async def _match_condition(
-    if_match: Annotated[str | None, Header(description="only what has this ETag still; 412 otherwise")] = None,
+    if_match: Annotated[str | None, Header(description="change it only while it has this ETag; 412 otherwise")] = None,
 ) -> Fits | None:
     return None if if_match is None else lambda version: matches_etag(if_match, format_etag(version))
 
 
 IfMatch = Annotated[Fits | None, Depends(_match_condition)]
-"""Whatever changes something takes it, and says 412 in its `responses`."""
+"""The condition of every route that changes something; such a route lists 412 in its `responses`."""
 
 
 def forecast_for(service: Service, views: Sequence[JobView]) -> QueueForecast | None:
-    """For those of these jobs of one project that wait; None when none does, and nothing was asked."""
+    """The forecast for the queued jobs among these jobs of one project; None, without a query, when none is queued."""
     waiting = [view for view in views if view.queue]
     return forecast_queue(service.db, waiting[0].project, service.settings.lease_seconds) if waiting else None
 
@@ -89,7 +89,7 @@ def queue_position(view: JobView, expected: QueueForecast | None) -> dict[str, A
 
 
 def slot_warning(needs: str, kinds: Collection[str]) -> list[dict[str, str]]:
-    """A warning where workers with slots of these kinds alone are there, in the form of the spec's own."""
+    """A warning, in the form of the spec's warnings, when `needs` fits none of the fleet's kinds of slot."""
     missing = no_slot(needs, kinds)
     return [{"code": "no_slot", "pointer": "/resources/device", "message": missing}] if missing else []
 
@@ -100,9 +100,9 @@ def plugin_warning(missing: str | None) -> list[dict[str, str]]:
 
 
 def estimate_end(view: JobView, queue: dict[str, Any] | None, expected: QueueForecast | None) -> float | None:
-    """Seconds until it ends: what is left at the rate of its attempt, or else at that of all the time that it ran, time
-    in the queue not counted. Before it has moved, what runs usually take; and first it has to start. None when that
-    cannot be said.
+    """Estimated seconds until the job ends: the rest of the run at the rate of its attempt, else at its mean rate over
+    all attempts, without the time in the queue. Before its first progress: the usual length of a run, plus the
+    estimated wait. None when there is no basis for an estimate.
     """
     done = float(view.progress.get("fraction", 0.0))
     own = done - _inherited_fraction(view)
@@ -115,7 +115,7 @@ def estimate_end(view: JobView, queue: dict[str, Any] | None, expected: QueueFor
 
 
 def _inherited_fraction(view: JobView) -> float:
-    """The share of the run that another job has done before this one."""
+    """The share of the run that the job took over from its parent."""
     steps = view.progress.get("steps")
     return (view.parent_step or 0) / steps if steps and view.parent_verb in {"retry", "fork"} else 0.0
 

@@ -1,5 +1,5 @@
-"""What happens to every request before and after routing: an id, the guard, HEAD, the size limit, the last exception
-handler, a line in the log. Plain ASGI, so that streams pass through untouched.
+"""The middleware around routing: request id, guard, HEAD, size limit, last exception handler, access log. Plain ASGI,
+so that streams are not buffered.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from core.logs import log_context
 MAX_BODY = 1024 * 1024  # bytes; a job has a few hundred
 LINGER_BYTES = 64 * MAX_BODY
 LINGER_SECONDS = 2.0
-LATE_SECONDS = 0.2  # a wait in a thread ends a moment before the request does
+LATE_SECONDS = 0.2  # a wait in a thread ends this long before the request does
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -40,19 +40,19 @@ Observe = Callable[[Scope, int, float], None]
 
 
 class EdgeMiddleware:
-    """The outermost layer of ours. Nothing passes it without an answer, and no answer without a request id."""
+    """The outermost middleware. Every request gets a response, and every response has a request id."""
 
     def __init__(self, app: ASGIApp, guard: Guard, observe: Observe, database_seconds: float) -> None:
-        """`guard` raises for requests that must not be looked at any further; `observe` hears of each that is over.
+        """`guard` raises for requests that are refused before routing; `observe` is called after each request.
 
-        A request waits for the database for `database_seconds` and no longer.
+        A request waits for the database for at most `database_seconds`.
         """
         self.app, self.guard, self.observe, self.database_seconds = app, guard, observe, database_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             exchange = _RequestCycle(scope, receive, send, WaitBudget(self.database_seconds))
-            with log_context(request_id=exchange.request_id), use_wait_budget(exchange.patience):
+            with log_context(request_id=exchange.request_id), use_wait_budget(exchange.wait_budget):
                 try:
                     await exchange.run(self.app, self.guard)
                 finally:
@@ -66,7 +66,7 @@ class EdgeMiddleware:
 class _RequestCycle:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: WaitBudget) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, wait_budget: WaitBudget) -> None:
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
@@ -76,7 +76,7 @@ class _RequestCycle:
             self.scope["method"] = "GET"
         self.method = scope["method"]
         self._receive, self._send = receive, send
-        self.patience = patience
+        self.wait_budget = wait_budget
         self.status = 0
         self.started_at = time.perf_counter()
 
@@ -87,13 +87,13 @@ class _RequestCycle:
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # else the process stops, and the time for answers that are under way is over
+        except asyncio.CancelledError:  # without the clock's ring: the process stops and its grace period is over
             if not self.status:
                 reason = "The database did not answer in time" if clock.rang else "The service stops"
                 await self._send_error(Unavailable(f"{reason}; try again shortly."))
         except Exception as error:
             if self.status:
-                raise  # headers are out: only a broken connection can still say that this went wrong
+                raise  # headers are sent: only a broken connection can still report the failure
             await self._send_error(error)
         finally:
             clock.stop()
@@ -115,8 +115,8 @@ class _RequestCycle:
         if response.status_code != 413 or self.is_head or "expect" in self.headers:
             await response(self.scope, self.receive, self.send)
             return
-        # A client that is still sending would meet a reset connection before it reads the answer. So the answer goes
-        # out first, what still comes is thrown away for a moment, and then the connection is closed.
+        # The response is sent first, then the rest of the body is discarded for a moment, then the connection closes.
+        # Otherwise a client that is still sending meets a reset connection before it reads the response.
         await self.send({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
         await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
         await self._drain_body()
@@ -135,13 +135,13 @@ class _RequestCycle:
             return
 
     async def receive(self) -> Message:
-        with self.patience.pause_clock():
+        with self.wait_budget.pause_clock():
             return await self._receive()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.patience.restart_per_wait()
+            self.wait_budget.restart_per_wait()
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             for name, value in HEADERS.items():
@@ -151,7 +151,7 @@ class _RequestCycle:
         await self._send(message)
 
     def _record_request(self) -> None:
-        # Polling is most of what a service hears; its lines would bury the others.
+        # Most requests are polls; their lines are kept out of the log at its usual level.
         level = logging.DEBUG if self.scope["method"] == "GET" and self.status < 400 else logging.INFO
         path = self.scope.get("raw_path", b"").decode("ascii", "backslashreplace")
         _log.log(
@@ -165,14 +165,14 @@ class _RequestCycle:
 
 
 class _DatabaseTimer:
-    """Ends a request that has waited for the database long enough: in it, or for a thread while others are in it."""
+    """Ends a request that has waited too long for the database: in a query, or for a thread while others query."""
 
     def __init__(self, exchange: _RequestCycle) -> None:
         self._exchange = exchange
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._threads = to_thread.current_default_thread_limiter()
-        self._timer = self._loop.call_later(exchange.patience.remaining_seconds() + LATE_SECONDS, self._check_time)
+        self._timer = self._loop.call_later(exchange.wait_budget.remaining_seconds() + LATE_SECONDS, self._check_time)
         self.rang = False
 
     def stop(self) -> None:
@@ -181,15 +181,15 @@ class _DatabaseTimer:
             self._task.uncancel()
 
     def _check_time(self) -> None:
-        left = self._exchange.patience.remaining_seconds() + LATE_SECONDS
+        left = self._exchange.wait_budget.remaining_seconds() + LATE_SECONDS
         if self._exchange.status or self._task is None:
             return
         if left > 0 or self._thread_is_busy():
             self._timer = self._loop.call_later(max(left, LATE_SECONDS), self._check_time)
         else:
             self.rang = True
-            self._task.cancel()  # out of the queue for a thread; one that it has goes on until its own wait ends
+            self._task.cancel()  # leaves the queue for a thread; a thread that it has runs until its own wait ends
 
     def _thread_is_busy(self) -> bool:
-        """Whether it has a thread, and is not in the database with it."""
-        return not self._exchange.patience.asking and self._task in self._threads.statistics().borrowers
+        """Whether the request has a thread that is not in a database query."""
+        return not self._exchange.wait_budget.asking and self._task in self._threads.statistics().borrowers

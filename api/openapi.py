@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI finds out itself: bodies that are read raw, and problems."""
+"""The parts of the OpenAPI document that FastAPI does not derive: raw bodies, problems, security."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,10 +17,9 @@ from core.recipe.spec import JobSpec
 
 BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, ProjectRequest, AnalysisRequest)
 REF = "#/components/schemas/{model}"
-# No key; a scope that is missing, a foreign Host; headers that are slow; a limit; headers without end; a database that
-# is away.
+# In order: no key; a missing scope or a foreign Host; slow headers; a limit; too many headers; the database is away.
 ALWAYS = (401, 403, 408, 429, 431, 503)
-KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Needed once there is a key."}
+KEY = {"type": "http", "scheme": "bearer", "bearerFormat": "bsn_…", "description": "Required once a key was made."}
 OPEN = ("/healthz", "/readyz")
 
 DESCRIPTION = """Post *what* to train and *how*; a worker trains it; metrics and checkpoints come back here.
@@ -30,7 +29,7 @@ Times are RFC 3339 in UTC. NaN and infinities appear as the strings "NaN", "Infi
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may refuse with these statuses, and with those that every route may."""
+    """The `responses` of a route: problems with these statuses and with those that every route may return."""
     content = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
@@ -65,7 +64,7 @@ def build_openapi(app: FastAPI) -> Mapping[str, Any]:
 
 
 def _document_security(document: dict[str, Any]) -> None:
-    """A service without keys asks for none, hence the empty alternative."""
+    """Add the security scheme; the empty alternative is for a service without keys."""
     document["components"]["securitySchemes"] = {"key": KEY}
     document["security"] = [{"key": []}, {}]
     for path in OPEN:
@@ -74,7 +73,7 @@ def _document_security(document: dict[str, Any]) -> None:
 
 
 def _document_storage_full(document: dict[str, Any]) -> None:
-    """Whatever writes finds the disk of the database full one day."""
+    """Add 507 to every operation that writes: the disk of the database may be full."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method != "get" and path not in CHANGES_NOTHING:
@@ -82,7 +81,7 @@ def _document_storage_full(document: dict[str, Any]) -> None:
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:
-    """FastAPI documents its own error shape wherever a route has parameters; ours are problems, and said so."""
+    """Remove FastAPI's own error schema, which it documents for routes with parameters; errors here are problems."""
     for operations in document["paths"].values():
         for operation in operations.values():
             unprocessable = operation.get("responses", {}).get("422", {})

@@ -1,4 +1,4 @@
-"""Lists: keyset paging by id, one envelope for all of them."""
+"""Keyset pagination by id, with one envelope for all lists."""
 
 from collections.abc import Sequence
 from typing import Annotated, Generic, Literal, TypeVar
@@ -15,7 +15,7 @@ class StrictQuery(BaseModel):
 
 
 class Paging(StrictQuery):
-    """Ids sort by the time of birth, so that `after` is the last id of the page before."""
+    """Ids sort by creation time, so `after` is the last id of the page before."""
 
     after: Annotated[str | None, Field(description="the `last_id` of the page before")] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20

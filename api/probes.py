@@ -1,5 +1,5 @@
-"""Is the broker there? One PING over a fresh connection, so that nothing of Celery is needed to ask. Does the database
-take writes? One write, however many ask.
+"""Readiness probes. The broker: one PING over a new connection, without Celery. The database: one write, shared by all
+requests of a few seconds.
 """
 
 import math
@@ -13,12 +13,12 @@ from core.db.session import Database, is_full, is_read_only
 from core.jobs.health.readiness import probe_write
 
 PATIENCE_SECONDS = 0.5
-FRESH_SECONDS = 3.0  # anybody may ask for readiness, as often as they like
+FRESH_SECONDS = 3.0  # readiness needs no key and has no rate limit
 TURN_SECONDS = 5.0
 
 
 class WriteProbe:
-    """Whether the database takes writes, found out by one."""
+    """Whether the database takes writes; the result of one write is cached for `fresh_seconds`."""
 
     def __init__(self, db: Database, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._db = db
@@ -28,7 +28,7 @@ class WriteProbe:
         self._problem: str | None = None
 
     def write_problem(self) -> str | None:
-        """Why it takes none, as of the last few seconds; None: it does."""
+        """Why the database takes no writes; None when it does. At most a few seconds old."""
         if not self._turn.acquire(timeout=TURN_SECONDS):
             return "a write has taken too long"
         try:

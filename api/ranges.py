@@ -24,7 +24,7 @@ class ByteRange:
 
 
 def matches_etag(if_none_match: str | None, etag: str) -> bool:
-    """Whether the client holds this very thing already. Tags are compared weakly, as the RFC asks for here."""
+    """Whether the client already has this content. Tags are compared weakly (RFC 9110, section 13.1.2)."""
     if if_none_match is None:
         return False
     wanted = etag.removeprefix("W/")
@@ -32,10 +32,10 @@ def matches_etag(if_none_match: str | None, etag: str) -> bool:
 
 
 def parse_range(header: str | None, if_range: str | None, etag: str, size: int) -> ByteRange | None:
-    """The one span asked for; None means the whole: no range, several (never worth it), nonsense, or a stale If-Range.
+    """The requested range; None means the whole content: no range, several ranges, bad syntax, or a stale If-Range.
 
     Raises:
-        HttpError: 416 when the span lies beyond the end.
+        HttpError: 416 when the range starts beyond the end.
     """
     match = _RANGE.fullmatch(header) if header and len(header) < 64 else None
     if match is None or (if_range is not None and if_range.strip() != etag):

@@ -1,6 +1,6 @@
-"""What the routes of every kind of job share: how one is made and shown, what it is told, and how it is deleted.
+"""What the routes of all kinds of job share: create, show, cancel, pause, resume, delete.
 
-A kind has a router of its own, whose functions name the id and the answer's shape and call these.
+Each kind has its own router; the router's functions declare the id and the response model and call these.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ Verb = Callable[[Database, str, str, Fits | None], None]
 
 
 class Place(BaseModel):
-    """`ahead` of the jobs that want the same slots are served first; `position` counts from 1.
+    """The place in the queue among jobs that need the same slots: `ahead` jobs are served before; `position` is from 1.
 
-    `eta_seconds` until it starts, a guess.
+    `eta_seconds` is the estimated time until the start.
     """
 
     position: int
@@ -41,7 +41,7 @@ class Place(BaseModel):
 
 
 class Moment(BaseModel):
-    """From `at` on, the job was `status`."""
+    """The job has had `status` since `at`."""
 
     status: Status
     at: str
@@ -49,7 +49,7 @@ class Moment(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why the job failed, and what to do about it."""
+    """Why the job failed, and the remedy."""
 
     code: str
     message: str
@@ -57,7 +57,7 @@ class Failure(BaseModel):
 
 
 class SharedFields(BaseModel):
-    """What is shown of a job of any kind; see shared_fields."""
+    """The fields of a job of any kind; see shared_fields."""
 
     id: str
     project: str
@@ -78,7 +78,7 @@ class SharedFields(BaseModel):
 def shared_fields(
     kind: JobKind[Any], view: JobView, queue: dict[str, Any] | None, links: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The values of SharedFields, with `object` and `stop_reason`; `links` are names -> paths behind its own one."""
+    """The values of SharedFields, with `object` and `stop_reason`; `links` are names -> paths below its own path."""
     own = path_of(kind, view.id)
     return {
         "id": view.id,
@@ -106,17 +106,17 @@ def path_of(kind: JobKind[Any], job_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind of job in the API: its record, and what shows a job of it (`status` is the answer's)."""
+    """One kind of job in the API: its record, and the function that makes the document of a job."""
 
     kind: JobKind[Any]
     shown: Callable[[Service, JobView], dict[str, Any]]
 
     def answer(self, service: Service, view: JobView, status: int) -> JsonResponse:
-        """The job with everything that is known about it."""
+        """The response with the whole job document; `status` is the HTTP status."""
         return JsonResponse(self.shown(service, view), status, {"ETag": format_etag(view.version)})
 
     def answer_created(self, service: Service, project: str, done: SubmitResult) -> JsonResponse:
-        """The answer to who wanted a new one: it, or the one that an Idempotency-Key has made before."""
+        """The response to a POST: the new job, or the job that this Idempotency-Key made before."""
         if done.created:
             service.hints.send(done.needs)
         try:
@@ -130,7 +130,7 @@ class Resource:
         return found
 
     def carry_out(self, verb: Verb, service: Service, project: str, job_id: str, fits: Fits | None) -> JsonResponse:
-        """Note what the owner wishes, and answer with the job as it is then."""
+        """Store the owner's request to cancel, pause or resume, and answer with the job."""
         verb(service.db, project, job_id, fits)
         view = get_job_view(service.db, project, job_id)
         if view.status == "queued":
@@ -145,16 +145,16 @@ def delete_one(service: Service, project: str, job_id: str, fits: Fits | None) -
 
 
 def entry_of(caller: Principal, service: Service) -> SubmitContext:
-    """How a new job of this caller comes into the queue."""
+    """The context in which the caller's new job is submitted."""
     settings = service.settings
     return SubmitContext(caller.owner, caller.limits, settings.age_step_seconds, settings.lease_seconds, caller.project)
 
 
 def promise_of(key: str | None, document: object) -> Idempotency | None:
-    """What an Idempotency-Key promises: that it means this document."""
+    """The Idempotency-Key with the digest of its document; None without a key."""
     return None if key is None else Idempotency(key, digest(document))
 
 
 def digest(document: object) -> str:
-    """Equal for equal documents, whatever their spaces and the order of their keys."""
+    """A digest of the document that does not depend on white space or the order of keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The process around the app: a socket, logging, signals."""
+"""The server process: socket, logging, signals."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ BACKLOG = 2048  # connections that wait to be accepted
 
 
 class Server(uvicorn.Server):
-    """Stops for the usual signals, and then ends with exit code 0: that stop was asked for."""
+    """Stops on SIGTERM and SIGINT with exit code 0: such a stop was requested."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Streams and waits would go on for hours: they end now, and their readers come again."""
+        """End streams and waits first, which could last for hours; their readers reconnect."""
         service = getattr(getattr(self.config.app, "state", None), "service", None)
         if service is not None:
             service.live.close()
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. What is wrong with the settings is said before anything starts.
+    """Serve until SIGTERM or SIGINT. Errors in the settings are raised before anything starts.
 
     Raises:
         Misconfigured: the address is taken, unusable, or open to others while there is no key; a URL is wrong; the
@@ -70,7 +70,7 @@ def run_server(settings: Settings) -> None:
             log_level="warning",
             access_log=False,  # api/middleware.py writes that line, with the request id
             server_header=False,
-            proxy_headers=False,  # X-Forwarded-* are anybody's word
+            proxy_headers=False,  # X-Forwarded-* can be forged by any client
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -79,21 +79,21 @@ def run_server(settings: Settings) -> None:
 
 
 def _protocol_factory(settings: Settings) -> type[asyncio.Protocol]:
-    """What uvicorn calls for each connection; it asks for a class, and is content with anything to call."""
+    """The factory that uvicorn calls for each connection. Its type says class; it accepts any callable."""
     unfinished = UnfinishedRequests(settings.trusted_proxies or ())
     made = partial(RequestProtocol, unfinished=unfinished, header_seconds=settings.header_seconds)
     return cast("type[asyncio.Protocol]", made)
 
 
 def _raise_descriptor_limit() -> None:
-    """Each connection takes a descriptor, and the usual soft limit of 1,024 is there for programs that use select()."""
+    """Raise the soft limit of descriptors: each connection takes one, and the usual 1,024 is for select() programs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a hard limit that it refuses
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_schema_and_key(settings: Settings) -> None:
-    """A database that is away may come back, and until then every answer is a 503; one without tables will not."""
+    """Check the schema and the key. A database that is away is no error: requests get 503 until it is back."""
     with contextlib.closing(open_database(settings.resolved_database_url(), pool_size=1)) as db:
         try:
             problem = unfit_reason(db)
@@ -116,7 +116,7 @@ def _bound_socket(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         message = f"cannot listen on {host}:{port} ({error.strerror}); another port: --port 0 or BASIN_PORT"
         raise Misconfigured(message) from error
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a peer that takes nothing holds no memory of ours for longer
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: bounds how long a peer that takes nothing holds memory
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * DEAF_SECONDS)
     with listener:
         yield listener

@@ -1,4 +1,4 @@
-"""Server-sent events: what a look finds, as bytes, and the response that sends them."""
+"""Server-sent events: the encoding of a page of the feed, and the response that sends it."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ from api.json_documents import format_timestamp, render_json
 from api.live_poller import LivePoller
 from core.jobs.events.feed import FeedItem, FeedPage, FeedQuery
 
-LONGEST_SECONDS = 3600.0  # then the reader comes again
-RETRY: Final = b"retry: 1000\n\n"  # milliseconds; the first bytes, so that a reader knows that it is heard
+LONGEST_SECONDS = 3600.0  # then the reader has to reconnect
+RETRY: Final = b"retry: 1000\n\n"  # milliseconds; sent first, so that a reader sees the stream begin
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
 Admitted = Callable[[], Awaitable[bool]]
@@ -45,7 +45,7 @@ def _metrics_document(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_page(found: FeedPage) -> bytes:
-    """All of a look on the wire. The id of each event is the place to go on from."""
+    """A page of the feed as bytes. The id of each event is the cursor after it."""
     return b"".join(
         format_sse_event(data_str=render_json(event_document(item)).decode(), event=item.type, id=str(item.cursor))
         for item in found.items
@@ -53,16 +53,16 @@ def encode_page(found: FeedPage) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """Sends what the poller finds for one reader, until the job has ended or the reader is gone or let in no more."""
+    """Sends new events to one reader until the job has ended, the reader is gone, or its key is no longer valid."""
 
     def __init__(self, live: LivePoller, project: str, ask: FeedQuery, admitted: Admitted) -> None:
-        """The project's place is taken when the response begins, and free again when it ends in whatever way."""
+        """The stream counts against the project's limit from the start of the response to its end."""
         self._frames = _stream_frames(live, ask, admitted)
         super().__init__(self._frames, headers=HEADERS)
         self._live, self._project = live, project
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.reserve_place(self._project):  # before the first byte: 429 can still be said
+        with self._live.reserve_place(self._project):  # before the first byte: 429 can still be sent
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
@@ -102,13 +102,13 @@ async def _stream_frames(live: LivePoller, ask: FeedQuery, admitted: Admitted) -
                 if clock() >= spoke + pace.ping_seconds:
                     spoke = clock()
                     yield KEEPALIVE_COMMENT
-        news = pending.done.result()
-        if news is None:
+        update = pending.done.result()
+        if update is None:
             return
-        if news.body:
+        if update.body:
             spoke = clock()
-            yield news.body
-        if news.look.ended:
+            yield update.body
+        if update.page.ended:
             return
-        ask = replace(ask, cursor=news.look.cursor)
-        version = None if news.look.more else news.look.version
+        ask = replace(ask, cursor=update.page.cursor)
+        version = None if update.page.more else update.page.version

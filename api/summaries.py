@@ -1,4 +1,4 @@
-"""What each operation of the API does, in a few words: the `summary` of OpenAPI, by operation id."""
+"""The `summary` of each operation in the OpenAPI document, by operation id."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -53,7 +53,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
 
 
 def add_summaries(document: dict[str, Any]) -> None:
-    """Replaces the summaries that FastAPI makes of function names ("Get One"); an id without an entry keeps its own."""
+    """Replace the summaries that FastAPI derives from function names; an operation without an entry keeps its own."""
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["summary"] = SUMMARIES.get(operation["operationId"], operation["summary"])

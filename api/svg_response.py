@@ -1,4 +1,4 @@
-"""Pictures over HTTP: their parameters, and an answer that a browser may show and do nothing else with."""
+"""SVG pictures over HTTP: their parameters, and a response in which a browser runs nothing."""
 
 import base64
 import hashlib
@@ -16,16 +16,14 @@ from core.plot.svg_document import TooLowError
 
 MEDIA_TYPE = "image/svg+xml"
 PICTURE: dict[str, Any] = {MEDIA_TYPE: {"schema": {"type": "string"}}}
-"""The `content` of an answer that is a picture."""
+"""The `content` of a picture in the OpenAPI document."""
 
 
 class PictureQuery(StrictQuery):
-    """How a picture looks."""
+    """The style of a picture."""
 
     width: Annotated[int, Field(ge=320, le=4000, description="pixels")] = 760
-    height: Annotated[int | None, Field(ge=160, le=4000, description="pixels; what the panels need when left out")] = (
-        None
-    )
+    height: Annotated[int | None, Field(ge=160, le=4000, description="pixels; by default what the panels need")] = None
     y: Annotated[
         AxisKind,
         Field(description="`auto` is logarithmic where positive values span more than two decades"),
@@ -34,15 +32,15 @@ class PictureQuery(StrictQuery):
 
 
 class SvgResponse(Response):
-    """A picture. Whatever a name in it might smuggle in: no script, no style but its own, nothing from elsewhere."""
+    """A picture. Its policy allows no script, no style but its own and no external resource."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, chart: Chart | Map, query: PictureQuery) -> None:
-        """Draws; raises InvalidRequest when the height has no room for the chart."""
-        look = Style(query.width, query.height, query.theme)
+        """Draw the chart; raises InvalidRequest when the height is too small for it."""
+        style = Style(query.width, query.height, query.theme)
         try:
-            text = draw_picture(chart, look)
+            text = draw_picture(chart, style)
         except TooLowError as error:
             raise InvalidRequest(errors=(FieldProblem("/query/height", str(error)),)) from None
         digest = base64.b64encode(hashlib.sha256(style_sheet(query.theme).encode()).digest()).decode()

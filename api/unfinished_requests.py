@@ -1,4 +1,4 @@
-"""The connections that owe us a request: how many there may be, and which of them go when there are more."""
+"""The limit on connections with an unfinished request, and which connection is closed beyond it."""
 
 import asyncio
 import ipaddress
@@ -7,8 +7,8 @@ from typing import Final, Protocol
 
 MOST_OF_PEER: Final = 64
 MOST_IN_ALL: Final = 512
-BURST_SECONDS: Final = 1.0  # so long nobody is counted: many clients that connect at one moment are no attack
-CEILING: Final = 2048  # those who are not counted yet included
+BURST_SECONDS: Final = 1.0  # a connection counts only after this time: many clients that connect at once are no attack
+CEILING: Final = 2048  # includes the connections that do not count yet
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -21,10 +21,10 @@ class UnfinishedConnection(Protocol):
 
 
 class UnfinishedRequests:
-    """Whoever has waited longest makes room for a new connection, so that half-sent requests shut nobody out."""
+    """Beyond the limit, the connection that has waited longest is closed: half-sent requests block no new client."""
 
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
-        """Connections from `trusted` networks count in all, and not by peer: a proxy brings those of many clients."""
+        """Connections from `trusted` networks have no limit per peer, since a proxy carries those of many clients."""
         self._trusted = trusted
         self._all: dict[
             UnfinishedConnection, float
@@ -49,7 +49,7 @@ class UnfinishedRequests:
             self._by_peer.pop(peer, None)
 
     def _close_excess(self, *peers: str) -> None:
-        """Turn away what is too much and has had its moment; look again when the rest has had it."""
+        """Close connections beyond the limits that have had BURST_SECONDS; check again when the others have."""
         before = asyncio.get_running_loop().time() - BURST_SECONDS
         over = [(self._all, MOST_IN_ALL)]
         over += [(self._by_peer[peer], MOST_OF_PEER) for peer in peers if not self._is_trusted(peer)]

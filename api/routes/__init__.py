@@ -1,4 +1,4 @@
-"""Every noun of the API, on one screen. A new noun is a file and a line here."""
+"""All routers of the API. A new resource is a file and a line here."""
 
 from fastapi import APIRouter, Depends
 
@@ -44,11 +44,11 @@ NOUNS = (
     workers.router,
 )
 
-OPEN = (health.router, docs.router)  # no Principal is asked for here, and nowhere else
+OPEN = (health.router, docs.router)  # the only routers without authentication
 
 
 def all_routers() -> tuple[APIRouter, ...]:
-    """The routers as the app includes them: all but the open ones ask who is there before anything else happens."""
+    """The routers as the app includes them; all but the open ones authorize the request first."""
     closed = APIRouter(dependencies=[Depends(authorize_request), Depends(json_only)], max_body_size=MAX_BODY)
     for noun in NOUNS:
         closed.include_router(noun, prefix="/v1")

@@ -1,4 +1,4 @@
-"""Analyses: look at weights that are there. They wait, run, pause and end as jobs do."""
+"""Analyses of existing weights. They are queued, run, pause and end as jobs do."""
 
 import itertools
 import re
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/analyses", tags=["analyses"])
 
 MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png", "npz": "application/octet-stream"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
-"""Of pictures: whatever a name in one might smuggle in, no script and nothing from elsewhere."""
+"""The Content-Security-Policy of pictures: no script and no external resource, whatever a picture contains."""
 PICTURE = re.compile(r"[a-z0-9_-]{1,64}\.(svg|png)")
 SOME_JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 EXAMPLE = {"kind": "average", "checkpoints": [{"job": SOME_JOB}, {"job": SOME_JOB, "weights": "last"}]}
@@ -46,7 +46,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Tiles(BaseModel):
-    """How far it is: `step` of `steps` tiles. `eta_seconds` until it ends: a guess."""
+    """Progress: `step` of `steps` tiles are done. `eta_seconds` is the estimated time until the end."""
 
     step: int
     steps: int | None
@@ -55,8 +55,8 @@ class Tiles(BaseModel):
 
 
 class Subject(BaseModel):
-    """What it looks at: a checkpoint of a job, or (null) how the job trains; or the result of an analysis, whose id
-    then stands in `job`.
+    """What is analyzed: a checkpoint of a job; the training of the job where `checkpoint` is null; or the result of an
+    analysis, whose id is then in `job`.
     """
 
     job: str
@@ -66,10 +66,10 @@ class Subject(BaseModel):
 
 
 class Analysis(SharedFields):
-    """An analysis: what was asked for, beside what became of it.
+    """An analysis: its request and its state.
 
-    `results` are the numbers, `pictures` their URLs by name; lists leave both out. The raw arrays are an npz file at
-    links.content.
+    `results` are the numbers, `pictures` the URLs of the pictures by name; lists leave both out. The raw arrays are an
+    npz file at links.content.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -100,7 +100,7 @@ def submit_analysis(
     service: Running,
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
 ) -> JsonResponse:
-    """Look at a job, a checkpoint, or several. What it looks at stays until it has ended."""
+    """Analyze a job, a checkpoint, or several. The analyzed checkpoints are kept until the analysis has ended."""
     document = parse_json(body)
     spec = ANALYSIS.parse_spec(body, document)
     promise = promise_of(idempotency_key, ["analysis", document])
@@ -123,13 +123,13 @@ class AnalysesQuery(Paging):
     status: Annotated[
         list[Status], Field(default_factory=list, max_length=8, description="any of these; repeat it for more")
     ]
-    job: Annotated[str | None, _id_validator("job"), Field(description="those that look at this job")] = None
+    job: Annotated[str | None, _id_validator("job"), Field(description="those that analyze this job")] = None
     after: Annotated[str | None, _id_validator("an"), Field(description="the `last_id` of the page before")] = None
 
 
 @router.get("", operation_id="list_analyses", response_model=Page[Analysis], responses=problem_responses(422))
 def list_analyses(query: Annotated[AnalysesQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
-    """Analyses, newest first unless asked otherwise; their numbers are left out."""
+    """Analyses, newest first by default, without their numbers."""
     views, more = list_analysis_views(
         service.db,
         caller.project,
@@ -176,7 +176,7 @@ async def get_analysis(  # noqa: PLR0913 - what a request may bring
     responses=REFUSALS,
 )
 def cancel_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Stop it for good; what it has so far is kept, and marked as partial."""
+    """Cancel an analysis. Its results so far are kept and marked as partial."""
     return ANALYSES.carry_out(request_cancel, service, caller.project, analysis_id, fits)
 
 
@@ -184,7 +184,7 @@ def cancel_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, serv
     "/{analysis_id}/pause", operation_id="pause_analysis", status_code=202, response_model=Analysis, responses=REFUSALS
 )
 def pause_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Let it keep its tiles and free its slot."""
+    """Pause an analysis: it keeps its finished tiles and frees its slot."""
     return ANALYSES.carry_out(request_pause, service, caller.project, analysis_id, fits)
 
 
@@ -196,13 +196,13 @@ def pause_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, servi
     responses=REFUSALS,
 )
 def resume_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Let it go on behind the tiles that it has."""
+    """Resume a paused analysis after its finished tiles."""
     return ANALYSES.carry_out(request_resume, service, caller.project, analysis_id, fits)
 
 
 @router.delete("/{analysis_id}", operation_id="delete_analysis", status_code=204, responses=REFUSALS)
 def delete_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, service: Running) -> Response:
-    """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it goes on."""
+    """Delete an analysis that has ended, with its numbers, arrays and pictures. 409 while it has not ended."""
     return delete_one(service, caller.project, analysis_id, fits)
 
 
@@ -212,7 +212,7 @@ def delete_analysis(analysis_id: AnalysisId, fits: IfMatch, caller: Caller, serv
     response_model=Page[Event],
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        204: {"description": "A stream of what has ended, and there is nothing behind Last-Event-ID"},
+        204: {"description": "A stream of an analysis that has ended, with no event after Last-Event-ID"},
         **problem_responses(404, 422, 429),
     },
 )
@@ -223,9 +223,9 @@ async def list_analysis_events(  # noqa: PLR0913 - what a request may bring
     caller: Caller,
     service: Running,
     request: Request,
-    last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
+    last_event_id: Annotated[str | None, Header(description="continue after this event of a stream")] = None,
 ) -> Response:
-    """What happens to it, as a list or as a stream, as for jobs."""
+    """The events of an analysis, as a list or as a stream, as for jobs."""
     return await stream_events(request, service, caller.project, analysis_id, query, last_event_id)
 
 
@@ -279,7 +279,7 @@ def _get_result(service: Service, project: str, analysis_id: str) -> CheckpointR
     get_job_view(service.db, project, analysis_id)
     row = result_of(service.db, project, analysis_id)
     if row is None:
-        raise NotFound("This analysis has no result yet, or none any more.")
+        raise NotFound("This analysis has no result yet, or its result was deleted.")
     return row
 
 
@@ -290,7 +290,7 @@ def _picture_names(row: CheckpointRow | None) -> list[str]:
 def _file_response(
     service: Service, row: CheckpointRow, role: str, if_none_match: str | None, headers: dict[str, str]
 ) -> Response:
-    """A file of the result, whole: these are small."""
+    """A file of the result; ranges are not supported, since these files are small."""
     file = row.files[role]
     tag = f'"{file["sha256"]}"'
     own = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable", **headers}
@@ -308,7 +308,7 @@ def _file_response(
 
 
 def _whole(service: Service, view: JobView) -> dict[str, Any]:
-    """The analysis with everything that is known about it."""
+    """The analysis document with its numbers and pictures."""
     inputs = inputs_of(service.db, [view.id])[view.id]
     row = result_of(service.db, view.project, view.id)
     return _analysis_document(view, forecast_for(service, [view]), inputs, row)

@@ -1,4 +1,4 @@
-"""Jobs that go on from another one's checkpoint: retry and fork."""
+"""Jobs that continue from a checkpoint of another job: retry and fork."""
 
 from typing import Annotated
 
@@ -36,9 +36,10 @@ Promise = Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")]
 def retry_job(  # noqa: PLR0913 - what a request may bring
     *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
 ) -> JsonResponse:
-    """A new job (`retried_from`) as this one that failed or was cancelled, from its last good checkpoint.
+    """Retry a job that failed or was cancelled: a new job (`retried_from`) with the same spec continues from its last
+    good checkpoint.
 
-    One for each job, unless `again` is true; the second answers 409 with `retried_as`.
+    A job is retried once unless `again` is true; a second retry gets 409 with `retried_as`.
     """
     wanted = read_body(body or b"{}", RetryRequest)
     promise = _branch_idempotency(idempotency_key, "retry", job_id, body or b"{}")
@@ -58,8 +59,8 @@ def retry_job(  # noqa: PLR0913 - what a request may bring
 def fork_job(  # noqa: PLR0913 - as above
     *, job_id: JobId, body: MaybeBody, fits: IfMatch, caller: Caller, service: Running, idempotency_key: Promise = None
 ) -> JsonResponse:
-    """A new job (`forked_from`) that shares this one's past up to a checkpoint, its metrics included, and goes on with
-    some fields changed: another schedule or rate, SWA, more epochs, another order of the data.
+    """Fork a job: a new job (`forked_from`) has the same history up to a checkpoint, metrics included, and continues
+    with changed fields: another schedule or rate, SWA, more epochs, another order of the data.
     """
     wanted = read_body(body or b"{}", ForkRequest)
     promise = _branch_idempotency(idempotency_key, "fork", job_id, body or b"{}")

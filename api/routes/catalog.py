@@ -1,4 +1,4 @@
-"""What can be written into a job: read off the recipe, so that a new component shows up by itself."""
+"""The catalog of components, derived from the recipe: a new component appears automatically."""
 
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ def list_components_of_kind(kind: str) -> JsonResponse:
     """The components of one kind: optimizers, schedules, averaging, models, datasets or analyses."""
     entries = _dump_catalog().get(kind)
     if entries is None:
-        raise NotFound(f"There is no such kind; there are {', '.join(_dump_catalog())}.")
+        raise NotFound(f"There is no such kind; the kinds are {', '.join(_dump_catalog())}.")
     return JsonResponse(page_envelope(entries))
 
 

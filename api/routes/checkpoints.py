@@ -27,8 +27,8 @@ router = APIRouter(tags=["checkpoints"])
 class Checkpoint(BaseModel):
     """Weights of a job after `step` optimizer steps. `sha256` and `bytes` are those of the content.
 
-    `kind` is last (where a run goes on), best, swa, ema, or snapshot: a member of an ensemble, one checkpoint for each.
-    `pinned`: it stays until it is unpinned. `superseded`: only that keeps it, another one has taken its place.
+    `kind` is last (a run resumes from it), best, swa, ema, or snapshot (a member of an ensemble, one checkpoint each).
+    `pinned`: it is kept until it is unpinned. `superseded`: retention would remove it, only the pin keeps it.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Checkpoint(BaseModel):
 
 
 class ConditionalHeaders(BaseModel):
-    """Headers that ask for a part, or for nothing when nothing changed."""
+    """Headers of range and conditional requests."""
 
     range: str | None = None
     if_range: str | None = None
@@ -86,7 +86,7 @@ def get_checkpoint(checkpoint_id: CheckpointId, caller: Caller, service: Running
     responses=problem_responses(404, 409, 412, 413, 415),
 )
 def pin_checkpoint(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Keep a checkpoint whatever `checkpoints.keep_last` and the like say. Twice is the same; 409 as it is removed."""
+    """Keep a checkpoint beyond the retention fields in `checkpoints`. Idempotent; 409 while it is being removed."""
     return _checkpoint_response(add_pin(service.db, caller.project, checkpoint_id, fits))
 
 
@@ -97,13 +97,13 @@ def pin_checkpoint(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, s
     responses=problem_responses(404, 412, 413, 415),
 )
 def unpin_checkpoint(checkpoint_id: CheckpointId, fits: IfMatch, caller: Caller, service: Running) -> Response:
-    """Take the pin away, twice is the same: what would not have been kept without it is removed soon."""
+    """Remove the pin. Idempotent. A checkpoint that retention would not keep is removed soon."""
     remove_pin(service.db, caller.project, checkpoint_id, fits)
     return Response(status_code=204)
 
 
 LINK_SECONDS = 300
-"""How long a URL of the store's own is good. A download has to begin by then, not to end."""
+"""Seconds for which a presigned URL of the store is valid. A download has to begin in this time, not to end."""
 
 _LOCATION = {"headers": {"Location": {"schema": {"type": "string", "format": "uri"}}}}
 _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
@@ -128,9 +128,9 @@ def get_checkpoint_content(
     service: Running,
     conditions: Annotated[ConditionalHeaders, Header()],
 ) -> Response:
-    """The weights as a safetensors file. The ETag is its SHA-256; one range at a time; several are answered whole.
+    """The weights as a safetensors file. The ETag is its SHA-256. A request for several ranges gets the whole file.
 
-    From an S3 store they come by a redirect, without load on this service; HEAD is answered here all the same.
+    An S3 store serves the file itself, by a redirect; HEAD is answered here in every case.
     """
     row = get_checkpoint_row(service.db, caller.project, checkpoint_id)
     etag = f'"{row.sha256}"'
@@ -139,7 +139,7 @@ def get_checkpoint_content(
         return Response(status_code=304, headers=headers)
     span = parse_range(conditions.range, conditions.if_range, etag, row.bytes)
     if (url := _redirect_url(request, service, row)) is not None:
-        # What is kept would lead nowhere in a few minutes.
+        # A cached redirect would point to an expired URL after a few minutes.
         return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
     whole = ByteRange(0, row.bytes, row.bytes)
     asked = span or whole
@@ -157,7 +157,7 @@ def get_checkpoint_content(
 
 
 def _redirect_url(request: Request, service: Service, row: CheckpointRow) -> str | None:
-    """Where the client gets the weights itself; None: from us. The URL is good for GET alone, so HEAD stays here."""
+    """The store's URL of the weights; None: this service sends them. The URL is valid for GET only, so not for HEAD."""
     if request.scope["basin.head"] or service.settings.downloads == "stream":
         return None
     return service.store.presigned_url(_weights_key(row), LINK_SECONDS)
@@ -168,7 +168,7 @@ def _weights_key(row: CheckpointRow) -> str:
 
 
 def _open_range(store: Store, row: CheckpointRow, span: ByteRange) -> Iterator[bytes]:
-    """The blocks of the span. The first is fetched here, so that what is missing can still be said by a status."""
+    """The blocks of the range. The first is fetched here, so that a missing file can still be reported as 404."""
     try:
         blocks = iter(store.open_range(_weights_key(row), span.start, span.end))
         first = next(blocks, b"")

@@ -32,9 +32,9 @@ class Compared(BaseModel):
 class AlignedSeries(BaseModel):
     """Lists as long as `x`; null where a job has no value, and for the mean where fewer than two have one.
 
-    `low` and `high` bound the 95 % interval of the mean over the jobs (Student's t). Where a job has no point of its
-    own its value lies on the line between its neighbours; `interpolated` says whether that happened anywhere. `count`
-    says how many jobs go on at that x. A job that diverged makes the mean NaN.
+    `low` and `high` bound the 95 % interval of the mean over the jobs (Student's t). Where a job has no point, its
+    value is interpolated linearly between its neighbours; `interpolated` says whether that happened anywhere. `count`
+    is the number of jobs whose series reach that x. A job that diverged makes the mean NaN.
     """
 
     x: list[float]
@@ -47,7 +47,7 @@ class AlignedSeries(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Jobs in the order in which they were asked for, and series by name."""
+    """Jobs in the order of the request, and series by name."""
 
     x: XAxis
     jobs: list[Compared]
@@ -85,12 +85,12 @@ class CompareQuery(StrictQuery):
     series: Names
     x: Annotated[XAxis, Field(description="`seconds` count from the start of each job")] = "step"
     max_points: Annotated[
-        int, Field(ge=100, le=20_000, description="thinned past this; the extremes of each job are kept")
+        int, Field(ge=100, le=20_000, description="downsampled beyond this; the extremes of each job are kept")
     ] = 500
 
 
 def find_compared_jobs(service: Running, caller: Caller, ids: str) -> list[ComparedJob]:
-    """The jobs that a query names; raises NotFound for those that cannot be, are not, or belong to others."""
+    """The jobs that a query names; raises NotFound for malformed ids, missing jobs and jobs of other projects."""
     wanted = ids.split(",")
     if not all(is_id(one, "job") for one in wanted):
         raise NotFound("One of the ids is not the id of a job.")
@@ -99,7 +99,7 @@ def find_compared_jobs(service: Running, caller: Caller, ids: str) -> list[Compa
 
 @router.get("/compare", operation_id="compare_jobs", response_model=Comparison, responses=problem_responses(404, 422))
 def compare_jobs(query: Annotated[CompareQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
-    """Series of several jobs at the same places; over jobs that differ in their seed alone, how certain the mean is."""
+    """Series of several jobs on a common x axis, with the mean and its interval over jobs that differ in the seed."""
     found = find_compared_jobs(service, caller, query.jobs)
     names = dict.fromkeys(query.series.split(","))
     aligned = {name: align_series(service.db, found, name, x=query.x, max_points=query.max_points) for name in names}

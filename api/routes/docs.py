@@ -1,4 +1,4 @@
-"""The description of the API for programs and people. Nothing is loaded from elsewhere: closed networks read it too."""
+"""The OpenAPI document and Swagger UI. All files are served locally, so the page works in a closed network."""
 
 import html
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from core.errors import NotFound
 
 home = APIRouter(include_in_schema=False)
 router = APIRouter(include_in_schema=False)
-"""Open to all: it names no job, and the page has to be there before somebody can give it a key."""
+"""Open: the document names no job, and the page must load before the user can enter a key."""
 
 _ASSETS: Mapping[str, str] = {
     "swagger-ui.css": "text/css",
@@ -53,7 +53,7 @@ _START = """window.ui = SwaggerUIBundle({
 
 @home.get("/")
 def get_index(request: Request) -> JsonResponse:
-    """Where everything is."""
+    """Links to the resources of the API."""
     links = {
         "jobs": "/v1/jobs",
         "catalog": "/v1/catalog",
@@ -67,7 +67,7 @@ def get_index(request: Request) -> JsonResponse:
 
 @router.get("/openapi.json")
 def get_openapi_document(request: Request) -> Response:
-    """The OpenAPI 3.1 document; made at the first call, as it takes a moment."""
+    """The OpenAPI 3.1 document; built at the first call, since that takes a moment."""
     state = request.app.state
     if not hasattr(state, "openapi"):
         state.openapi = JsonResponse(build_openapi(request.app)).body
@@ -83,7 +83,7 @@ def get_swagger_ui(request: Request) -> HTMLResponse:
 
 @router.get("/docs/start.js")
 def get_swagger_start() -> Response:
-    """Starts Swagger UI; a file of its own, so that the page needs no inline script."""
+    """The script that starts Swagger UI; a separate file, so that the page needs no inline script."""
     return Response(_START, media_type="text/javascript")
 
 

@@ -1,4 +1,4 @@
-"""What happens to a job: as a list, or as a stream while it happens."""
+"""The events of a job: as a list, or as a live stream."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,9 +28,9 @@ MEDIA_TYPE = "text/event-stream"
 
 
 class Event(BaseModel):
-    """Something that happened; what `data` holds depends on the type.
+    """An event; the content of `data` depends on the type.
 
-    Progress and metrics come in streams only, and have no id of their own.
+    Progress and metrics are in streams only, and have no id.
     """
 
     id: str | None
@@ -43,7 +43,7 @@ class Event(BaseModel):
 
 def _check_types(text: str) -> str:
     if not set(text.split(",")) <= set(TYPES):
-        raise ValueError(f"some of {', '.join(TYPES)}, separated by commas")
+        raise ValueError(f"one or more of {', '.join(TYPES)}, separated by commas")
     return text
 
 
@@ -68,7 +68,7 @@ class EventsQuery(StrictQuery):
     response_model=Page[Event],
     responses={
         200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
-        204: {"description": "A stream of a job that has ended, and there is nothing behind Last-Event-ID"},
+        204: {"description": "A stream of a job that has ended, with no event after Last-Event-ID"},
         **problem_responses(404, 422, 429),
     },
 )
@@ -79,7 +79,7 @@ async def list_job_events(  # noqa: PLR0913 - what a request may bring
     caller: Caller,
     service: Running,
     request: Request,
-    last_event_id: Annotated[str | None, Header(description="go on behind this event of a stream")] = None,
+    last_event_id: Annotated[str | None, Header(description="continue after this event of a stream")] = None,
 ) -> Response:
     """A job's events, oldest first. With `Accept: text/event-stream` they come as they happen, until the job ends."""
     return await stream_events(request, service, caller.project, job_id, query, last_event_id)
@@ -105,7 +105,7 @@ def _wants_stream(request: Request) -> bool:
 
 
 def _start_cursor(last_event_id: str | None, after: str | None) -> Cursor:
-    """Browsers bring the id back in the header and keep the address as it was: so the header counts."""
+    """The cursor; Last-Event-ID wins over `after`, since a browser reconnects with the header and the old address."""
     pointer, text = ("/header/Last-Event-ID", last_event_id) if last_event_id else ("/query/after", after)
     if not text:
         return START
@@ -116,7 +116,7 @@ def _start_cursor(last_event_id: str | None, after: str | None) -> Cursor:
 
 
 def _nothing_left(service: Service, project: str, ask: FeedQuery) -> bool:
-    """Whether a stream would end at once. Browsers come again after every end but this one."""
+    """Whether a stream would end at once. A browser reconnects after the end of a stream, but not after 204."""
     if not is_over(get_job_view(service.db, project, ask.job_id)):
         return False
     found = read_feed(service.db, ask.job_id, [ask])

@@ -1,4 +1,4 @@
-"""Alive, and ready. The only routes that anybody may call."""
+"""Liveness and readiness. Neither needs a key."""
 
 import logging
 import shutil
@@ -30,7 +30,7 @@ class Health(BaseModel):
 
 
 class Check(BaseModel):
-    """One part. One that is not `required` may be away: jobs run without it, a little later."""
+    """One check. Without a part that is not `required`, jobs still run, with a delay."""
 
     ok: bool
     required: bool
@@ -38,7 +38,7 @@ class Check(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`degraded`: everything that is required works, something else does not; the list names what."""
+    """`degraded`: all required checks pass and others fail; the list `degraded` names those."""
 
     status: Literal["ready", "degraded", "unavailable"]
     degraded: list[str]
@@ -47,7 +47,7 @@ class Readiness(BaseModel):
 
 @router.get("/healthz", operation_id="health", response_model=Health)
 async def get_health() -> JsonResponse:
-    """Whether the process is alive. It asks nobody else."""
+    """Whether the process is alive. No other part is checked."""
     return JsonResponse({"status": "alive"})
 
 
@@ -55,15 +55,15 @@ async def get_health() -> JsonResponse:
     "/readyz",
     operation_id="readiness",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "Something that is required does not work"}},
+    responses={503: {"model": Readiness, "description": "A required check fails"}},
 )
 def get_readiness(service: Running) -> JsonResponse:
-    """Whether jobs can be taken: there must be a database that has the schema and takes writes.
+    """Whether jobs are accepted: the database must have the schema and take writes.
 
-    It is asked for a write once in three seconds, however many want to know.
+    The write is tested at most once in three seconds, for all requests together.
     """
     database = _run_probe(_probe_database, service)
-    # The others would each wait as long to find out the same.
+    # Each of the other checks that use the database would wait as long for the same result.
     reachable = database["ok"]
     checks = {
         "database": database,
@@ -81,10 +81,10 @@ def get_readiness(service: Running) -> JsonResponse:
 
 
 def _run_probe(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:
-    """`probe` says what is wrong, or None. What it raises may name hosts and files: that goes to the log alone."""
+    """Run a probe, which returns the problem or None. An exception may name hosts and files: only the log has it."""
     try:
         detail = probe(service)
-    except Exception as error:  # noqa: BLE001 - whatever happens there, this route answers
+    except Exception as error:  # noqa: BLE001 - this route answers after any error of a probe
         _log.warning("not ready: %s", error)
         detail = "away"
     return {"ok": detail is None, "required": required, "detail": detail}
@@ -110,7 +110,7 @@ def _probe_migrations(service: Service) -> str | None:
 def _probe_store(service: Service) -> str | None:
     try:
         service.store.ping()
-    except WrongStore as error:  # its message names nothing, and nobody would guess this
+    except WrongStore as error:  # its message holds no secret and gives the remedy
         return error.message
     return None
 
@@ -126,7 +126,7 @@ def _probe_reconciler(service: Service) -> str | None:
 
 
 def _probe_disk(service: Service) -> str | None:
-    """Of the home: the database or the objects may lie there, and do by default."""
+    """Free space of BASIN_HOME, which holds the database and the objects by default."""
     home = service.settings.home
     free = shutil.disk_usage(home).free if home.exists() else LOW_DISK
-    return None if free >= LOW_DISK else f"{free // 1024**2} MiB are left where BASIN_HOME lies"
+    return None if free >= LOW_DISK else f"{free // 1024**2} MiB are free on the disk of BASIN_HOME"

@@ -1,4 +1,4 @@
-"""What a project can tell a job to do. The wish is noted and answered at once; `status` shows how far it is."""
+"""Cancel, pause and resume. The request is stored and answered at once; `status` shows how far it is."""
 
 from fastapi import APIRouter
 
@@ -17,17 +17,17 @@ REFUSALS = problem_responses(404, 409, 412, 413, 415)
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", status_code=202, response_model=Job, responses=REFUSALS)
 def cancel_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Stop a job and keep its last checkpoint. Saying it twice is the same; 409 once it ended otherwise."""
+    """Stop a job and keep its last checkpoint. Idempotent; 409 when it ended otherwise."""
     return JOBS.carry_out(request_cancel, service, caller.project, job_id, fits)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", status_code=202, response_model=Job, responses=REFUSALS)
 def pause_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Let a job end its step, write a checkpoint and free its slot. Twice is the same; 409 once it ended."""
+    """Pause a job: it ends its step, writes a checkpoint and frees its slot. Idempotent; 409 when it has ended."""
     return JOBS.carry_out(request_pause, service, caller.project, job_id, fits)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", status_code=202, response_model=Job, responses=REFUSALS)
 def resume_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Let a paused job go on, bit for bit as if nothing had been. Twice is the same; 409 once it ended."""
+    """Resume a paused job, bit for bit as without the pause. Idempotent; 409 when it has ended."""
     return JOBS.carry_out(request_resume, service, caller.project, job_id, fits)

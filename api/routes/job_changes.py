@@ -1,4 +1,4 @@
-"""What a project changes about a job afterwards, and its deletion."""
+"""Editing and deleting a job."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -27,7 +27,7 @@ EXAMPLE = {"name": "digits, second try", "priority": 10, "metadata": {"team": "v
     openapi_extra=json_body("JobChanges", everything=EXAMPLE),
 )
 def edit_job(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: Running) -> JsonResponse:
-    """Change name, priority or metadata, where given. With If-Match, only the job as you saw it (412 otherwise)."""
+    """Change the name, priority or metadata that are given. With If-Match: 412 when the job has changed since."""
     changes = read_body(body, JobChanges)
     update_job(
         service.db,
@@ -44,5 +44,5 @@ def edit_job(job_id: JobId, body: Body, fits: IfMatch, caller: Caller, service: 
     "/{job_id}", operation_id="delete_job", status_code=204, responses=problem_responses(404, 409, 412, 413, 415)
 )
 def delete_job(job_id: JobId, fits: IfMatch, caller: Caller, service: Running) -> Response:
-    """Delete a job that has ended, with its metrics, events, checkpoints and their files. 409 while it goes on."""
+    """Delete a job that has ended, with its metrics, events, checkpoints and files. 409 while it has not ended."""
     return delete_one(service, caller.project, job_id, fits)

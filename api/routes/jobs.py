@@ -66,10 +66,10 @@ LINKS: Final = {
 
 
 class Progress(BaseModel):
-    """Where the run stands; the engine adds the loss, the rate and the newest metrics.
+    """Progress of the run; the engine adds the loss, the learning rate and the newest metrics.
 
     `steps` and `epochs` are null where only `seconds` end the run; `fraction` is then the share of the time.
-    `eta_seconds` until it ends: a guess, from its own pace, or from the last runs while it waits.
+    `eta_seconds` is the estimated time until the end: from its own rate, or from recent runs while it is queued.
     """
 
     step: int
@@ -84,7 +84,7 @@ class Progress(BaseModel):
 
 
 class Advice(BaseModel):
-    """Something that is allowed and probably not meant."""
+    """A warning about a field that is valid and probably unintended."""
 
     code: str
     pointer: str
@@ -92,14 +92,14 @@ class Advice(BaseModel):
 
 
 class Parent(BaseModel):
-    """The job that this one goes on from, and the step of the checkpoint where it does."""
+    """The job that this one continues, and the step of the checkpoint."""
 
     job: str
     step: int
 
 
 class Job(SharedFields):
-    """A job: its resolved spec, every default filled in, and what became of it."""
+    """A job: its resolved spec, with every default filled in, and its state."""
 
     object: Literal["job"]
     progress: Progress
@@ -113,14 +113,14 @@ class Job(SharedFields):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The fields of the spec stand beside these; inheriting them would inherit the checks of what comes in too."""
+        """Merge the spec's fields into the schema. Inheriting them would inherit the checks of incoming specs too."""
         own = handler.resolve_ref_schema(handler(schema))
         spec = handler.resolve_ref_schema(handler(JobSpec.__pydantic_core_schema__))
         return {**own, "properties": spec["properties"] | own["properties"], "additionalProperties": False}
 
 
 class DryRun(BaseModel):
-    """What a job would be. Nothing was stored."""
+    """The job that this spec would make. Nothing was stored."""
 
     object: Literal["dry_run"]
     spec: dict[str, Any]
@@ -139,7 +139,7 @@ class DryRun(BaseModel):
 class SubmitQuery(StrictQuery):
     """How to submit."""
 
-    dry_run: Annotated[bool, Field(description="only say what the job would be")] = False
+    dry_run: Annotated[bool, Field(description="validate and resolve the spec, store nothing")] = False
 
 
 @router.post(
@@ -160,7 +160,7 @@ def submit_job(
     query: Annotated[SubmitQuery, InQuery()],
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x20-\x7e]{1,255}$")] = None,
 ) -> JsonResponse:
-    """Train something. With an Idempotency-Key the same post can be sent again safely: there will be one job."""
+    """Submit a job. With an Idempotency-Key the same request can be repeated safely: it makes one job."""
     document = parse_json(body)
     spec, shape = parse_sized_job(body)
     outline = outline_run(spec, shape)
@@ -188,7 +188,7 @@ def submit_job(
     openapi_extra={"parameters": [BY_METADATA]},
 )
 def list_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
-    """Jobs, newest first unless asked otherwise."""
+    """Jobs, newest first by default."""
     views, more = list_job_views(
         service.db, caller.project, query.to_job_search(), after=query.after, limit=query.limit, order=query.order
     )
@@ -203,7 +203,7 @@ def list_jobs(query: Annotated[JobsQuery, InQuery()], caller: Caller, service: R
     operation_id="get_job",
     response_model=Job,
     responses={
-        304: {"description": "Nothing but `queue`, `eta_seconds` and a warning that no slot is there may have changed"},
+        304: {"description": "Unchanged, except possibly `queue`, `eta_seconds` and the warning `no_slot`"},
         **problem_responses(404),
     },
 )
@@ -221,8 +221,8 @@ async def get_job(  # noqa: PLR0913 - what a request may bring
 
     `Prefer: wait=N` answers as soon as the job differs from the ETag in If-None-Match, or from now; after at most 60 s.
     """
-    look = ConditionalGet(service, caller.project, job_id, if_none_match, prefer)
-    return await answer_when_changed(request, look, JOBS.answer)
+    get = ConditionalGet(service, caller.project, job_id, if_none_match, prefer)
+    return await answer_when_changed(request, get, JOBS.answer)
 
 
 def _dry_run(spec: JobSpec, shape: RunShape, outline: RunOutline, service: Service) -> dict[str, object]:
@@ -243,7 +243,7 @@ def _spec_warnings(outline: RunOutline) -> list[dict[str, str]]:
 
 
 def _job_document(service: Service, view: JobView, outline: RunOutline) -> dict[str, object]:
-    """The stored spec as it is, with what became of it."""
+    """The stored spec, unchanged, with the state of the job."""
     return _shown_with(view, forecast_for(service, [view]), outline)
 
 

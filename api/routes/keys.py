@@ -1,4 +1,4 @@
-"""API keys, for those whose own key has the scope admin: those of its project, and of all projects for `default`'s."""
+"""API keys. They need the scope admin: for the keys of its own project, in the project `default` for all projects."""
 
 from typing import Literal
 
@@ -23,7 +23,7 @@ EXAMPLE = {"name": "nightly runs", "scopes": ["read", "write"], "limits": {"queu
 
 
 class ApiKey(BaseModel):
-    """A key, without its secret: that is shown once, as `key`, in the answer that makes it."""
+    """A key without its secret. The secret is shown once, as `key`, in the response that creates the key."""
 
     id: str
     object: Literal["key"]
@@ -41,7 +41,7 @@ class ApiKey(BaseModel):
 
 
 class NewApiKey(ApiKey):
-    """A key that was just made; keep `key`, nobody can show it again."""
+    """A new key. Keep `key`: it cannot be shown again."""
 
     key: str
 
@@ -64,8 +64,8 @@ class ApiKeys(BaseModel):
     openapi_extra=json_body("KeyRequest", limited=EXAMPLE),
 )
 def create_api_key(body: Body, caller: Caller, service: Running) -> JsonResponse:
-    """Make a key for the caller's project, or for another one: that only `default`'s administrators may. From the
-    first key on, nothing but health answers without one.
+    """Create a key for the caller's project; administrators of `default` can name another project. Once a key exists,
+    every route but health and the docs needs one.
     """
     wanted = read_body(body, KeyRequest)
     project = wanted.project or caller.project
@@ -88,8 +88,8 @@ def create_api_key(body: Body, caller: Caller, service: Running) -> JsonResponse
 
 @router.get("", operation_id="list_keys", response_model=ApiKeys, responses=problem_responses())
 def list_api_keys(caller: Caller, service: Running) -> JsonResponse:
-    """The keys of the caller's project, oldest first; expired and revoked ones too. `default`'s administrators see
-    those of all projects.
+    """The keys of the caller's project, oldest first, expired and revoked ones included. Administrators of `default`
+    see those of all projects.
     """
     return JsonResponse(page_envelope([_key_document(key) for key in list_keys(service.db, project=_realm(caller))]))
 
@@ -103,7 +103,7 @@ def get_api_key(key_id: KeyId, caller: Caller, service: Running) -> JsonResponse
 
 @router.delete("/{key_id}", operation_id="revoke_key", status_code=204, responses=problem_responses(404, 412, 413, 415))
 def revoke_api_key(key_id: KeyId, fits: IfMatch, caller: Caller, service: Running) -> Response:
-    """End a key; it opens nothing any more after five seconds at most. Saying it twice is the same."""
+    """Revoke a key; it is refused after five seconds at most. Idempotent."""
     revoke_key(service.db, _realm(caller), key_id, fits)
     service.keyring.forget_key(key_id)
     return Response(status_code=204)
@@ -115,7 +115,7 @@ def _realm(caller: Principal) -> str | None:
 
 
 def _limits_within(asked: Limits, own: Limits) -> Limits:
-    """Nobody hands out more than they have."""
+    """The limits of a new key: at most the caller's own. Raises InvalidRequest for more."""
     wanted = asked.with_defaults(own)
     more = [
         FieldProblem(f"/limits/{name}", f"more than your own {most}")

@@ -42,7 +42,7 @@ class Metrics(BaseModel):
 
 
 class SeriesNames(BaseModel):
-    """What there is so far."""
+    """The series that have points so far."""
 
     job: str
     names: list[str]
@@ -66,9 +66,9 @@ class MetricsQuery(StrictQuery):
     from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
     to: Annotated[Step | None, Field(description="the last step, itself included")] = None
     max_points: Annotated[
-        int, Field(ge=2, le=100_000, description="thinned past this; each bucket keeps its extremes")
+        int, Field(ge=2, le=100_000, description="downsampled beyond this; each bucket keeps its extremes")
     ] = 500
-    format: Annotated[Literal["json", "csv"], Field(description="`csv` is offered as a file")] = "json"
+    format: Annotated[Literal["json", "csv"], Field(description="`csv` is sent as an attachment")] = "json"
     shape: Annotated[
         Shape, Field(description="of the CSV: `long` is step,series,value,time; `wide` has a column for each series")
     ] = "long"
@@ -81,9 +81,9 @@ class MetricsQuery(StrictQuery):
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}, **problem_responses(404, 422)},
 )
 def get_metrics(job_id: JobId, query: Annotated[MetricsQuery, InQuery()], caller: Caller, service: Running) -> Response:
-    """Series of a job. A name that has no points yet comes with empty lists, or an empty column.
+    """Series of a job. A name without points has empty lists, or an empty column.
 
-    In CSV, a text that a spreadsheet would take for a formula begins with an apostrophe.
+    In CSV, a text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))

@@ -1,4 +1,4 @@
-"""Curves and paths as pictures, for READMEs, chats and terminals."""
+"""Curves and paths as SVG pictures."""
 
 from typing import Annotated, Literal
 
@@ -21,25 +21,25 @@ from core.jobs.metrics.series_names import check_series
 
 router = APIRouter(tags=["metrics"])
 
-POINTS_PER_PIXEL = 2  # of each curve: the lowest and the highest, so that thinning cannot be seen
+POINTS_PER_PIXEL = 2  # of each curve: the minimum and the maximum, so that downsampling is not visible
 
 
 Kind = Annotated[
     Literal["curves", "path"],
-    Field(description="`path` is the way of a point over the function that it descends, of one number or of two"),
+    Field(description="`path` draws the iterates of a run over its objective, a function of one or two variables"),
 ]
 OF_CURVES = ("series", "x", "y", "mean")
-"""What a path has no use for."""
+"""Parameters that do not apply to a path."""
 
 
 class PlotQuery(PictureQuery):
-    """What to draw, and how it looks."""
+    """What to draw, and the style of the picture."""
 
     kind: Kind = "curves"
     series: Annotated[
         str | None,
         AfterValidator(split_names),
-        Field(description="names, separated by commas; the most telling ones when left out", examples=["val.loss"]),
+        Field(description="names, separated by commas; a selection by default", examples=["val.loss"]),
     ] = None
     x: Annotated[XAxis, Field(description="`seconds` count from the start of the job")] = "step"
     from_: Annotated[Step | None, Field(alias="from", description="the first step")] = None
@@ -47,7 +47,7 @@ class PlotQuery(PictureQuery):
 
 
 class JobsPlotQuery(PictureQuery):
-    """Which jobs and series to draw, and how it looks."""
+    """Which jobs and series to draw, and the style of the picture."""
 
     jobs: Jobs
     kind: Kind = "curves"
@@ -59,13 +59,13 @@ class JobsPlotQuery(PictureQuery):
 
 
 def is_path(query: PlotQuery | JobsPlotQuery) -> bool:
-    """Raises InvalidRequest when it asks for something else too."""
+    """Whether a path is requested; raises InvalidRequest for parameters that do not apply to a path."""
     if query.kind == "path":
         asked = [name for name in OF_CURVES if name in query.model_fields_set]
         if asked:
             raise InvalidRequest(
                 errors=tuple(
-                    FieldProblem(f"/query/{name}", "a path has no such thing", "leave it out") for name in asked
+                    FieldProblem(f"/query/{name}", "does not apply to kind=path", "leave it out") for name in asked
                 )
             )
     return query.kind == "path"
@@ -78,10 +78,10 @@ def is_path(query: PlotQuery | JobsPlotQuery) -> bool:
     responses={200: {"content": PICTURE, "description": "The picture"}, **problem_responses(404, 422)},
 )
 def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Caller, service: Running) -> SvgResponse:
-    """Curves of a job; series that measure the same thing share a panel. Light or dark, as the reader prefers.
+    """Curves of a job; series that measure the same quantity share a panel. Light or dark, as the reader prefers.
 
-    Values that are NaN or infinite leave a gap, and a mark where it begins. With `kind=path` the way of a point.
-    A series that there is not, and that cannot come any more, gets 422 with the names that there are.
+    Values that are NaN or infinite leave a gap, with a mark where it begins. `kind=path` draws the iterates.
+    A series that does not exist, of a job that has ended, gets 422 with the names of those that exist.
     """
     if query.from_ is not None and query.to is not None and query.from_ > query.to:
         raise InvalidRequest(errors=(FieldProblem("/query/to", "less than from"),))
@@ -101,7 +101,7 @@ def plot_job(job_id: JobId, query: Annotated[PlotQuery, InQuery()], caller: Call
     responses={200: {"content": PICTURE, "description": "The picture"}, **problem_responses(404, 422)},
 )
 def plot_jobs(query: Annotated[JobsPlotQuery, InQuery()], caller: Caller, service: Running) -> SvgResponse:
-    """Several jobs in one picture: a panel for each series, a colour for each job; or their paths over one function."""
+    """Several jobs in one picture: one panel per series, one colour per job; or their paths over one function."""
     found = find_compared_jobs(service, caller, query.jobs)
     if is_path(query):
         return SvgResponse(path_map(service.db, found), query)

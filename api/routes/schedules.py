@@ -1,4 +1,4 @@
-"""A learning-rate schedule before anything is trained with it."""
+"""Preview of a learning-rate schedule."""
 
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ EXAMPLE = {
 
 
 class PreviewQuery(PictureQuery):
-    """As numbers or as a picture; all but `format` is about the picture."""
+    """The format, and the style of the picture for `svg`."""
 
     format: Literal["json", "svg"] = "json"
     x: Annotated[Literal["step", "epoch"], Field(description="what is counted along the x axis")] = "step"
@@ -42,7 +42,7 @@ class PreviewQuery(PictureQuery):
     openapi_extra=json_body("PreviewRequest", cosine_with_swa=EXAMPLE),
 )
 def preview_schedule(body: Body, query: Annotated[PreviewQuery, InQuery()]) -> Response:
-    """The learning rate of every optimizer step, from the very code that trains, and where SWA starts and collects."""
+    """The learning rate of every optimizer step, computed by the training code, and where SWA starts and collects."""
     parse_json(body)
     request = parse_preview(body)
     if query.format == "svg":

@@ -25,7 +25,7 @@ _log = logging.getLogger("basin.api")
 def get_telemetry(request: Request, service: Running) -> Response:
     """The state of the service in Prometheus' text format: the queue, leases, takeovers, this process, its requests.
 
-    It answers while the database is away too; then `basin_database_up` is 0 and the numbers from there are missing.
+    While the database is away, `basin_database_up` is 0 and the metrics from the database are missing.
     """
     own: Telemetry = request.app.state.telemetry
     return Response(own.render_metrics(_read_stats(service)), headers={"Content-Type": CONTENT_TYPE})

@@ -1,4 +1,4 @@
-"""The fleet, and what waits for it."""
+"""The workers and the queue."""
 
 from typing import Annotated, Literal
 
@@ -50,7 +50,7 @@ class Gpu(BaseModel):
 
 
 class Worker(BaseModel):
-    """A worker. `lost`: it has been silent for longer than a lease. `jobs` are those of yours that it runs.
+    """A worker. `lost`: it has sent no report for longer than a lease. `jobs` are those of yours that it runs.
 
     `slots` counts those that are in service.
     """
@@ -69,7 +69,7 @@ class Worker(BaseModel):
 
 
 class Workers(BaseModel):
-    """All workers that were heard of in the last minutes and did not stop in good order."""
+    """All workers with a report in the last minutes, without those that have shut down."""
 
     object: Literal["list"]
     data: list[Worker]
@@ -78,7 +78,7 @@ class Workers(BaseModel):
 
 
 class Why(BaseModel):
-    """Why a job waits; `code` is stable."""
+    """Why a job is queued; `code` is stable."""
 
     code: Literal[
         "no_worker", "no_slot", "no_plugin", "owner_limit", "slots_busy", "others_first", "starting", "not_wanted"
@@ -87,7 +87,7 @@ class Why(BaseModel):
 
 
 class WaitingJob(BaseModel):
-    """A queued job. `eta_seconds` is a guess when it starts, from the lengths of the last runs."""
+    """A queued job. `eta_seconds` is the estimated time until it starts, from the lengths of recent runs."""
 
     id: str
     name: str | None
@@ -101,9 +101,9 @@ class WaitingJob(BaseModel):
 
 
 class Queue(BaseModel):
-    """Your queued jobs in the order of service. `slots` are the fleet's.
+    """Your queued jobs in the order of service. `slots` are those of all workers.
 
-    Places are counted over the jobs of all projects, among those that want the same slots.
+    Positions count the jobs of all projects that need the same slots.
     """
 
     object: Literal["queue"]
@@ -113,7 +113,7 @@ class Queue(BaseModel):
 
 
 class QueueQuery(StrictQuery):
-    """How much of it."""
+    """How many jobs to list."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 100
 
@@ -129,7 +129,7 @@ def list_workers(caller: Caller, service: Running) -> JsonResponse:
 
 @router.get("/queue", operation_id="get_queue", response_model=Queue, responses=problem_responses(422))
 def get_queue(query: Annotated[QueueQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
-    """What waits, and why."""
+    """The queued jobs, and why each waits."""
     live = live_workers(list_worker_views(service.db, caller.project), service.settings.lease_seconds)
     slots = total_slots(live)
     waiting, total = list_queued_jobs(service.db, caller.project, slots, query.limit, live)

@@ -47,7 +47,7 @@ def test_a_problem_quotes_the_request_id(shared: TestClient) -> None:
         "type": "urn:basin:problem:not_found",
         "title": "Not Found",
         "status": 404,
-        "detail": "There is nothing at this path; /openapi.json lists what there is.",
+        "detail": "There is nothing at this path; /openapi.json lists all paths.",
         "code": "not_found",
         "errors": [],
         "request_id": "mine",

@@ -115,14 +115,14 @@ def test_what_has_no_path_is_refused(shared: TestClient) -> None:
         (f"jobs/{network}/plot.svg?kind=path", "/query/kind", "trains mlp, not a point"),
         (f"jobs/{deep}/plot.svg?kind=path", "/query/kind", "this function has 3"),
         (f"jobs/{saddle}/plot.svg?kind=walk", "/query/kind", "'curves' or 'path'"),
-        (f"jobs/{saddle}/plot.svg?kind=path&series=lr", "/query/series", "no such thing"),
-        (f"jobs/{saddle}/plot.svg?kind=path&x=step", "/query/x", "no such thing"),
+        (f"jobs/{saddle}/plot.svg?kind=path&series=lr", "/query/series", "does not apply"),
+        (f"jobs/{saddle}/plot.svg?kind=path&x=step", "/query/x", "does not apply"),
         (f"jobs/{saddle}/plot.svg?kind=path&from=2&to=1", "/query/to", "less than from"),
         (f"jobs/{saddle}/plot.svg?kind=path&height=160", "/query/height", "no room"),
         (f"metrics/plot.svg?kind=path&jobs={saddle},{square}", "/query/jobs", "different functions"),
         (f"metrics/plot.svg?kind=path&jobs={steep},{flat}", "/query/jobs", "different functions"),
         (f"metrics/plot.svg?kind=path&jobs={steep},{network}", "/query/kind", "not a point"),
-        (f"metrics/plot.svg?kind=path&jobs={steep}&mean=true", "/query/mean", "no such thing"),
+        (f"metrics/plot.svg?kind=path&jobs={steep}&mean=true", "/query/mean", "does not apply"),
         (f"metrics/plot.svg?jobs={saddle},{square}", "/query/series", "required"),
     ):
         answer = shared.get(f"/v1/{path}")

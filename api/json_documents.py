@@ -28,7 +28,7 @@ class JsonResponse(Response):
 
     media_type = "application/json"
 
-    def render_json(self, content: object) -> bytes:
+    def render(self, content: object) -> bytes:
         return content if isinstance(content, bytes) else render_json(content)
 
 

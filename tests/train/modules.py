@@ -27,7 +27,7 @@ class TransformerSpec(ModelSpec):
     name: Literal["tiny_transformer"] = "tiny_transformer"
     dropout: float = 0.1
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         norms, attention, inner = 2 * 2 * WIDTH, 4 * WIDTH * (WIDTH + 1), 2 * WIDTH * 2 * WIDTH + 3 * WIDTH
         return facts.outputs * WIDTH + PLACES * WIDTH + norms + attention + inner
 
@@ -43,7 +43,7 @@ class ResidualSpec(ModelSpec):
     implementation: ClassVar[str] = "tests.train.modules:build_residual"
     name: Literal["tiny_residual"] = "tiny_residual"
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         return 9 * 4 + 4 + 2 * 4 + 9 * 16 + 2 * 4 + 4 * facts.outputs + facts.outputs
 
     @property
@@ -58,7 +58,7 @@ class GatedSpec(ModelSpec):
     implementation: ClassVar[str] = "tests.train.modules:build_gated"
     name: Literal["tiny_gated"] = "tiny_gated"
 
-    def parameters(self, facts: DataFacts) -> int:
+    def parameter_count(self, facts: DataFacts) -> int:
         return facts.outputs * WIDTH + facts.features * WIDTH + WIDTH + 3 * WIDTH * WIDTH
 
     @property

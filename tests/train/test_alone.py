@@ -35,9 +35,9 @@ print(ended.outcome)
 
 WARM = """
 import os, torch
-from core.engine.warm_up import warm
+from core.engine.warm_up import warm_up_torch
 before = torch.default_generator.get_state()
-warm()
+warm_up_torch()
 assert torch.equal(torch.default_generator.get_state(), before)
 assert torch.get_num_threads() == 1
 assert not torch.cuda.is_initialized()

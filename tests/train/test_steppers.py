@@ -62,7 +62,7 @@ def test_x_is_what_the_library_evaluates_at(spec: Any) -> None:
     another = partial(build_network, model, TABLE, 0, CPU)
     network, twin = another(), another()
     ours = stepper(spec, network, data, another)
-    module, name = spec.target().split(":")
+    module, name = spec.import_string().split(":")
     theirs = getattr(__import__(module), name)([twin.weights], **spec.kwargs(), foreach=False)
     theirs.train()
     for each in (network, twin):

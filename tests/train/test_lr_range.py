@@ -105,7 +105,10 @@ FUNCTION = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "functi
         ({"optimizer": {"name": "rprop"}, "batch_size": "full"}, "the size of the first step"),
         ({"optimizer": {"name": "schedule_free_sgd", "lr": 1.0}}, "the average replaces"),
         ({"optimizer": {"name": "schedule_free_adamw"}}, "the average replaces"),
-        ({"optimizer": {"name": "pytorch_optimizer", "optimizer": "prodigy", "lr": 1.0}}, "estimates its own step size"),
+        (
+            {"optimizer": {"name": "pytorch_optimizer", "optimizer": "prodigy", "lr": 1.0}},
+            "estimates its own step size",
+        ),
         ({**FUNCTION, "batch_size": 1}, "position of the point"),
     ],
 )

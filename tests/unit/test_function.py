@@ -117,7 +117,12 @@ SQUARE = {"function": "square"}
         ({"function": "sqare"}, [1.0], {}, ("/data/function", "must be 'quadratic', 'square'", 'mean "square"?')),
         ({}, [1.0], {}, ("/data/function", "required", None)),
         ({**SQUARE, "nois": []}, [1.0], {}, ("/data/nois", "unknown field", 'did you mean "noise"?')),
-        ({**SQUARE, "noise": [[1.0], [-0.9]]}, [1.0], {}, ("/data/noise", "sum to (0.1), not to zero", "the mean from")),
+        (
+            {**SQUARE, "noise": [[1.0], [-0.9]]},
+            [1.0],
+            {},
+            ("/data/noise", "sum to (0.1), not to zero", "the mean from"),
+        ),
         ({**SQUARE, "noise": [[1.0], [-1.0, 2.0]]}, [1.0], {}, ("/data/noise/1", "2 numbers, where square", None)),
         ({**SQUARE, "noise": [["1"]]}, [1.0], {}, ("/data/noise/0/0", "valid number", None)),
         ({**SQUARE, "noise": [[inf]]}, [1.0], {}, ("/data/noise/0/0", "finite", None)),

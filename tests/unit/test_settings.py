@@ -160,7 +160,8 @@ def test_a_secret_stands_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [(None, "No such file"), (b"", "empty"), (b"\n", "empty"), (b"canary\xff", "not UTF-8 text")]
+    ("content", "problem"),
+    [(None, "No such file"), (b"", "empty"), (b"\n", "empty"), (b"canary\xff", "not UTF-8 text")],
 )
 def test_a_file_that_cannot_be_read_is_named_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, problem: str

@@ -56,7 +56,7 @@ async def authenticate_request(request: Request) -> Principal:
     key = await _key_of(request)
     if key is None:
         return LOCAL
-    request.app.state.service.keyring.count(key.id, key.limits)
+    request.app.state.service.keyring.count_request(key.id, key.limits)
     return Principal(key.owner, key.project, frozenset(key.scopes), key.limits)
 
 

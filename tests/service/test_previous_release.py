@@ -48,8 +48,10 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory, datasets: Callable[[str],
 def served(release: PreviousRelease) -> Iterator[Service]:
     service = Service(release.home, release.database_url, None)
     service.http.headers["Authorization"] = f"Bearer {release.key}"
-    yield service
-    service.stop()
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @pytest.fixture(scope="module")

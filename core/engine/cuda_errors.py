@@ -105,7 +105,7 @@ def memory_facts(device: torch.device, error: BaseException) -> MemoryFacts | No
 
 
 def requested_bytes(message: str) -> int:
-    """The bytes in "Tried to allocate 2.50 GiB", the message of torch's allocator; 0 if the message has no such part."""
+    """The bytes in "Tried to allocate 2.50 GiB", the message of torch's allocator; 0 in any other message."""
     found = _REQUEST.search(message)
     return int(float(found[1]) * UNITS[found[2]]) if found else 0
 

@@ -1,4 +1,4 @@
-"""Whether torch can use a device, and what the device is. It runs in a separate process, so that CUDA stays out of others.
+"""Whether torch can use a device, and what the device is. It runs in a process of its own, as CUDA stays initialised.
 
     python -m core.engine.device_probe            the first visible device: a context, one product, a synchronisation
     python -m core.engine.device_probe --list     the names of all visible devices, without a context

@@ -72,7 +72,9 @@ def known_failure(error: BaseException, device: torch.device = HOST) -> EngineEr
     """
     if is_machine_failure(error):
         message = getattr(error, "strerror", None) or str(error)
-        return EngineError("machine_failed", message, "Check this machine's disk, memory and limits, then resume the job.")
+        return EngineError(
+            "machine_failed", message, "Check this machine's disk, memory and limits, then resume the job."
+        )
     if isinstance(error, OSError):
         return None
     memory = _is_out_of_memory(error)
@@ -83,7 +85,7 @@ def known_failure(error: BaseException, device: torch.device = HOST) -> EngineEr
 
 
 def device_not_opened(error: BaseException) -> EngineError:
-    """The failure of a device that could not be opened. The job holds no memory yet: other processes fill it."""
+    """The failure to open a device. If its memory is full, other processes fill it: the job holds none yet."""
     if not _is_out_of_memory(error):
         return device_failed(error)
     return out_of_memory(error, memory_facts(torch.device("cuda"), error), foreign=True)
@@ -130,7 +132,7 @@ def passing_examples() -> Iterator[None]:
 
 
 def note_pass(error: BaseException) -> None:
-    """Add the note PASSING to an out-of-memory error; passes where a context manager costs too much call it directly."""
+    """Add the note PASSING to an out-of-memory error; called directly where a context manager costs too much."""
     if _is_out_of_memory(error) or is_creation_error(error):
         error.add_note(PASSING)
 

@@ -43,7 +43,7 @@ def train(
         a number that is not finite: roll back to the last rollback point, if the spec has one, and train from there
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
-    Expected failures end it with an error; a bug raises. `report_alive` is called with every piece of work as it begins.
+    Expected failures end it with an error; a bug raises. `report_alive` is called at the start of every piece of work.
     """
     session: Session | None = None
     try:

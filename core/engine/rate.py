@@ -51,7 +51,7 @@ class Rate:
         self._end = self._course.stop_step(self._rate, self._since)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Empty if rates are a pure function of the step; else the counters, int64 (6,), and the best value, float64 ()."""
+        """Empty if rates depend on the step alone; else the counters, int64 (6,), and the best value, float64 ()."""
         if self._course.schedule.monitored_series() is None and self._slower == 1:
             return {}
         heard = self._heard

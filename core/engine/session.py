@@ -46,7 +46,7 @@ class Session:
     """One attempt at a run: holds the observer and the clock. All decisions but those of the clock are the run's."""
 
     def __init__(self, run: Run, observer: Observer, checkpoint_seconds: float, clock: Callable[[], float]) -> None:
-        """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, besides those of the spec."""
+        """A resumable checkpoint is written at least every `checkpoint_seconds`, besides those of the spec."""
         self.run = run
         self.observer = observer
         self._checkpoints = RunCheckpoints(run, observer, lambda: self.progress_at(run.standing.step))
@@ -123,7 +123,7 @@ class Session:
             self.end_cycle(incumbent)
 
     def evaluate_networks(self) -> None:
-        """Evaluate the job's weights and every average on the validation split; report the throughput since the last."""
+        """Evaluate the job's weights and every average on the validation split, and report the throughput."""
         self.report_waiting_steps()
         run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
@@ -304,7 +304,7 @@ class Session:
         return self.ended_event("succeeded", standing.stop_reason or "completed")
 
     def _evaluate_ensembles(self) -> None:
-        """Evaluate ensembles and SWAG samples on the held-out splits; metrics of growing ensembles are series already."""
+        """Evaluate ensembles and SWAG samples on the held-out splits; `ensemble.val` has points already."""
         found = ensemble_metrics.metrics_at_end(self.run)
         self._report_metrics(
             {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}

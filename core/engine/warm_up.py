@@ -1,4 +1,4 @@
-"""The warm-up of a zygote: torch's imports and set-up at first use, done once for all forked children."""
+"""The warm-up of a zygote: torch's imports and set-up at first use, done before any child is forked."""
 
 import os
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ WEIGHTS, STATE, STANDING = "mark.weights.", "mark.state.", "mark.standing"
 
 
 class RollbackPoint:
-    """Copies of a whole training state. They are part of every checkpoint: a resumed run goes back to the same state."""
+    """Copies of a whole training state, part of every checkpoint: a resumed run goes back to the same state."""
 
     prefix = "mark."
 
@@ -25,7 +25,7 @@ class RollbackPoint:
     def save_copies(
         self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]
     ) -> None:
-        """Copy weights and state; `standing` is the train state as JSON. The point's own part of `state` is left out."""
+        """Copy weights, `state` without this point's own tensors, and `standing`, the train state as JSON."""
         text = json.dumps(standing, sort_keys=True).encode()
         own = own_tensors(self, state)
         there = {f"{WEIGHTS}{name}": each for name, each in weights.items()}

@@ -1,1 +1,1 @@
-"""How a job is computed: all the torch of Basin. Knows recipes and files, no database, no network, no HTTP."""
+"""The computation of jobs: all torch code of Basin. It uses recipes and files, and no database, network or HTTP."""

@@ -40,7 +40,10 @@ from core.recipe.spec import JobSpec
 
 
 def build_training_run(assignment: Assignment, report_alive: ReportAlive = report_nothing) -> Run:
-    """Every part by its own pure function; a resume comes last, and its random state last of all."""
+    """Build every part by its own pure function; a checkpoint is restored last, and its random state last of all.
+
+    Raises EngineError if the plan, the device, the data or the checkpoint cannot be used.
+    """
     shape, plan = assignment.spec.shape(), assignment.plan
     spec = assignment.spec.resolved(shape)
     check_plan(plan)
@@ -94,7 +97,7 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
 def build_step_gradient(
     spec: JobSpec, shape: RunShape, network: Network, objective: Objective, step: Callable[[], int]
 ) -> Gradient:
-    """The gradient of a step: that of its batches, at the weights or, with SAM, at the worst point near them."""
+    """The gradient of a step's batches: at the weights or, with SAM, at the worst point near them."""
     gradient = build_gradient(network, objective.loss, micro=shape.batch if spec.accumulate > 1 else None)
     return sharpness_aware(gradient, network, spec.sam, step) if spec.sam else gradient
 
@@ -102,7 +105,7 @@ def build_step_gradient(
 def network_factory(
     spec: JobSpec, plan: ExecutionPlan, device: torch.device, report_alive: ReportAlive
 ) -> Callable[[], Network]:
-    """Makes the job's network, with the weights of its seed, as often as one asks."""
+    """A function that builds the job's network with the initial weights of its seed; each call builds a new one."""
     most, facts = plan.micro_batch or MOST_AT_ONCE, spec.data.facts()
     made = partial(build_network, spec.model, facts, spec.seed, device, spec.no_decay)
     return partial(made, most_at_once=most, report_alive=report_alive)
@@ -111,7 +114,7 @@ def network_factory(
 def build_averages(
     spec: JobSpec, shape: RunShape, network: Network, another: Callable[[], Network], train: Split
 ) -> tuple[dict[Kind, WeightAverage], SwagPosterior | None]:
-    """The averages of `network` that the job asks for, by name, and SWAG, which looks at the mean of one of them."""
+    """The weight averages of the job by name (swa, ema), and SWAG, which collects deviations from the mean of swa."""
     run = shape.run
     averages: dict[Kind, WeightAverage] = {}
     swag = None
@@ -130,19 +133,19 @@ def build_averages(
 
 
 def build_ensemble(spec: JobSpec, run: RunLength, another: Callable[[], Network]) -> Ensemble | None:
-    """Room for the members that there will be."""
+    """The ensemble of the job, with memory for all of its members; None if the spec has none."""
     ensemble = spec.ensemble
     return Ensemble(ensemble.collection_steps(run), ensemble.member_count(run), another()) if ensemble else None
 
 
 def build_log(spec: JobSpec, calendar: EpochLayout, rate: Rate, first: int, network: Network) -> StepLog:
-    """One that also keeps where the weights were, when they are coordinates with names."""
+    """The log of the steps. A model whose weights are named coordinates gets one that logs the coordinates too."""
     if names := spec.model.coordinate_names:
         return PointLog(spec.log_every, calendar, rate, first, network, names)
     return StepLog(spec.log_every, calendar, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:
-    """Refuse what this engine cannot honour, instead of computing something else."""
+    """Raises EngineError for a plan that this engine cannot execute: it would compute other bits."""
     if plan.compile:
         raise EngineError("engine_error", "the plan asks for compiled code", "Use a worker of the plan's release.")

@@ -1,4 +1,4 @@
-"""The same bits every time: where randomness comes from, and the switches that make torch repeat itself."""
+"""Reproducible bits: seeded random streams, and torch's switches for deterministic execution."""
 
 import os
 import random
@@ -15,23 +15,23 @@ from core.recipe.plan import ExecutionPlan
 
 GENERATORS = "rng."  # how the names of random states begin
 HOST_GENERATOR = f"{GENERATORS}cpu"  # the one that every machine has
-PROBED = 64  # rows of the product that a device has to get right
+PROBED = 64  # rows of the matrix product that open_device() checks
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
-    """A 64-bit seed for one purpose (such as "order", epoch): the same everywhere, unrelated to its siblings."""
+    """A 64-bit seed for one purpose (such as "order", epoch): equal on all machines, independent of other purposes."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def seeded_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A generator of its own for one purpose, on the CPU, so that every device draws the same numbers."""
+    """A separate generator for one purpose, on the CPU, so that every device gets the same numbers."""
     return torch.Generator().manual_seed(stream_seed(seed, *purpose))
 
 
 @contextmanager
 def private_randomness(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Inside, torch's global CPU generator is this stream; afterwards it is as it was before."""
+    """Inside, torch's global CPU generator draws from this stream; afterwards its state is restored."""
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(stream_seed(seed, *purpose))
     try:
@@ -55,7 +55,7 @@ def foreign_randomness() -> Iterator[None]:
 
 
 def seed_device(device: torch.device, seed: int) -> None:
-    """Start the stream that the training steps draw from (dropout): the device's own generator."""
+    """Seed the generators that training steps draw from (dropout): the CPU's, and the device's own."""
     torch.default_generator.manual_seed(stream_seed(seed, "steps"))
     if device.type == "cuda":
         torch.cuda.manual_seed(stream_seed(seed, "steps"))
@@ -76,10 +76,10 @@ def restore_random_state(device: torch.device, states: dict[str, torch.Tensor]) 
 
 
 def open_device(plan: ExecutionPlan) -> torch.device:
-    """The device of the plan. torch.cuda is touched only when the plan says so, and then shown to work.
+    """The device of the plan. Only a plan for CUDA uses torch.cuda; the device then computes a checked product.
 
     Raises:
-        EngineError: device_failed; or out_of_memory, since others hold the memory of a device that nothing is on yet.
+        EngineError: device_failed; or out_of_memory, if other processes hold the memory of the device.
     """
     if plan.device == "cpu":
         return torch.device("cpu")
@@ -97,7 +97,7 @@ def open_device(plan: ExecutionPlan) -> torch.device:
 
 
 class Switches(NamedTuple):
-    """torch's process-wide switches that decide about bits."""
+    """torch's process-wide switches that results depend on, to the last bit."""
 
     threads: int
     deterministic: bool
@@ -131,9 +131,10 @@ class Switches(NamedTuple):
 
 @contextmanager
 def torch_switches(plan: ExecutionPlan) -> Iterator[None]:
-    """Torch's switches as the plan wants them; they and the global generator are put back afterwards.
+    """Set torch's switches as the plan requires; they and the global generator are restored afterwards.
 
-    One thread count for the whole run: sums over another number of threads have other bits. fp32 means fp32: no TF32.
+    The thread count is the same for the whole run: sums over another number of threads have other bits. fp32 is full
+    fp32: TF32 is off.
     """
     before, randomness = Switches.read_current(), torch.default_generator.get_state()
     if plan.device == "cuda":

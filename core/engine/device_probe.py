@@ -1,4 +1,4 @@
-"""Whether torch can use a device, and what the device is. A process of its own: CUDA is touched nowhere else.
+"""Whether torch can use a device, and what the device is. It runs in a process of its own, as CUDA stays initialised.
 
     python -m core.engine.device_probe            the first visible device: a context, one product, a synchronisation
     python -m core.engine.device_probe --list     the names of all visible devices, without a context
@@ -15,10 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-SIZE: Final = 64  # rows of the product; its entries are integers below 2**24, so that every device gets them exactly
+SIZE: Final = 64  # rows of the product; its entries are integers below 2**24, exact on every device
 DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
-# What torch and CUDA say -> why the device cannot be used. The first that occurs counts.
+# Part of a message of torch or CUDA -> reason why the device cannot be used. The first match counts.
 SIGNS: Final[tuple[tuple[str, str], ...]] = (
     ("not compiled with cuda", "torch_without_cuda"),
     ("driver on your system is too old", "driver_too_old"),
@@ -43,12 +43,12 @@ def probe_device() -> dict[str, Any]:
 
 
 def list_devices() -> dict[str, Any]:
-    """{"ok": true, "devices": [{name, uuid, capability}], …}, or as a probe that failed."""
+    """{"ok": true, "devices": [{name, uuid, capability}], …}, or the answer of a failed probe."""
     return _ask_torch(_visible_devices)
 
 
 def _ask_torch(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-    """What torch says to a question, with the versions of torch, its CUDA, the driver and Python."""
+    """The answer of `question(torch)`, with the versions of torch, its CUDA, the driver and Python."""
     about = {"torch": None, "cuda": None, "driver": driver_version(), "python": platform.python_version()}
     try:
         torch = import_module("torch")
@@ -56,12 +56,12 @@ def _ask_torch(question: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
         if torch.version.cuda is None:
             raise RuntimeError("this torch is not compiled with CUDA")  # noqa: TRY301 - as torch itself says it
         return {"ok": True, **about, **question(torch)}
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong here is the answer
+    except Exception as error:  # noqa: BLE001 - any error is the answer of a probe
         return {"ok": False, **about, **failure_reason(error)}
 
 
 def _compute_on_device(torch: Any) -> dict[str, Any]:
-    """What the first visible device is, after it has computed something."""
+    """Describe the first visible device, after it computed a product correctly."""
     torch.cuda.init()
     device = torch.device("cuda", 0)
     numbers = (torch.arange(SIZE * SIZE) % 7).reshape(SIZE, SIZE).double()
@@ -75,7 +75,7 @@ def _compute_on_device(torch: Any) -> dict[str, Any]:
 
 
 def _visible_devices(torch: Any) -> dict[str, Any]:
-    """What is visible, without a context."""
+    """Describe all visible devices, without a context on any."""
     torch.cuda.init()
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {"devices": [_device_identity(each) for each in found]}
@@ -91,14 +91,14 @@ def _device_identity(properties: Any) -> dict[str, Any]:
 
 
 def failure_reason(error: BaseException) -> Mapping[str, str]:
-    """`reason` for programs, `detail` for people."""
+    """`reason` for programs, `detail` (the first line of the message) for the user."""
     text = (str(error) or type(error).__name__).strip()
     reason = next((reason for sign, reason in SIGNS if sign in text.lower()), "failed")
     return {"reason": reason, "detail": text.splitlines()[0][:500]}
 
 
 def driver_version(file: Path = DRIVER_FILE) -> str | None:
-    """The version of NVIDIA's kernel driver, as its own file says; None where there is none (WSL2, Jetson, no GPU)."""
+    """The version of NVIDIA's kernel driver, from its own file; None without that file (WSL2, Jetson, no GPU)."""
     try:
         words = file.read_text().splitlines()[0].split()
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""What an attempt computes on, as far as it can change bits."""
+"""A description of what an attempt computes on: libraries, device and switches, as far as bits depend on them."""
 
 import platform
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from core.recipe.optimizers.base import OptimizerSpec
 from core.recipe.plan import CAME_LATER, ExecutionPlan
 from core.recipe.plugins import installed_plugins
 
-TOLD: Final = frozenset({"python", "safetensors", "driver"})
-"""What is told and changes no bit: kernels come compiled with torch and its libraries, a driver launches them."""
+INFORMATIVE: Final = frozenset({"python", "safetensors", "driver"})
+"""Versions on which no bit depends: kernels are compiled into torch and its libraries, the driver launches them."""
 
 
 def describe_environment(
     device: torch.device, plan: ExecutionPlan, optimizer: OptimizerSpec, roles: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """Libraries, device and switches; equal descriptions compute equal bits.
+    """Libraries, device and switches; attempts with equal descriptions compute equal bits.
 
-    `roles` say which weights go by which rule of the optimizer, where not all go by one.
+    `roles` is {rule of the optimizer: [names of its weights]}; empty if one rule steps all weights.
     """
     found = describe_device(device, plan)
     versions = {**package_versions(optimizer.import_string()), **found["versions"]}
@@ -43,7 +43,7 @@ def package_versions(import_string: str) -> dict[str, str]:
 
 
 def describe_device(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]:
-    """The same where no optimizer takes part."""
+    """The description without an optimizer: for analyses."""
     on_gpu = device.type == "cuda"
     versions = {
         "python": platform.python_version(),
@@ -68,13 +68,13 @@ def describe_device(device: torch.device, plan: ExecutionPlan) -> dict[str, Any]
 def environment_differences(
     before: dict[str, Any], now: dict[str, Any], came_later: Mapping[str, Any] = CAME_LATER
 ) -> list[str]:
-    """Why a resume cannot promise the bits of an undisturbed run; empty when it can.
+    """The reasons why a resume may compute other bits than an uninterrupted run; empty if it is exact.
 
-    A field that one side lacks has the value of `came_later`.
+    A field that is absent on one side has its value in `came_later`.
     """
     flat_before, flat_now = ({**came_later, **each, **each.get("versions", {})} for each in (before, now))
     return [
         f"{key}: {flat_before.get(key)} before, {flat_now.get(key)} now"
-        for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions"} - TOLD)
+        for key in sorted((flat_before.keys() | flat_now.keys()) - {"versions"} - INFORMATIVE)
         if flat_before.get(key) != flat_now.get(key)
     ]

@@ -1,10 +1,10 @@
-"""What the engine reports while it trains, and the one thing that it asks.
+"""The events that the engine reports while it trains, and the stop request that it polls.
 
-Series of the training step (`train.loss`, `lr`, `grad_norm`) carry t = 0, 1, …: the t-th optimizer step, its loss
-before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`, `function.*`) and the place of
-a point (`point.*`, from 0 on) carry the number of completed steps. Points that come before a resumable
-CheckpointWritten belong to its past, those that come after it to its future. `throughput` is measured time: it is no
-part of what a resume repeats exactly.
+Series of the training step (`train.loss`, `lr`, `grad_norm`) have t = 0, 1, … as step: the t-th optimizer step, with
+its loss before its update. Series of evaluations (`val.*`, `swa.val.*`, `test.*`, `best.test.*`, `function.*`) and the
+coordinates of a point (`point.*`, from 0 on) have the number of completed steps. Points emitted before a resumable
+CheckpointWritten belong to the steps before that checkpoint, points emitted after it to the steps after it.
+`throughput` is measured time: a resume does not repeat it exactly.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot", "result"]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """`step` optimizer steps were complete already; `environment` says on what this attempt computes."""
+    """The attempt starts after `step` complete optimizer steps; `environment` describes what it computes on."""
 
     step: int
     parameters: int
@@ -30,9 +30,9 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """Where the run stands: `step` of `steps` complete, `epoch` of `epochs`; loss and rate of the last logged step.
+    """`step` of `steps` and `epoch` of `epochs` are complete; `loss` and `lr` are those of the last logged step.
 
-    `steps` and `epochs` are None where only a clock ends the run; `fraction` is then the share of the time.
+    `steps` and `epochs` are None if only a time limit ends the run; `fraction` is then the share of the time.
     """
 
     step: int
@@ -54,10 +54,10 @@ class PointsLogged:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWritten:
-    """`folder` holds the named files, on disk for good. Only a resumable one can be given back in a Resume.
+    """`folder` holds the named files, durably on disk. Only a resumable checkpoint can be used in a Resume.
 
-    Of kind `best` the newest counts; its `step` is that of the weights, which may be long past. Of kind `snapshot`, the
-    members of an ensemble, each step counts.
+    Of kind `best` only the newest is current; its `step` is that of the weights and may be far behind the run. Of kind
+    `snapshot`, the members of an ensemble, the checkpoint of every step is current.
     """
 
     kind: Kind
@@ -72,9 +72,9 @@ class CheckpointWritten:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFailed:
-    """What should have been a checkpoint at `step` was not written, because this machine failed; the run goes on.
+    """The checkpoint at `step` was not written, because this machine failed; the run continues.
 
-    A later one makes it good. Whatever counts at the end is written then, or the run does not succeed.
+    A later checkpoint replaces it. The last ones are written at the end, or the run does not succeed.
     """
 
     kind: Kind
@@ -85,9 +85,9 @@ class CheckpointFailed:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """The run is back at its mark, where `step` steps were complete: what was told since is void.
+    """The run is back at its rollback point, after `step` complete steps: all events since that point are void.
 
-    The mark was a resumable checkpoint, or the start (0: everything is void); it comes again right after this.
+    The rollback point is a resumable checkpoint or the start (step 0). Its checkpoint is written again right after.
     """
 
     step: int
@@ -96,7 +96,7 @@ class RolledBack:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One line for people."""
+    """One line for the user."""
 
     level: Literal["info", "warning"]
     message: str
@@ -104,11 +104,11 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it ended. `results[weights][split][metric]`, or the numbers of an analysis; `error` has code, message and
-    remedy, and what its code adds, see core.engine.failure.
+    """The end of an attempt. `results[weights][split][metric]`, or the numbers of an analysis; `error` has code,
+    message, remedy and the details of its code, see core.engine.failure.
 
-    "stopped" means that the run can go on from its last checkpoint, written at that very step unless weights had
-    already ceased to be finite numbers.
+    "stopped" means that the run can resume from its last checkpoint, which was written at this step unless a weight
+    was no longer finite.
     """
 
     outcome: Outcome
@@ -122,10 +122,10 @@ Event = Started | RunProgress | PointsLogged | CheckpointWritten | CheckpointFai
 
 
 class Observer(Protocol):
-    """Whoever watches a run."""
+    """Receives the events of a run, and says whether it is to stop."""
 
     def emit(self, event: Event) -> None:
-        """Take one event; called from the training thread, so be quick."""
+        """Take one event. It is called from the training thread and must return quickly."""
 
     def stop_request(self) -> StopRequest | None:
-        """Whether to stop; asked once after every step."""
+        """The request to stop, if there is one; polled once after every step."""

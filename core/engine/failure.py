@@ -1,4 +1,4 @@
-"""Why a run cannot go on, in words that its owner can act on."""
+"""The expected failures of a run, each with a code, a message and a remedy for the user."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,22 +25,22 @@ LESS: Final[dict[Where, str]] = {
         "ensemble, or a larger machine."
     ),
 }
-ELSEWHERE: Final = 'or run the job without a GPU ("resources": {"device": "cpu"}).'
+OTHER_DEVICE: Final = 'or run the job without a GPU ("resources": {"device": "cpu"}).'
 REPAIRS: Final = {
-    "torch_without_cuda": f"Install a torch that was built for CUDA where the worker runs, {ELSEWHERE}",
-    "driver_too_old": f"Update the NVIDIA driver of the worker's machine, {ELSEWHERE}",
-    "no_driver": f"Install the NVIDIA driver on the worker's machine, {ELSEWHERE}",
-    "no_device": f"Show the worker a GPU that works (nvidia-smi lists them), {ELSEWHERE}",
-    "unsupported_device": f"Install a torch that was built for this kind of GPU, {ELSEWHERE}",
+    "torch_without_cuda": f"Install a torch that was built for CUDA where the worker runs, {OTHER_DEVICE}",
+    "driver_too_old": f"Update the NVIDIA driver of the worker's machine, {OTHER_DEVICE}",
+    "no_driver": f"Install the NVIDIA driver on the worker's machine, {OTHER_DEVICE}",
+    "no_device": f"Show the worker a GPU that works (nvidia-smi lists them), {OTHER_DEVICE}",
+    "unsupported_device": f"Install a torch that was built for this kind of GPU, {OTHER_DEVICE}",
 }
 REPAIR: Final = (
     "The device failed, not the job: run it on another one. nvidia-smi and the kernel's log (Xid) on the worker's "
-    "machine tell more."
+    "machine show details."
 )
 
 
 class EngineError(Exception):
-    """An expected way to fail: `code` for programs, message and `remedy` for people, `details` for both."""
+    """An expected failure: `code` and `details` for programs, message and `remedy` for the user."""
 
     def __init__(self, code: Code, message: str, remedy: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -49,12 +49,12 @@ class EngineError(Exception):
         self.details = dict(details or {})
 
     def as_document(self) -> dict[str, Any]:
-        """As it stands in a job's `error`."""
+        """The content of a job's `error`."""
         return {"code": self.code, "message": str(self), "remedy": self.remedy, **self.details}
 
 
 class DivergedError(EngineError):
-    """A loss or a weight is no longer a finite number. `step` optimizer steps were complete and finite."""
+    """A loss or a weight is no longer finite. `step` optimizer steps were complete and finite."""
 
     def __init__(self, what: str, step: int, lr: float) -> None:
         super().__init__(
@@ -66,13 +66,15 @@ class DivergedError(EngineError):
 
 
 def known_failure(error: BaseException, device: torch.device = HOST) -> EngineError | None:
-    """The failure that an error stands for: machine, memory or device; None: it is a bug.
+    """The failure that an error means: machine, memory or device. None: the error is a bug.
 
-    A device that failed is not asked anything any more: it would not answer.
+    No call goes to a device that failed: it might never return.
     """
     if is_machine_failure(error):
         message = getattr(error, "strerror", None) or str(error)
-        return EngineError("machine_failed", message, "See this machine's disk, memory and limits, then go on.")
+        return EngineError(
+            "machine_failed", message, "Check this machine's disk, memory and limits, then resume the job."
+        )
     if isinstance(error, OSError):
         return None
     memory = _is_out_of_memory(error)
@@ -83,22 +85,23 @@ def known_failure(error: BaseException, device: torch.device = HOST) -> EngineEr
 
 
 def device_not_opened(error: BaseException) -> EngineError:
-    """The failure of a device that could not be opened. Nothing of ours is there yet: full memory is that of others."""
+    """The failure to open a device. If its memory is full, other processes fill it: the job holds none yet."""
     if not _is_out_of_memory(error):
         return device_failed(error)
     return out_of_memory(error, memory_facts(torch.device("cuda"), error), foreign=True)
 
 
 def device_failed(error: BaseException) -> EngineError:
-    """`reason` is the one of core.engine.device_probe."""
+    """The failure of a device; `reason` in its details is one of core.engine.device_probe."""
     reason, detail = failure_reason(error)["reason"], failure_reason(error)["detail"]
     return EngineError("device_failed", detail, REPAIRS.get(reason, REPAIR), {"reason": reason})
 
 
 def out_of_memory(error: BaseException, facts: MemoryFacts | None = None, *, foreign: bool = False) -> EngineError:
-    """With `where`: in a pass of examples (forward), so that fewer at once may fit, or not (build).
+    """The failure of memory that ran out.
 
-    On a GPU also `memory`, the facts, and `foreign`: whether others are to blame, who hold what this job wanted.
+    Its details have `where`: "forward" (in a pass of examples, so that fewer at once may fit) or "build". On a GPU they
+    also have `memory`, the facts, and `foreign`: true if other processes hold the memory that this job needs.
     """
     where: Where = "forward" if PASSING in getattr(error, "__notes__", ()) else "build"
     foreign = foreign or (facts is not None and facts.is_foreign())
@@ -110,7 +113,7 @@ def out_of_memory(error: BaseException, facts: MemoryFacts | None = None, *, for
 
 
 def _memory_remedy(where: Where, facts: MemoryFacts | None, *, foreign: bool) -> str:
-    """What to do about it."""
+    """The remedy: end other processes, or make the job smaller."""
     if foreign:
         held = f"{facts.foreign_bytes / GIB:.1f} of {facts.total / GIB:.1f} GiB" if facts else "the memory"
         return f"Other processes hold {held} of this device: end them, or run the job on another device."
@@ -120,7 +123,7 @@ def _memory_remedy(where: Where, facts: MemoryFacts | None, *, foreign: bool) ->
 
 @contextmanager
 def passing_examples() -> Iterator[None]:
-    """Inside, examples go through the network: that is noted of memory that runs out."""
+    """Inside, examples pass through the network: an out-of-memory error gets the note PASSING."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -129,7 +132,7 @@ def passing_examples() -> Iterator[None]:
 
 
 def note_pass(error: BaseException) -> None:
-    """Note of memory that ran out that examples were on their way; for passes that have no microsecond to lose."""
+    """Add the note PASSING to an out-of-memory error; called directly where a context manager costs too much."""
     if _is_out_of_memory(error) or is_creation_error(error):
         error.add_note(PASSING)
 

@@ -1,10 +1,10 @@
-"""Signs of life: a long computation says which piece of work it begins, so that silence means that it hangs.
+"""Heartbeats of a computation: it reports each piece of work that it begins; without reports it counts as hung.
 
-A piece is what can be waited for: one forward pass, one product with a Hessian, one piece of a file. Only the thread
-that does the work reports, between pieces: processor time that is burnt is no sign of life, for a deadlock may spin.
+A piece is a unit of bounded time: one forward pass, one product with a Hessian, one piece of a file. Only the thread
+that does the work reports, between pieces. Processor time is no heartbeat, because a deadlock may spin.
 
-On a GPU work is queued, and a piece that "begins" is one that the host begins to queue. core.engine.pacing makes each
-report wait for the device, so that it comes at most half a second, or two pieces, before the device gets there.
+On a GPU work is queued, and a piece begins when the host begins to queue it. core.engine.pacing makes each report wait
+for the device, so that a report is at most half a second, or two pieces, ahead of the device.
 """
 
 import math
@@ -14,8 +14,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, TypeVar
 
-REPORT_SECONDS: Final = 0.25  # a sign goes out as often, however fast the pieces are
-FAST_SECONDS: Final = 0.05  # shorter pieces are as good as none: nobody waits for a multiple of them
+REPORT_SECONDS: Final = 0.25  # between two heartbeats, however fast the pieces are
+FAST_SECONDS: Final = 0.05  # shorter pieces count as 0: the supervisor's limit does not depend on them
 REMEMBERED: Final = 101  # durations of each kind
 
 Piece = Literal[
@@ -27,7 +27,7 @@ Piece = Literal[
     "dataset",
     "checkpoint",
     "picture",
-    "other",  # what comes after the last piece of a kind
+    "other",  # the work after the last piece of a kind
 ]
 ReportAlive = Callable[[Piece], None]
 """Called when a piece begins; the one before is then over."""
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 def report_nothing(piece: Piece) -> None:
-    """Nobody watches."""
+    """Report to no process: for a run without a supervisor."""
 
 
 def report_each(report_alive: ReportAlive, piece: Piece, items: Iterable[T]) -> Iterator[T]:
-    """The items; what is done with each of them is a piece."""
+    """Yield the items and report a piece for the work on each of them."""
     for item in items:
         report_alive(piece)
         yield item
@@ -48,17 +48,17 @@ def report_each(report_alive: ReportAlive, piece: Piece, items: Iterable[T]) -> 
 
 
 class PieceTimer:
-    """A `ReportAlive` that tells a supervisor which piece of work begins, and how long its kind usually takes.
+    """A `ReportAlive` that sends a supervisor the piece of work that begins and the usual duration of its kind.
 
-    The supervisor's limit follows from that. So a sign always goes out when the usual duration is another one than the
-    supervisor knows of; otherwise when the last sign is REPORT_SECONDS old. Most fast pieces cost one look at the clock
-    and no frame.
+    The supervisor's time limit follows from that duration. So a heartbeat is sent whenever the usual duration differs
+    from the last one sent; otherwise when the last heartbeat is REPORT_SECONDS old. Most fast pieces cost one reading
+    of the clock and send nothing.
     """
 
     def __init__(
         self, send: Callable[[Piece, float | None], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`send` takes the kind and the median seconds of that kind so far; None: no piece of it is complete yet."""
+        """`send` takes a kind and the median seconds of its pieces; None: no piece of that kind is complete yet."""
         self._send = send
         self._clock = clock
         self._durations: defaultdict[Piece, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
@@ -67,13 +67,13 @@ class PieceTimer:
         self._began = self._sent_at = clock()
         self._sent: float | None = None
         self._same: deque[float] = deque()  # durations of the present kind
-        self._quiet_until = 0.0  # when the next sign is due, as long as fast pieces of that kind follow one another
+        self._quiet_until = 0.0  # when the next heartbeat is due, as long as fast pieces of that kind follow
 
     def __call__(self, piece: Piece) -> None:
-        """A piece begins, the one before is over."""
+        """Record that a piece begins and the one before is over; send a heartbeat if one is due."""
         now = self._clock()
         if piece == self._piece and now < self._quiet_until and now - self._began < FAST_SECONDS:
-            self._same.append(now - self._began)  # the small steps of a training have no microsecond to lose
+            self._same.append(now - self._began)  # fast path: small training steps take few microseconds
             self._began = now
             return
         if self._piece is not None:
@@ -82,7 +82,7 @@ class PieceTimer:
         if usual != self._sent or now - self._sent_at >= REPORT_SECONDS:
             self._send(piece, usual)
             self._sent, self._sent_at = usual, now
-            now = self._clock()  # a pipe that is full held us back, which is no work
+            now = self._clock()  # waiting for a full pipe is not part of the piece
         self._piece, self._began, self._same = piece, now, self._durations[piece]
         self._quiet_until = self._sent_at + REPORT_SECONDS if usual == 0.0 else 0.0
 
@@ -94,5 +94,5 @@ class PieceTimer:
 
 
 def round_up_tenths(seconds: float) -> float:
-    """Up to tenths, so that a median that hardly moves is no news; 0 for what is fast."""
+    """Round up to tenths, so that a median that hardly moves stays equal; 0 below FAST_SECONDS."""
     return math.ceil(10 * seconds) / 10 if seconds >= FAST_SECONDS else 0.0

@@ -27,22 +27,23 @@ def train(
 ) -> Ended:
     """Train one assignment and say how it ended.
 
-        build, or put back where a checkpoint stood
+        build, or restore the state of a checkpoint
         for t = first … total_steps - 1:
-            lr           rate(t), a pure function of t and of what was heard at evaluations
-            step         loss and gradient of batch t, clipped if the job says so, then the optimizer's update; a GPU is
-                         at most half a second behind, see core.engine.pacing
-            average      what averages weights, or keeps members, takes them in when its policy says so
-            events       losses wait on the device; points and progress go out about twice a second
-            evaluate     an ensemble when it grows; val, and those of the averages; the end of a cycle; leaves no trace
-            over?        a target is reached, patience, the learning rate or the time is at its end
+            lr           rate(t), a pure function of t and of the evaluations before it
+            step         loss and gradient of batch t, clipped if the spec has clip_grad, then the optimizer's update; a
+                         GPU is at most half a second behind, see core.engine.pacing
+            average      averages, SWAG and the ensemble collect the weights at the steps of their policies
+            events       losses wait on the device; points and progress are emitted about twice a second
+            evaluate     the ensemble when it grows; val, of the weights and of every average; the end of a cycle; an
+                         evaluation changes nothing in training
+            over?        a target is reached, or patience, stop_lr or the time limit ends the run
             checkpoint   every `checkpoints.every` steps, and every minute
-            stop?        asked once a step
+            stop?        the observer is asked once a step
         test, the averaged weights, the best ones, the last checkpoint, results
-        where a number is no longer finite: back to the last mark, if the job says so, and on from there
+        a number that is not finite: roll back to the last rollback point, if the spec has one, and train from there
 
     The same assignment gives the same points and the same bytes, also when it is stopped and resumed at any step.
-    Expected failures end it with an error; a bug raises. `report_alive` hears of every piece of work as it begins.
+    Expected failures end it with an error; a bug raises. `report_alive` is called at the start of every piece of work.
     """
     session: Session | None = None
     try:

@@ -1,10 +1,10 @@
-"""How far the host may run ahead of a device that computes asynchronously.
+"""The limit on how far the host runs ahead of a device that computes asynchronously.
 
-A loop that never waits queues minutes of work on a GPU, and then a stop, a checkpoint or a lost device is noticed
-minutes late. So an event is recorded every few steps, and the loop waits for the one before the last.
+A loop that never waits queues minutes of work on a GPU. A stop, a checkpoint or a lost device then takes effect minutes
+late. So an event is recorded every few steps, and the loop waits for the one before the last.
 
-Loops do not ask for it: every loop over pieces of work says which piece it begins (see core.engine.liveness), and that
-is where the host waits.
+Loops do not call a pacer: every loop reports the piece of work that it begins (see core.engine.liveness), and the host
+waits in that report.
 """
 
 import time
@@ -23,14 +23,14 @@ class DeviceEvent(Protocol):
     """A point in the device's queue, such as torch.cuda.Event."""
 
     def synchronize(self) -> None:
-        """Wait until the device has come to it."""
+        """Wait until the device reaches it."""
 
 
 class Pacer:
-    """Bounds the work that is queued ahead to about `ahead` seconds. It changes no number.
+    """Bounds the work that is queued ahead to about `ahead` seconds. It changes no result.
 
-    The queue holds at most two intervals of `every` steps; `every` follows the pace of the device, so that an interval
-    takes half of `ahead`. A device that is faster than the host is never waited for.
+    The queue holds at most two intervals of `every` steps. `every` adapts to the speed of the device, so that an
+    interval takes half of `ahead`. The host never waits for a device that is faster than itself.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Pacer:
         self._passed_at: float | None = None
 
     def step(self) -> None:
-        """One more step is queued."""
+        """Count one queued step; wait for the device at the end of an interval."""
         self._steps += 1
         if self._steps < self._every:
             return
@@ -64,25 +64,26 @@ class Pacer:
         self._passed_at = now
 
     def restart(self) -> None:
-        """Steps of another length follow: wait for all that is queued, and learn their pace anew."""
+        """Wait for all queued work and measure the interval again: steps of another length follow."""
         self._record().synchronize()
         self._every, self._steps = 1, 0
         self._last = self._passed_at = None
 
     def _adapt_interval(self, steps: int, seconds: float) -> None:
-        """An interval of `steps` took so long. At most twice as many in the next one: one quick one proves little."""
+        """Set the next interval from one of `steps` that took `seconds`; it at most doubles, as one sample is noisy."""
         fitting = int(steps * self._interval / max(seconds, 1e-9))
         self._every = max(1, min(fitting, 2 * steps, MOST_STEPS))
 
 
 def build_pacer(device: torch.device) -> Pacer | None:
-    """None where each call waits for its result anyway."""
+    """A pacer for a CUDA device; None on a CPU, where every call waits for its result."""
     return Pacer(lambda: _record_event(device)) if device.type == "cuda" else None
 
 
 def with_pacing(report_alive: ReportAlive, device: torch.device) -> ReportAlive:
-    """The same reports, each once at most AHEAD_SECONDS of work are queued on the device; where another kind of piece
-    begins, all of it is done. On a CPU it is `report_alive` itself.
+    """`report_alive`, called when at most AHEAD_SECONDS of work are queued on the device.
+
+    Where another kind of piece begins, it is called when no work is queued. On a CPU it is `report_alive` itself.
     """
     if (pacer := build_pacer(device)) is None:
         return report_alive

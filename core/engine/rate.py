@@ -1,4 +1,4 @@
-"""The learning rate of every step, and what it remembers of a run: evaluations it heard, and rollbacks."""
+"""The learning rate of every step, and the state that it depends on: evaluations (plateau schedules) and rollbacks."""
 
 from collections.abc import Mapping
 
@@ -31,18 +31,18 @@ class Rate:
         return self._cycled(t) if self._cycled else None
 
     def record_evaluation(self, metrics: Mapping[str, float], done: int) -> None:
-        """Take in the evaluation after `done` steps."""
+        """Record the evaluation after `done` steps; a plateau schedule may lower the rates that follow."""
         before, self._heard = self._heard, self._course.after_evaluation(self._heard, metrics, done)
         if self._heard.reductions > before.reductions:
             self._since = done
             self._update_rate_function()
 
     def below_stop_lr(self, done: int) -> bool:
-        """Whether the rate that would come next, after `done` steps, is below the job's stop_lr."""
+        """Whether the rate of the next step, after `done` steps, is below the job's stop_lr."""
         return self._end is not None and done >= self._end
 
     def roll_back(self, rollbacks: int, step: int) -> None:
-        """From `step` on the rates are those of so many rollbacks."""
+        """From `step` on, the rates are those after `rollbacks` rollbacks."""
         self.rollbacks, self._since = rollbacks, step
         self._update_rate_function()
 
@@ -51,7 +51,7 @@ class Rate:
         self._end = self._course.stop_step(self._rate, self._since)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Nothing where rates are a pure function of the step; else its past, int64 (6,), and the best value."""
+        """Empty if rates depend on the step alone; else the counters, int64 (6,), and the best value, float64 ()."""
         if self._course.schedule.monitored_series() is None and self._slower == 1:
             return {}
         heard = self._heard

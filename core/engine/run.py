@@ -1,4 +1,4 @@
-"""One training, as the parts that it is made of."""
+"""All parts of one training run, and the state that its steps change."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,11 +36,12 @@ Results = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(slots=True)
 class TrainState:
-    """Where the run is: the only thing besides the tensors that a step changes.
+    """Everything that a step changes besides the tensors.
 
-    `digest` chains the deterministic checkpoints, `metrics` are the latest evaluation's, `results` a finished
-    run's. `stop_reason` is set once something ends the run before its budget. `seconds` is how long it had been trained
-    when this attempt began.
+    `step` counts complete optimizer steps. `digest` is the digest chain over the deterministic checkpoints. `metrics`
+    are those of the latest evaluations, `results` those of a finished run: results[weights][split][metric].
+    `stop_reason` is set when a condition ends the run before its budget. `seconds` is the training time of earlier
+    attempts.
     """
 
     step: int = 0
@@ -53,11 +54,10 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All parts of one training, made and put where a checkpoint left them.
+    """All parts of one training run, built and restored.
 
-    `averages` go by the name that they have in series and results; `incumbent` is there if the schedule has cycles,
-    `mark` if the job rolls back. `resume` says how faithful it is: {"fidelity":
-    "exact" | "approximate", "reasons": […]}.
+    `averages` have the names that series and results use. `incumbent` exists if the schedule has cycles, `mark` if the
+    spec has a rollback. `resume` is None or {"fidelity": "exact" | "approximate", "reasons": […]}.
     """
 
     job: str
@@ -86,7 +86,7 @@ class Run:
     resume: dict[str, Any] | None = None
 
     def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
-        """(t, batch) of every step that is still to come; none once there are results."""
+        """(t, batch) of every remaining step; none if the run has results already."""
         spec, standing, calendar = self.spec, self.standing, self.calendar
         order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
         cut = None if spec.batch_size == "full" else BatchSampler(calendar.batch, calendar.examples, order)
@@ -94,14 +94,14 @@ class Run:
         return iterate_batches(self.data.train, cut, spec.seed, standing.step, last)
 
     def networks_to_evaluate(self) -> dict[str, Network]:
-        """The networks that are evaluated, by what they are called in results."""
+        """The networks that are evaluated, by their names in results: base, and every average that is ready."""
         ready: dict[str, Network] = {
             name: each.averaged_network() for name, each in self.averages.items() if each.ready
         }
         return {"base": self.stepper.eval_network(), **ready}
 
     def networks_to_test(self) -> dict[str, Network]:
-        """The networks that are tested: the best weights stand in for the last ones when the job restores them."""
+        """The networks that are tested, by their names in results; restored best weights replace the last ones."""
         found, best, incumbent = self.networks_to_evaluate(), self.best, self.incumbent
         if incumbent and incumbent.step is not None:
             found["incumbent"] = incumbent.network
@@ -113,22 +113,22 @@ class Run:
 
     @property
     def collectors(self) -> tuple[Collector, ...]:
-        """All that takes in weights as they are visited; SWAG after the mean that it looks at."""
+        """Every part that collects weights during training; SWAG comes after the mean that it reads."""
         others = (self.swag, self.ensemble)
         return (*self.averages.values(), *(each for each in others if each))
 
     @property
     def stateful_parts(self) -> tuple[Stateful, ...]:
-        """Every part with a state of its own."""
+        """Every part that has state: all of it is in checkpoints."""
         optional: tuple[Stateful | None, ...] = (self.best, self.incumbent, self.mark)
         return (self.stepper, self.rate, *self.collectors, *(each for each in optional if each), self.log)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What training needs besides the weights to go on as if nothing had happened."""
+        """The training state besides the weights, random state included: an exact resume needs these tensors."""
         kept = [keeper.tensors() for keeper in self.stateful_parts]
         return {name: tensor for part in (*kept, random_state(self.device)) for name, tensor in part.items()}
 
     def is_finite(self) -> bool:
-        """Whether weights, buffers, optimizer state and averages are all finite numbers."""
+        """Whether weights, buffers, optimizer state and averages are all finite."""
         floats = [*self.network.floats(), *(each for each in self.state_tensors().values() if each.is_floating_point())]
         return bool(torch.stack([each.isfinite().all().cpu() for each in floats]).all())

@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: reports, evaluations, checkpoints, the end."""
+"""The work around the steps of a run: reports, evaluations, checkpoints, rollbacks, the end."""
 
 import math
 import time
@@ -38,15 +38,15 @@ EvaluatedSplit = Literal["val", "test", "function"]
 
 
 def metric_prefix(weights: str) -> str:
-    """How the metrics of some weights begin: the job's own have no name."""
+    """The prefix of the metrics of some weights; the job's own weights (base) have none."""
     return "" if weights == "base" else f"{weights}."
 
 
 class Session:
-    """One attempt at one run: knows who watches, and when a minute has passed. Every decision but that is the run's."""
+    """One attempt at a run: holds the observer and the clock. All decisions but those of the clock are the run's."""
 
     def __init__(self, run: Run, observer: Observer, checkpoint_seconds: float, clock: Callable[[], float]) -> None:
-        """A resumable checkpoint is written at least every `checkpoint_seconds` of the clock, whatever the job says."""
+        """A resumable checkpoint is written at least every `checkpoint_seconds`, besides those of the spec."""
         self.run = run
         self.observer = observer
         self._checkpoints = RunCheckpoints(run, observer, lambda: self.progress_at(run.standing.step))
@@ -62,7 +62,7 @@ class Session:
         self._pace = (run.standing.step, self._began)
 
     def start_run(self) -> None:
-        """Say what runs, and whether it can be exact. The start is the first place to go back to."""
+        """Report what runs, and why it is approximate, if it is. The start is the first rollback point."""
         run = self.run
         if run.mark and not run.mark.is_set:
             self._set_rollback_point()
@@ -76,7 +76,7 @@ class Session:
     # ---- events
 
     def report_waiting_steps(self) -> None:
-        """Bring the waiting losses over and report them. Raises DivergedError at the first that is no finite number."""
+        """Copy the waiting losses from the device and report them. Raises DivergedError at the first non-finite one."""
         bad = self._publish_points()
         if bad is not None:
             what = f"the loss became {self._last[0] if self._last else math.nan}"
@@ -92,7 +92,7 @@ class Session:
         return drained.bad
 
     def progress_at(self, step: int) -> RunProgress:
-        """Where the run stands after `step` complete steps."""
+        """The progress of the run after `step` complete steps."""
         calendar, standing, limit = self.run.calendar, self.run.standing, self.run.spec.seconds
         bounded, per_epoch = self.run.shape.run.bounded, calendar.steps_per_epoch
         total = calendar.total_steps if bounded else None
@@ -103,7 +103,7 @@ class Session:
         return RunProgress(step, total, step // per_epoch, epochs, max(shares), finite, lr, dict(standing.metrics))
 
     def trained_seconds(self) -> float:
-        """How long this run has been trained, earlier attempts up to their checkpoint included."""
+        """Seconds for which this run has been trained, earlier attempts up to their checkpoint included."""
         return self.run.standing.seconds + self._clock() - self._began
 
     # ---- evaluate
@@ -113,7 +113,7 @@ class Session:
         return done % self._evaluate_every == 0 or done == self.run.calendar.total_steps
 
     def run_due_evaluations(self, done: int) -> None:
-        """Whatever is to be judged after `done` steps."""
+        """Run the evaluations that are due after `done` steps: ensemble, networks, end of a cycle."""
         ensemble, incumbent = self.run.ensemble, self.run.incumbent
         if ensemble and ensemble.collects(done):
             self.evaluate_ensemble(ensemble)
@@ -123,7 +123,7 @@ class Session:
             self.end_cycle(incumbent)
 
     def evaluate_networks(self) -> None:
-        """The validation part, for the job's weights and for every average; and how fast the steps before were."""
+        """Evaluate the job's weights and every average on the validation split, and report the throughput."""
         self.report_waiting_steps()
         run, done, calendar = self.run, self.run.standing.step, self.run.calendar
         before, since = self._pace
@@ -145,25 +145,25 @@ class Session:
             metrics |= {f"best.{split}.{name}": value for name, value in seen.items()}
 
     def should_end(self, done: int) -> bool:
-        """Whether something ends the run here, before its budget."""
+        """Whether a stop condition ends the run here, before its budget."""
         standing = self.run.standing
         if standing.stop_reason is None and done < self.run.calendar.total_steps:
             standing.stop_reason = stop_conditions.by_step(self.run, self.trained_seconds)
         return standing.stop_reason is not None
 
     def end_cycle(self, incumbent: Incumbent) -> None:
-        """Judge and keep the weights at the end of a cycle."""
+        """Evaluate and keep the weights at the end of a cycle."""
         self.report_waiting_steps()
         done, network = self.run.standing.step, self.run.stepper.eval_network()
         if not network.finite():
             raise self._not_finite()
         incumbent.copy_weights(done, network)
         self._evaluate_split(self.run.spec.data.judged_on, {"incumbent": incumbent.network}, {})
-        with suppress(Unwritten):  # at the end it is written again
+        with suppress(Unwritten):  # finish_run() writes it again
             self._checkpoints.write_incumbent(incumbent)
 
     def evaluate_ensemble(self, ensemble: Ensemble) -> None:
-        """The validation part, for the member that has just come in and for the ensemble as it now is."""
+        """Evaluate the newest member, and the ensemble with it, on the validation split."""
         self.report_waiting_steps()
         found = ensemble_metrics.metrics_at_collection(self.run, ensemble)
         self._report_metrics(found)
@@ -180,7 +180,7 @@ class Session:
         run.standing.metrics |= found
 
     def _report_metrics(self, found: dict[str, float]) -> None:
-        """Points at the present step. Raises DivergedError at what is no finite number, once it has been seen."""
+        """Report points at the present step, then raise DivergedError at the first value that is not finite."""
         now, done = time.time(), self.run.standing.step
         series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in found.items()}
         if series:
@@ -198,9 +198,10 @@ class Session:
         return done % self._keep_every == 0 or self._clock() >= self._keep_by
 
     def write_checkpoint(self) -> None:
-        """Write a resumable checkpoint. The digest chain runs over the marks that do not depend on a clock.
+        """Write a resumable checkpoint. The digest chain has those that do not depend on a clock.
 
-        One that this machine does not take is made good by the next; Unwritten is raised where there is none.
+        If this machine fails to write it, the next one replaces it. Raises Unwritten if no next one follows, and
+        DivergedError if a checkpoint of the chain would hold a number that is not finite.
         """
         self.report_waiting_steps()
         done, last = self.run.standing.step, self.run.calendar.total_steps
@@ -220,7 +221,7 @@ class Session:
         self._keep_by = self._clock() + self._checkpoint_seconds
 
     def _write_checkpoint_files(self, *, mark: bool) -> None:
-        """What lies beside comes first: whoever goes on from the checkpoint takes it for stored."""
+        """Write missing weights first: a run that resumes from the checkpoint counts them as stored."""
         chain = self.run.standing.digest if mark else None
         if mark:
             self._marked = self.run.standing.step
@@ -240,14 +241,14 @@ class Session:
     # ---- back
 
     def _set_rollback_point(self) -> None:
-        """Everything is finite here, and would be at the same step in any other attempt."""
+        """Everything is finite here, and is so at the same step of every attempt."""
         run, standing = self.run, self.run.standing
         if run.mark:
             there = {"step": standing.step, "digest": standing.digest, "metrics": standing.metrics}
             run.mark.save_copies(run.stepper.eval_network().tensors(), run.state_tensors(), there)
 
     def roll_back(self, failure: DivergedError) -> None:
-        """Go back to the last mark, from where rates are lower; raises `failure` where that is not wanted any more."""
+        """Go back to the last rollback point, with lower rates. Raises `failure` if no rollback is left."""
         run = self.run
         if run.mark is None or run.rate.rollbacks >= run.mark.policy.times:
             raise failure
@@ -266,10 +267,10 @@ class Session:
     # ---- the end
 
     def stop_on_request(self, request: StopRequest) -> Ended:
-        """End because somebody asks: at once, or at a checkpoint from which the run can go on."""
+        """End on a request: at once (cancel), or at a checkpoint from which the run can resume."""
         if request == "cancel":
             self._publish_points()
-            with suppress(Unwritten):  # nobody waits for a disk
+            with suppress(Unwritten):  # a cancelled job does not wait for a disk
                 self._checkpoints.write_missing()
             return self.ended_event("cancelled", "cancelled")
         self._checkpoints.writer.insists = True
@@ -277,7 +278,7 @@ class Session:
         return self.ended_event("stopped", None)
 
     def finish_run(self) -> Ended:
-        """Test once, write averages and the best, then the last checkpoint: whoever resumes from it has the results."""
+        """Test once, write averages and the best weights, then the last checkpoint, which holds the results."""
         run, standing = self.run, self.run.standing
         if standing.results is None:
             if not self.evaluation_due(standing.step):
@@ -303,7 +304,7 @@ class Session:
         return self.ended_event("succeeded", standing.stop_reason or "completed")
 
     def _evaluate_ensembles(self) -> None:
-        """Ensembles and samples, on all that was held out. What an ensemble grew through has its series already."""
+        """Evaluate ensembles and SWAG samples on the held-out splits; `ensemble.val` has points already."""
         found = ensemble_metrics.metrics_at_end(self.run)
         self._report_metrics(
             {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}
@@ -311,17 +312,17 @@ class Session:
         self.run.standing.metrics |= found
 
     def ended_event(self, outcome: Outcome, reason: StopReason | None) -> Ended:
-        """The ending of a run that did not fail."""
+        """The end of a run that did not fail."""
         standing = self.run.standing
         found = results_so_far(self.run) if reason == "cancelled" else standing.results or {}
         return Ended(outcome, reason, found, None, asdict(self.progress_at(standing.step)))
 
     def failed_event(self, failure: EngineError) -> Ended:
-        """The ending of a run that did."""
+        """The end of a run that failed. Missing weights are written first, unless the device failed."""
         diverged = isinstance(failure, DivergedError)
         step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
-        if failure.code != "device_failed":  # else every call to it would fail too, or never return
-            with suppress(EngineError, MemoryError, OSError, RuntimeError):  # what failed first is what is reported
+        if failure.code != "device_failed":  # every call to a failed device fails too, or never returns
+            with suppress(EngineError, MemoryError, OSError, RuntimeError):  # the first failure is the one reported
                 self._checkpoints.write_missing()
         return Ended("failed", reason, results_so_far(self.run), failure.as_document(), asdict(self.progress_at(step)))

@@ -1,4 +1,4 @@
-"""What ends a run before its budget. A run has one reason; the first in this order, where two come together."""
+"""The conditions that end a run before its budget. A run has one stop reason: the first in this order."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from core.recipe.stopping import StopReason
 
 
 def by_evaluation(run: Run) -> StopReason | None:
-    """Whether the latest evaluation was good enough, or the last of too many that were no better."""
+    """The condition that the latest evaluation meets: the target is reached, or the patience is spent."""
     target = run.spec.target
     if target and target.metric in run.standing.metrics and target.is_reached(run.standing.metrics[target.metric]):
         return "target"
@@ -15,7 +15,7 @@ def by_evaluation(run: Run) -> StopReason | None:
 
 
 def by_step(run: Run, seconds: Callable[[], float]) -> StopReason | None:
-    """Whether the next rate is too low, or the time is over; `seconds()` is how long the run has been trained."""
+    """The condition met after a step: the next rate is below stop_lr, or `seconds()` of training reach the limit."""
     if run.rate.below_stop_lr(run.standing.step):
         return "stop_lr"
     limit = run.spec.seconds

@@ -1,4 +1,4 @@
-"""What a zygote does once so that its children need not: everything that torch imports or sets up at first use."""
+"""The warm-up of a zygote: torch's imports and set-up at first use, done before any child is forked."""
 
 import os
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ TINY = DataFacts(examples=4, input_shape=(4,), task="classification", outputs=2)
 
 
 def warm_up_torch() -> None:
-    """One step of every optimizer on a tiny network; a forked child's first step then takes milliseconds.
+    """Take one step of every optimizer on a tiny network; the first step of a forked child then takes milliseconds.
 
-    Runs in one thread and leaves the process with one, so that no OpenMP threads exist when it forks. With a torch that
-    was built for CUDA only the imports are done: its autograd and its optimizers ask the driver for devices at first
-    use, and a driver that was asked before the fork fails after it.
+    It runs in one thread and leaves the process with one, so that no OpenMP threads exist when it forks. With a torch
+    that was built for CUDA it only imports: autograd and the optimizers initialise the driver at first use, and a
+    driver that was initialised before the fork fails after it.
     """
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # is_available() then asks NVML, not the driver
@@ -55,7 +55,7 @@ def warm_up_torch() -> None:
 
 
 def installed_optimizers() -> Iterator[OptimizerSpec]:
-    """The optimizers whose packages are here, but for those of an extra: they take a second to import."""
+    """The optimizers whose packages are installed. Those of an extra are left out: their import takes a second."""
     for kind in get_args(get_args(Optimizer)[0]):
         if kind.extra is None and find_spec(kind.implementation.partition(":")[0].partition(".")[0]):
             yield kind()

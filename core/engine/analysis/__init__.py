@@ -1,5 +1,6 @@
-"""Looking at weights that exist: landscapes, flatness, paths, noise. Every kind is a module with two functions.
+"""Analyses of existing weights: landscapes, sharpness, paths, noise. Every kind is a module with two functions.
 
-`explore(spec, subjects, desk)` computes tensors, tile by tile; `desk.found` holds what a former attempt had.
-`report(spec, subjects, tensors)` says what they mean, as JSON; also of a part of them, where NaN was not computed.
+`compute_tensors(spec, subjects, desk)` computes tensors, tile by tile; `desk.found` are those of an earlier attempt.
+`report_numbers(spec, subjects, tensors)` derives the numbers of the result, as JSON, also from tensors that are partly
+computed: NaN is not computed.
 """

@@ -1,4 +1,4 @@
-"""The parts of a landscape put together; see core.recipe.analyses.assembly."""
+"""Assembly of a landscape from its parts; see core.recipe.analyses.assembly."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from core.engine.failure import EngineError
 from core.recipe.analyses.assembly import Assembly
 
 SAME: Final = ("fingerprint", *AXES)
-"""What says where a landscape is: equal in all parts, but for rounding."""
-CLOSE: Final = 1e-3  # of the largest: far from what rounding does, far from another direction
+"""The arrays that fix the place of a landscape: equal in all parts up to rounding."""
+CLOSE: Final = 1e-3  # of the largest: far above rounding, far below the difference to another direction
 REMEDY: Final = "Compute this part again, where the first one was computed."
 
 
 def compute_tensors(spec: Assembly, results: Sequence[LoadedResult], desk: AnalysisProgress) -> Tensors:
-    """The arrays of the whole landscape. What no surface holds is that of the first part."""
+    """The arrays of the whole landscape. All arrays but the surfaces are those of the first part."""
     parts = sort_by_part(results)
     first, surfaces = parts[0], surfaces_of(parts[0].numbers)
     tensors = {name: each.clone() for name, each in first.arrays.items() if name != "fingerprint"}
@@ -42,20 +42,20 @@ def compute_tensors(spec: Assembly, results: Sequence[LoadedResult], desk: Analy
 
 
 def sort_by_part(results: Sequence[LoadedResult]) -> list[LoadedResult]:
-    """The parts by their numbers."""
+    """The parts in the order of their numbers."""
     return sorted(results, key=lambda each: int(each.numbers["part"]["number"]))
 
 
 def surfaces_of(numbers: Mapping[str, Any]) -> list[str]:
-    """The arrays whose cells the parts share."""
+    """The names of the arrays whose cells are distributed over the parts."""
     return [f"{split}.{metric}" for split in numbers["splits"] for metric in numbers["metrics"]]
 
 
 def check_same_landscape(first: LoadedResult, part: LoadedResult) -> bool:
-    """Whether a part is of the same landscape to the last bit; False where they differ by rounding.
+    """Whether a part belongs to the same landscape to the last bit; False if they differ by rounding.
 
     Raises:
-        EngineError: it is of another one.
+        EngineError: the part belongs to another landscape.
     """
     if {name: each.shape for name, each in part.arrays.items()} != {n: e.shape for n, e in first.arrays.items()}:
         raise EngineError("engine_error", f"{part.label} holds other arrays than {first.label}", REMEDY)
@@ -71,13 +71,14 @@ def check_same_landscape(first: LoadedResult, part: LoadedResult) -> bool:
 
 
 def _rows_close(ours: Tensor, theirs: Tensor) -> bool:
-    """Row by row, by what is largest there."""
+    """Whether all rows are close, each relative to the largest entry of the row."""
     return bool(((ours - theirs).abs() <= CLOSE * ours.abs().amax(-1, keepdim=True)).all())
 
 
 def copy_computed_cells(whole: Tensor, part: Tensor, label: str) -> None:
-    """Put a part's cells where the whole has none. A cell that was not computed is the one NaN that torch writes, so
-    that one whose loss is not a number stays what it is, to the bit.
+    """Copy the computed cells of a part into the whole. Raises EngineError if the whole has one of them already.
+
+    A cell that was not computed has the bits of torch's own NaN. A computed loss that is NaN keeps its own bits.
     """
     blank = _bit_pattern(torch.tensor(math.nan, dtype=torch.float64))
     known, theirs = _bit_pattern(whole), _bit_pattern(part)
@@ -89,12 +90,12 @@ def copy_computed_cells(whole: Tensor, part: Tensor, label: str) -> None:
 
 
 def _bit_pattern(values: Tensor) -> Tensor:
-    """Float64 as the integers that they are in memory, which tell one NaN from another; integers as they are."""
+    """The bits of float64 values as int64, in which NaNs are comparable; integers unchanged."""
     return values.view(torch.int64) if values.dtype == torch.float64 else values
 
 
 def report_numbers(spec: Assembly, results: Sequence[LoadedResult], tensors: Tensors) -> dict[str, Any]:
-    """What the whole landscape says: as its parts do, but for what depends on all points."""
+    """The numbers of the whole landscape: those of its parts, except for numbers that depend on all points."""
     numbers = {name: each for name, each in sort_by_part(results)[0].numbers.items() if name != "partial"}
     axes = [tensors[name] for name in AXES if name in tensors]
     surface = {split: surface_extremes(tensors[f"{split}.loss"], axes) for split in numbers["splits"]}

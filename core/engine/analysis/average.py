@@ -17,7 +17,7 @@ from core.recipe.analyses.average import Average
 
 
 def compute_tensors(spec: Average, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`metrics` float64 (subjects + 2, parts, metrics): each subject, the mean of weights, that of predictions."""
+    """`metrics` float64 (subjects + 2, splits, metrics): each subject, the mean of weights, the mean of predictions."""
     first, splits, names = subjects[0], nonempty_splits(subjects[0]), metric_names(subjects[0])
     table = torch.full((len(subjects) + 2, len(splits), len(names)), math.nan, dtype=torch.float64)
     mixtures = {split: MIXTURES[first.spec.data.facts().task]() for split in splits}
@@ -45,7 +45,7 @@ def compute_tensors(spec: Average, subjects: Sequence[AnalysisSubject], desk: An
 
 
 def report_numbers(spec: Average, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`members`, `average` (of weights) and `ensemble` (of predictions), each split by split, of so many `examples`."""
+    """`members`, `average` (of weights) and `ensemble` (of predictions), each by split; `examples` counts per split."""
     splits, names = nonempty_splits(subjects[0]), metric_names(subjects[0])
     rows = [
         {split: dict(zip(names, row[column].tolist(), strict=True)) for column, split in enumerate(splits)}

@@ -1,7 +1,7 @@
-"""How much an analysis computes at once: what stays in the caches of a CPU would leave a GPU idle.
+"""How much an analysis computes at once: a size that fits the caches of a CPU would leave a GPU idle.
 
-None of this says what a tile is: tiles are counted in checkpoints and shared out among parts, so they are the same on
-every device. These sizes are the same on every device of a kind, so that resuming there is exact.
+The size of a tile does not depend on these sizes: tiles are counted in checkpoints and distributed over parts, so they
+are the same on every device. These sizes are the same on every device of a kind, so that a resume there is exact.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from core.engine.networks.network import Network
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`numbers` in the widest layer of networks that are computed together, `columns` of examples side by side in them,
-    `room` in bytes for the graph of one pass, and `gradients`: numbers of separate gradients that are held together.
+    """Limits on memory.
+
+    `numbers` in the widest layer of networks that are computed together, `columns` of examples in them, `room` in bytes
+    for the autograd graph of one pass, and `gradients`: numbers in all gradients that are held together.
     """
 
     numbers: int
@@ -33,10 +35,10 @@ CPU: Final = Sizes(numbers=2**21, columns=64, room=2**30, gradients=2**24)
 
 
 def sizes_for(kind: str, memory: int) -> Sizes:
-    """On a kind of device of so many bytes: `memory` counts on a GPU, where each size takes a small share of it.
+    """The sizes for a kind of device; `memory` in bytes counts on a GPU, where each size takes a small share of it.
 
-    A layer of `numbers` float32 takes a 64th, and each layer keeps its own; a graph takes a 16th; a gradient of float32
-    and its copy in double take 12 bytes a number, together about an eleventh.
+    A layer of `numbers` float32 takes a 64th, and each layer keeps its own. A graph takes a 16th. A float32 gradient
+    and its float64 copy take 12 bytes a number, together about an eleventh.
     """
     if kind == "cpu":
         return CPU
@@ -49,7 +51,7 @@ def sizes_for(kind: str, memory: int) -> Sizes:
 
 
 def sizes_on(device: torch.device) -> Sizes:
-    """Of what the process may take there in all, whatever is free just now."""
+    """The sizes for a device, from the total memory that the process may use, not from what is free at present."""
     if device.type == "cpu":
         return CPU
     _, total = torch.cuda.mem_get_info(device)
@@ -57,7 +59,7 @@ def sizes_on(device: torch.device) -> Sizes:
 
 
 class NumberCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the numbers that operations compute; views are none."""
+    """Counts the numbers that operations compute; views do not count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -71,7 +73,7 @@ class NumberCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count_activations(network: Network, example: Tensor) -> int:
-    """How many numbers one example (1, *shape) is on its way through the network."""
+    """The number of activations that one example (1, *shape) has in all layers of the network."""
     layers = plain_layers(network.module)
     with eval_mode(network.module):
         if layers is None:

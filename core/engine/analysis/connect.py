@@ -1,4 +1,4 @@
-"""A curve of low loss between two minima; see core.recipe.analyses.connect."""
+"""A Bézier curve of low loss between two minima (Garipov et al. 2018); see core.recipe.analyses.connect."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +27,9 @@ TRAINED: Final = "The curve was trained to be low on the train part; the line wa
 
 
 def compute_tensors(spec: Connect, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, parts, metrics).
+    """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, splits, metrics).
 
-    `t` (points,) is where on them. A tile is an epoch, then a point on both.
+    `t` (points,) are the places on both. A tile is a training epoch or, after those, one point on both.
     """
     first, ends = subjects[0], [each.network.values.clone() for each in subjects]
     kept = move_to_weights_device(desk.found, ends[0]) or _initial_tensors(spec, first, ends)
@@ -65,12 +65,12 @@ def bezier(ends: Sequence[Tensor], theta: Tensor, t: float) -> Tensor:
 
 
 def lr_factor(progress: float) -> float:
-    """What the learning rate is multiplied by at a share of all epochs (Garipov et al. 2018, appendix A.1)."""
+    """The factor on the learning rate at a share of all epochs (Garipov et al. 2018, appendix A.1)."""
     return 1 - 0.99 * min(max((progress - 0.5) / 0.4, 0.0), 1.0)
 
 
 def _train_epoch(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor], kept: Tensors, epoch: int) -> float:
-    """Once through the train part; changes θ and its momentum in place. The mean loss of the batches' examples."""
+    """One epoch over the train split; changes θ and its momentum (P,) in place. Returns the mean loss per example."""
     network, part = first.network, first.parts["train"]
     theta, momentum = kept["theta"], kept["momentum"]
     gradient: Gradient = build_gradient(network, first.objective.loss)
@@ -97,7 +97,7 @@ def _train_epoch(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor], 
 
 @contextmanager
 def train_mode(network: Network) -> Iterator[None]:
-    """Train mode inside; weights, buffers and modes are put back, the gradient is left at 0."""
+    """Train mode inside; weights, buffers and modes are restored, the gradient is set to 0."""
     modes = [(layer, layer.training) for layer in network.module.modules()]
     with preserving(network):
         network.module.train()
@@ -110,7 +110,7 @@ def train_mode(network: Network) -> Iterator[None]:
 
 
 def _metrics_at(first: AnalysisSubject, weights: Tensor) -> Tensor:
-    """Loss and metrics on every part (parts, metrics) of the first subject's data."""
+    """Loss and metrics at weights (P,), float64 (splits, metrics), on the first subject's data."""
     with replaced_weights(first, weights) as network:
         rows = [
             compute_metrics(predict_split(network, first.parts[split]), first.parts[split], first.objective)
@@ -120,7 +120,7 @@ def _metrics_at(first: AnalysisSubject, weights: Tensor) -> Tensor:
 
 
 def report_numbers(spec: Connect, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`curve` and `line`, part by part: every metric's lowest, highest and mean value, and the barrier of the loss."""
+    """`curve` and `line`, by split: the lowest, highest and mean value of every metric, and the barrier of the loss."""
     first, t = subjects[0], tensors["t"]
     ends, theta = [each.network.values.double() for each in subjects], tensors["theta"].double()
     places = (bezier(ends, theta, each) for each in t.tolist())
@@ -163,5 +163,5 @@ def _curve_numbers(first: AnalysisSubject, t: Tensor, table: Tensor) -> dict[str
 
 
 def barrier_height(t: Tensor, losses: Tensor) -> float:
-    """By how much the loss rises above the straight line between both ends' losses (0 where it never does)."""
+    """The largest height of the loss above the straight line between both ends' losses; 0 if it is never above."""
     return float((losses - torch.lerp(losses[0], losses[-1], t)).max())

@@ -1,4 +1,4 @@
-"""What kind of place the weights are at; see core.recipe.analyses.critical_point."""
+"""The kind of point at the weights: minimum, saddle, maximum or none; see core.recipe.analyses.critical_point."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from core.recipe.analyses.critical_point import ALONG_GRADIENT, CriticalPoint
 Verdict = Literal["minimum", "saddle", "maximum", "not_stationary"]
 RESULTS: Final = ("start", "ends", "raw", "escape", "at", "profile", "slopes")
 ALONG: Final = "gradient."  # the tensors of the Lanczos iteration that begins with the gradient
-ROUNDINGS: Final = 8  # what differs by no more is the same
-COUNTS: Final = 1e-3  # of the loss: a smaller fall says nothing against a minimum
+ROUNDINGS: Final = 8  # a difference of at most this many rounding errors counts as 0
+COUNTS: Final = 1e-3  # of the loss: a smaller fall is no evidence against a minimum
 
 SENTENCES: Final[dict[Verdict, str]] = {
-    "minimum": "A minimum up to curvature tau: no direction was found that curves down by more; one may exist.",
+    "minimum": "A minimum up to curvature tau: no direction was found that curves down by more; there may be one.",
     "saddle": "A saddle: along the direction of escape the loss falls, which its profile shows.",
     "maximum": "A maximum: the loss curves down in every direction, also in that of the largest eigenvalue.",
     "not_stationary": (
         "No stationary point: along some direction the gradient is not small beside the curvature, and the bottom or "
-        "top that both tell of is further away than the tolerance."
+        "top that both predict is further away than the tolerance."
     ),
 }
 
@@ -34,15 +34,13 @@ SENTENCES: Final[dict[Verdict, str]] = {
 def compute_tensors(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`start` float64 (2,): loss and |g|; `ends` (2, 2): largest and smallest eigenvalue with residuals; `raw` (k,).
 
-    `escape` (P,) is the smallest one's unit vector, `profile` (points,) the loss at distances `at` along it. `slopes`
-    (steps, 3) are the Ritz pairs of the iteration that begins with the gradient: value, |g·v| and residual.
+    `escape` (P,) is the unit eigenvector of the smallest, `profile` (points,) the loss at distances `at` along it.
+    `slopes` (steps, 3) are the Ritz pairs of the iteration that begins with the gradient: value, |g·v| and residual.
     """
     ground, gauge = LossAtWeights(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
     kept = move_to_weights_device(desk.found, ground.weights) or _initial_tensors(spec, ground, gauge)
-    kept = {
-        **_gradient_lanczos_state(ground),
-        **kept,
-    }  # an analysis that an earlier release has begun has not looked there
+    # A checkpoint of an earlier release lacks the iteration that begins with the gradient.
+    kept = {**_gradient_lanczos_state(ground), **kept}
     total = gauge.units + spec.points
     for tile in range(desk.done, total):
         place = tile - gauge.units
@@ -69,14 +67,14 @@ def _initial_tensors(spec: CriticalPoint, ground: LossAtWeights, gauge: Eigenval
 
 
 def _gradient_lanczos_state(ground: LossAtWeights) -> Tensors:
-    """The state of an iteration that begins with the gradient, so that all of the gradient lies in its space."""
+    """The state of a Lanczos iteration that begins with the gradient, so that its space contains the gradient."""
     lanczos = Lanczos.start_iteration(ground.weights, ALONG_GRADIENT, ground.seed, ground.curvature.gradient)
     state = {f"{ALONG}{name}": each for name, each in lanczos.tensors().items()}
     return {**state, "slopes": nan_tensor(len(lanczos.basis), 3)}
 
 
 def _extend_gradient_lanczos(ground: LossAtWeights, kept: Tensors, steps: int) -> None:
-    """Bring that iteration to so many steps, if it has as many."""
+    """Extend that iteration to `steps` steps, or to its own number of steps if that is smaller."""
     state = {name.removeprefix(ALONG): each for name, each in kept.items() if name.startswith(ALONG)}
     lanczos = Lanczos.from_tensors(state, ground.seed)
     for _ in range(lanczos.done, min(steps, len(lanczos.basis))):
@@ -89,20 +87,22 @@ def _extend_gradient_lanczos(ground: LossAtWeights, kept: Tensors, steps: int) -
 
 
 class Slope(NamedTuple):
-    """A Ritz pair and how steep the loss is along it: the parabola has its bottom, or top, `along` / |value| away."""
+    """A Ritz pair and the slope `along` it: the parabola's bottom, or top, is at a distance of `along` / |value|."""
 
     value: float
     along: float
     residual: float
 
     def allowed_slope(self, tolerance: float, noise: float) -> float:
-        """The steepest that it may be where weights are within a tolerance of that place."""
+        """The largest slope of weights that are within `tolerance` of the bottom or top, plus `noise`."""
         return tolerance * abs(self.value) + noise
 
 
 class Evidence(NamedTuple):
-    """What a verdict is made from. `noise` is what a gradient may be by rounding alone, `flat` what a curvature may be;
-    `falls` is whether the loss falls away along the profile.
+    """The evidence for a verdict.
+
+    `noise` is the size of a gradient that rounding alone may cause, `flat` that of a curvature. `falls` is whether the
+    loss falls along the profile.
     """
 
     highest: float
@@ -115,14 +115,14 @@ class Evidence(NamedTuple):
     falls: bool
 
     def steepest_pair(self, tolerance: float) -> Slope:
-        """The pair that is steepest beside what it may be."""
+        """The pair with the largest ratio of slope to allowed slope."""
         return max(
             self.slopes, key=lambda each: each.along / (each.allowed_slope(tolerance, self.noise) or math.ulp(0.0))
         )
 
 
 def report_numbers(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`verdict` and all that it was made from; `profile` along the direction of escape."""
+    """`verdict` and the evidence for it; `profile` along the direction of escape."""
     loss, slope = tensors["start"].tolist()
     ends, profile = tensors["ends"].tolist(), tensors["profile"]
     known = bool(tensors["ends"].isfinite().all()) and bool(tensors["slopes"].isfinite().all())
@@ -167,7 +167,7 @@ def _collect_evidence(spec: CriticalPoint, subject: AnalysisSubject, tensors: Te
     scale = max(abs(highest), abs(lowest))
     weights, tau = subject.network.values, spec.curvature_tolerance * scale
     rounding = torch.finfo(weights.dtype).eps
-    least = ROUNDINGS * rounding * float(tensors["start"][1])  # a product with g is off by so much
+    least = ROUNDINGS * rounding * float(tensors["start"][1])  # the rounding error of a product with g
     slopes = tuple(
         Slope(value, 0.0 if along <= least else along, error) for value, along, error in tensors["slopes"].tolist()
     )
@@ -178,8 +178,10 @@ def _collect_evidence(spec: CriticalPoint, subject: AnalysisSubject, tensors: Te
 
 
 def _loss_falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: float, rounding: float) -> bool:
-    """Whether the loss falls to either side of the weights before it rises, by a share of itself that counts, and by
-    more than the slope and twice the negative curvature explain that the tolerances leave to a minimum.
+    """Whether the loss falls on either side of the weights before it rises, by more than a minimum allows.
+
+    The fall has to exceed a share COUNTS of the loss, plus the slope and twice the negative curvature that the
+    tolerances allow at a minimum.
     """
     height = float(tensors["start"][0])
     still, counts = ROUNDINGS * rounding * abs(height), COUNTS * abs(height)
@@ -188,12 +190,12 @@ def _loss_falls(spec: CriticalPoint, tensors: Tensors, lowest: float, flat: floa
     return any(
         rise < -(counts + spec.gradient_tolerance * abs(lowest * at) + max(flat, -lowest) * at**2)
         for side in sides
-        for at, rise in takewhile(lambda one: one[1] <= still, side)  # what was not computed ends it too
+        for at, rise in takewhile(lambda one: one[1] <= still, side)  # NaN (not computed) ends it too
     )
 
 
 def classify_point(spec: CriticalPoint, seen: Evidence) -> Verdict:
-    """By the gradient along each Ritz vector, both ends of the spectrum, and where the loss goes from here."""
+    """The verdict, from the gradient along each Ritz vector, both ends of the spectrum, and the profile of the loss."""
     if any(each.along > each.allowed_slope(spec.gradient_tolerance, seen.noise) for each in seen.slopes):
         return "not_stationary"
     if seen.highest < -seen.flat:
@@ -202,10 +204,10 @@ def classify_point(spec: CriticalPoint, seen: Evidence) -> Verdict:
 
 
 def is_certain(spec: CriticalPoint, seen: Evidence, verdict: Verdict) -> bool:
-    """Whether the verdict stays the same wherever within their residuals the eigenvalues are.
+    """Whether the verdict is the same for all eigenvalues within their residuals.
 
-    A curvature that may be 0 decides nothing: it may be that of a valley, of a fourth power, or of a plain. A minimum
-    that has a negative one within tau is none for sure either.
+    A curvature that may be 0 is no evidence: it may be that of a valley, of a fourth power, or of a plain. A minimum
+    with a negative curvature within tau is not certain either.
     """
     tolerance, (above, below) = spec.gradient_tolerance, seen.errors
     if verdict == "not_stationary":
@@ -228,5 +230,5 @@ def _caveat_sentences(subject: AnalysisSubject, seen: Evidence | None) -> list[s
     if seen and seen.highest == seen.lowest == 0 and not any(each.along for each in seen.slopes):
         found.append("The loss is constant around here: every unit may be dead, or every output saturated.")
     elif seen and -seen.tau <= seen.lowest <= seen.flat + seen.errors[1]:
-        found.append("The smallest curvature may be 0 or less, so that second derivatives alone tell no minimum.")
+        found.append("The smallest curvature may be 0 or less, so that second derivatives alone prove no minimum.")
     return found

@@ -1,4 +1,4 @@
-"""Second derivatives of the mean loss of a part: products with the Hessian, and what Lanczos sees through them."""
+"""Second derivatives of the mean loss of a split: Hessian-vector products, and eigenvalues by Lanczos' iteration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from core.engine.failure import passing_examples
 from core.engine.liveness import report_each
 
 LEADING_STEPS: Final = 80
-SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with such a residual is good enough for a direction
+SETTLED: Final = 1e-4  # of the largest eigenvalue: a pair with a smaller residual is accurate enough for a direction
 
-Product = Callable[[Tensor], Tensor]
-Passes = tuple[int, int]  # forward and backward, over the whole part
+Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
+Passes = tuple[int, int]  # forward and backward, over the whole split
 
 
 class Curvature:
-    """The mean loss of a part around given weights. What autograd needs is kept between products where it fits."""
+    """The mean loss of a split around given weights. The autograd graph is kept between products if it fits."""
 
     def __init__(self, terrain: LossSurface, weights: Tensor) -> None:
-        """Weights (P,) are copied, so they may change afterwards."""
+        """The weights (P,) are copied, so they may change afterwards."""
         self._terrain = terrain
         self._weights = weights.clone().requires_grad_()
         self._kept: list[Tensor] | None = [] if terrain.fits else None
@@ -39,11 +39,11 @@ class Curvature:
         self.loss = sum_in_double(losses)
 
     def hessian_product(self, vector: Tensor) -> Tensor:
-        """H v (P,)."""
+        """The product of the Hessian with a vector (P,): H v (P,)."""
         total, kept = torch.zeros_like(self.gradient), self._kept
         again = (slope for _, slope in self._terrain.chunk_gradients(self._weights, twice=True))
         for slope in report_each(self._terrain.report_alive, "hessian", again if kept is None else kept):
-            if slope.requires_grad:  # that of a linear loss is a constant
+            if slope.requires_grad:  # the gradient of a linear loss is a constant
                 with passing_examples():
                     total += torch.autograd.grad(
                         slope, self._weights, vector, retain_graph=kept is not None, materialize_grads=True
@@ -52,15 +52,15 @@ class Curvature:
 
     @property
     def product_passes(self) -> Passes:
-        """Of one product: it goes back through the gradient, two backward passes, and may have to build that first."""
+        """The passes of one product: two backward passes through the gradient, which is computed first if not kept."""
         return (0, 2) if self._kept is not None else (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class RitzPairs:
-    """Ritz pairs, rising: `values` float64 (k,), `vectors` (k, P) of length 1, `residuals` |H v - value v| (k,).
+    """Ritz pairs, ascending: `values` float64 (k,), `vectors` (k, P) of length 1, `residuals` |H v - value v| (k,).
 
-    Within its residual of each value lies an eigenvalue; that none lies beyond the outermost is likely, not certain.
+    There is an eigenvalue within the residual of each value. That none is beyond the outermost is likely, not certain.
     """
 
     values: Tensor
@@ -70,11 +70,11 @@ class RitzPairs:
 
 @dataclass(slots=True)
 class Lanczos:
-    """Lanczos' iteration, every new vector made orthogonal to all before, twice (Parlett 1980, chapter 13).
+    """Lanczos' iteration with full reorthogonalisation, done twice (Parlett 1980, chapter 13).
 
-    `basis` (k, P) has orthonormal rows, `diagonal` and `beside` float64 (k,) make the tridiagonal matrix. Where the
-    space that the first vector spans is exhausted, it goes on with another random one, so that eigenvalues of any
-    multiplicity are found.
+    `basis` (k, P) has orthonormal rows, `diagonal` and `beside` float64 (k,) make the tridiagonal matrix. When the
+    Krylov space of the first vector is exhausted, the iteration continues with a random vector, so that eigenvalues of
+    any multiplicity are found.
     """
 
     basis: Tensor
@@ -85,7 +85,7 @@ class Lanczos:
 
     @classmethod
     def start_iteration(cls, like: Tensor, steps: int, seed: int, first: Tensor | None = None) -> Self:
-        """So many steps at most, in the space of `like` (P,); from `first` (P,), if it is given and has a direction."""
+        """An iteration of at most `steps` steps, from `first` (P,), or from a random vector like `like` (P,)."""
         steps = min(steps, len(like))
         numbers = torch.zeros(steps, dtype=torch.float64)
         made = cls(like.new_zeros((steps, len(like))), numbers, numbers.clone(), seed)
@@ -112,7 +112,7 @@ class Lanczos:
         return self.done == len(self.basis)
 
     def extend_basis(self, product: Product) -> None:
-        """One step, one product."""
+        """One step of the iteration, with one product."""
         at, rest = self.done, product(self.basis[self.done])
         self.diagonal[at] = torch.dot(rest, self.basis[at]).double()
         rest = self._orthogonal_part(rest, at + 1)
@@ -139,7 +139,7 @@ class Lanczos:
         return torch.nn.functional.normalize(vector, dim=0)
 
     def ritz_pairs(self) -> RitzPairs:
-        """What is known after the steps done, at least one; residuals as exact arithmetic has them."""
+        """The Ritz pairs after at least one step; residuals hold for exact arithmetic."""
         beside = self.beside[: self.done]
         matrix = torch.diag(self.diagonal[: self.done])
         matrix += torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
@@ -150,10 +150,10 @@ class Lanczos:
 
 
 def leading_eigenpairs(subject: AnalysisSubject, part: Split, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of the Hessian, falling, float64 (count,), and their unit vectors (count, P).
+    """The largest eigenvalues of the Hessian, descending, float64 (count,), and their unit vectors (count, P).
 
-    Of the mean loss of the part that the job minimises, at the weights that the subject has, in evaluation mode. A
-    network of fewer than `count` weights has only so many.
+    The Hessian is that of the job's mean loss on `part` at the subject's weights, in evaluation mode. A network of
+    fewer than `count` weights has one pair per weight.
     """
     curvature = Curvature(LossSurface(subject.network, part, subject.objective.loss), subject.network.values)
     lanczos = Lanczos.start_iteration(curvature.gradient, LEADING_STEPS, seed)

@@ -1,4 +1,4 @@
-"""Directions in the space of weights, and where weights stand along them."""
+"""Directions in the space of weights, and coordinates of weights along them."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,21 @@ from core.engine.networks.roles import ParameterRole, filter_rows
 from core.recipe.analyses.grid_options import Ignore, Norm
 
 PRINTS = 4
-FLAT = 1e-6  # of the longest: what is shorter is rounding, and no direction
+FLAT = 1e-6  # of the longest: shorter directions are rounding errors
 
 
 def random_direction(network: Network, seed: int, number: int) -> Tensor:
-    """Standard normal (P,), drawn in double so that networks of every precision get the same."""
+    """Standard normal (P,), drawn in double so that networks of every precision have the same direction."""
     drawn = torch.randn(len(network.values), generator=seeded_generator(seed, "direction", number), dtype=torch.float64)
     return drawn.to(network.values)
 
 
 def normalise_direction(network: Network, direction: Tensor, norm: Norm, ignore: Ignore) -> Tensor:
-    """(P,), each filter (or layer) as long as that of the weights, so that the scale of no layer matters (Li 2018).
+    """The direction (P,) with each filter (or layer) as long as that of the weights (Li et al. 2018).
 
-    A filter is a slice along the first axis, and of positions the vector of each place. A vector, a bias and a norm are
-    a single filter each. With `ignore` biasbn biases, and scales and shifts of norms, stay where they are.
+    The scale of a layer then has no effect. A filter is a slice along the first axis; in a position table it is the
+    vector of one position. A vector, a bias and a norm are a single filter each. With `ignore` biasbn, biases and the
+    scales and shifts of norms get no component.
     """
     found = direction.clone()
     exempt = {ParameterRole.BIAS, ParameterRole.NORM} if ignore == "biasbn" else set()
@@ -43,9 +44,9 @@ def normalise_direction(network: Network, direction: Tensor, norm: Norm, ignore:
 
 
 def directions_between(weights: Sequence[Tensor]) -> Tensor:
-    """From the first weights to the second; with a third, the part of the way there that is square to it.
+    """From the first weights to the second; with a third, also the orthogonal part of the move to the third.
 
-    (P,) each -> (1 | 2, P), as in Garipov et al. 2018: the second stands at (1, 0), the third at (some x, 1).
+    (P,) each -> (1 | 2, P), as in Garipov et al. 2018: the second has coordinates (1, 0), the third (x, 1).
     """
     first = weights[1] - weights[0]
     if len(weights) == 2:
@@ -57,10 +58,10 @@ def directions_between(weights: Sequence[Tensor]) -> Tensor:
 
 
 def principal_directions(moves: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Unit directions (A, P) in which `moves` (n, P) are longest, A ≤ `most`, and their shares (n,) of all squares.
+    """Unit directions (A, P) in which `moves` (n, P) are longest, A ≤ `most`, and all shares (n,) of the squares.
 
-    Nothing is centred: the plane goes through the weights from which the moves begin, and a share is one of the sum of
-    squared distances from there. Each direction points to where the first move goes.
+    The moves are not centred: the plane contains the weights from which they begin, and a share is one of the sum of
+    squared distances from there. Each direction has a positive component along the first move.
     """
     doubles = moves.double()
     values, vectors = torch.linalg.eigh(doubles @ doubles.T)
@@ -73,7 +74,7 @@ def principal_directions(moves: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def centred_shares(moves: Tensor) -> Tensor:
-    """The shares (n + 1,) of a PCA that takes off the mean of all weights, as that of scikit-learn does."""
+    """The shares (n + 1,) of a PCA that subtracts the mean of all weights, as in scikit-learn."""
     doubles = torch.cat([moves.double(), moves.new_zeros(1, moves.shape[1]).double()])
     doubles = doubles - doubles.mean(0)
     values = torch.linalg.eigvalsh(doubles @ doubles.T).flip(0).clamp(min=0)
@@ -81,13 +82,14 @@ def centred_shares(moves: Tensor) -> Tensor:
 
 
 def shares_of(values: Tensor) -> Tensor:
-    """What each is of their sum; of zeros nothing."""
+    """The share of each value in their sum; zeros if all are 0."""
     return values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def project_moves(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Least squares: coordinates (n, A) of `moves` (n, P) along `directions` (A, P), square to each other or not, and
-    how far from the plane each of them stays (n,). All in double.
+    """Coordinates (n, A) of `moves` (n, P) along `directions` (A, P) by least squares, and distances to the plane (n,).
+
+    The directions need not be orthogonal. All is computed in double.
     """
     doubles, axes = moves.double(), directions.double()
     found = torch.linalg.lstsq(axes.T, doubles.T).solution.T
@@ -95,29 +97,30 @@ def project_moves(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def direction_cosine(directions: Tensor) -> Tensor:
-    """Of the angle between two directions, in double."""
+    """The cosine of the angle between two directions (2, P), in double."""
     first, second = torch.nn.functional.normalize(directions.double(), dim=1)
     return torch.dot(first, second)
 
 
 def weights_fingerprint(vectors: Tensor) -> Tensor:
-    """What tells whether vectors (n, P) are the same, to the bit or to rounding: float64 (n, 4), products with fixed
-    ones that look like noise.
+    """A fingerprint of vectors (n, P): float64 (n, 4), their products with 4 fixed noise-like vectors.
+
+    Equal vectors have equal fingerprints to the bit; vectors that differ by rounding have close ones.
     """
     places = torch.arange(vectors.shape[1], dtype=torch.float64, device=vectors.device)
-    # Sines of squares: no direction that anybody takes is square to all of them.
+    # Sines of squares: no direction in use is orthogonal to all of them.
     fixed = torch.stack([torch.sin((places + 1).square() * (number + 1) * 0.7) for number in range(PRINTS)])
     return vectors.double() @ fixed.T
 
 
 def axis_places(stretch: tuple[float, float], steps: int) -> Tensor:
-    """So many places from low to high, float64; 0 and 1 are exact where they are hit."""
+    """`steps` places from low to high, float64 (steps,); 0 and 1 are exact if they are among them."""
     low, high = stretch
     return torch.tensor([low + (high - low) * number / (steps - 1) for number in range(steps)], dtype=torch.float64)
 
 
 def padded_range(values: Tensor, margin: float) -> tuple[float, float]:
-    """From the least to the most, and a share of that more on both sides."""
+    """The range of the values, extended on both sides by the share `margin` of its length."""
     low, high = float(values.min()), float(values.max())
     spare = (high - low) * margin
     return low - spare, high + spare

@@ -1,4 +1,4 @@
-"""Loss and metrics of many weights of one network, fast: as if each were put into it and evaluated."""
+"""Loss and metrics of many weights of one network at once, equal to evaluating them one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from core.recipe.analyses import SplitName
 
 @dataclass(frozen=True, slots=True)
 class WeightsEvaluator:
-    """What is measured at each weights: `names` of every split.
+    """Computes the metrics `names` on every split for each vector of weights.
 
-    Batch norm has the running statistics of the subject, or for each weights its own, estimated on the train part.
+    Batch norm has the running statistics of the subject, or if `reestimate` those estimated for each weights on the
+    train split.
     """
 
     subject: AnalysisSubject
@@ -35,13 +36,13 @@ class WeightsEvaluator:
 
     @classmethod
     def for_subject(cls, subject: AnalysisSubject, splits: Sequence[SplitName], *, reestimate: bool) -> Self:
-        """`splits` hold examples."""
+        """An evaluator for a subject; each of `splits` must have examples."""
         example = subject.parts[splits[0]].inputs[:1]
         names, sizes = tuple(metric_names(subject)), sizes_on(subject.network.values.device)
         return cls(subject, tuple(splits), names, reestimate, stack_network(subject.network, example), sizes)
 
     def evaluate_weights(self, weights: Tensor) -> Tensor:
-        """(K, P) -> float64 (K, splits, metrics): example-weighted means, whatever the sizes of chunks."""
+        """(K, P) -> float64 (K, splits, metrics): example-weighted means, independent of the sizes of chunks."""
         if self.stack is None:
             return one_by_one(self, weights)
         with torch.no_grad(), passing_examples():
@@ -49,14 +50,14 @@ class WeightsEvaluator:
             return torch.cat([self._evaluate_group(self.stack, group) for group in groups])
 
     def own_metrics(self) -> Tensor:
-        """The weights of the subject with the statistics that they have: float64 (splits, metrics)."""
+        """The metrics of the subject's weights with their own running statistics: float64 (splits, metrics)."""
         return torch.stack([split_metrics(self, self.subject.network, split) for split in self.splits])
 
     def _columns_at_once(self, layers: StackedNetwork) -> int:
         return max(1, min(self.sizes.columns, self.sizes.numbers // layers.widest))
 
     def _weights_at_once(self, layers: StackedNetwork) -> int:
-        """Batch norm counts whole batches."""
+        """The number of weights in a group; statistics of batch norm are estimated on whole batches."""
         counts = self.reestimate and layers.norms
         columns = min(self.subject.batch, len(self.subject.parts["train"])) if counts else self._columns_at_once(layers)
         return max(1, self.sizes.numbers // (layers.widest * columns))
@@ -80,20 +81,20 @@ class WeightsEvaluator:
             block = slice(start, start + self.subject.network.most_at_once)
             columns = torch.split(part.inputs[block], self._columns_at_once(layers))
             chunks = report_each(layers.report_alive, "evaluate", columns)
-            outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)
+            outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)  # (K, b, outputs)
             targets = part.targets[block]
             sums.append(tally_each(objective, outputs, targets))
         constants = objective.split_constants(part).expand(len(weights), -1)
-        found = torch.cat([torch.stack(sums).sum(0), constants], 1)
+        found = torch.cat([torch.stack(sums).sum(0), constants], 1)  # (K, k + m)
         rows = [objective.metrics_from_sums(each, part) for each in found.tolist()]
         return torch.tensor([[row[name] for name in self.names] for row in rows], dtype=torch.float64)
 
 
 def tally_each(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The sums of each network: outputs (K, b, outputs), targets of (b, …) -> float64 (K, k).
+    """The sums of each network: outputs (K, b, outputs), targets (b, …) -> float64 (K, k).
 
-    A CPU takes one after the other, as it does with a single network, and so with the same bits. A GPU takes all at
-    once: K times some six launches would be most of what it does.
+    A CPU computes one network after the other, with the same bits as for a single network. A GPU computes all at once:
+    K times about six kernel launches would take most of its time.
     """
     if outputs.device.type == "cpu":
         return torch.stack([objective.example_sums(each.contiguous(), targets) for each in outputs])
@@ -101,15 +102,16 @@ def tally_each(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor
 
 
 def tally_together(objective: Objective, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The same in as many operations as one network takes."""
+    """The sums of all networks in as many operations as those of one network."""
     together: Tensor = torch.vmap(objective.example_sums, in_dims=(0, None))(outputs.contiguous(), targets)
     return together
 
 
 def one_by_one(judge: WeightsEvaluator, weights: Tensor, buffers: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
-    """The same by the network itself, whatever its layers; each weights may bring the network's buffers along.
+    """The metrics of weights (K, P), computed by the network itself: float64 (K, splits, metrics).
 
-    float64 (K, splits, metrics); weights and buffers of the network are the same afterwards.
+    It works for all layers. Each vector of weights may have its own `buffers`. Weights and buffers of the network are
+    restored.
     """
     found = []
     with preserving(judge.subject.network) as network:
@@ -124,6 +126,6 @@ def one_by_one(judge: WeightsEvaluator, weights: Tensor, buffers: Sequence[Seque
 
 
 def split_metrics(judge: WeightsEvaluator, network: Network, split: SplitName) -> Tensor:
-    """What is measured of one split: float64 (metrics,)."""
+    """The metrics of one split: float64 (metrics,)."""
     found = evaluate_network(network, judge.subject.parts[split], judge.subject.objective)
     return torch.tensor([found[name] for name in judge.names], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""How noisy gradients are over a run; see core.recipe.analyses.gradient_noise."""
+"""The gradient noise scale over a run (McCandlish et al. 2018); see core.recipe.analyses.gradient_noise."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,10 @@ DOUBT: Final = (
 
 
 def compute_tensors(spec: GradientNoise, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`squares` float64 (places, draws, 2): mean |g|² of the small batches and |g|² of the large one that they make up.
+    """`squares` float64 (places, draws, 2): mean |g|² of small batches, and |g|² of the large batch of all of them.
 
-    `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, the
-    exact values are one more.
+    `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, and one
+    more per place for the exact values.
     """
     chosen = spec.chosen_checkpoints(len(subjects))
     kept = desk.found or {
@@ -52,7 +52,7 @@ def compute_tensors(spec: GradientNoise, subjects: Sequence[AnalysisSubject], de
 
 
 def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, terrain: LossSurface, draw: int) -> Tensor:
-    """Float64 (2,). The same examples at every checkpoint, so that what changes over the run is not the draw."""
+    """Squares of one draw, float64 (2,), on the same examples at every checkpoint."""
     part, weights = subject.parts["train"], subject.network.values
     shape = spec.large // spec.small, spec.small
     chosen = torch.randint(len(part), shape, generator=seeded_generator(spec.seed, "gradient noise", draw))
@@ -64,7 +64,7 @@ def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, terrain: LossSu
 
 
 def exact_noise(subject: AnalysisSubject, terrain: LossSurface) -> tuple[float, float]:
-    """G² and S = mean |g_i - G|² over every example of the train part: what drawing with replacement estimates."""
+    """G² and S = mean |g_i - G|² over every example of the train split: draws with replacement estimate them."""
     part, weights = subject.parts["train"], subject.network.values
     size = max(1, min(subject.network.most_at_once, sizes_on(weights.device).gradients // len(weights)))
     mean, squares = torch.zeros_like(weights, dtype=torch.float64), list[Tensor]()
@@ -78,7 +78,7 @@ def exact_noise(subject: AnalysisSubject, terrain: LossSurface) -> tuple[float, 
 
 
 class NoiseScale(NamedTuple):
-    """G², S and B = S / G² with its standard error; B is NaN where G² does not stand out."""
+    """G², S and B = S / G² with its standard error; B is NaN if the estimate of G² is not positive."""
 
     square: float
     variance: float
@@ -87,9 +87,9 @@ class NoiseScale(NamedTuple):
 
 
 def estimate_noise_scale(spec: GradientNoise, squares: Tensor) -> NoiseScale:
-    """From (draws, 2) squared lengths, McCandlish et al. 2018, appendix A.1: E |g_b|² = G² + S / b for any b.
+    """The noise scale from squared lengths (draws, 2): E |g_b|² = G² + S / b (McCandlish et al. 2018, appendix A.1).
 
-    The error is the jackknife's, over the draws.
+    The error is the jackknife estimate over the draws.
     """
     small, large = spec.small, spec.large
     several = squares[:, 0], squares[:, 1]
@@ -105,9 +105,9 @@ def estimate_noise_scale(spec: GradientNoise, squares: Tensor) -> NoiseScale:
 
 
 def report_numbers(spec: GradientNoise, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`places`, one for each checkpoint that was looked at, and `advice` in sentences with their doubt.
+    """`places`, one for each analysed checkpoint, and `advice` in sentences with their uncertainty.
 
-    The advice is about weights on their way, not about averages of them.
+    The advice is based on trained weights, not on averages of them.
     """
     first = subjects[0]
     batch = min(first.batch * first.spec.accumulate, len(first.parts["train"]))
@@ -155,9 +155,9 @@ def _place_numbers(
 
 
 def batch_size_tradeoff(batch: int, scale: float) -> list[dict[str, float]]:
-    """What the simple model of McCandlish et al. (section 2) makes of other batch sizes than the job's.
+    """Predictions for other batch sizes than the job's, by the simple model of McCandlish et al. (section 2).
 
-    `steps`, `examples` and `lr` (the best one of plain descent) are relative to those of the job's batch.
+    `steps`, `examples` and `lr` (the best rate of plain gradient descent) are relative to those of the job's batch.
     """
     sizes = sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch, 4 * batch})
     return [

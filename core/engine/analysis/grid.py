@@ -18,12 +18,12 @@ from core.recipe.analyses.grid_options import MOST_NUMBERS, MOST_POINTS, BatchNo
 from core.recipe.analyses.landscape import Shard
 
 AXES: Final = ("x", "y")
-WORK: Final = 5e9  # multiply-adds in a tile: about a tenth of a second of a core
+WORK: Final = 5e9  # multiply-adds in a tile: about a tenth of a second on one core
 
 
 @dataclass(frozen=True, slots=True)
 class WeightGrid:
-    """The points origin + x directions[0] + y directions[1]: (P,), (A, P), and the places along each axis in double."""
+    """The points origin + x directions[0] + y directions[1]: (P,), (A, P), and float64 places along each axis."""
 
     origin: Tensor
     directions: Tensor
@@ -31,7 +31,7 @@ class WeightGrid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(x,) or (y, x): what stands at y[r], x[c] is in row r and column c."""
+        """(x,) or (y, x): the value at y[r], x[c] is in row r and column c."""
         return tuple(len(each) for each in reversed(self.places))
 
     @property
@@ -39,30 +39,30 @@ class WeightGrid:
         return math.prod(self.shape)
 
     def point_coordinates(self, first: int, last: int) -> Tensor:
-        """Of the points first … last - 1, row by row: float64 (K, A)."""
+        """The coordinates of the points first … last - 1, row by row: float64 (K, A)."""
         found = torch.unravel_index(torch.arange(first, last), self.shape)
         return torch.stack([axis[each] for axis, each in zip(self.places, reversed(found), strict=True)], 1)
 
     def point_weights(self, first: int, last: int) -> Tensor:
-        """(K, P)"""
+        """The weights of the points first … last - 1: (K, P)."""
         return torch.addmm(self.origin, self.point_coordinates(first, last).to(self.origin), self.directions)
 
 
 def blank_surfaces(judge: WeightsEvaluator, shape: tuple[int, ...]) -> Tensors:
-    """For each split and metric a float64 tensor of a shape, NaN until something is known."""
+    """For each split and metric a float64 tensor of the shape; NaN is not computed."""
     names = [f"{split}.{name}" for split in judge.splits for name in judge.names]
     return {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
 
 
 def record_values(judge: WeightsEvaluator, tensors: Mapping[str, Tensor], place: slice, values: Tensor) -> None:
-    """Put values (K, splits, metrics) to some flat places of tensors made by `blank`."""
+    """Write values (K, splits, metrics) to flat places of tensors made by `blank_surfaces`."""
     for row, split in enumerate(judge.splits):
         for column, name in enumerate(judge.names):
             tensors[f"{split}.{name}"].view(-1)[place] = values[:, row, column]
 
 
 def points_in_tile(judge: WeightsEvaluator) -> int:
-    """As many as take a moment, for one that is cancelled should end soon, and as fit."""
+    """Points in a tile: few enough that a tile fits in memory and a cancelled analysis ends within about 0.1 s."""
     spec, parts = judge.subject.spec, judge.subject.parts
     examples = sum(len(parts[split]) for split in judge.splits) + judge.reestimate * len(parts["train"])
     work = examples * spec.model.multiply_adds(spec.data.facts())
@@ -70,11 +70,11 @@ def points_in_tile(judge: WeightsEvaluator) -> int:
 
 
 def tile_count(judge: WeightsEvaluator, plane: WeightGrid) -> int:
-    """In how many pieces a plane is surveyed."""
+    """The number of tiles of a plane."""
     return -(-plane.point_count // points_in_tile(judge))
 
 
-def compute_grid(  # noqa: PLR0913, PLR0917 - what is surveyed, where that is put, and how much of it
+def compute_grid(  # noqa: PLR0913, PLR0917 - what is computed, the destination, and the share
     judge: WeightsEvaluator,
     plane: WeightGrid,
     desk: AnalysisProgress,
@@ -82,11 +82,11 @@ def compute_grid(  # noqa: PLR0913, PLR0917 - what is surveyed, where that is pu
     before: int = 0,
     part: Shard | None = None,
 ) -> None:
-    """Fill the surfaces of `blank` in `tensors`, from the tile on at which the desk stands; `before` others came first.
+    """Fill the surfaces of `blank_surfaces` in `tensors`, from the first tile that is not done.
 
-    `computed` () counts points: what is not a number there is not known, elsewhere it is what the loss is.
-    The tiles of a plane are always the same ones, so that each is the same to the last bit whoever began, or does it.
-    Those of a part lie all over the plane; it has none where there are more parts than tiles.
+    `before` tiles of other work are done first. `computed` () counts points. The tiles of a plane are always the same,
+    so that each tile has the same bits in every attempt and every part. The tiles of a part are spread over the whole
+    plane; it has none if there are more parts than tiles.
     """
     size, count = points_in_tile(judge), tile_count(judge, plane)
     own = range(part.number - 1, count, part.of) if part else range(count)
@@ -100,7 +100,7 @@ def compute_grid(  # noqa: PLR0913, PLR0917 - what is surveyed, where that is pu
 
 
 def grid_tensors(judge: WeightsEvaluator, plane: WeightGrid) -> Tensors:
-    """What is known of a survey before it begins: places, norms and cosine of the directions, and no point yet."""
+    """The tensors known before the first point: places, norms (A,) and cosine () of the directions, `computed` 0."""
     lengths = torch.linalg.vector_norm(plane.directions.double(), dim=1)
     angle = {"cosine": direction_cosine(plane.directions)} if len(lengths) > 1 else {}
     computed = torch.tensor(0)
@@ -110,7 +110,7 @@ def grid_tensors(judge: WeightsEvaluator, plane: WeightGrid) -> Tensors:
 def grid_caption(
     subject: AnalysisSubject, splits: tuple[SplitName, ...], batch_norm: BatchNorm, tensors: Tensors
 ) -> dict[str, Any]:
-    """What every picture of a survey tells: axes, what was looked at and how much of it, and the lowest point."""
+    """The caption of every picture of a grid: axes, subject, computed points, and the lowest point."""
     axes = [tensors[name] for name in AXES if name in tensors]
     return {
         "axes": [
@@ -126,7 +126,7 @@ def grid_caption(
 
 
 def subject_caption(subject: AnalysisSubject, splits: tuple[SplitName, ...], batch_norm: BatchNorm) -> dict[str, Any]:
-    """Splits and their sizes, metrics, how many weights there are, and what became of batch norm if there is some."""
+    """Splits and their sizes, metrics, the number of weights, and the handling of batch norm (None without any)."""
     return {
         "splits": list(splits),
         "examples": {split: len(subject.parts[split]) for split in splits},
@@ -137,7 +137,7 @@ def subject_caption(subject: AnalysisSubject, splits: tuple[SplitName, ...], bat
 
 
 def subject_positions(subjects: Sequence[AnalysisSubject], at: Tensor, off: Tensor) -> list[dict[str, Any]]:
-    """Where weights are along the directions (subjects, A), and how far from the plane (subjects,)."""
+    """Each subject with its coordinates `at` (subjects, A) and its distance `off` the plane (subjects,)."""
     return [
         {**subject_identity(subject), "at": place, "off": distance}
         for subject, place, distance in zip(subjects, at.tolist(), off.tolist(), strict=True)
@@ -145,7 +145,7 @@ def subject_positions(subjects: Sequence[AnalysisSubject], at: Tensor, off: Tens
 
 
 def subject_identity(subject: AnalysisSubject) -> dict[str, Any]:
-    """Whose weights these are, for a caption."""
+    """The origin of the weights, for a caption."""
     source = subject.source
     return {
         "label": subject.label,
@@ -166,7 +166,7 @@ def metrics_by_split(
 
 
 def surface_extremes(surface: Tensor, axes: Sequence[Tensor]) -> dict[str, Any] | None:
-    """The lowest and the highest finite value of a surface and the place of the lowest; None where there is none."""
+    """The lowest and the highest finite value of a surface and the place of the lowest; None without finite values."""
     finite = surface.isfinite()
     if not finite.any():
         return None

@@ -27,8 +27,9 @@ NEAR: Final = 1e-12  # of the range
 
 
 def compute_tensors(spec: Interpolation, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`alpha` float64 (a,), the places asked for, and 0 and 1 where they are not among them; `train.loss` and the like
-    (pairs, a); `own` (subjects, splits, metrics): each of the weights with the statistics that it has.
+    """`alpha` float64 (a,): the requested places, and 0 and 1; `train.loss` and other metrics float64 (pairs, a).
+
+    `own` (subjects, splits, metrics) are the metrics of each subject with its own running statistics.
     """
     first = subjects[0]
     judge = WeightsEvaluator.for_subject(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
@@ -45,7 +46,7 @@ def compute_tensors(spec: Interpolation, subjects: Sequence[AnalysisSubject], de
 
 
 def requested_places(spec: Interpolation) -> list[float]:
-    """The `steps` places of the range; one that is an end but for rounding is that end."""
+    """The `steps` places of the range; a place that differs from an end (0 or 1) only by rounding is that end."""
     near = NEAR * (spec.range[1] - spec.range[0])
     return [
         next((end for end in ENDS if abs(place - end) <= near), place)
@@ -54,7 +55,7 @@ def requested_places(spec: Interpolation) -> list[float]:
 
 
 def own_metrics(judge: WeightsEvaluator, subjects: Sequence[AnalysisSubject]) -> Tensor:
-    """float64 (subjects, splits, metrics), all on the first one's data."""
+    """The metrics of each subject, float64 (subjects, splits, metrics), all on the first one's data."""
     rows = [[split_metrics(judge, each.network, split) for split in judge.splits] for each in subjects]
     return torch.stack([torch.stack(row) for row in rows])
 
@@ -62,7 +63,7 @@ def own_metrics(judge: WeightsEvaluator, subjects: Sequence[AnalysisSubject]) ->
 def evaluate_between(
     judge: WeightsEvaluator, spec: Interpolation, ends: Sequence[AnalysisSubject], alphas: Tensor
 ) -> Tensor:
-    """Values (K, splits, metrics) at (1 - a) v + a w."""
+    """Metrics (K, splits, metrics) at (1 - a) v + a w, for `alphas` (K,)."""
     first, second = (each.network for each in ends)
     weights = torch.stack([interpolate_tensors(first.values, second.values, alpha) for alpha in alphas.tolist()])
     if spec.bn == "reestimate" or not first.buffers:
@@ -71,12 +72,12 @@ def evaluate_between(
 
 
 def interpolate_tensors(first: Tensor, second: Tensor, alpha: float) -> Tensor:
-    """The ends come out bit for bit."""
+    """(1 - alpha) first + alpha second; exact to the bit at alpha 0 and 1."""
     return (1 - alpha) * first + alpha * second
 
 
 def interpolate_bn_stats(first: Network, second: Network, alpha: float) -> list[Tensor]:
-    """The buffers of batch norm on the way; what counts batches stays that of the first."""
+    """The interpolated buffers of batch norm; num_batches_tracked is that of the first network."""
     pairs = zip(first.module.named_buffers(), second.buffers, strict=True)
     found = [
         (name, interpolate_tensors(own, other, alpha) if own.is_floating_point() else own)
@@ -86,9 +87,9 @@ def interpolate_bn_stats(first: Network, second: Network, alpha: float) -> list[
 
 
 def report_numbers(spec: Interpolation, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """For each pair of neighbours the barriers, the distance of the weights and the angle at which they are seen.
+    """For each pair of neighbours the barriers, the distance of the weights and their cosine.
 
-    `places` are the `steps` asked for and those `added`: an end that is not among them.
+    `places` counts the requested `steps` and those `added`: ends that are not among them.
     """
     first, splits = subjects[0], spec.splits_of(subjects[0].spec)
     own = [
@@ -119,9 +120,9 @@ def report_numbers(spec: Interpolation, subjects: Sequence[AnalysisSubject], ten
 
 
 def find_barrier(alphas: Tensor, losses: Tensor) -> dict[str, float] | None:
-    """The most by which losses (a,) are above the line between those at 0 and 1, and where; None while not all known.
+    """The largest height of losses (a,) above the line between those at 0 and 1, and its place; None if any is missing.
 
-    Two ends that are lower than all between them have a barrier, two on one slope have none: 0.
+    Two ends that are lower than all between them have a barrier; two on one slope have none: 0.
     """
     inside = (alphas >= 0) & (alphas <= 1)
     where, heights = alphas[inside], losses[inside]

@@ -32,17 +32,17 @@ from core.engine.analysis.subject import AnalysisSubject
 from core.engine.failure import EngineError
 from core.recipe.analyses.landscape import Landscape
 
-MARGIN: Final = 0.25  # of their extent, around checkpoints
+MARGIN: Final = 0.25  # of the checkpoints' extent, on each side
 RANGES: Final = {"random": (-1.0, 1.0), "eigen": (-1.0, 1.0), "between": (-0.5, 1.5)}
 
 
 def compute_tensors(spec: Landscape, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`x` (and `y`): the places along the directions; `train.loss` and the like: float64 (x,) or (y, x).
+    """`x` (and `y`): the places along the directions; `train.loss` and other metrics: float64 (x,) or (y, x).
 
-    `centre` (splits, metrics) is what the weights themselves give with the statistics that they have, `norms` (A,) and
-    `cosine` () are of the directions, `at` (subjects, A) and `off` (subjects,) say where the subjects stand and how far
-    from the plane; eigenvectors have their `eigenvalues` (A,). A part has the `fingerprint` (1 + A, 4) of weights and
-    directions, by which an assembly knows that parts fit.
+    `centre` (splits, metrics) are the metrics of the weights with their own running statistics. `norms` (A,) and
+    `cosine` () describe the directions. `at` (subjects, A) are the coordinates of the subjects, `off` (subjects,) their
+    distances to the plane. Eigenvectors have `eigenvalues` (A,). A part has the `fingerprint` (1 + A, 4) of weights and
+    directions, by which an assembly checks that parts fit.
     """
     first = subjects[0]
     judge = WeightsEvaluator.for_subject(first, spec.splits, reestimate=spec.batch_norm() == "reestimate")
@@ -67,7 +67,7 @@ def compute_tensors(spec: Landscape, subjects: Sequence[AnalysisSubject], desk: 
 
 
 def directions_of(spec: Landscape, subjects: Sequence[AnalysisSubject]) -> tuple[Tensor, Tensor | None]:
-    """(A, P), and eigenvalues (A,) if these are eigenvectors. Raises EngineError where weights do not span as much."""
+    """Directions (A, P), and eigenvalues (A,) of eigenvectors. Raises EngineError if the weights span fewer than A."""
     first, values = subjects[0], None
     weights = [each.network.values for each in subjects]
     if spec.directions == "random":
@@ -87,7 +87,7 @@ def directions_of(spec: Landscape, subjects: Sequence[AnalysisSubject]) -> tuple
 
 
 def report_numbers(spec: Landscape, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """What a caption says: how the directions were made, what was looked at, the centre and the lowest point."""
+    """The numbers of a caption: the directions and their origin, the subject, the centre and the lowest point."""
     first, values = subjects[0], tensors.get("eigenvalues")
     return {
         "dimensions": spec.dimensions,

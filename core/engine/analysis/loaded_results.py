@@ -1,4 +1,4 @@
-"""What an analysis reads that puts others' results together: their numbers and arrays."""
+"""Results of other analyses, loaded as the input of an assembly: their numbers and arrays."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from core.recipe.assignment import AnalysisResult
 
 @dataclass(frozen=True, slots=True)
 class LoadedResult:
-    """What one analysis has found, and what it was asked."""
+    """The spec of one analysis and its result."""
 
     label: str
     spec: Analysis
@@ -27,7 +27,7 @@ class LoadedResult:
 
 
 def open_results(readings: Sequence[AnalysisResult]) -> tuple[LoadedResult, ...]:
-    """All of them. Raises EngineError where a file is not what it should be."""
+    """Load all results. Raises EngineError if a file cannot be read."""
     return tuple(
         LoadedResult(each.label, each.spec, decode_non_finite(dict(each.numbers)), _read_arrays(each))
         for each in readings

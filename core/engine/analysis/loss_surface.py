@@ -1,4 +1,4 @@
-"""The mean loss of a part as a function of the weights."""
+"""The mean loss of a split as a function of the weights."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,19 @@ from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network
 from core.engine.networks.norms import is_foldable
 
-COPIES: Final = 8  # of every activation, about, that the graph of a gradient's gradient holds
+COPIES: Final = 8  # approximate copies of every activation in the graph of a second derivative
 
 
 class LossSurface:
-    """What a job minimises, over a whole part in evaluation mode, without weight decay.
+    """The loss that a job minimises, over a whole split in evaluation mode, without weight decay.
 
-    Batch norm goes by the running statistics that it has now, dropout is off. The network is only read: weights come as
-    an argument. Chunks count by their examples, so nothing depends on how many there are. Attention is differentiated
-    as its formula says: the fused kernels have no second derivative, and no rule for many weights at once.
+    Batch norm uses the running statistics at construction, dropout is off. The network is only read: weights are an
+    argument. Chunks are weighted by their examples, so the result does not depend on their number. Attention uses the
+    math backend: the fused kernels have no second derivative and no vmap rule.
     """
 
     def __init__(self, network: Network, part: Split, loss: Loss, room: int | None = None) -> None:
-        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> scalar; `room` is in bytes (None: what
-        suits the device).
-        """
+        """`loss` is the mean loss of a batch: outputs (b, outputs), targets -> (); `room` in bytes, or by device."""
         room = sizes_on(network.values.device).room if room is None else room
         self._module, self._loss = network.module, loss
         self.report_alive = network.report_alive
@@ -56,9 +54,9 @@ class LossSurface:
             return sum_in_double([self._chunk_share(chunk, weights) for chunk in chunks])
 
     def chunk_gradients(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) require a gradient.
+        """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) must require a gradient.
 
-        `twice`: the gradients can be differentiated again.
+        With `twice` the gradients can be differentiated again.
         """
         for chunk in report_each(self.report_alive, "gradient", self.chunks):
             with eval_mode(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -67,7 +65,7 @@ class LossSurface:
             yield loss.detach(), slope
 
     def batch_gradients(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …): one piece."""
+        """The gradients (k, P) at weights (P,) of the mean losses of k batches (k, b, …), as one piece of work."""
         self.report_alive("gradient")
         with eval_mode(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradients: Tensor = vmap(grad(self._mean_loss), in_dims=(None, 0, 0))(weights.detach(), inputs, targets)
@@ -99,7 +97,7 @@ class LossSurface:
 
 
 def sum_in_double(numbers: Sequence[Tensor]) -> float:
-    """The sum of scalars, one after the other in double, whatever their own precision; one transfer from the device."""
+    """The sum of scalars, added one by one in double; one transfer from the device."""
     total = 0.0
     for each in torch.stack(list(numbers)).tolist() if numbers else ():
         total += each
@@ -108,10 +106,10 @@ def sum_in_double(numbers: Sequence[Tensor]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FusedBatchNorm:
-    """A batch norm after a linear layer, in evaluation mode: both are one linear layer.
+    """A batch norm that is folded into the linear layer before it, in evaluation mode.
 
-    g (W x + b - mean) / √(var + eps) + h = (s W) x + s (b - mean) + h with s = g / √(var + eps). Its own second
-    derivatives cost as much as all the rest together.
+    g (W x + b - mean) / √(var + eps) + h = (s W) x + s (b - mean) + h with s = g / √(var + eps). Unfolded, its second
+    derivatives cost as much as all the rest together. `mean` and `deviation` are (channels,).
     """
 
     name: str
@@ -119,7 +117,7 @@ class FusedBatchNorm:
     deviation: Tensor
 
     def fuse_into(self, linear: dict[str, Tensor], named: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weight and bias of the one layer, from those of the `linear` one and the network's, by name."""
+        """Weight and bias of the fused layer, from those of the `linear` layer and the network's parameters by name."""
         weight, bias = linear["weight"], linear["bias"]
         scale = named[f"{self.name}.weight"] / self.deviation
         shift = scale * (bias - self.mean) + named[f"{self.name}.bias"]
@@ -127,7 +125,7 @@ class FusedBatchNorm:
 
 
 def fold_norms(named: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module, FusedBatchNorm | None]]:
-    """Every layer with its name, and the batch norm that is part of it; statistics as they are now."""
+    """Every layer with its name and the batch norm folded into it, with the present running statistics."""
     absorbed = ""
     for (name, layer), (follower, norm) in pairwise([*named, ("", nn.Identity())]):
         if name == absorbed:

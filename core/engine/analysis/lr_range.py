@@ -1,4 +1,4 @@
-"""At which learning rates a recipe trains; see core.recipe.analyses.lr_range."""
+"""The learning-rate range test (Smith 2017) of a recipe; see core.recipe.analyses.lr_range."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ from core.recipe.analyses.lr_range import LrRange
 from core.recipe.shape import examples_used
 from core.recipe.spec import JobSpec
 
-SKIP: Final = 10, 5  # steps at both ends that the steepest fall is not looked for in
+SKIP: Final = 10, 5  # steps at the start and the end that the search for the steepest fall leaves out
 CANDIDATES: Final = ("steepest", "tenth", "base", "top")
 CAVEATS: Final = (
     "These are where a search may begin: none is right for every network, and they differ from seed to seed.",
     "The steepest fall is the least stable of them; over three seeds it has moved by a factor of a thousand.",
-    "The smoothed loss lags behind, so its lowest point stands at a rate that is too high already: hence the tenth.",
+    "The smoothed loss lags behind, so its lowest point is at a rate that is too high already: hence the tenth.",
     "A rate that holds for a hundred steps may be too high for a whole run, and a schedule changes what is best.",
 )
 
 
 def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """`lr` float64 (steps,), `losses` (runs, steps) of the batches before the step at that rate; NaN from the end on.
+    """`lr` float64 (steps,); `losses` (runs, steps) of each batch before the step at that rate, NaN after a run's end.
 
-    A tile is a step, but a run that was not complete starts again when the analysis goes on.
+    A tile is a step, but a run that is not complete starts again when the analysis resumes.
     """
     rates = torch.logspace(math.log10(spec.low), math.log10(spec.high), spec.steps, dtype=torch.float64)
     kept = desk.found or {"lr": rates, "losses": nan_tensor(spec.runs, spec.steps)}
@@ -56,12 +56,12 @@ def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], desk: An
 
 
 def run_seeds(spec: LrRange, job: JobSpec) -> list[int]:
-    """The job's own and those after it, from the analysis's on."""
+    """The seeds of the runs: consecutive numbers from the sum of the job's seed and the analysis's."""
     return [(job.seed + spec.seed + row) % 2**63 for row in range(spec.runs)]
 
 
 def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callable[[int, float], float]:
-    """(step, lr) -> the loss of the batch, after which the step is taken: as a job trains, without its schedule."""
+    """(step, lr) -> the loss of the batch before the step at that rate; as the job trains, without its schedule."""
     job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
     most, report_alive = subject.network.most_at_once, subject.network.report_alive
     made = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay)
@@ -81,7 +81,7 @@ def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callabl
 
     def train_step(step: int, lr: float) -> float:
         at[0], (_, batch) = step, next(coming)
-        loss = float(gradient(*batch))  # whether the step is taken depends on it, so a GPU is waited for
+        loss = float(gradient(*batch))  # the step depends on it, so the host waits for the device
         if math.isfinite(loss):
             if clip:
                 clip()
@@ -92,7 +92,7 @@ def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callabl
 
 
 def smooth_losses(losses: Sequence[float], weight: float) -> list[float]:
-    """Means m <- (1 - w) m + w x, divided by 1 - (1 - w)^n after n numbers, so that the first ones count in full."""
+    """Exponential means m <- (1 - w) m + w x, divided by 1 - (1 - w)^n after n numbers to correct the bias."""
     mean, missing, found = 0.0, 1.0, []
     for loss in losses:
         mean, missing = (1 - weight) * mean + weight * loss, (1 - weight) * missing
@@ -101,21 +101,22 @@ def smooth_losses(losses: Sequence[float], weight: float) -> list[float]:
 
 
 class DivergenceDetector:
-    """Whether a run is over: its smoothed loss has left its lowest value, or the numbers."""
+    """Whether a run is over: its smoothed loss exceeds `stop_at` times its lowest value, or is not finite."""
 
     def __init__(self, spec: LrRange) -> None:
         self._spec, self._losses = spec, list[float]()
 
     def __call__(self, loss: float) -> bool:
-        """Asked once for each loss, in order."""
+        """Record the next loss and return whether the run is over."""
         self._losses.append(loss)
         levels = smooth_losses(self._losses, self._spec.smoothing)
         return not math.isfinite(levels[-1]) or levels[-1] > self._spec.stop_at * min(levels)
 
 
 def report_numbers(spec: LrRange, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`runs`, each with its curve (`losses` and `smoothed` at the rates `lr`) and what may be read off it; and the
-    lowest of each reading over the runs.
+    """`runs`, each with its curve (`losses` and `smoothed` at the rates `lr`) and its `candidates`.
+
+    The `candidates` of the result are the lowest of each over the runs.
     """
     job, rates = subjects[0].spec, tensors["lr"].tolist()
     runs = [
@@ -156,7 +157,7 @@ def _advice_sentences(job: JobSpec, batch: int, across: Mapping[str, dict[str, A
 
 
 def _range_over_runs(values: Sequence[float]) -> dict[str, Any]:
-    """The lowest, and how far apart they are."""
+    """The lowest value, all values, and the ratio of the highest to the lowest."""
     if not values:
         return {"lowest": None, "values": [], "ratio": None}
     return {"lowest": min(values), "values": list(values), "ratio": max(values) / min(values)}
@@ -175,12 +176,12 @@ def _run_curve(rates: Sequence[float], losses: Sequence[float], spec: LrRange) -
 
 
 def lr_candidates(rates: Sequence[float], levels: Sequence[float]) -> dict[str, float] | None:
-    """Of smoothed losses at rising rates; None where they never fall, or are too few.
+    """Candidate rates from smoothed losses at ascending rates; None if the losses never fall, or are too few.
 
-    `steepest`: where they fall fastest by step, so by the logarithm of the rate, both ends left out, and what comes
-    behind the lowest: a run that has blown up may fall once more, and that is no rate to train at. `tenth`: a tenth
-    of the rate at which they are lowest. `base` and `top`, between which Smith lets rates cycle: from where on a tenth
-    of the fall is done, counted from the mean of the first steps, and where it ends.
+    `steepest`: the rate of the fastest fall per step, so per logarithm of the rate. Both ends are left out, and all
+    steps after the lowest loss: a diverged run may fall once more. `tenth`: a tenth of the rate of the lowest loss.
+    `base` and `top` are Smith's bounds of cyclical rates: the rate at which a tenth of the fall is done, counted from
+    the smoothed loss after the first steps, and the rate of the lowest loss.
     """
     first, last = SKIP[0], len(levels) - SKIP[1]
     if last - first < 3:

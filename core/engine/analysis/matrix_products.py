@@ -1,4 +1,4 @@
-"""Products of many matrices with what their layers see, examples last: for linear layers and for convolutions."""
+"""Products of many weight matrices with the inputs of their layers, examples last: linear layers and convolutions."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-COPYING: Final = 40  # as many output channels cost as much to multiply as patches cost to copy (measured)
+COPYING: Final = 40  # output channels whose multiplication costs as much as the copy of patches (measured)
 
 
 class ScratchMemory:
-    """Memory that a layer writes to again and again: fresh pages would cost as much as the copies made there."""
+    """Memory that a layer reuses for every batch: new pages would cost as much as the copies made there."""
 
     def __init__(self) -> None:
         self._taken: dict[str, Tensor] = {}
 
     def take_tensor(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Some tensor of that shape; what it held under the same name is gone."""
+        """An uninitialised tensor of that shape; it overwrites the earlier one of the same name."""
         size = math.prod(shape)
         if name not in self._taken or len(self._taken[name]) < size:
             self._taken[name] = like.new_empty(size)
@@ -25,12 +25,12 @@ class ScratchMemory:
 
 
 class ProductMethod(Protocol):
-    """How a layer multiplies. Its matrices (K, out, in) are prepared once for all the examples that pass."""
+    """A method for the products of a layer. Its matrices (K, out, in) are prepared once, before the examples."""
 
     def prepare_matrices(self, matrices: Tensor) -> Tensor: ...
 
     def multiply_prepared(self, prepared: Tensor, inputs: Tensor) -> Tensor:
-        """(K | 1, *before, n) -> (K, out, *places, n), in the layer's own memory."""
+        """Inputs (K | 1, *shape, n) -> outputs (K, out, *positions, n), in the layer's own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DenseProduct:
 
 @dataclass(frozen=True, slots=True)
 class Im2colProduct:
-    """A convolution as one product with copies of what it sees, zeros around: the copies count where pictures are wide.
+    """A convolution as one product with copies of zero-padded patches; for wide pictures, where BandedProduct wastes.
 
     (K | 1, channels, h, w, n) -> (K, out, h, w, n)
     """
@@ -76,10 +76,10 @@ class Im2colProduct:
 
 @dataclass(frozen=True, slots=True)
 class BandedProduct:
-    """A convolution row by row: what makes one row of the output from the rows around it is a matrix with a band.
+    """A convolution row by row: a banded matrix maps the neighbouring input rows to one output row.
 
-    Nothing is copied, and for narrow pictures hardly more is multiplied than has to be. The same shapes as of Patches;
-    in memory rows come before channels, so that neighbouring rows are one block.
+    Patches are not copied, and for narrow pictures few products with zeros are added. The shapes are those of
+    Im2colProduct. In memory, rows are before channels, so that neighbouring rows are one block.
     """
 
     size: int
@@ -115,7 +115,7 @@ class BandedProduct:
 
 
 def choose_product(shape: torch.Size, width: int, *, shared: bool) -> ProductMethod:
-    """How a layer with weights of that shape multiplies; what is `shared` by all networks is copied but once."""
+    """The method for a layer with weights of `shape`; an input `shared` by all networks is copied only once."""
     if len(shape) == 2:
         return DenseProduct()
     narrow = shape[0] * (width / shape[2] - 1) < COPYING

@@ -1,6 +1,6 @@
-"""How far an analysis is: progress goes out, finished tiles are kept, and requests to stop come in."""
+"""The progress of an analysis: it reports tiles, writes finished ones to checkpoints, and receives stop requests."""
 
-# ruff: noqa: N818 - Interrupted says what happened
+# ruff: noqa: N818 - AnalysisStopped is no error
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Tensors = dict[str, Tensor]
 
 
 class AnalysisStopped(Exception):
-    """A request to stop; the tiles that are finished are in `AnalysisProgress.tensors`."""
+    """Raised on a request to stop; the finished tiles are in `AnalysisProgress.tensors`."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -29,7 +29,7 @@ class AnalysisStopped(Exception):
 
 
 class AnalysisProgress:
-    """Of one attempt at one analysis. `found` are the tensors that an earlier attempt has kept, `done` its tiles."""
+    """The progress of one attempt. `found` are the tensors of an earlier attempt's checkpoint, `done` its tiles."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class AnalysisProgress:
         report_alive: ReportAlive,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """Tiles are written down every `keep_seconds`, and when somebody asks."""
+        """Finished tiles are written to a checkpoint every `keep_seconds`, and on request."""
         self._observer = observer
         self._keep_seconds = keep_seconds
         self._keep_by = time.monotonic() + keep_seconds
@@ -62,7 +62,7 @@ class AnalysisProgress:
         """`done` of `total` tiles are in `tensors`, which later calls may change in place: call it after every tile.
 
         Raises:
-            Interrupted: somebody asks for an end; a checkpoint was written if it is to go on later.
+            AnalysisStopped: there is a request to stop. If it is "checkpoint", a checkpoint is written before.
         """
         self.done, self.total, self.tensors = done, total, dict(tensors)
         self._observer.emit(self.progress())
@@ -71,19 +71,19 @@ class AnalysisProgress:
             self.writer.insists = True
             self._write_tiles()
         elif request is None and done < total and time.monotonic() >= self._keep_by:
-            with suppress(Unwritten):  # the next one has these tiles, too
+            with suppress(Unwritten):  # the next checkpoint has these tiles too
                 self._write_tiles()
             self._keep_by = time.monotonic() + self._keep_seconds
         if request:
             raise AnalysisStopped(request)
 
     def progress(self) -> RunProgress:
-        """Where it stands."""
+        """The number of finished tiles and their share, as an event."""
         share = self.done / self.total if self.total else float(self.total == 0)
         return RunProgress(self.done, self.total, 0, None, share, None, None)
 
     def warn(self, message: str) -> None:
-        """Something that whoever reads the result should know."""
+        """Emit a warning for the reader of the result."""
         self._observer.emit(Log("warning", message))
 
     def _write_tiles(self) -> None:

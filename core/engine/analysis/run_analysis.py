@@ -1,4 +1,4 @@
-"""One analysis from its assignment to its result."""
+"""The run of one analysis, from its assignment to its result."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +43,12 @@ def run_analysis(
     report_alive: ReportAlive = report_nothing,
     keep_seconds: float = KEEP_SECONDS,
 ) -> Ended:
-    """Look, tile by tile, and say how it ended; the same assignment gives the same result, also when it is stopped and
-    resumed between tiles.
+    """Compute an analysis tile by tile and return how it ended.
 
-    The result is a folder with the arrays (npz), a manifest, and the pictures that `draw` makes. One that is cancelled
-    leaves what it has so far, marked as partial. Expected failures end it with an error; a bug raises. `report_alive`
-    hears of every piece of work as it begins; what it has is written down every `keep_seconds`.
+    The same assignment gives the same result, also when it is stopped and resumed between tiles. The result is a folder
+    with the arrays (npz), a manifest, and the pictures that `draw` makes. A cancelled analysis writes the tiles so far
+    as a partial result. Expected failures end it with an error; a bug raises. `report_alive` is called at the start of
+    every piece of work; finished tiles are written to a checkpoint every `keep_seconds`.
     """
     try:
         with torch_switches(assignment.plan):
@@ -91,8 +91,8 @@ def _compute_result(
     facts = {"analysis": spec.dump(), "numbers": encode_non_finite(numbers)}
     desk.writer.insists = request != "cancel"
     put = partial(_write_result, desk, facts, arrays, report_alive)
-    with suppress(*((Unwritten,) if request == "cancel" else ())):  # then nobody waits for a disk
-        if request == "cancel":  # there is little time: first what matters
+    with suppress(*((Unwritten,) if request == "cancel" else ())):  # a cancelled analysis does not wait for a disk
+        if request == "cancel":  # there is little time: arrays and numbers first
             put({})
         pictures = draw(spec.kind, numbers, arrays) if draw else {}
         if pictures or request != "cancel":
@@ -105,7 +105,7 @@ def _compute_result(
 def _open_inputs(
     assignment: AnalysisAssignment, device: torch.device, report_alive: ReportAlive
 ) -> tuple[Sequence[AnalysisSubject] | Sequence[LoadedResult], int]:
-    """What it looks at, and how many weights that has."""
+    """The inputs of the analysis, and the number of weights in the first."""
     if isinstance(assignment.spec, ResultsSpec):
         results = open_results(assignment.readings)
         return results, int(results[0].numbers["parameters"])

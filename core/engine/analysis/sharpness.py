@@ -15,15 +15,15 @@ from core.engine.analysis.tables import finite_or_none, move_to_weights_device, 
 from core.recipe.analyses.sharpness import Measure, Sharpness
 
 MATCHED: Final = 0.2  # of the lower train loss: others further from it are not matched
-STILL: Final = 4  # roundings of the loss: what moves no more does not move
+STILL: Final = 4  # rounding errors of the loss: a smaller change counts as none
 RISES: Final[tuple[Measure, ...]] = ("filter_noise", "multiplicative_noise", "worst_case", "adaptive_worst_case")
-"""Measures whose numbers are rises of the loss at other weights."""
-NOW: Final = "now."  # the state of the gauge that is at work, in a checkpoint
+"""Measures whose numbers are increases of the loss at other weights."""
+NOW: Final = "now."  # prefix of the state of the measure in progress, in a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureCaption:
-    """What belongs in the caption of a measure."""
+    """The caption of a measure: what it is, its error, its invariance and its caveat."""
 
     what: str
     error: str
@@ -33,7 +33,7 @@ class MeasureCaption:
 
 SCALES = "none: rescaling the layers of a ReLU network changes it and not the function"
 DINH = "Any value can be had for the same function by rescaling layers (Dinh et al. 2017)"
-EDGE = "training by full batches drives it towards the edge of stability, 2 / lr for plain descent, so that it may tell"
+EDGE = "training by full batches drives it towards the edge of stability, 2 / lr for plain descent, so it may reflect"
 BOUND = "what the second half of the steps still added; the true maximum may be higher"
 
 ABOUT: Final[dict[str, MeasureCaption]] = {
@@ -91,7 +91,7 @@ ABOUT: Final[dict[str, MeasureCaption]] = {
 def compute_tensors(spec: Sharpness, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
     """`readings` float64 (subjects, columns, 4): value, error, forward and backward passes; `loss` (subjects,).
 
-    And for each measure, under its name, the numbers that its value comes from (subjects, width): rises, products with
+    Each measure also has, under its name, the numbers behind its value (subjects, width): loss increases, products with
     probes, Ritz values.
     """
     gauges = {name: GAUGES[name](spec) for name in spec.measures}
@@ -129,12 +129,12 @@ def _blank_tensors(spec: Sharpness, subjects: Sequence[AnalysisSubject]) -> Tens
 
 
 def reported_columns(spec: Sharpness) -> list[str]:
-    """What is reported, in the order of the readings."""
+    """The names of the reported columns, in the order of `readings`."""
     return [column for name in spec.measures for column in GAUGES[name](spec).columns]
 
 
 def report_numbers(spec: Sharpness, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`measures` by name, each with a row for each subject, and what to know before comparing them."""
+    """`measures` by name, each with a row per subject, and `warnings` about comparisons between subjects."""
     losses = [finite_or_none(each) for each in tensors["loss"].tolist()]
     measures = {
         name: {**asdict(ABOUT[name]), "rows": _measure_rows(subjects, losses, tensors["readings"][:, column])}
@@ -186,7 +186,7 @@ def _measure_rows(
 def _unmoved_warnings(
     subject: AnalysisSubject, tensors: Tensors, row: int, measures: Sequence[Measure]
 ) -> Iterator[str]:
-    """What to say of measures that are 0 because the loss is the same wherever it was looked at."""
+    """A warning for each measure that is 0 because the loss is the same at all evaluated weights."""
     height = float(tensors["loss"][row])
     rounding = STILL * torch.finfo(subject.network.values.dtype).eps * abs(height)
     for name in measures:

@@ -1,4 +1,4 @@
-"""The measures of sharpness, each cut into units that can be stopped between; see core.recipe.analyses.sharpness."""
+"""The measures of sharpness, each divided into units of work; see core.recipe.analyses.sharpness."""
 
 import math
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from core.engine.analysis.tables import nan_tensor
 from core.engine.determinism import seeded_generator
 from core.recipe.analyses.sharpness import Measure, Sharpness
 
-START = 0.1  # of the radius: how far from the weights an ascent begins, at random, since their own slope may be 0
-REACH = 2.5  # radii that all steps of an ascent make together (Madry et al. 2018)
+START = 0.1  # of the radius: an ascent begins at a random point at this distance, since the gradient may be 0 at 0
+REACH = 2.5  # radii: the total length of all steps of an ascent (Madry et al. 2018)
 
 
 class Measurement(NamedTuple):
-    """A value, how far it may be off (NaN: not known), and the passes over the part that it took."""
+    """A value, its possible error (NaN: unknown), and the passes over the split that it took."""
 
     value: float
     error: float
@@ -32,10 +32,10 @@ class Measurement(NamedTuple):
 
 
 class LossAtWeights:
-    """One subject's train loss around its weights."""
+    """The train loss of one subject around its weights (P,)."""
 
     def __init__(self, subject: AnalysisSubject, seed: int) -> None:
-        """`seed` is that of everything random."""
+        """`seed` is the seed of all random numbers."""
         self.subject, self.network, self.seed = subject, subject.network, seed
         self.weights = subject.network.values.clone()
         self.terrain = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
@@ -51,12 +51,12 @@ class LossAtWeights:
         return numbers.to(self.weights)
 
     def loss_increase(self, offset: Tensor) -> float:
-        """By how much the loss is higher at weights + offset (P,)."""
+        """The loss at weights + offset (P,) minus the loss at the weights."""
         return self.terrain.loss_at(self.weights + offset) - self.height
 
 
 class SharpnessMeasure(Protocol):
-    """One measure. `columns` are what it reports, `state["raw"]` float64 (width,) the numbers that they come from."""
+    """One measure: `columns` are the reported names, `state["raw"]` float64 (width,) the numbers behind them."""
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -65,12 +65,13 @@ class SharpnessMeasure(Protocol):
     def units(self) -> int: ...
 
     def initial_state(self, ground: LossAtWeights) -> Tensors:
-        """Its state before the first unit, tensors that `advance` changes in place or replaces."""
+        """The state before the first unit: tensors that `compute_unit` changes in place or replaces."""
 
-    def compute_unit(self, ground: LossAtWeights, state: Tensors, unit: int) -> None: ...
+    def compute_unit(self, ground: LossAtWeights, state: Tensors, unit: int) -> None:
+        """Compute one unit of work and record it in the state."""
 
     def final_measurements(self, ground: LossAtWeights, state: Tensors) -> list[Measurement]:
-        """One for each column."""
+        """One measurement for each column, from the state after the last unit."""
 
 
 def mean_and_error(raw: Tensor) -> tuple[float, float]:
@@ -80,7 +81,7 @@ def mean_and_error(raw: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class GradientNorm:
-    """|g|, over the whole part."""
+    """|g|, the norm of the gradient over the whole split."""
 
     columns: ClassVar[tuple[str, ...]] = ("gradient_norm",)
     units: ClassVar[int] = 1
@@ -97,7 +98,7 @@ class GradientNorm:
 
 @dataclass(frozen=True, slots=True)
 class RandomPerturbation:
-    """The mean rise over random offsets, with its standard error."""
+    """The mean increase of the loss over random offsets (P,), with its standard error."""
 
     columns: tuple[str, ...]
     units: int
@@ -114,7 +115,7 @@ class RandomPerturbation:
 
 
 def filter_noise(spec: Sharpness) -> RandomPerturbation:
-    """Along directions normalised filter by filter; biases and batch norm stay."""
+    """Offsets along directions with normalised filters; biases and batch norm do not change."""
 
     def offset(ground: LossAtWeights, unit: int) -> Tensor:
         direction = ground.draw_normal("filter noise", unit)
@@ -124,7 +125,7 @@ def filter_noise(spec: Sharpness) -> RandomPerturbation:
 
 
 def multiplicative_noise(spec: Sharpness) -> RandomPerturbation:
-    """To w (1 + radius n), every weight by itself."""
+    """Offsets to w (1 + radius n), n standard normal for each weight."""
 
     def offset(ground: LossAtWeights, unit: int) -> Tensor:
         return spec.radius * ground.weights * ground.draw_normal("multiplicative noise", unit)
@@ -134,7 +135,7 @@ def multiplicative_noise(spec: Sharpness) -> RandomPerturbation:
 
 @dataclass(frozen=True, slots=True)
 class Eigenvalues:
-    """Both ends of the spectrum from so many Lanczos steps, and as the last unit their true residuals."""
+    """Both ends of the spectrum by `steps` Lanczos steps; the last unit computes their true residuals."""
 
     steps: int
     columns: ClassVar[tuple[str, ...]] = ("lambda_max", "lambda_min")
@@ -172,7 +173,7 @@ class Eigenvalues:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Hutchinson's estimate from probes of random signs; exact, by unit vectors, for no more weights than probes."""
+    """Hutchinson's estimate with probes of random signs; exact, by unit vectors, for at most as many weights."""
 
     units: int
     columns: ClassVar[tuple[str, ...]] = ("trace",)
@@ -200,10 +201,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """The largest rise that projected ascent meets within |e / T| <= rho, T = 1 or, where adaptive, |w|.
+    """The largest increase that projected ascent finds within |e / T| <= rho, T = 1 or, if adaptive, |w|.
 
-    Steps have length REACH rho / steps in the ball's own units. What the second half of them added stands for the
-    error: the true maximum is no smaller than the value.
+    Steps have length REACH rho / steps in units of T. The error is the increase in the second half of the steps: the
+    true maximum is at least the value.
     """
 
     columns: tuple[str, ...]

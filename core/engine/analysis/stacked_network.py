@@ -1,7 +1,7 @@
-"""Networks of one shape, many at once: each layer takes a stack of flat weights (K, P), the examples stand last.
+"""Many networks of one shape at once: each layer takes a stack of flat weights (K, P), examples are the last axis.
 
-With the examples last pooling compares whole rows, and what a product gives lies as the next layer wants it. What all
-the networks see alike has 1 in place of K: the first layer is then a single product.
+With examples last, pooling compares whole rows, and the output of a product has the memory layout that the next layer
+needs. Inputs that all networks share have 1 in place of K: the first layer is then a single product.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ ACTIVATIONS: Final = (*RISING, nn.LeakyReLU, nn.GELU, nn.SiLU)
 class BatchNormMoments:
     """Mean and variance of each batch norm, (K | 1, channels).
 
-    While `counting` they are those of the batch that passes, and their example-weighted sums are kept.
+    While `counting`, they are those of the present batch, and their example-weighted sums are kept.
     """
 
     means: list[Tensor]
@@ -37,7 +37,7 @@ class BatchNormMoments:
     sums: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def count_batch(self, number: int, batch: Tensor, bias: Tensor | float) -> None:
-        """Take in what a layer gives (K, channels, …, n), its bias (K, channels) still to come."""
+        """Record the output of a layer (K, channels, …, n) without its bias (K, channels), which is added here."""
         values, examples = batch.flatten(2), batch.shape[-1]
         self.means[number] = values.mean(2) + bias
         self.variances[number] = values.var(2, correction=0)
@@ -55,15 +55,15 @@ class StackedLayer(Protocol):
 
     @property
     def rising(self) -> bool:
-        """Whether it can wait until only the largest are left: it works number by number and keeps their order."""
+        """Whether it is elementwise and monotone, so that max pooling can run before it."""
 
     def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
-        """With weights (K, P), prepared once for all the examples that pass."""
+        """The layer as a function of examples, with weights (K, P) prepared once."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackedBatchNorm:
-    """The batch norm behind a layer: its number, where its scale and shift stand, and the bias of the layer."""
+    """The batch norm after a layer: its number, the slices of its scale and shift, and that of the layer's bias."""
 
     number: int
     gamma: slice
@@ -72,11 +72,11 @@ class StackedBatchNorm:
     bias: slice | None
 
     def folded_scale(self, weights: Tensor, moments: BatchNormMoments) -> Tensor:
-        """(K, channels)"""
+        """The factor on the outputs of the layer: (K, channels)."""
         return weights[:, self.gamma] * (moments.variances[self.number] + self.eps).rsqrt()
 
     def folded_shift(self, weights: Tensor, moments: BatchNormMoments) -> Tensor:
-        """What is added to the scaled outputs of the layer, which lack its bias: (K, channels)."""
+        """The shift of the scaled outputs of the layer, which lack its bias: (K, channels)."""
         mean = moments.means[self.number] - self.layer_bias(weights)
         return weights[:, self.beta] - mean * self.folded_scale(weights, moments)
 
@@ -86,7 +86,7 @@ class StackedBatchNorm:
 
 @dataclass(frozen=True, slots=True)
 class StackedProduct:
-    """A linear layer or a convolution, and batch norm's scale, which goes into the weights; nothing is added yet."""
+    """A linear layer or a convolution without bias; the scale of a batch norm after it is folded into the weights."""
 
     weight: slice
     outputs: int
@@ -111,7 +111,7 @@ class StackedProduct:
 
 @dataclass(frozen=True, slots=True)
 class StackedShift:
-    """What a linear layer or a convolution adds to its products: its bias, or batch norm's shift."""
+    """The shift after the product of a linear layer or a convolution: its bias, or that of its batch norm."""
 
     by: slice | StackedBatchNorm
     rising: ClassVar[bool] = True
@@ -134,7 +134,7 @@ class StackedShift:
 
 @dataclass(frozen=True, slots=True)
 class StackedActivation:
-    """Number by number."""
+    """An elementwise activation."""
 
     module: nn.Module
 
@@ -143,13 +143,13 @@ class StackedActivation:
         return type(self.module) in RISING
 
     def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
-        """In place where torch can: what comes in is a layer's own memory."""
+        """In place if torch has such a function: the input is scratch memory of the layer before."""
         return RISING.get(type(self.module), self.module)
 
 
 @dataclass(frozen=True, slots=True)
 class StackedMaxPool:
-    """The largest of each 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n), rows first in memory."""
+    """Max pooling of 2 by 2: (K, channels, h, w, n) -> (K, channels, h // 2, w // 2, n), rows first in memory."""
 
     room: ScratchMemory = field(default_factory=ScratchMemory)
     rising: ClassVar[bool] = False
@@ -178,13 +178,13 @@ class StackedFlatten:
 
 
 def broadcast_channels(values: Tensor, outputs: Tensor) -> Tensor:
-    """(K, channels) so that it broadcasts over (K, channels, …)."""
+    """A view of values (K, channels) that broadcasts over outputs (K, channels, …)."""
     return values.reshape(*values.shape, *(1 for _ in outputs.shape[2:]))
 
 
 @dataclass(frozen=True, slots=True)
 class StackedNetwork:
-    """The layers of a network; `widest` is how many numbers a layer holds of one example, and `norms` are its own."""
+    """The layers of a network; `widest` is the most numbers of one example in a layer, `norms` are its batch norms."""
 
     layers: tuple[StackedLayer, ...]
     widest: int
@@ -192,7 +192,7 @@ class StackedNetwork:
     report_alive: ReportAlive
 
     def bind_weights(self, weights: Tensor, moments: BatchNormMoments) -> Pass:
-        """With weights (K, P): (n, *shape) -> (K, outputs, n)."""
+        """The networks with weights (K, P) as a function: (n, *shape) -> (K, outputs, n)."""
         passes = [layer.bind_weights(weights, moments) for layer in self.layers]
 
         def outputs(inputs: Tensor) -> Tensor:
@@ -204,13 +204,13 @@ class StackedNetwork:
         return outputs
 
     def running_moments(self) -> BatchNormMoments:
-        """The running statistics of the network as they stand."""
+        """The present running statistics of the network, (1, channels) each."""
         running = [(each.running_mean, each.running_var) for each in self.norms]
         means = [mean[None] for mean, _ in running if mean is not None]
         return BatchNormMoments(means, [variance[None] for _, variance in running if variance is not None])
 
     def estimate_moments(self, weights: Tensor, inputs: Tensor, batch_size: int) -> BatchNormMoments:
-        """For each network what `reestimate_batch_norm` sets its running statistics to."""
+        """For each network the running statistics that `reestimate_batch_norm` would set, (K, channels) each."""
         counting = self.running_moments()
         counting.counting = True
         outputs = self.bind_weights(weights, counting)
@@ -224,7 +224,7 @@ class StackedNetwork:
 
 
 def stack_network(network: Network, example: Tensor) -> StackedNetwork | None:
-    """The network's layers over many weights, or None where one of them is not known here. `example` (1, *shape)."""
+    """The network's layers over many weights, or None if a layer is not supported. `example` (1, *shape)."""
     layers = plain_layers(network.module)
     if layers is None:
         return None
@@ -253,7 +253,7 @@ def stack_network(network: Network, example: Tensor) -> StackedNetwork | None:
 
 
 def _is_product(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    """Convolutions with an odd square kernel that keep the size of the picture; linear layers."""
+    """Whether it is a linear layer, or a convolution with an odd square kernel that keeps the size of the picture."""
     if type(module) is nn.Linear:
         return True
     if type(module) is not nn.Conv2d:
@@ -269,7 +269,7 @@ def _is_halving_pool(module: nn.MaxPool2d) -> bool:
 
 
 def _flat_slice(parameter: Tensor) -> slice:
-    """Where a parameter stands in the flat weights."""
+    """The slice of a parameter in the flat weights (P,)."""
     start = int(parameter.storage_offset())
     return slice(start, start + parameter.numel())
 
@@ -291,12 +291,12 @@ def _product_layers(
 
 
 def _pool_position(steps: Sequence[StackedLayer]) -> int:
-    """Where pooling costs least: what keeps the order of numbers can wait until only the largest are left."""
+    """The position where max pooling is cheapest: before all monotone elementwise layers at the end of `steps`."""
     return len(steps) - len(list(takewhile(lambda step: step.rising, reversed(steps))))
 
 
 def _layer_sizes(network: Network, layers: Sequence[nn.Module], example: Tensor) -> tuple[int, dict[nn.Module, int]]:
-    """The most numbers of an example that any layer holds, and the width of what each sees."""
+    """The most numbers of an example that any layer holds, and the width of each layer's input."""
     widest, widths, values = 1, {}, example
     with eval_mode(network.module):
         for module in layers:

@@ -1,4 +1,4 @@
-"""What an analysis looks at: a network with its weights, and the data that it was trained and judged on."""
+"""The subject of an analysis: a network with its weights, and the data that it was trained and evaluated on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +22,9 @@ from core.recipe.spec import JobSpec
 
 @dataclass(frozen=True, slots=True)
 class AnalysisSubject:
-    """One network in evaluation mode. `parts` are those that are looked at, `source` says where its weights are from.
+    """One network in evaluation mode. `parts` are its splits, empty ones included; `source` is the weights' origin.
 
-    A part of no examples is there too. Nobody else has this network, but an analysis still leaves its weights as they
-    were.
+    No other subject uses this network, but an analysis still restores its weights.
     """
 
     source: Source
@@ -36,12 +35,12 @@ class AnalysisSubject:
 
     @property
     def batch(self) -> int:
-        """Examples in a batch of its job."""
+        """The number of examples in a batch of its job."""
         return self.spec.shape().batch
 
     @property
     def label(self) -> str:
-        """What it is called in captions."""
+        """Its name in captions."""
         return self.source.label
 
 
@@ -52,7 +51,7 @@ def open_subjects(
     examples: int | None,
     report_alive: ReportAlive,
 ) -> tuple[AnalysisSubject, ...]:
-    """All of them, equal data loaded once. Raises EngineError where weights or data are not what they should be."""
+    """Open all subjects; equal data are loaded once. Raises EngineError if weights or data do not fit their spec."""
     loaded: dict[str, ResidentDataset] = {}
     found = []
     for source in sources:
@@ -91,7 +90,7 @@ def _open_subject(
 
 
 def sample_examples(part: Split, examples: int | None, seed: int) -> Split:
-    """So many examples of a part, drawn once for all, in their order; all of them when there are no more."""
+    """`examples` of a split, drawn by the seed, in their order; all of them if it has no more."""
     if examples is None or examples >= len(part):
         return part
     chosen = torch.randperm(len(part), generator=seeded_generator(seed, "some"))[:examples].sort().values
@@ -100,12 +99,12 @@ def sample_examples(part: Split, examples: int | None, seed: int) -> Split:
 
 
 def nonempty_splits(subject: AnalysisSubject) -> list[SplitName]:
-    """The parts that hold an example."""
+    """The splits that have examples."""
     return [split for split, part in subject.parts.items() if len(part)]
 
 
 def metric_names(subject: AnalysisSubject) -> list[str]:
-    """What is reported of a part: the loss first, then the metrics of the job."""
+    """The names of the reported metrics: the loss first, then the metrics of the job."""
     split = nonempty_splits(subject)[0]
     few = Split(subject.parts[split].inputs[:1], subject.parts[split].targets[:1])
     return list(evaluate_network(subject.network, few, subject.objective))
@@ -113,7 +112,7 @@ def metric_names(subject: AnalysisSubject) -> list[str]:
 
 @contextmanager
 def preserving(network: Network) -> Iterator[Network]:
-    """Weights and buffers are put back, bit for bit, whatever happens inside."""
+    """Restore weights and buffers at the exit, bit for bit, also after an exception."""
     before = network.values.clone(), [each.clone() for each in network.buffers]
     try:
         yield network
@@ -125,7 +124,7 @@ def preserving(network: Network) -> Iterator[Network]:
 
 @contextmanager
 def replaced_weights(subject: AnalysisSubject, weights: Tensor) -> Iterator[Network]:
-    """The subject's network with other weights (P,), batch norm estimated again on the train part; put back after."""
+    """The subject's network with other weights (P,), batch norm estimated again on the train split; then restored."""
     with preserving(subject.network) as network:
         network.values.copy_(weights)
         reestimate_batch_norm(network, subject.parts["train"].inputs, subject.batch)

@@ -1,4 +1,4 @@
-"""The way that a run took, in the plane in which it moved most; see core.recipe.analyses.trajectory."""
+"""The path of a run, in the plane of its largest moves (PCA); see core.recipe.analyses.trajectory."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -35,11 +35,10 @@ AVERAGED: Final = frozenset({"swa", "ema"})
 
 
 def compute_tensors(spec: Trajectory, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
-    """As of a landscape around the last weights of the way: `x`, `y`, `train.loss` (y, x) and the like, unless `steps`
-    is 0.
+    """The arrays of a landscape around the last weights of the path (`x`, `y`, `train.loss` (y, x) …) if `steps` > 0.
 
-    `at` (subjects, A), `off` (subjects,) and `values` (subjects, splits, metrics) are of the checkpoints, the last with
-    the statistics that they have; `shares` and `centred` are those of the squares that each principal direction shows.
+    `at` (subjects, A), `off` (subjects,) and `values` (subjects, splits, metrics) describe the checkpoints, `values`
+    with their own running statistics. `shares` and `centred` are the shares of each principal direction in the squares.
     """
     followed = path_indices(subjects)
     end = subjects[followed[-1]]
@@ -65,7 +64,7 @@ def compute_tensors(spec: Trajectory, subjects: Sequence[AnalysisSubject], desk:
 
 
 def path_indices(subjects: Sequence[AnalysisSubject]) -> list[int]:
-    """Which of them are on the way; averages are beside it. Raises EngineError where there is none."""
+    """The indices of the subjects on the path, averages left out. Raises EngineError if there are fewer than two."""
     found = [number for number, each in enumerate(subjects) if each.source.kind not in AVERAGED]
     if len(found) < 2:
         remedy = 'Train with more checkpoints on the way: "checkpoints": {"every": "1ep", "keep_last": 50}.'
@@ -74,9 +73,9 @@ def path_indices(subjects: Sequence[AnalysisSubject]) -> list[int]:
 
 
 def directions_of(spec: Trajectory, end: AnalysisSubject, moves: Tensor) -> tuple[Tensor, Tensors]:
-    """(A, P), A = 2 where the way leaves a line and the weights are more than one; and the shares that these show.
+    """Directions (A, P) and their shares; A = 2 unless the path is a line or there is only one weight.
 
-    Raises EngineError where nothing moves.
+    Raises EngineError if the weights do not move.
     """
     if not bool(moves.any()):
         raise EngineError("engine_error", "the weights do not move at all", "Look at a job that trains.")
@@ -89,10 +88,10 @@ def directions_of(spec: Trajectory, end: AnalysisSubject, moves: Tensor) -> tupl
 
 
 def report_numbers(spec: Trajectory, subjects: Sequence[AnalysisSubject], tensors: Tensors) -> dict[str, Any]:
-    """`path`: step by step where the run was, how far from the plane, and its own loss; `averages` beside it.
+    """`path`: the coordinates of each checkpoint, its distance to the plane, and its loss; `averages` likewise.
 
-    `explained` is what each principal direction shows of the squared distances from the last weights, `centred` of
-    those from the mean, which is what a PCA of scikit-learn tells.
+    `explained` is the share of each principal direction in the squared distances from the last weights, `centred` in
+    those from the mean, as in a PCA of scikit-learn.
     """
     followed = set(path_indices(subjects))
     end = subjects[max(followed)]

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON beside them, on disk for good before anybody hears of them.
+"""Checkpoint folders: tensors as safetensors, the rest as JSON beside them; durably on disk before they are reported.
 
 A folder holds weights.safetensors (the network under its state_dict names, and standardize.*), for a resumable one
 state.safetensors (optimizer, averages, best weights, random state, open log window), and manifest.json. The tensor
@@ -28,7 +28,7 @@ from core.recipe.assignment import Resume
 WEIGHTS, STATE, MANIFEST = "weights", "state", "manifest"
 NAMES = {WEIGHTS: "weights.safetensors", STATE: "state.safetensors", MANIFEST: "manifest.json"}
 PIECE = 1 << 20  # bytes hashed and written at a time
-UNSYNCED = 256 << 20  # bytes that may wait for the disk: one flush of a whole large file would be a long silence
+UNSYNCED = 256 << 20  # bytes that may wait for the disk: one flush of a whole large file takes long without a heartbeat
 REMEDY = "Resume from another checkpoint, or start the job again."
 
 Files = dict[str, dict[str, Any]]
@@ -43,7 +43,7 @@ def write_tensor_files(
 
 
 def write_manifest(folder: Path, files: Files, manifest: dict[str, Any]) -> Files:
-    """Write the manifest, make the folder durable, and return all of its files."""
+    """Write the manifest, sync the folder and its parent to the disk, and return all files of the folder."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
     sealed = {**files, MANIFEST: write_bytes(folder / NAMES[MANIFEST], text.encode())}
     sync_folder(folder)
@@ -59,7 +59,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], report_alive: ReportAl
 def describe_tensor_files(
     tensors: Mapping[str, dict[str, Tensor]], report_alive: ReportAlive = report_nothing
 ) -> Files:
-    """What `write_tensor_files` would return, without a disk."""
+    """The result of `write_tensor_files`, without writing a file."""
     contents = {role: _serialise_tensors(content, report_alive) for role, content in tensors.items()}
     return {
         role: {"name": NAMES[role], "sha256": sha256(content).hexdigest(), "bytes": len(content)}
@@ -80,7 +80,7 @@ def write_bytes(
     piece_bytes: int = PIECE,
     unsynced_bytes: int = UNSYNCED,
 ) -> dict[str, Any]:
-    """Write a new file, hashed on the way and flushed to the disk."""
+    """Write a new file, hash it and flush it to the disk; returns its name, sha256 and bytes."""
     digest, view = sha256(), memoryview(content)
     with path.open("xb") as file:
         for start in report_each(report_alive, "checkpoint", range(0, len(view), piece_bytes)):
@@ -96,16 +96,16 @@ def write_bytes(
 
 
 def chain_digest(digest: str, files: Files) -> str:
-    """The next link of the digest chain: one hash that stands for every deterministic checkpoint so far."""
+    """The next link of the digest chain: one hash over every deterministic checkpoint so far."""
     return sha256("".join((digest, files[WEIGHTS]["sha256"], files[STATE]["sha256"])).encode()).hexdigest()
 
 
 def read_resume(
     resume: Resume, report_alive: ReportAlive = report_nothing
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, state) of a checkpoint, their digests checked against its manifest first.
+    """(weights, state) of a checkpoint, after their digests are checked against its manifest.
 
-    The weights come under all of their names.
+    The weights have all of their names, aliases included. Raises EngineError if a file was changed or cannot be read.
     """
     weights, state = (
         _read_tensors(path, resume.manifest, role, report_alive)
@@ -115,7 +115,7 @@ def read_resume(
 
 
 def add_aliases(weights: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a weights file under all the names that the manifest gives them: what load_state_dict() takes."""
+    """The tensors of a weights file under all names in the manifest, as load_state_dict() takes them."""
     aliases: dict[str, str] = manifest.get("aliases", {})
     if missing := sorted(set(aliases.values()) - weights.keys()):
         message = f"the checkpoint's manifest gives further names to tensors that are not there: {', '.join(missing)}"
@@ -124,7 +124,7 @@ def add_aliases(weights: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> d
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file whose digest somebody else has checked."""
+    """The tensors of a safetensors file whose digest the caller has checked. Raises EngineError if it is unreadable."""
     try:
         return load_tensors(path)
     except (OSError, SafetensorError) as error:
@@ -143,10 +143,10 @@ def file_digest(path: Path, report_alive: ReportAlive, piece: Piece, *, piece_by
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All of a safetensors file, each tensor in memory of its own, aligned as torch aligns what it computes.
+    """All tensors of a safetensors file, each in its own memory with torch's alignment.
 
-    In the file's memory it lies anywhere, and matrix products round by how their operands are aligned: whoever went on
-    from a file would get other last bits. Its own reader gives errors of the machine no number, so the file is opened
+    Tensors mapped from the file have any alignment. Matrix products round differently with other alignments, so a
+    resume would compute other last bits. safetensors reports errors of the machine without errno, so the file is opened
     here first.
     """
     with path.open("rb"):
@@ -166,7 +166,7 @@ def _read_tensors(path: Path, manifest: dict[str, Any], role: str, report_alive:
 
 
 def check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raises EngineError naming every tensor that is missing, too much, or of another shape or type."""
+    """Raises EngineError that names every tensor that is missing, unknown, or of another shape or type."""
     problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{name} is not known" for name in sorted(found.keys() - expected.keys())]
     for name in sorted(expected.keys() & found.keys()):

@@ -1,4 +1,4 @@
-"""Back to where a checkpoint stood."""
+"""Resume, fine-tuning and rollback: load stored tensors into the parts of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from core.recipe.spec import JobSpec
 
 
 def read_train_state(resume: Resume, calendar: EpochLayout) -> TrainState:
-    """The manifest's part of a resume."""
+    """The train state in a checkpoint's manifest. Raises EngineError if the manifest does not fit the job."""
     manifest = resume.manifest
     try:
         standing = TrainState(
@@ -41,9 +41,9 @@ def read_train_state(resume: Resume, calendar: EpochLayout) -> TrainState:
 
 
 def resume_fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
-    """Whether going on here computes the bits that the checkpoint's own machine would have; None: there is none yet.
+    """Whether a resume computes the same bits as an uninterrupted run would; None for a fresh run that is exact.
 
-    A run that a clock ends is approximate from its start.
+    A run with a time limit (`seconds`) is approximate from its start.
     """
     reasons = environment_differences(resume.manifest.get("environment", {}), environment) if resume else []
     if spec.seconds is not None:
@@ -54,7 +54,7 @@ def resume_fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str,
 
 
 def restore_run(run: Run, resume: Resume | None, initial: Path | None) -> None:
-    """Put a fresh run where it has to begin; its seed's own weights are there already."""
+    """Load a checkpoint or initial weights into a fresh run; without either it keeps the weights of its seed."""
     if resume:
         load_checkpoint(run, resume)
     elif initial:
@@ -75,14 +75,14 @@ def load_checkpoint(run: Run, resume: Resume) -> None:
 
 
 def load_initial_weights(run: Run, weights: Path) -> None:
-    """Take weights and batch-norm statistics from another run's checkpoint; the data keep their own standardisation."""
+    """Load weights and batch-norm statistics of another run's checkpoint; standardisation stays that of the data."""
     found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.standardize_tensors()}
     check_tensors("weights", found, run.network.tensors())
     run.network.load_tensors(found)
 
 
 def load_rollback_point(run: Run, mark: RollbackPoint) -> None:
-    """Put everything but the mark itself where the mark stands, one rollback more behind it, rates lower."""
+    """Restore everything but `mark` itself to the state in `mark`, count one more rollback, and lower the rates."""
     rollbacks, there = run.rate.rollbacks + 1, mark.train_state
     run.standing.step, run.standing.digest, run.standing.metrics = there["step"], there["digest"], there["metrics"]
     run.standing.results = run.standing.stop_reason = None
@@ -94,10 +94,10 @@ def load_rollback_point(run: Run, mark: RollbackPoint) -> None:
 def _load_tensors(
     run: Run, keepers: Sequence[Stateful], weights: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> None:
-    """The random state comes last of all.
+    """Check and load weights and state; the random state comes last of all.
 
-    A checkpoint from another kind of device holds generators that this one has not, or lacks one of this one's: those
-    go on as the seed has set them, and the run says that it is approximate.
+    A checkpoint from another kind of device has generators that this device lacks, or lacks one of this device's. Such
+    a generator keeps the state that the seed gave it, and the run is reported as approximate.
     """
     here = random_state(run.device)
     state = {name: each for name, each in state.items() if name in here or not name.startswith(GENERATORS)}

@@ -1,4 +1,4 @@
-"""The last place at which everything was known to be finite, kept so that a run can go back to it."""
+"""The rollback point: a copy of the last training state that was finite, to which a run goes back."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ WEIGHTS, STATE, STANDING = "mark.weights.", "mark.state.", "mark.standing"
 
 
 class RollbackPoint:
-    """Copies of a whole training state, part of every checkpoint: a resumed run goes back to the same place."""
+    """Copies of a whole training state, part of every checkpoint: a resumed run goes back to the same state."""
 
     prefix = "mark."
 
@@ -25,7 +25,7 @@ class RollbackPoint:
     def save_copies(
         self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]
     ) -> None:
-        """Take copies; `standing` is what JSON says of the run there. The mark's own part of `state` is left out."""
+        """Copy weights, `state` without this point's own tensors, and `standing`, the train state as JSON."""
         text = json.dumps(standing, sort_keys=True).encode()
         own = own_tensors(self, state)
         there = {f"{WEIGHTS}{name}": each for name, each in weights.items()}
@@ -35,22 +35,22 @@ class RollbackPoint:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a place to go back to."""
+        """Whether a state was saved."""
         return bool(self._copies)
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The network's tensors at the mark."""
+        """The network's tensors at the rollback point."""
         return self._tensors_with_prefix(WEIGHTS)
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The rest of the training state there."""
+        """The rest of the training state at the rollback point."""
         return self._tensors_with_prefix(STATE)
 
     @property
     def train_state(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """The train state at the rollback point: step, digest and metrics."""
         found: dict[str, Any] = json.loads(bytes(self._copies[STANDING].cpu().tolist()))
         return found
 
@@ -61,7 +61,7 @@ class RollbackPoint:
         return dict(self._copies)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Whatever there is: it is checked when the run goes back to it."""
+        """All that was found: the tensors are checked when the run goes back to them."""
         return {STANDING: torch.empty(0, dtype=torch.uint8), **found}
 
     def restore(self, found: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What one attempt at a run writes: resumable checkpoints, and the weights that are kept beside them."""
+"""The checkpoints of one attempt: resumable ones, and weights alone (best, averages, members, ends of cycles)."""
 
 import math
 from collections.abc import Callable
@@ -19,10 +19,13 @@ from core.engine.weights.snapshot import Incumbent
 
 
 class RunCheckpoints:
-    """Knows which of the weights beside are on disk already; all that writes raises Unwritten, see CheckpointWriter."""
+    """Writes the checkpoints of a run, and skips weights that are on disk already.
+
+    Every method that writes raises Unwritten, see CheckpointWriter.
+    """
 
     def __init__(self, run: Run, observer: Observer, progress: Callable[[], RunProgress]) -> None:
-        """`observer` hears of every folder once it is on disk for good."""
+        """`observer` receives an event for every folder that is durably on disk."""
         self._run = run
         self.writer = CheckpointWriter(
             run.scratch,
@@ -36,16 +39,15 @@ class RunCheckpoints:
         self._members = set(run.ensemble.member_steps) if run.ensemble else set()
 
     def forget_written(self) -> None:
-        """The run went back: what was written since may be void, and what it replaced is needed again."""
+        """Count nothing as written. After a rollback, later checkpoints may be void and those they replaced needed."""
         self._best, self._members = None, set()
         self.writer.go_back()
 
     def write_last(self, *, seconds: float, chain: str | None = None) -> None:
-        """A checkpoint to go on from; `chain`: the digest chain whose next link it is. `seconds` is training time."""
+        """Write a resumable checkpoint, as the next link of the digest chain `chain`; `seconds` is training time."""
         run, standing = self._run, self._run.standing
-        replaced = (
-            run.best and run.best.restores_best and run.best.weights == "base"
-        )  # what was tested are the best then
+        # With restored best weights, the test metrics are not those of the last weights.
+        replaced = run.best and run.best.restores_best and run.best.weights == "base"
         own = ("val.", "function.", *(() if replaced else ("test.",)))
         metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
         more = {
@@ -63,7 +65,7 @@ class RunCheckpoints:
         self.writer.write_tensors(self._header("last", standing.step, metrics), self._resumable(), describe)
 
     def chain_unwritten(self, chain: str) -> None:
-        """The next link, as if the checkpoint were on disk: those that follow do not depend on a machine's luck."""
+        """Compute the next link as if the checkpoint were written: later links do not depend on a failed disk."""
         self._run.standing.digest = chain_digest(
             chain, describe_tensor_files(self._resumable(), self._run.report_alive)
         )
@@ -76,7 +78,7 @@ class RunCheckpoints:
         }
 
     def write_missing(self) -> None:
-        """The best weights and the members of an ensemble as checkpoints of their own, unless they are that already."""
+        """Write the best weights and the members of the ensemble, each unless it is on disk already."""
         best, ensemble = self._run.best, self._run.ensemble
         if best and best.step != self._best:
             self.write_best(best)
@@ -85,33 +87,33 @@ class RunCheckpoints:
                 self._write_member(ensemble, step, ensemble_metrics.member_metrics(self._run, ensemble, step))
 
     def write_best(self, best: BestWeights) -> None:
-        """The best weights, if there are any."""
+        """Write the best weights, if there are any."""
         if best.step is not None:
             metrics = metrics_of(self._run, "best")
             self.write_weights("best", best.network, best.step, metrics, {"monitor": best.policy.monitor})
             self._best = best.step
 
     def write_incumbent(self, incumbent: Incumbent) -> None:
-        """The weights at the end of the last cycle, if there was one."""
+        """Write the weights at the end of the last cycle, if there is one."""
         if incumbent.step is not None:
             self.write_weights("cycle_end", incumbent.network, incumbent.step, metrics_of(self._run, "incumbent"), {})
 
     def write_members(self, ensemble: Ensemble) -> None:
-        """Again, now that they have been tested too."""
+        """Write all members again, with their test metrics."""
         for number, step in enumerate(ensemble.member_steps, 1):
             self._write_member(ensemble, step, metrics_of(self._run, f"member_{number}"))
 
     def _write_member(self, ensemble: Ensemble, step: int, metrics: dict[str, float]) -> None:
         network = ensemble.member_network(step)
-        numbers = network.finite() and all(map(math.isfinite, metrics.values()))
-        if numbers:  # a run that diverged may have kept others
+        finite = network.finite() and all(map(math.isfinite, metrics.values()))
+        if finite:  # a run that diverged may have members that are not
             self.write_weights("snapshot", network, step, metrics, {})
             self._members.add(step)
 
     def write_weights(
         self, kind: Kind, network: Network, step: int, metrics: dict[str, float], more: dict[str, Any]
     ) -> None:
-        """Weights alone, as they were after `step` steps."""
+        """Write weights alone, those after `step` steps; `more` is added to the manifest."""
         tensors = {WEIGHTS: network.tensors() | self._run.data.standardize_tensors()}
         said = {**self._aliases(), **more, "metrics": metrics}
         self.writer.write_tensors(self._header(kind, step, metrics), tensors, lambda _: said)
@@ -120,5 +122,5 @@ class RunCheckpoints:
         return CheckpointHeader(kind, step, step // self._run.calendar.steps_per_epoch, metrics)
 
     def _aliases(self) -> dict[str, Any]:
-        """The manifest's `aliases`, where the network has weights under several names."""
+        """The manifest's `aliases`, if the network has weights under several names."""
         return {"aliases": dict(self._run.network.aliases)} if self._run.network.aliases else {}

@@ -1,4 +1,4 @@
-"""What every part of a run with a state of its own can do: give its state as tensors, and take it back."""
+"""The protocol of parts that have state: they return it as tensors and restore it."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,25 +7,28 @@ from torch import Tensor
 
 
 class Stateful(Protocol):
-    """A resume is exact because everything that a step changes is in a keeper, the weights or the random state."""
+    """A part of a run with state, as in torch.distributed.checkpoint.
+
+    A resume is exact because all that a step changes is in a Stateful, the weights, the random state or TrainState.
+    """
 
     @property
     def prefix(self) -> str:
-        """What the names of its tensors begin with, and nobody else's."""
+        """The prefix of the names of its tensors; no other part has it."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as it stands; may be views of what training goes on to change."""
+        """The present state; the tensors may be views of memory that training changes."""
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Names, shapes and types that a checkpoint of `step` must hold for this keeper, whatever it holds now.
+        """Names, shapes and types that a checkpoint of `step` must hold for this part.
 
-        `found` is what the checkpoint has under its prefix: where the size of the state depends on the past, it tells.
+        `found` are the checkpoint's tensors under its prefix: the size of some states depends on earlier steps.
         """
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors(), in place; `found` has been checked against expected()."""
 
 
-def own_tensors(keeper: Stateful, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is the keeper's own of a whole state."""
-    return {name: tensor for name, tensor in state.items() if name.startswith(keeper.prefix)}
+def own_tensors(stateful: Stateful, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a whole state that belong to `stateful`."""
+    return {name: tensor for name, tensor in state.items() if name.startswith(stateful.prefix)}

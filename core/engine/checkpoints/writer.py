@@ -1,4 +1,4 @@
-"""The one writer of an attempt's folders: checkpoints, weights alone, results of analyses."""
+"""The writer of an attempt's folders: checkpoints, weights alone, results of analyses."""
 
 # ruff: noqa: N818 - Unwritten says what happened
 
@@ -21,18 +21,18 @@ TRIES: Final = 60
 PAUSE_SECONDS: Final = 0.5
 
 Fill = Callable[[Path], Files]
-"""Makes the folder that it is given, writes every file but the manifest, and returns them by role."""
+"""Creates the folder, writes every file but the manifest, and returns the files by role."""
 Describe = Callable[[Files], dict[str, Any]]
-"""What the manifest says besides what every manifest says; called once the files are on the disk."""
+"""The entries of a manifest besides those of every manifest; called when the files are on disk."""
 
 
 class Unwritten(OSError):
-    """A checkpoint or a result that this machine did not take; nothing of it is left."""
+    """This machine failed to write a checkpoint or a result; its folder is removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
-    """What a folder holds: its kind, after how many steps and whole epochs, and the metrics that its event carries."""
+    """What a folder holds: kind, complete steps, whole epochs, and the metrics of its event."""
 
     kind: Kind
     step: int
@@ -41,13 +41,13 @@ class CheckpointHeader:
 
 
 class CheckpointWriter:
-    """One attempt's. A folder is whole and durable before the observer hears of it; a failed one is removed.
+    """Writes the folders of one attempt. A folder is complete and durable before its event; a failed one is removed.
 
-    Where this machine fails, Unwritten is raised: at once, or after half a minute of tries when `insists` is set,
-    because what is written then would be missed.
+    If this machine fails, Unwritten is raised: at once, or after half a minute of tries if `insists` is set, because no
+    later checkpoint replaces this one.
     """
 
-    def __init__(  # noqa: PLR0913 - where to, what every manifest says, and who hears of it
+    def __init__(  # noqa: PLR0913 - the folder, the entries of every manifest, and the receivers
         self,
         scratch: Path,
         job: str,
@@ -57,7 +57,7 @@ class CheckpointWriter:
         progress: Callable[[], RunProgress],
         report_alive: ReportAlive,
     ) -> None:
-        """`observer` hears of every folder, and of `progress` as a sign of life between two tries."""
+        """`observer` receives an event for every folder, and `progress` as a heartbeat between two tries."""
         self._scratch = scratch
         self._job = job
         self._environment = environment
@@ -69,7 +69,7 @@ class CheckpointWriter:
         self.insists = False
 
     def go_back(self) -> None:
-        """The run went back: what failed at a later step may fail there again, and an end may be none any more."""
+        """Reset after a rollback: failures at later steps are reported again, and the end is not near any more."""
         self._failed.clear()
         self.insists = False
 
@@ -82,7 +82,7 @@ class CheckpointWriter:
         )
 
     def write_folder(self, header: CheckpointHeader, fill: Fill, describe: Describe) -> CheckpointWritten:
-        """Write a folder of whatever `fill` puts into it, and its manifest."""
+        """Write a folder with the files of `fill` and a manifest. Raises Unwritten."""
         tries = TRIES if self.insists else 1
         while True:
             tries -= 1
@@ -99,7 +99,7 @@ class CheckpointWriter:
 
     def _try_write(self, header: CheckpointHeader, fill: Fill, describe: Describe) -> CheckpointWritten:
         kind, step = header.kind, header.step
-        self._count += 1  # a folder that was never used: after a rollback the same steps come again
+        self._count += 1  # folder names are unique: after a rollback the same steps come again
         folder = self._scratch / f"{self._count:06d}-{kind}-{step:09d}"
         try:
             return self._fill_and_seal(folder, header, fill, describe)
@@ -107,7 +107,7 @@ class CheckpointWriter:
             shutil.rmtree(folder, ignore_errors=True)
             if not is_machine_failure(error):
                 raise
-            if (kind, step) not in self._failed:  # said once, however often it is tried
+            if (kind, step) not in self._failed:  # reported once, however often it is tried
                 self._failed.add((kind, step))
                 self._observer.emit(CheckpointFailed(kind, step, str(error.strerror), kind == "last"))
             raise Unwritten(error.errno, error.strerror) from error

@@ -1,1 +1,1 @@
-"""A materialised dataset on the device: split, standardised, and put in order epoch by epoch."""
+"""A materialised dataset on the device: split, standardised, and shuffled in every epoch."""

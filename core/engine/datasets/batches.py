@@ -1,4 +1,4 @@
-"""In which order examples are seen: one drawing per epoch, a function of (seed, epoch) and of nothing else."""
+"""The order of examples: one draw per epoch, a function of (seed, epoch) alone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
 
 
 def epoch_draws(examples: int, seed: int, epoch: int) -> Tensor:
-    """As many indices drawn with replacement, int64 (examples,): some twice, about a third not at all."""
+    """Indices drawn with replacement, int64 (examples,): some repeat, about a third are absent."""
     return torch.randint(examples, (examples,), generator=seeded_generator(seed, "draws", epoch))
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSampler:
-    """How an epoch is cut: the first `used` of the ordered examples, `size` of them for each optimizer step."""
+    """How an epoch is split into batches: the first `used` of the ordered examples, `size` per optimizer step."""
 
     size: int
     used: int
@@ -37,8 +37,8 @@ def iterate_batches(
 ) -> Iterator[tuple[int, Batch]]:
     """(t, batch) for the optimizer steps first <= t < last; an epoch's last batch may be smaller.
 
-    A whole epoch is gathered at once and then cut: one copy instead of one per step. `cut` None is the full batch: the
-    part itself, in its own order, every step.
+    A whole epoch is gathered at once and then split: one copy instead of one per step. `cut` None is the full batch:
+    every step has the whole split, in its own order.
     """
     if cut is None:
         yield from ((t, (part.inputs, part.targets)) for t in range(first, last))

@@ -1,4 +1,4 @@
-"""Datasets small enough to live on the device, whole: loaded once, standardised once, indexed ever after."""
+"""Datasets that fit on the device as a whole: loaded and standardised once, then indexed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Standardizer:
-    """x -> (x - mean) / std, fitted on the train part; float32, broadcastable against one example."""
+    """x -> (x - mean) / std, fitted on the train split; float32, broadcastable against one example."""
 
     mean: Tensor
     std: Tensor
@@ -44,7 +44,7 @@ class Standardizer:
 
 @dataclass(frozen=True, slots=True)
 class ResidentDataset:
-    """The three parts, and the scales that a user needs to feed the trained weights (None: as in the file)."""
+    """The three splits, and the scales that inputs and targets of the trained weights need (None: as in the file)."""
 
     train: Split
     validation: Split
@@ -53,7 +53,7 @@ class ResidentDataset:
     target_scale: Standardizer | None
 
     def standardize_tensors(self) -> dict[str, Tensor]:
-        """What goes with the weights: standardize.mean and .std, for regression also standardize.target_*."""
+        """The tensors stored with weights: standardize.mean and .std, for regression also standardize.target_*."""
         scales = {"standardize.": self.input_scale, "standardize.target_": self.target_scale}
         found = {prefix: scale for prefix, scale in scales.items() if scale}
         return {f"{prefix}{name}": getattr(scale, name) for prefix, scale in found.items() for name in ("mean", "std")}
@@ -66,7 +66,7 @@ def load_resident(
     sha256: str | None = None,
     report_alive: ReportAlive = report_nothing,
 ) -> ResidentDataset:
-    """Read the file, split, standardise, move. Raises EngineError(bad_data) when it is not what the spec says."""
+    """Read, split, standardise, move to the device. Raises EngineError(bad_data) if the file does not fit the spec."""
     inputs, targets = read_dataset(path, spec.facts(), sha256, report_alive)
     report_alive("dataset")
     numbers = targets.is_floating_point()
@@ -97,7 +97,7 @@ def load_resident(
 
 
 def add_label_noise(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
-    """int64 (n,) with int(share n + 1/2) entries moved to another of the `classes`, each of them equally likely."""
+    """int64 (n,) with int(share n + 1/2) entries changed to another of the `classes`, all equally likely."""
     generator = seeded_generator(seed, "label noise")
     count = int(len(targets) * share + 0.5)
     wrong = torch.randperm(len(targets), generator=generator)[:count]
@@ -120,7 +120,7 @@ def fit_standardizer(values: Tensor, *, per_channel: bool) -> Standardizer:
 def read_dataset(
     path: Path, facts: DataFacts, sha256: str | None = None, report_alive: ReportAlive = report_nothing
 ) -> tuple[Tensor, Tensor]:
-    """`inputs` and `targets` from the safetensors file, checked against the facts and the digest."""
+    """`inputs` and `targets` of the file. Raises EngineError(bad_data) if they do not fit the facts or the digest."""
     try:
         if sha256 is not None:
             digest = file_digest(path, report_alive, "dataset")
@@ -155,7 +155,7 @@ def _finite_rows(values: Tensor) -> Tensor:
 
 
 def _refuse_rows(bad: Tensor, message: str) -> None:
-    """Raises EngineError that names the first few of the rows (n,) that are bad, counted from 0."""
+    """Raises EngineError that names the first few bad rows, from the mask `bad`, bool (n,); rows count from 0."""
     rows = bad.nonzero().flatten().tolist()
     if rows:
         more = f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""

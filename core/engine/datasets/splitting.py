@@ -1,4 +1,4 @@
-"""Which example belongs to which part. A function of the targets and the split seed alone."""
+"""The split of the examples into train, validation and test: a function of the targets and the split seed alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from core.recipe.data import SplitSizes
 
 @dataclass(frozen=True, slots=True)
 class SplitIndices:
-    """Indices of each part, ascending, int64."""
+    """Indices of each split, ascending, int64."""
 
     train: Tensor
     validation: Tensor
@@ -20,7 +20,7 @@ class SplitIndices:
 
 
 def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
-    """Stratified: each group (class) gives each part its share, by largest remainders, so that sizes are met exactly.
+    """A stratified split: each group (class) has its share of each split, by largest remainders, with exact sizes.
 
     `groups` int64 (N,); pass zeros for regression.
     """
@@ -40,7 +40,7 @@ def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
 
 
 def apportion(sizes: Sequence[int], seats: int) -> list[int]:
-    """`seats` shared out in proportion to `sizes` by largest remainders (ties to the earlier), none above its size."""
+    """`seats` distributed in proportion to `sizes` by largest remainders (ties to the earlier), at most each size."""
     total = sum(sizes)
     if not 0 <= seats <= total:
         raise ValueError(f"cannot take {seats} of {total}")

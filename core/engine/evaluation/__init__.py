@@ -1,1 +1,1 @@
-"""What a run measures: losses and metrics of every step and of every evaluation."""
+"""Losses and metrics of every step and of every evaluation."""

@@ -1,4 +1,4 @@
-"""What ensembles are worth: each member, the mean of their predictions and that of their weights, side by side."""
+"""Metrics of ensembles: of each member, of the mean of their predictions, and of the mean of their weights."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ Metrics = dict[str, float]
 
 
 def metrics_at_collection(run: Run, ensemble: Ensemble) -> Metrics:
-    """The newest member and the ensemble as it now is, on the validation part: member.val.loss, ensemble.val.loss …"""
+    """Of the newest member and of the present ensemble, on the validation split: member.val.*, ensemble.val.*."""
     if not len(run.data.validation):
         return {}
     outputs, mixture = ensemble.member_outputs(run.data.validation), _new_mixture(run)
@@ -26,7 +26,7 @@ def metrics_at_collection(run: Run, ensemble: Ensemble) -> Metrics:
 
 
 def member_metrics(run: Run, ensemble: Ensemble, step: int) -> Metrics:
-    """The member of that step on the validation part: val.loss …"""
+    """Of the member of that step on the validation split: val.loss …"""
     if not len(run.data.validation):
         return {}
     return _prefixed_metrics(
@@ -35,7 +35,7 @@ def member_metrics(run: Run, ensemble: Ensemble, step: int) -> Metrics:
 
 
 def metrics_at_end(run: Run) -> Metrics:
-    """On all that was held out: member_1.* (the oldest) and so on, ensemble.*, average.*, swag.*.
+    """On all held-out splits: member_1.* (the oldest) and so on, ensemble.*, average.*, swag.*.
 
     `average` is a single network whose weights are the mean of the members'.
     """
@@ -50,7 +50,7 @@ def metrics_at_end(run: Run) -> Metrics:
 
 
 def _mixture_metrics(run: Run, weights: str, networks: Iterable[Network], each_as: str | None = None) -> Metrics:
-    """Metrics of the mean prediction, and of each network too if there is a name for it."""
+    """Metrics of the mean prediction, named `weights`.*, and of each network, `each_as`_1.* …, if that is given."""
     parts = {"val": run.data.validation, "test": run.data.test}
     held_out: dict[str, Split] = {split: part for split, part in parts.items() if len(part)}
     mixtures = {split: _new_mixture(run) for split in held_out}

@@ -1,4 +1,4 @@
-"""Looking without touching: random state, buffers and modes of the running network are the same afterwards."""
+"""Evaluation of networks without side effects: random state, buffers and modes are the same afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from core.engine.networks.norms import running_norms
 
 
 def evaluate_network(network: Network, part: Split, objective: Objective) -> dict[str, float]:
-    """Loss and metrics over a part, as means over its examples. One transfer from the device."""
+    """Loss and metrics over a split, as means over its examples. One transfer from the device."""
     return compute_metrics(predict_split(network, part), part, objective)
 
 
 def predict_split(network: Network, part: Split) -> Tensor:
-    """The outputs for a part (n, outputs)."""
+    """The outputs for a split (n, outputs), in evaluation mode."""
     with eval_mode(network.module):
         chunks = report_each(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
         with passing_examples():
@@ -29,7 +29,7 @@ def predict_split(network: Network, part: Split) -> Tensor:
 
 
 def compute_metrics(outputs: Tensor, part: Split, objective: Objective) -> dict[str, float]:
-    """Loss and metrics of outputs (n, outputs) for a part, as means over its examples."""
+    """Loss and metrics of outputs (n, outputs) for a split, as means over its examples."""
     with torch.no_grad():
         sums = torch.cat([objective.example_sums(outputs, part.targets), objective.split_constants(part)])
         return objective.metrics_from_sums(sums.tolist(), part)
@@ -37,7 +37,7 @@ def compute_metrics(outputs: Tensor, part: Split, objective: Objective) -> dict[
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every layer's own mode is put back, whatever happens inside."""
+    """Evaluation mode without gradients; the mode of every layer is restored, also after an exception."""
     modes = [(layer, layer.training) for layer in module.modules()]
     module.eval()
     try:
@@ -51,8 +51,8 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> None:
     """Set running statistics to the example-weighted mean over the batches of `inputs`, taken in index order.
 
-    Weights that were averaged have never seen data, so their statistics are those of nothing (Izmailov et al. 2018,
-    section 3.2). Each batch of b comes in with momentum b / (n + b) after n examples. Dropout is off.
+    Averaged weights have no statistics of their own, because they were never run on data (Izmailov et al. 2018, section
+    3.2). A batch of b examples after n others has momentum b / (n + b). Dropout is off.
     """
     layers = running_norms(network.module)
     if not layers:
@@ -77,7 +77,7 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
 
 
 def chunk_sizes(examples: int, size: int) -> list[int]:
-    """Batches of `size` and the rest; a rest of one example, which has no variance, joins the batch before it."""
+    """Batches of `size` and the remainder; a single last example, which has no variance, joins the batch before it."""
     whole, rest = divmod(examples, size)
     sizes = [size] * whole + ([rest] if rest else [])
     if len(sizes) > 1 and sizes[-1] == 1:

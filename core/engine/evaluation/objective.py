@@ -1,4 +1,4 @@
-"""What a step minimises and what an evaluation reports, by task. Everything is weighted by examples."""
+"""The loss of a step and the metrics of an evaluation, by task. All are weighted by examples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective(Protocol):
-    """`tally` adds up over examples what `report` turns into means, so that the sizes of chunks do not matter.
+    """`example_sums` adds up over examples what `metrics_from_sums` turns into means: chunk sizes do not matter.
 
-    All that is read from the device goes through both: one transfer for an evaluation.
+    All values that an evaluation reads from the device are in these sums: it makes one transfer.
     """
 
     @property
@@ -30,10 +30,10 @@ class Objective(Protocol):
         """Sums over the examples of a chunk: float64 (k,)."""
 
     def split_constants(self, part: Split) -> Tensor:
-        """What else `report` needs of a whole part, the same for all outputs: float64 (m,)."""
+        """What else `metrics_from_sums` needs of a whole split, the same for all outputs: float64 (m,)."""
 
     def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
-        """Loss and metrics of a whole part, from its sums and then its constants."""
+        """Loss and metrics of a whole split, from its sums followed by its constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class FunctionObjective:
-    """f(x) and what the examples add to it; outputs are all the same place x (b, dimension), targets the a_i.
+    """f(x) plus a linear term per example; outputs are the same point x in all rows (b, dimension), targets the a_i.
 
-    Sums of a_i are exact in double, so that over all examples they add nothing at all.
+    Sums of a_i are exact in double, so that over all examples they are exactly 0.
     """
 
     function: Callable[..., Tensor]
@@ -105,7 +105,7 @@ class FunctionObjective:
         return self.function(*place.unbind()) + slope @ place
 
     def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The same, in double and summed."""
+        """The sum of f(x) + a_i · x over the examples, float64 (1,)."""
         place = outputs[0].double()
         return (len(targets) * self.function(*place.unbind()) + targets.double().sum(0) @ place).reshape(1)
 
@@ -113,12 +113,12 @@ class FunctionObjective:
         return no_constants(part)
 
     def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
-        """Their mean over a whole part."""
+        """The mean over a whole split."""
         return {"loss": sums[0] / len(part)}
 
 
 def no_constants(part: Split) -> Tensor:
-    """No constants."""
+    """No constants: float64 (0,)."""
     return torch.empty(0, dtype=torch.float64, device=part.targets.device)
 
 

@@ -1,4 +1,4 @@
-"""The step log of a run whose weights are a place: where it was after every step."""
+"""The step log of a run whose weights are a point: it also logs the coordinates after every step."""
 
 import time
 from collections.abc import Callable
@@ -15,9 +15,9 @@ PREFIX = "point."
 
 
 class PointLog(StepLog):
-    """A series for each weight: at step 0 where it started, at t where it was after t steps, as often as train.loss."""
+    """A series for each weight: its start at step 0, its value after t steps at t, as often as train.loss."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - those of every log, and what it watches
+    def __init__(  # noqa: PLR0913, PLR0917 - those of StepLog, the network and the names
         self,
         every: int,
         calendar: EpochLayout,
@@ -26,7 +26,7 @@ class PointLog(StepLog):
         network: Network,
         names: tuple[str, ...],
     ) -> None:
-        """`names` are those of the weights, in their order."""
+        """`names` are the names of the weights, in their order."""
         super().__init__(every, calendar, rate, first)
         self._weights = network.weights.detach()
         self._names = names
@@ -34,18 +34,18 @@ class PointLog(StepLog):
         self.restart_at(first)
 
     def restart_at(self, first: int) -> None:
-        """A run that begins, again or not, begins where the weights are."""
+        """Continue at step `first`. A run that starts at 0 logs the present weights as its start."""
         super().restart_at(first)
         self._places.clear()
         self._start = [] if first else [(0, self._weights.tolist(), time.time())]
 
     def record_step(self, loss: Tensor, norm: Tensor | None = None) -> bool:
-        """Keep the weights too, as they are after the step."""
+        """Keep the loss, and a copy of the weights after the step."""
         self._places.append(self._weights.clone())
         return super().record_step(loss, norm)
 
     def drain_points(self) -> DrainedPoints:
-        """The way since the last time; where a step of no finite loss leads to is no place."""
+        """The points since the last call; a step with a non-finite loss gives no coordinates."""
         begin, places = self._first, self._places
         drained = super().drain_points()
         rows = torch.stack(places).tolist() if places else []

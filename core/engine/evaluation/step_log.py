@@ -1,4 +1,4 @@
-"""Losses of single steps wait on the device and come over in one transfer, so that no step waits for the device."""
+"""Losses of steps stay on the device and are copied in one transfer, so that no step waits for the device."""
 
 import math
 import time
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from core.engine.events import Series
 
-MOST_WAITING = 1000  # steps; bounds memory and the size of one Points event
-SECONDS = 0.4  # between two looks, so that progress is fresh within a second
+MOST_WAITING = 1000  # steps; bounds memory and the size of one PointsLogged event
+SECONDS = 0.4  # between two drains, so that progress is at most a second old
 
 
 @dataclass(frozen=True, slots=True)
 class EpochLayout:
-    """Which examples belong to which step: `batch` in each, fewer in the last of an epoch of `examples`."""
+    """The examples of each step: `batch` in each, fewer in the last of an epoch of `examples`."""
 
     examples: int
     batch: int
@@ -38,9 +38,9 @@ class EpochLayout:
 
 @dataclass(frozen=True, slots=True)
 class DrainedPoints:
-    """New points of train.loss, lr and, where gradients are clipped by it, grad_norm.
+    """New points of train.loss, lr and, if gradients are clipped by norm, grad_norm.
 
-    `bad` is the first step whose loss is no finite number.
+    `last` is (loss, lr) of the last point. `bad` is the first step whose loss is not finite.
     """
 
     series: dict[str, Series]
@@ -51,14 +51,14 @@ class DrainedPoints:
 class StepLog:
     """train.loss at t is the example-weighted mean over the window of `every` steps that ends with step t.
 
-    Windows are aligned to absolute steps (the run's last one may be short), so the points do not depend on when the log
+    Windows are aligned to absolute steps (the last window may be short), so the points do not depend on when the log
     was drained or the run was resumed. lr and grad_norm at t are those of step t alone.
     """
 
     prefix = "log."
 
     def __init__(self, every: int, calendar: EpochLayout, rate: Callable[[int], float], first: int = 0) -> None:
-        """`first` is the next step to come."""
+        """`first` is the next step."""
         self._every = every
         self._calendar = calendar
         self._rate = rate
@@ -70,7 +70,7 @@ class StepLog:
         self._next_look = 0.0
 
     def record_step(self, loss: Tensor, norm: Tensor | None = None) -> bool:
-        """Keep loss and gradient norm of the next step, scalars on the device. True when it wants to be drained."""
+        """Keep loss () and gradient norm () of the next step on the device. True if drain_points() is due."""
         self._losses.append(loss)
         if norm is not None:
             self._norms.append(norm)
@@ -78,7 +78,7 @@ class StepLog:
         return len(self._losses) >= MOST_WAITING or time.monotonic() >= self._next_look
 
     def drain_points(self) -> DrainedPoints:
-        """Bring the waiting losses over. Up to and including the first bad one they become points."""
+        """Copy the waiting losses from the device; those up to and including the first bad one become points."""
         begin, count = self._first, len(self._losses)
         numbers = torch.stack([*self._losses, *self._norms]).tolist() if self._losses else []
         values, norms = numbers[:count], numbers[count:]
@@ -111,14 +111,14 @@ class StepLog:
         return DrainedPoints(series, (means[-1], rates[-1]) if steps else None, bad)
 
     def restart_at(self, first: int) -> None:
-        """Forget what waits; `first` is the next step to come."""
+        """Discard all waiting losses; `first` is the next step."""
         self._first = first
         self._losses.clear()
         self._norms.clear()
         self._times.clear()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The open window: loss sum and examples, float64 (2,). Drain first."""
+        """The open window: loss sum and examples, float64 (2,). Call drain_points() first."""
         return {"log.window": torch.tensor(self._window, dtype=torch.float64)}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:

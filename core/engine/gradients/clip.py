@@ -1,4 +1,4 @@
-"""Gradients cut down before the optimizer sees them: once per step, in place, on the flat buffer."""
+"""Gradient clipping before the optimizer's update: once per step, in place, on the flat buffer."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from core.recipe.clipping import ClipGrad
 
-Clip = Callable[[], Tensor | None]  # clips; the norm before that when it is by norm, a scalar on the device
+Clip = Callable[[], Tensor | None]  # clips; returns the norm before clipping, () on the device, when it is by norm
 
 
 def build_clip(spec: ClipGrad | None, gradient: Tensor) -> Clip | None:
-    """The clipping of `gradient` (P,), or None when the job asks for none."""
+    """The clipping of `gradient` (P,), or None if the spec has no clip_grad."""
     if spec is None:
         return None
     return clip_by_norm(gradient, spec.norm) if spec.norm is not None else clip_by_value(gradient, spec.value or 0.0)
@@ -29,7 +29,7 @@ def clip_by_norm(gradient: Tensor, most: float) -> Clip:
 
 
 def clip_by_value(gradient: Tensor, most: float) -> Clip:
-    """Every entry into [-most, most]."""
+    """Clamp every entry to [-most, most]."""
 
     def clip() -> None:
         gradient.clamp_(-most, most)

@@ -1,4 +1,4 @@
-"""Loss and gradient of one batch."""
+"""Loss and gradient of one batch, with gradient accumulation over chunks."""
 
 import sys
 
@@ -13,11 +13,11 @@ from core.engine.networks.norms import mixes_batch
 
 
 def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) -> Gradient:
-    """(inputs, targets) -> mean loss of the batch; its gradient is then in `network.weights.grad`.
+    """(inputs, targets) -> mean loss of the batch, (); its gradient is then in `network.weights.grad` (P,).
 
-    A batch of more than `network.most_at_once` examples is accumulated over chunks, each with its share of them,
-    so the gradient is the exact one of the whole batch. A network with batch norm sees its batch whole, the statistics
-    of a chunk would be others: unless the job asks for micro-batches of `micro` examples.
+    A batch of more than `network.most_at_once` examples is accumulated over chunks, each weighted by its share of the
+    examples, so the gradient is that of the whole batch. A network with batch norm gets the batch as a whole, because a
+    chunk has other statistics, unless the job has micro-batches of `micro` examples.
     """
     at_once, report_alive = (
         closed_form(network.module, mean_loss) or autograd_gradient(network, mean_loss),
@@ -44,7 +44,7 @@ def build_gradient(network: Network, mean_loss: Loss, micro: int | None = None) 
 
 
 def autograd_gradient(network: Network, mean_loss: Loss) -> Gradient:
-    """The gradient of any network."""
+    """The gradient of any network, by autograd."""
     forward, total = network.forward, network.gradient
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient at the worst point nearby, in place of the one where the weights are."""
+"""Sharpness-aware minimisation (Foret et al. 2021): the gradient at the worst point near the weights."""
 
 from collections.abc import Callable
 
@@ -11,15 +11,15 @@ from core.engine.gradients.same_batch import frozen_bn_stats
 from core.engine.networks.network import Network
 from core.recipe.sam import SAM
 
-TINY = 1e-12  # keeps the direction of a gradient of nothing a number
+TINY = 1e-12  # keeps the direction of a zero gradient finite
 
 
 def sharpness_aware(gradient: Gradient, network: Network, spec: SAM, now: Callable[[], int]) -> Gradient:
-    """(inputs, targets) -> loss at the weights w; the gradient that is left is the one at w + e.
+    """(inputs, targets) -> loss at the weights w; the gradient in the buffer is the one at w + e.
 
-    `now` is the number t of the step: only every `interval`-th is such a step. Both passes see the same dropout, the
-    generator then stands where one pass leaves it, and batch norm's statistics are those of the first pass. The weights
-    are copied back, since adding and subtracting would round.
+    `now` gives the number t of the step: only every `interval`-th step uses SAM. Both passes have the same dropout
+    masks, the generator then has the state after one pass, and batch norm's statistics are those of the first pass. The
+    weights are copied back, since adding and subtracting would round.
     """
     weights, saved = network.weights, torch.empty_like(network.weights)
 
@@ -46,7 +46,7 @@ def sharpness_aware(gradient: Gradient, network: Network, spec: SAM, now: Callab
 
 
 def sam_perturbation(spec: SAM, weights: Tensor, gradient: Tensor) -> Tensor:
-    """E (P,): rho g / |g|, or rho T² g / |T g| with T = |w| + eta where it is adaptive."""
+    """The perturbation e (P,): rho g / |g|, or if adaptive rho T² g / |T g| with T = |w| + eta (Kwon et al. 2021)."""
     if not spec.adaptive:
         flat: Tensor = gradient * (spec.rho / (torch.linalg.vector_norm(gradient) + TINY))
         return flat

@@ -1,4 +1,4 @@
-"""The same batch once more, as if it were the first time: same dropout, and nobody counts it twice."""
+"""Repeat a batch exactly: with the same dropout masks, and without a second update of batch norm's statistics."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from core.engine.networks.norms import mixes_batch, running_norms
 
 @contextmanager
 def replay_randomness(network: Network) -> Iterator[Callable[[], None]]:
-    """Gives a function that puts randomness back to where it stands now; afterwards it stands there again.
+    """Yield a function that restores the random state of the entry; it is restored once more at the exit.
 
-    Inside, batch norm still normalises each batch by itself, but its running statistics stay as they are.
+    Inside, batch norm still normalises by the statistics of each batch, but its running statistics are frozen.
     """
     device = network.weights.device
     before = random_state(device)
@@ -27,10 +27,10 @@ def replay_randomness(network: Network) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
-    """Running statistics and their counters stay as they are, to the last bit.
+    """Inside, running statistics and their counters do not change, to the last bit.
 
-    A layer in evaluation mode counts nothing anyway. An instance norm counts whatever it is told, so its buffers are
-    taken out meanwhile.
+    A layer in evaluation mode never updates them. An instance norm updates them even without track_running_stats, so
+    its buffers are detached inside.
     """
     layers = [layer for layer in running_norms(module) if layer.training]
     others = [(each, each.running_mean, each.running_var) for each in layers if not mixes_batch(each)]

@@ -1,1 +1,1 @@
-"""The networks that model specs name by import string: build(spec, facts) -> a torch.nn.Module, see builders.py."""
+"""Networks. A spec names its builder by import string: build(spec, facts) -> torch.nn.Module, see builders.py."""

@@ -1,4 +1,4 @@
-"""From a model's spec to a module: the builder that the spec names by import string, wherever it is installed."""
+"""From a model's spec to a module, by the builder that the spec names by import string."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from core.recipe.models import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class ModuleWithRoles:
-    """What a builder returns where the roles that follow from layers and shapes are not the right ones.
+    """The result of a builder that corrects roles inferred from layers and shapes.
 
-    `roles` holds those that differ, by parameter name.
+    `roles` holds the corrected ones, by parameter name.
     """
 
     module: nn.Module
@@ -27,7 +27,7 @@ Builder = Callable[[ModelSpec, DataFacts], nn.Module | ModuleWithRoles]
 
 
 def load_builder(spec: ModelSpec) -> Builder:
-    """The function that the spec names. Raises EngineError when the worker has no such function."""
+    """The function that the spec names. Raises EngineError if the worker has no such function."""
     module, _, name = spec.implementation.partition(":")
     try:
         builder: Builder = getattr(import_module(module), name)
@@ -38,7 +38,7 @@ def load_builder(spec: ModelSpec) -> Builder:
 
 
 def build_module(spec: ModelSpec, facts: DataFacts) -> ModuleWithRoles:
-    """A module for inputs (batch, *facts.input_shape) with random weights. Raises EngineError where it cannot train."""
+    """A module for inputs (b, *facts.input_shape) with random weights. Raises EngineError if it cannot be trained."""
     built = load_builder(spec)(spec, facts)
     found = built if isinstance(built, ModuleWithRoles) else ModuleWithRoles(built)
     if problem := _find_problem(found.module):
@@ -47,7 +47,7 @@ def build_module(spec: ModelSpec, facts: DataFacts) -> ModuleWithRoles:
 
 
 def _find_problem(module: nn.Module) -> str | None:
-    """Why the parameters cannot lie in one flat buffer."""
+    """Why the parameters do not fit into one flat buffer; None if they do."""
     named = dict(module.named_parameters())
     if not named:
         return "it has no parameters"
@@ -59,7 +59,7 @@ def _find_problem(module: nn.Module) -> str | None:
 
 
 def _describe_overlap(named: Mapping[str, nn.Parameter]) -> str | None:
-    """Layers share weights by sharing a Parameter; two that only share memory would come apart."""
+    """The first two parameters that share memory: layers may share one Parameter, but flattening separates two."""
     owners: dict[int, str] = {}
     for name, each in named.items():
         first = owners.setdefault(each.data_ptr(), name) if each.numel() else name

@@ -1,4 +1,4 @@
-"""Convolutions that halve the picture, then linear layers."""
+"""A convolutional network: convolutions with pooling by 2, then linear layers."""
 
 from collections import OrderedDict
 from itertools import pairwise

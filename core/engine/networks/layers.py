@@ -1,4 +1,4 @@
-"""Parts that the networks share: activations, dense blocks, and how weights start."""
+"""Shared parts of the networks: activations, dense blocks, and the initialisation of weights."""
 
 from collections.abc import Callable, Iterator
 
@@ -43,9 +43,9 @@ def dense(number: int, widths: tuple[int, int], activation: Activation, dropout:
 
 
 def initialise_weights(module: nn.Module, roles: Roles, init: Init) -> None:
-    """Fill matrices, kernels and the head by the scheme; biases start at 0. `torch` keeps what each layer drew.
+    """Fill matrices, kernels and the head by the scheme, and biases with 0; `torch` keeps each layer's own values.
 
-    Norms, embeddings and positions always keep it.
+    Norms, embeddings and positions always keep their own values.
     """
     if init.scheme == "torch":
         return
@@ -57,10 +57,10 @@ def initialise_weights(module: nn.Module, roles: Roles, init: Init) -> None:
 
 
 def plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
-    """The named layers of a stack in which nothing happens but one after the other; None for any other module.
+    """The named layers of a plain nn.Sequential; None for any other module.
 
-    What writes a layer's arithmetic out itself asks here first: a parameter that two layers share, a hook, or a forward
-    pass of the module's own need the module itself.
+    Code that computes layers without calling the module checks here first: a parameter that two layers share, a hook,
+    or a module with its own forward pass need the module itself.
     """
     if type(module) is not nn.Sequential or any(map(has_hooks, module.modules())):
         return None
@@ -70,6 +70,6 @@ def plain_layers(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Whether calling the layer is more than its `forward`."""
+    """Whether a call of the layer runs hooks besides its `forward`."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(layer, kind) for kind in kinds)

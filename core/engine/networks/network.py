@@ -1,4 +1,4 @@
-"""A network ready to train: its weights in one flat buffer, its gradients in another, its layers called directly."""
+"""A network ready for training: weights in one flat buffer, gradients in another, layers called directly."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,10 @@ Forward = Callable[[Tensor], Tensor]
 class Network:
     """`module`'s parameters are views of `weights` (P,), their gradients views of `weights.grad` (P,).
 
-    An optimizer then sees one tensor, clearing gradients is one call, and averaging is one addition. `values` are the
-    same weights to autograd's eyes a constant. The last `undecayed` weights are those that weight decay leaves alone.
-    `buffers` are the module's own. All of these only ever change in place. `roles` has each parameter's, and `aliases`
-    the further names of what has several: a parameter that layers share lies in the flat buffer once. Whoever sends
+    An optimizer then has one tensor, clearing gradients is one call, and averaging is one addition. `values` (P,) is
+    the same memory, detached from autograd. The last `undecayed` weights are exempt from weight decay. `buffers` are
+    the module's own. All of these change only in place. `roles` has the role of each parameter, `aliases` the further
+    names of tensors that have several: a parameter that layers share is in the flat buffer once. Code that runs
     examples through the network calls `report_alive` before each pass.
     """
 
@@ -59,22 +59,22 @@ class Network:
         self.module.load_state_dict({**found, **{alias: found[name] for alias, name in self.aliases.items()}})
 
     def copy(self, other: "Network") -> None:
-        """Take over the weights and the buffers of a network of the same shape."""
+        """Copy weights and buffers from a network of the same shape."""
         with torch.no_grad():
             self.weights.copy_(other.weights)
             for own, buffer in zip(self.buffers, other.buffers, strict=True):
                 own.copy_(buffer)
 
     def floats(self) -> list[Tensor]:
-        """Everything that must stay finite."""
+        """All floating-point tensors: they must stay finite."""
         return [self.values, *(each for each in self.buffers if each.is_floating_point())]
 
     def finite(self) -> bool:
-        """Whether they are."""
+        """Whether weights and floating-point buffers are all finite."""
         return all(bool(each.isfinite().all()) for each in self.floats())
 
 
-def build_network(  # noqa: PLR0913 - what a network is made of, and how it is used
+def build_network(  # noqa: PLR0913 - the parts of a network, and its use
     spec: ModelSpec,
     facts: DataFacts,
     seed: int,
@@ -84,7 +84,7 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
     most_at_once: int = MOST_AT_ONCE,
     report_alive: ReportAlive = report_nothing,
 ) -> Network:
-    """Built and initialised on the CPU from a stream of its own, so that all devices start with the same weights."""
+    """Build and initialise on the CPU from a separate random stream: all devices start with the same weights."""
     with private_randomness(seed if spec.init.seed is None else spec.init.seed, "init"):
         built = build_module(spec, facts)
         roles = infer_roles(built.module, built.roles)
@@ -94,9 +94,9 @@ def build_network(  # noqa: PLR0913 - what a network is made of, and how it is u
 
 
 def flatten(module: nn.Module, no_decay: Collection[Undecayed] = (), roles: Roles | None = None) -> Network:
-    """Move the parameters of `module` into one flat buffer, values unchanged, in their order but the undecayed last.
+    """Move the parameters of `module` into one flat buffer, in their order but with the undecayed last.
 
-    Roles that are not given are inferred.
+    Values do not change. Roles that are not given are inferred.
     """
     roles = infer_roles(module, roles)
     exempt = {id(each) for name, each in module.named_parameters() if is_undecayed(name, roles[name], no_decay)}
@@ -123,7 +123,7 @@ def flatten(module: nn.Module, no_decay: Collection[Undecayed] = (), roles: Role
 
 
 def direct_forward(module: nn.Module) -> Forward:
-    """What module(x) computes, without the attribute searches of nn.Module (a tenth of a small step).
+    """The function module(x) without the attribute lookups of nn.Module, which take a tenth of a small step.
 
     Modules and layers that have hooks are called as torch calls them.
     """

@@ -1,6 +1,6 @@
-"""The one table of normalisation layers, and the questions that the engine asks of it.
+"""The table of normalisation layers, and the properties that the engine reads from it.
 
-A new kind of layer is one line in NORM_LAYERS. A subclass counts as the nearest class that stands there.
+A new kind of layer is one line in NORM_LAYERS. A subclass counts as its nearest base class in the table.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ RunningNorm = FoldableNorm | nn.InstanceNorm1d | nn.InstanceNorm2d | nn.Instance
 
 @dataclass(frozen=True, slots=True)
 class NormTraits:
-    """`mixes_batch`: while training, the output for an example depends on the rest of its batch.
+    """`mixes_batch`: in train mode, the output for an example depends on the rest of its batch.
 
-    `has_statistics`: the layer may keep running statistics, by which it normalises in evaluation mode.
+    `has_statistics`: the layer may keep running statistics, with which it normalises in evaluation mode.
     """
 
     mixes_batch: bool = False
@@ -45,12 +45,12 @@ NORM_LAYERS: Final[Mapping[type[nn.Module], NormTraits]] = {
 
 
 def norm_traits(layer: nn.Module) -> NormTraits | None:
-    """What the layer does, or None where it is no normalisation layer."""
+    """The traits of the layer, or None if it is no normalisation layer."""
     return next((NORM_LAYERS[each] for each in type(layer).__mro__ if each in NORM_LAYERS), None)
 
 
 def mixes_batch(module: nn.Module) -> bool:
-    """Whether the output for an example depends on the rest of its batch while the module trains."""
+    """Whether, in train mode, the output for an example depends on the rest of its batch."""
     return any(traits.mixes_batch for layer in module.modules() if (traits := norm_traits(layer)))
 
 
@@ -66,8 +66,8 @@ def running_norms(module: nn.Module) -> list[RunningNorm]:
 
 
 def is_foldable(layer: nn.Module) -> TypeGuard[FoldableNorm]:
-    """Whether it is one scale and one shift for each channel in evaluation mode, which a layer before it can take over.
+    """Whether in evaluation mode the layer is one scale and one shift per channel, foldable into the layer before it.
 
-    A subclass may compute something else.
+    A subclass is not foldable: it may compute something else.
     """
     return NORM_LAYERS.get(type(layer)) is BATCH and keeps_statistics(layer) and bool(layer.affine)

@@ -1,4 +1,4 @@
-"""A point instead of a network: its one parameter is where it stands."""
+"""A point instead of a network: its one parameter are its coordinates."""
 
 from collections import OrderedDict
 
@@ -12,20 +12,20 @@ from core.recipe.models.point import Point
 
 
 class PointModule(nn.Module):
-    """Answers every input with the same place."""
+    """Returns the same coordinates for every input."""
 
     def __init__(self, start: tuple[float, ...]) -> None:
-        """One coordinate for each dimension."""
+        """`start` has one coordinate for each dimension."""
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(start))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, anything) -> (batch, dimension)."""
+        """(batch, …) -> (batch, dimension)."""
         return self.weight.expand(len(inputs), -1)
 
 
 def build(spec: Point, facts: DataFacts) -> ModuleWithRoles:
-    """(batch, 0) -> (batch, dimension). Its one vector is no factor but what the network answers."""
+    """(batch, 0) -> (batch, dimension). Its one vector is the output, so its role is HEAD and not NORM."""
     del facts
     module = nn.Sequential(OrderedDict(point=PointModule(spec.start)))
     return ModuleWithRoles(module, {"point.weight": ParameterRole.HEAD})

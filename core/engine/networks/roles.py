@@ -1,4 +1,4 @@
-"""What each parameter of a network is for: its role, by which the engine decides how to treat it."""
+"""The role of each parameter of a network: weight decay, initialisation and filters depend on it."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -13,11 +13,11 @@ REMEDY: Final = "Correct the model's builder."
 
 
 class ParameterRole(StrEnum):
-    """One for each parameter; a parameter that several layers share has one role.
+    """The role of a parameter; one that several layers share has one role.
 
     MATRIX: the weights of a linear layer, of attention or of a recurrent layer. CONV: kernels. EMBEDDING: a table of
     vectors that are looked up. HEAD: the weights of the layer that gives the outputs. BIAS: what a layer adds. NORM:
-    scale and shift of a norm layer, and any other vector of factors. POSITION: what is added to each place of a
+    scale and shift of a norm layer, and any other vector of factors. POSITION: what is added at each position of a
     sequence or picture, such as a position table or a class token.
     """
 
@@ -48,14 +48,14 @@ LAYER_ROLES: Final[Mapping[type[nn.Module], ParameterRole]] = {
     nn.Embedding: ParameterRole.EMBEDDING,
     nn.EmbeddingBag: ParameterRole.EMBEDDING,
 }
-"""Of the weights of torch's layers; their biases are BIAS. Norm layers stand in NORM_LAYERS."""
+"""The roles of the weights of torch's layers; their biases are BIAS. Norm layers are in NORM_LAYERS."""
 
 POSITION_WORDS: Final = frozenset({"pos", "position", "positional"})
 WEIGHTS: Final = (ParameterRole.MATRIX, ParameterRole.CONV, ParameterRole.EMBEDDING, ParameterRole.HEAD)
 
 
 def infer_roles(module: nn.Module, given: Roles | None = None) -> dict[str, ParameterRole]:
-    """The role of each parameter; those that a builder has `given`, by any of a parameter's names, stand.
+    """The role of each parameter; those `given` by a builder, under any name of a parameter, have priority.
 
     HEAD are the weights of the last layer with a matrix or a kernel, unless a builder names the head.
     """
@@ -113,7 +113,7 @@ def find_aliases(named: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
 
 
 def is_undecayed(name: str, role: ParameterRole, kinds: Collection[Literal["bias", "norm"]]) -> bool:
-    """Whether weight decay leaves the parameter alone. The shift of a norm layer is both a `bias` and a `norm`."""
+    """Whether the parameter is exempt from weight decay. The shift of a norm layer is both a `bias` and a `norm`."""
     is_shift = role is ParameterRole.NORM and name.rpartition(".")[2] == "bias"
     return role in kinds or (is_shift and "bias" in kinds)
 
@@ -121,8 +121,7 @@ def is_undecayed(name: str, role: ParameterRole, kinds: Collection[Literal["bias
 def hidden_matrices(module: nn.Module, roles: Roles) -> list[str]:
     """Names of the matrices of hidden layers.
 
-    The head is none of them, nor are the weights by which inputs come in: embeddings, or where there is none the first
-    layer with weights.
+    They exclude the head and the input weights: embeddings, or without any the first layer with weights.
     """
     shapes = {name: each.ndim for name, each in module.named_parameters()}
     weights = [name for name in shapes if roles[name] in WEIGHTS]
@@ -131,9 +130,9 @@ def hidden_matrices(module: nn.Module, roles: Roles) -> list[str]:
 
 
 def filter_rows(parameter: Tensor, role: ParameterRole) -> int:
-    """How many filters a parameter is made of: what one unit of the next layer hears, one row or kernel each.
+    """The number of filters in a parameter: one row or kernel for each output unit.
 
-    A position is one vector, along the last axis. Biases and norms count as a single filter, as does any vector.
+    A position table has one filter per position, along the last axis. A bias, a norm or any vector is a single filter.
     """
     if parameter.ndim < 2 or role in {ParameterRole.BIAS, ParameterRole.NORM}:
         return 1

@@ -1,1 +1,1 @@
-"""How optimizers are driven: a file per kind, which an optimizer's spec names by import string."""
+"""Steppers drive torch optimizers: a file per kind, which an optimizer's spec names by import string."""

@@ -1,4 +1,4 @@
-"""Optimizers that keep a mean of the weights they visit, under the name `ax`, and are judged by it."""
+"""Optimizers that keep a mean of the weights they visit, in their state `ax`, and are evaluated at it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TRAINED = f"{PREFIX}trained."
 
 @dataclass(frozen=True, slots=True)
 class AveragedStepper:
-    """`flat` trains. Until its mean differs from the trained weights, they are what is judged, as they are."""
+    """`flat` trains. While its mean equals the trained weights, the trained network itself is evaluated."""
 
     prefix: ClassVar[str] = PREFIX
 
@@ -29,9 +29,9 @@ class AveragedStepper:
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at η = lr / (1 + lambd lr t)^alpha.
 
-        torch works η out at the end of a step, for the next one, from the rate of the step that is over: with a
-        schedule every step would use the rate of the one before. It also keeps its counters where the weights are and
-        reads them in every step; on the host they are the same numbers, and nobody waits for them.
+        torch computes η at the end of a step, for the next one, from the rate of the step that is over: with a schedule
+        every step would use the rate of the one before. torch also keeps its counters on the device of the weights and
+        reads them in every step. On the host they have the same values and need no synchronisation.
         """
         states = [self.flat.optimizer.state[part] for part in self.flat.parts]
         for group, state in zip(self.flat.optimizer.param_groups, states, strict=True):
@@ -44,7 +44,7 @@ class AveragedStepper:
             state.update({name: value.cpu() for name, value in state.items() if not value.ndim})
 
     def eval_network(self) -> Network:
-        """The mean, once there is one."""
+        """The network at the mean, or the trained network if the mean does not differ from it."""
         mean = self.flat.tensors().get(f"{PREFIX}ax")
         if mean is None or torch.equal(mean, self.flat.network.weights):
             return self.flat.network
@@ -70,5 +70,5 @@ class AveragedStepper:
 def build_averaged_stepper(
     spec: OptimizerSpec, network: Network, elsewhere: Callable[[], EvalWeights]
 ) -> AveragedStepper:
-    """On one flat tensor, as averages are taken weight by weight."""
+    """A stepper on one flat tensor, since the mean is elementwise."""
     return AveragedStepper(flat.build_flat_stepper(spec, network), elsewhere())

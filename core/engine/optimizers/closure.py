@@ -19,7 +19,7 @@ from core.recipe.optimizers.base import OptimizerSpec
 
 @dataclass(frozen=True, slots=True)
 class ClosureStepper:
-    """All evaluations of a step see the same dropout, and none of them counts for batch norm's statistics."""
+    """All evaluations of a step have the same dropout masks, and none changes batch norm's running statistics."""
 
     prefix: ClassVar[str] = PREFIX
 
@@ -28,7 +28,7 @@ class ClosureStepper:
     optimizer: Optimizer
 
     def step(self, lr: float, again: Again, momentum: float | None = None) -> None:
-        """As many moves as the optimizer makes in a step."""
+        """One step of the optimizer, which calls the closure as often as it needs."""
         set_lr_and_momentum(self.optimizer, lr, momentum)
         with torch.no_grad(), replay_randomness(self.network) as replay:
 
@@ -47,11 +47,11 @@ class ClosureStepper:
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state, histories and all, see tree.py."""
+        """The optimizer's whole state, histories included, see state_dict.py."""
         return state_dict.pack_state({self.name: self.optimizer}, PREFIX)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """What the checkpoint's own tree says: a history grows."""
+        """The tensors that the checkpoint's own tree describes, since a history grows."""
         return state_dict.expected_state(found, PREFIX, [self.name])
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
@@ -62,5 +62,5 @@ class ClosureStepper:
 def build_closure_stepper(
     spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights]
 ) -> ClosureStepper:
-    """Weight decay, and so weights that know none, are not for optimizers of this kind."""
+    """One parameter group: optimizers of this kind have no weight decay, so no weights are exempt from it."""
     return ClosureStepper(spec.name, network, make_optimizer(spec, [{"params": [network.weights]}]))

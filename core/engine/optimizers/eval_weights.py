@@ -1,4 +1,4 @@
-"""Weights that a run is judged by where they are not those that it trains."""
+"""The weights that a run is evaluated at, where they differ from those that it trains."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,18 +11,18 @@ from core.engine.networks.network import Network
 
 
 class EvalWeights:
-    """A second network for the weights that are judged; checkpoints hold those, so the trained ones are state."""
+    """A second network with the weights for evaluation. Checkpoints hold these weights; the trained ones are state."""
 
-    def __init__(self, trained: Network, another: Callable[[], Network], train: Split, batch_size: int) -> None:
-        """`another` makes a network like `trained`; batch norm is estimated on `train` in batches of `batch_size`."""
+    def __init__(self, trained: Network, make_network: Callable[[], Network], train: Split, batch_size: int) -> None:
+        """`make_network` builds one like `trained`; batch norm is estimated on `train` in batches of `batch_size`."""
         self._trained = trained
-        self._network = another()
+        self._network = make_network()
         self._train = train
         self._batch_size = batch_size
         self._normalised = False
 
     def network_at(self, weights: Tensor) -> Network:
-        """The second network with these weights (P,), its batch norm estimated at them."""
+        """The second network with these weights (P,) and batch-norm statistics estimated at them."""
         if not (self._normalised and torch.equal(self._network.weights, weights)):
             with torch.no_grad():
                 self._network.weights.copy_(weights)

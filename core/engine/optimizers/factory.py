@@ -1,4 +1,4 @@
-"""From a spec to the torch optimizer that it names."""
+"""The torch optimizer that a spec names: its class, its parameter groups, its options."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from core.engine.failure import EngineError
 from core.recipe.optimizers.base import OptimizerSpec
 
-FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # for one tensor; the first it offers
-SAFE = FASTEST[1:]  # what others than torch call fused may need a compiler
+FASTEST: tuple[tuple[str, Any], ...] = (("fused", True), ("foreach", False))  # for one tensor; the first it accepts
+SAFE = FASTEST[1:]  # `fused` of other packages than torch may need a compiler
 
 Update = Callable[..., object]
 Group = dict[str, Any]
@@ -21,13 +21,13 @@ Group = dict[str, Any]
 
 @runtime_checkable
 class HasModes(Protocol):
-    """An optimizer that trains at other weights than it is judged at: it stays in its train mode for good."""
+    """An optimizer that trains at other weights than those for evaluation: it always stays in its train mode."""
 
     def train(self) -> None: ...
 
 
 def load_optimizer_class(spec: OptimizerSpec) -> type[Optimizer]:
-    """The class. Raises EngineError when the worker has no such package."""
+    """The optimizer class of the spec. Raises EngineError if the worker has no such package."""
     module, name = spec.import_string().split(":")
     try:
         kind: type[Optimizer] = getattr(import_module(module), name)
@@ -40,7 +40,10 @@ def load_optimizer_class(spec: OptimizerSpec) -> type[Optimizer]:
 
 
 def make_optimizer(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
-    """The optimizer on parameter groups, in the fastest exact execution that it offers."""
+    """The optimizer on parameter groups, in its fastest exact implementation.
+
+    Raises EngineError if the package is missing or refuses the options.
+    """
     kind = load_optimizer_class(spec)
     accepted = inspect.signature(kind).parameters
     offers = FASTEST if kind.__module__.startswith("torch.") else SAFE
@@ -56,13 +59,13 @@ def make_optimizer(spec: OptimizerSpec, groups: Iterable[Group]) -> Optimizer:
 
 
 def unhooked_step(optimizer: Optimizer) -> Update:
-    """Its step minus torch's profiler hook (a sixth of a small one); needs torch.no_grad() around it."""
+    """The optimizer's step without torch's profiler hook, a sixth of a small step; call it under torch.no_grad()."""
     step: Update = inspect.unwrap(type(optimizer).step)
     return step
 
 
 def set_lr_and_momentum(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
-    """Rate and momentum of the coming step; the momentum of an optimizer with betas is the first of them."""
+    """Set rate and momentum of the next step; the momentum of an optimizer with betas is the first of them."""
     groups = optimizer.param_groups
     for group in groups:
         group["lr"] = lr

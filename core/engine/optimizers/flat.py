@@ -1,4 +1,4 @@
-"""Optimizers that update each weight by itself, on one flat tensor (or its two halves)."""
+"""Elementwise optimizers, on one flat tensor or on its two parts: with and without weight decay."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from core.recipe.optimizers.base import OptimizerSpec
 
 @dataclass(frozen=True, slots=True)
 class FlatStepper:
-    """One optimizer on one flat tensor.
+    """One optimizer on one flat tensor (P,).
 
-    `parts` are views that together are the flat tensor, each a parameter group: one, or those that decay and those that
-    do not. The state is the same either way.
+    `parts` are views that together are the flat tensor, each a parameter group: one, or two (with weight decay and
+    without). The state has the same form either way.
     """
 
     prefix: ClassVar[str] = PREFIX
@@ -32,13 +32,13 @@ class FlatStepper:
     update: Update
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
-        """One update at rate `lr` from the gradient that stands in the flat tensor's `grad`."""
+        """One update at rate `lr` from the gradient in the flat tensor's `grad` (P,)."""
         set_lr_and_momentum(self.optimizer, lr, momentum)
         with torch.no_grad():
             self.update(self.optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, under "optimizer.<torch's own name>": each (P,) or a scalar."""
+        """The state, named "optimizer.<torch's own name>": each (P,) or ()."""
         states = [self.optimizer.state[part] for part in self.parts]
         names = [name for name, value in sorted(states[0].items()) if isinstance(value, Tensor)]
         return {f"{PREFIX}{name}": _join_parts([state[name] for state in states]) for name in names}
@@ -52,7 +52,7 @@ class FlatStepper:
         return {}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Before the first step torch has hardly any state."""
+        """The state's names and shapes; before the first step torch has hardly any state."""
         flat, scalar = self.network.weights.detach(), torch.zeros(())
         names = expected_state(self.spec, stepped=step > 0)
         return {name: scalar if name in found and found[name].ndim == 0 else flat for name in names}
@@ -77,7 +77,7 @@ def _join_parts(values: list[Tensor]) -> Tensor:
 def build_flat_stepper(
     spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights] | None = None
 ) -> FlatStepper:
-    """The last `undecayed` weights of the network know no weight decay."""
+    """A stepper without weight decay for the last `undecayed` weights of the network."""
     groups = decay_groups(network.weights, network.undecayed)
     optimizer = make_optimizer(spec, groups)
     parts = tuple(part for group in groups for part in group["params"])
@@ -85,7 +85,7 @@ def build_flat_stepper(
 
 
 def expected_state(spec: OptimizerSpec, *, stepped: bool = True) -> set[str]:
-    """Names of the state tensors, before or after the first step, found with a single weight."""
+    """Names of the state tensors, before or after the first step, from a network with a single weight."""
     stepper = build_flat_stepper(spec, flatten(nn.Sequential(nn.Linear(1, 1, bias=False))))
     if stepped:
         stepper.step(spec.lr)

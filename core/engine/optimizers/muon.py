@@ -1,4 +1,4 @@
-"""The matrices of hidden layers by one optimizer, everything else by another."""
+"""One optimizer for the matrices of hidden layers (such as Muon), another for all other parameters."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from core.recipe.optimizers.base import OptimizerSpec
 
 
 def build(spec: OptimizerSpec, network: Network, _elsewhere: Callable[[], EvalWeights]) -> ShapedStepper:
-    """Raises EngineError when the network has no hidden matrix."""
+    """A stepper of two optimizers. Raises EngineError if the network has no hidden matrix."""
     named, others = dict(network.module.named_parameters()), spec.fallback_optimizer
     hidden = {name: named[name] for name in hidden_matrices(network.module, network.roles)}
     if not hidden:

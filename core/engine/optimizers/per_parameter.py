@@ -1,4 +1,4 @@
-"""Optimizers that ask for the shape of a weight: on the network's own parameters, views of the flat buffer."""
+"""Optimizers that depend on the shape of a weight: on the network's own parameters, views of the flat buffer."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -20,9 +20,9 @@ from core.recipe.optimizers.base import OptimizerSpec
 
 @dataclass(frozen=True, slots=True)
 class ParamGroup:
-    """One optimizer on some of the parameters; it goes `pace` times as fast as the schedule says.
+    """One optimizer on some of the parameters; its learning rate is `pace` times that of the schedule.
 
-    A `foreign` one draws from generators that are not torch's.
+    A `foreign` one draws from Python's or NumPy's generators.
     """
 
     optimizer: Optimizer
@@ -33,7 +33,7 @@ class ParamGroup:
 
 @dataclass(frozen=True, slots=True)
 class ShapedStepper:
-    """The parts share out the network's parameters; each has its name in the state, and in what the job says."""
+    """Optimizers that together step all parameters; a name in `parts` is a prefix in the state and a role."""
 
     prefix: ClassVar[str] = PREFIX
 
@@ -41,7 +41,7 @@ class ShapedStepper:
     parts: Mapping[str, ParamGroup]
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
-        """One update of every part, from the gradients that stand in the parameters' `grad`."""
+        """One update of every part, from the gradients in the parameters' `grad`."""
         with torch.no_grad():
             for part in self.parts.values():
                 set_lr_and_momentum(part.optimizer, lr * part.pace, momentum)
@@ -57,11 +57,11 @@ class ShapedStepper:
         return {name: list(part.names) for name, part in self.parts.items()} if len(self.parts) > 1 else {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the optimizers keep, see tree.py."""
+        """The whole state of the optimizers, see state_dict.py."""
         return state_dict.pack_state(self._optimizers(), PREFIX)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """What the checkpoint's own tree says: which state there is depends on the optimizer and on the past."""
+        """The tensors that the checkpoint's own tree describes: the state depends on the optimizer and its steps."""
         return state_dict.expected_state(found, PREFIX, self.parts.keys())
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
@@ -85,7 +85,7 @@ def part(spec: OptimizerSpec, network: Network, chosen: Mapping[str, nn.Paramete
 
 
 def groups(network: Network, parameters: Iterable[nn.Parameter]) -> list[Group]:
-    """Those that decay and those that do not; none that is empty. The undecayed lie last in the flat buffer."""
+    """Groups with and without weight decay, empty ones left out. The undecayed are last in the flat buffer."""
     first = network.weights.numel() - network.undecayed
     decayed: Group = {"params": []}
     free: Group = {"params": [], "weight_decay": 0.0}

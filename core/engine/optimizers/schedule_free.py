@@ -1,7 +1,7 @@
-"""Schedule-free methods: gradients at y, judged at x, which is never written where y is trained.
+"""Schedule-free methods (Defazio et al. 2024): gradients at y, evaluation at x, each in a network of its own.
 
-The library goes from y to x and back in place, which rounds: evaluating would change the run. Here x is computed into a
-network of its own.
+The library converts y to x and back in place, which rounds: an evaluation would change the run. Here x is computed into
+a second network.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ COUNTERS = ("k", "weight_sum", "lr_max")
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFreeStepper:
-    """`flat` trains y; z is its state; `beta` is the share of x in y."""
+    """`flat` trains y (P,); z (P,) is its state; `beta` is the share of x in y."""
 
     prefix: ClassVar[str] = PREFIX
 
@@ -37,7 +37,7 @@ class ScheduleFreeStepper:
         self.flat.step(lr, again, momentum)
 
     def eval_network(self) -> Network:
-        """X = y + (1 - 1/β) (z - y), from y = (1 - β) z + β x."""
+        """The network at x = y + (1 - 1/β) (z - y), from y = (1 - β) z + β x."""
         y = self.flat.network.weights.detach()
         z = self.flat.tensors().get(f"{PREFIX}z", y)
         return self.elsewhere.network_at(torch.lerp(y, z, 1 - 1 / self.beta))
@@ -47,7 +47,7 @@ class ScheduleFreeStepper:
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Z and what else the optimizer keeps, its counters, and y with its buffers."""
+        """The optimizer's state (z among it), its counters, float64 (), and y with its buffers."""
         group = self.flat.optimizer.param_groups[0]
         counters = {f"{PREFIX}{name}": torch.tensor(group[name], dtype=torch.float64) for name in COUNTERS}
         return {**self.flat.tensors(), **counters, **self.elsewhere.tensors(TRAINED)}
@@ -69,7 +69,7 @@ class ScheduleFreeStepper:
 
 
 def _flat_state_names(names: Mapping[str, Tensor]) -> set[str]:
-    """Those that the flat optimizer keeps by itself."""
+    """The names of the state that the flat stepper handles."""
     counters = {f"{PREFIX}{name}" for name in COUNTERS}
     return {name for name in names if not name.startswith(TRAINED)} - counters
 
@@ -77,5 +77,5 @@ def _flat_state_names(names: Mapping[str, Tensor]) -> set[str]:
 def build_schedule_free_stepper(
     spec: ScheduleFreeSpec, network: Network, elsewhere: Callable[[], EvalWeights]
 ) -> ScheduleFreeStepper:
-    """On one flat tensor, as both points are found weight by weight."""
+    """A stepper on one flat tensor, since both points are elementwise."""
     return ScheduleFreeStepper(flat.build_flat_stepper(spec, network), elsewhere(), spec.beta)

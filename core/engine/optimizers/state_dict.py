@@ -1,7 +1,7 @@
-"""The whole state of any torch optimizer, lists, counters and all, as tensors; and back, bit for bit.
+"""The whole state of any torch optimizer, lists and counters included, as tensors; and back, bit for bit.
 
-Tensors go by their path ("state.0.exp_avg"). Everything else stands as JSON in one tensor of bytes, `tree`, which also
-says how each tensor lies in memory: a matrix product over transposed memory adds up in another order.
+Tensors are named by their path ("state.0.exp_avg"). All else is JSON in one uint8 tensor, `tree`. It also holds the
+strides of each tensor: a matrix product over transposed memory adds up in another order.
 """
 
 import json
@@ -29,7 +29,7 @@ def pack_state(optimizers: Mapping[str, Optimizer], prefix: str) -> dict[str, Te
 
 
 def expected_state(found: Mapping[str, Tensor], prefix: str, optimizers: Collection[str]) -> dict[str, Tensor]:
-    """What pack() of these optimizers wrote beside the tree that is found: names, shapes, types."""
+    """Names, shapes and types of the tensors that pack_state() wrote with the tree in `found`."""
     text = found.get(f"{prefix}tree", torch.tensor(list(b"{}"), dtype=torch.uint8))
     tree, leaves = _read_tree(text), {f"{prefix}tree": text}
     for name in optimizers:
@@ -41,7 +41,7 @@ def expected_state(found: Mapping[str, Tensor], prefix: str, optimizers: Collect
 
 
 def unpack_state(found: Mapping[str, Tensor], prefix: str, optimizers: Mapping[str, Optimizer]) -> None:
-    """The inverse of pack(), into optimizers of the same kinds on the same parameters."""
+    """The inverse of pack_state(), into optimizers of the same kinds on the same parameters."""
     tree = _read_tree(found[f"{prefix}tree"])
     own_places = any(place != "cpu" for place in _device_kinds(tree))
     for name, optimizer in optimizers.items():
@@ -59,9 +59,9 @@ def _group_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _optimizer_content(optimizer: Optimizer) -> dict[str, Any]:
-    """State by the parameter's number (or whatever else it is filed under), and what groups count as they go.
+    """State by the parameter's number (or its own key if that is no parameter), and the options of each group.
 
-    Options that JSON cannot write, such as functions and types, are the constructor's and never change.
+    Options that JSON cannot hold, such as functions and types, come from the constructor and never change.
     """
     numbers = {id(each): number for number, each in enumerate(_group_parameters(optimizer))}
     kinds = (*PLAIN, Tensor, list, tuple, dict)
@@ -98,7 +98,7 @@ def _outline_node(node: Any, path: str, leaves: dict[str, Tensor]) -> None:
 
 
 def _device_kinds(node: Any) -> Iterator[str]:
-    """The kind of device on which each tensor of the tree lay."""
+    """The kind of device that each tensor of the tree was on."""
     if isinstance(node, dict) and set(node) == {"tensor"}:
         yield node["tensor"][2]
     elif isinstance(node, dict | list):
@@ -107,10 +107,10 @@ def _device_kinds(node: Any) -> Iterator[str]:
 
 
 def _decode_node(node: Any, path: str, found: Mapping[str, Tensor], target: tuple[torch.device, bool]) -> Any:
-    """`target`: the parameters' device, and whether the tree tells which tensors an optimizer keeps on the host.
+    """`target`: the parameters' device, and whether the tree shows which tensors an optimizer keeps on the host.
 
-    A tree that was written on a CPU does not. Then torch's own rule holds: counters stay on the host, all else goes
-    with the parameters.
+    A tree that was written on a CPU does not show it. Then torch's own rule applies: counters stay on the host, all
+    else is on the parameters' device.
     """
     if not isinstance(node, dict):
         return node

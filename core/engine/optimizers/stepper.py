@@ -1,4 +1,4 @@
-"""What the loop needs of an optimizer, whatever it is made of."""
+"""The interface between the loop and an optimizer of any kind."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -19,23 +19,23 @@ class Stepper(Stateful, Protocol):
     """An optimizer on a network's weights."""
 
     def step(self, lr: float, again: Again, momentum: float | None = None) -> None:
-        """One update at rate `lr` from the gradient that stands in the network's gradient buffer.
+        """One update at rate `lr` from the gradient in the network's gradient buffer (P,).
 
-        `again()` computes loss and gradient of the same batch at the weights as they then are: for line searches.
-        `momentum` replaces the optimizer's own (β1 where it has betas) from this step on.
+        `again()` computes loss and gradient of the same batch at the present weights, for line searches. `momentum`
+        replaces the optimizer's own (β1 if it has betas) from this step on.
         """
 
     def eval_network(self) -> Network:
-        """The network that is judged and saved: the trained one, unless the optimizer trains at another point."""
+        """The network that is evaluated and saved: the trained one, unless the optimizer trains at other weights."""
 
     def parameter_roles(self) -> dict[str, list[str]]:
-        """Which weights go by which rule, where not all go by one: {"rule": ["dense1.weight", …]}."""
+        """The weights by rule, {"rule": ["dense1.weight", …]}; empty if one rule steps all weights."""
 
 
 def build_stepper(spec: OptimizerSpec, network: Network, elsewhere: Callable[[], EvalWeights]) -> Stepper:
-    """The kind of stepper that the spec names; `elsewhere` makes room for weights that are judged but not trained.
+    """The kind of stepper that the spec names; `elsewhere` makes a second network for weights that are not trained.
 
-    Raises EngineError when the optimizer is not installed or refuses its options.
+    Raises EngineError if the optimizer is not installed or refuses its options.
     """
     module, function = spec.stepper.split(":")
     build: Callable[[OptimizerSpec, Network, Callable[[], EvalWeights]], Stepper]

@@ -1,1 +1,1 @@
-"""Weights beside those that are trained: averages, snapshots, ensembles, the best so far."""
+"""Weights besides those that are trained: averages, snapshots, ensembles, the best so far."""

@@ -1,4 +1,4 @@
-"""Averaged weights: what every average can do, and the one place where they are made."""
+"""Averaged weights: the protocols of collectors and averages, SWA's running mean, and EMA."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -14,34 +14,34 @@ from core.recipe.averaging import CollectionSteps, EmaPhase
 
 
 class Collector(Stateful, Protocol):
-    """Takes in weights that the trained network visits. The trained one is never touched."""
+    """Collects weights that the trained network visits. The trained network is never changed."""
 
     def collects(self, completed: int) -> bool:
-        """Whether the weights after `completed` optimizer steps come in."""
+        """Whether the weights after `completed` optimizer steps are collected."""
 
     def collect(self, network: Network) -> None:
-        """Take the weights in as they stand."""
+        """Collect the present weights of `network`."""
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to judge yet."""
+        """Whether enough weights are collected for an evaluation."""
 
 
 class WeightAverage(Collector, Protocol):
-    """A network of its own, made from what was collected."""
+    """A second network, computed from the collected weights."""
 
     def averaged_network(self) -> Network:
-        """What is judged and saved, its batch norm in order."""
+        """The network that is evaluated and saved, with batch-norm statistics that fit its weights."""
 
     def manifest_details(self) -> dict[str, Any]:
-        """What its checkpoint's manifest says besides the metrics."""
+        """The entries of its checkpoint's manifest besides the metrics."""
 
 
 class RunningMean:
-    """Stochastic weight averaging: the mean of the weights collected so far.
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights collected so far.
 
-    Their sum is kept: an addition costs half of what moving a mean does, and rounds no more. After n models the error
-    is of the order √n ε of the mean either way, as each addition rounds relative to what is there by then.
+    Their sum is kept: an addition costs half as much as an update of a mean, and rounds no more. After n models the
+    error is of the order √n ε of the mean either way, since each addition rounds relative to the sum so far.
     """
 
     prefix = "swa."
@@ -51,7 +51,7 @@ class RunningMean:
     ) -> None:
         """`network` is a second network of the same shape; its weights become the mean.
 
-        With a `lender`, the trained network, the mean borrows that one's running statistics as they stand.
+        With a `lender`, the trained network, the mean has the present running statistics of that one.
         """
         self.collects = occasions.collects
         self.models = 0
@@ -63,7 +63,7 @@ class RunningMean:
         self._normalised = 0
 
     def collect(self, network: Network) -> None:
-        """Sum <- sum + weights: one addition over the flat buffer."""
+        """Sum <- sum + weights: one addition over the flat buffer (P,)."""
         self.models += 1
         self._sum.add_(network.values)
 
@@ -73,15 +73,15 @@ class RunningMean:
 
     @property
     def ready(self) -> bool:
-        """Once a model is in it."""
+        """True once a model is collected."""
         return self.models > 0
 
     def manifest_details(self) -> dict[str, Any]:
-        """How many models it is the mean of."""
+        """The number of models in the mean."""
         return {"models": self.models}
 
     def averaged_network(self) -> Network:
-        """The averaged network, its batch norm estimated again on the train part if models came in since."""
+        """The averaged network; after new models its batch norm is estimated again on the train split."""
         if self._normalised != self.models:
             self._network.values.copy_(self.mean_weights())
             if self._lender is None:
@@ -92,7 +92,7 @@ class RunningMean:
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the sum (P,) and how many models are in it."""
+        """The sum (P,) and the number of models in it, int64 ()."""
         return {"swa.sum": self._sum, "swa.models": torch.tensor(self.models)}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
@@ -106,7 +106,7 @@ class RunningMean:
 
 
 def copy_bn_stats(network: Network, lender: Network) -> None:
-    """Copy all that is no weight: what an average has that nobody gave statistics of its own."""
+    """Copy the buffers of `lender`, running statistics among them, into `network`."""
     for own, buffer in zip(network.buffers, lender.buffers, strict=True):
         own.copy_(buffer)
 
@@ -115,10 +115,10 @@ SMALLEST: Final = 2.0**-20
 
 
 class ExponentialMean:
-    """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights that come in.
+    """EMA of weights and of batch norm's statistics; it begins as a copy of the first weights collected.
 
-    The average is kept as `scale` times a sum, so that decaying all of it is one multiplication of numbers, and taking
-    weights in one addition over the buffer. Before `scale` becomes tiny it is multiplied in.
+    The average is kept as `scale` times a sum (P,): a decay is then one multiplication of scalars, and a collection one
+    addition over the buffer. Before `scale` becomes tiny, the sum is multiplied by it.
     """
 
     prefix = "ema."
@@ -126,13 +126,13 @@ class ExponentialMean:
     def __init__(self, phase: EmaPhase, network: Network, lender: Network | None = None) -> None:
         """`network` is a second network of the same shape; its weights become the average.
 
-        With a `lender`, the trained network, the average borrows that one's running statistics as they stand.
+        With a `lender`, the trained network, the average has the present running statistics of that one.
         """
         self.collects = phase.occasions.collects
         self.models = 0
         self._phase = phase
         self._lender = lender
-        # What each but the first decays by, worked out once: a small step has no microsecond to lose.
+        # The decay of every collection but the first, computed once: in a small step each microsecond counts.
         self._steady = None if phase.warmup else phase.decay_at(phase.occasions.first + phase.occasions.every)
         self._network = network
         self._sum = torch.zeros_like(network.values)  # (P,)
@@ -159,33 +159,33 @@ class ExponentialMean:
         for own, buffer in zip(self._network.buffers, network.buffers, strict=True):
             if own.is_floating_point():
                 own.lerp_(buffer, rate)
-            else:  # what counts batches has no average
+            else:  # num_batches_tracked is a counter and is not averaged
                 own.copy_(buffer)
 
     @property
     def ready(self) -> bool:
-        """Once it has begun."""
+        """True once weights are collected."""
         return self.models > 0
 
     def manifest_details(self) -> dict[str, Any]:
-        """How often weights came in, and the decay for each optimizer step."""
+        """The number of collections, and the decay per optimizer step."""
         return {"models": self.models, "decay": self._phase.decay}
 
     def averaged_network(self) -> Network:
-        """The averaged network; its batch norm has the averaged statistics, unless they are borrowed."""
+        """The averaged network; its batch norm has averaged statistics, or those of the trained network."""
         torch.mul(self._sum, self._scale, out=self._network.values)
         if self._lender:
             copy_bn_stats(self._network, self._lender)
         return self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the sum (P,) and its scale, averaged buffers, and how often weights came in."""
+        """The sum (P,), its scale, float64 (), the number of collections, int64 (), and the averaged buffers."""
         scale = torch.tensor(self._scale, dtype=torch.float64)
         counted = torch.tensor(self.models)
         return {"ema.sum": self._sum, "ema.scale": scale, "ema.models": counted, **self._averaged_buffers()}
 
     def _averaged_buffers(self) -> dict[str, Tensor]:
-        """None where they are borrowed: the trained network's are kept as its own."""
+        """The averaged buffers by name; none if the trained network's are used, which are in checkpoints already."""
         named = () if self._lender else self._network.module.named_buffers()
         return {f"ema.buffers.{name}": each for name, each in named}
 

@@ -1,4 +1,4 @@
-"""The best weights of a run so far, and how long it has been since: what early stopping knows."""
+"""Early stopping: the best weights of a run so far, and the number of evaluations since."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from core.recipe.stopping import EarlyStopping
 
 
 class BestWeights(WeightSnapshot):
-    """Weights and buffers as they were at the best evaluation, of the trained weights or of an average."""
+    """Weights and buffers at the best evaluation, of the trained network or of an average."""
 
     def __init__(self, policy: EarlyStopping, network: Network, start: int) -> None:
         """`network` is a second network of the same shape; evaluations of fewer than `start` steps do not count."""
@@ -24,16 +24,16 @@ class BestWeights(WeightSnapshot):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether patience is at its end."""
+        """Whether the patience is spent."""
         return self._wait >= self.policy.patience
 
     @property
     def restores_best(self) -> bool:
-        """Whether the best weights stand in for the last ones in results."""
+        """Whether the best weights replace the last ones in results."""
         return self.policy.restore_best and self.step is not None
 
     def record_evaluation(self, done: int, value: float, network: Network) -> bool:
-        """Take in one evaluation, of `network` after `done` steps. True when it is the best so far."""
+        """Record the evaluation of `network` after `done` steps. If it is the best, copy it and return True."""
         if done < self._start:
             return False
         if not self.policy.is_improvement(value, None if self.step is None else self._value):
@@ -44,7 +44,7 @@ class BestWeights(WeightSnapshot):
         return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: the weights (P,), the buffers, and the bookkeeping."""
+        """Weights (P,), buffers and step of the best, its value, float64 (), and the evaluations since, int64 ()."""
         return super().tensors() | {
             "best.value": torch.tensor(self._value, dtype=torch.float64),
             "best.wait": torch.tensor(self._wait),

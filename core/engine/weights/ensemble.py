@@ -1,4 +1,4 @@
-"""Ensembles: networks kept as they were trained, whose predictions are averaged."""
+"""Ensembles: networks kept from one training run, whose predictions are averaged (Huang et al. 2017)."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ from core.recipe.facts import Task
 
 
 class Mixture(Protocol):
-    """What an ensemble predicts, from what its members do, one after the other."""
+    """The prediction of an ensemble, accumulated member by member."""
 
     def add_member(self, outputs: Tensor) -> None:
-        """Take in the outputs of one more member (n, outputs)."""
+        """Add the outputs of one more member (n, outputs)."""
 
     def mean_outputs(self) -> Tensor:
-        """Outputs that stand for the mean prediction, float64 (n, outputs)."""
+        """The outputs that give the mean prediction, float64 (n, outputs)."""
 
 
 class MeanProbabilities:
-    """The mean softmax, as its logarithm: outputs whose own softmax it is.
+    """The logarithm of the mean softmax: outputs whose softmax is the mean of the members'.
 
     Probabilities are averaged, not logits (Huang et al. 2017): then the ensemble's loss is never above the mean loss.
     """
@@ -64,16 +64,16 @@ MIXTURES: dict[Task, type[MeanProbabilities | MeanOutputs]] = {
 
 
 class Ensemble:
-    """The last `size` networks that were collected, weights and buffers as they stood."""
+    """Copies of weights and buffers of the last `size` networks that were collected."""
 
     prefix = "ensemble."
 
     def __init__(self, occasions: CollectionSteps, size: int, network: Network) -> None:
-        """`network` is a second network of the same shape, in which the members are looked at one by one."""
+        """`network` is a second network of the same shape, into which members are loaded one by one."""
         self.collects = occasions.collects
         self._occasions = occasions
         self._network = network
-        self._collected = 0  # occasions so far, those that were missed among them
+        self._collected = 0  # collection steps so far, missed ones included
         self._missed = 0
         self._kept = {name: each.new_zeros(size, *each.shape) for name, each in self._member_tensors(network).items()}
         self._outputs: dict[int, Tensor] = {}
@@ -88,11 +88,11 @@ class Ensemble:
         return len(self._kept["ensemble.weights"])
 
     def begin_after(self, step: int) -> None:
-        """Members up to that step are missing: the run was another one, which kept none."""
+        """Count the collection steps up to `step` as missed: the run that was branched from kept no members."""
         self._collected = self._missed = self._occasions.count_until(step)
 
     def collect(self, network: Network) -> None:
-        """Keep a copy; the oldest member makes room once there are too many."""
+        """Keep a copy; it replaces the oldest member once there are `size`."""
         row = self._collected % self._most_members
         for kept, part in zip(self._kept.values(), self._member_tensors(network).values(), strict=True):
             kept[row] = part
@@ -100,22 +100,22 @@ class Ensemble:
 
     @property
     def ready(self) -> bool:
-        """Once it has a member."""
+        """True once it has a member."""
         return self._collected > self._missed
 
     @property
     def member_steps(self) -> range:
-        """Completed steps of each member, oldest first."""
+        """The completed steps of each member, oldest first."""
         first, every = self._occasions.first, self._occasions.every
         kept = range(max(self._missed, self._collected - self._most_members), self._collected)
         return range(first + kept.start * every, first + kept.stop * every, every)
 
     def member_networks(self) -> Iterator[Network]:
-        """The members, oldest first, in one and the same network: use each before the next."""
+        """The members, oldest first, all loaded into the same network: use each before the next."""
         return map(self.member_network, self.member_steps)
 
     def member_network(self, step: int) -> Network:
-        """The member of that step."""
+        """The member of that step, loaded into the second network."""
         row = (step - self._occasions.first) // self._occasions.every % self._most_members
         with torch.no_grad():
             for own, kept in zip(self._member_tensors(self._network).values(), self._kept.values(), strict=True):
@@ -123,7 +123,7 @@ class Ensemble:
         return self._network
 
     def average_weights(self, train: Split, batch_size: int) -> Network:
-        """The members' weights averaged instead of their predictions, batch norm estimated again: what SWA would do."""
+        """A network with the mean of the members' weights, as in SWA; its batch norm is estimated again."""
         mean = torch.zeros_like(self._network.weights)
         for number, network in enumerate(self.member_networks(), 1):
             mean.lerp_(network.weights.detach(), 1 / number)
@@ -133,7 +133,7 @@ class Ensemble:
         return self._network
 
     def member_outputs(self, part: Split) -> list[Tensor]:
-        """What each member says of the validation part (n, outputs), oldest first; every member is asked once."""
+        """The outputs of each member for the validation split (n, outputs), oldest first; each is computed once."""
         known = self._outputs
         self._outputs = {
             step: known[step] if step in known else predict_split(self.member_network(step), part)
@@ -142,12 +142,12 @@ class Ensemble:
         return list(self._outputs.values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs: a row for each member, and how many occasions there were and were missed."""
+        """A row per member, (size, P) and buffers, and the counts of collected and missed steps, int64 (2,)."""
         counts = torch.tensor((self._collected, self._missed))
         return {**self._kept, "ensemble.counts": counts}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """What `tensors` gives now; releases before forks counted the occasions alone, for they missed none."""
+        """The names and shapes of `tensors`; checkpoints from before forks have `ensemble.collected` as only count."""
         if "ensemble.collected" in found:
             return {**self._kept, "ensemble.collected": torch.tensor(self._collected)}
         return self.tensors()

@@ -1,4 +1,4 @@
-"""Weights that stay as they were at some step, whatever training does afterwards."""
+"""Copies of weights at one step, independent of later training."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -9,7 +9,7 @@ from core.engine.networks.network import Network
 
 
 class WeightSnapshot:
-    """A network of its own with the weights and buffers that another one had; `step` is None before any were taken."""
+    """A second network with a copy of weights and buffers; `step` is None before the first copy."""
 
     def __init__(self, prefix: str, network: Network) -> None:
         """`network` is a second network of the same shape."""
@@ -18,7 +18,7 @@ class WeightSnapshot:
         self.step: int | None = None
 
     def copy_weights(self, done: int, network: Network) -> None:
-        """Copy what `network` is after `done` steps."""
+        """Copy weights and buffers of `network` after `done` steps."""
         self.step = done
         self.network.copy(network)
 
@@ -45,17 +45,17 @@ class WeightSnapshot:
 
 
 class Incumbent(WeightSnapshot):
-    """The weights at the end of the last completed cycle of the schedule: what SGDR recommends to use at any time."""
+    """The weights at the end of the last complete cycle of the schedule, the incumbent of SGDR (Loshchilov, 2017)."""
 
     def __init__(self, network: Network, cycles: Callable[[], Iterator[int]]) -> None:
-        """`cycles()` gives how many steps are complete at the end of each cycle, rising."""
+        """`cycles()` gives the number of complete steps at the end of each cycle, ascending."""
         super().__init__("incumbent.", network)
         self._cycles = cycles
         self._ends = cycles()
         self._end = next(self._ends, None)
 
     def completes_cycle(self, done: int) -> bool:
-        """Whether a cycle is over after `done` steps; asked in the order of the steps."""
+        """Whether a cycle ends after `done` steps; call it in the order of the steps."""
         while self._end is not None and self._end < done:
             self._end = next(self._ends, None)
         return self._end == done

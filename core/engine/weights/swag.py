@@ -14,12 +14,12 @@ from core.recipe.averaging import SWAG
 
 
 class SwagPosterior:
-    """The spread of the models in a running mean: their variance, and the last of them as deviations from the mean."""
+    """The spread of the models in a running mean: their variance (P,), and the last deviations from the mean (K, P)."""
 
     prefix = "swag."
 
     def __init__(self, spec: SWAG, mean: RunningMean, network: Network, most: int, seed: int) -> None:
-        """`network` is a network of the same shape for the samples; there will be `most` models at most."""
+        """`network` is a network of the same shape for the samples; at most `most` models are collected."""
         self.collects = mean.collects
         self._spec = spec
         self._mean = mean
@@ -30,10 +30,10 @@ class SwagPosterior:
         self._deviations = weights.new_zeros(min(spec.max_rank, most), len(weights))
 
     def collect(self, network: Network) -> None:
-        """Take in the model that the mean has just taken in, the n-th.
+        """Collect the n-th model, which the mean already contains.
 
-        With d = w - mean of n, the sum of squared deviations grows by d² n / (n - 1) (Welford): the difference of two
-        means of squares would be lost in rounding.
+        With d = w - mean of n, the sum of squared deviations grows by d² n / (n - 1) (Welford): a difference of two
+        means of squares would lose it in rounding.
         """
         models = self._mean.models
         with torch.no_grad():
@@ -44,13 +44,13 @@ class SwagPosterior:
 
     @property
     def ready(self) -> bool:
-        """A single model has no spread."""
+        """True from the second model on: a single model has no spread."""
         return self._mean.models > 1
 
     def draw_weights(self, number: int) -> Tensor:
         """Weights (P,): mean + √scale (std ∘ e + Dᵀ f / √(K - 1)), e (P,) and f (K,) standard normal.
 
-        K is the number of deviations that there are. The same `number` gives the same weights, on every device.
+        K is the number of collected deviations. The same `number` gives the same weights on every device.
         """
         rank = min(self._mean.models, len(self._deviations))
         generator = seeded_generator(self._seed, "swag", number)
@@ -61,7 +61,7 @@ class SwagPosterior:
         return torch.add(self._mean.mean_weights(), spread, alpha=self._spec.scale**0.5)
 
     def sample_networks(self, train: Split, batch_size: int) -> Iterator[Network]:
-        """The samples one after the other, each with its own batch-norm statistics, in one and the same network."""
+        """The samples one by one, each with its own batch-norm statistics, all in the same network."""
         for number in range(self._spec.samples):
             with torch.no_grad():
                 self._network.weights.copy_(self.draw_weights(number))
@@ -69,7 +69,7 @@ class SwagPosterior:
             yield self._network
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resume needs besides the mean: the sum of squares (P,) and the deviations (K, P), unused rows 0."""
+        """The sum of squares (P,) and the deviations (K, P), unused rows 0; the mean is RunningMean's state."""
         return {"swag.squares": self._squares, "swag.deviations": self._deviations}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:

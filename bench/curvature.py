@@ -91,8 +91,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     network, part = setting()
-    terrain = LossSurface(network, part, functional.cross_entropy)
-    kept, plain = Curvature(terrain, network.values), naive(network.module, part)
+    surface = LossSurface(network, part, functional.cross_entropy)
+    kept, plain = Curvature(surface, network.values), naive(network.module, part)
     vector = torch.randn(len(network.values), generator=torch.Generator().manual_seed(0))
     off = torch.linalg.vector_norm(kept.hessian_product(vector) - plain(vector)) / torch.linalg.vector_norm(
         plain(vector)
@@ -101,7 +101,7 @@ def main() -> None:
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "a product": (lambda: kept.hessian_product(vector), lambda: plain(vector)),
         f"Lanczos, {STEPS} steps": (
-            lambda: lanczos(vector, lambda: Curvature(terrain, network.values).hessian_product),
+            lambda: lanczos(vector, lambda: Curvature(surface, network.values).hessian_product),
             lambda: lanczos(vector, lambda: plain),
         ),
     }

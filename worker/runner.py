@@ -36,7 +36,7 @@ from core.engine.events import (
 from core.engine.failure import known_failure
 from core.engine.liveness import Piece, PieceTimer, ReportAlive, report_nothing
 from core.engine.loop import train
-from core.engine.warm_up import warm_up_torch as warm_engine
+from core.engine.preload import warm_up_torch as warm_engine
 from core.machine_failure import is_machine_failure
 from core.process import ORPHANED, die_with_parent
 from core.recipe.assignment import AnyAssignment, Assignment

@@ -50,18 +50,20 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
     device = open_device(plan)
     report_alive = with_pacing(report_alive, device)
     data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256, report_alive)
-    another = network_factory(spec, plan, device, report_alive)
-    network = another()
+    make_network = network_factory(spec, plan, device, report_alive)
+    network = make_network()
     objective = build_objective(spec, data.target_scale)
-    calendar = EpochLayout(shape.examples_per_epoch, shape.batch * spec.accumulate, shape.run.total_steps)
-    course, stopping, rollback = learning_rate_plan(spec, shape.run), spec.early_stopping, spec.rollback
-    rate = Rate(course, rollback.factor if rollback else 1.0)
-    averages, swag = build_averages(spec, shape, network, another, data.train)
-    stepper = build_stepper(spec.optimizer, network, partial(EvalWeights, network, another, data.train, shape.batch))
+    epoch_layout = EpochLayout(shape.examples_per_epoch, shape.batch * spec.accumulate, shape.run.total_steps)
+    lr_plan, stopping, rollback = learning_rate_plan(spec, shape.run), spec.early_stopping, spec.rollback
+    rate = Rate(lr_plan, rollback.factor if rollback else 1.0)
+    averages, swag = build_averages(spec, shape, network, make_network, data.train)
+    stepper = build_stepper(
+        spec.optimizer, network, partial(EvalWeights, network, make_network, data.train, shape.batch)
+    )
     resume = assignment.resume
     environment = describe_environment(device, plan, spec.optimizer, stepper.parameter_roles())
-    standing = read_train_state(resume, calendar) if resume else TrainState()
-    gradient = build_step_gradient(spec, shape, network, objective, lambda: standing.step)
+    train_state = read_train_state(resume, epoch_layout) if resume else TrainState()
+    gradient = build_step_gradient(spec, shape, network, objective, lambda: train_state.step)
     run = Run(
         job=assignment.job,
         spec=spec,
@@ -70,7 +72,7 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
         device=device,
         environment=environment,
         data=data,
-        calendar=calendar,
+        epoch_layout=epoch_layout,
         rate=rate,
         objective=objective,
         network=network,
@@ -79,12 +81,12 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
         stepper=stepper,
         averages=averages,
         swag=swag,
-        ensemble=build_ensemble(spec, shape.run, another),
-        best=BestWeights(stopping, another(), stopping.start_from.steps(shape.run)) if stopping else None,
-        incumbent=Incumbent(another(), course.cycle_ends) if next(course.cycle_ends(), None) else None,
+        ensemble=build_ensemble(spec, shape.run, make_network),
+        best=BestWeights(stopping, make_network(), stopping.start_from.steps(shape.run)) if stopping else None,
+        incumbent=Incumbent(make_network(), lr_plan.cycle_ends) if next(lr_plan.cycle_ends(), None) else None,
         mark=RollbackPoint(rollback) if rollback else None,
-        log=build_log(spec, calendar, rate, standing.step, network),
-        standing=standing,
+        log=build_log(spec, epoch_layout, rate, train_state.step, network),
+        train_state=train_state,
         report_alive=report_alive,
         resume=resume_fidelity(spec, resume, environment),
     )
@@ -112,7 +114,7 @@ def network_factory(
 
 
 def build_averages(
-    spec: JobSpec, shape: RunShape, network: Network, another: Callable[[], Network], train: Split
+    spec: JobSpec, shape: RunShape, network: Network, make_network: Callable[[], Network], train: Split
 ) -> tuple[dict[Kind, WeightAverage], SwagPosterior | None]:
     """The weight averages of the job by name (swa, ema), and SWAG, which collects deviations from the mean of swa."""
     run = shape.run
@@ -120,29 +122,29 @@ def build_averages(
     swag = None
     if spec.swa:
         phase = spec.swa.phase_in_run(run, spec.optimizer.lr)
-        lender = None if spec.swa.update_bn else network
-        averages["swa"] = mean = RunningMean(phase.collection_steps, another(), train, shape.batch, lender)
+        bn_source = None if spec.swa.update_bn else network
+        averages["swa"] = mean = RunningMean(phase.collection_steps, make_network(), train, shape.batch, bn_source)
         if spec.swa.swag:
             swag = SwagPosterior(
-                spec.swa.swag, mean, another(), phase.collection_steps.count_until(run.total_steps), spec.seed
+                spec.swa.swag, mean, make_network(), phase.collection_steps.count_until(run.total_steps), spec.seed
             )
     if spec.ema:
-        lender = None if spec.ema.update_bn else network
-        averages["ema"] = ExponentialMean(spec.ema.phase_in_run(run), another(), lender)
+        bn_source = None if spec.ema.update_bn else network
+        averages["ema"] = ExponentialMean(spec.ema.phase_in_run(run), make_network(), bn_source)
     return averages, swag
 
 
-def build_ensemble(spec: JobSpec, run: RunLength, another: Callable[[], Network]) -> Ensemble | None:
+def build_ensemble(spec: JobSpec, run: RunLength, make_network: Callable[[], Network]) -> Ensemble | None:
     """The ensemble of the job, with memory for all of its members; None if the spec has none."""
     ensemble = spec.ensemble
-    return Ensemble(ensemble.collection_steps(run), ensemble.member_count(run), another()) if ensemble else None
+    return Ensemble(ensemble.collection_steps(run), ensemble.member_count(run), make_network()) if ensemble else None
 
 
-def build_log(spec: JobSpec, calendar: EpochLayout, rate: Rate, first: int, network: Network) -> StepLog:
+def build_log(spec: JobSpec, epoch_layout: EpochLayout, rate: Rate, first: int, network: Network) -> StepLog:
     """The log of the steps. A model whose weights are named coordinates gets one that logs the coordinates too."""
     if names := spec.model.coordinate_names:
-        return PointLog(spec.log_every, calendar, rate, first, network, names)
-    return StepLog(spec.log_every, calendar, rate, first)
+        return PointLog(spec.log_every, epoch_layout, rate, first, network, names)
+    return StepLog(spec.log_every, epoch_layout, rate, first)
 
 
 def check_plan(plan: ExecutionPlan) -> None:

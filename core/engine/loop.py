@@ -64,14 +64,14 @@ def train(
 
 
 def _train_steps(session: Session) -> Ended:
-    run, clip, standing = session.run, session.run.clip, session.run.standing
+    run, clip, train_state = session.run, session.run.clip, session.run.train_state
     collectors = run.collectors
     for t, (inputs, targets) in run.remaining_batches():
         lr = run.rate(t)  # lr
         loss = run.gradient(inputs, targets)  # step
         norm = clip() if clip else None
         run.stepper.step(lr, partial(run.gradient, inputs, targets), run.rate.momentum_at(t))
-        standing.step = done = t + 1
+        train_state.step = done = t + 1
         for collector in collectors:  # average
             if collector.collects(done):
                 collector.collect(run.stepper.eval_network())

@@ -14,13 +14,13 @@ class Rate:
 
     prefix = "rate."
 
-    def __init__(self, course: LearningRatePlan, slower: float = 1.0) -> None:
+    def __init__(self, lr_plan: LearningRatePlan, slower: float = 1.0) -> None:
         """All rates are multiplied by `slower` at every rollback."""
-        self._course = course
+        self._course = lr_plan
         self._slower = slower
         self._heard = PlateauState()
         self.rollbacks, self._since = 0, 0
-        self._cycled = course.cycled_momentum()
+        self._cycled = lr_plan.cycled_momentum()
         self._update_rate_function()
 
     def __call__(self, t: int) -> float:

@@ -67,7 +67,7 @@ class Run:
     device: torch.device
     environment: dict[str, Any]
     data: ResidentDataset
-    calendar: EpochLayout
+    epoch_layout: EpochLayout
     rate: Rate
     objective: Objective
     network: Network
@@ -81,17 +81,17 @@ class Run:
     incumbent: Incumbent | None
     mark: RollbackPoint | None
     log: StepLog
-    standing: TrainState
+    train_state: TrainState
     report_alive: ReportAlive
     resume: dict[str, Any] | None = None
 
     def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
         """(t, batch) of every remaining step; none if the run has results already."""
-        spec, standing, calendar = self.spec, self.standing, self.calendar
+        spec, train_state, epoch_layout = self.spec, self.train_state, self.epoch_layout
         order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
-        cut = None if spec.batch_size == "full" else BatchSampler(calendar.batch, calendar.examples, order)
-        last = calendar.total_steps if standing.results is None else standing.step
-        return iterate_batches(self.data.train, cut, spec.seed, standing.step, last)
+        cut = None if spec.batch_size == "full" else BatchSampler(epoch_layout.batch, epoch_layout.examples, order)
+        last = epoch_layout.total_steps if train_state.results is None else train_state.step
+        return iterate_batches(self.data.train, cut, spec.seed, train_state.step, last)
 
     def networks_to_evaluate(self) -> dict[str, Network]:
         """The networks that are evaluated, by their names in results: base, and every average that is ready."""

@@ -49,7 +49,7 @@ class Session:
         """A resumable checkpoint is written at least every `checkpoint_seconds`, besides those of the spec."""
         self.run = run
         self.observer = observer
-        self._checkpoints = RunCheckpoints(run, observer, lambda: self.progress_at(run.standing.step))
+        self._checkpoints = RunCheckpoints(run, observer, lambda: self.progress_at(run.train_state.step))
         self._clock = clock
         self._began = clock()
         self._checkpoint_seconds = checkpoint_seconds
@@ -59,7 +59,7 @@ class Session:
         self._kept: int | None = None
         self._marked: int | None = None
         self._last: tuple[float, float] | None = None
-        self._pace = (run.standing.step, self._began)
+        self._pace = (run.train_state.step, self._began)
 
     def start_run(self) -> None:
         """Report what runs, and why it is approximate, if it is. The start is the first rollback point."""
@@ -67,7 +67,7 @@ class Session:
         if run.mark and not run.mark.is_set:
             self._set_rollback_point()
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
-        self.observer.emit(Started(run.standing.step, run.network.weights.numel(), environment))
+        self.observer.emit(Started(run.train_state.step, run.network.weights.numel(), environment))
         for rule, weights in run.stepper.parameter_roles().items():
             self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
@@ -88,29 +88,29 @@ class Session:
             self.observer.emit(PointsLogged(drained.series))
         self._last = drained.last or self._last
         if drained.bad is None:
-            self.observer.emit(self.progress_at(self.run.standing.step))
+            self.observer.emit(self.progress_at(self.run.train_state.step))
         return drained.bad
 
     def progress_at(self, step: int) -> RunProgress:
         """The progress of the run after `step` complete steps."""
-        calendar, standing, limit = self.run.calendar, self.run.standing, self.run.spec.seconds
-        bounded, per_epoch = self.run.shape.run.bounded, calendar.steps_per_epoch
-        total = calendar.total_steps if bounded else None
+        epoch_layout, train_state, limit = self.run.epoch_layout, self.run.train_state, self.run.spec.seconds
+        bounded, per_epoch = self.run.shape.run.bounded, epoch_layout.steps_per_epoch
+        total = epoch_layout.total_steps if bounded else None
         shares = (step / total if total else 0.0, min(1.0, self.trained_seconds() / limit) if limit else 0.0)
         loss, lr = self._last or (None, None)
         finite = loss if loss is not None and math.isfinite(loss) else None
         epochs = -(-total // per_epoch) if total else None
-        return RunProgress(step, total, step // per_epoch, epochs, max(shares), finite, lr, dict(standing.metrics))
+        return RunProgress(step, total, step // per_epoch, epochs, max(shares), finite, lr, dict(train_state.metrics))
 
     def trained_seconds(self) -> float:
         """Seconds for which this run has been trained, earlier attempts up to their checkpoint included."""
-        return self.run.standing.seconds + self._clock() - self._began
+        return self.run.train_state.seconds + self._clock() - self._began
 
     # ---- evaluate
 
     def evaluation_due(self, done: int) -> bool:
         """Every `evaluate.every` steps, and after the last."""
-        return done % self._evaluate_every == 0 or done == self.run.calendar.total_steps
+        return done % self._evaluate_every == 0 or done == self.run.epoch_layout.total_steps
 
     def run_due_evaluations(self, done: int) -> None:
         """Run the evaluations that are due after `done` steps: ensemble, networks, end of a cycle."""
@@ -125,36 +125,38 @@ class Session:
     def evaluate_networks(self) -> None:
         """Evaluate the job's weights and every average on the validation split, and report the throughput."""
         self.report_waiting_steps()
-        run, done, calendar = self.run, self.run.standing.step, self.run.calendar
+        run, done, epoch_layout = self.run, self.run.train_state.step, self.run.epoch_layout
         before, since = self._pace
-        pace = (calendar.examples_seen(done) - calendar.examples_seen(before)) / max(self._clock() - since, 1e-9)
+        pace = (epoch_layout.examples_seen(done) - epoch_layout.examples_seen(before)) / max(
+            self._clock() - since, 1e-9
+        )
         networks = run.networks_to_evaluate()
         self._evaluate_split(run.spec.data.judged_on, networks, {"throughput": pace})
-        run.rate.record_evaluation(run.standing.metrics, done)
+        run.rate.record_evaluation(run.train_state.metrics, done)
         if run.best and run.best.weights in networks:  # an average may not have begun yet
             self._update_best(run.best, networks[run.best.weights])
-        if done < calendar.total_steps:
-            run.standing.stop_reason = run.standing.stop_reason or stop_conditions.by_evaluation(run)
+        if done < epoch_layout.total_steps:
+            run.train_state.stop_reason = run.train_state.stop_reason or stop_conditions.by_evaluation(run)
         self._pace = (done, self._clock())
 
     def _update_best(self, best: BestWeights, network: Network) -> None:
-        metrics, split = self.run.standing.metrics, self.run.spec.data.judged_on
-        if best.record_evaluation(self.run.standing.step, metrics[best.policy.monitor], network):
+        metrics, split = self.run.train_state.metrics, self.run.spec.data.judged_on
+        if best.record_evaluation(self.run.train_state.step, metrics[best.policy.monitor], network):
             own = f"{metric_prefix(best.weights)}{split}."
             seen = {name.removeprefix(own): value for name, value in metrics.items() if name.startswith(own)}
             metrics |= {f"best.{split}.{name}": value for name, value in seen.items()}
 
     def should_end(self, done: int) -> bool:
         """Whether a stop condition ends the run here, before its budget."""
-        standing = self.run.standing
-        if standing.stop_reason is None and done < self.run.calendar.total_steps:
-            standing.stop_reason = stop_conditions.by_step(self.run, self.trained_seconds)
-        return standing.stop_reason is not None
+        train_state = self.run.train_state
+        if train_state.stop_reason is None and done < self.run.epoch_layout.total_steps:
+            train_state.stop_reason = stop_conditions.by_step(self.run, self.trained_seconds)
+        return train_state.stop_reason is not None
 
     def end_cycle(self, incumbent: Incumbent) -> None:
         """Evaluate and keep the weights at the end of a cycle."""
         self.report_waiting_steps()
-        done, network = self.run.standing.step, self.run.stepper.eval_network()
+        done, network = self.run.train_state.step, self.run.stepper.eval_network()
         if not network.finite():
             raise self._not_finite()
         incumbent.copy_weights(done, network)
@@ -167,7 +169,7 @@ class Session:
         self.report_waiting_steps()
         found = ensemble_metrics.metrics_at_collection(self.run, ensemble)
         self._report_metrics(found)
-        self.run.standing.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
+        self.run.train_state.metrics |= {name: value for name, value in found.items() if name.startswith("ensemble.")}
 
     def _evaluate_split(self, split: EvaluatedSplit, networks: dict[str, Network], extra: dict[str, float]) -> None:
         run = self.run
@@ -177,11 +179,11 @@ class Session:
             values = evaluate_network(network, part, run.objective)
             found |= {f"{metric_prefix(weights)}{split}.{name}": value for name, value in values.items()}
         self._report_metrics(found | extra)
-        run.standing.metrics |= found
+        run.train_state.metrics |= found
 
     def _report_metrics(self, found: dict[str, float]) -> None:
         """Report points at the present step, then raise DivergedError at the first value that is not finite."""
-        now, done = time.time(), self.run.standing.step
+        now, done = time.time(), self.run.train_state.step
         series: dict[str, Series] = {name: ([done], [value], [now]) for name, value in found.items()}
         if series:
             self.observer.emit(PointsLogged(series))
@@ -193,7 +195,7 @@ class Session:
 
     def checkpoint_due(self, done: int) -> bool:
         """Every `checkpoints.every` steps, and when the last checkpoint is a minute old."""
-        if done == self.run.calendar.total_steps:
+        if done == self.run.epoch_layout.total_steps:
             return False
         return done % self._keep_every == 0 or self._clock() >= self._keep_by
 
@@ -204,8 +206,8 @@ class Session:
         DivergedError if a checkpoint of the chain would hold a number that is not finite.
         """
         self.report_waiting_steps()
-        done, last = self.run.standing.step, self.run.calendar.total_steps
-        mark = self.run.standing.results is not None if done == last else done % self._keep_every == 0
+        done, last = self.run.train_state.step, self.run.epoch_layout.total_steps
+        mark = self.run.train_state.results is not None if done == last else done % self._keep_every == 0
         if not self.run.is_finite():
             if mark:
                 raise self._not_finite()
@@ -222,9 +224,9 @@ class Session:
 
     def _write_checkpoint_files(self, *, mark: bool) -> None:
         """Write missing weights first: a run that resumes from the checkpoint counts them as stored."""
-        chain = self.run.standing.digest if mark else None
+        chain = self.run.train_state.digest if mark else None
         if mark:
-            self._marked = self.run.standing.step
+            self._marked = self.run.train_state.step
             self._set_rollback_point()
         try:
             self._checkpoints.write_missing()
@@ -235,16 +237,16 @@ class Session:
             raise
 
     def _not_finite(self) -> DivergedError:
-        done = self.run.standing.step
+        done = self.run.train_state.step
         return DivergedError("a weight is no longer a finite number", done, self.run.rate(done - 1))
 
     # ---- back
 
     def _set_rollback_point(self) -> None:
         """Everything is finite here, and is so at the same step of every attempt."""
-        run, standing = self.run, self.run.standing
+        run, train_state = self.run, self.run.train_state
         if run.mark:
-            there = {"step": standing.step, "digest": standing.digest, "metrics": standing.metrics}
+            there = {"step": train_state.step, "digest": train_state.digest, "metrics": train_state.metrics}
             run.mark.save_copies(run.stepper.eval_network().tensors(), run.state_tensors(), there)
 
     def roll_back(self, failure: DivergedError) -> None:
@@ -255,13 +257,13 @@ class Session:
         load_rollback_point(run, run.mark)
         policy, count = run.mark.policy, run.rate.rollbacks
         message = (
-            f"{failure}: back to step {run.standing.step}, from where learning rates are multiplied by "
+            f"{failure}: back to step {run.train_state.step}, from where learning rates are multiplied by "
             f"{policy.factor**count:g} (rollback {count} of {policy.times})"
         )
-        self.observer.emit(RolledBack(run.standing.step, message))
+        self.observer.emit(RolledBack(run.train_state.step, message))
         self._checkpoints.forget_written()
         self._kept = self._marked = self._last = None
-        self._pace = (run.standing.step, self._clock())
+        self._pace = (run.train_state.step, self._clock())
         self.write_checkpoint()
 
     # ---- the end
@@ -279,9 +281,9 @@ class Session:
 
     def finish_run(self) -> Ended:
         """Test once, write averages and the best weights, then the last checkpoint, which holds the results."""
-        run, standing = self.run, self.run.standing
-        if standing.results is None:
-            if not self.evaluation_due(standing.step):
+        run, train_state = self.run, self.run.train_state
+        if train_state.results is None:
+            if not self.evaluation_due(train_state.step):
                 self.evaluate_networks()
             self.report_waiting_steps()
             finalists = run.networks_to_test()
@@ -291,7 +293,7 @@ class Session:
             for kind, average in run.averages.items():
                 if average.ready:
                     self._checkpoints.write_weights(
-                        kind, finalists[kind], standing.step, metrics_of(run, kind), average.manifest_details()
+                        kind, finalists[kind], train_state.step, metrics_of(run, kind), average.manifest_details()
                     )
             if run.best:
                 self._checkpoints.write_best(run.best)
@@ -299,9 +301,9 @@ class Session:
                 self._checkpoints.write_incumbent(run.incumbent)
             if run.ensemble:
                 self._checkpoints.write_members(run.ensemble)
-            standing.results = results_by_weights(run)
+            train_state.results = results_by_weights(run)
             self.write_checkpoint()
-        return self.ended_event("succeeded", standing.stop_reason or "completed")
+        return self.ended_event("succeeded", train_state.stop_reason or "completed")
 
     def _evaluate_ensembles(self) -> None:
         """Evaluate ensembles and SWAG samples on the held-out splits; `ensemble.val` has points already."""
@@ -309,18 +311,18 @@ class Session:
         self._report_metrics(
             {name: value for name, value in found.items() if not name.startswith(("member_", "ensemble.val."))}
         )
-        self.run.standing.metrics |= found
+        self.run.train_state.metrics |= found
 
     def ended_event(self, outcome: Outcome, reason: StopReason | None) -> Ended:
         """The end of a run that did not fail."""
-        standing = self.run.standing
-        found = results_so_far(self.run) if reason == "cancelled" else standing.results or {}
-        return Ended(outcome, reason, found, None, asdict(self.progress_at(standing.step)))
+        train_state = self.run.train_state
+        found = results_so_far(self.run) if reason == "cancelled" else train_state.results or {}
+        return Ended(outcome, reason, found, None, asdict(self.progress_at(train_state.step)))
 
     def failed_event(self, failure: EngineError) -> Ended:
         """The end of a run that failed. Missing weights are written first, unless the device failed."""
         diverged = isinstance(failure, DivergedError)
-        step = failure.step if isinstance(failure, DivergedError) else self.run.standing.step
+        step = failure.step if isinstance(failure, DivergedError) else self.run.train_state.step
         reason: Literal["non_finite"] | None = "non_finite" if diverged else None
         if failure.code != "device_failed":  # every call to a failed device fails too, or never returns
             with suppress(EngineError, MemoryError, OSError, RuntimeError):  # the first failure is the one reported

@@ -29,7 +29,7 @@ from functools import partial
 import torch
 from core.engine.networks.network import flatten
 from core.engine.optimizers.stepper import build_stepper
-from core.engine.warm_up import warm_up_torch
+from core.engine.preload import warm_up_torch
 from core.recipe.catalog import component_catalog
 from core.recipe.spec import JobSpec
 assert "plain" in [entry.name for entry in component_catalog()["optimizers"]]

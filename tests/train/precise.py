@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from core.engine.analysis.subject import AnalysisSubject
 from core.engine.datasets.resident import Split, load_resident
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network, flatten
 from core.recipe.analyses import SplitName

@@ -35,7 +35,7 @@ print(ended.outcome)
 
 WARM = """
 import os, torch
-from core.engine.warm_up import warm_up_torch
+from core.engine.preload import warm_up_torch
 before = torch.default_generator.get_state()
 warm_up_torch()
 assert torch.equal(torch.default_generator.get_state(), before)

@@ -17,7 +17,7 @@ from core.engine.analysis.directions import random_direction
 from core.engine.analysis.loss_surface import LossSurface
 from core.engine.analysis.stacked_network import stack_network
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.gradients.gradient import build_gradient
 from core.engine.gradients.same_batch import frozen_bn_stats
 from core.engine.networks import norms
@@ -78,16 +78,16 @@ def test_derivatives_of_any_module_are_those_of_autograd(name: str) -> None:
     network, (inputs, targets) = doubled(name), examples()
     network.module.train()(inputs)
     network.module.eval()
-    terrain = LossSurface(network, Split(inputs, targets), functional.cross_entropy, room=2**15)
-    assert len(terrain.chunks) > 1
+    surface = LossSurface(network, Split(inputs, targets), functional.cross_entropy, room=2**15)
+    assert len(surface.chunks) > 1
     weights, vector = network.values.clone(), random_direction(network, 0, 1)
     loss = plain_loss(network, inputs, targets)
     with sdpa_kernel(SDPBackend.MATH):
         value, product = torch.autograd.functional.hvp(loss, weights, vector)
         slope = torch.autograd.functional.jacobian(loss, weights)
-    assert terrain.loss_at(weights) == pytest.approx(float(value), rel=1e-12)
-    torch.testing.assert_close(terrain.loss_and_gradient(weights)[1], slope, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(Curvature(terrain, weights).hessian_product(vector), product, rtol=1e-8, atol=1e-10)
+    assert surface.loss_at(weights) == pytest.approx(float(value), rel=1e-12)
+    torch.testing.assert_close(surface.loss_and_gradient(weights)[1], slope, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(Curvature(surface, weights).hessian_product(vector), product, rtol=1e-8, atol=1e-10)
 
 
 def test_the_memory_of_a_module_counts_all_that_it_computes() -> None:
@@ -156,8 +156,8 @@ def test_a_stack_that_is_more_than_its_layers_takes_no_short_way(make: Callable[
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
     slopes = torch.cat([each.grad.flatten() for each in plain.parameters() if each.grad is not None])
     torch.testing.assert_close(network.gradient, slopes, rtol=1e-10, atol=1e-14)
-    terrain = LossSurface(network, Split(inputs, targets), functional.cross_entropy)
-    torch.testing.assert_close(terrain.loss_and_gradient(network.values.clone())[1], slopes, rtol=1e-10, atol=1e-14)
+    surface = LossSurface(network, Split(inputs, targets), functional.cross_entropy)
+    torch.testing.assert_close(surface.loss_and_gradient(network.values.clone())[1], slopes, rtol=1e-10, atol=1e-14)
     assert stack_network(network, inputs[:1]) is None
 
 

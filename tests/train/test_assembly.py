@@ -161,9 +161,9 @@ def test_parts_that_differ_by_rounding_are_taken_with_a_warning(run: Train, look
     subjects = [trained(run)]
     first, second = shared(look, subjects, 2, steps=4)
     (written,) = second.watcher.checkpoints("result").values()
-    elsewhere = {**second.arrays, "norms": second.arrays["norms"] * (1 + 1e-7)}
-    np.savez(Path(written.folder, "result.npz"), **elsewhere)
-    joined = join([first, replace(second, arrays=elsewhere)])
+    eval_weights = {**second.arrays, "norms": second.arrays["norms"] * (1 + 1e-7)}
+    np.savez(Path(written.folder, "result.npz"), **eval_weights)
+    joined = join([first, replace(second, arrays=eval_weights)])
     assert joined.ended.outcome == "succeeded"
     (said,) = joined.watcher.logs()
     assert (said.level, said.message[:23]) == ("warning", "result 1 was computed w")

@@ -83,10 +83,10 @@ def test_theta_descends_the_loss_at_a_random_place() -> None:
     ends = [each.network.values.clone() for each in subjects]
     first, part = subjects[0], subjects[0].parts["train"]
     t = float(torch.rand(1, generator=seeded_generator(0, "connect t", 0), dtype=torch.float64))
-    terrain = LossSurface(first.network, part, first.objective.loss)
+    surface = LossSurface(first.network, part, first.objective.loss)
     middle = (ends[0] + ends[1]) / 2
     slope = [
-        (terrain.loss_at(bezier(ends, middle + each, t)) - terrain.loss_at(bezier(ends, middle - each, t))) / 2e-5
+        (surface.loss_at(bezier(ends, middle + each, t)) - surface.loss_at(bezier(ends, middle - each, t))) / 2e-5
         for each in 1e-5 * torch.eye(len(middle), dtype=torch.float64)
     ]
     torch.testing.assert_close(theta, middle - 0.5 * torch.tensor(slope, dtype=torch.float64), atol=1e-8, rtol=1e-8)

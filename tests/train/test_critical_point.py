@@ -178,11 +178,15 @@ def test_one_that_an_earlier_release_has_begun_is_judged_like_any_other() -> Non
     spec = CriticalPoint(job=JOB, points=5, lanczos_steps=10)
     whole = compute_tensors(spec, [here], cast("AnalysisProgress", Bench()))
     for done in (3, 10, 11, 14):
-        desk = Halting(done)
+        analysis_progress = Halting(done)
         with pytest.raises(AnalysisStopped):
-            compute_tensors(spec, [here], cast("AnalysisProgress", desk))
-        older = {name: each for name, each in desk.kept.items() if not name.startswith(ALONG) and name != "slopes"}
-        assert len(older) < len(desk.kept)
+            compute_tensors(spec, [here], cast("AnalysisProgress", analysis_progress))
+        older = {
+            name: each
+            for name, each in analysis_progress.kept.items()
+            if not name.startswith(ALONG) and name != "slopes"
+        }
+        assert len(older) < len(analysis_progress.kept)
         again = Bench()
         again.found, again.done = older, done
         found = compute_tensors(spec, [here], cast("AnalysisProgress", again))

@@ -63,12 +63,12 @@ def test_it_grows_with_each_member(run: Train, ensemble: dict[str, Any]) -> None
     ending, watcher = run(spec)
     series = watcher.series()
     assert spec.ensemble
-    occasions = list(spec.ensemble.collection_steps(spec.shape().run).steps_until(24))
+    collection_steps = list(spec.ensemble.collection_steps(spec.shape().run).steps_until(24))
     base = dict(series["val.loss"])
-    assert series["member.val.loss"] == [(step, base[step]) for step in occasions]
-    assert [step for step, _ in series["ensemble.val.loss"]] == occasions
-    assert series["ensemble.val.loss"][0][1] == pytest.approx(base[occasions[0]], rel=1e-6)
-    assert series["ensemble.val.loss"][-1] == (occasions[-1], ending.results["ensemble"]["val"]["loss"])
+    assert series["member.val.loss"] == [(step, base[step]) for step in collection_steps]
+    assert [step for step, _ in series["ensemble.val.loss"]] == collection_steps
+    assert series["ensemble.val.loss"][0][1] == pytest.approx(base[collection_steps[0]], rel=1e-6)
+    assert series["ensemble.val.loss"][-1] == (collection_steps[-1], ending.results["ensemble"]["val"]["loss"])
     assert series["ensemble.test.loss"] == [(24, ending.results["ensemble"]["test"]["loss"])]
     rate = rate_of(spec)
     assert dict(series["lr"]) == {t: rate(t) for t in range(24)}
@@ -154,9 +154,9 @@ def test_what_is_restored_forgets_what_came_after() -> None:
         assert ensemble.member_steps == range(2, 6, 2)
         ensemble.restore(first)
         assert ensemble.member_steps == range(2, 4, 2)
-    (before, other), (again, another) = seen
+    (before, other), (again, make_network) = seen
     assert torch.equal(before, again)
-    assert not torch.equal(other, another)
+    assert not torch.equal(other, make_network)
 
 
 def test_a_state_of_the_release_before_is_read() -> None:

@@ -170,10 +170,13 @@ def test_one_that_an_earlier_release_has_begun_keeps_its_places() -> None:
     asked = spec(range=[-0.3, 1.3], steps=17, splits=["train"], checkpoints=three)
     alphas = sorted({*axis_places(asked.range, asked.steps).tolist(), 0.0, 1.0})
     assert len(alphas) > 17
-    desk, done = Bench(), torch.full((2, len(alphas)), torch.nan, dtype=torch.float64)
+    analysis_progress, done = Bench(), torch.full((2, len(alphas)), torch.nan, dtype=torch.float64)
     done[0] = torch.tensor(alphas) ** 2
-    desk.found, desk.done = {"alpha": torch.tensor(alphas, dtype=torch.float64), "train.loss": done}, 1
-    found = compute_tensors(asked, subjects, cast("AnalysisProgress", desk))
+    analysis_progress.found, analysis_progress.done = (
+        {"alpha": torch.tensor(alphas, dtype=torch.float64), "train.loss": done},
+        1,
+    )
+    found = compute_tensors(asked, subjects, cast("AnalysisProgress", analysis_progress))
     assert found["alpha"].tolist() == alphas
     torch.testing.assert_close(found["train.loss"][1], (1 + 2 * found["alpha"]) ** 2)
     assert report_numbers(asked, subjects, found)["places"] == len(alphas)

@@ -162,12 +162,12 @@ def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, n
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
         module[0].bias.add_(bias)
     part = Split(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
-    looked_at, desk = subject(module, part, Classification(())), Bench()
+    looked_at, analysis_progress = subject(module, part, Classification(())), Bench()
     spec = Sharpness(job=JOB, measures=tuple(ALL))
-    tensors = compute_tensors(spec, [looked_at], cast("AnalysisProgress", desk))
+    tensors = compute_tensors(spec, [looked_at], cast("AnalysisProgress", analysis_progress))
     found = report_numbers(spec, [looked_at], tensors)
-    assert [each.partition(" of tiny: the loss is ")[0] for each in desk.warned] == names
-    assert found["warnings"][-len(names) or len(found["warnings"]) :] == desk.warned
+    assert [each.partition(" of tiny: the loss is ")[0] for each in analysis_progress.warned] == names
+    assert found["warnings"][-len(names) or len(found["warnings"]) :] == analysis_progress.warned
     for name in names:
         (row,) = found["measures"][name.replace(" ", "_")]["rows"]
         assert row["value"] == pytest.approx(0.0, abs=1e-6)

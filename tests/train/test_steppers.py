@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.events import Log, Started
 from core.engine.failure import EngineError
 from core.engine.gradients.gradient import build_gradient
@@ -51,17 +51,17 @@ def part(facts: DataFacts) -> Split:
     return Split(inputs, torch.randn(facts.examples, facts.outputs, generator=generator))
 
 
-def stepper(spec: Any, network: Network, data: Split, another: Any = None) -> Stepper:
-    return build_stepper(spec, network, partial(EvalWeights, network, another, data, 20))
+def stepper(spec: Any, network: Network, data: Split, make_network: Any = None) -> Stepper:
+    return build_stepper(spec, network, partial(EvalWeights, network, make_network, data, 20))
 
 
 @pytest.mark.parametrize("spec", [ScheduleFreeSGD(), ScheduleFreeAdamW(lr=0.05)], ids=lambda s: s.name)
 def test_x_is_what_the_library_evaluates_at(spec: Any) -> None:
     """The library's own eval() on a twin that made the same steps; the stepper's y has not moved meanwhile."""
     model, data = MLP(hidden=(8,), batch_norm=True), part(TABLE)
-    another = partial(build_network, model, TABLE, 0, CPU)
-    network, twin = another(), another()
-    ours = stepper(spec, network, data, another)
+    make_network = partial(build_network, model, TABLE, 0, CPU)
+    network, twin = make_network(), make_network()
+    ours = stepper(spec, network, data, make_network)
     module, name = spec.import_string().split(":")
     theirs = getattr(__import__(module), name)([twin.weights], **spec.kwargs(), foreach=False)
     theirs.train()

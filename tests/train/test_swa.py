@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core.engine.evaluation.evaluate import chunk_sizes, reestimate_batch_norm
+from core.engine.evaluation.batch_norm import chunk_sizes, reestimate_batch_norm
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import Network, build_network
 from core.recipe.facts import DataFacts

@@ -19,21 +19,23 @@ CLOSE: Final = 1e-3  # of the largest: far above rounding, far below the differe
 REMEDY: Final = "Compute this part again, where the first one was computed."
 
 
-def compute_tensors(spec: Assembly, results: Sequence[LoadedResult], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Assembly, results: Sequence[LoadedResult], analysis_progress: AnalysisProgress) -> Tensors:
     """The arrays of the whole landscape. All arrays but the surfaces are those of the first part."""
     parts = sort_by_part(results)
     first, surfaces = parts[0], surfaces_of(parts[0].numbers)
     tensors = {name: each.clone() for name, each in first.arrays.items() if name != "fingerprint"}
     tensors |= {name: torch.full_like(tensors[name], math.nan) for name in surfaces}
     tensors["computed"] = torch.zeros_like(tensors["computed"])
-    tensors |= desk.found
-    for place, part in enumerate(parts[desk.done :], desk.done + 1):
+    tensors |= analysis_progress.found
+    for place, part in enumerate(parts[analysis_progress.done :], analysis_progress.done + 1):
         if not check_same_landscape(first, part):
-            desk.warn(f"{part.label} was computed where numbers are rounded in another way than for {first.label}")
+            analysis_progress.warn(
+                f"{part.label} was computed where numbers are rounded in another way than for {first.label}"
+            )
         for name in surfaces:
             copy_computed_cells(tensors[name], part.arrays[name], part.label)
         tensors["computed"] += part.arrays["computed"]
-        desk.keep(place, len(parts), tensors)
+        analysis_progress.keep(place, len(parts), tensors)
     if int(tensors["computed"]) != first.numbers["points"]:
         raise EngineError(
             "engine_error", "these parts do not cover the landscape", "Compute all parts with one release."

@@ -16,7 +16,7 @@ from core.recipe.analyses import SplitName
 from core.recipe.analyses.average import Average
 
 
-def compute_tensors(spec: Average, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Average, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress) -> Tensors:
     """`metrics` float64 (subjects + 2, splits, metrics): each subject, the mean of weights, the mean of predictions."""
     first, splits, names = subjects[0], nonempty_splits(subjects[0]), metric_names(subjects[0])
     table = torch.full((len(subjects) + 2, len(splits), len(names)), math.nan, dtype=torch.float64)
@@ -33,14 +33,14 @@ def compute_tensors(spec: Average, subjects: Sequence[AnalysisSubject], desk: An
     for row, subject in enumerate(subjects):
         for split, outputs in record_metrics(row, subject.network):
             mixtures[split].add_member(outputs)
-        desk.keep(row + 1, len(table), {"metrics": table})
+        analysis_progress.keep(row + 1, len(table), {"metrics": table})
     with replaced_weights(first, weights) as network:
         list(record_metrics(len(subjects), network))
-    desk.keep(len(subjects) + 1, len(table), {"metrics": table})
+    analysis_progress.keep(len(subjects) + 1, len(table), {"metrics": table})
     for column, split in enumerate(splits):
         found = compute_metrics(mixtures[split].mean_outputs(), first.parts[split], first.objective)
         table[-1, column] = torch.tensor([found[name] for name in names], dtype=torch.float64)
-    desk.keep(len(table), len(table), {"metrics": table})
+    analysis_progress.keep(len(table), len(table), {"metrics": table})
     return {"metrics": table}
 
 

@@ -26,15 +26,15 @@ SWAPS: Final = (
 TRAINED: Final = "The curve was trained to be low on the train part; the line was not."
 
 
-def compute_tensors(spec: Connect, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: Connect, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress) -> Tensors:
     """`theta` and `momentum` (P,), `loss` float64 (epochs,) of training; `curve` and `line` (points, splits, metrics).
 
     `t` (points,) are the places on both. A tile is a training epoch or, after those, one point on both.
     """
     first, ends = subjects[0], [each.network.values.clone() for each in subjects]
-    kept = move_to_weights_device(desk.found, ends[0]) or _initial_tensors(spec, first, ends)
+    kept = move_to_weights_device(analysis_progress.found, ends[0]) or _initial_tensors(spec, first, ends)
     total = spec.epochs + spec.points
-    for tile in range(desk.done, total):
+    for tile in range(analysis_progress.done, total):
         if tile < spec.epochs:
             with train_mode(first.network):
                 kept["loss"][tile] = _train_epoch(spec, first, ends, kept, tile)
@@ -44,7 +44,7 @@ def compute_tensors(spec: Connect, subjects: Sequence[AnalysisSubject], desk: An
             straight = torch.lerp(ends[0], ends[1], t)
             for name, weights in zip(LINES, (bezier(ends, kept["theta"], t), straight), strict=True):
                 kept[name][place] = _metrics_at(first, weights)
-        desk.keep(tile + 1, total, kept)
+        analysis_progress.keep(tile + 1, total, kept)
     return kept
 
 

@@ -31,18 +31,20 @@ SENTENCES: Final[dict[Verdict, str]] = {
 }
 
 
-def compute_tensors(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: CriticalPoint, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """`start` float64 (2,): loss and |g|; `ends` (2, 2): largest and smallest eigenvalue with residuals; `raw` (k,).
 
     `escape` (P,) is the unit eigenvector of the smallest, `profile` (points,) the loss at distances `at` along it.
     `slopes` (steps, 3) are the Ritz pairs of the iteration that begins with the gradient: value, |g·v| and residual.
     """
     ground, gauge = LossAtWeights(subjects[0], spec.seed), Eigenvalues(spec.lanczos_steps)
-    kept = move_to_weights_device(desk.found, ground.weights) or _initial_tensors(spec, ground, gauge)
+    kept = move_to_weights_device(analysis_progress.found, ground.weights) or _initial_tensors(spec, ground, gauge)
     # A checkpoint of an earlier release lacks the iteration that begins with the gradient.
     kept = {**_gradient_lanczos_state(ground), **kept}
     total = gauge.units + spec.points
-    for tile in range(desk.done, total):
+    for tile in range(analysis_progress.done, total):
         place = tile - gauge.units
         _extend_gradient_lanczos(ground, kept, tile + 1 if place < -1 else ALONG_GRADIENT)
         if place < 0:
@@ -51,7 +53,7 @@ def compute_tensors(spec: CriticalPoint, subjects: Sequence[AnalysisSubject], de
             kept["profile"][place] = ground.height + ground.loss_increase(float(kept["at"][place]) * kept["escape"])
         if place == -1:
             kept["escape"] = Lanczos.from_tensors(kept, spec.seed).ritz_pairs().vectors[0].clone()
-        desk.keep(tile + 1, total, kept)
+        analysis_progress.keep(tile + 1, total, kept)
     return {name: kept[name] for name in RESULTS}
 
 

@@ -24,14 +24,14 @@ Passes = tuple[int, int]  # forward and backward, over the whole split
 class Curvature:
     """The mean loss of a split around given weights. The autograd graph is kept between products if it fits."""
 
-    def __init__(self, terrain: LossSurface, weights: Tensor) -> None:
+    def __init__(self, surface: LossSurface, weights: Tensor) -> None:
         """The weights (P,) are copied, so they may change afterwards."""
-        self._terrain = terrain
+        self._terrain = surface
         self._weights = weights.clone().requires_grad_()
-        self._kept: list[Tensor] | None = [] if terrain.fits else None
+        self._kept: list[Tensor] | None = [] if surface.fits else None
         losses = list[Tensor]()
         self.gradient = torch.zeros_like(weights)  # (P,)
-        for loss, slope in terrain.chunk_gradients(self._weights, twice=True):
+        for loss, slope in surface.chunk_gradients(self._weights, twice=True):
             losses.append(loss)
             self.gradient += slope.detach()
             if self._kept is not None:

@@ -11,7 +11,8 @@ from core.engine.analysis.chunk_sizes import Sizes, sizes_on
 from core.engine.analysis.stacked_network import BatchNormMoments, StackedNetwork, stack_network
 from core.engine.analysis.subject import AnalysisSubject, metric_names, preserving
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import evaluate_network, reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
+from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.objective import Objective
 from core.engine.failure import passing_examples
 from core.engine.liveness import report_each

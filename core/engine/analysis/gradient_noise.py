@@ -23,57 +23,59 @@ DOUBT: Final = (
 )
 
 
-def compute_tensors(spec: GradientNoise, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: GradientNoise, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """`squares` float64 (places, draws, 2): mean |g|² of small batches, and |g|² of the large batch of all of them.
 
     `exact` (places, 2): G² and S over every example, NaN for many examples; `loss` (places,). A tile is a draw, and one
     more per place for the exact values.
     """
     chosen = spec.chosen_checkpoints(len(subjects))
-    kept = desk.found or {
+    kept = analysis_progress.found or {
         "squares": nan_tensor(len(chosen), spec.draws, 2),
         "exact": nan_tensor(len(chosen), 2),
         "loss": nan_tensor(len(chosen)),
     }
     each = spec.draws + 1
-    terrain: LossSurface | None = None
-    for tile in range(desk.done, len(chosen) * each):
+    surface: LossSurface | None = None
+    for tile in range(analysis_progress.done, len(chosen) * each):
         row, draw = divmod(tile, each)
         subject = subjects[chosen[row]]
-        if terrain is None or draw == 0:
-            terrain = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
-            kept["loss"][row] = terrain.loss_at(subject.network.values)
+        if surface is None or draw == 0:
+            surface = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
+            kept["loss"][row] = surface.loss_at(subject.network.values)
         if draw < spec.draws:
-            kept["squares"][row, draw] = _draw_squares(spec, subject, terrain, draw)
-        elif spec.computes_exactly(terrain.examples):
-            kept["exact"][row] = torch.tensor(exact_noise(subject, terrain), dtype=torch.float64)
-        desk.keep(tile + 1, len(chosen) * each, kept)
+            kept["squares"][row, draw] = _draw_squares(spec, subject, surface, draw)
+        elif spec.computes_exactly(surface.examples):
+            kept["exact"][row] = torch.tensor(exact_noise(subject, surface), dtype=torch.float64)
+        analysis_progress.keep(tile + 1, len(chosen) * each, kept)
     return kept
 
 
-def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, terrain: LossSurface, draw: int) -> Tensor:
+def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, surface: LossSurface, draw: int) -> Tensor:
     """Squares of one draw, float64 (2,), on the same examples at every checkpoint."""
     part, weights = subject.parts["train"], subject.network.values
     shape = spec.large // spec.small, spec.small
     chosen = torch.randint(len(part), shape, generator=seeded_generator(spec.seed, "gradient noise", draw))
     chosen = chosen.to(part.inputs.device)
-    gradients = terrain.batch_gradients(weights, part.inputs[chosen], part.targets[chosen]).double()
+    gradients = surface.batch_gradients(weights, part.inputs[chosen], part.targets[chosen]).double()
     squares = torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
-    terrain.report_alive("other")
+    surface.report_alive("other")
     return squares
 
 
-def exact_noise(subject: AnalysisSubject, terrain: LossSurface) -> tuple[float, float]:
+def exact_noise(subject: AnalysisSubject, surface: LossSurface) -> tuple[float, float]:
     """G² and S = mean |g_i - G|² over every example of the train split: draws with replacement estimate them."""
     part, weights = subject.parts["train"], subject.network.values
     size = max(1, min(subject.network.most_at_once, sizes_on(weights.device).gradients // len(weights)))
     mean, squares = torch.zeros_like(weights, dtype=torch.float64), list[Tensor]()
     for inputs, targets in zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True):
-        gradients = terrain.batch_gradients(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
+        gradients = surface.batch_gradients(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
         mean += gradients.sum(0) / len(part)
         squares.append(gradients.square().sum() / len(part))
     square = float(mean.square().sum())
-    terrain.report_alive("other")
+    surface.report_alive("other")
     return square, sum_in_double(squares) - square
 
 

@@ -77,7 +77,7 @@ def tile_count(judge: WeightsEvaluator, plane: WeightGrid) -> int:
 def compute_grid(  # noqa: PLR0913, PLR0917 - what is computed, the destination, and the share
     judge: WeightsEvaluator,
     plane: WeightGrid,
-    desk: AnalysisProgress,
+    analysis_progress: AnalysisProgress,
     tensors: Tensors,
     before: int = 0,
     part: Shard | None = None,
@@ -90,13 +90,13 @@ def compute_grid(  # noqa: PLR0913, PLR0917 - what is computed, the destination,
     """
     size, count = points_in_tile(judge), tile_count(judge, plane)
     own = range(part.number - 1, count, part.of) if part else range(count)
-    for done, tile in list(enumerate(own, 1))[max(0, desk.done - before) :]:
+    for done, tile in list(enumerate(own, 1))[max(0, analysis_progress.done - before) :]:
         first, last = tile * size, min((tile + 1) * size, plane.point_count)
         record_values(judge, tensors, slice(first, last), judge.evaluate_weights(plane.point_weights(first, last)))
         tensors["computed"].add_(last - first)
-        desk.keep(before + done, before + len(own), tensors)
+        analysis_progress.keep(before + done, before + len(own), tensors)
     if not own:
-        desk.keep(before, before, tensors)
+        analysis_progress.keep(before, before, tensors)
 
 
 def grid_tensors(judge: WeightsEvaluator, plane: WeightGrid) -> Tensors:

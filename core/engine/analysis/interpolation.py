@@ -26,22 +26,31 @@ ENDS: Final = (0.0, 1.0)
 NEAR: Final = 1e-12  # of the range
 
 
-def compute_tensors(spec: Interpolation, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: Interpolation, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """`alpha` float64 (a,): the requested places, and 0 and 1; `train.loss` and other metrics float64 (pairs, a).
 
     `own` (subjects, splits, metrics) are the metrics of each subject with its own running statistics.
     """
     first = subjects[0]
     judge = WeightsEvaluator.for_subject(first, spec.splits_of(first.spec), reestimate=spec.bn == "reestimate")
-    alphas = desk.found.get("alpha", torch.tensor(sorted({*requested_places(spec), *ENDS}), dtype=torch.float64))
+    alphas = analysis_progress.found.get(
+        "alpha", torch.tensor(sorted({*requested_places(spec), *ENDS}), dtype=torch.float64)
+    )
     shape, size = (len(subjects) - 1, len(alphas)), points_in_tile(judge)
-    tensors = {"alpha": alphas, **blank_surfaces(judge, shape), "own": own_metrics(judge, subjects), **desk.found}
+    tensors = {
+        "alpha": alphas,
+        **blank_surfaces(judge, shape),
+        "own": own_metrics(judge, subjects),
+        **analysis_progress.found,
+    }
     tiles = [(pair, start) for pair in range(shape[0]) for start in range(0, shape[1], size)]
-    for number, (pair, start) in list(enumerate(tiles))[desk.done :]:
+    for number, (pair, start) in list(enumerate(tiles))[analysis_progress.done :]:
         some = alphas[start : start + size]
         place = slice(pair * shape[1] + start, pair * shape[1] + start + len(some))
         record_values(judge, tensors, place, evaluate_between(judge, spec, subjects[pair : pair + 2], some))
-        desk.keep(number + 1, len(tiles), tensors)
+        analysis_progress.keep(number + 1, len(tiles), tensors)
     return tensors
 
 

@@ -36,7 +36,9 @@ MARGIN: Final = 0.25  # of the checkpoints' extent, on each side
 RANGES: Final = {"random": (-1.0, 1.0), "eigen": (-1.0, 1.0), "between": (-0.5, 1.5)}
 
 
-def compute_tensors(spec: Landscape, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: Landscape, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """`x` (and `y`): the places along the directions; `train.loss` and other metrics: float64 (x,) or (y, x).
 
     `centre` (splits, metrics) are the metrics of the weights with their own running statistics. `norms` (A,) and
@@ -61,8 +63,8 @@ def compute_tensors(spec: Landscape, subjects: Sequence[AnalysisSubject], desk: 
     }
     tensors |= {} if values is None else {"eigenvalues": values}
     tensors |= {"fingerprint": weights_fingerprint(torch.cat([plane.origin[None], directions]))} if spec.part else {}
-    tensors |= desk.found
-    compute_grid(judge, plane, desk, tensors, part=spec.part)
+    tensors |= analysis_progress.found
+    compute_grid(judge, plane, analysis_progress, tensors, part=spec.part)
     return tensors
 
 

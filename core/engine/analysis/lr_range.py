@@ -32,15 +32,15 @@ CAVEATS: Final = (
 )
 
 
-def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress) -> Tensors:
     """`lr` float64 (steps,); `losses` (runs, steps) of each batch before the step at that rate, NaN after a run's end.
 
     A tile is a step, but a run that is not complete starts again when the analysis resumes.
     """
     rates = torch.logspace(math.log10(spec.low), math.log10(spec.high), spec.steps, dtype=torch.float64)
-    kept = desk.found or {"lr": rates, "losses": nan_tensor(spec.runs, spec.steps)}
+    kept = analysis_progress.found or {"lr": rates, "losses": nan_tensor(spec.runs, spec.steps)}
     total = spec.runs * spec.steps
-    for row in range(desk.done // spec.steps, spec.runs):
+    for row in range(analysis_progress.done // spec.steps, spec.runs):
         kept["losses"][row] = math.nan
         seed = run_seeds(spec, subjects[0].spec)[row]
         with private_randomness(seed, "steps"):
@@ -50,8 +50,8 @@ def compute_tensors(spec: LrRange, subjects: Sequence[AnalysisSubject], desk: An
                 kept["losses"][row, step] = loss = take(step, lr)
                 if over(loss) or step == spec.steps - 1:
                     break
-                desk.keep(row * spec.steps + step + 1, total, kept)
-        desk.keep((row + 1) * spec.steps, total, kept)
+                analysis_progress.keep(row * spec.steps + step + 1, total, kept)
+        analysis_progress.keep((row + 1) * spec.steps, total, kept)
     return kept
 
 
@@ -65,10 +65,10 @@ def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callabl
     job, part, device = subject.spec, subject.parts["train"], subject.network.values.device
     most, report_alive = subject.network.most_at_once, subject.network.report_alive
     made = partial(build_network, job.model, job.data.facts(), seed, device, job.no_decay)
-    another = partial(made, most_at_once=most, report_alive=report_alive)
-    network = another()
+    make_network = partial(made, most_at_once=most, report_alive=report_alive)
+    network = make_network()
     network.module.train()
-    stepper = build_stepper(job.optimizer, network, partial(EvalWeights, network, another, part, subject.batch))
+    stepper = build_stepper(job.optimizer, network, partial(EvalWeights, network, make_network, part, subject.batch))
     gradient = build_gradient(network, subject.objective.loss, micro=subject.batch if job.accumulate > 1 else None)
     at = [0]
     if job.sam:

@@ -72,16 +72,16 @@ def _compute_result(
     report_alive = with_pacing(report_alive, device)
     given, parameters = _open_inputs(assignment, device, report_alive)
     environment = describe_device(device, assignment.plan)
-    desk = AnalysisProgress(assignment, observer, environment, report_alive, keep_seconds)
+    analysis_progress = AnalysisProgress(assignment, observer, environment, report_alive, keep_seconds)
     kind = import_module(spec.implementation)
     faithful = {"resume": _resume_fidelity(assignment, environment)} if assignment.resume else {}
-    observer.emit(Started(desk.done, parameters, {**environment, **faithful}))
+    observer.emit(Started(analysis_progress.done, parameters, {**environment, **faithful}))
     request = None
     try:
-        tensors: Tensors = kind.compute_tensors(spec, given, desk)
+        tensors: Tensors = kind.compute_tensors(spec, given, analysis_progress)
     except AnalysisStopped as interrupted:
-        request, tensors = interrupted.request, desk.tensors
-    progress = asdict(desk.progress())
+        request, tensors = interrupted.request, analysis_progress.tensors
+    progress = asdict(analysis_progress.progress())
     if request == "checkpoint":
         return Ended("stopped", None, {}, None, progress)
     if request == "cancel" and not tensors:
@@ -89,8 +89,8 @@ def _compute_result(
     numbers = {"partial": request == "cancel", **kind.report_numbers(spec, given, tensors)}
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
     facts = {"analysis": spec.dump(), "numbers": encode_non_finite(numbers)}
-    desk.writer.insists = request != "cancel"
-    put = partial(_write_result, desk, facts, arrays, report_alive)
+    analysis_progress.writer.insists = request != "cancel"
+    put = partial(_write_result, analysis_progress, facts, arrays, report_alive)
     with suppress(*((Unwritten,) if request == "cancel" else ())):  # a cancelled analysis does not wait for a disk
         if request == "cancel":  # there is little time: arrays and numbers first
             put({})
@@ -120,7 +120,7 @@ def _resume_fidelity(assignment: AnalysisAssignment, environment: dict[str, Any]
 
 
 def _write_result(
-    desk: AnalysisProgress,
+    analysis_progress: AnalysisProgress,
     facts: Mapping[str, Any],
     arrays: Arrays,
     report_alive: ReportAlive,
@@ -133,7 +133,9 @@ def _write_result(
         data = {WEIGHTS: write_bytes(folder / DATA, npz_bytes(arrays), report_alive)}
         return data | {name: write_bytes(folder / name, content, report_alive) for name, content in pictures.items()}
 
-    desk.writer.write_folder(CheckpointHeader("result", desk.done), fill, lambda _: dict(facts))
+    analysis_progress.writer.write_folder(
+        CheckpointHeader("result", analysis_progress.done), fill, lambda _: dict(facts)
+    )
 
 
 def npz_bytes(arrays: Arrays) -> bytes:

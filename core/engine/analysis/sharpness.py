@@ -88,7 +88,9 @@ ABOUT: Final[dict[str, MeasureCaption]] = {
 }
 
 
-def compute_tensors(spec: Sharpness, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: Sharpness, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """`readings` float64 (subjects, columns, 4): value, error, forward and backward passes; `loss` (subjects,).
 
     Each measure also has, under its name, the numbers behind its value (subjects, width): loss increases, products with
@@ -97,10 +99,13 @@ def compute_tensors(spec: Sharpness, subjects: Sequence[AnalysisSubject], desk: 
     gauges = {name: GAUGES[name](spec) for name in spec.measures}
     rows = range(len(subjects))
     tiles = [(row, name, unit) for row in rows for name, each in gauges.items() for unit in range(each.units)]
-    kept = {**_blank_tensors(spec, subjects), **move_to_weights_device(desk.found, subjects[0].network.values)}
+    kept = {
+        **_blank_tensors(spec, subjects),
+        **move_to_weights_device(analysis_progress.found, subjects[0].network.values),
+    }
     state = {name.removeprefix(NOW): kept.pop(name) for name in list(kept) if name.startswith(NOW)}
     ground = LossAtWeights(subjects[0], spec.seed)
-    for done, (row, name, unit) in enumerate(tiles[desk.done :], desk.done + 1):
+    for done, (row, name, unit) in enumerate(tiles[analysis_progress.done :], analysis_progress.done + 1):
         if ground.subject is not subjects[row]:
             ground = LossAtWeights(subjects[row], spec.seed)
         gauge = gauges[name]
@@ -114,8 +119,8 @@ def compute_tensors(spec: Sharpness, subjects: Sequence[AnalysisSubject], desk: 
             kept["readings"][row, first : first + len(found)] = found
             state = {}
             for warning in _unmoved_warnings(subjects[row], kept, row, [name]):
-                desk.warn(warning)
-        desk.keep(done, len(tiles), {**kept, **{f"{NOW}{part}": each for part, each in state.items()}})
+                analysis_progress.warn(warning)
+        analysis_progress.keep(done, len(tiles), {**kept, **{f"{NOW}{part}": each for part, each in state.items()}})
     return kept
 
 

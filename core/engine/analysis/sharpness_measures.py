@@ -38,12 +38,12 @@ class LossAtWeights:
         """`seed` is the seed of all random numbers."""
         self.subject, self.network, self.seed = subject, subject.network, seed
         self.weights = subject.network.values.clone()
-        self.terrain = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
-        self.height = self.terrain.loss_at(self.weights)
+        self.surface = LossSurface(subject.network, subject.parts["train"], subject.objective.loss)
+        self.height = self.surface.loss_at(self.weights)
 
     @cached_property
     def curvature(self) -> Curvature:
-        return Curvature(self.terrain, self.weights)
+        return Curvature(self.surface, self.weights)
 
     def draw_normal(self, *purpose: str | int) -> Tensor:
         """Standard normal numbers (P,), the same for every subject of the same size."""
@@ -52,7 +52,7 @@ class LossAtWeights:
 
     def loss_increase(self, offset: Tensor) -> float:
         """The loss at weights + offset (P,) minus the loss at the weights."""
-        return self.terrain.loss_at(self.weights + offset) - self.height
+        return self.surface.loss_at(self.weights + offset) - self.height
 
 
 class SharpnessMeasure(Protocol):
@@ -90,7 +90,7 @@ class GradientNorm:
         return {"raw": nan_tensor(1)}
 
     def compute_unit(self, ground: LossAtWeights, state: Tensors, unit: int) -> None:
-        state["raw"][unit] = torch.linalg.vector_norm(ground.terrain.loss_and_gradient(ground.weights)[1])
+        state["raw"][unit] = torch.linalg.vector_norm(ground.surface.loss_and_gradient(ground.weights)[1])
 
     def final_measurements(self, ground: LossAtWeights, state: Tensors) -> list[Measurement]:
         return [Measurement(float(state["raw"]), math.nan, 1, 1)]
@@ -227,7 +227,7 @@ class WorstCase:
         if unit == self.steps:
             state["raw"][unit] = ground.loss_increase(scale * place)
             return
-        height, slope = ground.terrain.loss_and_gradient(ground.weights + scale * place)
+        height, slope = ground.surface.loss_and_gradient(ground.weights + scale * place)
         state["raw"][unit] = height - ground.height
         place = place + REACH * self.rho / self.steps * torch.nn.functional.normalize(scale * slope, dim=0)
         beyond = float(torch.linalg.vector_norm(place)) / self.rho

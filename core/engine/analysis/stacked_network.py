@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.analysis.matrix_products import ProductMethod, ScratchMemory, choose_product
-from core.engine.evaluation.evaluate import chunk_sizes, eval_mode
+from core.engine.evaluation.batch_norm import chunk_sizes
+from core.engine.evaluation.evaluate import eval_mode
 from core.engine.liveness import ReportAlive, report_each
 from core.engine.networks.layers import plain_layers
 from core.engine.networks.network import Network

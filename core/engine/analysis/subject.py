@@ -10,7 +10,8 @@ from torch import Tensor
 from core.engine.checkpoints.files import check_tensors, read_tensors
 from core.engine.datasets.resident import ResidentDataset, Split, load_resident
 from core.engine.determinism import seeded_generator
-from core.engine.evaluation.evaluate import evaluate_network, reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
+from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.objective import Objective, build_objective
 from core.engine.liveness import ReportAlive
 from core.engine.networks.network import Network, build_network

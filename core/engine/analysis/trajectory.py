@@ -34,7 +34,9 @@ from core.recipe.analyses.trajectory import Trajectory
 AVERAGED: Final = frozenset({"swa", "ema"})
 
 
-def compute_tensors(spec: Trajectory, subjects: Sequence[AnalysisSubject], desk: AnalysisProgress) -> Tensors:
+def compute_tensors(
+    spec: Trajectory, subjects: Sequence[AnalysisSubject], analysis_progress: AnalysisProgress
+) -> Tensors:
     """The arrays of a landscape around the last weights of the path (`x`, `y`, `train.loss` (y, x) …) if `steps` > 0.
 
     `at` (subjects, A), `off` (subjects,) and `values` (subjects, splits, metrics) describe the checkpoints, `values`
@@ -55,11 +57,11 @@ def compute_tensors(spec: Trajectory, subjects: Sequence[AnalysisSubject], desk:
         )
     }
     tensors |= blank_surfaces(judge, plane.shape) if spec.steps else {}
-    tensors |= desk.found
+    tensors |= analysis_progress.found
     if spec.steps:
-        compute_grid(judge, plane, desk, tensors)
+        compute_grid(judge, plane, analysis_progress, tensors)
     else:
-        desk.keep(1, 1, tensors)
+        analysis_progress.keep(1, 1, tensors)
     return tensors
 
 

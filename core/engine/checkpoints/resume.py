@@ -18,11 +18,11 @@ from core.recipe.assignment import Resume
 from core.recipe.spec import JobSpec
 
 
-def read_train_state(resume: Resume, calendar: EpochLayout) -> TrainState:
+def read_train_state(resume: Resume, epoch_layout: EpochLayout) -> TrainState:
     """The train state in a checkpoint's manifest. Raises EngineError if the manifest does not fit the job."""
     manifest = resume.manifest
     try:
-        standing = TrainState(
+        train_state = TrainState(
             step=manifest["step"],
             digest=manifest["digest"],
             metrics=dict(manifest["metrics"]),
@@ -30,14 +30,14 @@ def read_train_state(resume: Resume, calendar: EpochLayout) -> TrainState:
             stop_reason=manifest["stop_reason"] if resume.anew is None else None,
             seconds=manifest["seconds"],
         )
-        fits = manifest["kind"] == "last" and 0 <= standing.step <= calendar.total_steps
+        fits = manifest["kind"] == "last" and 0 <= train_state.step <= epoch_layout.total_steps
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("engine_error", f"the checkpoint's manifest cannot be used: {error!r}", REMEDY) from error
     if not fits:
         raise EngineError(
-            "engine_error", f"a {manifest['kind']} checkpoint of step {standing.step} does not fit this job", REMEDY
+            "engine_error", f"a {manifest['kind']} checkpoint of step {train_state.step} does not fit this job", REMEDY
         )
-    return standing
+    return train_state
 
 
 def resume_fidelity(spec: JobSpec, resume: Resume | None, environment: dict[str, Any]) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def load_checkpoint(run: Run, resume: Resume) -> None:
         prefixes = tuple(f"{name}." for name in resume.anew)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
     if run.ensemble and "ensemble" in (resume.anew or ()):
-        run.ensemble.begin_after(run.standing.step)
+        run.ensemble.begin_after(run.train_state.step)
     keepers = tuple(each for each in run.stateful_parts if each.prefix.removesuffix(".") not in (resume.anew or ()))
     _load_tensors(run, keepers, {name: weights[name] for name in run.network.tensors()}, state)
 
@@ -84,11 +84,15 @@ def load_initial_weights(run: Run, weights: Path) -> None:
 def load_rollback_point(run: Run, mark: RollbackPoint) -> None:
     """Restore everything but `mark` itself to the state in `mark`, count one more rollback, and lower the rates."""
     rollbacks, there = run.rate.rollbacks + 1, mark.train_state
-    run.standing.step, run.standing.digest, run.standing.metrics = there["step"], there["digest"], there["metrics"]
-    run.standing.results = run.standing.stop_reason = None
+    run.train_state.step, run.train_state.digest, run.train_state.metrics = (
+        there["step"],
+        there["digest"],
+        there["metrics"],
+    )
+    run.train_state.results = run.train_state.stop_reason = None
     _load_tensors(run, tuple(keeper for keeper in run.stateful_parts if keeper is not mark), mark.weights, mark.state)
-    run.rate.roll_back(rollbacks, run.standing.step)
-    run.log.restart_at(run.standing.step)
+    run.rate.roll_back(rollbacks, run.train_state.step)
+    run.log.restart_at(run.train_state.step)
 
 
 def _load_tensors(
@@ -104,7 +108,7 @@ def _load_tensors(
     state = {**{name: each for name, each in here.items() if name != HOST_GENERATOR}, **state}
     expected: dict[str, Tensor] = dict(here)
     for keeper in keepers:
-        expected |= keeper.expected(own_tensors(keeper, state), run.standing.step)
+        expected |= keeper.expected(own_tensors(keeper, state), run.train_state.step)
     check_tensors("state", state, expected)
     run.network.load_tensors(weights)
     for keeper in keepers:

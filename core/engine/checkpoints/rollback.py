@@ -23,10 +23,10 @@ class RollbackPoint:
         self._copies: dict[str, Tensor] = {}
 
     def save_copies(
-        self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], standing: Mapping[str, Any]
+        self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], train_state: Mapping[str, Any]
     ) -> None:
         """Copy weights, `state` without this point's own tensors, and `standing`, the train state as JSON."""
-        text = json.dumps(standing, sort_keys=True).encode()
+        text = json.dumps(train_state, sort_keys=True).encode()
         own = own_tensors(self, state)
         there = {f"{WEIGHTS}{name}": each for name, each in weights.items()}
         there |= {f"{STATE}{name}": each for name, each in state.items() if name not in own}

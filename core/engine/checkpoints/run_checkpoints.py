@@ -45,28 +45,28 @@ class RunCheckpoints:
 
     def write_last(self, *, seconds: float, chain: str | None = None) -> None:
         """Write a resumable checkpoint, as the next link of the digest chain `chain`; `seconds` is training time."""
-        run, standing = self._run, self._run.standing
+        run, train_state = self._run, self._run.train_state
         # With restored best weights, the test metrics are not those of the last weights.
         replaced = run.best and run.best.restores_best and run.best.weights == "base"
         own = ("val.", "function.", *(() if replaced else ("test.",)))
-        metrics = {name: value for name, value in standing.metrics.items() if name.startswith(own)}
+        metrics = {name: value for name, value in train_state.metrics.items() if name.startswith(own)}
         more = {
-            "metrics": standing.metrics,
-            "results": standing.results,
-            "stop_reason": standing.stop_reason,
+            "metrics": train_state.metrics,
+            "results": train_state.results,
+            "stop_reason": train_state.stop_reason,
             "seconds": seconds,
         }
 
         def describe(files: Files) -> dict[str, Any]:
             if chain is not None:
-                standing.digest = chain_digest(chain, files)
-            return {**self._aliases(), **more, "digest": standing.digest}
+                train_state.digest = chain_digest(chain, files)
+            return {**self._aliases(), **more, "digest": train_state.digest}
 
-        self.writer.write_tensors(self._header("last", standing.step, metrics), self._resumable(), describe)
+        self.writer.write_tensors(self._header("last", train_state.step, metrics), self._resumable(), describe)
 
     def chain_unwritten(self, chain: str) -> None:
         """Compute the next link as if the checkpoint were written: later links do not depend on a failed disk."""
-        self._run.standing.digest = chain_digest(
+        self._run.train_state.digest = chain_digest(
             chain, describe_tensor_files(self._resumable(), self._run.report_alive)
         )
 
@@ -119,7 +119,7 @@ class RunCheckpoints:
         self.writer.write_tensors(self._header(kind, step, metrics), tensors, lambda _: said)
 
     def _header(self, kind: Kind, step: int, metrics: dict[str, float]) -> CheckpointHeader:
-        return CheckpointHeader(kind, step, step // self._run.calendar.steps_per_epoch, metrics)
+        return CheckpointHeader(kind, step, step // self._run.epoch_layout.steps_per_epoch, metrics)
 
     def _aliases(self) -> dict[str, Any]:
         """The manifest's `aliases`, if the network has weights under several names."""

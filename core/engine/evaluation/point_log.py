@@ -20,14 +20,14 @@ class PointLog(StepLog):
     def __init__(  # noqa: PLR0913, PLR0917 - those of StepLog, the network and the names
         self,
         every: int,
-        calendar: EpochLayout,
+        epoch_layout: EpochLayout,
         rate: Callable[[int], float],
         first: int,
         network: Network,
         names: tuple[str, ...],
     ) -> None:
         """`names` are the names of the weights, in their order."""
-        super().__init__(every, calendar, rate, first)
+        super().__init__(every, epoch_layout, rate, first)
         self._weights = network.weights.detach()
         self._names = names
         self._places: list[Tensor] = []

@@ -8,7 +8,7 @@ SPLITS = {"function": "train"}  # a function is the mean over the train part
 def results_by_weights(run: Run) -> Results:
     """{"base": {"val": {"loss": …}, "test": …}, "swa": …, "best": …}; restored best weights replace the last ones."""
     found: Results = {"base": {}}  # base is the first key in every case
-    for name, value in run.standing.metrics.items():
+    for name, value in run.train_state.metrics.items():
         *weights, split, metric = name.split(".")
         found.setdefault("".join(weights) or "base", {}).setdefault(SPLITS.get(split, split), {})[metric] = value
     if run.best and run.best.restores_best:
@@ -27,4 +27,6 @@ def metrics_of(run: Run, weights: str) -> dict[str, float]:
     """The latest metrics of some weights, or of the best weights that replace them, without the prefix."""
     replaced = run.best and run.best.restores_best and run.best.weights == weights
     prefix = "best." if replaced else f"{weights}."
-    return {name.removeprefix(prefix): value for name, value in run.standing.metrics.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value for name, value in run.train_state.metrics.items() if name.startswith(prefix)
+    }

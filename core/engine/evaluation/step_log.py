@@ -57,10 +57,10 @@ class StepLog:
 
     prefix = "log."
 
-    def __init__(self, every: int, calendar: EpochLayout, rate: Callable[[int], float], first: int = 0) -> None:
+    def __init__(self, every: int, epoch_layout: EpochLayout, rate: Callable[[int], float], first: int = 0) -> None:
         """`first` is the next step."""
         self._every = every
-        self._calendar = calendar
+        self._calendar = epoch_layout
         self._rate = rate
         self._first = first
         self._losses: list[Tensor] = []

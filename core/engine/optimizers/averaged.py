@@ -24,7 +24,7 @@ class AveragedStepper:
     prefix: ClassVar[str] = PREFIX
 
     flat: FlatStepper
-    elsewhere: EvalWeights
+    eval_weights: EvalWeights
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
         """One update at η = lr / (1 + lambd lr t)^alpha.
@@ -48,7 +48,7 @@ class AveragedStepper:
         mean = self.flat.tensors().get(f"{PREFIX}ax")
         if mean is None or torch.equal(mean, self.flat.network.weights):
             return self.flat.network
-        return self.elsewhere.network_at(mean)
+        return self.eval_weights.network_at(mean)
 
     def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
@@ -56,19 +56,19 @@ class AveragedStepper:
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizer's state, and the trained weights and buffers: the checkpoint's own weights may be the mean."""
-        return self.flat.tensors() | self.elsewhere.tensors(TRAINED)
+        return self.flat.tensors() | self.eval_weights.tensors(TRAINED)
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        return {**self.flat.expected(found, step), **self.elsewhere.tensors(TRAINED)}
+        return {**self.flat.expected(found, step), **self.eval_weights.tensors(TRAINED)}
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        self.elsewhere.restore(TRAINED, found)
+        self.eval_weights.restore(TRAINED, found)
         self.flat.restore({name: each for name, each in found.items() if not name.startswith(TRAINED)})
 
 
 def build_averaged_stepper(
-    spec: OptimizerSpec, network: Network, elsewhere: Callable[[], EvalWeights]
+    spec: OptimizerSpec, network: Network, eval_weights: Callable[[], EvalWeights]
 ) -> AveragedStepper:
     """A stepper on one flat tensor, since the mean is elementwise."""
-    return AveragedStepper(flat.build_flat_stepper(spec, network), elsewhere())
+    return AveragedStepper(flat.build_flat_stepper(spec, network), eval_weights())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
 
 

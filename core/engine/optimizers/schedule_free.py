@@ -29,7 +29,7 @@ class ScheduleFreeStepper:
     prefix: ClassVar[str] = PREFIX
 
     flat: FlatStepper
-    elsewhere: EvalWeights
+    eval_weights: EvalWeights
     beta: float
 
     def step(self, lr: float, again: Again | None = None, momentum: float | None = None) -> None:
@@ -40,7 +40,7 @@ class ScheduleFreeStepper:
         """The network at x = y + (1 - 1/β) (z - y), from y = (1 - β) z + β x."""
         y = self.flat.network.weights.detach()
         z = self.flat.tensors().get(f"{PREFIX}z", y)
-        return self.elsewhere.network_at(torch.lerp(y, z, 1 - 1 / self.beta))
+        return self.eval_weights.network_at(torch.lerp(y, z, 1 - 1 / self.beta))
 
     def parameter_roles(self) -> dict[str, list[str]]:
         """One rule for all."""
@@ -50,7 +50,7 @@ class ScheduleFreeStepper:
         """The optimizer's state (z among it), its counters, float64 (), and y with its buffers."""
         group = self.flat.optimizer.param_groups[0]
         counters = {f"{PREFIX}{name}": torch.tensor(group[name], dtype=torch.float64) for name in COUNTERS}
-        return {**self.flat.tensors(), **counters, **self.elsewhere.tensors(TRAINED)}
+        return {**self.flat.tensors(), **counters, **self.eval_weights.tensors(TRAINED)}
 
     def expected(self, found: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         fresh = self.tensors()
@@ -61,7 +61,7 @@ class ScheduleFreeStepper:
 
     def restore(self, found: Mapping[str, Tensor]) -> None:
         """The inverse of tensors()."""
-        self.elsewhere.restore(TRAINED, found)
+        self.eval_weights.restore(TRAINED, found)
         self.flat.restore({name: found[name] for name in _flat_state_names(found)})
         counters: dict[str, Any] = {name: float(found[f"{PREFIX}{name}"]) for name in COUNTERS}
         for group in self.flat.optimizer.param_groups:
@@ -75,7 +75,7 @@ def _flat_state_names(names: Mapping[str, Tensor]) -> set[str]:
 
 
 def build_schedule_free_stepper(
-    spec: ScheduleFreeSpec, network: Network, elsewhere: Callable[[], EvalWeights]
+    spec: ScheduleFreeSpec, network: Network, eval_weights: Callable[[], EvalWeights]
 ) -> ScheduleFreeStepper:
     """A stepper on one flat tensor, since both points are elementwise."""
-    return ScheduleFreeStepper(flat.build_flat_stepper(spec, network), elsewhere(), spec.beta)
+    return ScheduleFreeStepper(flat.build_flat_stepper(spec, network), eval_weights(), spec.beta)

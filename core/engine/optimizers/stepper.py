@@ -32,7 +32,7 @@ class Stepper(Stateful, Protocol):
         """The weights by rule, {"rule": ["dense1.weight", …]}; empty if one rule steps all weights."""
 
 
-def build_stepper(spec: OptimizerSpec, network: Network, elsewhere: Callable[[], EvalWeights]) -> Stepper:
+def build_stepper(spec: OptimizerSpec, network: Network, eval_weights: Callable[[], EvalWeights]) -> Stepper:
     """The kind of stepper that the spec names; `elsewhere` makes a second network for weights that are not trained.
 
     Raises EngineError if the optimizer is not installed or refuses its options.
@@ -40,4 +40,4 @@ def build_stepper(spec: OptimizerSpec, network: Network, elsewhere: Callable[[],
     module, function = spec.stepper.split(":")
     build: Callable[[OptimizerSpec, Network, Callable[[], EvalWeights]], Stepper]
     build = getattr(import_module(module), function)
-    return build(spec, network, elsewhere)
+    return build(spec, network, eval_weights)

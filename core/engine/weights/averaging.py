@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.engine.checkpoints.stateful import Stateful
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
 from core.recipe.averaging import CollectionSteps, EmaPhase
 
@@ -47,19 +47,24 @@ class RunningMean:
     prefix = "swa."
 
     def __init__(
-        self, occasions: CollectionSteps, network: Network, train: Split, batch_size: int, lender: Network | None = None
+        self,
+        collection_steps: CollectionSteps,
+        network: Network,
+        train: Split,
+        batch_size: int,
+        bn_source: Network | None = None,
     ) -> None:
         """`network` is a second network of the same shape; its weights become the mean.
 
         With a `lender`, the trained network, the mean has the present running statistics of that one.
         """
-        self.collects = occasions.collects
+        self.collects = collection_steps.collects
         self.models = 0
         self._sum = torch.zeros_like(network.values)  # (P,)
         self._network = network
         self._train = train
         self._batch_size = batch_size
-        self._lender = lender
+        self._lender = bn_source
         self._normalised = 0
 
     def collect(self, network: Network) -> None:
@@ -105,9 +110,9 @@ class RunningMean:
         self._normalised = 0
 
 
-def copy_bn_stats(network: Network, lender: Network) -> None:
+def copy_bn_stats(network: Network, bn_source: Network) -> None:
     """Copy the buffers of `lender`, running statistics among them, into `network`."""
-    for own, buffer in zip(network.buffers, lender.buffers, strict=True):
+    for own, buffer in zip(network.buffers, bn_source.buffers, strict=True):
         own.copy_(buffer)
 
 
@@ -123,17 +128,19 @@ class ExponentialMean:
 
     prefix = "ema."
 
-    def __init__(self, phase: EmaPhase, network: Network, lender: Network | None = None) -> None:
+    def __init__(self, phase: EmaPhase, network: Network, bn_source: Network | None = None) -> None:
         """`network` is a second network of the same shape; its weights become the average.
 
         With a `lender`, the trained network, the average has the present running statistics of that one.
         """
-        self.collects = phase.occasions.collects
+        self.collects = phase.collection_steps.collects
         self.models = 0
         self._phase = phase
-        self._lender = lender
+        self._lender = bn_source
         # The decay of every collection but the first, computed once: in a small step each microsecond counts.
-        self._steady = None if phase.warmup else phase.decay_at(phase.occasions.first + phase.occasions.every)
+        self._steady = (
+            None if phase.warmup else phase.decay_at(phase.collection_steps.first + phase.collection_steps.every)
+        )
         self._network = network
         self._sum = torch.zeros_like(network.values)  # (P,)
         self._scale = 1.0
@@ -152,8 +159,8 @@ class ExponentialMean:
             self._collect_buffers(network, 1 - decay)
 
     def _next_decay(self) -> float:
-        occasions = self._phase.occasions
-        return self._phase.decay_at(occasions.first + self.models * occasions.every)
+        collection_steps = self._phase.collection_steps
+        return self._phase.decay_at(collection_steps.first + self.models * collection_steps.every)
 
     def _collect_buffers(self, network: Network, rate: float) -> None:
         for own, buffer in zip(self._network.buffers, network.buffers, strict=True):

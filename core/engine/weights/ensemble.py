@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.evaluate import predict_split, reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
+from core.engine.evaluation.evaluate import predict_split
 from core.engine.networks.network import Network
 from core.recipe.averaging import CollectionSteps
 from core.recipe.facts import Task
@@ -68,10 +69,10 @@ class Ensemble:
 
     prefix = "ensemble."
 
-    def __init__(self, occasions: CollectionSteps, size: int, network: Network) -> None:
+    def __init__(self, collection_steps: CollectionSteps, size: int, network: Network) -> None:
         """`network` is a second network of the same shape, into which members are loaded one by one."""
-        self.collects = occasions.collects
-        self._occasions = occasions
+        self.collects = collection_steps.collects
+        self._occasions = collection_steps
         self._network = network
         self._collected = 0  # collection steps so far, missed ones included
         self._missed = 0

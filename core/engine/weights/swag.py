@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.engine.datasets.resident import Split
 from core.engine.determinism import seeded_generator
-from core.engine.evaluation.evaluate import reestimate_batch_norm
+from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
 from core.engine.weights.averaging import RunningMean
 from core.recipe.averaging import SWAG

@@ -23,24 +23,24 @@ class DecayWarmup(Spec):
 
 @dataclass(frozen=True, slots=True)
 class EmaPhase:
-    """EMA in a given run: `decay` is per optimizer step, whatever `occasions.every` is."""
+    """EMA in a given run: `decay` is per optimizer step, whatever `collection_steps.every` is."""
 
-    occasions: CollectionSteps
+    collection_steps: CollectionSteps
     decay: float
     warmup: DecayWarmup | None = None
 
     def decay_at(self, completed: int) -> float:
         """The factor of the average so far at the collection after `completed` steps; 0 at the first collection."""
-        done = completed - self.occasions.first
+        done = completed - self.collection_steps.first
         if done <= 0:
             return 0.0
         warm = 1 - (1 + done / self.warmup.gamma) ** -self.warmup.power if self.warmup else 1.0
-        return float(min(self.decay, warm) ** self.occasions.every)
+        return float(min(self.decay, warm) ** self.collection_steps.every)
 
     def initial_share(self, completed: int) -> float:
         """The share of the initial weights in the average after `completed` steps; 0 with a warm-up of the decay."""
-        later = max(0, self.occasions.count_until(completed) - 1)
-        return 0.0 if self.warmup else float(self.decay ** (later * self.occasions.every))
+        later = max(0, self.collection_steps.count_until(completed) - 1)
+        return 0.0 if self.warmup else float(self.decay ** (later * self.collection_steps.every))
 
 
 class EMA(AveragingSpec):
@@ -86,8 +86,8 @@ class EMA(AveragingSpec):
         short = [(field, length) for field, length in lengths if length.steps(run) < 1]
         for field, length in short:
             yield FieldProblem(f"/{field}", f"{length} is less than one optimizer step here", "make it longer")
-        if not short and self.phase_in_run(run).occasions.first > run.total_steps:
-            first = self.phase_in_run(run).occasions.first
+        if not short and self.phase_in_run(run).collection_steps.first > run.total_steps:
+            first = self.phase_in_run(run).collection_steps.first
             message = f"the average would begin at step {first:,}, but the run ends after {run.total_steps:,}"
             yield FieldProblem("/start", message, "start earlier")
 

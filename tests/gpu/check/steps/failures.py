@@ -47,10 +47,10 @@ def kills(target: Target, report: Report) -> None:
         works(found, report, "behind a killed runner")
         zygote = found.launcher.pid
         _killed(found, report, "the zygote", before, lambda _attempt: os.kill(zygote or 0, signal.SIGKILL))
-        with report.finding("there is another zygote") as another:
+        with report.finding("there is another zygote") as make_network:
             began = time.monotonic()
             ready = until(lambda: found.launcher.pid != zygote and found.launcher.wait_ready(0.1), SECONDS)
-            another.says(ready, str(found.launcher.pid), time.monotonic() - began, "s")
+            make_network.says(ready, str(found.launcher.pid), time.monotonic() - began, "s")
         works(found, report, "behind a killed zygote")
 
 

@@ -43,12 +43,12 @@ def warm_up_torch() -> None:
         import_module(model.implementation.split(":")[0])
     with private_randomness(0, "warm"):
         inputs, targets = torch.ones(4, 4), torch.tensor([0, 1, 0, 1])
-        another = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
-        network = another()
+        make_network = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
+        network = make_network()
         gradient = build_gradient(network, Classification(()).loss)
-        elsewhere = partial(EvalWeights, network, another, Split(inputs, targets), 4)
+        eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), 4)
         for spec in installed_optimizers():
-            stepper = build_stepper(spec, network, elsewhere)
+            stepper = build_stepper(spec, network, eval_weights)
             if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
                 gradient(inputs, targets)
                 stepper.step(1e-3, partial(gradient, inputs, targets))

@@ -44,7 +44,7 @@ from core.recipe.data.materialise import dataset_path
 from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from core.recipe.stored import read_stored
-from worker import exit_codes, oom, wire
+from worker import exit_codes, kernel_oom, wire
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 
 __all__ = [
@@ -231,7 +231,7 @@ def main(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     """An exec'd runner; its group and its standard streams were arranged by the launcher."""
     sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
-    oom.prefer_as_oom_victim()
+    kernel_oom.prefer_as_oom_victim()
     try:
         warm(kinds)
         code = run(sock, kinds)

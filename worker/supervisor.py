@@ -16,7 +16,7 @@ from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
 from core.recipe.plugins import plugin_names
 from core.store.base import StoreRefused, StoreTransient
-from worker import child_process, oom, provision, wire
+from worker import child_process, kernel_oom, provision, wire
 from worker.assignment import build_assignment
 from worker.attempt import Attempt, Slot, SlotFailed, WorkerContext
 from worker.backlog import Backlog
@@ -175,7 +175,7 @@ def _watch_runner(
     recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
     watch = RunnerWatch(runner, heart, backlog, recorder)
-    kills = oom.oom_kills()
+    kills = kernel_oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
             runner.sock.sendall(wire.pack_frame("assignment", claimed.job_id, {"assignment": assignment.dump()}))
@@ -190,7 +190,7 @@ def _watch_runner(
         unkillable=how is None,
         cut=cut,
         stderr=child_process.read_tail(attempt.folder.stderr),
-        out_of_memory=oom.oom_kills() > kills,
+        out_of_memory=kernel_oom.oom_kills() > kills,
         has_checkpoint=recorder.has_checkpoint,
         retries_left=claimed.failures < claimed.spec.max_retries,
         smaller=attempt.kind.smaller_plan(claimed.spec, claimed.plan),

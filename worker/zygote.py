@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.process import die_with_parent, set_process_name
-from worker import child_process, exit_codes, oom
+from worker import child_process, exit_codes, kernel_oom
 
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
@@ -154,7 +154,7 @@ class Zygote:
             os.close(born)
             os.close(bearing)
             die_with_parent(self._pid)
-            oom.prefer_as_oom_victim()
+            kernel_oom.prefer_as_oom_victim()
             self._control.close()
             self._wake.close()
             self._woken.close()

@@ -45,7 +45,7 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
     Raises EngineError if the plan, the device, the data or the checkpoint cannot be used.
     """
     shape, plan = assignment.spec.shape(), assignment.plan
-    spec = assignment.spec.resolved(shape)
+    spec, resume = assignment.spec.resolved(shape), assignment.resume
     check_plan(plan)
     device = open_device(plan)
     report_alive = with_pacing(report_alive, device)
@@ -60,7 +60,6 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
     stepper = build_stepper(
         spec.optimizer, network, partial(EvalWeights, network, make_network, data.train, shape.batch)
     )
-    resume = assignment.resume
     environment = describe_environment(device, plan, spec.optimizer, stepper.parameter_roles())
     train_state = read_train_state(resume, epoch_layout) if resume else TrainState()
     gradient = build_step_gradient(spec, shape, network, objective, lambda: train_state.step)

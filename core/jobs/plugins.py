@@ -1,4 +1,4 @@
-"""The plug-ins that jobs need: who has them, and what is said where nobody does."""
+"""The plug-ins that jobs need: which workers have them, and the message where none does."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -20,7 +20,7 @@ def digest_distribution(distribution: metadata.Distribution, modules: Iterable[s
 
 
 def is_editable(distribution: metadata.Distribution) -> bool:
-    """Whether its code lies in the folder that it was installed from."""
+    """Whether its code is in the folder that it was installed from."""
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     return bool(origin.get("dir_info", {}).get("editable"))
 

@@ -67,7 +67,7 @@ def check_same_bits(spec: OptimizerSpec) -> None:
 
 
 def check_state(spec: OptimizerSpec, stop: int = 2) -> None:
-    """A fresh optimizer with the state of another one goes on with the same bits, weight decay switched off or not."""
+    """A fresh optimizer with the state of another one continues with the same bits, with and without weight decay."""
     for undecayed in (0, 1):
         whole, broken = make_network(undecayed=undecayed), make_network(undecayed=undecayed)
         _steps(make_stepper(spec, whole), whole, 0, 4)
@@ -79,7 +79,7 @@ def check_state(spec: OptimizerSpec, stop: int = 2) -> None:
         assert expected == set(state), f"its state is {sorted(state)}, where {sorted(expected)} is expected"
         fresh.restore(state)
         _steps(fresh, broken, stop, 4)
-        assert torch.equal(whole.weights, broken.weights), "with its state restored it goes on with other bits"
+        assert torch.equal(whole.weights, broken.weights), "with its state restored it continues with other bits"
 
 
 def of_each_weight(rule: Callable[[], WeightRule]) -> TensorRule:
@@ -107,7 +107,7 @@ def make_stepper(spec: OptimizerSpec, network: Network) -> Stepper:
 
 
 def _nowhere() -> Any:
-    raise AssertionError("an optimizer of a plug-in is judged at the weights that it trains")
+    raise AssertionError("an optimizer of a plug-in is evaluated at the weights that it trains")
 
 
 def _steps(stepper: Stepper, network: Network, first: int, last: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.oom import oom_kills
+from worker.kernel_oom import oom_kills
 
 V1_EVENTS = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
 V2_EVENTS = "low 0\nhigh 3\nmax 27\noom 4\noom_kill {}\noom_group_kill 0\n"

@@ -111,7 +111,7 @@ def logs(
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Print the log of a job: its log lines and warnings, and its error if it failed.
+    """Print the log lines and warnings of a job, and its error.
 
     With -o json each entry is a JSON document on its own line. Ctrl-C stops the command; the job continues.
     """
@@ -192,7 +192,7 @@ def retry(  # noqa: PLR0913 - a command's options
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Retry a failed or cancelled job: a new job that starts from its last checkpoint."""
+    """Retry a failed or cancelled job. The new job starts from its last checkpoint."""
     from basin import actions
 
     raise typer.Exit(
@@ -214,7 +214,10 @@ def fork(  # noqa: PLR0913 - as above
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Fork a job: a new job with the same history up to a checkpoint; --set changes fields after it."""
+    """Fork a job at a checkpoint, with changed fields.
+
+    The new job has the same history up to the checkpoint. --set changes its fields after it.
+    """
     from basin import actions
 
     session = actions.CliSession(url, output is Output.JSON, key)

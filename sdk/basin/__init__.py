@@ -1,4 +1,4 @@
-"""Basin's Python client: `Client` speaks to the service, `basin` on the command line does the same for people."""
+"""Basin's Python client: `Client` calls the service from Python, `basin` from the command line."""
 
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ HOMES = {"Client": "client", "Checkpoint": "shapes", "Event": "shapes", "Job": "
 
 
 def __getattr__(name: str) -> Any:
-    """The public names on first use: the libraries behind them cost 0.2 s, which `basin --help` need not pay."""
+    """Imports the public names on first use: their libraries take 0.2 s to import, and `basin --help` needs none."""
     if name == "__version__":
         return metadata.version("basin")
     if name not in __all__:

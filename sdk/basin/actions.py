@@ -1,4 +1,4 @@
-"""What the commands do, once their options are read. Kept apart from `cli`, so that `--help` loads none of it."""
+"""What the commands do after their options are parsed. Apart from `cli`, so that `--help` does not import it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from basin.shapes import Checkpoint, Job, Shape, Warned
 Answer = TypeVar("Answer", bound=Shape)
 
 PREFERRED = ("swa", "ema", "best", "last")
-"""Which weights somebody most likely wants, when they do not say."""
+"""Kinds of weights to download by default, most preferred first."""
 
 
 @dataclass(frozen=True, slots=True)
 class CliSession:
-    """Which service, and for whom the output is."""
+    """The service to call (None: BASIN_URL or the default), the output format, and the API key."""
 
     url: str | None
     json: bool
@@ -29,12 +29,12 @@ class CliSession:
         return Client(self.url, self.key)
 
     def command_line(self, command: str) -> str:
-        """A command line that reaches the same service."""
+        """The command line of `command` at the same service."""
         elsewhere = self.url and self.url.rstrip("/") != DEFAULT_URL
         return f"basin {command} --url {self.url}" if elsewhere else f"basin {command}"
 
     def print_answer(self, answer: Any, print_table: Callable[[], None]) -> int:
-        """Print an answer of the service as JSON, or for people; the exit code of a command that succeeded."""
+        """Prints an answer of the service as JSON or as a table. Returns exit code 0."""
         if self.json:
             terminal_output.print_json(answer)
         else:
@@ -43,14 +43,14 @@ class CliSession:
 
 
 def submit_job(session: CliSession, path: str, changes: Sequence[str], *, watch: bool) -> int:
-    """Posts a job file; the exit code is the job's when it is watched."""
+    """Posts a job file. Returns the exit code: with `watch`, that of `follow_until_end`."""
     spec = job_file.with_changes(job_file.read_job(path), changes)
     with session.open_client() as client:
         return report_new_job(session, client, client.submit(spec), watch=watch)
 
 
 def report_new_job(session: CliSession, client: Client, job: Job, *, watch: bool) -> int:
-    """Says what one wants to know about a new job, or follows it; the exit code is the job's when it is watched."""
+    """Prints a new job's warnings, id and status, or follows it with `watch`. Returns the exit code."""
     terminal_output.print_warnings(job.warnings)
     if watch:
         return follow_until_end(session, client, job)
@@ -59,7 +59,7 @@ def report_new_job(session: CliSession, client: Client, job: Job, *, watch: bool
 
 
 def check_job(session: CliSession, path: str, changes: Sequence[str]) -> int:
-    """Lets the service check a job file and fill in the defaults; nothing is stored."""
+    """Has the service check a job file and fill in the defaults. Nothing is stored."""
     with session.open_client() as client:
         answer = client.check(job_file.with_changes(job_file.read_job(path), changes))
     if session.json:
@@ -78,13 +78,16 @@ def check_job(session: CliSession, path: str, changes: Sequence[str]) -> int:
 
 
 def watch_job(session: CliSession, job_id: str) -> int:
-    """Follows a job to its end."""
+    """Follows a job until it ends. Returns the exit code."""
     with session.open_client() as client:
         return follow_until_end(session, client, client.get(job_id))
 
 
 def follow_until_end(session: CliSession, client: Client, job: Job) -> int:
-    """Follows a job; Ctrl-C ends the watching and not the job."""
+    """Follows a job. Ctrl-C stops the command, not the job.
+
+    Returns the exit code: 0 succeeded, 1 failed or cancelled, 130 Ctrl-C.
+    """
     if not session.json:
         terminal_output.print_lines(f"{job.id}  {job.name or ''}".rstrip())
     try:
@@ -106,19 +109,19 @@ def follow_until_end(session: CliSession, client: Client, job: Job) -> int:
 
 
 def is_analysis(job_id: str) -> bool:
-    """Whether it is an analysis, which looks, and no job, which trains."""
+    """Whether the id is that of an analysis and not of a training job."""
     return job_id.startswith("an_")
 
 
 def print_still_running(session: CliSession, job_id: str) -> None:
-    """What somebody wants to know right after Ctrl-C."""
-    lines = (f"{job_id} goes on.", f"  come back:  {session.command_line(f'watch {job_id}')}")
+    """After Ctrl-C: reports that the job still runs, and how to follow or cancel it."""
+    lines = (f"{job_id} continues.", f"  follow it:  {session.command_line(f'watch {job_id}')}")
     terminal_output.print_lines("", *lines, f"  stop it:    {session.command_line(f'cancel {job_id}')}", stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs a list is about; `metadata` are words like team=vision."""
+    """The filter of a list of jobs. `metadata` are pairs such as team=vision, `q` is a text in name or id."""
 
     status: Sequence[str] | None = None
     metadata: Sequence[str] = ()
@@ -126,9 +129,9 @@ class JobFilter:
 
 
 def print_logs(session: CliSession, job_id: str, *, follow: bool) -> int:
-    """What a job has said, and on request what it says until it ends; one JSON document a line for programs.
+    """Prints the log entries and warnings of a job; with `follow`, new ones until it ends. JSON: one document a line.
 
-    Of one that failed the last word is why.
+    The last line of a failed job is its error.
     """
     with session.open_client() as client:
         job = client.get(job_id)
@@ -144,7 +147,7 @@ def print_logs(session: CliSession, job_id: str, *, follow: bool) -> int:
 
 
 def print_events(session: CliSession, job_id: str, types: str | None, *, follow: bool) -> int:
-    """What has happened to a job, and on request what happens until it ends; JSON as above."""
+    """Prints the events of a job; with `follow`, new ones until it ends. JSON: one document a line."""
     wanted = tuple(types.split(",")) if types else KEPT
     with session.open_client() as client:
         client.get(job_id)
@@ -159,7 +162,7 @@ def print_events(session: CliSession, job_id: str, types: str | None, *, follow:
 
 
 def list_jobs(session: CliSession, search: JobFilter, after: str | None, limit: int) -> int:
-    """A page of jobs."""
+    """Prints one page of jobs."""
     wanted = parse_pairs(search.metadata)
     with session.open_client() as client:
         page = client.list(status=search.status, metadata=wanted, q=search.q, after=after, limit=limit)
@@ -167,7 +170,7 @@ def list_jobs(session: CliSession, search: JobFilter, after: str | None, limit: 
 
 
 def show_job(session: CliSession, job_id: str) -> int:
-    """One job, or one analysis, with everything that is known about it."""
+    """Prints one job or one analysis in full."""
     with session.open_client() as client:
         if is_analysis(job_id):
             from basin.analyses import print_analysis
@@ -182,18 +185,21 @@ Verb = Literal["cancel", "pause", "resume"]
 
 
 def request_verb(session: CliSession, verb: Verb, job_ids: Sequence[str]) -> int:
-    """Asks the same of several jobs; each that refuses is an error, the others are asked all the same."""
+    """Requests a transition of several jobs. A refusal is reported as an error and does not stop the others."""
     return answer_each(session, job_ids, getattr(Client, verb), lambda job: f"{job.id}  {job.status}")
 
 
 def retry_job(session: CliSession, job_id: str, *, again: bool, watch: bool) -> int:
-    """Tries a job again that failed or was cancelled."""
+    """Retries a failed or cancelled job as a new job."""
     with session.open_client() as client:
         return report_new_job(session, client, client.retry(job_id, again=again), watch=watch)
 
 
 def fork_job(session: CliSession, job_id: str, changes: Sequence[str], at: str | None, *, watch: bool) -> int:
-    """Gives a job another ending. A change of a part of a field, as in optimizer.lr=0.01, keeps the field's rest."""
+    """Creates a job from a checkpoint of another, with changed fields.
+
+    A change of a part of a field, as in optimizer.lr=0.01, keeps the other parts of the field.
+    """
     with session.open_client() as client:
         recipe = client.get(job_id).raw()
         parts = {change.partition("=")[0].partition(".")[0] for change in changes if "." in change.partition("=")[0]}
@@ -204,7 +210,7 @@ def fork_job(session: CliSession, job_id: str, changes: Sequence[str], at: str |
 
 
 def edit_job(session: CliSession, job_id: str, changes: dict[str, Any], metadata: Sequence[str]) -> int:
-    """Changes what may be changed about a job; a pair without a value is removed."""
+    """Changes a job's name, priority or metadata. A metadata pair without a value is removed."""
     if metadata:
         changes = changes | {"metadata": {key: value or None for key, value in parse_pairs(metadata).items()}}
     if not changes:
@@ -216,12 +222,12 @@ def edit_job(session: CliSession, job_id: str, changes: dict[str, Any], metadata
 
 
 def delete_jobs(session: CliSession, job_ids: Sequence[str]) -> int:
-    """Deletes jobs that have ended; each that cannot be is an error, the others are deleted all the same."""
+    """Deletes jobs that have ended. A refusal is reported as an error and does not stop the others."""
     return apply_to_each(session, job_ids, Client.delete, "deleted")
 
 
 def pin_checkpoints(session: CliSession, checkpoint_ids: Sequence[str]) -> int:
-    """Pins checkpoints; each that cannot be is an error, the others are pinned all the same."""
+    """Pins checkpoints. A refusal is reported as an error and does not stop the others."""
 
     def line(kept: Checkpoint) -> str:
         return f"{kept.id}  pinned  ({kept.kind} weights of step {kept.step})"
@@ -230,14 +236,14 @@ def pin_checkpoints(session: CliSession, checkpoint_ids: Sequence[str]) -> int:
 
 
 def unpin_checkpoints(session: CliSession, checkpoint_ids: Sequence[str]) -> int:
-    """Takes pins away, as above."""
+    """Removes the pins of checkpoints. A refusal is reported as an error and does not stop the others."""
     return apply_to_each(session, checkpoint_ids, Client.unpin, "unpinned")
 
 
 def answer_each(
     session: CliSession, ids: Sequence[str], deed: Callable[[Client, str], Answer], line: Callable[[Answer], str]
 ) -> int:
-    """Does the same to each of several, and prints what the service answers; the exit code."""
+    """Calls `deed` with each id and prints the answers. Returns the exit code: 1 if one failed."""
     failed = 0
     answers: list[dict[str, Any]] = []
     with session.open_client() as client:
@@ -256,7 +262,7 @@ def answer_each(
 
 
 def apply_to_each(session: CliSession, ids: Sequence[str], deed: Callable[[Client, str], object], done: str) -> int:
-    """Does the same to each of several, and says so; the exit code."""
+    """Calls `deed` with each id and prints `done`. Returns the exit code: 1 if one failed."""
     failed = 0
     with session.open_client() as client:
         for each in ids:
@@ -270,28 +276,28 @@ def apply_to_each(session: CliSession, ids: Sequence[str], deed: Callable[[Clien
 
 
 def report_refused(about: str, error: BasinError) -> int:
-    """One of several that were asked for could not be done; the exit code that follows."""
+    """Prints the error of one of several ids. Returns exit code 1."""
     terminal_output.print_lines(f"{about}:", stderr=True)
     terminal_output.print_error(error)
     return 1
 
 
 def list_workers(session: CliSession) -> int:
-    """The fleet."""
+    """Prints the workers."""
     with session.open_client() as client:
         found = client.workers()
     return session.print_answer([one.raw() for one in found], lambda: terminal_output.print_workers(found))
 
 
 def show_queue(session: CliSession) -> int:
-    """What waits, and why."""
+    """Prints the queued jobs, each with the reason why it waits."""
     with session.open_client() as client:
         found = client.queue()
     return session.print_answer(found.raw(), lambda: terminal_output.print_queue(found))
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, str]:
-    """The pairs in words like team=vision."""
+    """The pairs in words such as team=vision. Raises BadFile for a word without a key or `=`."""
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -302,7 +308,7 @@ def parse_pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def download_weights(session: CliSession, job_id: str, kind: str | None, target: str | None) -> int:
-    """Writes a job's weights into a file; of an analysis, its pictures and arrays into a folder."""
+    """Writes a job's weights to a file, or an analysis' pictures and arrays into a folder."""
     if is_analysis(job_id):
         from basin import analyses
 
@@ -321,7 +327,7 @@ def download_weights(session: CliSession, job_id: str, kind: str | None, target:
 def plot_jobs(
     session: CliSession, job_ids: Sequence[str], series: str | None, target: str | None, look: dict[str, Any]
 ) -> int:
-    """Writes curves or paths of jobs as a picture into a file; '-' is standard output."""
+    """Writes a plot of jobs (SVG) to a file; '-' is standard output."""
     with session.open_client() as client:
         picture = client.plot(job_ids, series.split(",") if series else None, **look)
     if target == "-":
@@ -335,7 +341,7 @@ def plot_jobs(
 
 
 def choose_checkpoint(checkpoints: Sequence[Checkpoint], kind: str | None, job_id: str) -> Checkpoint:
-    """The newest checkpoint of the wanted kind, or of the most wanted kind that there is."""
+    """The newest checkpoint of `kind`, or of the first kind in `PREFERRED` that the job has. Raises NotThere."""
     by_kind = {one.kind: one for one in sorted(checkpoints, key=lambda one: (not one.superseded, one.step))}
     for wanted in (kind,) if kind else PREFERRED:
         if wanted in by_kind:

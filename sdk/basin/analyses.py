@@ -1,4 +1,4 @@
-"""Analyses at the command line: ask, follow, show, and put the pictures on disk."""
+"""Analyses at the command line: request, follow, show, and save the pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from basin.shapes import Analysis
 
 
 def analysis_request(what: Sequence[str], kind: str, changes: Sequence[str]) -> dict[str, Any]:
-    """What is asked of the service."""
+    """The body of the request for an analysis."""
     return job_file.with_changes({"kind": kind, **parse_origin(what)}, changes)
 
 
 def request_analysis(session: CliSession, request: Mapping[str, Any], *, to: str | None, wait: bool) -> int:
-    """Asks for an analysis; waits for it and saves its pictures, unless told not to."""
+    """Requests an analysis. With `wait`, waits for its end and saves its files. Returns the exit code."""
     with session.open_client() as client:
         found = client.analyze(request)
         if wait:
@@ -30,7 +30,7 @@ def request_analysis(session: CliSession, request: Mapping[str, Any], *, to: str
 
 
 def wait_for_analysis(session: CliSession, client: Client, found: Analysis, to: str | None) -> int:
-    """Waits for an analysis, shows it and saves its files."""
+    """Waits for an analysis, shows it and saves its files. Returns the exit code (130: Ctrl-C)."""
     if not session.json:
         terminal_output.print_lines(f"{found.id}  {found.kind}")
     try:
@@ -42,7 +42,7 @@ def wait_for_analysis(session: CliSession, client: Client, found: Analysis, to: 
 
 
 def show_and_save(session: CliSession, client: Client, found: Analysis, to: str | None) -> int:
-    """Its numbers on the screen and its files in a folder; 0 when it came to its end."""
+    """Prints an analysis and saves its files into a folder. Returns exit code 0 if it succeeded, else 1."""
     paths = save_files(client, found, to)
     if session.json:
         terminal_output.print_json(found.raw() | {"paths": paths})
@@ -53,7 +53,7 @@ def show_and_save(session: CliSession, client: Client, found: Analysis, to: str 
 
 
 def print_analysis(session: CliSession, found: Analysis) -> None:
-    """Its numbers, and how to get its files."""
+    """Prints the numbers of an analysis, and the command that downloads its files."""
     if session.json:
         terminal_output.print_json(found.raw())
         return
@@ -63,29 +63,29 @@ def print_analysis(session: CliSession, found: Analysis) -> None:
 
 
 def download_analysis(session: CliSession, analysis_id: str, to: str | None) -> int:
-    """Writes its pictures and arrays into a folder, else one of its id's name."""
+    """Writes an analysis' pictures and arrays into the folder `to`; by default a folder named by its id."""
     with session.open_client() as client:
         found = client.analysis(analysis_id)
         if not found.results:
-            raise NotThere(f"{analysis_id} has found nothing yet: it is {found.status}")
+            raise NotThere(f"{analysis_id} has no results yet: it is {found.status}")
         paths = save_files(client, found, to)
     return session.print_answer(found.raw() | {"paths": paths}, lambda: terminal_output.print_lines(*paths))
 
 
 def save_files(client: Client, found: Analysis, to: str | None) -> list[str]:
-    """The files of what it has found."""
+    """Saves the files of an analysis and returns their paths; none without results."""
     return [str(path) for path in client.save(found, to or found.id)] if found.results else []
 
 
 def list_analyses(session: CliSession, job: str | None, limit: int) -> int:
-    """The newest analyses."""
+    """Prints the newest analyses."""
     with session.open_client() as client:
         found = client.analyses(job=job, limit=limit)
     return session.print_answer(found.raw(), lambda: terminal_output.print_analyses(found))
 
 
 def parse_origin(what: Sequence[str]) -> dict[str, Any]:
-    """Words like job_…, job_…:swa and ckpt_…, or an_… alone, as the request says it."""
+    """The request's fields for the weights to analyze, from words such as job_…, job_…:swa, ckpt_…, or only an_…"""
     if all(word.startswith("an_") for word in what):
         return {"analyses": list(what)}
     starts = [parse_start(word) for word in what]
@@ -93,7 +93,7 @@ def parse_origin(what: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_start(word: str) -> dict[str, Any]:
-    """One of them."""
+    """The request's fields for one word: a job (optionally with `:weights`) or a checkpoint."""
     name, _, weights = word.partition(":")
     noun = "checkpoint" if name.startswith("ckpt_") else "job"
     return {noun: name} | ({"weights": weights} if weights else {})

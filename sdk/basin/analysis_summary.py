@@ -1,4 +1,4 @@
-"""What one wants to know first of an analysis, line by line; everything else is in its JSON and its arrays."""
+"""The main results of an analysis as lines of text. The full results are in its JSON and its arrays."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -13,12 +13,12 @@ MOST_LINES: Final = 40
 
 
 def analysis_headline(found: Analysis) -> list[Line]:
-    """Labels and values. Of a kind that is not known here, or came in another shape, all single values."""
+    """Labels and values. For an unknown kind, or results of another structure, all scalar values."""
     results = found.results or {}
-    tell: Callable[[Mapping[str, Any]], Lines] = KINDS.get(found.kind, number_lines)
+    make_lines: Callable[[Mapping[str, Any]], Lines] = KINDS.get(found.kind, number_lines)
     try:
-        lines = list(islice(tell(results), MOST_LINES))
-    except (AttributeError, IndexError, KeyError, TypeError):  # a newer service says it in other words
+        lines = list(islice(make_lines(results), MOST_LINES))
+    except (AttributeError, IndexError, KeyError, TypeError):  # a newer service may send another structure
         lines = list(islice(number_lines(results), MOST_LINES))
     return [
         *lines,
@@ -27,7 +27,7 @@ def analysis_headline(found: Analysis) -> list[Line]:
 
 
 def landscape_lines(results: Mapping[str, Any]) -> Lines:
-    """Where the weights stand, and the least and the most on the grid."""
+    """The loss at the weights, and the lowest and the highest loss on the grid."""
     if part := results.get("part"):
         yield "part", f"{part['number']} of {part['of']}: {results['computed']} of {results['points']} points"
     for split, surface in results["surface"].items():
@@ -41,7 +41,7 @@ def landscape_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def trajectory_lines(results: Mapping[str, Any]) -> Lines:
-    """How much of the way the plane shows."""
+    """Each axis' share of the squared distances from the end, and each checkpoint's coordinates."""
     for place, share in enumerate(results["explained"] or (), 1):
         yield f"shown by axis {place}", f"{share:.1%} of the squared distances from the end"
     for one in (*results["path"], *results["averages"]):
@@ -50,11 +50,11 @@ def trajectory_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def interpolation_lines(results: Mapping[str, Any]) -> Lines:
-    """The barrier of each pair, and which places there are that nobody asked for."""
+    """The loss barrier of each pair, and the places that the service added to the requested ones."""
     if added := results.get("added"):
         yield (
             "places",
-            f"{results['places']}: the {results['steps']} asked for, and {' and '.join(map(format_number, added))}",
+            f"{results['places']}: the {results['steps']} requested, and {' and '.join(map(format_number, added))}",
         )
     for pair in results["pairs"]:
         yield "from", pair["from"]
@@ -65,7 +65,7 @@ def interpolation_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def connect_lines(results: Mapping[str, Any]) -> Lines:
-    """The curve beside the line."""
+    """Barrier, highest loss and length of the curve, compared with the straight line."""
     for split in results["curve"]:
         curve, line = results["curve"][split], results["line"][split]
         yield (
@@ -79,16 +79,16 @@ def connect_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def average_lines(results: Mapping[str, Any]) -> Lines:
-    """Members, the average of weights, and that of predictions."""
+    """The losses of the members, of their averaged weights, and of their averaged predictions."""
     rows = [(one["label"], one) for one in results["members"]]
     rows += [("weights averaged", results["average"]), ("predictions averaged", results["ensemble"])]
     for label, row in rows:
-        told = [f"{split} {format_number(row[split]['loss'])}" for split in results["average"]]
-        yield label, f"loss: {', '.join(told)}"
+        losses = [f"{split} {format_number(row[split]['loss'])}" for split in results["average"]]
+        yield label, f"loss: {', '.join(losses)}"
 
 
 def sharpness_lines(results: Mapping[str, Any]) -> Lines:
-    """Every measure of every subject, and the loss at which it was taken."""
+    """The train loss of each subject, and every sharpness measure of it."""
     for one in results["subjects"]:
         yield one["label"], f"train loss {format_number(one['train_loss'])}, {one['examples']} examples"
     for name, measure in results["measures"].items():
@@ -99,11 +99,11 @@ def sharpness_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def critical_point_lines(results: Mapping[str, Any]) -> Lines:
-    """The verdict and what it rests on."""
+    """The verdict, and the gradient and curvature that it is based on."""
     yield "verdict", results["verdict"]
     yield "", results["sentence"]
     gradient, curvature = results["gradient"], results["curvature"]
-    decides = f", {format_number(gradient['along'])} along what decides" if "along" in gradient else ""
+    decides = f", {format_number(gradient['along'])} along the deciding eigenvector" if "along" in gradient else ""
     yield "gradient", f"{format_number(gradient['norm'])}{decides}, tolerance {format_number(gradient['tolerance'])}"
     yield (
         "curvature",
@@ -112,7 +112,7 @@ def critical_point_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def lr_range_lines(results: Mapping[str, Any]) -> Lines:
-    """Each reading of the curves, of all seeds."""
+    """The candidate learning rates: the lowest over all seeds, and the value of each seed."""
     for name, one in results["candidates"].items():
         values = ", ".join(format_number(value) for value in one["values"])
         yield name, f"{format_number(one['lowest'])} is the lowest of {values}"
@@ -120,7 +120,7 @@ def lr_range_lines(results: Mapping[str, Any]) -> Lines:
 
 
 def gradient_noise_lines(results: Mapping[str, Any]) -> Lines:
-    """The noise scale along the run."""
+    """The gradient noise scale (B_simple) at each checkpoint."""
     for one in results["places"]:
         error = "" if one["error"] is None else f" ± {format_number(one['error'])}"
         yield f"{one['kind']}, step {one['step']}", f"B_simple {format_number(one['scale'])}{error}"
@@ -142,7 +142,7 @@ KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Lines]]] = {
 
 
 def number_lines(found: Any, name: str = "") -> Lines:
-    """Single values by their dotted names; long lists are for the arrays and pictures."""
+    """All scalar values by their dotted names. Lists of more than 8 are left out."""
     if isinstance(found, Mapping):
         for key, value in found.items():
             yield from number_lines(value, f"{name}.{key}" if name else str(key))

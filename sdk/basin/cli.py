@@ -1,4 +1,4 @@
-"""The `basin` command. A server that is installed beside it adds its own verbs: up, api, worker, run and more."""
+"""The `basin` command. A server that is installed beside it adds its own commands: up, api, worker, run and more."""
 
 import sys
 from importlib import metadata
@@ -85,7 +85,7 @@ def list_jobs(  # noqa: PLR0913 - as above
 
 @app.command()
 def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
-    """Show one job: its recipe, where it stands, what came out."""
+    """Show one job: its recipe, progress, results and checkpoints."""
     from basin import actions
 
     raise typer.Exit(actions.show_job(actions.CliSession(url, output is Output.JSON, key), job))
@@ -95,7 +95,7 @@ def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TA
 def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Watch a job until it ends.
 
-    The exit code is 0 when it succeeded, 1 when not. Ctrl-C ends the watching; the job goes on.
+    The exit code is 0 when it succeeded, 1 when not. Ctrl-C stops the command; the job continues.
     """
     from basin import actions
 
@@ -106,14 +106,14 @@ def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.T
 def logs(
     *,
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     url: Url = None,
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Print what a job said: its log lines and warnings, and why it failed if it did.
+    """Print the log lines and warnings of a job, and its error.
 
-    With -o json each is a JSON document on a line of its own. Ctrl-C ends the following; the job goes on.
+    With -o json each entry is a JSON document on its own line. Ctrl-C stops the command; the job continues.
     """
     from basin import actions
 
@@ -127,12 +127,12 @@ def events(  # noqa: PLR0913 - a command's options
     types: Annotated[
         str | None, typer.Option(metavar="A,B", help="Of status, checkpoint, log, warning; else all.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     url: Url = None,
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Print what happened to a job: time, attempt, and what it was. As in: basin events job_01… --types warning"""
+    """Print the events of a job: time, attempt, type and text. As in: basin events job_01… --types warning"""
     from basin import actions
 
     raise typer.Exit(
@@ -176,7 +176,7 @@ def resume(
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Let paused jobs go on, bit for bit as if nothing had been."""
+    """Resume paused jobs. The results are bit for bit those of a run without the pause."""
     from basin import actions
 
     raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "resume", jobs))
@@ -186,13 +186,13 @@ def resume(
 def retry(  # noqa: PLR0913 - a command's options
     *,
     job: JobId,
-    again: Annotated[bool, typer.Option("--again", help="Also if it was tried again before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also if it was retried before.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     url: Url = None,
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Try a job again that failed or was cancelled: a new one, from its last checkpoint."""
+    """Retry a failed or cancelled job. The new job starts from its last checkpoint."""
     from basin import actions
 
     raise typer.Exit(
@@ -205,7 +205,8 @@ def fork(  # noqa: PLR0913 - as above
     *,
     job: JobId,
     at: Annotated[
-        str | None, typer.Option(metavar="STEP|CHECKPOINT", help="Where it branches off; else the newest checkpoint.")
+        str | None,
+        typer.Option(metavar="STEP|CHECKPOINT", help="Where it branches off; default: the newest checkpoint."),
     ] = None,
     changes: Changes = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
@@ -213,7 +214,10 @@ def fork(  # noqa: PLR0913 - as above
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Give a job another ending: a new one with the same past, and what --set changes from there on."""
+    """Fork a job at a checkpoint, with changed fields.
+
+    The new job has the same history up to the checkpoint. --set changes its fields after it.
+    """
     from basin import actions
 
     session = actions.CliSession(url, output is Output.JSON, key)
@@ -255,7 +259,7 @@ def delete(
 
 @app.command()
 def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
-    """Keep checkpoints whatever `checkpoints.keep_last` says. As in: basin pin ckpt_01…
+    """Keep checkpoints regardless of `checkpoints.keep_last`. As in: basin pin ckpt_01…
 
     `basin show JOB` lists the checkpoints of a job.
     """
@@ -266,7 +270,7 @@ def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = O
 
 @app.command()
 def unpin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
-    """Take the pins of checkpoints away; what would not have been kept goes. As in: basin unpin ckpt_01…"""
+    """Remove the pins of checkpoints. Those that retention does not keep are deleted. As in: basin unpin ckpt_01…"""
     from basin import actions
 
     raise typer.Exit(actions.unpin_checkpoints(actions.CliSession(url, output is Output.JSON, key), checkpoints))
@@ -282,7 +286,7 @@ def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> N
 
 @app.command()
 def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
-    """List your jobs that wait, and why."""
+    """List your queued jobs, and why each waits."""
     from basin import actions
 
     raise typer.Exit(actions.show_queue(actions.CliSession(url, output is Output.JSON, key)))
@@ -292,15 +296,17 @@ def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> Non
 def download(  # noqa: PLR0913 - as above
     *,
     job: JobId,
-    kind: Annotated[str | None, typer.Option(help="swa, ema, snapshot, last …; else the best there is.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="swa, ema, snapshot, last …; default: swa, else ema, best, last.")
+    ] = None,
     to: Annotated[str | None, typer.Option(metavar="PATH", help="A file or a folder; else here.")] = None,
     url: Url = None,
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Download a job's weights (safetensors), or what an analysis found.
+    """Download a job's weights (safetensors), or the pictures and arrays of an analysis.
 
-    They are checked against their SHA-256 and written whole, or not at all.
+    Weights are checked against their SHA-256. A file is written whole, or not at all.
     """
     from basin import actions
 
@@ -315,7 +321,9 @@ def plot(  # noqa: PLR0913 - a command's options
         str | None, typer.Option(metavar="A,B", help="As in train.loss,val.loss; needed for many.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", "-o", metavar="PATH", help="Else JOB.svg; '-' is stdout.")] = None,
-    kind: Annotated[str | None, typer.Option(help="path: the way of a point over its function; else curves.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="path: the trajectory of a point over its function; default: curves.")
+    ] = None,
     x: Annotated[str | None, typer.Option(help="step, epoch or seconds.")] = None,
     y: Annotated[str | None, typer.Option(help="auto, linear or log.")] = None,
     url: Url = None,
@@ -334,9 +342,9 @@ app.command()(analyses)
 
 @app.command()
 def demo(*, url: Url = None, key: Key = None) -> None:
-    """Train a real job on real data and show what comes out.
+    """Train a real job on real data and show the results.
 
-    The service is started for it, and stopped again, when none answers.
+    When no service answers, one is started for the demo and stopped after it.
     """
     from basin.demo import run_demo
 
@@ -344,7 +352,7 @@ def demo(*, url: Url = None, key: Key = None) -> None:
 
 
 def build_app() -> typer.Typer:
-    """The app with the verbs that other distributions register, in the order of their names."""
+    """The app with the commands that other distributions register, in the order of their names."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
         verb = entry.load()
         if isinstance(verb, typer.Typer):

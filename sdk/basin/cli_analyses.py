@@ -18,19 +18,21 @@ def analyze(  # noqa: PLR0913 - a command's options
     kind: Annotated[str, typer.Option("--kind", "-k", help="landscape, sharpness, interpolation …")],
     changes: Changes = None,
     share: Annotated[
-        int | None, typer.Option(min=2, max=64, help="In so many parts, for several workers; of a landscape.")
+        int | None, typer.Option(min=2, max=64, help="The number of parts of a landscape, for several workers.")
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; else named by id.")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save what comes out.")] = True,
+    to: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="For pictures and arrays; default: a folder named by the id.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, and save the files.")] = True,
     url: Url = None,
     key: Key = None,
     output: As = Output.TABLE,
 ) -> None:
-    """Look at weights: their loss landscape, how flat they are, what lies between them.
+    """Analyze weights: their loss landscape, their sharpness, the loss on a path between them.
 
     As in: basin analyze JOB --kind landscape --set steps=51
 
-    With --share 4 four workers compute a landscape at a time, and it is put together.
+    With --share 4 a landscape is computed in four parts, by up to four workers at a time, and then assembled.
     """
     from basin import actions, analyses
 
@@ -45,7 +47,7 @@ def analyze(  # noqa: PLR0913 - a command's options
 
 def analyses(
     *,
-    job: Annotated[str | None, typer.Option(help="Those that look at this job.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only analyses of this job.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
     url: Url = None,
     key: Key = None,

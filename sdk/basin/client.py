@@ -1,4 +1,4 @@
-"""The Python client: a method per deed of the HTTP API, with typed answers."""
+"""The Python client: a method per operation of the HTTP API, with typed answers."""
 
 import time
 import uuid
@@ -20,15 +20,15 @@ from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Proje
 from basin.transport import Transport, parse_object
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-POLL = 0.2  # seconds between looks at a job
+POLL = 0.2  # seconds between requests for a job
 PATIENCE = 60.0  # seconds of silence after which a service counts as gone
-HOLD = 20  # seconds that the service is asked to hold a look at a job until there is something new
-ORIGIN = frozenset({"job", "weights", "checkpoint", "checkpoints"})  # where an analysis looks
+HOLD = 20  # seconds that the service is asked to hold a request for a job until the job changes
+ORIGIN = frozenset({"job", "weights", "checkpoint", "checkpoints"})  # the fields that name the weights of an analysis
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
 class Client:
-    """Speaks to one Basin service. Thread-safe; use it as a context manager, or call `close`.
+    """A client of one Basin service. Thread-safe; use it as a context manager, or call `close`.
 
     `url` defaults to BASIN_URL, then to http://127.0.0.1:8000; `key` to BASIN_API_KEY. Raises `Problem` when the
     service refuses, `Unreachable` when nothing answers: both are `BasinError`.
@@ -53,25 +53,25 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self._transport.http.close()
 
     def alive(self) -> bool:
-        """Whether a service answers here; nothing is said about its database or its workers."""
+        """Whether a service answers at the URL. Its database and workers are not checked."""
         return parse_object(self._transport.get("/healthz")).get("status") == "alive"
 
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Posts a job. Safe to repeat: a key is sent along, so that a lost answer never makes a second job."""
+        """Posts a job. It carries an idempotency key, so that a retry after a lost answer creates no second job."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return parse_answer(Job, self._transport.post("/v1/jobs", body=dict(spec), headers=headers))
 
     def check(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """What the service would make of a spec (defaults filled in, steps, warnings). Stores nothing."""
+        """Checks a spec without storing it: the spec with its defaults, `total_steps` and `warnings`."""
         answer = self._transport.post("/v1/jobs", params={"dry_run": "true"}, body=dict(spec))
         return parse_object(answer)
 
     def get(self, job_id: str) -> Job:
-        """One job as it stands now."""
+        """One job in its current state."""
         return parse_answer(Job, self._transport.get(job_path(job_id)))
 
     def list(  # noqa: PLR0913 - one argument for each parameter of the query
@@ -84,9 +84,9 @@ class Client:
         limit: int | None = None,
         order: str | None = None,
     ) -> Page:
-        """Jobs, newest first: `for job in client.list()` goes through all of them, page by page.
+        """Jobs, newest first: `for job in client.list()` iterates over all of them, page by page.
 
-        With a `limit` there are so many at most, and `page.last_id` is the next call's `after`. `q` is a text in name
+        With a `limit` there are at most that many, and `page.last_id` is the next call's `after`. `q` is a text in name
         or id.
         """
 
@@ -99,19 +99,22 @@ class Client:
         return page.continued(page_after) if limit is None else page
 
     def cancel(self, job_id: str) -> Job:
-        """Asks for the job to be cancelled. Twice is the same; a job that ended otherwise raises Problem (409)."""
+        """Requests a cancellation. Idempotent; a job that ended otherwise raises Problem (409)."""
         return parse_answer(Job, self._transport.post(job_path(job_id, "cancel")))
 
     def pause(self, job_id: str) -> Job:
-        """Asks for a checkpoint and a pause. Twice is the same; a job that ended raises Problem (409)."""
+        """Requests a checkpoint and a pause. Idempotent; a job that ended raises Problem (409)."""
         return parse_answer(Job, self._transport.post(job_path(job_id, "pause")))
 
     def resume(self, job_id: str) -> Job:
-        """Lets a paused job go on from there. Twice is the same; a job that ended raises Problem (409)."""
+        """Resumes a paused job from its checkpoint. Idempotent; a job that ended raises Problem (409)."""
         return parse_answer(Job, self._transport.post(job_path(job_id, "resume")))
 
     def retry(self, job_id: str, *, again: bool = False, idempotency_key: str | None = None) -> Job:
-        """A new job as one that failed or was cancelled, from its last checkpoint; Problem (409) the second time."""
+        """Retries a failed or cancelled job: a new job that starts from its last checkpoint.
+
+        A second retry raises Problem (409), unless `again` is true.
+        """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return parse_answer(
             Job, self._transport.post(job_path(job_id, "retry"), body={"again": again}, headers=headers)
@@ -125,7 +128,10 @@ class Client:
         at: int | str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """A new job with the same past up to a checkpoint (its step or id; else the newest) and some fields changed."""
+        """A new job with the same history up to the checkpoint `at`, and changed fields after it.
+
+        `at` is a step or a checkpoint's id; the default is the newest checkpoint.
+        """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         body = {"at": at, "changes": dict(changes)}
         return parse_answer(Job, self._transport.post(job_path(job_id, "fork"), body=body, headers=headers))
@@ -136,16 +142,16 @@ class Client:
         return parse_answer(Job, self._transport.patch(job_path(job_id), body=dict(changes), headers=headers))
 
     def delete(self, job_id: str) -> None:
-        """Deletes a job that has ended, with everything that belongs to it; Problem (409) while it goes on."""
+        """Deletes a job that has ended, with its metrics and weights. Problem (409) while it has not ended."""
         self._transport.delete(job_path(job_id))
 
     def workers(self) -> tuple[Worker, ...]:
-        """The fleet."""
+        """The workers of the service."""
         body = parse_object(self._transport.get("/v1/workers"))
         return tuple(validate_body(Worker, one) for one in body.get("data") or ())
 
     def queue(self) -> Queued:
-        """Your queued jobs in the order of service, each with the reason why it waits."""
+        """Your queued jobs in the order in which they start, each with the reason why it waits."""
         return parse_answer(Queued, self._transport.get("/v1/queue"))
 
     def projects(self) -> tuple[Project, ...]:
@@ -154,33 +160,33 @@ class Client:
         return tuple(validate_body(Project, one) for one in body.get("data") or ())
 
     def create_project(self, name: str) -> Project:
-        """Makes a project, as an administrator of `default`. Problem (409) where the name is taken."""
+        """Creates a project, as an administrator of `default`. Problem (409) where the name is taken."""
         return parse_answer(Project, self._transport.post("/v1/projects", body={"name": name}))
 
     def metrics(
         self, job_id: str, series: Sequence[str] | None = None, *, max_points: int | None = None
     ) -> dict[str, Series]:
-        """Measured series by name, thinned to at most `max_points` each with their extremes kept."""
+        """Measured series by name, each downsampled to at most `max_points`; its extremes are kept."""
         params = {"series": ",".join(series) if series else None, "max_points": max_points}
         body = parse_object(self._transport.get(job_path(job_id, "metrics"), params=params))
         found = body.get("series")
         if not isinstance(found, dict):
-            raise BadAnswer(f"the metrics of {job_id} came without series")
+            raise BadAnswer(f"the answer with the metrics of {job_id} has no 'series'; is this Basin?")
         return {name: validate_body(Series, one) for name, one in found.items()}
 
     def events(
         self, job_id: str, *, types: Sequence[str] | None = None, after: str | None = None, patience: float = PATIENCE
     ) -> Iterator[Event]:
-        """What happens to the job as it happens, from its beginning or behind the cursor `after`, until it has ended.
+        """The job's events as they happen, from the first or after the cursor `after`, until the job has ended.
 
-        Each event comes once, whatever happens to the connection: it is taken up again for `patience` seconds.
+        Each event comes once. A broken connection is retried for `patience` seconds; then Unreachable is raised.
         """
         return stream(self._transport, job_path(job_id, "events"), types=types, after=after, patience=patience)
 
     def past_events(
         self, job_id: str, *, types: Sequence[str] | None = None, after: str | None = None
     ) -> Iterator[Event]:
-        """What has happened so far, page by page; progress and metrics are not among it."""
+        """The stored events up to now, page by page. Progress and metrics are not stored."""
         params = {"types": ",".join(types) if types else None, "limit": 1000}
         while True:
             body = parse_object(self._transport.get(job_path(job_id, "events"), params=params | {"after": after}))
@@ -194,7 +200,7 @@ class Client:
         """Curves as an SVG picture: of one job, or of several in one (then `series` is needed).
 
         `look`: x ("step", "epoch", "seconds"), y ("auto", "linear", "log"), width, height, theme, mean; or kind="path"
-        for the way of a point, which has no series.
+        for the trajectory of a point, which has no series.
         """
         jobs = [job_ids] if isinstance(job_ids, str) else list(job_ids)
         params = {**look, "series": ",".join(series) if series else None}
@@ -207,15 +213,19 @@ class Client:
         return answer.text
 
     def analyze(self, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Analysis:
-        """Asks for an analysis: {"kind": "landscape", "job": "job_…", …}. Its id works wherever a job's does, too."""
+        """Requests an analysis: {"kind": "landscape", "job": "job_…", …}.
+
+        Methods that take a job's id accept an analysis' id too.
+        """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return parse_answer(Analysis, self._transport.post("/v1/analyses", body=dict(request), headers=headers))
 
     def share(self, request: Mapping[str, Any], parts: int) -> tuple[Analysis, ...]:
-        """Asks for a landscape in so many parts, which several workers can compute at a time.
+        """Requests a landscape in `parts` parts, which several workers can compute at the same time.
 
-        All look at what the first one looks at, also while the job trains on. When they have succeeded, ask for
-        {"kind": "assembly", "analyses": [ids]}. Where one of them is refused, those before it are cancelled.
+        All parts use the checkpoints of the first one, even while the job continues training. When all have
+        succeeded, request {"kind": "assembly", "analyses": [ids]}. When the service refuses a part, the parts before
+        it are cancelled and the error is raised.
         """
         asked: list[Analysis] = []
         where: Mapping[str, Any] = request
@@ -239,7 +249,7 @@ class Client:
     def analyses(
         self, *, job: str | None = None, status: str | None = None, after: str | None = None, limit: int | None = None
     ) -> Analyses:
-        """Analyses, newest first, of one job if asked; to be gone through as the jobs of `list`."""
+        """Analyses, newest first, optionally of one job. Iterates page by page, as `list` does."""
 
         def page_after(last: str) -> Analyses:
             return self.analyses(job=job, status=status, after=last)
@@ -249,7 +259,7 @@ class Client:
         return page.continued(page_after) if limit is None else page
 
     def save(self, analysis: Analysis, folder: Path | str) -> tuple[Path, ...]:
-        """Writes its pictures and its arrays (result.npz) into a folder."""
+        """Writes an analysis' pictures and arrays (result.npz) into a folder; returns their paths."""
         paths = {"result.npz": job_path(analysis.id, "content"), **analysis.pictures}
         return tuple(
             download_file(self._transport, path, Path(folder, Path(name).name), sha256=None)
@@ -266,11 +276,11 @@ class Client:
         return parse_answer(Checkpoint, self._transport.get(checkpoint_path(checkpoint_id)))
 
     def pin(self, checkpoint_id: str) -> Checkpoint:
-        """Keeps a checkpoint whatever the job's `checkpoints` say. Twice is the same; Problem (409) when it goes."""
+        """Pins a checkpoint: retention does not delete it. Idempotent; Problem (409) when its deletion has begun."""
         return parse_answer(Checkpoint, self._transport.post(checkpoint_path(checkpoint_id, "pin")))
 
     def unpin(self, checkpoint_id: str) -> None:
-        """Takes the pin away; what would not have been kept without it is removed soon. Twice is the same."""
+        """Removes the pin. A checkpoint that retention does not keep is then deleted. Idempotent."""
         self._transport.delete(checkpoint_path(checkpoint_id, "pin"))
 
     def download(self, checkpoint: Checkpoint | str, path: Path | str) -> Path:
@@ -279,19 +289,19 @@ class Client:
         return download_file(self._transport, checkpoint_path(known.id, "content"), Path(path), sha256=known.sha256)
 
     def catalog(self, kind: str | None = None) -> dict[str, Any]:
-        """What can be trained and how: names, summaries, papers, JSON schemas, defaults."""
+        """The components of a recipe: names, summaries, papers, JSON schemas, defaults."""
         return parse_object(self._transport.get(f"/v1/catalog/{quote(kind, safe='')}" if kind else "/v1/catalog"))
 
     def preview(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The learning rate of every step that a run would take, from the code that trains."""
+        """The learning rate of every step of a run, computed by the same code as in training."""
         return parse_object(self._transport.post("/v1/schedules/preview", body=dict(request)))
 
     def changes(self, job_id: str, *, poll: float = POLL, patience: float = PATIENCE) -> Iterator[Job]:
-        """The job now, and again whenever it changed, until it ended. Lives through `patience` seconds of silence."""
+        """The job now and after every change, until it ended. Raises Unreachable after `patience` s without answer."""
         yield from (job for job in self._poll_job(job_id, poll, patience) if job is not None)
 
     def wait(self, job_id: str, *, timeout: float | None = None, poll: float = POLL, patience: float = PATIENCE) -> Job:
-        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` seconds; the job goes on."""
+        """Blocks until the job ended, and returns it. Raises TimeoutError after `timeout` s; the job continues."""
         deadline = None if timeout is None else time.monotonic() + timeout
         status = "not seen"
         for job in self._poll_job(job_id, poll, patience, deadline):
@@ -305,9 +315,9 @@ class Client:
     def _poll_job(
         self, job_id: str, poll: float, patience: float, deadline: float | None = None
     ) -> Iterator[Job | None]:
-        """Every look at a job, None when nothing changed or nothing answered, until it ended.
+        """The job at each request, until it ended; None when it did not change or no service answered.
 
-        The service is asked to answer when there is something new; one that does not know how is polled.
+        The service is asked to hold the request until the job changes. One that does not support this is polled.
         """
         etag, lost_at = "", None
         while True:
@@ -334,29 +344,29 @@ class Client:
 
 
 def checkpoints_of_analysis(analysis: Analysis) -> dict[str, Any]:
-    """The checkpoints that an analysis looks at, as a request says it."""
+    """The request's fields for the checkpoints that an analysis uses."""
     starts = [{"checkpoint": one["checkpoint"]} for one in analysis.subjects]
     return starts[0] if len(starts) == 1 else {"checkpoints": starts}
 
 
 def job_path(job_id: str, *rest: str) -> str:
-    """The path of a job or an analysis; the id is quoted, so that a slip like '../x' stays inside."""
+    """The path of a job or an analysis; the id is quoted, so that '../x' reaches no other path."""
     noun = "/v1/analyses" if job_id.startswith("an_") else "/v1/jobs"
     return "/".join([noun, quote(job_id, safe=""), *rest])
 
 
 def checkpoint_path(checkpoint_id: str, *rest: str) -> str:
-    """The path of a checkpoint, quoted as above."""
+    """The path of a checkpoint; the id is quoted."""
     return "/".join(["/v1/checkpoints", quote(checkpoint_id, safe=""), *rest])
 
 
 def parse_answer(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:
-    """The answer's JSON as one of our shapes."""
+    """The answer's JSON object as a `Shape`. Raises BadAnswer when it does not fit."""
     return validate_body(shape, parse_object(answer))
 
 
 def validate_body(shape: type[AnyShape], body: Any) -> AnyShape:
-    """A JSON value as one of our shapes; BadAnswer when it does not fit."""
+    """A JSON value as a `Shape`. Raises BadAnswer when it does not fit."""
     try:
         return shape.read(body)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`basin demo`: a real job over real HTTP, from the post to the weights on disk."""
+"""`basin demo`: a real job over HTTP, from the POST to the downloaded weights."""
 
 import os
 import signal
@@ -25,10 +25,10 @@ STOP_SECONDS = 15.0
 
 
 def run_demo(url: str | None, key: str | None = None) -> int:
-    """Trains the demo's job at `url`, or with a service of its own; the exit code says whether it succeeded."""
+    """Trains the demo's job at `url`, or with a service that it starts. Returns exit code 0 if the job succeeded."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, exit_on_signal)  # so that a service that was started here is stopped here
+            signal.signal(number, exit_on_signal)  # the cleanup then stops a service that the demo started
     spec = job_file.parse_job(resources.files("basin").joinpath(JOB).read_text(encoding="utf-8"), JOB)
     terminal_output.print_lines(
         "Handwritten digits, a network of two hidden layers, SGD with Nesterov momentum, cosine, SWA."
@@ -44,17 +44,17 @@ def run_demo(url: str | None, key: str | None = None) -> int:
 
 
 def exit_on_signal(number: int, _frame: object) -> NoReturn:
-    """A signal that ends us, as an exception: what was opened is closed on the way out."""
+    """Turns a terminating signal into SystemExit, so that context managers clean up."""
     sys.exit(128 + number)
 
 
 def follow_demo_job(client: Client, job: Job, *, ours: bool) -> int:
-    """Follows the job and shows what came out."""
+    """Follows the job, prints its results and downloads its weights. Returns the exit code."""
     try:
         ended = follow_job(client, job.id)
     except KeyboardInterrupt:
         if ours:
-            terminal_output.print_lines("", f"{job.id} goes on at the next start:  basin up", stderr=True)
+            terminal_output.print_lines("", f"{job.id} continues at the next start:  basin up", stderr=True)
         else:
             actions.print_still_running(actions.CliSession(client.url, json=False), job.id)
         return 130
@@ -75,11 +75,11 @@ def follow_demo_job(client: Client, job: Job, *, ours: bool) -> int:
 
 @contextmanager
 def running_service(url: str | None) -> Iterator[tuple[str, bool]]:
-    """The address of a service that answers, and whether it was started here (then it is stopped here too)."""
+    """The address of a service that answers, and whether it was started here; such a service is stopped on exit."""
     wanted = url or os.environ.get("BASIN_URL")
     port = os.environ.get("BASIN_PORT") or "8000"
     if not port.isdecimal():
-        raise BadFile(f"BASIN_PORT is {port!r}, which is no port")
+        raise BadFile(f"BASIN_PORT is {port!r}, which is not a port number")
     address = (wanted or f"http://127.0.0.1:{port}").rstrip("/")
     if service_answers(address):
         terminal_output.print_lines(f"The service at {address} is used.")
@@ -95,7 +95,7 @@ def running_service(url: str | None) -> Iterator[tuple[str, bool]]:
 
 
 def service_answers(address: str) -> bool:
-    """Whether a Basin service is there."""
+    """Whether a Basin service answers at the address."""
     try:
         with Client(address, timeout=2.0) as client:
             return client.alive()
@@ -104,7 +104,7 @@ def service_answers(address: str) -> bool:
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port of this machine, or any free one when somebody else has it."""
+    """The wanted port, or any free port when another process uses it. Raises NotThere when there is none."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,10 +118,10 @@ def free_port(wanted: int) -> int:
 
 @contextmanager
 def start_service(port: int, output: IO[bytes], *options: str) -> Iterator[str]:
-    """A service of our own, from its first answer to its last process; `options` are those of `basin up`."""
+    """Starts `basin up` with `options`, yields its address once it answers, and stops it on exit."""
     terminal_output.print_lines("starting the service …")
     command = [sys.executable, "-P", "-m", "basin", "up", "--host", "127.0.0.1", "--port", str(port), *options]
-    up = subprocess.Popen(  # noqa: S603 - our own command; a session of its own keeps Ctrl-C for us
+    up = subprocess.Popen(  # noqa: S603 - our own command; in its own session Ctrl-C does not reach it
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:

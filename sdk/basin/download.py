@@ -1,4 +1,4 @@
-"""Downloads: verified, taken up again where they broke off, and never half written."""
+"""Downloads: verified, resumed after a broken connection, and written whole or not at all."""
 
 import hashlib
 import os
@@ -16,7 +16,10 @@ BLOCK = 1 << 20
 
 
 def download_file(transport: Transport, source: str, target: Path, *, sha256: str | None) -> Path:
-    """Writes the body of GET `source` to `target`, whole and verified, or not at all."""
+    """Writes the body of GET `source` to `target`, whole and verified, or not at all.
+
+    Raises DigestMismatch when the SHA-256 of the body is not `sha256`.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
@@ -25,7 +28,7 @@ def download_file(transport: Transport, source: str, target: Path, *, sha256: st
             found = file_sha256(file)
             if sha256 is not None and found != sha256:
                 raise DigestMismatch(
-                    f"the weights came with SHA-256 {found}, recorded is {sha256}; nothing was written"
+                    f"the downloaded weights have SHA-256 {found}, recorded is {sha256}; nothing was written"
                 )
             file.flush()
             os.fsync(file.fileno())
@@ -36,10 +39,10 @@ def download_file(transport: Transport, source: str, target: Path, *, sha256: st
 
 
 def receive_body(transport: Transport, source: str, file: IO[bytes]) -> None:
-    """Streams into `file`; when the connection breaks, the rest is asked for.
+    """Streams into `file`; after a broken connection, requests the rest.
 
-    The service may send us on to the store that holds the weights. The API key does not go there: httpx2 keeps it to
-    the origin that it is meant for. Every try begins at the service, because its redirects are good for minutes only.
+    The service may redirect to the store that holds the weights. The API key is not sent there: httpx2 drops it when
+    the origin changes. Every try begins at the service, because its redirects are valid for minutes only.
     """
     etag = ""
     for tried in range(TRIES):
@@ -60,7 +63,7 @@ def receive_body(transport: Transport, source: str, file: IO[bytes]) -> None:
 
 
 def write_body(answer: httpx2.Response, file: IO[bytes]) -> None:
-    """Writes an answer's body where it belongs."""
+    """Writes an answer's body: a partial one (206) at the file's position, any other from the start."""
     if answer.status_code >= 400:
         answer.read()
     raise_for_problem(answer)
@@ -72,15 +75,15 @@ def write_body(answer: httpx2.Response, file: IO[bytes]) -> None:
 
 
 def unreachable_host(error: httpx2.TransportError, otherwise: str) -> str:
-    """Who did not answer: after a redirect, not the service."""
+    """The host that did not answer: after a redirect, that of the store."""
     try:
         url = error.request.url
-    except RuntimeError:  # httpx2 does not say
+    except RuntimeError:  # the error has no request
         return otherwise
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def file_sha256(file: IO[bytes]) -> str:
-    """The SHA-256 of all that was written."""
+    """The SHA-256 of the whole file, as hex digits."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

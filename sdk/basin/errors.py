@@ -1,6 +1,6 @@
-"""What can go wrong between a client and the service. Light: the command line imports it before anything else."""
+"""The errors of the client. The command line imports this module first, so it imports little."""
 
-# ruff: noqa: N818 (the names say what happened: `except Unreachable`)
+# ruff: noqa: N818 (the names are conditions: `except Unreachable`)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class BasinError(Exception):
-    """The service could not do what was asked."""
+    """The base class of the client's errors."""
 
 
 class Unreachable(BasinError):
@@ -21,23 +21,23 @@ class Unreachable(BasinError):
 
 
 class BadAnswer(BasinError):
-    """Something answered, but not as Basin does: another server, or a proxy in between."""
+    """The answer is not one of Basin: it comes from another server or from a proxy."""
 
 
 class DigestMismatch(BasinError):
-    """The bytes that arrived are not those that the service recorded."""
+    """The SHA-256 of the received bytes is not the recorded one."""
 
 
 class BadFile(BasinError):
-    """A local file or option that cannot be read as a job."""
+    """A local file, option or setting that cannot be parsed."""
 
 
 class BadKey(BasinError):
-    """What was given as an API key cannot be sent as one. The message does not repeat it."""
+    """An API key with characters that a header cannot hold. The message does not contain the key."""
 
 
 class NotThere(BasinError):
-    """The job exists, what was asked of it does not."""
+    """The requested item does not exist: weights of a job, results of an analysis, a local service or port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Field:
 
 
 class Problem(BasinError):
-    """The service refused, and said why (RFC 9457 problem details). As text it is all of that: code, detail, fields."""
+    """The service refused a request (RFC 9457 problem details). Its text holds the code, the detail and the fields."""
 
     def __init__(self, status: int, code: str, title: str, detail: str, fields: tuple[Field, ...] = ()) -> None:
         said = f"{code}: {detail or title}" if code else detail or title

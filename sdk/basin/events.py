@@ -1,4 +1,4 @@
-"""A job's events while they happen: a stream that is taken up again where it broke off."""
+"""A job's events as they happen: a stream that resumes after the last received event when it breaks."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from basin.shapes import TERMINAL, Event
 from basin.transport import LONGEST_PAUSE, Transport, describe_error, raise_for_problem, retry_delay, without_none
 
 SILENCE = 40.0  # seconds without a byte after which a stream counts as broken; the service pings every 15
-STEADY = 5.0  # a stream that lasted this long was a good one: patience begins anew
+STEADY = 5.0  # a stream that lasted this long was healthy: `patience` starts again
 AWAY = frozenset({502, 503, 504})
 MEDIA_TYPE = "text/event-stream"
 
@@ -20,7 +20,7 @@ MEDIA_TYPE = "text/event-stream"
 def stream(
     transport: Transport, path: str, *, types: Sequence[str] | None, after: str | None, patience: float
 ) -> Iterator[Event]:
-    """Each event once, until the one that ends the job; lives through `patience` seconds without an answer."""
+    """Each event once, until the one that ends the job. Raises Unreachable after `patience` s without an answer."""
     last, tried, good_at = after, 0, time.monotonic()
     while True:
         broken, began = "it ended the stream", time.monotonic()
@@ -45,7 +45,7 @@ def stream(
 
 
 def last_seen_at(good_at: float, began: float) -> float:
-    """When the service was last known to be there: an idle stream brings pings only, and these do not show."""
+    """When the service was last known to answer: pings of an idle stream are not events, so its duration counts."""
     return time.monotonic() if time.monotonic() - began > STEADY else good_at
 
 
@@ -66,7 +66,7 @@ def _read_connection(
             yield None
             return
         if answer.headers.get("Content-Type", "").partition(";")[0].strip() != MEDIA_TYPE:
-            raise BadAnswer(f"{answer.request.url} is no stream: is this Basin, and a recent one?")
+            raise BadAnswer(f"{answer.request.url} is not an event stream; is this Basin, and a recent release?")
         for sent in httpx2.EventSource(answer, max_event_size=None):
             if sent.data:
                 yield _parse_event(sent)

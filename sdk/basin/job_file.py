@@ -19,24 +19,24 @@ class CoreLoader(yaml.SafeLoader):
     """Plain values as YAML 1.2's core schema reads them.
 
     PyYAML follows YAML 1.1, where `5e-4` is a string, `no` is false, `1:30` is 90 and a date is an object: each of them
-    would make a puzzling error out of a good job file.
+    would make the service refuse a valid job file with a misleading error.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the name is PyYAML's
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """As PyYAML does, but a key that stands twice is an error and not the last one's victory."""
+        """As in PyYAML, but a duplicate key is an error; in PyYAML the last value wins."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key is a single word", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> float:
-        """A decimal integer or a float; infinities have no place in JSON."""
+        """A decimal integer or a float. An infinite value is an error: JSON has none."""
         value = int(node.value) if INTEGER.match(node.value) else float(node.value)
         if not math.isfinite(value):
             raise yaml.MarkedYAMLError(problem=f"{node.value} is too large", problem_mark=node.start_mark)
@@ -53,7 +53,7 @@ CoreLoader.add_constructor("tag:yaml.org,2002:float", CoreLoader.construct_numbe
 
 
 def parse_document(text: str, name: str) -> Any:
-    """The one document in `text`; BadFile with line and column when it is none."""
+    """The single YAML document in `text`. Raises BadFile with line and column when it cannot be parsed."""
     try:
         return CoreLoader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -67,7 +67,7 @@ def parse_document(text: str, name: str) -> Any:
 
 
 def read_job(path: str) -> dict[str, Any]:
-    """A job from a file, or from standard input when the path is '-'."""
+    """A job from a file, or from standard input when the path is '-'. Raises BadFile."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -78,7 +78,7 @@ def read_job(path: str) -> dict[str, Any]:
 
 
 def parse_job(text: str, name: str) -> dict[str, Any]:
-    """The job in `text`. JSON is a part of YAML, so that one reader does both."""
+    """The job in `text`, YAML or JSON: JSON is a subset of YAML 1.2. Raises BadFile."""
     data = parse_document(text, name)
     if not isinstance(data, dict):
         raise BadFile(f"{name}: a job is a mapping with model, data, optimizer …; this is {describe_type(data)}")
@@ -90,12 +90,12 @@ def parse_job(text: str, name: str) -> dict[str, Any]:
 
 
 def describe_type(data: Any) -> str:
-    """What somebody wrote instead of a mapping, in their words."""
+    """The type of a document that is not a mapping, in words for an error message."""
     return {type(None): "empty", list: "a list", str: "text"}.get(type(data), "a single value")
 
 
 def with_changes(spec: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """A copy of the spec with changes like `optimizer.lr=0.01`; their values are read as in a job file."""
+    """A copy of the spec with changes such as `optimizer.lr=0.01`; values are parsed as YAML. Raises BadFile."""
     changed: dict[str, Any] = json.loads(json.dumps(spec))
     for change in changes:
         dotted, separator, text = change.partition("=")

@@ -1,4 +1,4 @@
-"""Options and arguments that commands share."""
+"""Options and arguments of several commands."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,20 +7,23 @@ import typer
 
 
 class Output(StrEnum):
-    """How answers are written."""
+    """The output format of answers."""
 
     TABLE = "table"
     JSON = "json"
 
 
-Url = Annotated[str | None, typer.Option("--url", envvar="BASIN_URL", help="The service; else http://127.0.0.1:8000.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="BASIN_URL", help="The URL of the service; default: http://127.0.0.1:8000."),
+]
 Key = Annotated[
     str | None,
     typer.Option(
         "--key", envvar="BASIN_API_KEY", show_default=False, help="The service's API key, if it asks for one."
     ),
 ]
-As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
+As = Annotated[Output, typer.Option("--output", "-o", help="A table for people, or JSON for programs.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.YAML", help="YAML or JSON; '-' reads standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="As in job_01…")]
 Pinned = Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="As in ckpt_01…")]

@@ -1,4 +1,4 @@
-"""What the service answers, as thin read-only objects: the fields used here are typed, whatever else came is kept."""
+"""The service's answers as read-only objects. Fields that the client uses are typed; all other fields are kept."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -10,7 +10,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Shape(BaseModel):
-    """A JSON object of the service. Newer services may send more fields: they are kept as they came."""
+    """A JSON object of the service. Additional fields of a newer service are kept unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -18,13 +18,13 @@ class Shape(BaseModel):
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Self:
-        """The object in a service's answer; raises pydantic's ValidationError when it is another one."""
+        """The object in a service's answer; raises pydantic's ValidationError when it does not fit."""
         made = cls.model_validate(body)
-        made._raw = body  # noqa: SLF001 - our own, before anybody sees it
+        made._raw = body  # noqa: SLF001 - set before the object is returned
         return made
 
     def raw(self) -> dict[str, Any]:
-        """The object exactly as it came, ready for json.dumps."""
+        """The object exactly as received, ready for json.dumps."""
         return self._raw
 
 
@@ -56,7 +56,7 @@ class Failure(Shape):
 
 
 class Warned(Shape):
-    """Something that is allowed and probably not meant."""
+    """A warning: a setting that is valid but probably unintended."""
 
     code: str = ""
     pointer: str = ""
@@ -64,7 +64,7 @@ class Warned(Shape):
 
 
 class Job(Shape):
-    """One job. Its recipe's fields stand beside these, every default filled in: `job.optimizer`, `job.epochs` …
+    """One job. The fields of its recipe are attributes too, with all defaults: `job.optimizer`, `job.epochs` …
 
     `results` maps weights -> split -> metric -> value.
     """
@@ -86,12 +86,12 @@ class Job(Shape):
 
     @property
     def finished(self) -> bool:
-        """Whether the status is one that never changes again."""
+        """Whether the status is terminal."""
         return self.status in TERMINAL
 
 
 class Analysis(Job):
-    """One analysis. What it looks at and its options stand beside these: `analysis.subjects`, `analysis.steps` …
+    """One analysis. Its subjects and options are attributes too: `analysis.subjects`, `analysis.steps` …
 
     `results` are its numbers, `pictures` the paths of its pictures by name; lists leave both out.
     """
@@ -102,8 +102,8 @@ class Analysis(Job):
 
 
 class Event(Shape):
-    """Something that happened to a job. `type` says what `data` holds: status, checkpoint, log, warning, progress
-    or metrics. `cursor` is the place behind it: a stream or a list goes on from there.
+    """An event of a job. `type` (status, checkpoint, log, warning, progress or metrics) determines the content of
+    `data`. `cursor` is the position after the event: a stream or a list can continue from it.
     """
 
     type: str
@@ -117,26 +117,26 @@ class Event(Shape):
 class Listed(Shape, Generic[Item]):
     """One page of a list. `data` and `last_id`, which goes into `after` for the next page, are of this page.
 
-    Who iterates gets one by one what is on this page, and then on those behind it as they are asked for, where the page
-    knows how to ask: the one that a call without a limit gave.
+    Iteration yields the items of this page. On a page from a call without a limit it then requests the next pages, one
+    at a time, and yields their items.
     """
 
     data: tuple[Item, ...] = ()
     has_more: bool = False
     last_id: str | None = None
 
-    _behind: Callable[[str], Self] | None = PrivateAttr(default=None)
+    _next_page: Callable[[str], Self] | None = PrivateAttr(default=None)
 
-    def continued(self, behind: Callable[[str], Self]) -> Self:
-        """This page, which asks for the one behind an id when somebody iterates so far."""
-        self._behind = behind
+    def continued(self, next_page: Callable[[str], Self]) -> Self:
+        """This page; iteration past its end calls `next_page` with `last_id` for the next page."""
+        self._next_page = next_page
         return self
 
-    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # a model gives its fields, which nobody wants here
+    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # pydantic's iterates over fields
         page = self
         yield from page.data
-        while page.has_more and page.last_id and page._behind:
-            page = page._behind(page.last_id)
+        while page.has_more and page.last_id and page._next_page:
+            page = page._next_page(page.last_id)
             yield from page.data
 
 
@@ -166,7 +166,7 @@ class Gpu(Shape):
 
 
 class Project(Shape):
-    """What jobs and keys belong to: a key sees those of its own project only."""
+    """The owner of jobs and keys: a key has access to the jobs of its own project only."""
 
     name: str
     created_at: datetime | None = None
@@ -174,7 +174,7 @@ class Project(Shape):
 
 
 class Worker(Shape):
-    """A worker: `live`, or `lost` when it has been silent for too long. `jobs` are those of yours that it runs."""
+    """A worker: `live`, or `lost` when its heartbeat is overdue. `jobs` are those of your jobs that it runs."""
 
     id: str
     status: str
@@ -194,7 +194,7 @@ class Reason(Shape):
 
 
 class WaitingJob(Shape):
-    """A queued job; `eta_seconds` is a guess when it starts."""
+    """A queued job. `eta_seconds` is the estimated time until it starts."""
 
     id: str
     name: str | None = None
@@ -206,7 +206,7 @@ class WaitingJob(Shape):
 
 
 class Queued(Shape):
-    """Your queued jobs; `waiting` counts those that are not in `data` too."""
+    """Your queued jobs. `waiting` is the number of all of them, also of those that are not in `data`."""
 
     waiting: int = 0
     slots: dict[str, Slots] = {}
@@ -224,7 +224,7 @@ class Series(Shape):
 class Checkpoint(Shape):
     """Weights of a job. `sha256` and `bytes` are those of the content that the service sends.
 
-    `superseded`: only its pin keeps it, another checkpoint has taken its place.
+    `superseded`: another checkpoint has replaced it; only its pin keeps it.
     """
 
     id: str

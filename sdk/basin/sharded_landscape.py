@@ -1,4 +1,4 @@
-"""A landscape in parts at the command line: ask for all, wait for all, put them together."""
+"""A landscape in parts at the command line: request all parts, wait for them, assemble them."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from basin.errors import Unreachable
 from basin.progress import progress_bar
 from basin.shapes import Analysis
 
-SHARE_OF_A_SECOND: Final = 0.02  # between looks, for each part: many parts are looked at less often
-STEP: Final = 0.1  # of all that is to be done, for a line in a log
+SHARE_OF_A_SECOND: Final = 0.02  # between requests, for each part: many parts are polled less often
+STEP: Final = 0.1  # fraction of the whole between two lines of progress
 Show = Callable[[Sequence[Analysis]], None]
 
 
 def analyze_in_parts(session: CliSession, request: Mapping[str, Any], count: int, *, to: str | None, wait: bool) -> int:
-    """Asks for so many parts, waits for them, and asks for the whole; only the first, when told not to wait."""
+    """Requests `count` parts. With `wait`, waits for them and requests their assembly. Returns the exit code."""
     with session.open_client() as client:
         parts = client.share(request, count)
         ids = [one.id for one in parts]
@@ -43,8 +43,11 @@ def analyze_in_parts(session: CliSession, request: Mapping[str, Any], count: int
 
 
 def wait_for_parts(client: Client, parts: Sequence[Analysis], *, stderr: bool) -> list[Analysis]:
-    """Shows how far all of them are until each has ended; returns them. Lives through a minute of silence."""
-    found, heard = list(parts), time.monotonic()
+    """Shows the progress until all parts have ended, and returns them.
+
+    Raises Unreachable after `PATIENCE` seconds without an answer.
+    """
+    found, answered_at = list(parts), time.monotonic()
     with (
         parts_progress_bar()
         if terminal_output.is_interactive() and not stderr
@@ -53,9 +56,9 @@ def wait_for_parts(client: Client, parts: Sequence[Analysis], *, stderr: bool) -
         while True:
             try:
                 found = [one if one.finished else client.analysis(one.id) for one in found]
-                heard = time.monotonic()
+                answered_at = time.monotonic()
             except Unreachable:
-                if time.monotonic() - heard > PATIENCE:
+                if time.monotonic() - answered_at > PATIENCE:
                     raise
             show(found)
             if all(one.finished for one in found):
@@ -64,19 +67,19 @@ def wait_for_parts(client: Client, parts: Sequence[Analysis], *, stderr: bool) -
 
 
 def completed_fraction(parts: Sequence[Analysis]) -> float:
-    """How much of all is behind them; a part that has ended has nothing to do any more."""
+    """The mean of the parts' progress, in [0, 1]. A part that has ended counts as 1."""
     return sum(1.0 if one.finished else one.progress.fraction or 0.0 for one in parts) / len(parts)
 
 
 def describe_parts(parts: Sequence[Analysis]) -> str:
-    """How many of them are where."""
+    """How many parts have ended and how many are running."""
     running, ended = sum(one.status == "running" for one in parts), sum(one.finished for one in parts)
     return f"{ended} of {len(parts)} parts done, {running} running"
 
 
 @contextmanager
 def progress_lines(*, stderr: bool) -> Iterator[Show]:
-    """A line whenever a part begins or ends, and for every tenth of the whole."""
+    """Prints a line when a part starts or ends, and for every tenth of the whole."""
     said, due = "", 0.0
 
     def print_line(parts: Sequence[Analysis]) -> None:
@@ -90,13 +93,13 @@ def progress_lines(*, stderr: bool) -> Iterator[Show]:
 
 @contextmanager
 def parts_progress_bar() -> Iterator[Show]:
-    """One line that is drawn over."""
+    """Shows the progress of all parts as one bar."""
     with progress_bar() as draw:
         yield lambda parts: draw(completed_fraction(parts), describe_parts(parts))
 
 
 def print_missing_parts(session: CliSession, lacking: Sequence[Analysis], ids: Sequence[str]) -> None:
-    """What became of those without which there is no whole, and how to get one."""
+    """Prints the status and error of each part that did not succeed, and the commands that complete the landscape."""
     for one in lacking:
         part = one.raw().get("part") or {}
         where = " ".join(str(each.get("checkpoint")) for each in one.subjects)
@@ -104,21 +107,21 @@ def print_missing_parts(session: CliSession, lacking: Sequence[Analysis], ids: S
         why = f": {one.error.message}" if one.error else ""
         lines = (
             f"{one.id} {one.status}{why}",
-            f"  ask for it again, with your options:  {session.command_line(again)}",
+            f"  request it again, with your options:  {session.command_line(again)}",
         )
         terminal_output.print_lines(*lines, stderr=True)
     terminal_output.print_lines(*join_command(session, ids), stderr=True)
 
 
 def print_still_running(session: CliSession, ids: Sequence[str]) -> None:
-    """What somebody wants to know right after Ctrl-C."""
+    """After Ctrl-C: reports that the parts still run, and how to assemble or cancel them."""
     stop = session.command_line(f"cancel {' '.join(ids)}")
     terminal_output.print_lines(
-        "", f"{', '.join(ids)} go on.", *join_command(session, ids), f"  stop them:  {stop}", stderr=True
+        "", f"{', '.join(ids)} continue.", *join_command(session, ids), f"  stop them:  {stop}", stderr=True
     )
 
 
 def join_command(session: CliSession, ids: Sequence[str]) -> tuple[str, ...]:
-    """The command that makes one of them."""
+    """The lines with the command that assembles the parts."""
     command = session.command_line(f"analyze {' '.join(ids)} --kind assembly")
     return ("  put them together when they have succeeded:", f"    {command}")

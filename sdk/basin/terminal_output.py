@@ -1,4 +1,4 @@
-"""How things look: tables and pages for people, JSON for programs. Nothing that the service sends can move a cursor."""
+"""Terminal output: tables and pages for people, JSON for programs. Control characters from the service are replaced."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from basin.errors import BasinError, Problem, Unreachable
 from basin.shapes import Analyses, Analysis, Checkpoint, Event, Gpu, Job, Page, Progress, Queued, Slots, Warned, Worker
 
 MOMENT = "%Y-%m-%d %H:%M:%S"
-PIPE_WIDTH = 1000  # columns when there is no terminal: nothing is wrapped or cut
+PIPE_WIDTH = 1000  # columns when there is no terminal: no line is wrapped or cut
 SHOWN_RECIPE = (
     "model",
     "data",
@@ -35,12 +35,12 @@ SHOWN_RECIPE = (
 
 
 def is_interactive() -> bool:
-    """Whether lines may be drawn over: a real terminal that can move its cursor."""
+    """Whether stdout is a terminal that can redraw a line."""
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Where to print; plain text without colour when it is not a terminal, or with NO_COLOR."""
+    """A console on stdout or stderr. Without a terminal, or with NO_COLOR, it prints no colours."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
         return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
@@ -48,24 +48,24 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_lines(*lines: str, stderr: bool = False) -> None:
-    """Prints lines, with everything unprintable taken out."""
+    """Prints lines; unprintable characters are replaced."""
     to = make_console(stderr=stderr)
     for line in lines:
         to.print(strip_controls(line), soft_wrap=True)
 
 
 def strip_controls(text: object) -> str:
-    """Text that cannot steer a terminal: names and messages come from whoever wrote the job."""
+    """The text without control characters, so that names and messages from a job cannot control the terminal."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout; ASCII only, which no terminal obeys and every parser reads."""
+    """One JSON document on stdout; ASCII only, so that it holds no control characters."""
     print(json.dumps(data, indent=2))  # noqa: T201
 
 
 def print_log_entry(event: Event, *, as_json: bool) -> None:
-    """A line of a job's log. Programs get a JSON document a line."""
+    """Prints an entry of a job's log, or its JSON document on one line."""
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
         return
@@ -76,7 +76,7 @@ def print_log_entry(event: Event, *, as_json: bool) -> None:
 
 
 def print_failure_line(job: Job, *, as_json: bool) -> None:
-    """Why a job failed and the way out, as the last line of its log; of another job nothing."""
+    """Prints the error and remedy of a failed job, as the last line of its log. Other jobs: prints nothing."""
     if not job.error:
         return
     if as_json:
@@ -90,7 +90,7 @@ def print_failure_line(job: Job, *, as_json: bool) -> None:
 
 
 def describe_event(event: Event) -> str:
-    """What an event says, in one line."""
+    """The content of an event as text."""
     data = event.data
     match event.type:
         case "status":
@@ -104,7 +104,7 @@ def describe_event(event: Event) -> str:
 
 
 def print_event(event: Event, *, as_json: bool) -> None:
-    """A line of a job's history. Programs get a JSON document a line."""
+    """Prints an event of a job on one line, or its JSON document on one line."""
     if as_json:
         print(json.dumps(event.raw()), flush=True)  # noqa: T201
         return
@@ -113,12 +113,12 @@ def print_event(event: Event, *, as_json: bool) -> None:
 
 
 def event_time(event: Event) -> str:
-    """When it happened, to the second."""
+    """The time of an event, to the second."""
     return event.at.strftime(MOMENT) if event.at else "-"
 
 
 def make_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> Table:
-    """Columns; those from `numbers_from` on are right-aligned."""
+    """A table; columns from index `numbers_from` are right-aligned."""
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
         made.add_column(header, justify="right" if number >= numbers_from else "left", overflow="fold")
@@ -128,14 +128,14 @@ def make_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers
 
 
 def format_number(value: Any) -> str:
-    """Four digits that matter; words stay words."""
+    """A float with four significant digits; other values as text, None as '-'."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_jobs(page: Page, *, searched: bool = False) -> None:
-    """A list of jobs, one line each."""
+    """Prints a page of jobs, one line each."""
     if not page.data:
         print_lines("No such jobs." if searched else "No jobs yet. Submit one:  basin submit job.yaml")
         return
@@ -149,30 +149,30 @@ def print_jobs(page: Page, *, searched: bool = False) -> None:
 
 
 def print_analysis(found: Analysis, numbers: Sequence[tuple[str, str]]) -> None:
-    """How far an analysis is, or how it ended; and its numbers one by one."""
+    """Prints an analysis: its subjects, status, error and numbers."""
     detail = None if found.status_detail == found.stop_reason else found.status_detail
     of = ", ".join(f"{one['job']} {one['kind'] or 'recipe'} {one['step']}" for one in found.subjects)
     lines = [("analysis", found.id), ("name", found.name), ("kind", found.kind), ("looks at", of)]
-    stands = [
+    state = [
         ("status", found.status),
         ("detail", detail),
         ("queue", queue_position(found)),
         ("done", format_fraction(found.progress)),
     ]
-    print_pairs([*lines, *stands])
+    print_pairs([*lines, *state])
     if found.error:
         print_lines(
             f"{found.error.code}: {found.error.message}", *([f"  {found.error.remedy}"] if found.error.remedy else [])
         )
     if (found.results or {}).get("partial"):
-        print_lines("partial: it was cancelled before it had seen everything")
+        print_lines("partial: the analysis was cancelled before it was complete")
     print_pairs([(name, value) for name, value in numbers if name != "partial"])
 
 
 def print_analyses(page: Analyses) -> None:
-    """A list of analyses, one line each."""
+    """Prints a page of analyses, one line each."""
     if not page.data:
-        print_lines("No analyses yet. Ask for one:  basin analyze JOB --kind landscape")
+        print_lines("No analyses yet. Request one:  basin analyze JOB --kind landscape")
         return
     rows = [
         (one.id, one.kind, one.status, format_fraction(one.progress), format_age(one.created_at), one.name or "")
@@ -182,7 +182,7 @@ def print_analyses(page: Analyses) -> None:
 
 
 def print_workers(found: Sequence[Worker]) -> None:
-    """The workers, one line each; below them their GPUs, if there are any."""
+    """Prints the workers, one line each, and below them their GPUs."""
     if not found:
         print_lines("No workers. Start one:  basin worker")
         return
@@ -192,30 +192,30 @@ def print_workers(found: Sequence[Worker]) -> None:
     ]
     make_console().print(make_table(("worker", "status", "busy slots", "seen", "release", "your jobs"), rows))
     if gpus := [(one.id, gpu) for one in found for gpu in one.devices]:
-        said = [(worker, gpu.device, gpu.name or "-", format_memory(gpu), *gpu_status(gpu)) for worker, gpu in gpus]
-        make_console().print(make_table(("worker", "gpu", "name", "memory", "status", "since", "why"), said))
+        gpu_rows = [(worker, gpu.device, gpu.name or "-", format_memory(gpu), *gpu_status(gpu)) for worker, gpu in gpus]
+        make_console().print(make_table(("worker", "gpu", "name", "memory", "status", "since", "why"), gpu_rows))
 
 
 def format_memory(gpu: Gpu) -> str:
-    """As in "80 GB"; a dash where nobody knows."""
+    """As in "80 GB"; a dash when it is unknown."""
     return f"{gpu.memory_bytes / 1e9:.0f} GB" if gpu.memory_bytes else "-"
 
 
 def gpu_status(gpu: Gpu) -> tuple[str, str, str]:
-    """Whether it is in service, since when, and why not."""
+    """A GPU's status, the time since it has it, and the reason."""
     why = ": ".join(part for part in (gpu.reason, gpu.detail) if part)
     return gpu.status.replace("_", " "), format_age(gpu.since), why
 
 
 def format_slots(found: Mapping[str, Slots]) -> str:
-    """As in "1/2 cpu"."""
+    """Busy and all slots by kind, as in "1/2 cpu"."""
     return ", ".join(f"{one.slots - one.free}/{one.slots} {kind}" for kind, one in sorted(found.items())) or "-"
 
 
 def print_queue(found: Queued) -> None:
-    """What waits, one line each, with the reason."""
+    """Prints the queued jobs, one line each, with the reason."""
     if not found.data:
-        print_lines("Nothing of yours waits.")
+        print_lines("None of your jobs is queued.")
         return
     rows = [
         (
@@ -232,19 +232,19 @@ def print_queue(found: Queued) -> None:
 
 
 def format_fraction(progress: Progress) -> str:
-    """How much of the run is behind it."""
+    """The completed fraction of a run in percent."""
     return "-" if progress.fraction is None else f"{progress.fraction:.0%}"
 
 
 def format_age(since: datetime | None) -> str:
-    """How long ago, in one unit."""
+    """The time since a moment, in one unit."""
     if since is None:
         return "-"
     return format_duration(max(0.0, (datetime.now(UTC) - since).total_seconds()))
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in one unit."""
+    """A duration in one unit: d, h, min or s."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -252,24 +252,24 @@ def format_duration(seconds: float) -> str:
 
 
 def progress_facts(progress: Progress) -> list[str]:
-    """What a run tells about itself while it goes on: epoch, loss, a quality, learning rate."""
-    told = []
+    """The progress of a run as words: epoch, loss, one quality metric, learning rate."""
+    facts = []
     if progress.epoch is not None and progress.epochs is not None:
-        told.append(f"epoch {progress.epoch:.0f}/{progress.epochs:.0f}")
+        facts.append(f"epoch {progress.epoch:.0f}/{progress.epochs:.0f}")
     if progress.loss is not None:
-        told.append(f"loss {progress.loss:.4f}")
+        facts.append(f"loss {progress.loss:.4f}")
     for ending in ("val.accuracy", "accuracy", "val.r2", "val.mae"):
         found = [name for name, value in progress.metrics.items() if name.endswith(ending) and value is not None]
         if found:
-            told.append(f"{found[0].rpartition('.')[2]} {format_number(progress.metrics[found[0]])}")
+            facts.append(f"{found[0].rpartition('.')[2]} {format_number(progress.metrics[found[0]])}")
             break
     if progress.lr is not None:
-        told.append(f"lr {progress.lr:.4f}")
-    return told
+        facts.append(f"lr {progress.lr:.4f}")
+    return facts
 
 
 def queue_position(job: Job) -> str | None:
-    """Its place in the queue, while it has one."""
+    """A queued job's place in the queue; None for other jobs."""
     if not job.queue or job.queue.ahead is None or job.status != "queued":
         return None
     starts = job.queue.eta_seconds
@@ -278,14 +278,14 @@ def queue_position(job: Job) -> str | None:
 
 
 def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
-    """Everything about one job on one page."""
+    """Prints one job: its status, progress, recipe, results and checkpoints."""
     reason = f" ({job.stop_reason})" if job.stop_reason else ""
     detail = None if job.status_detail == job.stop_reason else job.status_detail
     lines = [("job", job.id), ("name", job.name), ("status", f"{job.status}{reason}"), ("detail", detail)]
     lines.append(("queue", queue_position(job)))
     whole = f"/{job.progress.steps}" if job.progress.steps else ""
-    told = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *progress_facts(job.progress)]
-    lines.append(("progress", "  ".join(word for word in told if word)))
+    facts = [f"step {job.progress.step}{whole}" if job.progress.step or whole else "", *progress_facts(job.progress)]
+    lines.append(("progress", "  ".join(word for word in facts if word)))
     for label, at in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
         lines.append((label, at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else None))
     recipe = job.model_extra or {}
@@ -301,7 +301,7 @@ def job_page(job: Job, checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def print_pairs(lines: Sequence[tuple[str, str | None]]) -> None:
-    """Labels and values, aligned; what has no value is left out."""
+    """Prints labels and values, aligned. Labels without a value are left out."""
     width = max((len(label) for label, _ in lines), default=0) + 2
     print_lines(*(f"{label:<{width}}{value}" for label, value in lines if value))
 
@@ -320,19 +320,19 @@ def format_setting(value: Any) -> str:
 
 
 def format_bytes(count: int | None) -> str:
-    """Bytes in a unit that people read."""
+    """A number of bytes in kB or MB."""
     if count is None:
         return "-"
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def print_warnings(found: Iterable[Warned]) -> None:
-    """What is allowed and probably not meant."""
+    """Prints warnings to stderr."""
     print_lines(*(f"warning: {one.pointer}: {one.message}" for one in found), stderr=True)
 
 
 def print_ending(job: Job) -> None:
-    """Results, or what went wrong and the way out."""
+    """Prints a job's error and remedy, and its results."""
     if job.error:
         print_lines(f"{job.error.code}: {job.error.message}", *([f"  {job.error.remedy}"] if job.error.remedy else []))
     if job.results:
@@ -340,7 +340,7 @@ def print_ending(job: Job) -> None:
 
 
 def print_results(found: Mapping[str, Any], splits: Sequence[str] = ("test", "val", "train")) -> None:
-    """Weights against each other: a row for each kind, a column for each measure."""
+    """Prints the results: a row for each kind of weights, a column for each metric."""
     cells = {weights: dict(result_columns(one, splits)) for weights, one in found.items()}
     columns = list(dict.fromkeys(measure for one in cells.values() for measure in one))
     rows = [(weights, *(one.get(column, "-") for column in columns)) for weights, one in cells.items()]
@@ -357,7 +357,7 @@ def result_columns(splits_of: Any, splits: Sequence[str]) -> Iterator[tuple[str,
 
 
 def print_error(error: BasinError) -> None:
-    """An error on stderr: what is wrong, where, and the way out."""
+    """Prints an error to stderr: cause, place, remedy."""
     if isinstance(error, Problem):
         print_lines(f"error: {error.detail or error.title} ({error.status} {error.code})", stderr=True)
         for field in error.fields:

@@ -1,4 +1,4 @@
-"""One request to the service: retries where that is safe, and every failure as one of `basin.errors`."""
+"""Requests to the service: retried where that is safe; every failure is one of `basin.errors`."""
 
 import random
 import re
@@ -15,11 +15,11 @@ TRIES = 4
 PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 AGAIN = frozenset({429, 502, 503, 504})
-"""Answers that ask to come back: past a quota, or a service (or the proxy before it) that is away for a moment."""
+"""Status codes to retry: a quota is exceeded, or the service (or a proxy before it) is temporarily unavailable."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine: then proxies from the environment have no say."""
+    """Whether the host is this machine; proxies from the environment are then ignored."""
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
 
 
 def retry_delay(tried: int, answer: httpx2.Response | None) -> float:
-    """Seconds before try number `tried + 1`: what the service asked for, else doubling with jitter."""
+    """Seconds before try number `tried + 1`: the answer's Retry-After, else exponential backoff with jitter."""
     asked = answer.headers.get("Retry-After", "") if answer is not None else ""
     if asked.isdigit():
         return min(float(asked), LONGEST_PAUSE)
@@ -78,7 +78,7 @@ class Transport:
         return self.send(self.http.build_request("DELETE", path))
 
     def send(self, request: httpx2.Request) -> httpx2.Response:
-        """Sends until there is an answer, or until there is no point in it."""
+        """Sends a request, up to `TRIES` times. Raises Unreachable without an answer, Problem for an error status."""
         for tried in range(TRIES):
             last: httpx2.Response | None = None
             try:
@@ -91,24 +91,24 @@ class Transport:
             if last is not None and (last.status_code not in AGAIN or tried == TRIES - 1):
                 return raise_for_problem(last)
             time.sleep(retry_delay(tried, last))
-        raise Unreachable(self.url, "it never answered")
+        raise Unreachable(self.url, "no answer after all tries")
 
 
 def check_api_key(key: str) -> str:
-    """The key, or BadKey: what cannot stand in a header would be quoted by the errors of the libraries below."""
+    """The key. Raises BadKey for characters that a header cannot hold: httpx2's own error would quote the key."""
     bare = key.strip()
     if not bare.isascii() or not bare.isprintable() or " " in bare:
-        raise BadKey("the API key holds characters that no key has; look at BASIN_API_KEY or --key")
+        raise BadKey("the API key contains characters that are not allowed in a key; check BASIN_API_KEY or --key")
     return bare
 
 
 def without_none(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Query parameters that were given."""
+    """The query parameters that are not None."""
     return {name: value for name, value in (params or {}).items() if value is not None}
 
 
 def describe_error(error: httpx2.TransportError) -> str:
-    """Why there was no answer, in words; the libraries below often say only 'timed out' or nothing."""
+    """Why there was no answer; the messages of httpx2 are often only 'timed out' or empty."""
     if isinstance(error, httpx2.ConnectTimeout):
         return "it does not accept connections"
     if isinstance(error, httpx2.TimeoutException):
@@ -117,7 +117,7 @@ def describe_error(error: httpx2.TransportError) -> str:
 
 
 def raise_for_problem(answer: httpx2.Response) -> httpx2.Response:
-    """The answer itself, or the `Problem` that it reports."""
+    """The answer, if its status is below 400. Raises the `Problem` that it reports otherwise."""
     if answer.status_code < 400:
         return answer
     body = parse_object(answer)
@@ -125,7 +125,7 @@ def raise_for_problem(answer: httpx2.Response) -> httpx2.Response:
 
 
 def parse_object(answer: httpx2.Response) -> dict[str, Any]:
-    """The JSON object in an answer; BadAnswer when there is none."""
+    """The JSON object in an answer. Raises BadAnswer when there is none."""
     try:
         body = answer.json()
     except ValueError as error:
@@ -139,5 +139,5 @@ def parse_object(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def url_without_query(answer: httpx2.Response) -> httpx2.URL:
-    """Where the answer comes from, without the query: that of a store's URL is as good as a key."""
+    """The URL of the answer without its query: the query of a store's presigned URL is a credential."""
     return answer.request.url.copy_with(query=None)

@@ -65,7 +65,7 @@ def test_ctrl_c_here_and_there_and_the_job_goes_on(start: Start, home: Path) -> 
         _, said = following.communicate(timeout=30)
         job_id = client.list().data[0].id
         assert following.returncode == 130
-        assert f"{job_id} goes on." in said
+        assert f"{job_id} continues." in said
         until("a checkpoint", lambda: client.checkpoints(job_id))
         assert client.get(job_id).status == "running"
     assert up.end() < 10

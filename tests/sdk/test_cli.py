@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(stub: Stub) -> None:
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=30)
     assert watching.returncode == 130
-    assert f"{JOB_ID} goes on." in err
+    assert f"{JOB_ID} continues." in err
     assert f"basin watch {JOB_ID} --url {stub.url}" in err
     assert f"basin cancel {JOB_ID}" in err
     assert {asked.method for asked in stub.asked} == {"GET"}

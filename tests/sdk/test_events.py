@@ -212,5 +212,5 @@ def test_ctrl_c_while_streaming_leaves_the_job_running(stub: Stub, command: tupl
         watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=30)
     assert watching.returncode == 130
-    assert f"{JOB_ID} goes on." in err
+    assert f"{JOB_ID} continues." in err
     assert {asked.method for asked in stub.asked} == {"GET"}

@@ -58,7 +58,7 @@ def test_plain_values_mean_what_they_look_like(text: str, value: Any) -> None:
         ("just words", "is text"),
         ("a: [", "job.yaml:1:5"),
         ("a: 1\n b: 2", "job.yaml:2:3"),
-        ("a: 1\na: 2", "job.yaml:2:1: 'a' stands here twice"),
+        ("a: 1\na: 2", "job.yaml:2:1: the key 'a' occurs twice"),
         ("a: 1e400", "1e400 is too large"),
         ("? [1]\n: 2", "a key is a single word"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),

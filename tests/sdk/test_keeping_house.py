@@ -162,4 +162,4 @@ def test_the_queue(basin: Basin, stub: Stub) -> None:
     lines = basin("queue").out.splitlines()
     assert lines[1].split(maxsplit=4) == ["3", JOB_ID, "2", "min", "All 2 slots are busy."]
     assert lines[2] == "and 4 more"
-    assert basin("queue").out == "Nothing of yours waits.\n"
+    assert basin("queue").out == "None of your jobs is queued.\n"

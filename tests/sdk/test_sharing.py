@@ -123,7 +123,7 @@ def test_ctrl_c_says_what_goes_on(basin: Basin, four: Stub, monkeypatch: pytest.
     monkeypatch.setattr(sharded_landscape, "wait_for_parts", interrupted)
     said = basin("analyze", JOB_ID, "-k", "landscape", "--share", "4")
     assert said.code == 130
-    assert f"{IDS[3]} go on." in said.err
+    assert f"{IDS[3]} continue." in said.err
     assert f"basin cancel {' '.join(IDS)}" in said.err.replace(f" --url {four.url}", "")
 
 

@@ -1,4 +1,4 @@
-"""The worker as a whole: a Celery app made by a function, and everything that lives as long as it does."""
+"""The worker process: the Celery app, and every object whose lifetime is that of the worker."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
     """Work until SIGTERM or SIGINT; the exit status. `gpus` are those of the slots, as they were found.
 
     Raises:
-        Misconfigured: the database does not have the schema of this release, or that of one too new for it.
+        Misconfigured: the schema of the database is older than this release needs, or too new for it.
     """
     with open_context(settings) as shop:
         offered = SlotPool(slots, gpus)
@@ -85,20 +85,20 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         finally:
             shop.stopping.set()
             reporter.stop()
-        # Celery calls a Ctrl-C a failure; whoever asked for a stop and got it sees none.
+        # Celery exits with a failure after Ctrl-C; a stop that was requested and done exits with 0.
         return 0 if all(asked) and asked else int(worker.exitcode or 1)
 
 
 @contextmanager
 def open_context(settings: Settings) -> Iterator[WorkerContext]:
-    """Everything a supervisor works with, opened in order and closed in the opposite one."""
+    """Open everything that a supervisor works with; close it in the reverse order."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     user = prepare_runner_user(settings)  # before there are threads
     with ExitStack() as stack:
         launcher = best_launcher(settings.zygote_silence_seconds, user)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
-        installed_plugins()  # said now, not at the first job
+        installed_plugins()  # a broken plug-in is logged now, not at the first job
         db = open_database(settings.resolved_database_url(), trusting=True)
         stack.callback(db.close)
         _await_schema(db)
@@ -119,7 +119,7 @@ def open_context(settings: Settings) -> Iterator[WorkerContext]:
 
 
 def _await_schema(db: Database) -> None:
-    """Whoever migrates may have been started a moment after us, and so may the database."""
+    """Wait until the schema fits: the migration and the database may start after this worker."""
     deadline = time.monotonic() + SCHEMA_SECONDS
     problem: str | None = "the database is away"
     while True:
@@ -139,8 +139,8 @@ def _await_schema(db: Database) -> None:
 
 
 def _ignore_signal(*_: Any) -> None:
-    """Celery announces a stop past all logging, between two lines that a machine reads."""
+    """Celery prints a stop directly to stdout, which would break the lines of the structured log."""
 
 
 def _keep_logging(**_: Any) -> None:
-    """Somebody who listens to this signal keeps Celery from setting up logging of its own."""
+    """A handler of this signal keeps Celery from setting up its own logging."""

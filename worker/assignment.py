@@ -17,7 +17,7 @@ from worker.attempt import Attempt
 
 log = logging.getLogger(__name__)
 
-FETCH_SECONDS: Final = 10.0  # after that a checkpoint that the store does not give counts as damaged
+FETCH_SECONDS: Final = 10.0  # after this time a checkpoint that the store does not return counts as damaged
 
 
 def build_assignment(attempt: Attempt) -> AnyAssignment:
@@ -27,7 +27,7 @@ def build_assignment(attempt: Attempt) -> AnyAssignment:
 
 @dataclass(frozen=True)
 class AttemptProvider:
-    """What the kinds of job ask for, see `worker/kinds`: out of the store, into the folder of the attempt."""
+    """The Provider of one attempt, see `worker/kinds`: copies from the store into the folder of the attempt."""
 
     attempt: Attempt
 
@@ -53,9 +53,9 @@ class AttemptProvider:
             raise provision.CannotResume(f"{otherwise}: {error}", *remedy) from error
 
     def resume_point(self) -> Resume | None:
-        """The newest checkpoint whose files are what was recorded; a bad one is marked.
+        """The newest checkpoint whose files match their recorded digests; a bad one is marked corrupt.
 
-        One that was missing at an earlier attempt is tried again, any other bad one never.
+        A checkpoint that was missing at an earlier attempt is tried again; any other bad one is not.
         """
         shop, heart, row = self.attempt.shop, self.attempt.heart, self.claim.checkpoint
         if (back := self._fetch_revived(row.step if row else 0)) is not None:
@@ -68,17 +68,19 @@ class AttemptProvider:
                 missing = isinstance(error, provision.MissingCheckpoint)
                 row = heart.retry_write(partial(mark_corrupt, shop.db, self.attempt.fence, row.id, missing=missing))
         if self.claim.is_fork:
-            raise provision.CannotResume("the checkpoint that this fork goes on from is damaged, and there is no other")
+            raise provision.CannotResume(
+                "the checkpoint that this fork continues from is damaged, and there is no other"
+            )
         return None
 
     def _fetch_revived(self, after: int) -> Resume | None:
-        """The newest checkpoint behind the place where the job stands that was missing and is back."""
+        """The newest checkpoint after step `after` that was missing and is in the store again."""
         shop, heart, fence = self.attempt.shop, self.attempt.heart, self.attempt.fence
         for row in heart.retry_write(partial(missing_checkpoints, shop.db, fence.job_id, after)):
             try:
                 resume = heart.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
             except provision.BadCheckpoint as error:
-                log.info("job %s: not back yet: %s", row.job_id, error)
+                log.info("job %s: a missing checkpoint is still missing: %s", row.job_id, error)
             else:
                 heart.retry_write(partial(revive_checkpoint, shop.db, fence, row.id))
                 return resume
@@ -93,7 +95,7 @@ class AttemptProvider:
 
 
 def is_interrupted(attempt: Attempt) -> bool:
-    """Whether to provide for a runner no longer."""
+    """Whether the attempt is to end before its runner starts: cancelled, paused, stopping, fenced or abandoned."""
     heart = attempt.heart
     unwanted = heart.desired is not Desired.RUN or attempt.shop.stopping.is_set()
     return unwanted or heart.fenced or heart.given_up

@@ -38,7 +38,7 @@ PAUSE_SECONDS: Final = 15.0  # of a slot whose own machine failed: time for heal
 def serve_one(shop: WorkerContext, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
 
-    After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
+    After a failure of this machine the job is given back, and the slot pauses before the next claim.
 
     Raises:
         SlotFailed: the slot cannot be used; its job, if it had one, is given back.
@@ -62,13 +62,13 @@ def _serve_claimed(shop: WorkerContext, slot: Slot, taken: Claim, claimed_at: fl
     try:
         healthy = _run_attempt(shop, slot, taken, heart)
     except (Fenced, AttemptAbandoned):
-        log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
+        log.warning("job %s attempt %d no longer owns the job", taken.job_id, taken.attempt)
     except SlotFailed as failure:
         if failure.__cause__ is not None:
             log.warning("job %s attempt %d was not concluded", taken.job_id, taken.attempt, exc_info=failure.__cause__)
         raise
     except Exception:
-        # The lease ends by itself, and the reconciler gives the job to somebody else.
+        # The lease expires, and the reconciler returns the job to the queue.
         log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
     finally:
         heart.stop()
@@ -79,16 +79,16 @@ def _serve_claimed(shop: WorkerContext, slot: Slot, taken: Claim, claimed_at: fl
 
 
 def _count_fenced(db: Database) -> None:
-    """One for each attempt, which stops at the first write that is refused; best effort, after the fact."""
+    """Count one refused write for the attempt, which stops at its first one; best effort."""
     try:
         with db.write() as connection:
             add_count(connection, FENCED_WRITES)
-    except Exception as error:  # noqa: BLE001 - nothing depends on this number
+    except Exception as error:  # noqa: BLE001 - only a statistic
         log.warning("a fenced write was not counted: %s", error)
 
 
 def _run_attempt(shop: WorkerContext, slot: Slot, taken: Claim, heart: Heartbeat) -> bool:
-    """The attempt, to its end; False when this machine could not do its part and the job was given back."""
+    """Run the attempt to its end; False when this machine failed and the job was given back."""
     try:
         with shop.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
             decision = _serve_attempt(Attempt(shop, slot, taken, heart, folder))
@@ -99,7 +99,7 @@ def _run_attempt(shop: WorkerContext, slot: Slot, taken: Claim, heart: Heartbeat
 
 
 def _runner_ready(shop: WorkerContext) -> bool:
-    """Whether a runner could start now: a job is not claimed before, because another worker may be ready for it."""
+    """Whether a runner could start now: no job is claimed before, because another worker may be ready."""
     deadline = time.monotonic() + READY_SECONDS
     while not shop.stopping.is_set() and time.monotonic() < deadline:
         if shop.launcher.wait_ready(READY_TICK):
@@ -108,7 +108,7 @@ def _runner_ready(shop: WorkerContext) -> bool:
 
 
 def _check_device(shop: WorkerContext, slot: Slot) -> None:
-    """A job is not claimed for a GPU whose memory somebody else has. Raises SlotFailed."""
+    """Raise SlotFailed when other processes use the memory of the GPU: no job is claimed for it."""
     if slot.kind == "gpu" and slot.devices:
         report = shop.devices.await_room(slot.devices, shop.stopping)
         if report is not None:
@@ -116,7 +116,7 @@ def _check_device(shop: WorkerContext, slot: Slot) -> None:
 
 
 def _store_answers(shop: WorkerContext) -> bool:
-    """Whether the store works: while it is away nothing is claimed, since its checkpoints cannot be had or stored."""
+    """Whether the store works: while it is away nothing is claimed, since checkpoints cannot be read or stored."""
     try:
         shop.store.ping()
     except Exception as error:
@@ -146,9 +146,9 @@ def _claim_job(shop: WorkerContext, slot: Slot) -> Claim | None:
 
 
 def _serve_attempt(attempt: Attempt) -> Decision:
-    """The attempt, to its end, which is written; the decision about it."""
+    """Run the attempt to its end and write that; the decision about the job."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
-    attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
+    attempt.folder.stderr.touch()  # a disk that cannot be written must not count as a failure of the runner
     try:
         assignment = build_assignment(attempt)
         runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
@@ -169,7 +169,7 @@ def _serve_attempt(attempt: Attempt) -> Decision:
 def _watch_runner(
     attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment
 ) -> tuple[Observed, tuple[Chunk, ...]]:
-    """Give the order, watch until the runner is gone and everything it said is written."""
+    """Send the assignment, and watch until the runner is gone and all its frames are written."""
     shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
     backlog = Backlog(attempt.folder.spill)
     recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
@@ -199,9 +199,9 @@ def _watch_runner(
 
 
 def _reap_runner(runner: RunnerProcess, patience: float) -> ProcessExit | None:
-    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group.
+    """Wait until the runner has exited, so that its slot can be offered again; after a moment SIGKILL its group.
 
-    None: it lives on after `patience` seconds, because a driver or a disk holds it in the kernel.
+    None: it still runs after `patience` seconds, because a driver or a disk blocks it in the kernel.
     """
     runner.sock.close()
     how = runner.wait(min(EXIT_SECONDS, patience))
@@ -215,7 +215,7 @@ def _reap_runner(runner: RunnerProcess, patience: float) -> ProcessExit | None:
 
 
 def _final_flush(seen: Observed, heart: Heartbeat, recorder: Recorder) -> KillReason:
-    """Why the attempt was cut, now that everything is in: a refused write outweighs what the runner said."""
+    """Why the attempt was killed, after the last write: a refused write outweighs what the runner reported."""
     if heart.fenced:
         return KillReason.FENCED
     if heart.given_up:

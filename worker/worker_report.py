@@ -1,4 +1,4 @@
-"""This worker's row for people, and its file for a health check: written every few seconds, removed at the end.
+"""This worker's row in the list of workers, and its health file: written every few seconds, removed at the end.
 
 No job depends on them.
 """
@@ -41,7 +41,7 @@ class WorkerReporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more reports, no file, and no row; a row that cannot be removed now is dropped by CARE later."""
+        """No more reports, no file, and no row; garbage collection removes a row that cannot be removed now."""
         self._stopped.set()
         self._thread.join(_PATIENCE)
         self._health.remove()
@@ -74,7 +74,7 @@ class WorkerReporter:
         return tally if ready else {kind: replace(of_kind, free=0) for kind, of_kind in tally.items()}
 
     def _wait_until_due(self, *, ready: bool) -> None:
-        """Until the next report is due; a worker that has become ready says so at once."""
+        """Until the next report is due; a worker that has become ready reports at once."""
         seconds = self._shop.settings.beat_seconds
         if ready:
             self._stopped.wait(seconds)

@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 SCHEMA_SECONDS: Final = 30.0
 
 
-def make_app(settings: Settings, shop: WorkerContext, slots: SlotPool) -> Celery:
+def make_app(settings: Settings, context: WorkerContext, slots: SlotPool) -> Celery:
     """The Celery app: hints in, and the poll as a bootstep."""
     app = Celery("basin", set_as_current=False)
     app.conf.update(celery_settings(settings), worker_hijack_root_logger=False, worker_redirect_stdouts=False)
-    register_work(app, shop, slots)
-    app.steps["worker"].add(poll_step(lambda: SlotPoller(shop, slots)))
+    register_work(app, context, slots)
+    app.steps["worker"].add(poll_step(lambda: SlotPoller(context, slots)))
     return app
 
 
@@ -52,23 +52,23 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
     Raises:
         Misconfigured: the schema of the database is older than this release needs, or too new for it.
     """
-    with open_context(settings) as shop:
+    with open_context(settings) as context:
         offered = SlotPool(slots, gpus)
-        app = make_app(settings, shop, offered)
-        reporter = WorkerReporter(shop, offered)
-        prober = SlotProber(offered, shop.devices, shop.stopping, settings.device_probe_seconds)
+        app = make_app(settings, context, offered)
+        reporter = WorkerReporter(context, offered)
+        prober = SlotProber(offered, context.devices, context.stopping, settings.device_probe_seconds)
 
         asked: list[bool] = []
 
         def on_stop(how: str, **_: Any) -> None:
-            shop.stopping.set()
+            context.stopping.set()
             asked.append(how == "Warm")
 
         signals.worker_shutting_down.connect(on_stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
         celery_worker.safe_say = _ignore_signal
         worker = app.Worker(
-            hostname=shop.name,
+            hostname=context.name,
             # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
             # one up to a second after a thread is free. The spare one drops hints that find no slot.
             concurrency=offered.count + 1,
@@ -83,7 +83,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         try:
             worker.start()
         finally:
-            shop.stopping.set()
+            context.stopping.set()
             reporter.stop()
         # Celery exits with a failure after Ctrl-C; a stop that was requested and done exits with 0.
         return 0 if all(asked) and asked else int(worker.exitcode or 1)

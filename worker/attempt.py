@@ -64,15 +64,15 @@ class SlotFailed(Exception):
 class Attempt:
     """The value that each stage of the supervisor receives."""
 
-    shop: WorkerContext
+    context: WorkerContext
     slot: Slot
     claim: Claim
-    heart: Heartbeat
+    heartbeat: Heartbeat
     folder: provision.AttemptFolder
 
     @property
     def kind(self) -> WorkerKind:
-        return find_worker_kind(self.shop.worker_kinds, self.claim.kind)
+        return find_worker_kind(self.context.worker_kinds, self.claim.kind)
 
     @property
     def fence(self) -> Fence:

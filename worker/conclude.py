@@ -74,16 +74,16 @@ def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBac
 
 def _unwanted(attempt: Attempt) -> Observed:
     """What is known about an attempt that was ended before it had a runner."""
-    heart = attempt.heart
-    if heart.fenced or heart.given_up:
-        return Observed(cut=KillReason.FENCED if heart.fenced else KillReason.OUT_OF_TOUCH)
-    asked = {Desired.CANCEL: StopOrder.CANCEL, Desired.PAUSE: StopOrder.PAUSE}.get(heart.desired, StopOrder.STOP)
+    heartbeat = attempt.heartbeat
+    if heartbeat.fenced or heartbeat.given_up:
+        return Observed(cut=KillReason.FENCED if heartbeat.fenced else KillReason.OUT_OF_TOUCH)
+    asked = {Desired.CANCEL: StopOrder.CANCEL, Desired.PAUSE: StopOrder.PAUSE}.get(heartbeat.desired, StopOrder.STOP)
     return Observed(asked=asked)
 
 
 def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
     """Write the decision: exactly one transition, under the fence."""
-    shop, fence, persist = attempt.shop, attempt.fence, attempt.heart.retry_write
+    context, fence, persist = attempt.context, attempt.fence, attempt.heartbeat.retry_write
     match decision:
         case Finish():
             ending = TerminalState(
@@ -95,7 +95,7 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
             )
             if decision.error and seen.stderr.strip():
                 persist(lambda: _record_stderr(attempt, seen))
-            persist(lambda: finish_job(shop.db, fence, ending, chunks))
+            persist(lambda: finish_job(context.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
             if decision.error:
                 log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
@@ -104,16 +104,16 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
                 persist(lambda: _record_death(attempt, decision, seen))
             if decision.rest:
                 log.error("job %s: %s\n%s", fence.job_id, decision.cause, seen.stderr)
-            return_job(shop, attempt.heart, decision)
+            return_job(context, attempt.heartbeat, decision)
         case _:
             log.warning("job %s attempt %d ends without a transition: %s", fence.job_id, fence.attempt, seen.cut)
 
 
-def return_job(shop: WorkerContext, heart: Heartbeat, back: GiveBack) -> None:
+def return_job(context: WorkerContext, heartbeat: Heartbeat, back: GiveBack) -> None:
     """Give the job back."""
-    fence, limit = heart.fence, shop.settings.max_losses
+    fence, limit = heartbeat.fence, context.settings.max_losses
     facts = {name: value for name, value in vars(back).items() if name != "rest"}
-    status = heart.retry_write(partial(give_back, shop.db, fence, max_losses=limit, **facts))
+    status = heartbeat.retry_write(partial(give_back, context.db, fence, max_losses=limit, **facts))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
@@ -143,23 +143,23 @@ def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks
 
 def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, suspect: bool) -> SlotFailed | None:
     """Why the slot cannot be offered again after an attempt; None: it can, or its worker is stopping."""
-    slot, shop = attempt.slot, attempt.shop
+    slot, context = attempt.slot, attempt.context
     if seen.unkillable:
         detail = f"the runner {runner.pid} does not die of SIGKILL"
         return SlotFailed(DeviceReport.from_failure(slot.devices or slot.kind, "unkillable", detail), runner)
-    if not suspect or (seen.device is None and shop.stopping.is_set()):
+    if not suspect or (seen.device is None and context.stopping.is_set()):
         return None
-    report = seen.device or shop.devices.check_device(slot.devices or "")
+    report = seen.device or context.devices.check_device(slot.devices or "")
     failed = (seen.ended or {}).get("outcome") == "failed"
     return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
 
 
 def _probed(attempt: Attempt) -> DeviceReport | None:
     """Probe the slot's device, which may take minutes; None when a cancel, pause or stop interrupts the wait."""
-    shop, slot = attempt.shop, attempt.slot
+    context, slot = attempt.context, attempt.slot
     found: list[DeviceReport] = []
     probe = threading.Thread(
-        target=lambda: found.append(shop.devices.check_device(slot.devices or "")), name="device-probe", daemon=True
+        target=lambda: found.append(context.devices.check_device(slot.devices or "")), name="device-probe", daemon=True
     )
     probe.start()
     while probe.is_alive() and not is_interrupted(attempt):
@@ -181,7 +181,7 @@ def _record_stderr(attempt: Attempt, seen: Observed) -> None:
         "message": "the last output of the runner",
         "stderr": redact_secrets(seen.stderr[-2000:]),
     }
-    record_events(attempt.shop.db, attempt.fence, "warning", [words])
+    record_events(attempt.context.db, attempt.fence, "warning", [words])
 
 
 def _record_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
@@ -190,4 +190,4 @@ def _record_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
     death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact_secrets(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
-    record_events(attempt.shop.db, attempt.fence, "warning", [death])
+    record_events(attempt.context.db, attempt.fence, "warning", [death])

@@ -60,7 +60,7 @@ class Heartbeat:
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(
-            target=with_log_context(self._heartbeat_loop), name=f"heart-{fence.job_id}", daemon=True
+            target=with_log_context(self._heartbeat_loop), name=f"heartbeat-{fence.job_id}", daemon=True
         )
         self.desired = Desired.RUN
         self.cancelled_at: float | None = None  # when a heartbeat returned it, on this machine's monotonic clock

@@ -51,7 +51,7 @@ class Recorder:
 
     def __init__(  # noqa: PLR0913 - what an attempt has, and the limits
         self,
-        heart: Heartbeat,
+        heartbeat: Heartbeat,
         store: Store,
         backlog: Backlog,
         resumed: Resume | None,
@@ -62,9 +62,9 @@ class Recorder:
         full_seconds: float = FULL_SECONDS,
     ) -> None:
         """`out` is the folder in which the runner leaves its checkpoints, each in one of its own."""
-        self._heart = heart
-        self._db = heart.db
-        self._fence = heart.fence
+        self._heartbeat = heartbeat
+        self._db = heartbeat.db
+        self._fence = heartbeat.fence
         self._store = store
         self._backlog = backlog
         self._resumed = resumed
@@ -77,7 +77,7 @@ class Recorder:
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(
-            target=with_log_context(self._record_loop), name=f"recorder-{heart.fence.job_id}", daemon=True
+            target=with_log_context(self._record_loop), name=f"recorder-{heartbeat.fence.job_id}", daemon=True
         )
         self._away = False  # the store, at the last upload
         self._full_since: float | None = None
@@ -98,10 +98,10 @@ class Recorder:
         over_at: float | None = None
         while self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)
-            now, heart = time.monotonic(), self._heart
-            if over_at is None and (heart.fenced or heart.given_up):
+            now, heartbeat = time.monotonic(), self._heartbeat
+            if over_at is None and (heartbeat.fenced or heartbeat.given_up):
                 over_at = now + OVER_SECONDS
-            deadline = heart.cancelled_at + self._cancel_seconds if heart.cancelled_at is not None else over_at
+            deadline = heartbeat.cancelled_at + self._cancel_seconds if heartbeat.cancelled_at is not None else over_at
             if deadline is not None and now > deadline and self._thread.is_alive():
                 log.error("job %s: a write hangs and is abandoned", self._fence.job_id)
                 self._backlog.discard_all()
@@ -156,26 +156,26 @@ class Recorder:
         resume = environment.pop("resume", None)
         if resume is not None and self._resumed is not None:
             resume["digest"] = self._resumed.manifest.get("digest")
-        self._heart.retry_write(
+        self._heartbeat.retry_write(
             lambda: report_start(self._db, self._fence, environment=environment, resume=resume),
         )
 
     def _flush_points(self) -> None:
         if chunks := self._book.pending_chunks():
-            self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+            self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
             self._book.mark_written()
         self._write_logs()
         self._flushed_at = time.monotonic()
 
     def _write_logs(self) -> None:
         if self._logs:
-            self._heart.retry_write(lambda: record_events(self._db, self._fence, "log", self._logs))
+            self._heartbeat.retry_write(lambda: record_events(self._db, self._fence, "log", self._logs))
             self._logs.clear()
 
     def _roll_back(self, step: int, message: str) -> None:
         """Remove the points after `step`, at which a segment begins: each rollback point begins one, stored or not."""
         self._book.roll_back(step)
-        self._heart.retry_write(lambda: roll_back(self._db, self._fence, step, message))
+        self._heartbeat.retry_write(lambda: roll_back(self._db, self._fence, step, message))
 
     def _record_checkpoint(self, frame: dict[str, Any]) -> None:
         """Upload, then write one fenced row. A failed upload is a warning; the older checkpoint stays in force."""
@@ -195,7 +195,7 @@ class Recorder:
                 self._begin_segment(row.step)
         else:
             chunks, resumable = self._book.pending_chunks(), bool(frame["resumable"])
-            self._heart.retry_write(
+            self._heartbeat.retry_write(
                 lambda: record_checkpoint(self._db, self._fence, row, chunks, resumable=resumable),
             )
             self._book.mark_written()
@@ -219,12 +219,12 @@ class Recorder:
 
     def _record_warning(self, code: str, message: str, step: int, kind: str) -> None:
         body = {"code": code, "message": message, "step": step, "kind": kind}
-        self._heart.retry_write(lambda: record_events(self._db, self._fence, "warning", [body]))
+        self._heartbeat.retry_write(lambda: record_events(self._db, self._fence, "warning", [body]))
 
     def _begin_segment(self, step: int) -> None:
         """Begin a segment at a checkpoint that was not stored: a rollback may still return to its step."""
         chunks = self._book.pending_chunks()
-        self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+        self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
         self._book.mark_written()
         self._book.begin_segment(step)
 
@@ -250,10 +250,10 @@ class Recorder:
             raise WeightsMissing(f"its {' and '.join(lacking)} weights could not be stored")
 
     def _upload_files(self, row: NewCheckpoint, folder: Path) -> None:
-        patience = self._heart.settings.outage_seconds
+        patience = self._heartbeat.settings.outage_seconds
         for file in row.files.values():
             put = partial(self._upload_once, row, folder / file["name"])
-            if self._heart.retry_store_call(put, patience).sha256 != file["sha256"]:
+            if self._heartbeat.retry_store_call(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")
         self._away = False
 

@@ -166,7 +166,7 @@ class SlotPool:
             return [slot.kind for slot, since in self._free.items() if since <= before]
 
 
-def serve_slots(shop: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
+def serve_slots(context: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
     """Take a free slot of each kind in turn and serve the best queued jobs until nothing waits; jobs served."""
     served = 0
     for kind in kinds:
@@ -174,14 +174,14 @@ def serve_slots(shop: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind])
         while again and (slot := slots.take_slot(kind)) is not None:
             failed = False
             try:
-                while not shop.stopping.is_set() and serve_one(shop, slot):
+                while not context.stopping.is_set() and serve_one(context, slot):
                     served += 1
             except SlotFailed as failure:
                 failed = True  # the job still waits: for another slot of this kind
                 log.warning("slot %d is out of service: %s", slot.index, failure.report.describe_with_remedy())
                 slots.retire_slot(slot, failure.report, failure.leftover)
             finally:
-                again = (slots.release_slot(slot) or failed) and not shop.stopping.is_set()
+                again = (slots.release_slot(slot) or failed) and not context.stopping.is_set()
     return served
 
 
@@ -191,8 +191,8 @@ class SlotPoller:
     One plain read for the whole worker; while hints arrive, half as often.
     """
 
-    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, slots: SlotPool) -> None:
+        self._context = context
         self._slots = slots
         self._thread = threading.Thread(target=self._poll_loop, name="poll", daemon=True)
         self._serving: list[threading.Thread] = []
@@ -208,10 +208,10 @@ class SlotPoller:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _poll_loop(self) -> None:
-        settings = self._shop.settings
+        settings = self._context.settings
         seconds = settings.poll_seconds
         hinted = False
-        while not self._shop.stopping.wait(2 * seconds if hinted else seconds):
+        while not self._context.stopping.wait(2 * seconds if hinted else seconds):
             # The doubled pause is the longest that a job may wait, so every slot that is free now is served.
             self._serve_idle(Counter(self._slots.idle_kinds(0.0 if hinted else seconds)))
             hinted = self._slots.hinted_within(settings.hint_after_seconds)
@@ -224,14 +224,14 @@ class SlotPoller:
         for kind, slots in idle.items():
             for _ in range(self._count_waiting((kind,), slots)):
                 thread = threading.Thread(
-                    target=serve_slots, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
+                    target=serve_slots, args=(self._context, self._slots, (kind,)), name="polled", daemon=True
                 )
                 thread.start()
                 self._serving.append(thread)
 
     def _count_waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
         try:
-            return count_waiting(self._shop.db, (*kinds, "any"), most, plugin_names())
+            return count_waiting(self._context.db, (*kinds, "any"), most, plugin_names())
         except Exception as error:
             if not is_transient(error):
                 log.exception("a poll failed")

@@ -90,14 +90,14 @@ class RunTimeEstimator:
 class RunnerWatch:
     """Watches one runner, from its assignment to its last frame."""
 
-    def __init__(self, runner: RunnerProcess, heart: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
+    def __init__(self, runner: RunnerProcess, heartbeat: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
         self._runner = runner
-        self._heart = heart
+        self._heartbeat = heartbeat
         self._backlog = backlog
         self._recorder = recorder
-        self._settings = heart.settings
+        self._settings = heartbeat.settings
         self._splitter = wire.FrameSplitter()
-        self._pace = StallDetector(heart.settings.stall_seconds, time.monotonic())
+        self._pace = StallDetector(heartbeat.settings.stall_seconds, time.monotonic())
         self._tempo = RunTimeEstimator()
         self._asked_at = 0.0
         self._killed_at: float | None = None
@@ -153,15 +153,15 @@ class RunnerWatch:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
         self._pace.record_step(now)
         whole = self._tempo.estimate_seconds(frame["step"], frame["fraction"], now)
-        self._heart.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
+        self._heartbeat.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
     def _wanted_order(self) -> StopOrder:
-        if self._heart.desired is Desired.CANCEL:
+        if self._heartbeat.desired is Desired.CANCEL:
             return StopOrder.CANCEL
-        if self._heart.stopping.is_set():
+        if self._heartbeat.stopping.is_set():
             return StopOrder.STOP
-        return StopOrder.PAUSE if self._heart.desired is Desired.PAUSE else StopOrder.NOTHING
+        return StopOrder.PAUSE if self._heartbeat.desired is Desired.PAUSE else StopOrder.NOTHING
 
     def _send_order(self, now: float) -> None:
         """Send the runner each new order once; kill it when it does not obey in time."""
@@ -190,9 +190,9 @@ class RunnerWatch:
     def _kill_if_hopeless(self, now: float) -> None:
         """Kill a runner that is fenced, abandoned, stalled, or whose results cannot be recorded."""
         cut = KillReason.NO
-        if self._heart.fenced:
+        if self._heartbeat.fenced:
             cut = KillReason.FENCED
-        elif self._heart.given_up:
+        elif self._heartbeat.given_up:
             cut = KillReason.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
             cut = KillReason.UNRECORDED

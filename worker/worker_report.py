@@ -29,10 +29,10 @@ class WorkerReporter:
     The health file needs no database, and is written first.
     """
 
-    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, slots: SlotPool) -> None:
+        self._context = context
         self._slots = slots
-        self._health = HealthFile(shop.settings.worker_state)
+        self._health = HealthFile(context.settings.worker_state)
         self._plugins = {each.name: each.version for each in installed_plugins().joined}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._report_loop, name="report", daemon=True)
@@ -46,23 +46,23 @@ class WorkerReporter:
         self._thread.join(_PATIENCE)
         self._health.remove()
         try:
-            delete_worker(self._shop.db, self._shop.name)
+            delete_worker(self._context.db, self._context.name)
         except Exception as error:
             if not is_transient(error):
                 log.exception("the worker's row could not be removed")
 
     def _report_loop(self) -> None:
         told: WorkerReport | None = None
-        told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
+        told_at, fresh = 0.0, self._context.settings.lease_seconds / 2
         while not self._stopped.is_set():
-            ready, now = self._shop.launcher.wait_ready(0.0), time.monotonic()
+            ready, now = self._context.launcher.wait_ready(0.0), time.monotonic()
             report = WorkerReport(
-                self._shop.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
+                self._context.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
             )
             self._health.write(health_text(report.slots, report.states, ready=ready))
             try:
                 if report != told or now - told_at >= fresh:
-                    report_worker(self._shop.db, report)
+                    report_worker(self._context.db, report)
                     told, told_at = report, now
             except Exception as error:
                 if not is_transient(error):
@@ -75,11 +75,11 @@ class WorkerReporter:
 
     def _wait_until_due(self, *, ready: bool) -> None:
         """Until the next report is due; a worker that has become ready reports at once."""
-        seconds = self._shop.settings.beat_seconds
+        seconds = self._context.settings.beat_seconds
         if ready:
             self._stopped.wait(seconds)
             return
         deadline = time.monotonic() + seconds
         while not self._stopped.wait(_READY_TICK) and time.monotonic() < deadline:
-            if self._shop.launcher.wait_ready(0.0):
+            if self._context.launcher.wait_ready(0.0):
                 return

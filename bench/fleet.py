@@ -45,16 +45,16 @@ def start(settings: Settings, name: str, stack: ExitStack) -> None:
     stack.callback(db.close)
     store = LocalStore(settings.home / "store")
     nothing = cast("Any", None)
-    shop = WorkerContext(name, settings, db, store, nothing, nothing, threading.Event())
+    context = WorkerContext(name, settings, db, store, nothing, nothing, threading.Event())
     slots = SlotPool([Slot(0, "cpu"), Slot(1, "cpu")])
     reconciler = Reconciler(db, store, Hints(settings), settings)
-    reporter, poll = WorkerReporter(shop, slots), SlotPoller(shop, slots)
+    reporter, poll = WorkerReporter(context, slots), SlotPoller(context, slots)
     for part in (reconciler, reporter, poll):
         part.start()
     stack.callback(reconciler.stop)
     stack.callback(reporter.stop)
     stack.callback(poll.stop)
-    stack.callback(shop.stopping.set)
+    stack.callback(context.stopping.set)
 
 
 def serve(url: str, home: Path, workers: int) -> None:

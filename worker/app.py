@@ -1,4 +1,4 @@
-"""The worker as a whole: a Celery app made by a function, and everything that lives as long as it does."""
+"""The worker process: the Celery app, and every object whose lifetime is that of the worker."""
 
 import logging
 import os
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 SCHEMA_SECONDS: Final = 30.0
 
 
-def make_app(settings: Settings, shop: WorkerContext, slots: SlotPool) -> Celery:
+def make_app(settings: Settings, context: WorkerContext, slots: SlotPool) -> Celery:
     """The Celery app: hints in, and the poll as a bootstep."""
     app = Celery("basin", set_as_current=False)
     app.conf.update(celery_settings(settings), worker_hijack_root_logger=False, worker_redirect_stdouts=False)
-    register_work(app, shop, slots)
-    app.steps["worker"].add(poll_step(lambda: SlotPoller(shop, slots)))
+    register_work(app, context, slots)
+    app.steps["worker"].add(poll_step(lambda: SlotPoller(context, slots)))
     return app
 
 
@@ -50,25 +50,25 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
     """Work until SIGTERM or SIGINT; the exit status. `gpus` are those of the slots, as they were found.
 
     Raises:
-        Misconfigured: the database does not have the schema of this release, or that of one too new for it.
+        Misconfigured: the schema of the database is older than this release needs, or too new for it.
     """
-    with open_context(settings) as shop:
+    with open_context(settings) as context:
         offered = SlotPool(slots, gpus)
-        app = make_app(settings, shop, offered)
-        reporter = WorkerReporter(shop, offered)
-        prober = SlotProber(offered, shop.devices, shop.stopping, settings.device_probe_seconds)
+        app = make_app(settings, context, offered)
+        reporter = WorkerReporter(context, offered)
+        prober = SlotProber(offered, context.devices, context.stopping, settings.device_probe_seconds)
 
         asked: list[bool] = []
 
         def on_stop(how: str, **_: Any) -> None:
-            shop.stopping.set()
+            context.stopping.set()
             asked.append(how == "Warm")
 
         signals.worker_shutting_down.connect(on_stop, weak=False)
         signals.setup_logging.connect(_keep_logging, weak=False)
         celery_worker.safe_say = _ignore_signal
         worker = app.Worker(
-            hostname=shop.name,
+            hostname=context.name,
             # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
             # one up to a second after a thread is free. The spare one drops hints that find no slot.
             concurrency=offered.count + 1,
@@ -83,22 +83,22 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         try:
             worker.start()
         finally:
-            shop.stopping.set()
+            context.stopping.set()
             reporter.stop()
-        # Celery calls a Ctrl-C a failure; whoever asked for a stop and got it sees none.
+        # Celery exits with a failure after Ctrl-C; a stop that was requested and done exits with 0.
         return 0 if all(asked) and asked else int(worker.exitcode or 1)
 
 
 @contextmanager
 def open_context(settings: Settings) -> Iterator[WorkerContext]:
-    """Everything a supervisor works with, opened in order and closed in the opposite one."""
+    """Open everything that a supervisor works with; close it in the reverse order."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     user = prepare_runner_user(settings)  # before there are threads
     with ExitStack() as stack:
         launcher = best_launcher(settings.zygote_silence_seconds, user)
         launcher.start()  # first: importing torch takes longer than all the rest
         stack.callback(launcher.stop)
-        installed_plugins()  # said now, not at the first job
+        installed_plugins()  # a broken plug-in is logged now, not at the first job
         db = open_database(settings.resolved_database_url(), trusting=True)
         stack.callback(db.close)
         _await_schema(db)
@@ -119,7 +119,7 @@ def open_context(settings: Settings) -> Iterator[WorkerContext]:
 
 
 def _await_schema(db: Database) -> None:
-    """Whoever migrates may have been started a moment after us, and so may the database."""
+    """Wait until the schema fits: the migration and the database may start after this worker."""
     deadline = time.monotonic() + SCHEMA_SECONDS
     problem: str | None = "the database is away"
     while True:
@@ -139,8 +139,8 @@ def _await_schema(db: Database) -> None:
 
 
 def _ignore_signal(*_: Any) -> None:
-    """Celery announces a stop past all logging, between two lines that a machine reads."""
+    """Celery prints a stop directly to stdout, which would break the lines of the structured log."""
 
 
 def _keep_logging(**_: Any) -> None:
-    """Somebody who listens to this signal keeps Celery from setting up logging of its own."""
+    """A handler of this signal keeps Celery from setting up its own logging."""

@@ -17,7 +17,7 @@ from worker.attempt import Attempt
 
 log = logging.getLogger(__name__)
 
-FETCH_SECONDS: Final = 10.0  # after that a checkpoint that the store does not give counts as damaged
+FETCH_SECONDS: Final = 10.0  # after this time a checkpoint that the store does not return counts as damaged
 
 
 def build_assignment(attempt: Attempt) -> AnyAssignment:
@@ -27,7 +27,7 @@ def build_assignment(attempt: Attempt) -> AnyAssignment:
 
 @dataclass(frozen=True)
 class AttemptProvider:
-    """What the kinds of job ask for, see `worker/kinds`: out of the store, into the folder of the attempt."""
+    """The Provider of one attempt, see `worker/kinds`: copies from the store into the folder of the attempt."""
 
     attempt: Attempt
 
@@ -40,60 +40,64 @@ class AttemptProvider:
         return self.attempt.folder.out
 
     def dataset_file(self, data: DataSpec) -> Path:
-        folder = self.attempt.shop.settings.datasets
+        folder = self.attempt.context.settings.datasets
         return provision.dataset_file(data, folder, partial(is_interrupted, self.attempt))
 
     def weights_file(self, row: CheckpointRow, folder: str, otherwise: str, *remedy: str) -> Path:
         if is_interrupted(self.attempt):
             raise provision.ProvisionInterrupted
-        fetch = partial(provision.fetch_weights, self.attempt.shop.store, row, self.attempt.folder.path / folder)
+        fetch = partial(provision.fetch_weights, self.attempt.context.store, row, self.attempt.folder.path / folder)
         try:
-            return self.attempt.heart.retry_store_call(fetch, FETCH_SECONDS)
+            return self.attempt.heartbeat.retry_store_call(fetch, FETCH_SECONDS)
         except provision.BadCheckpoint as error:
             raise provision.CannotResume(f"{otherwise}: {error}", *remedy) from error
 
     def resume_point(self) -> Resume | None:
-        """The newest checkpoint whose files are what was recorded; a bad one is marked.
+        """The newest checkpoint whose files match their recorded digests; a bad one is marked corrupt.
 
-        One that was missing at an earlier attempt is tried again, any other bad one never.
+        A checkpoint that was missing at an earlier attempt is tried again; any other bad one is not.
         """
-        shop, heart, row = self.attempt.shop, self.attempt.heart, self.claim.checkpoint
+        context, heartbeat, row = self.attempt.context, self.attempt.heartbeat, self.claim.checkpoint
         if (back := self._fetch_revived(row.step if row else 0)) is not None:
             return back
         while row is not None:
             try:
-                return heart.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
+                return heartbeat.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
             except provision.BadCheckpoint as error:
                 log.warning("job %s: %s", row.job_id, error)
                 missing = isinstance(error, provision.MissingCheckpoint)
-                row = heart.retry_write(partial(mark_corrupt, shop.db, self.attempt.fence, row.id, missing=missing))
+                row = heartbeat.retry_write(
+                    partial(mark_corrupt, context.db, self.attempt.fence, row.id, missing=missing)
+                )
         if self.claim.is_fork:
-            raise provision.CannotResume("the checkpoint that this fork goes on from is damaged, and there is no other")
+            raise provision.CannotResume(
+                "the checkpoint that this fork continues from is damaged, and there is no other"
+            )
         return None
 
     def _fetch_revived(self, after: int) -> Resume | None:
-        """The newest checkpoint behind the place where the job stands that was missing and is back."""
-        shop, heart, fence = self.attempt.shop, self.attempt.heart, self.attempt.fence
-        for row in heart.retry_write(partial(missing_checkpoints, shop.db, fence.job_id, after)):
+        """The newest checkpoint after step `after` that was missing and is in the store again."""
+        context, heartbeat, fence = self.attempt.context, self.attempt.heartbeat, self.attempt.fence
+        for row in heartbeat.retry_write(partial(missing_checkpoints, context.db, fence.job_id, after)):
             try:
-                resume = heart.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
+                resume = heartbeat.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
             except provision.BadCheckpoint as error:
-                log.info("job %s: not back yet: %s", row.job_id, error)
+                log.info("job %s: a missing checkpoint is still missing: %s", row.job_id, error)
             else:
-                heart.retry_write(partial(revive_checkpoint, shop.db, fence, row.id))
+                heartbeat.retry_write(partial(revive_checkpoint, context.db, fence, row.id))
                 return resume
         return None
 
     def _fetch_files(self, row: CheckpointRow) -> Resume:
         if is_interrupted(self.attempt):
             raise provision.ProvisionInterrupted
-        resume = provision.fetch_checkpoint(self.attempt.shop.store, row, self.attempt.folder.resume)
+        resume = provision.fetch_checkpoint(self.attempt.context.store, row, self.attempt.folder.resume)
         own = row.job_id == self.claim.job_id
         return resume if own else resume.model_copy(update={"anew": self.claim.anew})
 
 
 def is_interrupted(attempt: Attempt) -> bool:
-    """Whether to provide for a runner no longer."""
-    heart = attempt.heart
-    unwanted = heart.desired is not Desired.RUN or attempt.shop.stopping.is_set()
-    return unwanted or heart.fenced or heart.given_up
+    """Whether the attempt is to end before its runner starts: cancelled, paused, stopping, fenced or abandoned."""
+    heartbeat = attempt.heartbeat
+    unwanted = heartbeat.desired is not Desired.RUN or attempt.context.stopping.is_set()
+    return unwanted or heartbeat.fenced or heartbeat.given_up

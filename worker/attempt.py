@@ -24,7 +24,7 @@ from worker.launcher import Launcher, RunnerProcess
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one runner. `devices` is what CUDA may see; None leaves that alone."""
+    """A place for one runner. `devices` becomes CUDA_VISIBLE_DEVICES; None does not set it."""
 
     index: int
     kind: SlotKind
@@ -52,7 +52,7 @@ class WorkerContext:
 
 
 class SlotFailed(Exception):
-    """A slot cannot be used now; whatever job it had is given back. `leftover` is a runner that cannot be killed."""
+    """A slot cannot be used now; its job, if any, is given back. `leftover` is a runner that cannot be killed."""
 
     def __init__(self, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
         super().__init__(report.describe_with_remedy())
@@ -62,17 +62,17 @@ class SlotFailed(Exception):
 
 @dataclass(frozen=True)
 class Attempt:
-    """The value that goes down the pipeline."""
+    """The value that each stage of the supervisor receives."""
 
-    shop: WorkerContext
+    context: WorkerContext
     slot: Slot
     claim: Claim
-    heart: Heartbeat
+    heartbeat: Heartbeat
     folder: provision.AttemptFolder
 
     @property
     def kind(self) -> WorkerKind:
-        return find_worker_kind(self.shop.worker_kinds, self.claim.kind)
+        return find_worker_kind(self.context.worker_kinds, self.claim.kind)
 
     @property
     def fence(self) -> Fence:

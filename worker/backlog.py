@@ -1,4 +1,4 @@
-"""What the runner has said and the recorder has not yet written: a bounded queue that spills into a file."""
+"""Frames of the runner that the recorder has not yet written: a bounded queue that spills into a file."""
 
 import errno
 import os
@@ -21,12 +21,12 @@ _LENGTH: Final = struct.Struct(">I")
 class Backlog:
     """Payloads in the order they came: in memory up to a bound, then in a file up to another.
 
-    A checkpoint's files lie beside its payload and count too, until `settle` says that they are gone; all but those of
-    the oldest, which are on their way into the store.
+    The files of a checkpoint count towards the bound of the disk until `release_files` reports that they are removed.
+    Those of the oldest checkpoint do not count: they are being uploaded.
 
-    While the database is away a training goes on and its points wait here. `full` tells the reader of the pipe to
-    stop reading, and the pipe then holds the runner back: nothing is dropped. A payload that the disk does not take
-    waits in memory, behind the file, and it is full until the disk or the recorder has taken it.
+    While the database is away the training continues and its points wait here. While `full` is true the reader of the
+    pipe stops reading, and the pipe then blocks the runner: nothing is dropped. A payload that the disk does not take
+    waits in memory, after those in the file; the backlog is full until the disk or the recorder has taken it.
     """
 
     def __init__(self, spill: Path, *, memory_bytes: int = MEMORY_BYTES, disk_bytes: int = DISK_BYTES) -> None:
@@ -59,7 +59,7 @@ class Backlog:
     def put(self, payload: bytes, beside: int | None = None) -> None:
         """`beside` bytes of files wait together with this payload."""
         with self._changed:
-            # What lies in the file is younger than what is in memory, so nothing may overtake it.
+            # Payloads in the file are newer than those in memory: the order must be kept.
             if self._late or self._read_at < self._write_at or self._held + len(payload) > self._memory_bytes:
                 self._late.append(payload)
                 self._spill_waiting()
@@ -71,7 +71,7 @@ class Backlog:
             self._changed.notify()
 
     def release_files(self) -> None:
-        """The files beside the oldest payload that had some are gone."""
+        """The files of the oldest payload with files are removed."""
         with self._changed:
             if self._beside:
                 self._beside.popleft()
@@ -95,7 +95,7 @@ class Backlog:
             self._changed.notify_all()
 
     def discard_all(self) -> None:
-        """Forget everything and release the file."""
+        """Discard every payload and close the file."""
         with self._changed:
             self._closed = True
             self._memory.clear()
@@ -103,7 +103,7 @@ class Backlog:
             self._late.clear()
             self._held = self._read_at = self._write_at = 0
             if self._file is not None:
-                with suppress(OSError):  # nobody wants these bytes any more
+                with suppress(OSError):  # these bytes are discarded anyway
                     self._file.close()
                 self._file = None
             self._changed.notify_all()
@@ -112,7 +112,7 @@ class Backlog:
         return bool(self._memory or self._late) or self._read_at < self._write_at or self._closed
 
     def _spill_waiting(self) -> bool:
-        """Move what the disk takes now into the file; whether that is everything."""
+        """Move what the disk takes now into the file; True when no payload is left in memory after the file."""
         try:
             while self._late:
                 self._write_spill(self._late[0])
@@ -123,7 +123,7 @@ class Backlog:
         return not self._late
 
     def _write_spill(self, payload: bytes) -> None:
-        """All of it, or nothing that counts: the next one overwrites what a full disk took of this one."""
+        """Append one payload. After a failure the next write overwrites the part that a full disk has taken."""
         if self._file is None:
             self._file = self._spill.open("w+b", buffering=0)
         content, done = memoryview(_LENGTH.pack(len(payload)) + payload), 0
@@ -142,11 +142,11 @@ class Backlog:
 
     def _read_bytes(self, count: int, at: int) -> bytes:
         if self._file is None:
-            raise RuntimeError("there is something to read only when the file is open")
+            raise RuntimeError("the spill file of the backlog is read before it is opened")
         found = bytearray()
         while len(found) < count:
             piece = os.pread(self._file.fileno(), count - len(found), at + len(found))
             if not piece:
-                raise OSError(errno.EIO, "the spilled points were cut short")
+                raise OSError(errno.EIO, "the spill file of the backlog is shorter than what was written to it")
             found += piece
         return bytes(found)

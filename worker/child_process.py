@@ -1,4 +1,4 @@
-"""The processes below a worker: what they may see, their groups, how they died, and what they printed."""
+"""The child processes of a worker: their environment, process groups, exit status and output."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ _SETTINGS: Final = {
     "MALLOC_TRIM_THRESHOLD_": "536870912",
     "OPENBLAS_NUM_THREADS": "1",
 }
-# What would compute other bits behind the plan's back: fp32 as TF32, and matrix products chosen by a stopwatch.
+# Variables that change bits and are not in the plan: fp32 as TF32, and matrix kernels chosen by timing.
 _OTHER_BITS: Final = ("NVIDIA_TF32_OVERRIDE", "PYTORCH_TUNABLEOP_")
-_SAME_BITS: Final = ("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32 then, as the plan has it
+_SAME_BITS: Final = ("NVIDIA_TF32_OVERRIDE", "0")  # fp32 stays fp32, as in the plan
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of processes that run training code: no credential, no BASIN_ setting, nothing that changes bits
-    and that no plan knows of.
+    """The environment of processes that run training code: no credential, no BASIN_ setting, and no
+    variable that changes bits without being in the plan.
     """
     allowed = without_secrets(environ).items()
     kept = {name: value for name, value in allowed if not name.startswith(_OTHER_BITS) or (name, value) == _SAME_BITS}
@@ -36,8 +36,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 class RunningClock:
     """Seconds for which this process was running: each reading adds at most `longest`, however long it was stopped.
 
-    A worker that was stopped together with its zygote (SIGSTOP to the group, a paused container) finds no answers
-    when it continues, and CLOCK_MONOTONIC has counted that time.
+    A worker that was stopped together with its zygote (SIGSTOP to the group, a paused container) has received
+    no answers when it continues, although CLOCK_MONOTONIC has counted that time.
     """
 
     def __init__(self, longest: float) -> None:
@@ -53,15 +53,15 @@ class RunningClock:
 
 
 def kill_group(pid: int, signum: int) -> None:
-    """Send a signal to the process group that `pid` leads; nobody there is no error, a group not ours a warning."""
+    """Send a signal to the group that `pid` leads; an empty group is no error, another user's group a warning."""
     if not signal_group(pid, signum):
         log.warning("the process group %d runs on: we may not send it signal %d", pid, signum)
 
 
 def reap_group(pid: int) -> int:
-    """Reap a child that has ended, after everything it left in its group is dead; its wait status.
+    """Kill what is left in the group of a child that has ended, then reap the child; its wait status.
 
-    The dead leader still holds the group's number while we kill, so the signal cannot hit a stranger.
+    The zombie still holds the group's number, so the signal cannot reach a process of another group.
     """
     kill_group(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
@@ -70,7 +70,7 @@ def reap_group(pid: int) -> int:
 def zombie_status(pid: int, parent: int) -> int | None:
     """The wait status of a child that has ended and that `parent` has not reaped; None: there is no such child.
 
-    It is 0, too, where the kernel does not show it to us: the child ran under another user.
+    It is also 0 where the kernel hides it from this process: the child ran under another user.
     """
     fields = _read_stat(pid)
     return int(fields[49]) if fields and fields[0] == "Z" and int(fields[1]) == parent else None
@@ -88,13 +88,13 @@ def has_exited(pid: int, parent: int) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has reaped yet has, too."""
+    """Whether a process has ended; a zombie counts as ended."""
     fields = _read_stat(pid)
     return not fields or fields[0] in {"Z", "X"}
 
 
 def _read_stat(pid: int) -> list[str]:
-    """What /proc/<pid>/stat holds behind the command's name, from the state on; empty if there is no such process."""
+    """The fields of /proc/<pid>/stat after the command's name, from the state on; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -24,7 +24,7 @@ class _OpenChunk:
 class ChunkBuffer:
     """The chunks of the segment after the last resumable checkpoint.
 
-    Taking the job back to that checkpoint deletes exactly these, so a segment's numbers start at 0 in every attempt.
+    A rollback to that checkpoint deletes exactly these, so a segment's numbers start at 0 in every attempt.
     """
 
     def __init__(self, after_step: int) -> None:
@@ -63,7 +63,7 @@ class ChunkBuffer:
         self._open.clear()
 
     def roll_back(self, after_step: int) -> None:
-        """The run is back at this step: whatever is not written yet is void, and so is what is."""
+        """The run is back at this step: the points after it are void, pending or written."""
         self._after_step = after_step
         self._rollbacks += 1
         self._closed.clear()

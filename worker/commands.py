@@ -1,4 +1,4 @@
-"""`basin worker` and `basin run`. The server's weight is imported inside, so that `basin --help` stays fast."""
+"""`basin worker` and `basin run`. The server's modules are imported inside, so that `basin --help` stays fast."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -58,7 +58,7 @@ def run(
             hint = f" ({problem.hint})" if problem.hint else ""
             typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
         _exit_with_error("run", error.message)
-    from worker.run_local import train_here  # torch: not for somebody who has mistyped a field
+    from worker.run_local import train_here  # imports torch: only after the spec is valid
 
     raise typer.Exit(train_here(spec, out or Path(f"{job.stem}-weights")))
 

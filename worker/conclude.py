@@ -1,4 +1,4 @@
-"""The end of an attempt: what becomes of its job, in exactly one transition under its fence, and of its slot."""
+"""The end of an attempt: one transition of its job under the fence, and whether its slot stays in service."""
 
 import logging
 import threading
@@ -38,7 +38,7 @@ PROBE_TICK: Final = 0.2
 
 
 def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
-    """What becomes of a job whose attempt had no runner: it cannot be provided for, or launched, or is not wanted."""
+    """The decision for an attempt without a runner: its inputs cannot be provided, no runner starts, or it is ended."""
     match error:
         case provision.BadDataset():
             bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
@@ -56,10 +56,10 @@ def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
 
 
 def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBack:
-    """What becomes of a job whose dataset, store or disk this machine could not use."""
+    """The decision for an attempt whose dataset, store or disk this machine cannot use."""
     match error:
         case provision.DatasetUnavailable():
-            # It may be the dataset that is too large for any machine: this counts, unless we were told to stop.
+            # The dataset may be too large for every machine: a loss, unless this worker is stopping.
             return GiveBack("its dataset could not be written", lost=not stopping)
         case OSError():
             log.error(
@@ -67,23 +67,23 @@ def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBac
             )
             return machine_failed(error.strerror or str(error))
         case _:
-            # Away is not damaged: marking what cannot be asked for would burn the whole chain of checkpoints.
+            # A store that is away has no damaged files: marking them corrupt would discard every checkpoint of the job.
             log.warning("job %s attempt %d: the store is away: %s", fence.job_id, fence.attempt, error)
             return GiveBack("the store of its checkpoint was away")
 
 
 def _unwanted(attempt: Attempt) -> Observed:
-    """An attempt that somebody ended before it had a runner."""
-    heart = attempt.heart
-    if heart.fenced or heart.given_up:
-        return Observed(cut=KillReason.FENCED if heart.fenced else KillReason.OUT_OF_TOUCH)
-    asked = {Desired.CANCEL: StopOrder.CANCEL, Desired.PAUSE: StopOrder.PAUSE}.get(heart.desired, StopOrder.STOP)
+    """What is known about an attempt that was ended before it had a runner."""
+    heartbeat = attempt.heartbeat
+    if heartbeat.fenced or heartbeat.given_up:
+        return Observed(cut=KillReason.FENCED if heartbeat.fenced else KillReason.OUT_OF_TOUCH)
+    asked = {Desired.CANCEL: StopOrder.CANCEL, Desired.PAUSE: StopOrder.PAUSE}.get(heartbeat.desired, StopOrder.STOP)
     return Observed(asked=asked)
 
 
 def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunks: Sequence[Chunk]) -> None:
-    """Exactly one transition, under the fence."""
-    shop, fence, persist = attempt.shop, attempt.fence, attempt.heart.retry_write
+    """Write the decision: exactly one transition, under the fence."""
+    context, fence, persist = attempt.context, attempt.fence, attempt.heartbeat.retry_write
     match decision:
         case Finish():
             ending = TerminalState(
@@ -95,7 +95,7 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
             )
             if decision.error and seen.stderr.strip():
                 persist(lambda: _record_stderr(attempt, seen))
-            persist(lambda: finish_job(shop.db, fence, ending, chunks))
+            persist(lambda: finish_job(context.db, fence, ending, chunks))
             log.info("job %s attempt %d: %s", fence.job_id, fence.attempt, decision.status)
             if decision.error:
                 log.warning("job %s: %s\n%s", fence.job_id, decision.error["message"], seen.stderr)
@@ -104,26 +104,26 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
                 persist(lambda: _record_death(attempt, decision, seen))
             if decision.rest:
                 log.error("job %s: %s\n%s", fence.job_id, decision.cause, seen.stderr)
-            return_job(shop, attempt.heart, decision)
+            return_job(context, attempt.heartbeat, decision)
         case _:
-            log.warning("job %s attempt %d is let go: %s", fence.job_id, fence.attempt, seen.cut)
+            log.warning("job %s attempt %d ends without a transition: %s", fence.job_id, fence.attempt, seen.cut)
 
 
-def return_job(shop: WorkerContext, heart: Heartbeat, back: GiveBack) -> None:
+def return_job(context: WorkerContext, heartbeat: Heartbeat, back: GiveBack) -> None:
     """Give the job back."""
-    fence, limit = heart.fence, shop.settings.max_losses
+    fence, limit = heartbeat.fence, context.settings.max_losses
     facts = {name: value for name, value in vars(back).items() if name != "rest"}
-    status = heart.retry_write(partial(give_back, shop.db, fence, max_losses=limit, **facts))
+    status = heartbeat.retry_write(partial(give_back, context.db, fence, max_losses=limit, **facts))
     log.info("job %s attempt %d: %s, now %s", fence.job_id, fence.attempt, back.cause, status)
 
 
 def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks: Sequence[Chunk]) -> Decision:
-    """Conclude an attempt that had a runner, and say if its slot can take another one.
+    """Conclude an attempt that had a runner, and check that its slot can take another job.
 
-    The device is probed before the conclusion, which depends on it, unless somebody waits for that.
+    The device is probed first, because the decision depends on it; not if a cancel, pause or stop waits for the end.
 
     Raises:
-        SlotFailed: it cannot, whether or not the conclusion was written.
+        SlotFailed: the slot cannot take another job, whether or not the conclusion was written.
     """
     slot = attempt.slot
     suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
@@ -142,24 +142,24 @@ def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks
 
 
 def _slot_failure(attempt: Attempt, runner: RunnerProcess, seen: Observed, *, suspect: bool) -> SlotFailed | None:
-    """Why the slot cannot be offered again after an attempt; None: it can, or its worker stops anyway."""
-    slot, shop = attempt.slot, attempt.shop
+    """Why the slot cannot be offered again after an attempt; None: it can, or its worker is stopping."""
+    slot, context = attempt.slot, attempt.context
     if seen.unkillable:
         detail = f"the runner {runner.pid} does not die of SIGKILL"
         return SlotFailed(DeviceReport.from_failure(slot.devices or slot.kind, "unkillable", detail), runner)
-    if not suspect or (seen.device is None and shop.stopping.is_set()):
+    if not suspect or (seen.device is None and context.stopping.is_set()):
         return None
-    report = seen.device or shop.devices.check_device(slot.devices or "")
+    report = seen.device or context.devices.check_device(slot.devices or "")
     failed = (seen.ended or {}).get("outcome") == "failed"
     return SlotFailed(_failed_before(report, seen) if report.ok else report) if failed or not report.ok else None
 
 
 def _probed(attempt: Attempt) -> DeviceReport | None:
-    """A probe of the slot's device; None once somebody waits for the attempt to end: a probe may take minutes."""
-    shop, slot = attempt.shop, attempt.slot
+    """Probe the slot's device, which may take minutes; None when a cancel, pause or stop interrupts the wait."""
+    context, slot = attempt.context, attempt.slot
     found: list[DeviceReport] = []
     probe = threading.Thread(
-        target=lambda: found.append(shop.devices.check_device(slot.devices or "")), name="device-probe", daemon=True
+        target=lambda: found.append(context.devices.check_device(slot.devices or "")), name="device-probe", daemon=True
     )
     probe.start()
     while probe.is_alive() and not is_interrupted(attempt):
@@ -168,22 +168,26 @@ def _probed(attempt: Attempt) -> DeviceReport | None:
 
 
 def _failed_before(report: DeviceReport, seen: Observed) -> DeviceReport:
-    """A device that works again has failed all the same: its slot rests."""
+    """The report of a device that failed under this job and passes its probe: its slot still goes out of service."""
     error = (seen.ended or {}).get("error") or {}
     reason = "memory_in_use" if error.get("foreign") else "failed"
     return replace(report, ok=False, reason=reason, detail=str(error.get("message")))
 
 
 def _record_stderr(attempt: Attempt, seen: Observed) -> None:
-    """What the runner of a job that fails printed last, which its owner cannot read on the worker."""
-    words = {"code": "attempt_failed", "message": "what it printed last", "stderr": redact_secrets(seen.stderr[-2000:])}
-    record_events(attempt.shop.db, attempt.fence, "warning", [words])
+    """Record the last output of a failed job's runner: its user cannot read the log of the worker."""
+    words = {
+        "code": "attempt_failed",
+        "message": "the last output of the runner",
+        "stderr": redact_secrets(seen.stderr[-2000:]),
+    }
+    record_events(attempt.context.db, attempt.fence, "warning", [words])
 
 
 def _record_death(attempt: Attempt, decision: GiveBack, seen: Observed) -> None:
-    """What killed an attempt stays readable in the job's events."""
+    """Record the cause of a lost attempt in the job's events."""
     code = "remedy" if decision.plan else "attempt_lost"
     death: dict[str, Any] = {"code": code, "message": decision.cause, "stderr": redact_secrets(seen.stderr[-2000:])}
     if seen.exit is not None:
         death |= {"exit_code": seen.exit.code, "signal": seen.exit.signal}
-    record_events(attempt.shop.db, attempt.fence, "warning", [death])
+    record_events(attempt.context.db, attempt.fence, "warning", [death])

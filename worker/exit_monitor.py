@@ -1,4 +1,4 @@
-"""The exit of a runner seen without its zygote, which may hang: by a pidfd, or by looking into /proc without one."""
+"""Detects the exit of a runner without its zygote, which may hang: by a pidfd, or else by reading /proc."""
 
 import os
 import selectors
@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from worker import child_process
 
-REPORT_SECONDS: Final = 1.0  # that a healthy zygote has to report an exit before the monitor does
+REPORT_SECONDS: Final = 1.0  # time for a healthy zygote to report an exit before the monitor does
 
 
 @dataclass
@@ -20,7 +20,7 @@ class _WatchedRunner:
 
 
 class ExitMonitor:
-    """Waits for what a zygote says and for the exits of its runners, in the one thread that calls it."""
+    """Waits for messages of a zygote and for the exits of its runners, in the one thread that calls it."""
 
     def __init__(self, control: socket.socket, zygote: int, clock: child_process.RunningClock) -> None:
         self._zygote = zygote
@@ -38,24 +38,24 @@ class ExitMonitor:
         self._selector.close()
 
     def watch_runner(self, name: str, pid: int, pidfd: int | None) -> None:
-        """Watch a runner until `forget`; without a pidfd it is looked for at each `wait`. Takes over the pidfd."""
+        """Watch a runner until `forget_runner`; without a pidfd each `wait` reads /proc. Takes over the pidfd."""
         self._watched[name] = _WatchedRunner(pid, pidfd)
         if pidfd is not None:
             self._selector.register(pidfd, selectors.EVENT_READ, self._watched[name])
 
     def forget_runner(self, name: str) -> None:
-        """Its exit is known; a name that is not watched is no error."""
+        """Stop watching a runner whose exit is known; a name that is not watched is no error."""
         if (runner := self._watched.pop(name, None)) is not None:
             self._close_pidfd(runner)
 
     def wait(self, seconds: float) -> bool:
-        """Whether the zygote has said something, after at most that long."""
+        """Wait at most `seconds`; True when the zygote has sent a message."""
         spoken = False
         for key, _ in self._selector.select(seconds):
             if key.data is None:
                 spoken = True
             else:
-                self._close_pidfd(key.data)  # it stays readable
+                self._close_pidfd(key.data)  # a pidfd stays readable after the exit
                 key.data.dead_at = self._clock.read()
         for runner in self._watched.values():
             if runner.pidfd is None and runner.dead_at is None and child_process.has_exited(runner.pid, self._zygote):
@@ -63,7 +63,7 @@ class ExitMonitor:
         return spoken
 
     def unreported_exits(self, seconds: float) -> dict[str, int | None]:
-        """Wait statuses of runners that have been dead for longer than that; None: unknown. They are forgotten."""
+        """Wait statuses of runners that ended at least `seconds` ago; None: unknown. Each is no longer watched."""
         now = self._clock.read()
         late = [name for name, one in self._watched.items() if one.dead_at is not None and now - one.dead_at >= seconds]
         return {name: self._exit_status(self._watched.pop(name)) for name in late}
@@ -71,7 +71,9 @@ class ExitMonitor:
     def _exit_status(self, runner: _WatchedRunner) -> int | None:
         status = child_process.zombie_status(runner.pid, self._zygote)
         if status is not None:
-            child_process.kill_group(runner.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
+            child_process.kill_group(
+                runner.pid, signal.SIGKILL
+            )  # its children, while the zombie still holds the group's number
         return status
 
     def _close_pidfd(self, runner: _WatchedRunner) -> None:

@@ -1,5 +1,5 @@
 """A file that says whether a worker can run jobs, for the health check of a container: one `grep` instead of a Python
-that starts every three seconds. Its first line is `ready`, `starting` or `out of service`; below it stands one line for
+that starts every three seconds. Its first line is `ready`, `starting` or `out of service`; below it is one line for
 each slot that is out of service. Without a file (the setting BASIN_WORKER_STATE) nothing is written.
 """
 
@@ -21,14 +21,14 @@ _MODE: Final = 0o644  # a health check is another user, and there is nothing sec
 
 
 class HealthFile:
-    """Written when what it says has changed, whole or not at all."""
+    """A file that is replaced atomically when its text has changed."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._written: str | None = None
 
     def write(self, text: str) -> None:
-        """Best effort: a file that cannot be written is logged, and tried again the next time."""
+        """Best effort: a failure is logged, and the next call tries again."""
         if self._path is None or text == self._written:
             return
         aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
@@ -42,14 +42,14 @@ class HealthFile:
         self._written = text
 
     def remove(self) -> None:
-        """The worker has stopped."""
+        """Remove the file: the worker has stopped."""
         if self._path is not None and self._written is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
 
 def health_text(tallies: Mapping[str, SlotUsage], states: Iterable[SlotState], *, ready: bool) -> str:
-    """What the file says; `ready`: runners can be started."""
+    """The text of the file; `ready`: runners can be started."""
     verdict = STARTING if not ready else READY if any(tally.slots for tally in tallies.values()) else OUT_OF_SERVICE
     out = [state for state in states if not state.in_service]
     return "".join(f"{line}\n" for line in (verdict, *map(_slot_line, out)))

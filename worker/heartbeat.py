@@ -1,7 +1,7 @@
-"""The beat of one attempt: it keeps the lease, carries progress out and the owner's wish back, and knows when to stop.
+"""The heartbeat of one attempt: renews the lease, writes progress, reads the desired status, and detects the end.
 
-Deadlines run on this machine's monotonic clock from the moment a good beat was *sent*: the lease in the database
-cannot end earlier than that, whatever the clocks say.
+Deadlines run on this machine's monotonic clock from the moment at which the last good heartbeat was *sent*. The lease
+in the database cannot end earlier, even where the clocks differ.
 """
 
 # ruff: noqa: N818 - the names say what happened
@@ -29,17 +29,17 @@ T = TypeVar("T")
 
 
 class AttemptAbandoned(Exception):
-    """The attempt was given up while something was still to be written."""
+    """The attempt was abandoned while a write was still pending."""
 
 
 class JobCancelled(Exception):
-    """The owner has cancelled the job: what the store does not take or give at once is not waited for."""
+    """The job is cancelled: a store call that fails is not retried."""
 
 
 class Heartbeat:
-    """Beats in a thread of its own, so that a slow upload stops nothing; every writer asks it first.
+    """Sends heartbeats in its own thread, so that a slow upload does not delay them; every write goes through it.
 
-    It gives the attempt up for good when the database stays away for `outage_seconds`.
+    It abandons the attempt permanently when the database stays away for `outage_seconds`.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Heartbeat:
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(
-            target=with_log_context(self._heartbeat_loop), name=f"heart-{fence.job_id}", daemon=True
+            target=with_log_context(self._heartbeat_loop), name=f"heartbeat-{fence.job_id}", daemon=True
         )
         self.desired = Desired.RUN
-        self.cancelled_at: float | None = None  # when we heard of it, on this machine's monotonic clock
+        self.cancelled_at: float | None = None  # when a heartbeat returned it, on this machine's monotonic clock
         self.fenced = False
         self.given_up = False
 
@@ -71,7 +71,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more beats; writers may go on while the lease is fresh."""
+        """Send no more heartbeats; writes may continue while the lease is fresh."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -79,37 +79,37 @@ class Heartbeat:
             self._thread.join()
 
     def report_progress(self, progress: dict[str, Any]) -> None:
-        """The newest progress; goes out with a beat within PROGRESS_SECONDS."""
+        """Set the newest progress; a heartbeat writes it within PROGRESS_SECONDS."""
         self._progress = progress
 
     def silence_seconds(self) -> float:
-        """Seconds since the last good beat was sent."""
+        """Seconds since the last good heartbeat was sent."""
         return time.monotonic() - self._good_at
 
     def mark_fenced(self) -> None:
-        """Somebody's write was refused: this attempt is over."""
+        """The fence refused a write: this attempt is over."""
         with self._changed:
             self.fenced = True
             self._changed.notify_all()
 
     def retry_write(self, action: Callable[[], T]) -> T:
-        """Do one idempotent write, and again while database or store fail in passing.
+        """Do one idempotent write, and retry it while the database or the store fails temporarily.
 
-        Held while the last good beat is older than 0.75 of the lease: then somebody else may own the job.
+        It waits while the last good heartbeat is older than 0.75 of the lease: another worker may then own the job.
 
         Raises:
             Fenced: this attempt is over.
-            Abandoned: it was given up.
+            AttemptAbandoned: the database stayed away for too long.
         """
         return self._retry_call(action, lambda _: None)
 
     def retry_store_call(self, action: Callable[[], T], patience: float) -> T:
-        """The same for the store, which no wish depends on: for `patience` seconds, and not for a cancelled job.
+        """Do one store call, and retry temporary failures for `patience` seconds, unless the job is cancelled.
 
         Raises:
-            Unwanted: it failed in passing, and the job is cancelled.
+            JobCancelled: the call failed temporarily, and the job is cancelled.
             Fenced: this attempt is over.
-            Abandoned: it was given up.
+            AttemptAbandoned: the database stayed away for too long.
         """
         deadline = time.monotonic() + patience
 
@@ -168,7 +168,7 @@ class Heartbeat:
                     return
 
     def _check_outage(self, now: float) -> None:
-        """Give up when the database was away for too long, or for as long as a worker that stops may wait."""
+        """Abandon the attempt when the database was away for too long, or longer than a stopping worker may wait."""
         if self.stopping.is_set() and self._stopping_since is None:
             self._stopping_since = now
         stuck = self._stopping_since is not None and now - self._stopping_since > self.settings.stop_grace_seconds + 2
@@ -182,9 +182,9 @@ class Heartbeat:
             desired = record_heartbeat(
                 self.db, self.fence, lease_seconds=self.settings.lease_seconds, progress=progress
             )
-        except Exception as error:  # noqa: BLE001 - a heart that dies of one bad beat would cost the job
+        except Exception as error:  # noqa: BLE001 - one failed heartbeat must not end the thread, and with it the job
             level = logging.WARNING if is_transient(error) else logging.ERROR
-            log.log(level, "job %s: a beat failed: %s", self.fence.job_id, error)
+            log.log(level, "job %s: a heartbeat failed: %s", self.fence.job_id, error)
             return False
         if desired is None:
             self.mark_fenced()

@@ -1,4 +1,4 @@
-"""What the kernel kills for memory: whom it should choose, and how often it has done so."""
+"""The kernel's out-of-memory killer: which process it should choose, and how often it has killed one."""
 
 import contextlib
 from pathlib import Path
@@ -25,9 +25,9 @@ def oom_kills(groups: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sy
 
 
 def _kills_of(controllers: str, group: str, mounts: Path) -> int:
-    """Of one line of /proc/self/cgroup: version 2 names no controllers, and lies below `unified` beside version 1.
+    """The kills of one line of /proc/self/cgroup. Version 2 names no controllers; beside version 1 it is in `unified`.
 
-    A container may see its own group where the mount begins, whatever the host calls it.
+    In a container the own group may be the root of the mount, under another name than on the host.
     """
     if not controllers:
         files = [(mounts, "memory.events"), (mounts / "unified", "memory.events")]

@@ -1,4 +1,4 @@
-"""Starting runners: forked by the zygote, or exec'd where fork is no option. No torch on this side."""
+"""Starts runners: forked by the zygote, or exec'd where fork is not possible. This process never imports torch."""
 
 # ruff: noqa: N818 - the names say what happened
 
@@ -28,7 +28,7 @@ FIRST_BACKOFF: Final = 0.2  # seconds before a zygote that died is started again
 LAST_BACKOFF: Final = 30.0
 ORPHAN_TICK: Final = 0.05
 PING_SECONDS: Final = 1.0
-SILENCE_SECONDS: Final = 10.0  # a zygote that leaves pings unanswered for so long is replaced
+SILENCE_SECONDS: Final = 10.0  # a zygote that leaves pings unanswered for this time is replaced
 
 
 class LaunchFailed(Exception):
@@ -37,9 +37,9 @@ class LaunchFailed(Exception):
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """How a process ended: by itself with a code, or killed by a signal.
+    """How a process ended: with an exit code, or killed by a signal.
 
-    `zygote_killed`: it went down with its zygote, which this worker had killed because it hung.
+    `zygote_killed`: it died with its zygote, which this worker had killed because it hung.
     """
 
     code: int | None = None
@@ -61,7 +61,7 @@ class ProcessExit:
 
 
 class RunnerProcess:
-    """One runner seen from its supervisor: the pipe, signals to its group, and its end."""
+    """One runner as its supervisor uses it: the pipe, signals to its process group, and its exit."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -75,7 +75,7 @@ class RunnerProcess:
         return self._pid
 
     def set_pid(self, pid: int) -> None:
-        """Told by the launcher; signals that came before the pid was known go out now."""
+        """Called by the launcher; sends the signals that were requested before the pid was known."""
         with self._changed:
             self._pid = pid
             for signum in self._pending:
@@ -88,7 +88,7 @@ class RunnerProcess:
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> ProcessExit | None:
-        """Its exit, or None when it still lives after `timeout` seconds."""
+        """Its exit, or None when it still runs after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._exit is not None, timeout)
             return self._exit
@@ -98,7 +98,7 @@ class RunnerProcess:
         self._signal_group(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL its whole group; also ends a runner that is stopped or deaf to SIGTERM."""
+        """SIGKILL its whole group; also ends a runner that is stopped or ignores SIGTERM."""
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, signum: int) -> None:
@@ -126,19 +126,19 @@ class Launcher(Protocol):
 
 
 class ExecLauncher:
-    """Every runner is a new process: 2 s slower, for macOS and whatever else cannot fork after loading torch.
+    """Every runner is a new process: 2 s slower, for platforms that cannot fork after loading torch (macOS).
 
-    `module` is run with a descriptor and our process id, as worker.runner is.
+    `module` is run with a descriptor and the id of this process, as worker.runner is.
     """
 
     def __init__(self, module: str = "worker.runner") -> None:
         self._module = module
 
     def start(self) -> None:
-        """Nothing to keep alive."""
+        """There is no zygote to start."""
 
     def stop(self) -> None:
-        """Nothing to end: runners die with their pipes."""
+        """There is no zygote to stop: runners end with their pipes."""
 
     def wait_ready(self, timeout: float) -> bool:
         return True
@@ -167,18 +167,20 @@ class ExecLauncher:
 
 def _wait_and_report(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    child_process.kill_group(process.pid, signal.SIGKILL)  # what it left behind, while its number is still taken
+    child_process.kill_group(
+        process.pid, signal.SIGKILL
+    )  # its children, while the zombie still holds the group's number
     code = process.wait()
     runner.set_exit(ProcessExit(signal=-code) if code < 0 else ProcessExit(code=code))
 
 
 class ZygoteLauncher:
-    """Keeps one zygote alive and orders runners from it.
+    """Keeps one zygote running and orders runners from it.
 
-    One thread starts every zygote and lives as long as the worker, because the kernel's death signal follows the
-    *thread* that started a process. Orders go out from any thread, one datagram each. The same thread pings the
-    zygote, and kills one that has not answered for `silence_seconds` of this process's own running time. It also sees
-    runners end that a hanging zygote does not report. `pidfds=False` is for kernels and sandboxes without them.
+    One thread starts every zygote and runs as long as the worker, because the kernel sends the death signal when the
+    *thread* that started a process ends. Any thread may send an order, one datagram each. The same thread pings the
+    zygote, and kills one that has not answered for `silence_seconds` of this process's own running time. It also
+    detects exits that a hanging zygote does not report. `pidfds=False` is for kernels and sandboxes without them.
     """
 
     module: ClassVar[str] = "worker.zygote"
@@ -186,7 +188,7 @@ class ZygoteLauncher:
     def __init__(
         self, silence_seconds: float = SILENCE_SECONDS, *, user: RunnerUser | None = None, pidfds: bool = True
     ) -> None:
-        """`user` is whom the zygote and its runners run as, if not as we do."""
+        """`user` is the user of the zygote and its runners; None: the user of this process."""
         self._user = user
         self._silence_seconds = silence_seconds
         self._ping_seconds = min(PING_SECONDS, silence_seconds / 4)
@@ -245,9 +247,9 @@ class ZygoteLauncher:
             self._stopping.wait(backoff)
 
     def _run_zygote(self) -> ProcessExit:
-        """Start a zygote, hear it out, and bury it with its runners."""
+        """Start a zygote, receive its messages until it ends or hangs, and end it with its runners."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(0.0)  # a zygote that hangs must not take along whoever gives it an order
+        ours.settimeout(0.0)  # an order to a zygote that hangs must not block the thread that sends it
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", self.module, str(theirs.fileno()), str(os.getpid())],
@@ -271,7 +273,7 @@ class ZygoteLauncher:
         return how
 
     def _receive_until_end(self, control: socket.socket, zygote: int) -> bool:
-        """Hear a zygote out and watch its runners, until it is gone (False) or hangs (True)."""
+        """Receive the zygote's messages and watch its runners, until it has ended (False) or hangs (True)."""
         clock = child_process.RunningClock(self._ping_seconds)
         heard_at = clock.read()
         with ExitMonitor(control, zygote, clock) as monitor:
@@ -293,7 +295,7 @@ class ZygoteLauncher:
 
     def _send_ping(self, control: socket.socket) -> None:
         if self._ready.is_set():
-            with contextlib.suppress(OSError):  # full, or gone: both show by themselves
+            with contextlib.suppress(OSError):  # full, or ended: the receiving loop detects both
                 control.send(b'{"ping": true}')
 
     def _on_message(self, message: dict[str, Any], fds: list[int], monitor: ExitMonitor) -> None:
@@ -323,14 +325,14 @@ class ZygoteLauncher:
             runner.set_exit(how)
 
     def _end_unreported(self, monitor: ExitMonitor, seconds: float) -> None:
-        """End the runners whose exit the zygote has not reported within that long."""
+        """End the runners whose exit the zygote has not reported within `seconds`."""
         for name, status in monitor.unreported_exits(seconds).items():
             how = ProcessExit.from_wait_status(status) if status else ProcessExit(signal=signal.SIGKILL)
             log.warning("a runner has ended (%s), which its zygote did not report", how)
             self._end_runner(name, how)
 
     def _end_orphans(self, *, hung: bool) -> None:
-        """Runners die with their zygote (SIGKILL from the kernel), and nobody is left to report it."""
+        """End the runners of a zygote that is gone: the kernel kills them (SIGKILL), and no process reports it."""
         with self._lock:
             self._control = None
             orphans = list(self._runners.values())
@@ -342,7 +344,7 @@ class ZygoteLauncher:
 
 
 def _end_when_gone(runners: list[RunnerProcess], how: ProcessExit) -> None:
-    """Runners that nobody reports any more: each has ended when its process is gone, and its memory with it."""
+    """Wait for runners without a zygote: each has ended when its process is gone and its memory is free."""
     while runners:
         left = []
         for runner in runners:
@@ -355,7 +357,7 @@ def _end_when_gone(runners: list[RunnerProcess], how: ProcessExit) -> None:
 
 
 def _receive_message(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message of the zygote with the pidfd that came along; None when the zygote is gone."""
+    """The next message of the zygote with its pidfd, if it carries one; None when the zygote is gone."""
     try:
         data, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
     except OSError:

@@ -2,7 +2,8 @@
 
 `python -m worker.materialise_datasets PARENT FOLDER DATASET …`
 
-Exit status IMPOSSIBLE and one line on stdout mean that the dataset cannot exist; every other failure is this machine's.
+Exit status IMPOSSIBLE and one line on stdout mean that the dataset cannot exist; every other failure is a failure
+of this machine.
 """
 
 import sys

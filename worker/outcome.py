@@ -1,11 +1,11 @@
-"""How an attempt ended -> what becomes of the job. One pure table.
+"""How an attempt ended -> the next state of its job. One pure table.
 
-A *loss* (a process that was killed, or that ended without a word) says nothing about the job: it is queued again within
-the budget of losses without a checkpoint. A *machine* that failed (its disk, its descriptors) costs the job nothing: it
-goes back, and the slot rests. So it is with a GPU that a probe finds broken, or whose memory others use. Out of memory,
-it is tried again with half as many examples at once, as long as that changes nothing else. A *failure* (out of memory
-for good, an error in the engine) is the job's own: it is final unless `max_retries` allows another try. `diverged` and
-`bad_data` would fail again in the same way, bit by bit: no retry.
+A *loss* (a process that was killed, or that ended without output) is not the job's fault: the job is queued again
+within the budget of losses without a checkpoint. A *machine* failure (its disk, its descriptors) does not count: the
+job returns to the queue, and the slot pauses. The same holds for a GPU that a probe finds broken, or whose memory other
+processes use. After out of memory the job is retried with half as many examples at once, as long as that changes no
+result. A *failure* (out of memory without a smaller plan, an error in the engine) is the job's own: it is final unless
+`max_retries` allows another try. `diverged` and `bad_data` would fail again with the same bits: no retry.
 """
 
 import signal
@@ -23,7 +23,7 @@ RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
 REMEDIES: Final = {
     "out_of_memory": "Use a smaller batch_size or model, or a machine with more memory.",
     "diverged": "Lower optimizer.lr, add a warm-up, or standardize the data.",
-    "engine_error": "The message shows where it happened; please report it with the job's spec.",
+    "engine_error": "The message shows where it happened; report it with the job's spec.",
 }
 
 KEPT: Final = "The last finite checkpoint is kept."
@@ -31,7 +31,7 @@ NONE_KEPT: Final = "There is no checkpoint to go back to; checkpoints.every says
 
 
 class StopOrder(StrEnum):
-    """What the supervisor asked its runner for."""
+    """What the supervisor has ordered its runner to do."""
 
     NOTHING = "nothing"
     CANCEL = "cancel"
@@ -67,9 +67,9 @@ class Observed:
     asked: StopOrder = StopOrder.NOTHING
     cut: KillReason = KillReason.NO
     stderr: str = ""
-    out_of_memory: bool = False  # the kernel killed something of ours for memory
+    out_of_memory: bool = False  # the kernel killed a process of this control group for memory
     retries_left: bool = False
-    has_checkpoint: bool = False  # from which somebody could go on
+    has_checkpoint: bool = False  # from which an attempt can continue
     unkillable: bool = False  # it did not die of SIGKILL
     device: DeviceReport | None = None  # the probe after an end that may be the device's fault
     smaller: ExecutionPlan | None = None  # the plan for less memory, if there is one
@@ -78,7 +78,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Finish:
-    """The job is over."""
+    """The job ends in a terminal status."""
 
     status: Status
     stop_reason: str | None
@@ -89,11 +89,11 @@ class Finish:
 
 @dataclass(frozen=True)
 class GiveBack:
-    """The job goes back to the queue, or where its owner wants it.
+    """The job returns to the queue, or takes the status that its user has requested (paused, cancelled).
 
-    `lost` counts against its budget of losses, `failed` as one of its own failures; with neither it costs nothing.
-    `plan` is how it is computed from now on, where that is a remedy. `progress` is where it stands, if it said so last.
-    `rest`: this machine could not do its part, so its slot takes nothing for a while.
+    `lost` counts against its budget of losses, `failed` as one of its own failures; with neither, nothing is counted.
+    `plan` is its execution plan from now on, where a new plan is the remedy. `progress` is the last reported progress.
+    `rest`: this machine failed, so its slot takes no job for a while.
     """
 
     cause: str
@@ -106,19 +106,19 @@ class GiveBack:
 
 @dataclass(frozen=True)
 class WriteNothing:
-    """Write nothing: somebody else owns the job, or nobody can be reached."""
+    """Write nothing: another attempt owns the job, or the database stayed away for too long."""
 
 
 Decision = Finish | GiveBack | WriteNothing
 
 
 def decide_outcome(seen: Observed) -> Decision:
-    """The table, first match wins: what the supervisor did, what the runner said, how the process ended."""
+    """The table, first match wins: what the supervisor did, what the runner reported, how the process ended."""
     if seen.cut in {KillReason.FENCED, KillReason.OUT_OF_TOUCH}:
         return WriteNothing()
     if seen.unkillable and seen.ended is None:
         return GiveBack("its runner cannot be killed", lost=seen.asked is StopOrder.NOTHING)
-    if seen.device is not None and seen.device.is_broken:  # whatever came of it is not the job's fault
+    if seen.device is not None and seen.device.is_broken:  # the end of the attempt is not the job's fault
         return GiveBack(f"its GPU failed: {seen.device.detail}")
     if seen.cut is KillReason.MACHINE:
         return machine_failed()
@@ -128,12 +128,12 @@ def decide_outcome(seen: Observed) -> Decision:
 
 
 def machine_failed(how: str = "see its log") -> GiveBack:
-    """This machine could not do its part, which says nothing about the job."""
+    """The decision for a failure of this machine, which does not count against the job."""
     return GiveBack(f"the machine of its worker failed: {how}", rest=True)
 
 
 def suspects_device(seen: Observed) -> bool:
-    """Whether the end of an attempt may be its device's fault, so that the device has to show that it works."""
+    """Whether the end of an attempt may be its device's fault, so that the device must pass a probe."""
     error = (seen.ended or {}).get("error") or {}
     killed = (
         seen.ended is None and seen.exit is not None and seen.exit.signal is not None and not seen.exit.zygote_killed
@@ -159,19 +159,19 @@ def _decide_reported(seen: Observed, ended: dict[str, Any]) -> Decision:
             )
         case "stopped" if seen.asked is StopOrder.CANCEL:
             return Finish(Status.CANCELLED, "cancelled", None, results, progress)
-        case _:  # stopped at a checkpoint, or somebody else's SIGTERM reached the runner before ours
+        case _:  # stopped at a checkpoint, or a SIGTERM from outside the worker came first
             return GiveBack(
                 "stopped" if seen.asked is StopOrder.NOTHING else str(seen.asked), progress=progress or None
             )
 
 
 def _decide_machine_fault(seen: Observed, error: dict[str, Any]) -> GiveBack | None:
-    """What the runner blames on its machine or its device; None: nothing."""
+    """The decision when the runner reports a fault of its machine or device; None: it reports none."""
     message = error.get("message")
     if error.get("code") == "machine_failed":
         return machine_failed(str(message))
     if error.get("code") == "device_failed":
-        # The device works, or works again: a job that breaks one after the other is stopped by its losses.
+        # The device passes its probe. A job that breaks device after device is stopped by its budget of losses.
         return GiveBack(f"its GPU failed: {message}", lost=seen.asked is StopOrder.NOTHING)
     if error.get("foreign"):
         return GiveBack(f"out of memory, which others use: {message}")
@@ -179,19 +179,21 @@ def _decide_machine_fault(seen: Observed, error: dict[str, Any]) -> GiveBack | N
 
 
 def _decide_exit(seen: Observed) -> Decision:
-    """The process ended without a word."""
+    """The process ended without a final frame."""
     if seen.asked is StopOrder.CANCEL:
         return Finish(Status.CANCELLED, "cancelled", None, {}, seen.progress)
     if seen.asked in {StopOrder.PAUSE, StopOrder.STOP}:
-        late = "" if seen.exit is None else ": no checkpoint in time, the last one counts"  # None: it never began
+        late = (
+            "" if seen.exit is None else ": no checkpoint in time, the last one counts"
+        )  # None: no runner was started
         return GiveBack(f"{seen.asked}{late}")
     return _decide_death(seen)
 
 
 def _decide_death(seen: Observed) -> Decision:
-    """Nobody asked it to end."""
+    """The process ended without an order to end."""
     how = seen.exit or ProcessExit(signal=signal.SIGKILL)
-    if how.zygote_killed:  # this worker's own fault and its own deed: no loss
+    if how.zygote_killed:  # this worker killed it together with its zygote: no loss
         return GiveBack("its worker replaced a zygote that did not answer")
     if "bad_alloc" in seen.stderr or (seen.out_of_memory and how.signal == signal.SIGKILL):
         error = {"code": "out_of_memory", "message": "The training needed more memory than this worker has."}
@@ -201,7 +203,7 @@ def _decide_death(seen: Observed) -> Decision:
     if how.signal is not None:
         return GiveBack(f"the runner was {how}", lost=True)
     if not seen.stderr.strip():
-        return GiveBack(f"the runner ended without a word, {how}", lost=True)
+        return GiveBack(f"the runner ended without output, {how}", lost=True)
     said = seen.stderr.strip().splitlines()[-1]  # all of it is in the worker's log
     error = {"code": "engine_error", "message": f"The runner ended with {how}. {said[:500]}"}
     return _decide_failure(seen, error, None, {}, seen.progress)

@@ -1,4 +1,4 @@
-"""What an attempt needs on this machine's disk before it can start: a folder, its dataset, its checkpoint."""
+"""Provides what an attempt needs on this machine's disk before it starts: a folder, its dataset, its checkpoint."""
 
 # ruff: noqa: N818 - the names say what happened
 
@@ -37,15 +37,15 @@ class BadDataset(Exception):
 
 
 class DatasetUnavailable(Exception):
-    """This worker could not write the dataset; the log says why, and another one may well be able to."""
+    """This worker could not write the dataset; the log contains the cause, and another worker may succeed."""
 
 
 class ProvisionInterrupted(Exception):
-    """Somebody wants the attempt to end before its runner has started."""
+    """The attempt is to end before its runner has started: a cancel, a pause, a stop, or a lost lease."""
 
 
 class CannotResume(Exception):
-    """What a job has to begin with cannot be read; `remedy` is the way out."""
+    """The checkpoint or weights that a job starts from cannot be read; `remedy` says what the user can do."""
 
     def __init__(self, message: str, remedy: str = "Take another checkpoint.") -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CannotResume(Exception):
 
 
 class BadCheckpoint(Exception):
-    """A checkpoint's files are missing or are not what was recorded."""
+    """A checkpoint's files are missing or do not match their recorded digests."""
 
 
 class MissingCheckpoint(BadCheckpoint):
@@ -84,9 +84,9 @@ class AttemptFolder:
 
 
 class Scratch:
-    """This worker's part of the scratch folder. A lock on it tells the next worker that we are alive.
+    """This worker's part of the scratch folder. A lock on it shows other workers that this one is running.
 
-    Runners with a `user` of their own find their way through it, and write in `out` alone.
+    Runners with a `user` of their own may pass through it, and may write in `out` only.
     """
 
     def __init__(self, root: Path, worker: str, user: RunnerUser | None = None) -> None:
@@ -96,8 +96,8 @@ class Scratch:
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Take our part, and remove what workers that were killed have left."""
-        aside = self._root / f".{self._own.name}"  # nobody may find it before it is locked
+        """Create and lock the folder of this worker, and remove the folders of workers that were killed."""
+        aside = self._root / f".{self._own.name}"  # hidden until it is locked: another worker would remove it
         aside.mkdir(parents=True)
         if self._user:
             self._user.share_path(aside, PASSAGE)
@@ -129,7 +129,7 @@ class Scratch:
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """A lock on the folder as a descriptor; None while its worker lives."""
+    """A lock on the folder as a descriptor; None while its worker runs."""
     try:
         lock = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
@@ -143,10 +143,10 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def fetch_checkpoint(store: Store, row: CheckpointRow, folder: Path) -> Resume:
-    """The checkpoint's files in a fresh `folder`, each the size and SHA-256 that its row says.
+    """The checkpoint's files in a fresh `folder`, each with the size and SHA-256 of its row.
 
     Raises:
-        BadCheckpoint: a file is missing, unreadable or something else; nothing of it may be loaded.
+        BadCheckpoint: a file is missing, unreadable or different; none of the files may be loaded.
         StoreTransient: the store is away.
         OSError: this machine's disk does not take it.
     """
@@ -174,7 +174,7 @@ def _fetch_files(store: Store, row: CheckpointRow, roles: Iterable[str], folder:
         except StoreUnreadable as error:
             raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} cannot be read") from error
         if (paths[role].stat().st_size, _file_sha256(paths[role])) != (file["bytes"], file["sha256"]):
-            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} is not what was recorded")
+            raise BadCheckpoint(f"checkpoint {row.id}: {file['name']} does not match its recorded digest")
     return paths
 
 
@@ -184,12 +184,12 @@ def _file_sha256(path: Path) -> str:
 
 
 def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] = lambda: False) -> Path:
-    """The dataset as a file, written first when it is missing; `interrupted` is asked again and again meanwhile.
+    """The dataset as a file, written first when it is missing; `interrupted` is polled meanwhile.
 
     Raises:
-        BadDataset: it cannot exist; the message says why.
-        DatasetTrouble: it could not be written here.
-        Interrupted: `interrupted` said so.
+        BadDataset: it cannot exist; the message contains the cause.
+        DatasetUnavailable: it could not be written here.
+        ProvisionInterrupted: `interrupted` returned True.
     """
     path = dataset_path(data, folder)
     if not path.exists():
@@ -210,19 +210,19 @@ def dataset_file(data: DataSpec, folder: Path, interrupted: Callable[[], bool] =
 
 
 def _wait_for_output(process: "subprocess.Popen[bytes]", interrupted: Callable[[], bool]) -> tuple[bytes, bytes]:
-    """What it has said and printed when it has ended by itself."""
+    """Its stdout and stderr when it has ended."""
     deadline = time.monotonic() + MATERIALISE_SECONDS
     while time.monotonic() < deadline:
         if interrupted():
             raise ProvisionInterrupted
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=LISTEN_SECONDS)
-    log.error("writing a dataset took over %.0f s", MATERIALISE_SECONDS)
+    log.error("a dataset was not written within %.0f s", MATERIALISE_SECONDS)
     raise DatasetUnavailable("time out")
 
 
 def prefetch_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
-    """Write the built-in datasets in the background, politely; None when all are there."""
+    """Write the built-in datasets in the background, at low priority; None when all exist."""
     missing = [name for name in BUILT_IN if not dataset_path(read_data(name), folder).exists()]
     if not missing:
         return None
@@ -233,13 +233,13 @@ def prefetch_datasets(folder: Path) -> "subprocess.Popen[bytes] | None":
 
 
 def stop_prefetch(process: "subprocess.Popen[bytes]") -> None:
-    """The worker ends: whatever is not written yet is somebody else's work."""
+    """End the process: the worker stops, and the next one writes what is missing."""
     process.terminate()
     process.communicate()
 
 
 def _start_materialise(folder: Path, datasets: list[str]) -> "subprocess.Popen[bytes]":
-    """A process of its own: the worker never imports NumPy or scikit-learn. Only we end it, no Ctrl-C does."""
+    """A process of its own: the worker never imports NumPy or scikit-learn. Its own session keeps Ctrl-C from it."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "worker.materialise_datasets", str(os.getpid()), str(folder), *datasets],
         stdin=subprocess.DEVNULL,

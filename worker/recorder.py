@@ -1,6 +1,6 @@
 """Events of one attempt -> fenced metric chunks, checkpoint uploads, log lines. A thread between pipe and database."""
 
-# ruff: noqa: N818 - Lacking says what happened
+# ruff: noqa: N818 - WeightsMissing says what happened
 
 import logging
 import shutil
@@ -32,26 +32,26 @@ log = logging.getLogger(__name__)
 FLUSH_SECONDS: Final = 0.5
 MOST_LINES: Final = 2000  # of an attempt's log
 LONGEST_LINE: Final = 4096  # characters
-CANCEL_SECONDS: Final = 10.0  # what is not stored that long after a cancel is not waited for
-FULL_SECONDS: Final = 20.0  # a store that is full may have room again in a moment
-OVER_SECONDS: Final = 3.0  # nor what a store that hangs holds up when the attempt is over
+CANCEL_SECONDS: Final = 10.0  # after a cancel, uploads are waited for this long
+FULL_SECONDS: Final = 20.0  # a full store is tried again for this long
+OVER_SECONDS: Final = 3.0  # after the end of the attempt, a store call that hangs is waited for this long
 _JOIN_SECONDS: Final = 0.2
 
 
 class WeightsMissing(OSError):
-    """Results without the weights that belong to them."""
+    """The weights that belong to the results could not be stored."""
 
 
 class Recorder:
-    """Takes what the runner said in its order and writes it down; one open transaction at a time.
+    """Stores the frames of the runner in their order; one open transaction at a time.
 
     A checkpoint is a barrier: its points are written with its row in one transaction, and what follows belongs to the
-    next segment. Everything is held and tried again while the database or the store is away, see `Heart.persist`.
+    next segment. While the database or the store is away, writes are retried, see `Heartbeat.retry_write`.
     """
 
     def __init__(  # noqa: PLR0913 - what an attempt has, and the limits
         self,
-        heart: Heartbeat,
+        heartbeat: Heartbeat,
         store: Store,
         backlog: Backlog,
         resumed: Resume | None,
@@ -62,9 +62,9 @@ class Recorder:
         full_seconds: float = FULL_SECONDS,
     ) -> None:
         """`out` is the folder in which the runner leaves its checkpoints, each in one of its own."""
-        self._heart = heart
-        self._db = heart.db
-        self._fence = heart.fence
+        self._heartbeat = heartbeat
+        self._db = heartbeat.db
+        self._fence = heartbeat.fence
         self._store = store
         self._backlog = backlog
         self._resumed = resumed
@@ -77,33 +77,33 @@ class Recorder:
         self._said = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(
-            target=with_log_context(self._record_loop), name=f"recorder-{heart.fence.job_id}", daemon=True
+            target=with_log_context(self._record_loop), name=f"recorder-{heartbeat.fence.job_id}", daemon=True
         )
-        self._away = False  # the store, as far as we know
+        self._away = False  # the store, at the last upload
         self._full_since: float | None = None
         self.failure: str | None = None
-        self.machine_failed = False  # so this machine, not the job, is why something could not be recorded
-        self.has_checkpoint = resumed is not None  # one to go on from
-        self.missing: set[str] = set()  # checkpoints that count and could not be stored, see _counts_as
+        self.machine_failed = False  # this machine, not the job, is the cause of `failure`
+        self.has_checkpoint = resumed is not None  # from which an attempt can continue
+        self.missing: set[str] = set()  # checkpoints that count and could not be stored, see _missing_key
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> tuple[Chunk, ...]:
-        """Write everything that was said; the last open chunks come back, for the transaction that ends the job.
+        """Write every frame that is left; the last open chunks, for the transaction that ends the job.
 
-        A call that hangs in the store cannot be broken off: its thread is left behind, and the fence keeps it harmless.
+        A store call that hangs cannot be interrupted: its thread is left running, and the fence refuses its writes.
         """
         self._backlog.close()
         over_at: float | None = None
         while self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)
-            now, heart = time.monotonic(), self._heart
-            if over_at is None and (heart.fenced or heart.given_up):
+            now, heartbeat = time.monotonic(), self._heartbeat
+            if over_at is None and (heartbeat.fenced or heartbeat.given_up):
                 over_at = now + OVER_SECONDS
-            deadline = heart.cancelled_at + self._cancel_seconds if heart.cancelled_at is not None else over_at
+            deadline = heartbeat.cancelled_at + self._cancel_seconds if heartbeat.cancelled_at is not None else over_at
             if deadline is not None and now > deadline and self._thread.is_alive():
-                log.error("job %s: a write hangs and is left behind", self._fence.job_id)
+                log.error("job %s: a write hangs and is abandoned", self._fence.job_id)
                 self._backlog.discard_all()
                 return ()
         return self._book.pending_chunks()
@@ -142,7 +142,7 @@ class Recorder:
                 self._record_log(frame["level"], str(frame["message"]))
 
     def _record_log(self, level: str, message: str) -> None:
-        """Keep a line, cut to a readable length; one that talks without end gets a last word from us."""
+        """Keep a line, cut to LONGEST_LINE; after `most_lines` one last line says that the log ends."""
         self._said += 1
         if self._said <= self._most_lines:
             cut = message if len(message) <= LONGEST_LINE else message[:LONGEST_LINE] + " …"
@@ -152,33 +152,33 @@ class Recorder:
             self._logs.append({"level": "warning", "message": message})
 
     def _record_start(self, environment: dict[str, Any]) -> None:
-        """Note on what this attempt computes; the engine puts there how faithful its resume is."""
+        """Record the environment of this attempt; the engine adds the fidelity of its resume."""
         resume = environment.pop("resume", None)
         if resume is not None and self._resumed is not None:
             resume["digest"] = self._resumed.manifest.get("digest")
-        self._heart.retry_write(
+        self._heartbeat.retry_write(
             lambda: report_start(self._db, self._fence, environment=environment, resume=resume),
         )
 
     def _flush_points(self) -> None:
         if chunks := self._book.pending_chunks():
-            self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+            self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
             self._book.mark_written()
         self._write_logs()
         self._flushed_at = time.monotonic()
 
     def _write_logs(self) -> None:
         if self._logs:
-            self._heart.retry_write(lambda: record_events(self._db, self._fence, "log", self._logs))
+            self._heartbeat.retry_write(lambda: record_events(self._db, self._fence, "log", self._logs))
             self._logs.clear()
 
     def _roll_back(self, step: int, message: str) -> None:
-        """Take back what was measured behind `step`, which began a segment: each mark does, stored or not."""
+        """Remove the points after `step`, at which a segment begins: each rollback point begins one, stored or not."""
         self._book.roll_back(step)
-        self._heart.retry_write(lambda: roll_back(self._db, self._fence, step, message))
+        self._heartbeat.retry_write(lambda: roll_back(self._db, self._fence, step, message))
 
     def _record_checkpoint(self, frame: dict[str, Any]) -> None:
-        """Upload, then one fenced row. A store that refuses leaves the older checkpoint in force, and says so."""
+        """Upload, then write one fenced row. A failed upload is a warning; the older checkpoint stays in force."""
         folder = _folder_in(self._out, frame)
         row = self._checkpoint_row(frame)
         try:
@@ -195,7 +195,7 @@ class Recorder:
                 self._begin_segment(row.step)
         else:
             chunks, resumable = self._book.pending_chunks(), bool(frame["resumable"])
-            self._heart.retry_write(
+            self._heartbeat.retry_write(
                 lambda: record_checkpoint(self._db, self._fence, row, chunks, resumable=resumable),
             )
             self._book.mark_written()
@@ -203,13 +203,13 @@ class Recorder:
                 self._book.begin_segment(row.step)
                 self.has_checkpoint = True
             self.missing.discard(_missing_key(row))
-            if resumable:  # who goes on from here writes again every member that then still counts
+            if resumable:  # an attempt that continues from here writes again every member that still counts
                 self.missing = {each for each in self.missing if not each.startswith(MEMBER)}
         shutil.rmtree(folder, ignore_errors=True)
         self._backlog.release_files()
 
     def _record_unwritten(self, frame: dict[str, Any]) -> None:
-        """The runner's disk did not take it. Nothing is missing: what counts at the end is written again until then."""
+        """The runner's disk did not take a checkpoint. None is missing: it is written again if it counts."""
         step, kind = int(frame["step"]), str(frame["kind"])
         self._record_warning(
             "checkpoint_failed", f"the checkpoint at step {step} could not be written: {frame['message']}", step, kind
@@ -219,12 +219,12 @@ class Recorder:
 
     def _record_warning(self, code: str, message: str, step: int, kind: str) -> None:
         body = {"code": code, "message": message, "step": step, "kind": kind}
-        self._heart.retry_write(lambda: record_events(self._db, self._fence, "warning", [body]))
+        self._heartbeat.retry_write(lambda: record_events(self._db, self._fence, "warning", [body]))
 
     def _begin_segment(self, step: int) -> None:
-        """Begin a segment at a checkpoint that is not there: the run may still come back to its step."""
+        """Begin a segment at a checkpoint that was not stored: a rollback may still return to its step."""
         chunks = self._book.pending_chunks()
-        self._heart.retry_write(lambda: record_points(self._db, self._fence, chunks))
+        self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
         self._book.mark_written()
         self._book.begin_segment(step)
 
@@ -244,21 +244,21 @@ class Recorder:
         )
 
     def _check_results(self, row: NewCheckpoint) -> None:
-        """Who resumes from a checkpoint with results writes no other weights again, so these must be stored before."""
+        """Raise WeightsMissing: resuming from a checkpoint with results writes no other weights again."""
         lacking = sorted(self.missing - {_missing_key(row)})
         if lacking and row.manifest.get("results") is not None:
             raise WeightsMissing(f"its {' and '.join(lacking)} weights could not be stored")
 
     def _upload_files(self, row: NewCheckpoint, folder: Path) -> None:
-        patience = self._heart.settings.outage_seconds
+        patience = self._heartbeat.settings.outage_seconds
         for file in row.files.values():
             put = partial(self._upload_once, row, folder / file["name"])
-            if self._heart.retry_store_call(put, patience).sha256 != file["sha256"]:
+            if self._heartbeat.retry_store_call(put, patience).sha256 != file["sha256"]:
                 raise OSError(f"{file['name']} changed on this machine's disk after it was written")
         self._away = False
 
     def _upload_once(self, row: NewCheckpoint, path: Path) -> Digest:
-        """One try. The first that fails in passing is an event: until the store is back, all that follows waits."""
+        """Upload once. The first temporary failure is an event; until the store is back, all later frames wait."""
         try:
             digest = self._store.put_file(path, f"{row.key}/{path.name}")
         except StoreTransient as error:
@@ -280,19 +280,18 @@ class Recorder:
 
 
 def _missing_key(row: NewCheckpoint) -> str:
-    """Of most kinds the newest one counts, of an ensemble's members each."""
+    """The key in `missing`: of most kinds only the newest checkpoint counts, of an ensemble's members each."""
     return f"{row.kind} {row.step}" if row.kind == MEMBER else row.kind
 
 
 def _folder_in(out: Path, frame: dict[str, Any]) -> Path:
     """The folder of a checkpoint: its files are uploaded, and then it is removed.
 
-    A runner that somebody else has taken over may not name us any other, least of all where we may do more than it.
-    One straight below `out`, whose own place a runner cannot change, is still there when we remove it; rmtree itself
-    follows no links.
+    A compromised runner must not name another folder: the worker has more rights than the runner. Only a direct child
+    of `out` is accepted: the runner cannot move `out` itself, and rmtree follows no links.
 
     Raises:
-        BadFrame: it is not one of this attempt's, or its files are not in it.
+        BadFrame: the folder is not in that of this attempt, or its files are not in it.
     """
     folder, names = Path(frame["folder"]), [str(file["name"]) for file in frame["files"].values()]
     if folder.parent != out or folder.name == ".." or folder.is_symlink():

@@ -1,4 +1,4 @@
-"""`basin verify JOB`: a stretch of a job's past trained again, here and now, and compared with what was recorded."""
+"""`basin verify JOB`: trains one segment of a job's history again in this process and compares the digests."""
 
 import shutil
 import tempfile
@@ -20,13 +20,13 @@ from worker import provision, runner
 from worker.run_local import LINE_SECONDS, progress_line
 
 ROLES: Final = ("weights", "state")
-# These say nothing about the bits.
+# Errors after which the bits cannot be compared.
 CANNOT: Final = frozenset({"engine_error", "out_of_memory", "bad_data", "device_failed", "machine_failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class DigestComparison:
-    """One digest as it was recorded, and as it was found; None: nothing of the kind came about."""
+    """One digest as recorded, and as found; None: the replay did not write it."""
 
     what: str
     recorded: str
@@ -39,7 +39,7 @@ class DigestComparison:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """Whether training again gives the same bits; where it does not, `reasons` are what could explain it."""
+    """Whether training again gives the same bits; where it does not, `reasons` are the possible explanations."""
 
     stretch: Segment
     compared: tuple[DigestComparison, ...]
@@ -51,7 +51,7 @@ class ReplayReport:
 
 
 class ReplayObserver:
-    """An observer that counts steps: the run stops where the recorded checkpoint was; what it wrote there is kept."""
+    """An observer that stops the run at the step of the recorded checkpoint, and keeps the digests written there."""
 
     def __init__(self, end: CheckpointRow, *, rolls_back: bool) -> None:
         self._end = end
@@ -78,7 +78,7 @@ class ReplayObserver:
                 typer.echo(progress_line(fields), err=True)
 
     def stop_request(self) -> runner.StopMode | None:
-        """Asked after each step. A run that rolls back may come to the place more than once, with other weights."""
+        """Called after each step. A run that rolls back may reach the step more than once, with other weights."""
         self._done += 1
         if self._rolls_back:
             return "cancel" if all(each.is_equal for each in self.compare_digests()) else None
@@ -87,7 +87,7 @@ class ReplayObserver:
         return "checkpoint" if self._done == self._end.step else "cancel"
 
     def compare_digests(self) -> tuple[DigestComparison, ...]:
-        """The chain of digests, which stands for all that came before, and the two files of tensors."""
+        """The chained digest, which covers all earlier steps, and the digests of the two files of tensors."""
         found, end = self._found or {}, self._end
         chain = DigestComparison("digest", end.manifest["digest"], found.get("manifest", {}).get("digest"))
         files = found.get("files", {})
@@ -98,10 +98,10 @@ class ReplayObserver:
 
 
 def replay_segment(past: JobHistory, stretch: Segment, store: Store, settings: Settings) -> ReplayReport:
-    """Train the stretch again in this process.
+    """Train the segment again in this process.
 
     Raises:
-        Unavailable: it cannot be trained here: the message says what is missing.
+        Unavailable: it cannot be trained here; the message says what is missing.
     """
     witness = ReplayObserver(stretch.end, rolls_back=past.spec.rollback is not None)
     with tempfile.TemporaryDirectory(prefix="basin-verify-") as aside:
@@ -143,7 +143,7 @@ def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, setting
 
 def _mismatch_reasons(past: JobHistory, end: CheckpointRow, witness: ReplayObserver) -> Iterator[str]:
     if not past.plan.deterministic:
-        yield "deterministic: the job asked for no equal bits"
+        yield "deterministic: the job did not request reproducible bits"
     yield from runner.environment_differences(end.manifest.get("environment", {}), witness.environment)
     if past.resume and past.resume.get("fidelity") == "approximate":
-        yield from (f"the job itself went on approximately: {each}" for each in past.resume.get("reasons", ()))
+        yield from (f"the job itself resumed approximately: {each}" for each in past.resume.get("reasons", ()))

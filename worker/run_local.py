@@ -22,7 +22,7 @@ from worker.devices.devices import opened_devices
 
 LINE_SECONDS: Final = 1.0
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
-MANY: Final = (MEMBER, "cycle_end")  # kinds of weights of which each step counts
+MANY: Final = (MEMBER, "cycle_end")  # kinds of weights of which every step is kept
 
 
 class ProgressPrinter:
@@ -85,7 +85,7 @@ def progress_line(fields: dict[str, Any]) -> str:
 
 
 def _remove_old_files(out: Path) -> None:
-    """Files of an earlier run would look as if they were this one's."""
+    """Remove the files of an earlier run: they would look like results of this one."""
     out.mkdir(parents=True, exist_ok=True)
     known = (
         "results.json",

@@ -101,7 +101,7 @@ class PipeObserver:
         except OSError as error:
             if is_machine_failure(error):  # the kernel had no memory for it
                 os._exit(exit_codes.MACHINE_FAILED)
-            os._exit(ORPHANED)  # the supervisor is gone: nobody may hear another word of this attempt
+            os._exit(ORPHANED)  # the supervisor is gone: this attempt must report nothing more
 
     def stop_request(self) -> StopMode | None:
         return self._stop
@@ -114,7 +114,7 @@ class PipeObserver:
         threading.Thread(target=self._read_orders, name="control", daemon=True).start()
 
     def _read_orders(self) -> None:
-        """Orders, until the pipe ends; then this process does too, in the middle of whatever it computes."""
+        """Read orders until the pipe ends; then end this process at once, also in the middle of a step."""
         while True:
             if not select.select([self._sock], [], [], FLUSH_SECONDS)[0]:
                 self._writer.flush_if_idle()
@@ -130,7 +130,7 @@ class PipeObserver:
 
 
 def warm(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
-    """Import everything that a job of any kind calls, and what is slow at its first call."""
+    """Import the code of every kind of job, and run once what is slow at its first call."""
     for kind in kinds:
         _load_entry_point(kind)
     warm_engine()
@@ -157,7 +157,7 @@ def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
 
 
 def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObserver) -> Ended:
-    """How it ended. What nobody foresaw is a failure, its traceback goes to the worker's log."""
+    """How the job ended. An unknown exception is a failure; its traceback goes to the worker's log."""
     try:
         further: dict[str, Any] = {"report_alive": observer.report_alive}
         if kind.picture_kind is not None:
@@ -173,16 +173,18 @@ def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObser
 
 
 def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = report_nothing) -> Draw | None:
-    """Who draws; None, said once, where matplotlib is missing: the numbers are there all the same."""
+    """The function that draws the results; None, with one warning, where matplotlib is missing."""
     if find_spec("matplotlib") is None:
-        observer.emit(Log("warning", "there will be no pictures: this worker has no matplotlib"))
+        observer.emit(
+            Log("warning", "no pictures are drawn: matplotlib is not installed on this worker; the numbers are stored")
+        )
         return None
     from worker.pictures import preload_renderer, render_pictures
 
     preload_renderer(kind)
 
     def render_plots(kind: str, numbers: Mapping[str, Any], arrays: Arrays) -> Mapping[str, bytes]:
-        """A picture that fails takes no result with it; each is told of, since a long silence looks like a stall."""
+        """Draw the pictures. A failure loses no result. Each picture is reported: a long silence counts as a stall."""
 
         def report_drawn(name: str) -> None:
             report_alive("picture")
@@ -191,9 +193,9 @@ def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = re
         report_alive("picture")
         try:
             return render_pictures(kind, numbers, arrays, report_drawn)
-        except Exception:  # noqa: BLE001 - hours of computing are worth more than their picture
+        except Exception:  # noqa: BLE001 - a picture that fails must not lose hours of computing
             traceback.print_exc()
-            observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are there"))
+            observer.emit(Log("warning", "the pictures could not be drawn; numbers and arrays are stored"))
             return {}
 
     return render_plots
@@ -223,7 +225,7 @@ def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: P
 
 
 def train_without_clock(assignment: Assignment, observer: Observer) -> Ended:
-    """Train in this process while time stands still: no clock asks for a checkpoint, and none ends the run."""
+    """Train in this process with a clock that is always 0: no checkpoint and no end of the run depends on time."""
     return train(assignment, observer, checkpoint_seconds=math.inf, clock=lambda: 0.0)
 
 
@@ -235,7 +237,7 @@ def main(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     try:
         warm(kinds)
         code = run(sock, kinds)
-    except BaseException as error:  # noqa: BLE001 - whatever happened, the exit status tells of it
+    except BaseException as error:  # noqa: BLE001 - every error becomes an exit status
         code = exit_codes.print_exception(error)
     exit_codes.exit_now(code)
 

@@ -1,8 +1,8 @@
-"""Runners under a user of their own, who can neither read the worker's secrets nor send it a signal.
+"""Runners under a separate user, who can neither read the worker's secrets nor send it a signal.
 
-The worker itself is no root either: whoever starts it (docker-compose.yml has the command) leaves it three capabilities
-as ambient ones. It takes them out of that set, so that they are this process's alone and end with every exec. KILL is
-for the runners' end, by us or by the kernel's death signal, which asks for the same right.
+The worker is not root either: its start command (see docker-compose.yml) gives it three ambient capabilities. The
+worker removes them from the ambient set, so that only this process has them and no exec inherits them. KILL is for
+ending runners, by the worker or by the kernel's death signal, which needs the same right.
 """
 
 import os
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 SETTING: Final = "BASIN_RUNNER_USER"
-UMASK: Final = 0o027  # of the worker: runners read what stands in a folder of their group, and nobody else does
+UMASK: Final = 0o027  # of the worker: only runners read the files in a folder of their group
 RUNNER_UMASK: Final = 0o007  # of the runners: the worker moves and removes what they write
 PASSAGE: Final = 0o710  # a folder that runners pass through
-INPUTS: Final = 0o2710  # a folder in which they open files whose names they are told; all that we make there they read
+INPUTS: Final = 0o2710  # a folder without listing: they open files by name, and read all that the worker makes there
 OUTPUTS: Final = 0o2770  # a folder that they write in
 LOG: Final = 0o660
 _KILL, _SETGID, _SETUID = 5, 6, 7
@@ -31,7 +31,7 @@ _NEEDED: Final = 1 << _KILL | 1 << _SETGID | 1 << _SETUID
 
 @dataclass(frozen=True)
 class RunnerUser:
-    """Who runners are, and the group by which the worker shares files with them."""
+    """The user of the runners, and the group by which the worker shares files with them."""
 
     uid: int
     gid: int
@@ -39,22 +39,22 @@ class RunnerUser:
 
     @property
     def popen_options(self) -> dict[str, Any]:
-        """What subprocess.Popen must be told."""
+        """The arguments for subprocess.Popen."""
         return {"user": self.uid, "group": self.gid, "extra_groups": [self.gid], "umask": RUNNER_UMASK}
 
     def share_path(self, path: Path, mode: int) -> None:
-        """Give the runners' group these rights; the path stays ours."""
+        """Give the runners' group these rights; the owner of the path stays the worker."""
         os.chown(path, -1, self.gid)
         path.chmod(mode)
 
 
 def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
-    """The user for runners, everything made ready for them; None: they are who we are.
+    """Prepare folders and rights for the runners' user; None: runners have the user of the worker.
 
-    Must be called before this process has threads: each has capabilities and a copy of them.
+    Must be called before this process has threads: capabilities belong to each thread.
 
     Raises:
-        Misconfigured: there is no such user, or we may not start processes as that user.
+        Misconfigured: there is no such user, or this process may not start others as that user.
     """
     if settings.runner_user is None:
         return None
@@ -67,7 +67,7 @@ def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
         for folder, mode in ((settings.home, PASSAGE), (settings.scratch, PASSAGE), (settings.datasets, INPUTS)):
             folder.mkdir(parents=True, exist_ok=True)
             user.share_path(folder, mode)
-        for file in settings.datasets.iterdir():  # those of a worker without such a user
+        for file in settings.datasets.iterdir():  # written by a worker without such a user
             user.share_path(file, 0o640)
     except PermissionError as error:
         found = f"{SETTING}: {error.filename} cannot be shared with group {user.gid}"
@@ -76,7 +76,7 @@ def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
 
 
 def find_user(name: str) -> RunnerUser:
-    """The user of this name or uid, who must be another than ours, and not root.
+    """The user of this name or uid, which must not be the worker's own, and not root.
 
     Raises:
         Misconfigured: there is none.

@@ -28,10 +28,10 @@ _JOIN_SECONDS: Final = 60.0
 
 def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) -> tuple[Slot, ...]:
     """One slot for each GPU that works first, as far as the queues want GPUs; the others compute on the CPU. GPUs that
-    do not work come last, beside the `count` slots: they are slots once they are well again, see Slots.
+    do not work come last, beside the `count` slots: they are slots when they work again, see SlotPool.
 
     Raises:
-        Misconfigured: the queues and this machine leave no slot; the message says what is wrong with each GPU.
+        Misconfigured: the queues and this machine leave no slot; the message names the fault of each GPU.
     """
     if count < 1 or not set(queues) or not set(queues) <= {"cpu", "gpu"}:
         raise Misconfigured("a worker needs at least one slot, and its queues are cpu, gpu or both")
@@ -70,7 +70,7 @@ class SlotPool:
         self.count = len(slots)
 
     def take_slot(self, kind: SlotKind) -> Slot | None:
-        """A free slot of this kind; when there is none, whoever lets go of one is told to look again."""
+        """A free slot of this kind; when there is none, the next `release_slot` returns True."""
         with self._lock:
             for slot in self._free:
                 if slot.kind == kind:
@@ -80,7 +80,7 @@ class SlotPool:
             return None
 
     def release_slot(self, slot: Slot) -> bool:
-        """Give a slot back; whether somebody came in vain since the last time that this was asked."""
+        """Give a slot back; True when `take_slot` found no slot since the last call."""
         with self._lock:
             if slot in self._retired:
                 return False
@@ -89,7 +89,7 @@ class SlotPool:
             return missed
 
     def retire_slot(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
-        """Take a slot that somebody holds, or that is out already, out of service. `leftover` still lives in it."""
+        """Take a slot out of service, also one that is taken or out already. `leftover` is a runner still in it."""
         with self._lock:
             if slot not in self._retired:
                 self._since[slot] = time.time()
@@ -99,7 +99,7 @@ class SlotPool:
                 self._leftovers[slot] = leftover
 
     def restore_slot(self, slot: Slot, report: DeviceReport | None = None) -> None:
-        """Offer a slot again that was out of service. `report` is the probe that found its device well."""
+        """Offer a slot again that was out of service. `report` is the probe that its device has passed."""
         with self._lock:
             if self._retired.pop(slot, None) is not None:
                 self._free[slot] = time.monotonic()
@@ -108,7 +108,7 @@ class SlotPool:
                 self._remember_device(slot, report)
 
     def is_empty(self, slot: Slot) -> bool:
-        """Whether nothing that could not be killed is left in a slot."""
+        """Whether no unkillable runner is left in a slot."""
         with self._lock:
             leftover = self._leftovers.get(slot)
             if leftover is not None and leftover.wait(0.0) is None:
@@ -140,12 +140,12 @@ class SlotPool:
         )
 
     def _remember_device(self, slot: Slot, report: DeviceReport) -> None:
-        """A probe that has opened the device knows what it is; other reports do not."""
+        """Keep the report of a probe that has opened the device; other reports have no name and memory size."""
         if report.name is not None:
             self._devices[slot] = report
 
     def record_hint(self) -> None:
-        """A hint has arrived: the broker is well."""
+        """Note the time of a hint: the broker works."""
         self._heard_at = time.monotonic()
 
     def hinted_within(self, seconds: float) -> bool:
@@ -160,13 +160,13 @@ class SlotPool:
         return {kind: SlotUsage(working[kind], free[kind]) for kind in self.kinds}
 
     def idle_kinds(self, seconds: float) -> list[SlotKind]:
-        """The kinds of the slots that have been free for that long, one entry for each slot."""
+        """The kinds of the slots that have been free for `seconds`, one entry for each slot."""
         before = time.monotonic() - seconds
         with self._lock:
             return [slot.kind for slot, since in self._free.items() if since <= before]
 
 
-def serve_slots(shop: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
+def serve_slots(context: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
     """Take a free slot of each kind in turn and serve the best queued jobs until nothing waits; jobs served."""
     served = 0
     for kind in kinds:
@@ -174,25 +174,25 @@ def serve_slots(shop: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind])
         while again and (slot := slots.take_slot(kind)) is not None:
             failed = False
             try:
-                while not shop.stopping.is_set() and serve_one(shop, slot):
+                while not context.stopping.is_set() and serve_one(context, slot):
                     served += 1
             except SlotFailed as failure:
-                failed = True  # what it was to serve still waits: for another slot of this kind
+                failed = True  # the job still waits: for another slot of this kind
                 log.warning("slot %d is out of service: %s", slot.index, failure.report.describe_with_remedy())
                 slots.retire_slot(slot, failure.report, failure.leftover)
             finally:
-                again = (slots.release_slot(slot) or failed) and not shop.stopping.is_set()
+                again = (slots.release_slot(slot) or failed) and not context.stopping.is_set()
     return served
 
 
 class SlotPoller:
-    """Looks into the database when a slot has been free for a while: all it takes to live without a broker.
+    """Queries the database when a slot has been free for a while, so that jobs run without a broker too.
 
     One plain read for the whole worker; while hints arrive, half as often.
     """
 
-    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, slots: SlotPool) -> None:
+        self._context = context
         self._slots = slots
         self._thread = threading.Thread(target=self._poll_loop, name="poll", daemon=True)
         self._serving: list[threading.Thread] = []
@@ -208,11 +208,11 @@ class SlotPoller:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _poll_loop(self) -> None:
-        settings = self._shop.settings
+        settings = self._context.settings
         seconds = settings.poll_seconds
         hinted = False
-        while not self._shop.stopping.wait(2 * seconds if hinted else seconds):
-            # The longer pause alone is as long as a job may wait: a slot that is free now is not left for the next.
+        while not self._context.stopping.wait(2 * seconds if hinted else seconds):
+            # The doubled pause is the longest that a job may wait, so every slot that is free now is served.
             self._serve_idle(Counter(self._slots.idle_kinds(0.0 if hinted else seconds)))
             hinted = self._slots.hinted_within(settings.hint_after_seconds)
 
@@ -224,14 +224,14 @@ class SlotPoller:
         for kind, slots in idle.items():
             for _ in range(self._count_waiting((kind,), slots)):
                 thread = threading.Thread(
-                    target=serve_slots, args=(self._shop, self._slots, (kind,)), name="polled", daemon=True
+                    target=serve_slots, args=(self._context, self._slots, (kind,)), name="polled", daemon=True
                 )
                 thread.start()
                 self._serving.append(thread)
 
     def _count_waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
         try:
-            return count_waiting(self._shop.db, (*kinds, "any"), most, plugin_names())
+            return count_waiting(self._context.db, (*kinds, "any"), most, plugin_names())
         except Exception as error:
             if not is_transient(error):
                 log.exception("a poll failed")

@@ -35,90 +35,92 @@ EXIT_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 15.0  # of a slot whose own machine failed: time for healthy workers to take the job
 
 
-def serve_one(shop: WorkerContext, slot: Slot) -> bool:
+def serve_one(context: WorkerContext, slot: Slot) -> bool:
     """Serve the best queued job from its claim to its end; False when nothing waits or nothing can be claimed now.
 
-    After trouble of this machine's own the job is given back, and the slot rests before anything else is claimed.
+    After a failure of this machine the job is given back, and the slot pauses before the next claim.
 
     Raises:
         SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
-    if not _runner_ready(shop) or not _store_answers(shop):
+    if not _runner_ready(context) or not _store_answers(context):
         return False
-    _check_device(shop, slot)
+    _check_device(context, slot)
     claimed_at = time.monotonic()
-    taken = _claim_job(shop, slot)
+    taken = _claim_job(context, slot)
     if taken is None:
         return False
     with log_context(job_id=taken.job_id, attempt=taken.attempt):
-        _serve_claimed(shop, slot, taken, claimed_at)
+        _serve_claimed(context, slot, taken, claimed_at)
     return True
 
 
-def _serve_claimed(shop: WorkerContext, slot: Slot, taken: Claim, claimed_at: float) -> None:
-    heart = Heartbeat(shop.db, Fence(taken.job_id, taken.attempt), shop.settings, shop.stopping, claimed_at)
-    heart.start()
+def _serve_claimed(context: WorkerContext, slot: Slot, taken: Claim, claimed_at: float) -> None:
+    heartbeat = Heartbeat(
+        context.db, Fence(taken.job_id, taken.attempt), context.settings, context.stopping, claimed_at
+    )
+    heartbeat.start()
     healthy = True
     try:
-        healthy = _run_attempt(shop, slot, taken, heart)
+        healthy = _run_attempt(context, slot, taken, heartbeat)
     except (Fenced, AttemptAbandoned):
-        log.warning("job %s attempt %d is no longer ours", taken.job_id, taken.attempt)
+        log.warning("job %s attempt %d no longer owns the job", taken.job_id, taken.attempt)
     except SlotFailed as failure:
         if failure.__cause__ is not None:
             log.warning("job %s attempt %d was not concluded", taken.job_id, taken.attempt, exc_info=failure.__cause__)
         raise
     except Exception:
-        # The lease ends by itself, and the reconciler gives the job to somebody else.
+        # The lease expires, and the reconciler returns the job to the queue.
         log.exception("job %s attempt %d: its supervisor failed", taken.job_id, taken.attempt)
     finally:
-        heart.stop()
-        if heart.fenced:
-            _count_fenced(shop.db)
+        heartbeat.stop()
+        if heartbeat.fenced:
+            _count_fenced(context.db)
     if not healthy:
-        shop.stopping.wait(PAUSE_SECONDS)
+        context.stopping.wait(PAUSE_SECONDS)
 
 
 def _count_fenced(db: Database) -> None:
-    """One for each attempt, which stops at the first write that is refused; best effort, after the fact."""
+    """Count one refused write for the attempt, which stops at its first one; best effort."""
     try:
         with db.write() as connection:
             add_count(connection, FENCED_WRITES)
-    except Exception as error:  # noqa: BLE001 - nothing depends on this number
+    except Exception as error:  # noqa: BLE001 - only a statistic
         log.warning("a fenced write was not counted: %s", error)
 
 
-def _run_attempt(shop: WorkerContext, slot: Slot, taken: Claim, heart: Heartbeat) -> bool:
-    """The attempt, to its end; False when this machine could not do its part and the job was given back."""
+def _run_attempt(context: WorkerContext, slot: Slot, taken: Claim, heartbeat: Heartbeat) -> bool:
+    """Run the attempt to its end; False when this machine failed and the job was given back."""
     try:
-        with shop.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
-            decision = _serve_attempt(Attempt(shop, slot, taken, heart, folder))
+        with context.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
+            decision = _serve_attempt(Attempt(context, slot, taken, heartbeat, folder))
             return not (isinstance(decision, GiveBack) and decision.rest)
     except (provision.DatasetUnavailable, StoreTransient, StoreRefused, OSError) as error:
-        return_job(shop, heart, decide_trouble(heart.fence, error, stopping=shop.stopping.is_set()))
+        return_job(context, heartbeat, decide_trouble(heartbeat.fence, error, stopping=context.stopping.is_set()))
         return False
 
 
-def _runner_ready(shop: WorkerContext) -> bool:
-    """Whether a runner could start now: a job is not claimed before, because another worker may be ready for it."""
+def _runner_ready(context: WorkerContext) -> bool:
+    """Whether a runner could start now: no job is claimed before, because another worker may be ready."""
     deadline = time.monotonic() + READY_SECONDS
-    while not shop.stopping.is_set() and time.monotonic() < deadline:
-        if shop.launcher.wait_ready(READY_TICK):
+    while not context.stopping.is_set() and time.monotonic() < deadline:
+        if context.launcher.wait_ready(READY_TICK):
             return True
     return False
 
 
-def _check_device(shop: WorkerContext, slot: Slot) -> None:
-    """A job is not claimed for a GPU whose memory somebody else has. Raises SlotFailed."""
+def _check_device(context: WorkerContext, slot: Slot) -> None:
+    """Raise SlotFailed when other processes use the memory of the GPU: no job is claimed for it."""
     if slot.kind == "gpu" and slot.devices:
-        report = shop.devices.await_room(slot.devices, shop.stopping)
+        report = context.devices.await_room(slot.devices, context.stopping)
         if report is not None:
             raise SlotFailed(report)
 
 
-def _store_answers(shop: WorkerContext) -> bool:
-    """Whether the store works: while it is away nothing is claimed, since its checkpoints cannot be had or stored."""
+def _store_answers(context: WorkerContext) -> bool:
+    """Whether the store works: while it is away nothing is claimed, since checkpoints cannot be read or stored."""
     try:
-        shop.store.ping()
+        context.store.ping()
     except Exception as error:
         if not is_transient(error):
             raise
@@ -127,15 +129,15 @@ def _store_answers(shop: WorkerContext) -> bool:
     return True
 
 
-def _claim_job(shop: WorkerContext, slot: Slot) -> Claim | None:
+def _claim_job(context: WorkerContext, slot: Slot) -> Claim | None:
     try:
         return claim_job(
-            shop.db,
-            worker=shop.name,
+            context.db,
+            worker=context.name,
             needs=slot.needs,
             plan_for=lambda spec: resolve_plan(spec, slot.kind),
-            lease_seconds=shop.settings.lease_seconds,
-            kinds=shop.job_kinds,
+            lease_seconds=context.settings.lease_seconds,
+            kinds=context.job_kinds,
             plugins=plugin_names(),
         )
     except Exception as error:
@@ -146,12 +148,12 @@ def _claim_job(shop: WorkerContext, slot: Slot) -> Claim | None:
 
 
 def _serve_attempt(attempt: Attempt) -> Decision:
-    """The attempt, to its end, which is written; the decision about it."""
+    """Run the attempt to its end and write that; the decision about the job."""
     log.info("job %s attempt %d begins in slot %d", attempt.claim.job_id, attempt.claim.attempt, attempt.slot.index)
-    attempt.folder.stderr.touch()  # a disk that is not ours to write must not look like the runner's failure
+    attempt.folder.stderr.touch()  # a disk that cannot be written must not count as a failure of the runner
     try:
         assignment = build_assignment(attempt)
-        runner = attempt.shop.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+        runner = attempt.context.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
     except (
         provision.BadDataset,
         provision.CannotResume,
@@ -169,21 +171,21 @@ def _serve_attempt(attempt: Attempt) -> Decision:
 def _watch_runner(
     attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment
 ) -> tuple[Observed, tuple[Chunk, ...]]:
-    """Give the order, watch until the runner is gone and everything it said is written."""
-    shop, heart, claimed = attempt.shop, attempt.heart, attempt.claim
+    """Send the assignment, and watch until the runner is gone and all its frames are written."""
+    context, heartbeat, claimed = attempt.context, attempt.heartbeat, attempt.claim
     backlog = Backlog(attempt.folder.spill)
-    recorder = Recorder(heart, shop.store, backlog, assignment.resume, attempt.folder.out)
+    recorder = Recorder(heartbeat, context.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
-    watch = RunnerWatch(runner, heart, backlog, recorder)
+    watch = RunnerWatch(runner, heartbeat, backlog, recorder)
     kills = kernel_oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit
             runner.sock.sendall(wire.pack_frame("assignment", claimed.job_id, {"assignment": assignment.dump()}))
         seen = watch.watch_until_end()
     finally:
-        how = _reap_runner(runner, shop.settings.unkillable_seconds)
+        how = _reap_runner(runner, context.settings.unkillable_seconds)
         chunks = recorder.close()
-    cut = _final_flush(seen, heart, recorder)
+    cut = _final_flush(seen, heartbeat, recorder)
     seen = replace(
         seen,
         exit=how,
@@ -199,9 +201,9 @@ def _watch_runner(
 
 
 def _reap_runner(runner: RunnerProcess, patience: float) -> ProcessExit | None:
-    """No slot is offered again before its runner is dead: a moment to leave by itself, then SIGKILL for its group.
+    """Wait until the runner has exited, so that its slot can be offered again; after a moment SIGKILL its group.
 
-    None: it lives on after `patience` seconds, because a driver or a disk holds it in the kernel.
+    None: it still runs after `patience` seconds, because a driver or a disk blocks it in the kernel.
     """
     runner.sock.close()
     how = runner.wait(min(EXIT_SECONDS, patience))
@@ -214,11 +216,11 @@ def _reap_runner(runner: RunnerProcess, patience: float) -> ProcessExit | None:
     return how
 
 
-def _final_flush(seen: Observed, heart: Heartbeat, recorder: Recorder) -> KillReason:
-    """Why the attempt was cut, now that everything is in: a refused write outweighs what the runner said."""
-    if heart.fenced:
+def _final_flush(seen: Observed, heartbeat: Heartbeat, recorder: Recorder) -> KillReason:
+    """Why the attempt was killed, after the last write: a refused write outweighs what the runner reported."""
+    if heartbeat.fenced:
         return KillReason.FENCED
-    if heart.given_up:
+    if heartbeat.given_up:
         return KillReason.OUT_OF_TOUCH
     unstored = seen.ended is not None and seen.ended["outcome"] == "succeeded" and bool(recorder.missing)
     if recorder.failure is not None or unstored:

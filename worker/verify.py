@@ -1,4 +1,4 @@
-"""The command `basin verify`. The server's weight is imported inside, so that `basin --help` stays fast."""
+"""The command `basin verify`. The server's modules are imported inside, so that `basin --help` stays fast."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 CANNOT_TELL, INTERRUPTED = 2, 130
 UNEXPLAINED = (
-    "nothing that is known explains it: the libraries, the device and the threads are the same",
+    "no known cause: the libraries, the device and the threads are the same",
     "run it once more: if both runs agree, suspect memory or disk of the machine that trained the job",
 )
 
@@ -28,17 +28,17 @@ def verify(
     ] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """Check what is written down about all jobs; or train a part of one job again and compare the bits.
+    """Check the records of all jobs; or train a part of one job again and compare the bits.
 
-    Without a job: a read-only check of database and store, while the service goes on. With one: from one of its
+    Without a job: a read-only check of database and store; the service may run. With one: from one of its
     checkpoints (else the oldest) to the next. Needs the database and the store, not the api.
 
-    Exit status: 0 all is as it should be, 1 it is not, 2 that cannot be told, 130 Ctrl-C.
+    Exit status: 0 no difference, 1 differences, 2 the check could not be done, 130 Ctrl-C.
     """
     if job is None and start is not None:
-        raise typer.BadParameter("--from is about a job", param_hint="--from")
+        raise typer.BadParameter("--from needs a job: `basin verify JOB --from STEP`", param_hint="--from")
     if job is not None and digests:
-        raise typer.BadParameter("--digests is about all jobs", param_hint="--digests")
+        raise typer.BadParameter("--digests checks all jobs: leave out JOB or the option", param_hint="--digests")
     restrict_umask()
     with explain_errors("verify", CANNOT_TELL):
         try:
@@ -65,7 +65,7 @@ def _verify_job(job_id: str, start: int | None, output: Output) -> int:
     with database_of(settings) as db:
         past = read_history(db, job_id)
         part = find_segment(past, start)
-        from worker.replay import replay_segment  # torch: not for somebody who has mistyped an id
+        from worker.replay import replay_segment  # imports torch: only after the job is found
 
         certificate = replay_segment(past, part, open_identified_store(settings, db, read_only=True), settings)
     if output is Output.JSON:
@@ -76,7 +76,7 @@ def _verify_job(job_id: str, start: int | None, output: Output) -> int:
 
 
 def report_document(job_id: str, certificate: "ReplayReport") -> dict[str, object]:
-    """The certificate for programs."""
+    """The report for programs."""
     begin, end = certificate.stretch.begin, certificate.stretch.end
     return {
         "job": job_id,
@@ -91,12 +91,12 @@ def report_document(job_id: str, certificate: "ReplayReport") -> dict[str, objec
 
 
 def report_lines(certificate: "ReplayReport") -> list[str]:
-    """The certificate for people."""
+    """The report for users."""
     begin, end = certificate.stretch.begin, certificate.stretch.end
     where = f"step {begin.step} ({begin.id})" if begin else "the start"
     found = [f"trained from {where} to step {end.step} ({end.id})"]
     for each in certificate.compared:
-        same = "equal" if each.is_equal else f"here {each.found or 'none: the run did not come to this checkpoint'}"
+        same = "equal" if each.is_equal else f"here {each.found or 'none: the run did not reach this checkpoint'}"
         found.append(f"{each.what:<9}{each.recorded or '(no link yet)'}  {same}")
     if certificate.is_exact:
         return [*found, "exact: training again gives the same bits"]

@@ -1,4 +1,4 @@
-"""Watching one runner: its frames come in, its owner's and its worker's wishes go out, and silence is noticed."""
+"""Watches one runner: receives its frames, sends it the orders of its user and its worker, and detects a stall."""
 
 import contextlib
 import logging
@@ -22,13 +22,13 @@ TICK_SECONDS: Final = 0.1
 READ_BYTES: Final = 1 << 18
 PAUSE_SECONDS: Final = 60.0
 LAST_WORDS_SECONDS: Final = 5.0
-STARTUP_STALLS: Final = 5  # before the first step, and for the first piece of a kind: caches and kernels are cold
+STARTUP_STALLS: Final = 5  # factor before the first step and for the first piece of a kind: caches and kernels are cold
 STALL_FACTOR: Final = 20
 _STRENGTH: Final = {StopOrder.NOTHING: 0, StopOrder.PAUSE: 1, StopOrder.STOP: 2, StopOrder.CANCEL: 3}
 
 
 class StallDetector:
-    """Whether a runner hangs: no sign for max(`floor` seconds, 20 times what a piece like its present one takes)."""
+    """Whether a runner hangs: no frame for max(`floor` seconds, 20 times the usual duration of its present piece)."""
 
     def __init__(self, floor: float, now: float) -> None:
         self._floor = floor
@@ -38,7 +38,7 @@ class StallDetector:
         self.piece = "start"
 
     def record_sign(self, now: float) -> None:
-        """Anything that the runner said."""
+        """Any frame of the runner."""
         self._sign_at = now
 
     def record_step(self, now: float) -> None:
@@ -47,12 +47,12 @@ class StallDetector:
         self._sign_at = now
 
     def begin_piece(self, piece: str, usual: float | None, now: float) -> None:
-        """A report that a piece of work begins, which usually takes so many seconds."""
+        """A report that a piece of work begins, which usually takes `usual` seconds."""
         self.piece, self._usual = piece, usual
         self._sign_at = now
 
     def silence_limit(self) -> float:
-        """Seconds of silence that are too many."""
+        """Seconds without a frame after which the runner counts as stalled."""
         unknown = self._usual is None or not self._stepped
         return max(self._floor * (STARTUP_STALLS if unknown else 1), STALL_FACTOR * (self._usual or 0.0))
 
@@ -61,8 +61,8 @@ class StallDetector:
 
 
 class RunTimeEstimator:
-    """How many seconds the whole run takes at the rate of this attempt. What came before its first step, a network that
-    is built and data that are read, is no part of that, and neither is the first step where there are more.
+    """Estimates the seconds of the whole run at the rate of this attempt. Building the network and reading the data do
+    not count, and neither does the first step where there are more.
     """
 
     def __init__(self) -> None:
@@ -71,12 +71,12 @@ class RunTimeEstimator:
         self._share = 0.0
 
     def record_start(self, step: int, now: float) -> None:
-        """All is built, and the first step begins."""
+        """Network and data are ready, and the first step begins."""
         self._began = step, now
 
     def estimate_seconds(self, step: int, share: float, now: float) -> float | None:
-        """A report that `step` steps, a `share` of the run, are complete; None when nothing can be said yet."""
-        if share < self._share:  # it went back, and begins anew
+        """A report that `step` steps, a `share` of the run, are complete; None while there is no estimate."""
+        if share < self._share:  # a rollback: the estimate starts again
             self._began = self._first = None
         if self._first is None or now == self._first[1]:
             self._first = share, now
@@ -88,23 +88,23 @@ class RunTimeEstimator:
 
 
 class RunnerWatch:
-    """One runner, from the order to the last frame."""
+    """Watches one runner, from its assignment to its last frame."""
 
-    def __init__(self, runner: RunnerProcess, heart: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
+    def __init__(self, runner: RunnerProcess, heartbeat: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
         self._runner = runner
-        self._heart = heart
+        self._heartbeat = heartbeat
         self._backlog = backlog
         self._recorder = recorder
-        self._settings = heart.settings
+        self._settings = heartbeat.settings
         self._splitter = wire.FrameSplitter()
-        self._pace = StallDetector(heart.settings.stall_seconds, time.monotonic())
+        self._pace = StallDetector(heartbeat.settings.stall_seconds, time.monotonic())
         self._tempo = RunTimeEstimator()
         self._asked_at = 0.0
         self._killed_at: float | None = None
         self._seen = Observed()
 
     def watch_until_end(self) -> Observed:
-        """Until the runner has said how it ended, is gone, or is cut off."""
+        """Watch until the runner has reported its end, has exited, or is killed."""
         while self._seen.ended is None and self._seen.cut is KillReason.NO and self._read_pipe():
             now = time.monotonic()
             self._send_order(now)
@@ -114,10 +114,10 @@ class RunnerWatch:
         return self._seen
 
     def _read_pipe(self) -> bool:
-        """Take in what the pipe holds, after at most a tick; False at its end."""
+        """Wait at most a tick and read what the pipe holds; False at its end."""
         if self._backlog.full:
-            time.sleep(TICK_SECONDS)  # the pipe now holds the runner back
-            self._pace.record_sign(time.monotonic())  # so that its silence says nothing
+            time.sleep(TICK_SECONDS)  # the full pipe now blocks the runner
+            self._pace.record_sign(time.monotonic())  # so its silence is no stall
             return True
         if not select.select([self._runner.sock], [], [], TICK_SECONDS)[0]:
             return True
@@ -153,18 +153,18 @@ class RunnerWatch:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
         self._pace.record_step(now)
         whole = self._tempo.estimate_seconds(frame["step"], frame["fraction"], now)
-        self._heart.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
+        self._heartbeat.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
     def _wanted_order(self) -> StopOrder:
-        if self._heart.desired is Desired.CANCEL:
+        if self._heartbeat.desired is Desired.CANCEL:
             return StopOrder.CANCEL
-        if self._heart.stopping.is_set():
+        if self._heartbeat.stopping.is_set():
             return StopOrder.STOP
-        return StopOrder.PAUSE if self._heart.desired is Desired.PAUSE else StopOrder.NOTHING
+        return StopOrder.PAUSE if self._heartbeat.desired is Desired.PAUSE else StopOrder.NOTHING
 
     def _send_order(self, now: float) -> None:
-        """Tell the runner what is wanted, once; kill it when it does not do so in time."""
+        """Send the runner each new order once; kill it when it does not obey in time."""
         wish = self._wanted_order()
         if _STRENGTH[wish] > _STRENGTH[self._seen.asked]:
             self._seen, self._asked_at = replace(self._seen, asked=wish), now
@@ -179,7 +179,7 @@ class RunnerWatch:
             self._killed_at = now
 
     def _grace_seconds(self, asked: StopOrder) -> float:
-        """Seconds between asking and SIGKILL."""
+        """Seconds between an order and SIGKILL."""
         return {
             StopOrder.NOTHING: float("inf"),
             StopOrder.PAUSE: PAUSE_SECONDS,
@@ -188,11 +188,11 @@ class RunnerWatch:
         }[asked]
 
     def _kill_if_hopeless(self, now: float) -> None:
-        """Cut the runner off where going on makes no sense."""
+        """Kill a runner that is fenced, abandoned, stalled, or whose results cannot be recorded."""
         cut = KillReason.NO
-        if self._heart.fenced:
+        if self._heartbeat.fenced:
             cut = KillReason.FENCED
-        elif self._heart.given_up:
+        elif self._heartbeat.given_up:
             cut = KillReason.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
             cut = KillReason.UNRECORDED

@@ -1,13 +1,13 @@
 """The frames on the pipe between a supervisor and its runner.
 
 A frame is four bytes of length (big-endian) and one JSON object: ``{"type": …, "job": …, …}``. Every frame names its
-job, so that one runner may some day train several. Numbers that JSON does not know travel as Python's own tokens
-(``NaN``, ``Infinity``): both ends are ours.
+job, so that the format allows several jobs in one runner. Numbers outside JSON are sent as Python's own tokens
+(``NaN``, ``Infinity``): both ends are Basin's.
 
     supervisor -> runner   assignment {assignment}     stop {mode}
     runner -> supervisor   started progress points checkpoint checkpoint_failed rollback log ended, with the fields of
                            the engine's events
-                           alive {piece, usual}: a piece of work begins, which usually takes so many seconds
+                           alive {piece, usual}: a piece of work begins, which usually takes `usual` seconds
 """
 
 # ruff: noqa: N818 - BadFrame says what it is
@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-MAX_FRAME: Final = 64 << 20  # bytes; more than this is a broken peer, not a large message
+MAX_FRAME: Final = 64 << 20  # bytes; a longer frame means a broken peer
 FLUSH_BYTES: Final = 64 << 10
 FLUSH_SECONDS: Final = 0.05
 _LENGTH: Final = struct.Struct(">I")
@@ -106,9 +106,9 @@ def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:
 
 
 class FrameWriter:
-    """Frames out, gathered: a burst of small frames costs one system call, and none waits longer than FLUSH_SECONDS.
+    """Sends frames in batches: a burst of small frames costs one system call, and none waits over FLUSH_SECONDS.
 
-    `flush_if_idle` must be called now and then by somebody else, or the last frame of a burst waits for the next one.
+    Another thread must call `flush_if_idle` regularly, or the last frame of a burst waits for the next one.
     A peer that does not read blocks the writer: that is the back-pressure of the pipe.
     """
 
@@ -126,7 +126,7 @@ class FrameWriter:
                 self._send_waiting()
 
     def flush_if_idle(self) -> None:
-        """Send what waits, unless the writer is just at it (it may be blocked by a slow peer)."""
+        """Send the buffered frames, unless the writer holds the lock (a slow peer may block it)."""
         if self._lock.acquire(blocking=False):
             try:
                 self._send_waiting()

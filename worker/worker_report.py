@@ -1,4 +1,4 @@
-"""This worker's row for people, and its file for a health check: written every few seconds, removed at the end.
+"""This worker's row in the list of workers, and its health file: written every few seconds, removed at the end.
 
 No job depends on them.
 """
@@ -29,10 +29,10 @@ class WorkerReporter:
     The health file needs no database, and is written first.
     """
 
-    def __init__(self, shop: WorkerContext, slots: SlotPool) -> None:
-        self._shop = shop
+    def __init__(self, context: WorkerContext, slots: SlotPool) -> None:
+        self._context = context
         self._slots = slots
-        self._health = HealthFile(shop.settings.worker_state)
+        self._health = HealthFile(context.settings.worker_state)
         self._plugins = {each.name: each.version for each in installed_plugins().joined}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._report_loop, name="report", daemon=True)
@@ -41,28 +41,28 @@ class WorkerReporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more reports, no file, and no row; a row that cannot be removed now is dropped by CARE later."""
+        """No more reports, no file, and no row; garbage collection removes a row that cannot be removed now."""
         self._stopped.set()
         self._thread.join(_PATIENCE)
         self._health.remove()
         try:
-            delete_worker(self._shop.db, self._shop.name)
+            delete_worker(self._context.db, self._context.name)
         except Exception as error:
             if not is_transient(error):
                 log.exception("the worker's row could not be removed")
 
     def _report_loop(self) -> None:
         told: WorkerReport | None = None
-        told_at, fresh = 0.0, self._shop.settings.lease_seconds / 2
+        told_at, fresh = 0.0, self._context.settings.lease_seconds / 2
         while not self._stopped.is_set():
-            ready, now = self._shop.launcher.wait_ready(0.0), time.monotonic()
+            ready, now = self._context.launcher.wait_ready(0.0), time.monotonic()
             report = WorkerReport(
-                self._shop.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
+                self._context.name, self._send_report(ready=ready), self._slots.slot_states(), self._plugins
             )
             self._health.write(health_text(report.slots, report.states, ready=ready))
             try:
                 if report != told or now - told_at >= fresh:
-                    report_worker(self._shop.db, report)
+                    report_worker(self._context.db, report)
                     told, told_at = report, now
             except Exception as error:
                 if not is_transient(error):
@@ -74,12 +74,12 @@ class WorkerReporter:
         return tally if ready else {kind: replace(of_kind, free=0) for kind, of_kind in tally.items()}
 
     def _wait_until_due(self, *, ready: bool) -> None:
-        """Until the next report is due; a worker that has become ready says so at once."""
-        seconds = self._shop.settings.beat_seconds
+        """Until the next report is due; a worker that has become ready reports at once."""
+        seconds = self._context.settings.beat_seconds
         if ready:
             self._stopped.wait(seconds)
             return
         deadline = time.monotonic() + seconds
         while not self._stopped.wait(_READY_TICK) and time.monotonic() < deadline:
-            if self._shop.launcher.wait_ready(0.0):
+            if self._context.launcher.wait_ready(0.0):
                 return

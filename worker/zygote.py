@@ -1,6 +1,6 @@
 """The process that has imported torch and forks a runner per order, so that a job need not wait 2 s for the import.
 
-Exec'd by the launcher with a clean environment. One thread, CUDA never touched, no credential, no database. It ends
+Exec'd by the launcher with a clean environment. One thread, no CUDA context, no credential, no database. It ends
 when its control socket does or its parent dies, and the kernel then kills its runners.
 
     launcher -> zygote   {"runner": id, "stderr": file, "devices": "0" | null}  with the runner's end of its pipe
@@ -27,7 +27,7 @@ from worker import child_process, exit_codes, kernel_oom
 ORDER_BYTES: Final = 64 << 10
 BORN_SECONDS: Final = 10.0  # for the first few lines of a child
 BORN_TICK: Final = 1.0
-READY_NAME: Final = "basin-zygote"  # in /proc/<pid>/comm as soon as it can fork: health checks look for it
+READY_NAME: Final = "basin-zygote"  # in /proc/<pid>/comm as soon as it can fork: health checks read it
 RUNNER_NAME: Final = "basin-runner"
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
@@ -71,7 +71,7 @@ class Zygote:
                 return
 
     def _watch_children(self) -> None:
-        """SIGCHLD becomes a byte on a socket, so that one `select` hears orders and deaths."""
+        """SIGCHLD becomes a byte on a socket, so that one `select` receives orders and exits."""
         self._woken.settimeout(0)
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
@@ -79,7 +79,7 @@ class Zygote:
     def _handle_order(self) -> bool:
         try:
             data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES, 1)
-        except ConnectionResetError:  # the end, too: the other side was closed before it had read all that we said
+        except ConnectionResetError:  # also the end: the launcher closed its socket with unread messages
             return False
         if not data:
             return False
@@ -89,10 +89,10 @@ class Zygote:
             return True
         ends: tuple[int, ...] = ()
         try:
-            (pipe,) = fds  # the kernel drops it where we may open no more
+            (pipe,) = fds  # the kernel drops the descriptor at the limit of open files
             ends = born, bearing = os.pipe()
             pid = os.fork()
-        except (OSError, ValueError) as error:  # other runners live on
+        except (OSError, ValueError) as error:  # the other runners are not affected
             return self._report_refused(order, (*fds, *ends), error)
         if pid == 0:
             self._become_runner(order, pipe, born, bearing)
@@ -102,24 +102,24 @@ class Zygote:
         return True
 
     def _report_started(self, born: int) -> None:
-        """Report a runner that leads its group: a signal to the group before that finds nobody."""
+        """Report a runner that leads its group: before that, a signal to the group reaches no process."""
         os.close(born)
         birth = self._births.pop(born)
         self._runners[birth.pid] = birth.runner
-        pidfds = _open_pidfd(birth.pid)  # here, where the number cannot be somebody else's: only we reap the child
+        pidfds = _open_pidfd(birth.pid)  # here, where the pid cannot be reused: only the zygote reaps the child
         self._send_message({"runner": birth.runner, "pid": birth.pid}, pidfds)
         for fd in pidfds:
             os.close(fd)
 
     def _kill_overdue(self) -> None:
-        """Kill children that were stopped before they could lead: nobody else can reach them."""
+        """Kill children that were stopped before they led their group: only the zygote can signal them."""
         now = self._clock.read()
         for birth in self._births.values():
             if now > birth.deadline:
                 os.kill(birth.pid, signal.SIGKILL)
 
     def _report_refused(self, order: dict[str, Any], fds: Sequence[int], error: Exception) -> bool:
-        """This machine has no room for another process: as if there had been one that said so."""
+        """Report a failed fork as a runner that ended with MACHINE_FAILED: this machine has no room for a process."""
         with contextlib.suppress(OSError):
             sys.stderr.write(f"no runner could be forked: {error}\n")
         for fd in fds:
@@ -128,7 +128,7 @@ class Zygote:
         return True
 
     def _report_ended(self) -> None:
-        """Report every runner that has ended; signals may have been merged, so look until nothing is left."""
+        """Report every runner that has ended; signals may have been merged, so repeat until none is left."""
         while self._runners or self._births:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
@@ -143,7 +143,7 @@ class Zygote:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
     def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
-        """The child's whole life; it never returns into the zygote's loop."""
+        """Run the forked child to its exit; it never returns into the zygote's loop."""
         code = exit_codes.CRASHED
         try:
             set_process_name(RUNNER_NAME)
@@ -166,7 +166,7 @@ class Zygote:
 
 
 def _open_pidfd(pid: int) -> list[int]:
-    """A pidfd of a child; none where the kernel or a sandbox has none: the launcher then looks into /proc."""
+    """A pidfd of a child; none where the kernel or a sandbox has none: the launcher then reads /proc."""
     try:
         return [os.pidfd_open(pid)]
     except (AttributeError, OSError):
@@ -174,7 +174,7 @@ def _open_pidfd(pid: int) -> list[int]:
 
 
 def run_as_runner(fd: int, stderr: str, devices: str | None) -> int:
-    """Keep the pipe, send everything printed to a file, and train; the exit status."""
+    """Close all descriptors but the pipe, redirect output to `stderr`, and run the job; the exit status."""
     from worker import runner
 
     null = os.open(os.devnull, os.O_RDONLY)
@@ -193,7 +193,7 @@ def main() -> None:
     """`python -m worker.zygote FD PARENT`: warm up, then serve."""
     control, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     die_with_parent(parent)
-    # A Ctrl-C or a service manager's SIGTERM goes to the whole group: the worker decides, and closes our socket.
+    # A Ctrl-C or a service manager's SIGTERM goes to the whole group: the worker decides, and closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     from worker import runner

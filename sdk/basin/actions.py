@@ -1,45 +1,21 @@
 """What the commands do after their options are parsed. Apart from `cli`, so that `--help` does not import it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from basin import job_file, terminal_output
-from basin.client import DEFAULT_URL, Client
+from basin.client import Client
 from basin.errors import BadFile, BasinError, NotThere
 from basin.progress import KEPT, SAID, follow_job, log_entries
+from basin.session import CliSession, print_still_running
 from basin.shapes import Checkpoint, Job, Shape, Warned
 
 Answer = TypeVar("Answer", bound=Shape)
 
 PREFERRED = ("swa", "ema", "best", "last")
 """Kinds of weights to download by default, most preferred first."""
-
-
-@dataclass(frozen=True, slots=True)
-class CliSession:
-    """The service to call (None: BASIN_URL or the default), the output format, and the API key."""
-
-    url: str | None
-    json: bool
-    key: str | None = field(default=None, repr=False)
-
-    def open_client(self) -> Client:
-        return Client(self.url, self.key)
-
-    def command_line(self, command: str) -> str:
-        """The command line of `command` at the same service."""
-        elsewhere = self.url and self.url.rstrip("/") != DEFAULT_URL
-        return f"basin {command} --url {self.url}" if elsewhere else f"basin {command}"
-
-    def print_answer(self, answer: Any, print_table: Callable[[], None]) -> int:
-        """Prints an answer of the service as JSON or as a table. Returns exit code 0."""
-        if self.json:
-            terminal_output.print_json(answer)
-        else:
-            print_table()
-        return 0
 
 
 def submit_job(session: CliSession, path: str, changes: Sequence[str], *, watch: bool) -> int:
@@ -111,12 +87,6 @@ def follow_until_end(session: CliSession, client: Client, job: Job) -> int:
 def is_analysis(job_id: str) -> bool:
     """Whether the id is that of an analysis and not of a training job."""
     return job_id.startswith("an_")
-
-
-def print_still_running(session: CliSession, job_id: str) -> None:
-    """After Ctrl-C: reports that the job still runs, and how to follow or cancel it."""
-    lines = (f"{job_id} continues.", f"  follow it:  {session.command_line(f'watch {job_id}')}")
-    terminal_output.print_lines("", *lines, f"  stop it:    {session.command_line(f'cancel {job_id}')}", stderr=True)
 
 
 @dataclass(frozen=True, slots=True)

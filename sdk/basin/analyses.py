@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basin import job_file, terminal_output
-from basin.actions import CliSession, print_still_running
 from basin.analysis_summary import analysis_headline
 from basin.client import Client
 from basin.errors import NotThere
 from basin.progress import follow_job
+from basin.session import CliSession, print_still_running
 from basin.shapes import Analysis
 
 

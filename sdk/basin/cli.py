@@ -53,8 +53,9 @@ def submit(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Submit a job file."""
     from basin import actions
+    from basin.session import CliSession
 
-    session = actions.CliSession(url, output is Output.JSON, key)
+    session = CliSession(url, output is Output.JSON, key)
     if dry_run:
         raise typer.Exit(actions.check_job(session, path, changes or ()))
     raise typer.Exit(actions.submit_job(session, path, changes or (), watch=follow))
@@ -78,17 +79,19 @@ def list_jobs(  # noqa: PLR0913 - as above
 ) -> None:
     """List jobs, newest first (also: ls, ps)."""
     from basin import actions
+    from basin.session import CliSession
 
     search = actions.JobFilter(status or None, metadata or (), q)
-    raise typer.Exit(actions.list_jobs(actions.CliSession(url, output is Output.JSON, key), search, after, limit))
+    raise typer.Exit(actions.list_jobs(CliSession(url, output is Output.JSON, key), search, after, limit))
 
 
 @app.command()
 def show(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Show one job: its recipe, progress, results and checkpoints."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.show_job(actions.CliSession(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.show_job(CliSession(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -98,8 +101,9 @@ def watch(*, job: JobId, url: Url = None, key: Key = None, output: As = Output.T
     The exit code is 0 when it succeeded, 1 when not. Ctrl-C stops the command; the job continues.
     """
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.watch_job(actions.CliSession(url, output is Output.JSON, key), job))
+    raise typer.Exit(actions.watch_job(CliSession(url, output is Output.JSON, key), job))
 
 
 @app.command()
@@ -116,8 +120,9 @@ def logs(
     With -o json each entry is a JSON document on its own line. Ctrl-C stops the command; the job continues.
     """
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.print_logs(actions.CliSession(url, output is Output.JSON, key), job, follow=follow))
+    raise typer.Exit(actions.print_logs(CliSession(url, output is Output.JSON, key), job, follow=follow))
 
 
 @app.command()
@@ -134,10 +139,9 @@ def events(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Print the events of a job: time, attempt, type and text. As in: basin events job_01… --types warning"""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(
-        actions.print_events(actions.CliSession(url, output is Output.JSON, key), job, types, follow=follow)
-    )
+    raise typer.Exit(actions.print_events(CliSession(url, output is Output.JSON, key), job, types, follow=follow))
 
 
 @app.command()
@@ -150,8 +154,9 @@ def cancel(
 ) -> None:
     """Cancel jobs; their last checkpoints stay."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "cancel", jobs))
+    raise typer.Exit(actions.request_verb(CliSession(url, output is Output.JSON, key), "cancel", jobs))
 
 
 @app.command()
@@ -164,8 +169,9 @@ def pause(
 ) -> None:
     """Pause jobs: each writes a checkpoint and frees its slot."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "pause", jobs))
+    raise typer.Exit(actions.request_verb(CliSession(url, output is Output.JSON, key), "pause", jobs))
 
 
 @app.command()
@@ -178,8 +184,9 @@ def resume(
 ) -> None:
     """Resume paused jobs. The results are bit for bit those of a run without the pause."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.request_verb(actions.CliSession(url, output is Output.JSON, key), "resume", jobs))
+    raise typer.Exit(actions.request_verb(CliSession(url, output is Output.JSON, key), "resume", jobs))
 
 
 @app.command()
@@ -194,10 +201,9 @@ def retry(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Retry a failed or cancelled job. The new job starts from its last checkpoint."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(
-        actions.retry_job(actions.CliSession(url, output is Output.JSON, key), job, again=again, watch=follow)
-    )
+    raise typer.Exit(actions.retry_job(CliSession(url, output is Output.JSON, key), job, again=again, watch=follow))
 
 
 @app.command()
@@ -219,8 +225,9 @@ def fork(  # noqa: PLR0913 - as above
     The new job has the same history up to the checkpoint. --set changes its fields after it.
     """
     from basin import actions
+    from basin.session import CliSession
 
-    session = actions.CliSession(url, output is Output.JSON, key)
+    session = CliSession(url, output is Output.JSON, key)
     raise typer.Exit(actions.fork_job(session, job, changes or (), at, watch=follow))
 
 
@@ -237,10 +244,11 @@ def edit(  # noqa: PLR0913 - as above
 ) -> None:
     """Change a job's name, priority or metadata; KEY= removes a pair."""
     from basin import actions
+    from basin.session import CliSession
 
     changes = {"name": name, "priority": priority}
     given = {field: value for field, value in changes.items() if value is not None}
-    raise typer.Exit(actions.edit_job(actions.CliSession(url, output is Output.JSON, key), job, given, metadata or ()))
+    raise typer.Exit(actions.edit_job(CliSession(url, output is Output.JSON, key), job, given, metadata or ()))
 
 
 @app.command()
@@ -253,8 +261,9 @@ def delete(
 ) -> None:
     """Delete jobs that have ended, with their metrics and weights."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.delete_jobs(actions.CliSession(url, output is Output.JSON, key), jobs))
+    raise typer.Exit(actions.delete_jobs(CliSession(url, output is Output.JSON, key), jobs))
 
 
 @app.command()
@@ -264,32 +273,36 @@ def pin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = O
     `basin show JOB` lists the checkpoints of a job.
     """
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.pin_checkpoints(actions.CliSession(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.pin_checkpoints(CliSession(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
 def unpin(*, checkpoints: Pinned, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """Remove the pins of checkpoints. Those that retention does not keep are deleted. As in: basin unpin ckpt_01…"""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.unpin_checkpoints(actions.CliSession(url, output is Output.JSON, key), checkpoints))
+    raise typer.Exit(actions.unpin_checkpoints(CliSession(url, output is Output.JSON, key), checkpoints))
 
 
 @app.command()
 def workers(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """List the workers and their slots."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.list_workers(actions.CliSession(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.list_workers(CliSession(url, output is Output.JSON, key)))
 
 
 @app.command()
 def queue(*, url: Url = None, key: Key = None, output: As = Output.TABLE) -> None:
     """List your queued jobs, and why each waits."""
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.show_queue(actions.CliSession(url, output is Output.JSON, key)))
+    raise typer.Exit(actions.show_queue(CliSession(url, output is Output.JSON, key)))
 
 
 @app.command()
@@ -309,8 +322,9 @@ def download(  # noqa: PLR0913 - as above
     Weights are checked against their SHA-256. A file is written whole, or not at all.
     """
     from basin import actions
+    from basin.session import CliSession
 
-    raise typer.Exit(actions.download_weights(actions.CliSession(url, output is Output.JSON, key), job, kind, to))
+    raise typer.Exit(actions.download_weights(CliSession(url, output is Output.JSON, key), job, kind, to))
 
 
 @app.command()
@@ -331,9 +345,10 @@ def plot(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Draw the curves of one job, or of several in one picture (SVG)."""
     from basin import actions
+    from basin.session import CliSession
 
     look = {"kind": kind, "x": x, "y": y}
-    raise typer.Exit(actions.plot_jobs(actions.CliSession(url, json=False, key=key), jobs, series, to, look))
+    raise typer.Exit(actions.plot_jobs(CliSession(url, json=False, key=key), jobs, series, to, look))
 
 
 app.command()(analyze)

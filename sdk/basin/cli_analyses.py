@@ -34,9 +34,10 @@ def analyze(  # noqa: PLR0913 - a command's options
 
     With --share 4 a landscape is computed in four parts, by up to four workers at a time, and then assembled.
     """
-    from basin import actions, analyses
+    from basin import analyses
+    from basin.session import CliSession
 
-    session = actions.CliSession(url, output is Output.JSON, key)
+    session = CliSession(url, output is Output.JSON, key)
     request = analyses.analysis_request(what, kind, changes or ())
     if share:
         from basin import sharded_landscape
@@ -54,6 +55,7 @@ def analyses(
     output: As = Output.TABLE,
 ) -> None:
     """List your analyses."""
-    from basin import actions, analyses
+    from basin import analyses
+    from basin.session import CliSession
 
-    raise typer.Exit(analyses.list_analyses(actions.CliSession(url, output is Output.JSON, key), job, limit))
+    raise typer.Exit(analyses.list_analyses(CliSession(url, output is Output.JSON, key), job, limit))

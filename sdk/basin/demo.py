@@ -17,6 +17,7 @@ from basin import actions, job_file, terminal_output
 from basin.client import Client
 from basin.errors import BadFile, BasinError, NotThere, Unreachable
 from basin.progress import follow_job
+from basin.session import CliSession, print_still_running
 from basin.shapes import Job
 
 JOB = "digits-cosine-swa.yaml"
@@ -56,7 +57,7 @@ def follow_demo_job(client: Client, job: Job, *, ours: bool) -> int:
         if ours:
             terminal_output.print_lines("", f"{job.id} continues at the next start:  basin up", stderr=True)
         else:
-            actions.print_still_running(actions.CliSession(client.url, json=False), job.id)
+            print_still_running(CliSession(client.url, json=False), job.id)
         return 130
     if ended.status != "succeeded":
         terminal_output.print_ending(ended)

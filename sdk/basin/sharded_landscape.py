@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from basin import analyses, terminal_output
-from basin.actions import CliSession
 from basin.client import PATIENCE, POLL, Client
 from basin.errors import Unreachable
 from basin.progress import progress_bar
+from basin.session import CliSession
 from basin.shapes import Analysis
 
 SHARE_OF_A_SECOND: Final = 0.02  # between requests, for each part: many parts are polled less often

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from basin.actions import CliSession
 from basin.cli import build_app
 from basin.client import Client
 from basin.errors import BadKey
+from basin.session import CliSession
 from tests.sdk.conftest import JOB_ID, Said, job
 from tests.sdk.stub import Answer, Stub
 

@@ -74,13 +74,13 @@ def machine(made: tuple[FakeMachine, FakeGpuLauncher, Path]) -> FakeMachine:
 class FakeWorker:
     """A worker with some slots; it serves when it is told to, until nothing waits that it could take."""
 
-    def __init__(self, shop: WorkerContext, *slots: Slot) -> None:
-        self.shop = shop
+    def __init__(self, context: WorkerContext, *slots: Slot) -> None:
+        self.context = context
         self.slots = SlotPool(slots)
-        self._prober = SlotProber(self.slots, shop.devices, shop.stopping, shop.settings.device_probe_seconds)
+        self._prober = SlotProber(self.slots, context.devices, context.stopping, context.settings.device_probe_seconds)
 
     def serve(self) -> int:
-        return serve_slots(self.shop, self.slots, self.slots.kinds)
+        return serve_slots(self.context, self.slots, self.slots.kinds)
 
     def why_out(self) -> list[str | None]:
         return [report.reason for report in self.slots.retired_slots().values()]
@@ -102,7 +102,7 @@ Hire = Callable[..., FakeWorker]
 def hire(
     db: Database, tmp_path: Path, machine: FakeMachine, made: tuple[FakeMachine, FakeGpuLauncher, Path]
 ) -> Iterator[Hire]:
-    """Makes a worker with slots for these GPUs, or one for the CPU; keywords replace parts of its shop."""
+    """Makes a worker with slots for these GPUs, or one for the CPU; keywords replace parts of its context."""
     _, launcher, datasets = made
     Settings(home=tmp_path).datasets.symlink_to(datasets)
     opened: list[provision.Scratch] = []
@@ -348,8 +348,8 @@ class HangingOnA(FakeGpuLauncher):
         return self.hanging[0]
 
 
-def hearts(job_id: str) -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == f"heart-{job_id}"]
+def heartbeat_threads(job_id: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == f"heartbeat-{job_id}"]
 
 
 def test_a_runner_that_cannot_be_killed_costs_its_slot_and_one_loss(
@@ -363,7 +363,7 @@ def test_a_runner_that_cannot_be_killed_costs_its_slot_and_one_loss(
     assert worker.serve() == 0
     assert time.monotonic() - begun < TIMINGS["lease_seconds"]
     assert (standing(db, job_id), worker.why_out()) == (("queued", 1, 1), ["unkillable"])
-    assert (state_of(db, job_id)["lease_until"], hearts(job_id)) == (None, [])
+    assert (state_of(db, job_id)["lease_until"], heartbeat_threads(job_id)) == (None, [])
     others = hire(B)
     assert others.serve() == 1
     assert standing(db, job_id)[:2] == ("succeeded", 2)

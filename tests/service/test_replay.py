@@ -336,7 +336,7 @@ def test_a_changed_past_is_told_and_so_is_what_could_explain_it(basin: Verify, t
         connection.execute(CHANGED["spec"], {"old": '"lr":0.1', "new": '"lr":0.2'})
     said = basin(job_id)
     assert said.exit_code == 1
-    assert "differs: training again gives other bits\n  nothing that is known explains it" in said.stdout
+    assert "differs: training again gives other bits\n  no known cause: the libraries" in said.stdout
     assert certified(basin(job_id, "-o", "json"))["reasons"] == []
     with db.write() as connection:
         assert connection.execute(CHANGED["manifest"], {"old": '"threads":1', "new": '"threads":2'}).rowcount
@@ -348,7 +348,7 @@ def test_what_cannot_be_trained_is_no_difference(basin: Verify, trained: Job, db
     for path in (tmp_path / "store").rglob("state.safetensors"):
         path.write_bytes(b"?")
     said = basin(job_id)
-    assert (said.exit_code, "state.safetensors is not what was recorded" in said.stderr) == (2, True)
+    assert (said.exit_code, "state.safetensors does not match its recorded digest" in said.stderr) == (2, True)
     with db.write() as connection:
         connection.execute(CHANGED["plan"], {"old": '"compile":false', "new": '"compile":true'})
     said = basin(job_id, "--from", "0")
@@ -360,8 +360,8 @@ def test_what_cannot_be_trained_is_no_difference(basin: Verify, trained: Job, db
         ([unread], "This release cannot read the job"),
         (["job_x"], "There is no job with this id."),
         ([running(db).job_id], "has no checkpoint"),
-        (["--from", "3"], "--from is about a job"),
-        ([job_id, "--digests"], "--digests is about all jobs"),
+        (["--from", "3"], "--from needs a job"),
+        ([job_id, "--digests"], "--digests checks all jobs"),
     ):
         said = basin(*arguments)
         assert (said.exit_code, words in said.stderr) == (2, True), said.stderr

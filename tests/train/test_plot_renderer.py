@@ -13,7 +13,7 @@ def test_a_picture_that_fails_takes_no_result_with_it(capsys: pytest.CaptureFixt
     draughtsman = _plot_renderer(watcher, "landscape")
     assert draughtsman
     assert draughtsman("landscape", {}, {}) == {}
-    assert watcher.events == [Log("warning", "the pictures could not be drawn; numbers and arrays are there")]
+    assert watcher.events == [Log("warning", "the pictures could not be drawn; numbers and arrays are stored")]
     assert "KeyError" in capsys.readouterr().err
 
 

@@ -137,7 +137,7 @@ def test_a_spill_that_was_cut_short_is_the_machines_failure(tmp_path: Path) -> N
     backlog = Backlog(tmp_path / "spill", memory_bytes=1)
     backlog.put(b"abc")
     os.truncate(tmp_path / "spill", 5)
-    with pytest.raises(OSError, match="cut short") as failure:
+    with pytest.raises(OSError, match="shorter than what was written") as failure:
         backlog.get(0.0)
     assert failure.value.errno == errno.EIO
     backlog.discard_all()

@@ -109,7 +109,7 @@ def test_an_exit_without_a_word_is_an_engine_error_that_shows_what_was_printed()
 @pytest.mark.parametrize("code", [0, 1, 70, 75])
 def test_an_exit_with_nothing_said_and_nothing_printed_is_a_loss(code: int, stderr: str) -> None:
     decision = decide_outcome(Observed(exit=ProcessExit(code=code), stderr=stderr))
-    assert decision == GiveBack(f"the runner ended without a word, exit status {code}", lost=True)
+    assert decision == GiveBack(f"the runner ended without output, exit status {code}", lost=True)
 
 
 @pytest.mark.parametrize(

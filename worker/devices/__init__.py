@@ -1,1 +1,1 @@
-"""The GPUs of this machine: which ones there are, whether they work, who has them. No torch here."""
+"""The GPUs of this machine: which exist, whether they work, which process has them. No torch here."""

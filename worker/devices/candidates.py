@@ -1,5 +1,5 @@
-"""Which devices a worker may offer: CUDA_VISIBLE_DEVICES if it says so, else all that the machine has. No ordinals
-where a UUID can be had: they move when a device dies.
+"""Which devices a worker may offer: those of CUDA_VISIBLE_DEVICES if it is set, else all of the machine. UUIDs are
+preferred to ordinals, which change when a device fails.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ def candidate_devices(
 def chosen_devices(value: str | None) -> list[str] | None:
     """What CUDA_VISIBLE_DEVICES names, as CUDA reads it: up to the first entry that names nothing. None: all devices.
 
-    Two things are kinder than CUDA: `all`, which container tools use, means all; a device named twice counts once.
+    Two things differ from CUDA: `all`, which container tools use, means all; a device named twice counts once.
     """
     if value is None or value.strip().lower() == EVERYTHING:
         return None
@@ -47,7 +47,7 @@ def _names_a_device(token: str) -> bool:
 def _full_name(token: str, uuids: Sequence[str]) -> str:
     """The UUID of a device that is named by its number or by the beginning of its UUID."""
     if token.isdecimal():
-        # The numbers are those of whole GPUs; with MIG instances among them only CUDA knows which is meant.
+        # The numbers are those of whole GPUs; with MIG instances among them only CUDA can resolve them.
         whole = not any(uuid.startswith("MIG-") for uuid in uuids)
         return uuids[int(token)] if whole and int(token) < len(uuids) else token
     matching = [uuid for uuid in uuids if uuid.startswith(token)]

@@ -1,4 +1,4 @@
-"""The GPUs that this worker has: found once, locked for it, checked before and after each attempt."""
+"""The GPUs of this worker: found once, locked for it, checked before and after each attempt."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ LOOK_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class Devices:
-    """What a worker asks of its GPUs. `probe` takes seconds and a process; `monitor` answers at once."""
+    """The checks of a worker on its GPUs. `probe` takes seconds and a process; `monitor` answers at once."""
 
     probe: Probe = probe_device
     monitor: DeviceMonitor = field(default_factory=NvmlMonitor)
@@ -40,7 +40,7 @@ class Devices:
         return report if not report.ok or memory is None else self._with_room(report, memory)
 
     def await_room(self, token: str, stopping: threading.Event) -> DeviceReport | None:
-        """What is wrong with a device's memory after `settle_seconds`; None when there is room, or nobody can say.
+        """The report of a device without room after `settle_seconds`; None when there is room, or it is unknown.
 
         A process that has just ended gives its memory back a moment later.
         """

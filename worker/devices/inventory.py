@@ -1,8 +1,8 @@
-"""What torch and the GPUs of this machine are good for, for `basin doctor`, which runs this as a process of its own.
+"""The state of torch and of the GPUs of this machine, for `basin doctor`, which runs this in a separate process.
 
     python -m worker.devices.inventory LOCKS FREE_SHARE
 
-The last line of its output is one JSON object, see `inventory`. The list and the probe are those of a worker.
+The last line of its output is one JSON object, see `build_inventory`. The list and the probe are those of a worker.
 """
 
 import json
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def build_inventory(locks: Path, free_share: float, monitor: DeviceMonitor | None = None) -> dict[str, Any]:
-    """{"torch": the list of core.engine.device_probe, "devices": [{"ok", "found", "remedy"}]}; see `_entry`."""
+    """{"torch": the list of core.engine.device_probe, "devices": [{"ok", "found", "remedy"}]}; see `_report_entry`."""
     monitor = monitor or NvmlMonitor()
     torch = run_probe(["--list"], None, ASK_SECONDS)
     seen_by_torch = partial(listed_devices, torch) if has_driver() else list
@@ -44,12 +44,12 @@ def _probe_token(token: str) -> DeviceReport:
 
 
 def _served_entry(token: str) -> dict[str, Any]:
-    """A worker has it and probes it; a context of ours would take memory from its job."""
+    """A device that a worker has and probes: another CUDA context would take memory from its job."""
     return {"ok": True, "found": f"{token}, which a worker on this host serves", "remedy": None}
 
 
 def _report_entry(report: DeviceReport) -> dict[str, Any]:
-    """For people: what the device is, or what is wrong with it and what to do about that."""
+    """For users: what the device is, or its fault and the remedy."""
     return {"ok": report.ok, "found": report.describe_finding(), "remedy": report.remedy}
 
 

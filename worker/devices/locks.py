@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9.-]{1,80}")
-_FOLDER_MODE: Final = 0o1777  # as /tmp: workers of several users share it, and nobody removes another one's lock
+_FOLDER_MODE: Final = 0o1777  # as /tmp: workers of several users share it, and no user removes another one's lock
 _FILE_MODE: Final = 0o666
 _KERNEL_LOCKS: Final = Path("/proc/locks")  # `1: FLOCK ADVISORY WRITE pid major:minor:inode 0 EOF`
 
@@ -33,7 +33,7 @@ class DeviceLocks:
         try:
             handle = _open_lock(self._folder / f"{_file_name(identity)}.lock")
         except PermissionError:
-            return False  # another user makes the file in this very moment, and will hold it
+            return False  # another user is creating the file now, and will hold it
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -43,8 +43,8 @@ class DeviceLocks:
         return True
 
     def is_held(self, identity: str) -> bool:
-        """Whether some process has the device now, as far as the kernel shows us. Nothing is taken, not for a moment:
-        a worker that starts meanwhile would do without the device for good.
+        """Whether a process has the device now, as far as /proc/locks shows it. The lock is never tried:
+        a worker that starts meanwhile would miss the device until its next start.
         """
         try:
             number = (self._folder / f"{_file_name(identity)}.lock").stat().st_ino
@@ -54,7 +54,7 @@ class DeviceLocks:
         return any(" FLOCK " in line and f":{number} " in line for line in lines)
 
     def close(self) -> None:
-        """Give all of them back."""
+        """Release all locks."""
         for handle in self._held.values():
             os.close(handle)
         self._held.clear()
@@ -75,7 +75,7 @@ def _open_lock(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(PermissionError):  # somebody else was quicker, and does it
+        with contextlib.suppress(PermissionError):  # another user has created it, and sets the mode
             os.fchmod(handle, _FILE_MODE)
         return handle
 

@@ -17,24 +17,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes of a device's memory; `free` is what nobody uses, whoever they are."""
+    """Bytes of a device's memory; `free` is what no process uses."""
 
     total: int
     free: int
 
 
 class DeviceMonitor(Protocol):
-    """What the worker asks of a machine's GPUs."""
+    """Queries about the GPUs of a machine."""
 
     def list_uuids(self) -> list[str]:
         """GPUs in the order of the PCI bus; one that is divided into MIG instances is named by those."""
 
     def device_memory(self, uuid: str) -> DeviceMemory | None:
-        """Of one device; None where nobody can say."""
+        """The memory of one device; None where it is unknown."""
 
 
 class NvmlMonitor:
-    """The DeviceMonitor of real devices. `library` is the module pynvml, imported at the first question."""
+    """The DeviceMonitor of real devices. `library` is the module pynvml, imported at the first query."""
 
     def __init__(self, library: Any = None) -> None:
         self._library = library
@@ -80,12 +80,12 @@ def _mig_instances(nvml: Any, device: Any) -> list[str]:
     try:
         enabled, _ = nvml.nvmlDeviceGetMigMode(device)
     except nvml.NVMLError:
-        return []  # a device that has never heard of it
+        return []  # a device without MIG
     if not enabled:
         return []
     found = []
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
-        with contextlib.suppress(nvml.NVMLError):  # not every place is taken
+        with contextlib.suppress(nvml.NVMLError):  # an index without an instance
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
             found.append(_as_text(nvml.nvmlDeviceGetUUID(instance)))
     return found

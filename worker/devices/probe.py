@@ -34,7 +34,7 @@ def probe_devices(tokens: Iterable[str], probe: Probe = probe_device) -> list[De
 
 
 def list_devices() -> list[str]:
-    """What torch itself sees, by UUID where the driver gives one; nothing where it cannot be asked."""
+    """The devices that torch lists, by UUID where the driver gives one; none where torch cannot list them."""
     return listed_devices(run_probe(["--list"], None))
 
 
@@ -48,7 +48,7 @@ def listed_devices(answer: dict[str, Any]) -> list[str]:
 
 
 def run_probe(arguments: list[str], token: str | None, seconds: float = PROBE_SECONDS) -> dict[str, Any]:
-    """The answer of core.engine.device_probe; what ends without one is an answer too."""
+    """The answer of core.engine.device_probe; a probe that ends without one gives an answer with `ok` false."""
     environment = child_process.clean_environment(os.environ) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if token is not None:
         environment["CUDA_VISIBLE_DEVICES"] = token
@@ -61,13 +61,13 @@ def run_probe(arguments: list[str], token: str | None, seconds: float = PROBE_SE
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except OSError as error:  # no memory, no descriptors: nobody can say
+    except OSError as error:  # no memory, no descriptors: the state of the device is unknown
         return {"ok": False, "reason": "failed", "detail": f"no probe could be started: {error}"}
     try:
         said, printed = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        # A process that waits for a driver may not even die; it is left behind rather than waited for.
+        # A process that waits for a driver may survive SIGKILL; it is not waited for any longer.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=REAP_SECONDS)
         return {"ok": False, "reason": "timeout", "detail": f"no answer in {seconds:.0f} s"}

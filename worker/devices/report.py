@@ -1,4 +1,4 @@
-"""What a probe says of a device."""
+"""The report of a probe of a device."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -9,7 +9,7 @@ REMEDIES: Final = {
     "driver_too_old": "install the driver that this torch's CUDA needs, see docs/gpu.md",
     "no_driver": "install NVIDIA's driver, or give the container its devices",
     "no_device": "see `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container may have lost its devices: start it again",
-    "unsupported_device": "this torch has no code for so old or new a GPU; install one that has",
+    "unsupported_device": "this torch does not support the GPU's compute capability; install a build that does",
     "memory_in_use": "something else uses the GPU's memory, see `nvidia-smi`",
     "unkillable": "its process hangs in the kernel, see `dmesg`; the slot is offered again when the process is gone",
     "timeout": "the driver does not answer, see `dmesg` for Xid messages; a reset or a reboot may be needed",
@@ -21,7 +21,7 @@ REMEDIES: Final = {
 class DeviceReport:
     """One probe of the device that CUDA_VISIBLE_DEVICES=`token` names. Bytes of memory; `capability` such as "9.0".
 
-    `reason` is one of REMEDIES when it cannot be used, `detail` is what CUDA said.
+    `reason` is one of REMEDIES when it cannot be used, `detail` is CUDA's message.
     """
 
     token: str
@@ -49,7 +49,7 @@ class DeviceReport:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the device itself does not work; one whose memory others use does."""
+        """Whether the device itself does not work; a device whose memory other processes use is not broken."""
         return not self.ok and self.reason != "memory_in_use"
 
     @property

@@ -17,7 +17,7 @@ TICK_SECONDS: Final = 1.0
 
 
 class RetirableSlots(Protocol):
-    """The part of Slots that this needs."""
+    """The part of SlotPool that the prober needs."""
 
     def retired_slots(self) -> dict[Slot, DeviceReport]: ...
 
@@ -31,8 +31,8 @@ class RetirableSlots(Protocol):
 class SlotProber:
     """Probes each retired slot after `first_seconds`, then after twice as long each time, at most `last_seconds`.
 
-    A slot that fails again within `last_seconds` of its return goes on where its pauses stood, so that a device which
-    fails under every job is not offered every few seconds.
+    A slot that fails again within `last_seconds` of its return continues with its last pause, doubled, so that a device
+    which fails under every job is not offered every few seconds.
     """
 
     def __init__(  # noqa: PLR0913 - slots, devices, and the times
@@ -60,7 +60,7 @@ class SlotProber:
         self._thread.start()
 
     def probe_due(self) -> None:
-        """Probe what is due."""
+        """Probe the retired slots that are due."""
         for slot in self._slots.retired_slots():
             if slot not in self._due:
                 self._schedule_probe(slot)
@@ -68,7 +68,7 @@ class SlotProber:
                 self._probe_slot(slot)
 
     def _schedule_probe(self, slot: Slot) -> None:
-        """A slot has just been retired."""
+        """Schedule the first probe of a slot that has just been retired."""
         relapse = self._clock() - self._restored_at.get(slot, -float("inf")) < self._last_seconds
         first = min(FIRST_SECONDS, self._last_seconds)
         self._pauses[slot] = min(2 * self._pauses[slot], self._last_seconds) if relapse else first

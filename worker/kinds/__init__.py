@@ -1,4 +1,4 @@
-"""The kinds of job that a worker runs. A new one: its file here, its line in the tuple; and in `core/jobs/kinds`."""
+"""The kinds of job that a worker runs. A new one needs a file and a line here, and one in `core/jobs/kinds`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The kind `analysis`: the weights or results that it reads, and the engine's analyses."""
+"""The kind `analysis`: provides the weights or results that it reads, and calls the engine's analyses."""
 
 from typing import TYPE_CHECKING, Final, cast
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def build_analysis_assignment(provider: Provider, spec: Analysis) -> AnalysisAssignment:
-    """What it reads, and the tiles that an earlier attempt has done."""
+    """The inputs of an analysis, and the tiles that an earlier attempt has computed."""
     claim = provider.claim
     return AnalysisAssignment(
         job=claim.job_id,
@@ -26,10 +26,10 @@ def build_analysis_assignment(provider: Provider, spec: Analysis) -> AnalysisAss
 
 
 def _provide_source(provider: Provider, number: int, look: "AnalysisInput") -> Source:
-    """Weights, or a recipe, with the dataset of the job that they are of."""
+    """One source: weights, or only a recipe, with the dataset of their job."""
     weights, row = None, look.row
     if row is not None:
-        weights = provider.weights_file(row, f"look-{number}", "it looks at weights that cannot be read")
+        weights = provider.weights_file(row, f"look-{number}", "the weights that the analysis reads cannot be read")
     return Source(
         label=look.label,
         job=look.job_id,
@@ -44,8 +44,8 @@ def _provide_source(provider: Provider, number: int, look: "AnalysisInput") -> S
 
 def _provide_reading(provider: Provider, number: int, found: "ResultInput") -> AnalysisResult:
     """The numbers and arrays of another analysis."""
-    again = f"Ask for {found.label} again, and then for this."
-    otherwise = f"it reads the result of {found.label}, which cannot be read"
+    again = f"Run {found.label} again, and then this analysis."
+    otherwise = f"the result of {found.label}, which the analysis reads, cannot be read"
     data = provider.weights_file(found.row, f"read-{number}", otherwise, again)
     return AnalysisResult(label=found.label, spec=cast("Analysis", found.spec), numbers=found.numbers, data=data)
 

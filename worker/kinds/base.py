@@ -1,4 +1,4 @@
-"""What a worker knows about one kind of job. The runner reads it too, so nothing of the service is imported here."""
+"""What a worker needs for one kind of job. The runner imports it too, so it imports nothing of the service."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Provider(Protocol):
-    """Puts what one attempt reads on this machine's disk, verified. Every method may raise provision.Interrupted."""
+    """Puts the inputs of one attempt on this machine's disk, verified. Methods may raise ProvisionInterrupted."""
 
     @property
     def claim(self) -> "Claim": ...
@@ -34,24 +34,24 @@ class Provider(Protocol):
         """
 
     def resume_point(self) -> Resume | None:
-        """The newest good checkpoint to go on from; None: the job begins at its start."""
+        """The newest good checkpoint to continue from; None: the job begins at its start."""
 
 
 def no_smaller_plan(_spec: object, _plan: ExecutionPlan) -> None:
-    """For a kind that cannot be computed with less memory than it took."""
+    """For a kind that has no plan with less memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerKind:
-    """How a worker provides for jobs of one kind, and what its runners call for them.
+    """How a worker provides the inputs of jobs of one kind, and what its runners call.
 
-    A new kind is a file beside this one and a line in `__init__`; what the domain knows of it: `core/jobs/kinds`.
+    A new kind is a file beside this one and a line in `__init__`; its record in the domain is in `core/jobs/kinds`.
     """
 
     name: str
     """As in `core/jobs/kinds`."""
     assignment: type[AnyAssignment]
-    """What a runner is given."""
+    """The type that the runner receives."""
     build_assignment: Callable[[Provider, Any], AnyAssignment]
     """(provider, spec) -> the assignment of the provider's attempt. In the supervisor."""
     entry_point: str

@@ -1,4 +1,4 @@
-"""The kind `train`: a dataset, the weights to begin with, and the engine's training loop."""
+"""The kind `train`: provides a dataset and the initial weights, and calls the engine's training loop."""
 
 from typing import Final
 
@@ -9,12 +9,12 @@ from worker.kinds.base import Provider, WorkerKind
 
 
 def build_train_assignment(provider: Provider, spec: JobSpec) -> Assignment:
-    """The dataset, the checkpoint to go on from, and the weights to begin with where they are not those of the seed."""
+    """The dataset, the checkpoint to resume from, and the initial weights where they are not drawn from the seed."""
     claim = provider.claim
     dataset, resume = provider.dataset_file(spec.data), provider.resume_point()
     initial = None
     if claim.initial is not None:
-        initial = provider.weights_file(claim.initial, "resume", "the weights to begin with cannot be read")
+        initial = provider.weights_file(claim.initial, "resume", "the initial weights cannot be read")
     return Assignment(
         job=claim.job_id,
         attempt=claim.attempt,

@@ -121,7 +121,7 @@ class Heartbeat:
 
         return self._retry_call(action, check_deadline)
 
-    def _retry_call(self, action: Callable[[], T], lose_patience: Callable[[Exception], None]) -> T:
+    def _retry_call(self, action: Callable[[], T], on_error: Callable[[Exception], None]) -> T:
         delay = _FIRST_DELAY
         while True:
             self._wait_until_fresh()
@@ -133,7 +133,7 @@ class Heartbeat:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                lose_patience(error)
+                on_error(error)
                 log.warning("job %s: a call failed and is tried again: %s", self.fence.job_id, error)
             self._pause_retry(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LAST_DELAY)
@@ -155,11 +155,11 @@ class Heartbeat:
 
     def _heartbeat_loop(self) -> None:
         sent: dict[str, Any] | None = None
-        beaten_at = self._good_at
+        sent_at = self._good_at
         while True:
             progress, now = self._progress, time.monotonic()
-            if progress is not sent or now - beaten_at >= self.settings.beat_seconds or not self._is_fresh():
-                beaten_at = now
+            if progress is not sent or now - sent_at >= self.settings.beat_seconds or not self._is_fresh():
+                sent_at = now
                 if self._send_heartbeat(now, progress):
                     sent = progress
             self._check_outage(now)

@@ -199,19 +199,19 @@ class ZygoteLauncher:
         self._ids = itertools.count(1)
         self._ready = threading.Event()
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._zygote_loop, name="zygote-keeper", daemon=True)
+        self._zygote_thread = threading.Thread(target=self._zygote_loop, name="zygote-launcher", daemon=True)
         self.pid: int | None = None
 
     def start(self) -> None:
-        self._keeper.start()
+        self._zygote_thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
         with self._lock:
             if self._control is not None:
                 self._control.shutdown(socket.SHUT_RDWR)
-        if self._keeper.ident is not None:
-            self._keeper.join()
+        if self._zygote_thread.ident is not None:
+            self._zygote_thread.join()
 
     def wait_ready(self, timeout: float) -> bool:
         return self._ready.wait(timeout)
@@ -238,11 +238,11 @@ class ZygoteLauncher:
     def _zygote_loop(self) -> None:
         backoff = FIRST_BACKOFF
         while not self._stopping.is_set():
-            born = time.monotonic()
+            started_at = time.monotonic()
             how = self._run_zygote()
             if self._stopping.is_set():
                 return
-            backoff = FIRST_BACKOFF if time.monotonic() - born > LAST_BACKOFF else min(2 * backoff, LAST_BACKOFF)
+            backoff = FIRST_BACKOFF if time.monotonic() - started_at > LAST_BACKOFF else min(2 * backoff, LAST_BACKOFF)
             log.error("the zygote ended (%s); starting another in %.1f s", how, backoff)
             self._stopping.wait(backoff)
 
@@ -275,7 +275,7 @@ class ZygoteLauncher:
     def _receive_until_end(self, control: socket.socket, zygote: int) -> bool:
         """Receive the zygote's messages and watch its runners, until it has ended (False) or hangs (True)."""
         clock = child_process.RunningClock(self._ping_seconds)
-        heard_at = clock.read()
+        received_at = clock.read()
         with ExitMonitor(control, zygote, clock) as monitor:
             while True:
                 if not monitor.wait(self._ping_seconds):
@@ -284,10 +284,10 @@ class ZygoteLauncher:
                     message, fds = _receive_message(control)
                     if message is None:
                         return False
-                    heard_at = clock.read()
+                    received_at = clock.read()
                     self._on_message(message, fds, monitor)
                 self._end_unreported(monitor, REPORT_SECONDS)
-                silent = clock.read() - heard_at
+                silent = clock.read() - received_at
                 if self._ready.is_set() and silent > self._silence_seconds:
                     log.error("the zygote %d has been silent for %.0f s and is killed", zygote, silent)
                     self._end_unreported(monitor, 0.0)

@@ -72,9 +72,9 @@ class Recorder:
         self._most_lines = most_lines
         self._cancel_seconds = cancel_seconds
         self._full_seconds = full_seconds
-        self._book = ChunkBuffer(resumed.manifest["step"] if resumed else 0)
+        self._chunks = ChunkBuffer(resumed.manifest["step"] if resumed else 0)
         self._logs: list[dict[str, Any]] = []
-        self._said = 0  # lines, kept or not
+        self._line_count = 0  # lines, kept or not
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(
             target=with_log_context(self._record_loop), name=f"recorder-{heartbeat.fence.job_id}", daemon=True
@@ -106,7 +106,7 @@ class Recorder:
                 log.error("job %s: a write hangs and is abandoned", self._fence.job_id)
                 self._backlog.discard_all()
                 return ()
-        return self._book.pending_chunks()
+        return self._chunks.pending_chunks()
 
     def _record_loop(self) -> None:
         try:
@@ -131,7 +131,7 @@ class Recorder:
                 self._record_start(frame["environment"])
             case "points":
                 for series, (steps, values, times) in frame["series"].items():
-                    self._book.add_points(series, steps, values, times)
+                    self._chunks.add_points(series, steps, values, times)
             case "checkpoint":
                 self._record_checkpoint(frame)
             case "checkpoint_failed":
@@ -143,11 +143,11 @@ class Recorder:
 
     def _record_log(self, level: str, message: str) -> None:
         """Keep a line, cut to LONGEST_LINE; after `most_lines` one last line says that the log ends."""
-        self._said += 1
-        if self._said <= self._most_lines:
+        self._line_count += 1
+        if self._line_count <= self._most_lines:
             cut = message if len(message) <= LONGEST_LINE else message[:LONGEST_LINE] + " …"
             self._logs.append({"level": level, "message": cut})
-        elif self._said == self._most_lines + 1:
+        elif self._line_count == self._most_lines + 1:
             message = f"the log of this attempt ends here, after {self._most_lines} lines"
             self._logs.append({"level": "warning", "message": message})
 
@@ -161,9 +161,9 @@ class Recorder:
         )
 
     def _flush_points(self) -> None:
-        if chunks := self._book.pending_chunks():
+        if chunks := self._chunks.pending_chunks():
             self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
-            self._book.mark_written()
+            self._chunks.mark_written()
         self._write_logs()
         self._flushed_at = time.monotonic()
 
@@ -174,7 +174,7 @@ class Recorder:
 
     def _roll_back(self, step: int, message: str) -> None:
         """Remove the points after `step`, at which a segment begins: each rollback point begins one, stored or not."""
-        self._book.roll_back(step)
+        self._chunks.roll_back(step)
         self._heartbeat.retry_write(lambda: roll_back(self._db, self._fence, step, message))
 
     def _record_checkpoint(self, frame: dict[str, Any]) -> None:
@@ -194,13 +194,13 @@ class Recorder:
             if frame["resumable"]:
                 self._begin_segment(row.step)
         else:
-            chunks, resumable = self._book.pending_chunks(), bool(frame["resumable"])
+            chunks, resumable = self._chunks.pending_chunks(), bool(frame["resumable"])
             self._heartbeat.retry_write(
                 lambda: record_checkpoint(self._db, self._fence, row, chunks, resumable=resumable),
             )
-            self._book.mark_written()
+            self._chunks.mark_written()
             if resumable:
-                self._book.begin_segment(row.step)
+                self._chunks.begin_segment(row.step)
                 self.has_checkpoint = True
             self.missing.discard(_missing_key(row))
             if resumable:  # an attempt that continues from here writes again every member that still counts
@@ -223,10 +223,10 @@ class Recorder:
 
     def _begin_segment(self, step: int) -> None:
         """Begin a segment at a checkpoint that was not stored: a rollback may still return to its step."""
-        chunks = self._book.pending_chunks()
+        chunks = self._chunks.pending_chunks()
         self._heartbeat.retry_write(lambda: record_points(self._db, self._fence, chunks))
-        self._book.mark_written()
-        self._book.begin_segment(step)
+        self._chunks.mark_written()
+        self._chunks.begin_segment(step)
 
     def _checkpoint_row(self, frame: dict[str, Any]) -> NewCheckpoint:
         job, attempt, step = self._fence.job_id, self._fence.attempt, int(frame["step"])

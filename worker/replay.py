@@ -103,14 +103,14 @@ def replay_segment(past: JobHistory, stretch: Segment, store: Store, settings: S
     Raises:
         Unavailable: it cannot be trained here; the message says what is missing.
     """
-    witness = ReplayObserver(stretch.end, rolls_back=past.spec.rollback is not None)
+    observer = ReplayObserver(stretch.end, rolls_back=past.spec.rollback is not None)
     with tempfile.TemporaryDirectory(prefix="basin-verify-") as aside:
         assignment = _replay_assignment(past, stretch, store, settings, Path(aside))
-        ended = runner.train_without_clock(assignment, witness)
+        ended = runner.train_without_clock(assignment, observer)
     error = ended.error or {}
     if error.get("code") in CANNOT:
         raise Unavailable(f"it cannot be trained here: {error['message']}")
-    return ReplayReport(stretch, witness.compare_digests(), tuple(_mismatch_reasons(past, stretch.end, witness)))
+    return ReplayReport(stretch, observer.compare_digests(), tuple(_mismatch_reasons(past, stretch.end, observer)))
 
 
 def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, settings: Settings, aside: Path) -> Assignment:
@@ -141,9 +141,9 @@ def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, setting
     )
 
 
-def _mismatch_reasons(past: JobHistory, end: CheckpointRow, witness: ReplayObserver) -> Iterator[str]:
+def _mismatch_reasons(past: JobHistory, end: CheckpointRow, observer: ReplayObserver) -> Iterator[str]:
     if not past.plan.deterministic:
         yield "deterministic: the job did not request reproducible bits"
-    yield from runner.environment_differences(end.manifest.get("environment", {}), witness.environment)
+    yield from runner.environment_differences(end.manifest.get("environment", {}), observer.environment)
     if past.resume and past.resume.get("fidelity") == "approximate":
         yield from (f"the job itself resumed approximately: {each}" for each in past.resume.get("reasons", ()))

@@ -65,7 +65,7 @@ class SlotPool:
         self._leftovers: dict[Slot, RunnerProcess] = {}
         self._free = {slot: time.monotonic() for slot in slots if slot not in self._retired}
         self._missed = False
-        self._heard_at = -math.inf
+        self._hinted_at = -math.inf
         self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
 
@@ -146,11 +146,11 @@ class SlotPool:
 
     def record_hint(self) -> None:
         """Note the time of a hint: the broker works."""
-        self._heard_at = time.monotonic()
+        self._hinted_at = time.monotonic()
 
     def hinted_within(self, seconds: float) -> bool:
         """Whether a hint has arrived in the last seconds."""
-        return time.monotonic() - self._heard_at <= seconds
+        return time.monotonic() - self._hinted_at <= seconds
 
     def count_slots(self) -> dict[str, SlotUsage]:
         """How many slots of each kind are in service, and how many of them are free."""

@@ -67,38 +67,36 @@ def _verify_job(job_id: str, start: int | None, output: Output) -> int:
         part = find_segment(past, start)
         from worker.replay import replay_segment  # imports torch: only after the job is found
 
-        certificate = replay_segment(past, part, open_identified_store(settings, db, read_only=True), settings)
+        report = replay_segment(past, part, open_identified_store(settings, db, read_only=True), settings)
     if output is Output.JSON:
-        typer.echo(json.dumps(report_document(job_id, certificate), indent=2))
+        typer.echo(json.dumps(report_document(job_id, report), indent=2))
     else:
-        typer.echo("\n".join(report_lines(certificate)))
-    return 0 if certificate.is_exact else 1
+        typer.echo("\n".join(report_lines(report)))
+    return 0 if report.is_exact else 1
 
 
-def report_document(job_id: str, certificate: "ReplayReport") -> dict[str, object]:
+def report_document(job_id: str, report: "ReplayReport") -> dict[str, object]:
     """The report for programs."""
-    begin, end = certificate.stretch.begin, certificate.stretch.end
+    begin, end = report.stretch.begin, report.stretch.end
     return {
         "job": job_id,
         "from": {"checkpoint": begin.id if begin else None, "step": begin.step if begin else 0},
         "to": {"checkpoint": end.id, "step": end.step},
-        "verdict": "exact" if certificate.is_exact else "differs",
-        "compared": [
-            {"what": each.what, "recorded": each.recorded, "found": each.found} for each in certificate.compared
-        ],
-        "reasons": list(certificate.reasons),
+        "verdict": "exact" if report.is_exact else "differs",
+        "compared": [{"what": each.what, "recorded": each.recorded, "found": each.found} for each in report.compared],
+        "reasons": list(report.reasons),
     }
 
 
-def report_lines(certificate: "ReplayReport") -> list[str]:
+def report_lines(report: "ReplayReport") -> list[str]:
     """The report for users."""
-    begin, end = certificate.stretch.begin, certificate.stretch.end
+    begin, end = report.stretch.begin, report.stretch.end
     where = f"step {begin.step} ({begin.id})" if begin else "the start"
     found = [f"trained from {where} to step {end.step} ({end.id})"]
-    for each in certificate.compared:
+    for each in report.compared:
         same = "equal" if each.is_equal else f"here {each.found or 'none: the run did not reach this checkpoint'}"
         found.append(f"{each.what:<9}{each.recorded or '(no link yet)'}  {same}")
-    if certificate.is_exact:
+    if report.is_exact:
         return [*found, "exact: training again gives the same bits"]
-    reasons = certificate.reasons or UNEXPLAINED
+    reasons = report.reasons or UNEXPLAINED
     return [*found, "differs: training again gives other bits", *(f"  {reason}" for reason in reasons)]

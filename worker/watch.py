@@ -97,8 +97,8 @@ class RunnerWatch:
         self._recorder = recorder
         self._settings = heartbeat.settings
         self._splitter = wire.FrameSplitter()
-        self._pace = StallDetector(heartbeat.settings.stall_seconds, time.monotonic())
-        self._tempo = RunTimeEstimator()
+        self._stall_detector = StallDetector(heartbeat.settings.stall_seconds, time.monotonic())
+        self._estimator = RunTimeEstimator()
         self._asked_at = 0.0
         self._killed_at: float | None = None
         self._seen = Observed()
@@ -117,7 +117,7 @@ class RunnerWatch:
         """Wait at most a tick and read what the pipe holds; False at its end."""
         if self._backlog.full:
             time.sleep(TICK_SECONDS)  # the full pipe now blocks the runner
-            self._pace.record_sign(time.monotonic())  # so its silence is no stall
+            self._stall_detector.record_sign(time.monotonic())  # so its silence is no stall
             return True
         if not select.select([self._runner.sock], [], [], TICK_SECONDS)[0]:
             return True
@@ -131,15 +131,15 @@ class RunnerWatch:
         return bool(data)
 
     def _on_frame(self, payload: bytes, now: float) -> None:
-        self._pace.record_sign(now)
+        self._stall_detector.record_sign(now)
         match wire.type_of(payload):
             case "progress":
                 self._on_progress(wire.unpack_payload(payload), now)
             case "alive":
                 frame = wire.unpack_payload(payload)
-                self._pace.begin_piece(frame["piece"], frame["usual"], now)
+                self._stall_detector.begin_piece(frame["piece"], frame["usual"], now)
             case "started":
-                self._tempo.record_start(wire.unpack_payload(payload)["step"], now)
+                self._estimator.record_start(wire.unpack_payload(payload)["step"], now)
                 self._backlog.put(payload)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack_payload(payload))
@@ -151,8 +151,8 @@ class RunnerWatch:
 
     def _on_progress(self, frame: dict[str, Any], now: float) -> None:
         progress = {name: value for name, value in frame.items() if name not in {"type", "job"}}
-        self._pace.record_step(now)
-        whole = self._tempo.estimate_seconds(frame["step"], frame["fraction"], now)
+        self._stall_detector.record_step(now)
+        whole = self._estimator.estimate_seconds(frame["step"], frame["fraction"], now)
         self._heartbeat.report_progress(progress if whole is None else progress | {WHOLE_RUN: round(whole, 3)})
         self._seen = replace(self._seen, progress=progress)
 
@@ -165,10 +165,10 @@ class RunnerWatch:
 
     def _send_order(self, now: float) -> None:
         """Send the runner each new order once; kill it when it does not obey in time."""
-        wish = self._wanted_order()
-        if _STRENGTH[wish] > _STRENGTH[self._seen.asked]:
-            self._seen, self._asked_at = replace(self._seen, asked=wish), now
-            if wish is StopOrder.CANCEL:
+        order = self._wanted_order()
+        if _STRENGTH[order] > _STRENGTH[self._seen.asked]:
+            self._seen, self._asked_at = replace(self._seen, asked=order), now
+            if order is StopOrder.CANCEL:
                 self._runner.terminate()
             else:
                 with contextlib.suppress(OSError):
@@ -196,9 +196,9 @@ class RunnerWatch:
             cut = KillReason.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
             cut = KillReason.UNRECORDED
-        elif self._seen.asked is StopOrder.NOTHING and self._pace.is_stalled(now):
+        elif self._seen.asked is StopOrder.NOTHING and self._stall_detector.is_stalled(now):
             cut = KillReason.STALLED
         if cut is not KillReason.NO:
-            log.warning("a runner is killed: %s (last piece of work: %s)", cut, self._pace.piece)
+            log.warning("a runner is killed: %s (last piece of work: %s)", cut, self._stall_detector.piece)
             self._runner.kill()
             self._seen = replace(self._seen, cut=cut)

@@ -25,8 +25,8 @@ from core.process import die_with_parent, set_process_name
 from worker import child_process, exit_codes, kernel_oom
 
 ORDER_BYTES: Final = 64 << 10
-BORN_SECONDS: Final = 10.0  # for the first few lines of a child
-BORN_TICK: Final = 1.0
+START_SECONDS: Final = 10.0  # for the first few lines of a child
+START_TICK: Final = 1.0
 READY_NAME: Final = "basin-zygote"  # in /proc/<pid>/comm as soon as it can fork: health checks read it
 RUNNER_NAME: Final = "basin-runner"
 _RESET: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
@@ -48,10 +48,10 @@ class Zygote:
         self._control = control
         self._pid = os.getpid()
         self._runners: dict[int, str] = {}  # pid -> runner id
-        self._births: dict[
+        self._starting: dict[
             int, StartingRunner
         ] = {}  # by the pipe whose end means that the child leads its group, or is dead
-        self._clock = child_process.RunningClock(BORN_TICK)
+        self._clock = child_process.RunningClock(START_TICK)
         self._wake, self._woken = socket.socketpair()
 
     def serve_orders(self) -> None:
@@ -59,10 +59,10 @@ class Zygote:
         set_process_name(READY_NAME)
         self._send_message({"ready": os.getpid()})
         while True:
-            waited_for: list[Any] = [self._control, self._wake, *self._births]
-            readable, _, _ = select.select(waited_for, [], [], BORN_TICK if self._births else None)
-            for born in [fd for fd in self._births if fd in readable]:
-                self._report_started(born)
+            waited_for: list[Any] = [self._control, self._wake, *self._starting]
+            readable, _, _ = select.select(waited_for, [], [], START_TICK if self._starting else None)
+            for ready in [fd for fd in self._starting if fd in readable]:
+                self._report_started(ready)
             self._kill_overdue()
             if self._wake in readable:
                 self._wake.recv(4096)
@@ -90,33 +90,33 @@ class Zygote:
         ends: tuple[int, ...] = ()
         try:
             (pipe,) = fds  # the kernel drops the descriptor at the limit of open files
-            ends = born, bearing = os.pipe()
+            ends = ready, ready_writer = os.pipe()
             pid = os.fork()
         except (OSError, ValueError) as error:  # the other runners are not affected
             return self._report_refused(order, (*fds, *ends), error)
         if pid == 0:
-            self._become_runner(order, pipe, born, bearing)
+            self._become_runner(order, pipe, ready, ready_writer)
         os.close(pipe)
-        os.close(bearing)
-        self._births[born] = StartingRunner(order["runner"], pid, self._clock.read() + BORN_SECONDS)
+        os.close(ready_writer)
+        self._starting[ready] = StartingRunner(order["runner"], pid, self._clock.read() + START_SECONDS)
         return True
 
-    def _report_started(self, born: int) -> None:
+    def _report_started(self, ready: int) -> None:
         """Report a runner that leads its group: before that, a signal to the group reaches no process."""
-        os.close(born)
-        birth = self._births.pop(born)
-        self._runners[birth.pid] = birth.runner
-        pidfds = _open_pidfd(birth.pid)  # here, where the pid cannot be reused: only the zygote reaps the child
-        self._send_message({"runner": birth.runner, "pid": birth.pid}, pidfds)
+        os.close(ready)
+        starting = self._starting.pop(ready)
+        self._runners[starting.pid] = starting.runner
+        pidfds = _open_pidfd(starting.pid)  # here, where the pid cannot be reused: only the zygote reaps the child
+        self._send_message({"runner": starting.runner, "pid": starting.pid}, pidfds)
         for fd in pidfds:
             os.close(fd)
 
     def _kill_overdue(self) -> None:
         """Kill children that were stopped before they led their group: only the zygote can signal them."""
         now = self._clock.read()
-        for birth in self._births.values():
-            if now > birth.deadline:
-                os.kill(birth.pid, signal.SIGKILL)
+        for starting in self._starting.values():
+            if now > starting.deadline:
+                os.kill(starting.pid, signal.SIGKILL)
 
     def _report_refused(self, order: dict[str, Any], fds: Sequence[int], error: Exception) -> bool:
         """Report a failed fork as a runner that ended with MACHINE_FAILED: this machine has no room for a process."""
@@ -129,12 +129,12 @@ class Zygote:
 
     def _report_ended(self) -> None:
         """Report every runner that has ended; signals may have been merged, so repeat until none is left."""
-        while self._runners or self._births:
+        while self._runners or self._starting:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 return
-            for born in [fd for fd, birth in self._births.items() if birth.pid == ended.si_pid]:
-                self._report_started(born)
+            for ready in [fd for fd, starting in self._starting.items() if starting.pid == ended.si_pid]:
+                self._report_started(ready)
             status = child_process.reap_group(ended.si_pid)
             self._send_message({"runner": self._runners.pop(ended.si_pid, ""), "status": status})
 
@@ -142,7 +142,7 @@ class Zygote:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
-    def _become_runner(self, order: dict[str, Any], fd: int, born: int, bearing: int) -> None:
+    def _become_runner(self, order: dict[str, Any], fd: int, ready: int, ready_writer: int) -> None:
         """Run the forked child to its exit; it never returns into the zygote's loop."""
         code = exit_codes.CRASHED
         try:
@@ -151,8 +151,8 @@ class Zygote:
             for signum in _RESET:
                 signal.signal(signum, signal.SIG_DFL)
             os.setsid()
-            os.close(born)
-            os.close(bearing)
+            os.close(ready)
+            os.close(ready_writer)
             die_with_parent(self._pid)
             kernel_oom.prefer_as_oom_victim()
             self._control.close()

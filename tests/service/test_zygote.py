@@ -103,7 +103,7 @@ def scripted(tmp_path: Path) -> Iterator[Callable[..., ScriptedZygote]]:
 
 def test_a_child_that_is_stopped_at_birth_holds_up_nobody(scripted: Callable[..., ScriptedZygote]) -> None:
     """It leads no group yet, so that a signal to its group finds nobody."""
-    zygote = scripted(STOPPED_AT_BIRTH, "zygote.BORN_SECONDS = 0.2")
+    zygote = scripted(STOPPED_AT_BIRTH, "zygote.START_SECONDS = 0.2")
     zygote.order()
     assert zygote.hear()[0]["runner"] == "1"
     assert zygote.hear()[0] == {"runner": "1", "status": signal.SIGKILL}
@@ -125,7 +125,7 @@ def test_a_zygote_outlives_what_its_machine_refuses(scripted: Callable[..., Scri
 
 def test_a_zygote_that_waits_for_a_child_answers_pings(scripted: Callable[..., ScriptedZygote]) -> None:
     """Or its launcher would take it for one that hangs, and kill it with everything that it has forked."""
-    zygote = scripted(STOPPED_AT_BIRTH, "zygote.BORN_SECONDS = 2.0")
+    zygote = scripted(STOPPED_AT_BIRTH, "zygote.START_SECONDS = 2.0")
     zygote.order()
     zygote.ping()
     assert zygote.hear()[0] == {"pong": True}

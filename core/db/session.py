@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from core.db.pool import ShrinkingPool, UncheckedPool
-from core.db.wait_budget import database_wait, seconds_left
+from core.db.wait_budget import seconds_left, start_database_wait
 from core.errors import Misconfigured, Unavailable
 
 _POSTGRESQL = {
@@ -87,13 +87,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for plain reads: every statement sees the newest commit, nothing is locked."""
-        with database_wait(), self._reader.connect() as connection:
+        with _database_wait(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def read_snapshot(self) -> Iterator[Connection]:
         """A connection for reads that belong together: all of them see the same snapshot."""
-        with database_wait(), self._reader.connect() as connection:
+        with _database_wait(), self._reader.connect() as connection:
             if self.dialect == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # ends when the connection goes back to the pool
             else:
@@ -103,7 +103,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction: committed at the end of the block, rolled back when it raises. Do not nest."""
-        with database_wait(), self._write_lock(), self._writer.begin() as connection:
+        with _database_wait(), self._write_lock(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -128,6 +128,17 @@ class Database:
         """Close a connection that is returned after `close`: the pool is not emptied again."""
         if self._closed and connection is not None:
             connection.close()
+
+
+@contextmanager
+def _database_wait() -> Iterator[None]:
+    """A block that reads or writes. Raises Unavailable where the wait budget is spent."""
+    budget = start_database_wait()
+    try:
+        yield
+    finally:
+        if budget is not None:
+            budget.asking -= 1
 
 
 def open_database(url: str, pool_size: int = 40, *, trusting: bool = False, longest_wait: float = math.inf) -> Database:

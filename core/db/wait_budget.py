@@ -21,7 +21,7 @@ class WaitBudget:
         self._ends = time.monotonic() + seconds
         self._rest: float | None = None  # what is left, while the clock is paused
         self._each_wait = False
-        self.asking = 0  # open `database_wait` blocks
+        self.asking = 0  # blocks that wait for the database now
 
     def remaining_seconds(self) -> float:
         """Seconds that are left."""
@@ -70,24 +70,19 @@ def pause_wait_budget() -> Iterator[None]:
             yield
 
 
-@contextmanager
-def database_wait() -> Iterator[None]:
-    """A block that reads or writes.
+def start_database_wait() -> WaitBudget | None:
+    """The budget of a block that reads or writes and takes one off its `asking` at the end; None: there is no budget.
 
     Raises:
         Unavailable: the budget is spent.
     """
     patience = _current.get()
     if patience is None:
-        yield
-        return
+        return None
     if patience.remaining_seconds() <= 0:
         raise Unavailable("The database did not answer in time.")
     patience.asking += 1
-    try:
-        yield
-    finally:
-        patience.asking -= 1
+    return patience
 
 
 def seconds_left() -> float:

@@ -118,7 +118,7 @@ def test_what_has_no_path_is_refused(shared: TestClient) -> None:
         (f"jobs/{saddle}/plot.svg?kind=path&series=lr", "/query/series", "does not apply"),
         (f"jobs/{saddle}/plot.svg?kind=path&x=step", "/query/x", "does not apply"),
         (f"jobs/{saddle}/plot.svg?kind=path&from=2&to=1", "/query/to", "less than from"),
-        (f"jobs/{saddle}/plot.svg?kind=path&height=160", "/query/height", "no room"),
+        (f"jobs/{saddle}/plot.svg?kind=path&height=160", "/query/height", "too small for this picture"),
         (f"metrics/plot.svg?kind=path&jobs={saddle},{square}", "/query/jobs", "different functions"),
         (f"metrics/plot.svg?kind=path&jobs={steep},{flat}", "/query/jobs", "different functions"),
         (f"metrics/plot.svg?kind=path&jobs={steep},{network}", "/query/kind", "not a point"),

@@ -174,7 +174,7 @@ def test_where_weights_began_is_no_part_of_an_architecture(db: Database, kind: s
         ({"checkpoints": [{"job": "FIRST"}, {"job": "FOREIGN"}]}, "/checkpoints/1/job", "no checkpoint"),
         ({"checkpoints": [{"job": "FIRST"}, {"job": "WIDER"}]}, "/checkpoints/1", "another architecture"),
         ({"checkpoints": [{"job": "FIRST", "weights": "ema"}, {"job": "FIRST"}]}, "/checkpoints/0/job", "kind ema"),
-        ({"job": "FIRST", "checkpoints": [{"job": "FIRST"}]}, "", "say what to look at"),
+        ({"job": "FIRST", "checkpoints": [{"job": "FIRST"}]}, "", "give the input"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused_with_its_place(

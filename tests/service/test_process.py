@@ -20,7 +20,7 @@ NOBODY = """
 import ctypes, json, os
 from pathlib import Path
 from core.process import forbid_reading
-from worker import oom
+from worker import kernel_oom
 
 def seen():
     child = os.fork()
@@ -31,7 +31,7 @@ def seen():
             os._exit(1)
         os._exit(0 if found else 2)
     looked = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    own = Path("/proc/self/cgroup").read_text(), oom.oom_kills(), len(os.listdir("/proc/self/fd"))
+    own = Path("/proc/self/cgroup").read_text(), kernel_oom.oom_kills(), len(os.listdir("/proc/self/fd"))
     return looked, own
 
 if os.getuid() == 0:

@@ -118,7 +118,7 @@ def test_what_is_loaded_is_what_was_recorded(
     record(heart, store, tmp_path, 1)
     (row,) = rows(db, fence)
     proxy.edit_answer = lambda _target, message: message.replace(b"weights of step 1", b"weights of step 3")
-    with pytest.raises(BadCheckpoint, match="not what was recorded"):
+    with pytest.raises(BadCheckpoint, match="does not match its recorded digest"):
         fetch_checkpoint(store, row, tmp_path / "resume")
     proxy.choose = lambda _method, _target: answer(404, "<Error><Code>NoSuchBucket</Code></Error>")
     with pytest.raises(StoreRefused):

@@ -41,7 +41,7 @@ def build_on_gpu(assignment: Assignment, report_alive: ReportAlive = report_noth
     run = real_build(assignment, report_alive)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
-        break_down(machine, token, assignment, run.standing.step)
+        break_down(machine, token, assignment, run.train_state.step)
         return run.gradient(inputs, targets)
 
     return replace(run, gradient=gradient)

@@ -62,6 +62,6 @@ def damaged(analyses: Analyses, parts: list[str]) -> None:
     file.write_bytes(content)
     found = analyses.ended(analyses.ask(kind="assembly", analyses=parts))
     assert (found["status"], found["results"]) == ("failed", None)
-    assert f"the result of {parts[1]}, which cannot be read" in found["error"]["message"]
+    assert f"the result of {parts[1]}, which the analysis reads, cannot be read" in found["error"]["message"]
     assert "does not match its recorded digest" in found["error"]["message"]
     assert parts[1] in found["error"]["remedy"]

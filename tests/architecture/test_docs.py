@@ -126,6 +126,13 @@ def test_what_the_docs_name_exists(path: Path) -> None:
     assert links + cited == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=tree.name)
+def test_the_tests_that_a_page_names_exist(path: Path) -> None:
+    """Figures beside `test_care.py` cannot be checked once the file has another name."""
+    known = {each.name for each in tree.python("tests")}
+    assert set(re.findall(r"\btest_\w+\.py\b", read(path))) - known == set()
+
+
 def test_the_state_machine_on_paper_is_the_one_in_the_code() -> None:
     """An operator reads the page at three in the morning, and it must not be the page of the release before."""
     rows = table(read(DOCS / "protocol.md"), "from", "to", "by", "when")

@@ -8,14 +8,11 @@ from tests.architecture import tree
 from tests.architecture.language import BANNED, found_in, found_in_code, visible_texts, without_code
 from tests.architecture.test_docs import PAGES, read
 
-UNEDITED = {"docs/reliability.md"}
-"""Pages that wait for their edit. Empty is the aim."""
-
 ROOTS = ("api", "worker", "local", "core", "sdk", "bench", "deploy")
 """Folders whose docstrings and messages are plain; the schema has a stored value that is on the list."""
 
 
-@pytest.mark.parametrize("path", [page for page in PAGES if tree.name(page) not in UNEDITED], ids=tree.name)
+@pytest.mark.parametrize("path", PAGES, ids=tree.name)
 def test_pages_are_plain_english(path: Path) -> None:
     """A page that says "somebody" leaves open whether a user, an operator or a process acts."""
     assert [f"{tree.name(path)}:{line} {what}" for line, what in found_in(without_code(read(path)))] == []

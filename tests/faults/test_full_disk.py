@@ -69,7 +69,7 @@ def without_room(sqlite_service: Service) -> Iterator[Squeeze]:
         subprocess.run(["umount", "-l", str(scratch)], check=True)
 
 
-@pytest.fixture(params=["descriptors", "room"])
+@pytest.fixture(params=["descriptors", pytest.param("room", marks=pytest.mark.slow)])
 def squeezed(request: pytest.FixtureRequest) -> Squeeze:
     found: Squeeze = request.getfixturevalue("without_room") if request.param == "room" else without_descriptors
     return found

@@ -99,6 +99,7 @@ def test_in_the_middle_and_at_the_end(
     assert sqlite_service.job(job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_pause_waits_for_room(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """It stands where it was paused, not at some checkpoint before."""
     job_id = sqlite_service.submit(truth.spec)

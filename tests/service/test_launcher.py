@@ -110,8 +110,7 @@ def test_sigterm_ends_the_step_and_says_so(launcher: Launcher, order: Callable[.
     """Until then memory that runs out kills the runner before whoever started it."""
     runner = order(launcher, FOREVER)
     heard(runner, "progress")
-    own = int(Path("/proc/self/oom_score_adj").read_text())
-    assert int(Path(f"/proc/{runner.pid}/oom_score_adj").read_text()) == min(1000, own + 500)
+    assert is_first_to_be_killed_for_memory(runner)
     runner.terminate()
     assert heard(runner, "ended")["outcome"] == "cancelled"
     assert runner.wait(10.0) == ProcessExit(code=0)
@@ -239,6 +238,23 @@ def test_an_exit_status_needs_no_disk(zygote: ZygoteLauncher, tmp_path: Path) ->
     runner = zygote.launch(Path("/dev/full"), "")
     runner.sock.sendall(wire.pack_frame("assignment", "job_x", {"assignment": {"job": 3}}))
     assert runner.wait(30.0) == ProcessExit(code=CRASHED)
+    runner.sock.close()
+
+
+def is_first_to_be_killed_for_memory(runner: RunnerProcess) -> bool:
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    return int(Path(f"/proc/{runner.pid}/oom_score_adj").read_text()) == min(1000, own + 500)
+
+
+def test_runners_are_killed_for_memory_before_whoever_started_them(
+    zygote: ZygoteLauncher, order: Callable[..., RunnerProcess]
+) -> None:
+    """An exec'd one too: the test of SIGTERM looks."""
+    runner = order(zygote, FOREVER)
+    heard(runner, "progress")
+    assert is_first_to_be_killed_for_memory(runner)
+    runner.kill()
+    assert runner.wait(10.0) == ProcessExit(signal=signal.SIGKILL)
     runner.sock.close()
 
 

@@ -7,8 +7,6 @@ from typing import ClassVar, Final, cast
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.util.queue import Empty, Queue
 
-IDLE_SECONDS: Final = 10.0  # a connection that was not used for this long is closed
-PATIENCE: Final = 0.05  # about the time to connect; most connections in use are returned by then
 _RETURNED: Final = "returned at"
 
 
@@ -20,6 +18,8 @@ class ShrinkingPool(QueuePool):
     """
 
     trust_seconds: ClassVar[float] = 0.0  # a connection used within this time is not pinged
+    idle_seconds = 10.0  # a connection that was not used for this long is closed
+    patience_seconds = 0.05  # about the time to connect; most connections in use are returned by then
 
     def _do_get(self) -> ConnectionPoolEntry:
         record = self._await_returned() or super()._do_get()
@@ -28,10 +28,10 @@ class ShrinkingPool(QueuePool):
         return record
 
     def _await_returned(self) -> ConnectionPoolEntry | None:
-        """A connection that is returned within PATIENCE, if any are in use."""
+        """A connection that is returned within `patience_seconds`, if any are in use."""
         if self.checkedout() > 0:
             with suppress(Empty):
-                return self._pool.get(True, PATIENCE)
+                return self._pool.get(True, self.patience_seconds)
         return None
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -49,7 +49,7 @@ class ShrinkingPool(QueuePool):
         queue = cast("Queue[ConnectionPoolEntry]", self._pool)
         with queue.mutex:
             waiting = queue.queue
-            if len(waiting) > 1 and time.monotonic() - _returned_at(waiting[0]) > IDLE_SECONDS:
+            if len(waiting) > 1 and time.monotonic() - _returned_at(waiting[0]) > self.idle_seconds:
                 return waiting.popleft()
             return None
 

@@ -103,6 +103,7 @@ def test_fork_of_a_finished_job(sqlite_service: Service) -> None:
     assert sqlite_service.http.delete(f"/v1/jobs/{parent}").status_code == 204
 
 
+@pytest.mark.slow
 def test_a_machine_with_too_little_memory(sqlite_service: Service) -> None:
     """The zygote may take 500 MB more, and its runners inherit that: a forward pass of 8,000 examples needs 1 GB. Each
     attempt says what is done about it, and the job ends as it would elsewhere, but for rounding.

@@ -69,7 +69,7 @@ def without_room(sqlite_service: Service) -> Iterator[Squeeze]:
         subprocess.run(["umount", "-l", str(scratch)], check=True)
 
 
-@pytest.fixture(params=["descriptors", "room"])
+@pytest.fixture(params=["descriptors", pytest.param("room", marks=pytest.mark.slow)])
 def squeezed(request: pytest.FixtureRequest) -> Squeeze:
     found: Squeeze = request.getfixturevalue("without_room") if request.param == "room" else without_descriptors
     return found
@@ -99,6 +99,7 @@ def test_in_the_middle_and_at_the_end(
     assert sqlite_service.job(job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_pause_waits_for_room(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """It stands where it was paused, not at some checkpoint before."""
     job_id = sqlite_service.submit(truth.spec)

@@ -32,7 +32,7 @@ def stop_workers(service: Service) -> None:
         worker.stop()
 
 
-@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize("deaf", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_cancel(sqlite_service: Service, truth: Truth, deaf: bool) -> None:
     """Within 15 s, also when the runner hears nothing either; the slot is free again."""
     job_id = sqlite_service.submit(truth.spec)

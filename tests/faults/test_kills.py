@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.faults.conftest import SHORT, Truth
-from tests.support.service import Job, Part, Service, gone, until
+from tests.support.service import Job, Service, gone, until
 
 Check = Callable[[Service, str], None]
 
@@ -17,10 +17,6 @@ def is_past(attempt: int, job: Job) -> bool:
 
 def steps_in(attempt: int, job: Job) -> bool:
     return bool(job["attempt"] == attempt and job["progress"].get("step"))
-
-
-def mentions(part: Part, job_id: str) -> bool:
-    return job_id in part.said
 
 
 def test_runner(either_service: Service, same_as_undisturbed: Check, at_a_random_moment: Check, truth: Truth) -> None:
@@ -94,17 +90,6 @@ def test_api(sqlite_service: Service, same_as_undisturbed: Check, at_a_random_mo
     sqlite_service.start_api()
     same_as_undisturbed(sqlite_service, job_id)
     assert sqlite_service.job(job_id)["attempt"] == 1
-
-
-def test_api_between_commit_and_hint(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
-    """The job is in the database, its hint was never sent, and no api comes back to send it."""
-    api = brokerless_service.api
-    assert api is not None
-    job_id = brokerless_service.submit(truth.spec)
-    api.kill()
-    until("the worker begins", partial(mentions, brokerless_service.worker, job_id), seconds=20)
-    brokerless_service.start_api()
-    same_as_undisturbed(brokerless_service, job_id)
 
 
 def test_poison(sqlite_service: Service, truth: Truth) -> None:

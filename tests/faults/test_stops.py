@@ -9,11 +9,9 @@ from celery import Celery
 
 from core.queue import TASK
 from tests.faults.conftest import SHORT, Truth
-from tests.support.broker import Broker
-from tests.support.service import Service, gone
+from tests.support.service import Service, gone, until
 
 Check = Callable[[Service, str], None]
-Serve = Callable[[str, Broker | None], Service]
 
 
 def test_sigterm_in_the_middle_of_a_job(sqlite_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
@@ -59,9 +57,15 @@ def test_ctrl_c_is_a_stop_like_any_other(sqlite_service: Service, truth: Truth) 
 
 
 def test_a_broker_that_was_never_started(brokerless_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
-    """The poll finds the job, and SIGTERM ends an idle worker at once."""
+    """The api dies between commit and hint, and none comes back to send it: the poll finds the job, whose result is
+    what it would have been. SIGTERM ends an idle worker at once.
+    """
+    api, worker = brokerless_service.api, brokerless_service.worker
+    assert api is not None
     job_id = brokerless_service.submit(truth.spec)
-    brokerless_service.when(job_id, lambda job: job["status"] == "running", seconds=5)
+    api.kill()
+    until("the worker begins", lambda: job_id in worker.said, seconds=5)
+    brokerless_service.start_api()
     same_as_undisturbed(brokerless_service, job_id)
     begun = time.monotonic()
     assert brokerless_service.worker.stop() == 0
@@ -69,21 +73,26 @@ def test_a_broker_that_was_never_started(brokerless_service: Service, same_as_un
 
 
 def test_a_broker_that_dies_and_comes_back_empty(
-    serve: Serve, sqlite_url: str, broker: Broker, same_as_undisturbed: Check, truth: Truth
+    sqlite_service: Service, same_as_undisturbed: Check, truth: Truth
 ) -> None:
     """Neither the running job nor the next one notices; while the broker hangs, posts are answered all the same."""
-    service = serve(sqlite_url, broker)
-    service.heal()
+    service, broker = sqlite_service, sqlite_service.broker
+    assert broker is not None
     job_id = service.submit(truth.spec)
     service.when_at(job_id, truth.steps // 10)
     broker.kill()
-    queued = service.submit(SHORT)
-    same_as_undisturbed(service, job_id)
-    broker.start()
+    try:
+        queued = service.submit(SHORT)
+        same_as_undisturbed(service, job_id)
+    finally:
+        broker.start()
     assert service.ended(queued)["status"] == "succeeded"
     broker.signal(signal.SIGSTOP)
-    hung = service.submit(SHORT)
-    assert service.ended(hung)["status"] == "succeeded"
+    try:
+        hung = service.submit(SHORT)
+        assert service.ended(hung)["status"] == "succeeded"
+    finally:
+        broker.signal(signal.SIGCONT)
 
 
 def test_hints_that_are_old_doubled_and_about_nothing(

@@ -21,31 +21,31 @@ def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-def test_a_zombie_writes_nothing(postgresql_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
+def test_a_zombie_writes_nothing(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
     """SIGSTOP of worker, zygote and runner for three leases; another worker takes over meanwhile; SIGCONT."""
-    zombie = postgresql_service.worker
-    job_id = postgresql_service.submit(truth.spec)
-    postgresql_service.when_at(job_id, truth.steps // 3)
+    zombie = either_service.worker
+    job_id = either_service.submit(truth.spec)
+    either_service.when_at(job_id, truth.steps // 3)
     stopped, (runner,) = zombie.tree(), zombie.runners()
     signal_all(stopped, signal.SIGSTOP)
     asleep = time.monotonic()
-    other = postgresql_service.start_worker()
-    postgresql_service.when(job_id, lambda job: job["attempt"] == 2)
-    mark = newest_event(postgresql_service)
+    other = either_service.start_worker()
+    either_service.when(job_id, lambda job: job["attempt"] == 2)
+    mark = newest_event(either_service)
     while time.monotonic() - asleep < 3 * LEASE_SECONDS:
         time.sleep(0.1)
     signal_all(stopped, signal.SIGCONT)
     assert gone(runner, 5.0)
-    same_as_undisturbed(postgresql_service, job_id)
-    assert postgresql_service.job(job_id)["attempt"] == 2
-    assert written_by(postgresql_service, job_id, attempt=1, after=mark) == []
+    same_as_undisturbed(either_service, job_id)
+    assert either_service.job(job_id)["attempt"] == 2
+    assert written_by(either_service, job_id, attempt=1, after=mark) == []
     assert other.exit_code is None
-    numbers = dict(re.findall(r"^(basin_\w+_total) (\S+)$", postgresql_service.http.get("/metrics").text, re.MULTILINE))
+    numbers = dict(re.findall(r"^(basin_\w+_total) (\S+)$", either_service.http.get("/metrics").text, re.MULTILINE))
     assert float(numbers["basin_takeovers_total"]) >= 1
     assert float(numbers["basin_fenced_writes_total"]) >= 1
     # The zombie gave up that attempt and nothing else: it takes jobs again.
     other.stop()
-    assert postgresql_service.ended(postgresql_service.submit(SHORT))["status"] == "succeeded"
+    assert either_service.ended(either_service.submit(SHORT))["status"] == "succeeded"
 
 
 def newest_event(service: Service) -> int:

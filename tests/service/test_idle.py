@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import text
 
-from core.db import pool
+from core.db.pool import ShrinkingPool
 from core.db.session import Database, open_database
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.health.workers import list_worker_views
@@ -25,6 +25,13 @@ from worker.attempt import Slot, WorkerContext
 from worker.launcher import ExecLauncher
 from worker.slots import SlotPoller, SlotPool
 from worker.worker_report import WorkerReporter
+
+
+def pool_of(db: Database) -> ShrinkingPool:
+    """Its connections on PostgreSQL."""
+    pool = db._writer.pool
+    assert isinstance(pool, ShrinkingPool)
+    return pool
 
 
 def shop_of(db: Database, home: Path, stopping: threading.Event) -> WorkerContext:
@@ -147,15 +154,13 @@ def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
-def test_connections_that_nobody_wants_any_more_are_closed(
-    watched: Database, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connections_that_nobody_wants_any_more_are_closed(watched: Database, postgresql_url: str) -> None:
     with closing(open_database(postgresql_url)) as busy:
         with busy.read(), busy.read(), busy.read():
             assert connections(watched) == 4
         connections(busy)
         assert connections(watched) == 4, "they may be wanted again"
-        monkeypatch.setattr(pool, "IDLE_SECONDS", -1.0)
+        pool_of(busy).idle_seconds = -1.0
         for _ in range(3):
             connections(busy)
         assert eventually(lambda: connections(watched) == 2)  # a server's process takes a moment to end
@@ -163,11 +168,9 @@ def test_connections_that_nobody_wants_any_more_are_closed(
             assert connections(watched) == 4
 
 
-def test_who_comes_a_moment_too_early_gets_the_connection_that_comes_back(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "PATIENCE", 20.0)
+def test_who_comes_a_moment_too_early_gets_the_connection_that_comes_back(postgresql_url: str) -> None:
     with closing(open_database(postgresql_url)) as database:
+        pool_of(database).patience_seconds = 20.0
         held = database.read()
         held.__enter__()
         back = threading.Timer(0.05, held.__exit__, (None, None, None))

@@ -17,7 +17,10 @@ from core.lifecycle import Status
 from core.recipe.plan import SlotKind, halve_micro_batch, resolve_plan
 from core.recipe.spec import JobSpec
 from core.settings import Limits
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import LEASE, OWNER, new_checkpoint, state_of, submitted
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 ME = SubmitContext(OWNER, Limits(), 60.0)
 

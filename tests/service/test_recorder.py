@@ -26,12 +26,15 @@ from core.jobs.verbs import request_cancel
 from core.lifecycle import Desired
 from core.store.base import Digest
 from core.store.local import LocalStore
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, state_of
 from tests.support.service import until
 from worker import wire
 from worker.backlog import Backlog
 from worker.heartbeat import AttemptAbandoned, Heartbeat
 from worker.recorder import Recorder
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 
 class FullStore(LocalStore):

@@ -109,8 +109,15 @@ def test_a_bad_file_is_refused_with_its_field(tmp_path: Path, text: str, said: s
     assert result.stdout == ""
 
 
-def test_divergence_is_a_failure(start: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start(JOB.replace("lr: 0.1", "lr: 1e30").replace("swa: true", "swa: false"))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.startswith("failed (diverged): ")
+def test_divergence_is_a_failure(
+    tmp_path: Path, datasets: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BASIN_HOME", str(make_home(tmp_path / "home", datasets)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which the command sets for good
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(run)
+    Path("job.yaml").write_text(JOB.replace("lr: 0.1", "lr: 1e30").replace("swa: true", "swa: false"))
+    result = CliRunner().invoke(app, ["job.yaml"])
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("failed (diverged): ")

@@ -21,6 +21,7 @@ from core.store.location import StoreLocation
 from core.store.s3 import S3Store, S3Tuning
 from tests.service.conftest import TIMINGS
 from tests.service.test_recorder import checkpoint, warnings
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, running
 from tests.support.proxy import Proxy, answer
 from worker import wire
@@ -28,6 +29,8 @@ from worker.backlog import Backlog
 from worker.heartbeat import Heartbeat
 from worker.provision import BadCheckpoint, fetch_checkpoint
 from worker.recorder import Recorder
+
+pytestmark = POSTGRESQL_IS_SLOW
 
 Pair = tuple[Proxy, S3Store]
 

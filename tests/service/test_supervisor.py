@@ -24,6 +24,7 @@ from core.recipe.data.materialise import dataset_path
 from core.settings import Settings
 from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
+from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of, submitted
 from tests.support.service import until
 from worker import assignment, provision, supervisor, wire
@@ -136,6 +137,7 @@ def warnings(db: Database, job_id: str) -> list[str]:
         return [data["code"] for data in connection.execute(query).scalars()]
 
 
+@POSTGRESQL_IS_SLOW
 def test_the_last_words_of_a_runner_are_kept_with_the_failure(shop: WorkerContext, db: Database) -> None:
     """Its owner cannot look at the worker's disk."""
     job_id = submitted(db)
@@ -165,6 +167,7 @@ def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: WorkerContext, db: Da
     assert (state["checkpoint_id"], state["status"]) == (first.id, "queued")
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_store_that_stays_away_is_not_waited_for_for_ever(
     shop: WorkerContext, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_store_that_stays_away_is_not_waited_for_for_ever(
     assert (state["status"], state["losses"], state["checkpoint_id"]) == ("queued", 0, kept_id)
 
 
+@POSTGRESQL_IS_SLOW
 def test_cancel_ends_the_waiting_for_a_store(shop: WorkerContext, db: Database, tmp_path: Path) -> None:
     job_id, _ = kept(db, LocalStore(tmp_path / "store"), tmp_path, [4])
     thread = serving(replace(shop, store=AwayStore(tmp_path / "store")))
@@ -190,6 +194,7 @@ def test_cancel_ends_the_waiting_for_a_store(shop: WorkerContext, db: Database, 
     assert state_of(db, job_id)["status"] == "cancelled"
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_killed_writer_of_a_dataset_is_no_fault_of_the_job(
     shop: WorkerContext, db: Database, unwritten: list["subprocess.Popen[bytes]"]
 ) -> None:
@@ -202,6 +207,7 @@ def test_a_killed_writer_of_a_dataset_is_no_fault_of_the_job(
     assert (state["status"], state["losses"]) == ("queued", 1)
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.parametrize(
     ("wish", "status"), [("stop", "queued"), ("cancel", "cancelled"), ("pause", "paused"), ("fence", "queued")]
 )
@@ -225,6 +231,7 @@ def test_the_writing_of_a_dataset_hears_wishes(
     assert (state["status"], state["losses"], len(unwritten)) == (status, 0, 1)
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.parametrize("where", ["folder", "stderr"])
 def test_a_full_disk_costs_the_job_nothing_and_rests_the_slot(
     shop: WorkerContext, db: Database, monkeypatch: pytest.MonkeyPatch, where: str
@@ -253,6 +260,7 @@ FAILED = {
 }
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -274,6 +282,7 @@ def test_a_machine_that_fails_a_runner_costs_the_job_nothing_and_rests_the_slot(
         assert (state["status"], state["losses"], state["attempt"]) == ("queued", 0, attempt)
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: WorkerContext, db: Database) -> None:
     job_id = submitted(db)
     silent = replace(shop, launcher=Saying(ProcessExit(code=70), None))
@@ -284,6 +293,7 @@ def test_a_runner_that_is_gone_without_a_word_is_a_loss(shop: WorkerContext, db:
     assert statuses == [("queued", 1), ("queued", 2), ("failed", 3)]
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_launcher_without_a_descriptor_left_is_no_loss(
     shop: WorkerContext, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

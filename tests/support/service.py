@@ -158,6 +158,7 @@ class Service:
             "BASIN_DATABASE_URL": database_url,
             "BASIN_BROKER_URL": broker_url or f"redis+socket://{home / 'nobody.sock'}",
         }
+        self.broker: Broker | None = None  # where tests may end it and start it again
         self.slots = 1  # of each worker that is started
         self.tree = ROOT  # the checkout of what is started
         self.packages: tuple[Path, ...] = ()  # folders from which it imports besides
@@ -306,6 +307,7 @@ def lasting(
 ) -> Iterator[Service]:
     """A service for many tests; each heals it before it uses it."""
     running = Service(make_home(folder / "home", datasets), database_url, broker.url if broker else None)
+    running.broker = broker
     yield running
     running.stop()
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 BLOCKED = """
@@ -62,6 +64,7 @@ def fresh(code: str, *arguments: object) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_it_trains_alone(tmp_path: Path, datasets: Callable[[str], Path]) -> None:
     """And touches no CUDA for a plan of a CPU: a process of its own knows, another test may have used a device."""
     lines = fresh(TRAIN, datasets("digits"), tmp_path / "scratch")

@@ -4,6 +4,7 @@ import signal
 
 import numpy as np
 import psutil
+import pytest
 from safetensors.numpy import save_file
 
 from core.recipe.data.materialise import dataset_path, read_data
@@ -28,6 +29,7 @@ def test_out_of_memory_goes_on_with_fewer_examples_at_once(house: House) -> None
     assert "warning     remedy: out of memory: from now on at most 1800 examples at once, batches as before" in told
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_and_a_runner_that_stalls(house: House) -> None:
     """SIGKILL of the worker, then SIGSTOP of the runner: each time it goes on from its last checkpoint."""
     job_id = house.submit(*LONG, "--set", "checkpoints={every: 500st}")

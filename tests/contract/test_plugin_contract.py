@@ -59,7 +59,7 @@ def test_the_example_keeps_the_contract(tmp_path: Path) -> None:
         timeout=170,
         check=False,
     )
-    assert "4 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "8 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def test_what_is_built_in_keeps_it() -> None:

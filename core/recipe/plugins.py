@@ -55,11 +55,15 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class RefusedPlugin:
-    """An installed distribution that does not join, and why."""
+    """An installed distribution that does not join, and why.
+
+    `entry_points` are those that it lists, group:name, none of which is offered.
+    """
 
     name: str
     version: str
     reason: str
+    entry_points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,8 @@ def installed_plugins() -> InstalledPlugins:
         if isinstance(found, Plugin):
             joined.append(found)
             continue
-        refused.append(RefusedPlugin(name, candidate.distribution.version, found))
+        listed = tuple(f"{entry.group}:{entry.name}" for entry in candidate.entries)
+        refused.append(RefusedPlugin(name, candidate.distribution.version, found, listed))
         log.warning("the plug-in %s %s is refused: %s", name, candidate.distribution.version, found)
     return InstalledPlugins(tuple(joined), tuple(refused))
 

@@ -10,7 +10,7 @@ from core.recipe.named import NamedComponent
 
 
 class LossSpec(NamedComponent):
-    """What the training minimises. Lower is better, and evaluations report it in the series `loss`."""
+    """A loss function: what the training minimises. Lower is better, and evaluations report it in the series `loss`."""
 
     implementation: ClassVar[str]
     smooths_labels: ClassVar[bool] = False

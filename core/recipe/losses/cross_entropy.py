@@ -7,7 +7,7 @@ from core.recipe.losses.base import LossSpec
 
 
 class CrossEntropy(LossSpec):
-    """-log softmax(outputs)[class], the mean over examples.
+    """The mean of -log softmax(outputs)[class] over examples.
 
     The loss of evaluations is that of the true classes, whatever `label_smoothing` is.
     """

@@ -7,7 +7,7 @@ from core.recipe.losses.base import LossSpec
 
 
 class FunctionValue(LossSpec):
-    """f(x) + a_i · x, the mean over examples: the outputs of the model `point` are x, the targets a_i."""
+    """The mean of f(x) + a_i · x over examples: the outputs of the model `point` are x, the targets a_i."""
 
     summary: ClassVar[str] = "The value of the function at the point."
     implementation: ClassVar[str] = "core.engine.evaluation.losses:build_function_value"

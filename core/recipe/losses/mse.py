@@ -7,7 +7,7 @@ from core.recipe.losses.base import LossSpec
 
 
 class MeanSquaredError(LossSpec):
-    """(output - target)², the mean over examples and outputs, of standardised targets."""
+    """The mean of (output - target)² over examples and outputs."""
 
     summary: ClassVar[str] = "The mean squared error of the standardised targets."
     implementation: ClassVar[str] = "core.engine.evaluation.losses:build_mse"

@@ -7,7 +7,7 @@ from core.recipe.metrics.base import MetricSpec, Mode
 
 
 class Accuracy(MetricSpec):
-    """The share of examples whose largest output is that of their class."""
+    """An example counts where its largest output is that of its class."""
 
     summary: ClassVar[str] = "The share of examples that are classified correctly."
     implementation: ClassVar[str] = "core.engine.evaluation.metrics:build_accuracy"

@@ -7,7 +7,7 @@ from core.recipe.metrics.base import MetricSpec
 
 
 class MeanAbsoluteError(MetricSpec):
-    """|output - target|, the mean over examples and outputs, in the data's own units."""
+    """The mean of abs(output - target) over examples and outputs; the standardisation of the targets is undone."""
 
     summary: ClassVar[str] = "The mean absolute error in the data's own units."
     implementation: ClassVar[str] = "core.engine.evaluation.metrics:build_mae"

@@ -40,9 +40,9 @@ def _translated_problems(error: ValidationError, document: object, model: type[B
 
 def _is_of_other_form(detail: ErrorDetails) -> bool:
     """Whether pydantic tried a name as an object, or an object as a name."""
-    form = next((part for part in detail["loc"] if part in {NAME_ALONE, AS_OBJECT}), None)
-    an_object = isinstance(detail["input"], dict) or detail["loc"][-1] != form
-    return form is not None and an_object == (form == NAME_ALONE)
+    if isinstance(detail["input"], dict):
+        return detail["type"] == "literal_error" and NAME_ALONE in detail["loc"]
+    return detail["type"] in {"dict_type", "model_attributes_type"} and detail["loc"][-1:] == (AS_OBJECT,)
 
 
 def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:

@@ -97,13 +97,13 @@ def get_readiness(service: Running) -> JsonResponse:
         "disk": _run_probe(_probe_disk, service, required=False),
     }
     degraded = [name for name, check in checks.items() if not check["ok"] and not check["required"]]
-    found = {"degraded": degraded, "checks": checks, "plugins": _describe_plugins()}
+    found = {"degraded": degraded, "checks": checks, "plugins": describe_plugins()}
     if any(check["required"] and not check["ok"] for check in checks.values()):
         return JsonResponse({"status": "unavailable", **found}, STATUS["unavailable"])
     return JsonResponse({"status": "degraded" if degraded else "ready", **found})
 
 
-def _describe_plugins() -> dict[str, list[dict[str, object]]]:
+def describe_plugins() -> dict[str, list[dict[str, object]]]:
     """Without the reasons of refusals, which may name files: this route needs no key."""
     plugins = installed_plugins()
     return {

@@ -29,7 +29,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "point": {"start": [1.0]},
 }
 PLAYGROUND = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "function", "function": "square"}}
-BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")}
+BESIDES: dict[str, dict[str, Any]] = {
+    **{name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")},
+    **{name: {"data": {"name": "diabetes"}} for name in ("mse", "mae", "r2")},
+}
 """What those need that go with nothing else."""
 
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in component_classes(kind).items()]

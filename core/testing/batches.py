@@ -1,6 +1,5 @@
 """A job and a batch for the contracts of losses and metrics."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,10 +9,8 @@ from torch import Tensor
 
 from core.engine.datasets.resident import Split
 from core.engine.evaluation.measure import MeasureInputs
-from core.errors import InvalidSpec
 from core.recipe.named import NamedComponent
-from core.recipe.parse import parse_job
-from core.testing.runs import SMALL_JOB
+from core.testing.runs import SMALL_JOB, parse_small_job
 
 DATA: Final[Mapping[str, Any]] = {"classification": SMALL_JOB["data"], "regression": {"name": "diabetes"}}
 EXAMPLES: Final = 12
@@ -37,11 +34,7 @@ class ContractBatch:
 
 def make_batch(spec: NamedComponent, fields: Mapping[str, Any]) -> ContractBatch:
     """For a job with these fields, by default on data of the first task of the component."""
-    document = {**SMALL_JOB, "optimizer": {"name": "sgd"}, **job_fields(spec, fields)}
-    try:
-        job = parse_job(json.dumps(document).encode())
-    except InvalidSpec as error:
-        raise AssertionError(f"a job with it is refused; is the plug-in installed? {error.errors}") from error
+    job = parse_small_job(job_fields(spec, fields))
     facts, generator = job.data.facts(), torch.Generator().manual_seed(0)
     outputs, other = torch.randn(2, EXAMPLES, facts.outputs, generator=generator, dtype=torch.float64)
     targets = torch.arange(EXAMPLES) % facts.outputs if facts.task == "classification" else other

@@ -34,22 +34,7 @@ def test_a_job_with_a_plugin_from_its_start_to_its_end(serve: Serve, sqlite_url:
     service = serve(sqlite_url, None)
     service.packages = (plugin,)
     service.start_api()
-    offered = service.http.get("/v1/catalog").json()
-    assert "lion" in {each["name"] for each in offered["optimizers"]}
-    assert (offered["losses"][-1]["name"], offered["metrics"][-1]["name"]) == ("poly1", "confident_accuracy")
-    name, _, version = NAMED.partition(" ")
-    assert service.http.get("/readyz").json()["plugins"] == {
-        "joined": [{"name": name, "version": version}],
-        "refused": [],
-    }
-    document = service.http.get("/openapi.json").json()
-    assert "Lion" in document["components"]["schemas"]
-    refused = service.http.post("/v1/jobs", json={**JOB, "optimizer": {"name": "lion", "bets": [0.9, 0.9]}})
-    assert refused.json()["errors"][0] == {
-        "pointer": "/optimizer/bets",
-        "message": "unknown field",
-        "hint": 'did you mean "betas"?',
-    }
+    _what_it_adds(service)
     service.packages = ()
     service.start_worker()
     job_id, plain = service.submit(JOB), service.submit(PLAIN)
@@ -86,6 +71,26 @@ def test_a_job_with_a_plugin_from_its_start_to_its_end(serve: Serve, sqlite_url:
     weights = [service.checkpoints(each)[-1]["sha256"] for each in (job_id, whole)]
     assert weights[0] == weights[1]
     _without_the_plugin(service, job_id)
+
+
+def _what_it_adds(service: Service) -> None:
+    """The catalog, readiness, OpenAPI and the hints of refusals know its components."""
+    offered = service.http.get("/v1/catalog").json()
+    assert "lion" in {each["name"] for each in offered["optimizers"]}
+    assert (offered["losses"][-1]["name"], offered["metrics"][-1]["name"]) == ("poly1", "confident_accuracy")
+    name, _, version = NAMED.partition(" ")
+    assert service.http.get("/readyz").json()["plugins"] == {
+        "joined": [{"name": name, "version": version}],
+        "refused": [],
+    }
+    document = service.http.get("/openapi.json").json()
+    assert "Lion" in document["components"]["schemas"]
+    refused = service.http.post("/v1/jobs", json={**JOB, "optimizer": {"name": "lion", "bets": [0.9, 0.9]}})
+    assert refused.json()["errors"][0] == {
+        "pointer": "/optimizer/bets",
+        "message": "unknown field",
+        "hint": 'did you mean "betas"?',
+    }
 
 
 def _without_the_plugin(service: Service, job_id: str) -> None:

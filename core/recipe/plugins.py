@@ -202,7 +202,8 @@ def _join(candidate: _Candidate, before: Iterable[Plugin]) -> Plugin | str:
             union, base = GROUPS[entry.group]
             built_in = {(entry.group, _name(each)) for each in get_args(get_args(_load(union))[0])}
             component = entry.load()
-            if problem := find_problem(component, _load(base), {name for _, name in taken | built_in}):
+            names = {name for group, name in taken | built_in if group == entry.group}
+            if problem := find_problem(component, _load(base), names):
                 return f"{entry.value} ({entry.group}): {problem}"
             components.append((entry.group, component))
             taken |= set(_names(components[-1:]))

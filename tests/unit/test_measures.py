@@ -47,6 +47,9 @@ class Best(MetricSpec):
     tasks: ClassVar = ("classification",)
     mode: ClassVar = "max"
     name: Literal["best"] = "best"
+class Twin(Best):
+    """A metric may have the name of a loss."""
+    name: Literal["bent"] = "bent"
 class Named(MetricSpec):
     """As the loss."""
     summary: ClassVar[str] = "A metric of a test."
@@ -157,12 +160,13 @@ def test_a_class_without_tasks_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a process finds where a distribution has two losses and a metric, and another a metric named `loss`."""
+    """What a process finds where distributions have two losses, two metrics, and a metric named `loss`."""
     folder = tmp_path_factory.mktemp("installed")
     files = {"own_measures/__init__.py": "", "own_measures/specs.py": SPECS}
     write_distribution(folder, "basin-bent", files, {"basin.losses": "own_measures.specs:Bent"})
     write_distribution(folder, "basin-straight", {}, {"basin.losses": "own_measures.specs:Straight"})
     write_distribution(folder, "basin-best", {}, {"basin.metrics": "own_measures.specs:Best"})
+    write_distribution(folder, "basin-twin", {}, {"basin.metrics": "own_measures.specs:Twin"})
     write_distribution(folder, "basin-named", {}, {"basin.metrics": "own_measures.specs:Named"})
     done = subprocess.run(
         [sys.executable, "-c", REPORT % JOB],
@@ -179,7 +183,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_those_of_plugins_join(report: dict[str, Any]) -> None:
     assert report["losses"] == ["cross_entropy", "mse", "function", "bent", "straight"]
-    assert report["metrics"] == ["accuracy", "mae", "r2", "best"]
+    assert report["metrics"] == ["accuracy", "mae", "r2", "best", "bent"]
     reason = "own_measures.specs:Named (basin.metrics): there is a 'loss' already"
     assert (report["refused"], report["entry points"]) == (
         {"basin-named": reason},

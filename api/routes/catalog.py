@@ -23,6 +23,8 @@ class Catalog(BaseModel):
     averaging: list[CatalogEntry]
     models: list[CatalogEntry]
     datasets: list[CatalogEntry]
+    losses: list[CatalogEntry]
+    metrics: list[CatalogEntry]
     analyses: list[CatalogEntry]
 
 
@@ -37,13 +39,13 @@ class Entries(BaseModel):
 
 @router.get("/catalog", operation_id="catalog", response_model=Catalog, responses=problem_responses())
 def list_components() -> JsonResponse:
-    """All optimizers, schedules, averaging methods, models, datasets and analyses, with JSON Schema and defaults."""
+    """All components of jobs and kinds of analysis, with JSON Schema and defaults."""
     return JsonResponse({"object": "catalog", **_dump_catalog()})
 
 
 @router.get("/catalog/{kind}", operation_id="catalog_kind", response_model=Entries, responses=problem_responses(404))
 def list_components_of_kind(kind: str) -> JsonResponse:
-    """The components of one kind: optimizers, schedules, averaging, models, datasets or analyses."""
+    """The components of one kind: optimizers, schedules, averaging, models, datasets, losses, metrics or analyses."""
     entries = _dump_catalog().get(kind)
     if entries is None:
         raise NotFound(f"There is no such kind; the kinds are {', '.join(_dump_catalog())}.")

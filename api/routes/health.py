@@ -15,6 +15,7 @@ from api.probes import broker_answers
 from core.db.migrate import unfit_reason
 from core.jobs.health.readiness import reconciler_lag, reconciler_problem
 from core.jobs.store_identity import WrongStore
+from core.recipe.plugins import installed_plugins
 
 router = APIRouter(tags=["health"])
 
@@ -37,12 +38,33 @@ class Check(BaseModel):
     detail: str | None
 
 
+class JoinedPlugin(BaseModel):
+    """A plug-in whose components this api offers."""
+
+    name: str
+    version: str
+
+
+class RefusedEntryPoints(JoinedPlugin):
+    """A plug-in that could not be loaded, with its entry points as group:name. `basin doctor` says why."""
+
+    entry_points: list[str]
+
+
+class PluginReport(BaseModel):
+    """The plug-ins that are installed where this api runs. Workers may have others."""
+
+    joined: list[JoinedPlugin]
+    refused: list[RefusedEntryPoints]
+
+
 class Readiness(BaseModel):
     """`degraded`: all required checks pass and others fail; the list `degraded` names those."""
 
     status: Literal["ready", "degraded", "unavailable"]
     degraded: list[str]
     checks: dict[str, Check]
+    plugins: PluginReport
 
 
 @router.get("/healthz", operation_id="health", response_model=Health)
@@ -75,9 +97,22 @@ def get_readiness(service: Running) -> JsonResponse:
         "disk": _run_probe(_probe_disk, service, required=False),
     }
     degraded = [name for name, check in checks.items() if not check["ok"] and not check["required"]]
+    found = {"degraded": degraded, "checks": checks, "plugins": describe_plugins()}
     if any(check["required"] and not check["ok"] for check in checks.values()):
-        return JsonResponse({"status": "unavailable", "degraded": degraded, "checks": checks}, STATUS["unavailable"])
-    return JsonResponse({"status": "degraded" if degraded else "ready", "degraded": degraded, "checks": checks})
+        return JsonResponse({"status": "unavailable", **found}, STATUS["unavailable"])
+    return JsonResponse({"status": "degraded" if degraded else "ready", **found})
+
+
+def describe_plugins() -> dict[str, list[dict[str, object]]]:
+    """Without the reasons of refusals, which may name files: this route needs no key."""
+    plugins = installed_plugins()
+    return {
+        "joined": [{"name": each.name, "version": each.version} for each in plugins.joined],
+        "refused": [
+            {"name": each.name, "version": each.version, "entry_points": list(each.entry_points)}
+            for each in plugins.refused
+        ],
+    }
 
 
 def _run_probe(probe: Callable[[Service], str | None], service: Service, *, required: bool = True) -> dict[str, object]:

@@ -9,16 +9,18 @@ from typing import get_args
 
 import torch
 from safetensors.torch import load, save
+from torch.nn import functional
 
 import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
 from core.engine.datasets.resident import Split
 from core.engine.determinism import private_randomness
-from core.engine.evaluation.objective import Classification
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
 from core.engine.optimizers.eval_weights import EvalWeights
 from core.engine.optimizers.stepper import build_stepper
 from core.recipe.facts import DataFacts
+from core.recipe.losses import Loss
+from core.recipe.metrics import Metric
 from core.recipe.models import Model
 from core.recipe.models.mlp import MLP
 from core.recipe.optimizers import Optimizer
@@ -39,13 +41,13 @@ def warm_up_torch() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # is_available() then asks NVML, not the driver
     load(save({"warm": torch.zeros(1)}))
     JobSpec.model_rebuild()
-    for model in get_args(get_args(Model)[0]):
-        import_module(model.implementation.split(":")[0])
+    for each in (member for union in (Model, Loss, Metric) for member in get_args(get_args(union)[0])):
+        import_module(each.implementation.split(":")[0])
     with private_randomness(0, "warm"):
         inputs, targets = torch.ones(4, 4), torch.tensor([0, 1, 0, 1])
         make_network = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
         network = make_network()
-        gradient = build_gradient(network, Classification(()).loss)
+        gradient = build_gradient(network, functional.cross_entropy)
         eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), 4)
         for spec in installed_optimizers():
             stepper = build_stepper(spec, network, eval_weights)

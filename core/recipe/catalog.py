@@ -1,19 +1,29 @@
 """The catalog of a job's components, for users and forms: derived from the unions, so that there is no registration."""
 
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, get_args
 
 from core.recipe.analyses import AnyAnalysis, analysis_classes
 from core.recipe.averaging import AVERAGING, AveragingSpec
 from core.recipe.component import Component, Spec
 from core.recipe.data import Data
+from core.recipe.losses import Loss
+from core.recipe.metrics import Metric
 from core.recipe.models import Model
 from core.recipe.optimizers import Optimizer
 from core.recipe.plugins import union_members
 from core.recipe.schedules import Schedule
 
 Described = Component | AveragingSpec
-Kind = Literal["optimizers", "schedules", "averaging", "models", "datasets"]
+UNIONS: Final[Mapping[str, Any]] = {
+    "optimizers": Optimizer,
+    "schedules": Schedule,
+    "models": Model,
+    "datasets": Data,
+    "losses": Loss,
+    "metrics": Metric,
+}
+Kind = Literal["optimizers", "schedules", "averaging", "models", "datasets", "losses", "metrics"]
 
 
 class CatalogEntry(Spec):
@@ -31,8 +41,7 @@ def component_classes(kind: Kind) -> dict[str, type[Described]]:
     """Name -> class of the components of a kind."""
     if kind == "averaging":
         return {each.name: each for each in AVERAGING}
-    union: Any = {"optimizers": Optimizer, "schedules": Schedule, "models": Model, "datasets": Data}[kind]
-    return {str(each.model_fields["name"].default): each for each in union_members(union)}
+    return {str(each.model_fields["name"].default): each for each in union_members(UNIONS[kind])}
 
 
 def catalog_entry(name: str, component: type[Described | AnyAnalysis]) -> CatalogEntry:

@@ -1,4 +1,4 @@
-"""Plug-ins: models, optimizers, schedules and datasets from distributions that the operator has installed.
+"""Plug-ins: parts of a recipe from distributions that the operator has installed.
 
 A distribution names its spec classes by entry points in the groups of `GROUPS`. The unions of the recipe stay explicit;
 `JoinPlugins` adds the installed classes to them when a schema is built, and `union_members` lists all members. Nothing
@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 from core.recipe.component import Component
+from core.recipe.named import NamedComponent, named_or_object
 from core.recipe.plugin_files import digest_distribution
 from core.recipe.plugin_probe import probe_modules
 
@@ -30,6 +31,8 @@ GROUPS: Final[Mapping[str, tuple[str, str]]] = {
     "basin.optimizers": ("core.recipe.optimizers:Optimizer", "core.recipe.optimizers.base:OptimizerSpec"),
     "basin.schedules": ("core.recipe.schedules:Schedule", "core.recipe.schedules.base:ScheduleSpec"),
     "basin.data": ("core.recipe.data:Data", "core.recipe.data.base:SyntheticData"),
+    "basin.losses": ("core.recipe.losses:Loss", "core.recipe.losses.base:LossSpec"),
+    "basin.metrics": ("core.recipe.metrics:Metric", "core.recipe.metrics.base:MetricSpec"),
 }
 """Group of entry points -> the union that its classes join, and the base that they have."""
 _IMPORT_STRING: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -52,11 +55,15 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class RefusedPlugin:
-    """An installed distribution that does not join, and why."""
+    """An installed distribution that does not join, and why.
+
+    `entry_points` are those that it lists, group:name, none of which is offered.
+    """
 
     name: str
     version: str
     reason: str
+    entry_points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +76,21 @@ class InstalledPlugins:
 
 @dataclass(frozen=True, slots=True)
 class JoinPlugins:
-    """In a union's annotation: the installed classes of a group are members too, told apart by `name`."""
+    """In a union's annotation: the installed classes of a group are members too, told apart by `name`.
+
+    With `by_name` the members are NamedComponents, and a string stands for a member with every default.
+    """
 
     group: str
+    by_name: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Without plug-ins the schema is that of the explicit union."""
-        if not (joined := plugin_components(self.group)):
-            return handler(source)
+        joined = plugin_components(self.group)
         members: Any = Union[(*get_args(source), *joined)]
-        return handler.generate_schema(Annotated[members, Field(discriminator="name")])
+        union = Annotated[members, Field(discriminator="name")]
+        objects = handler.generate_schema(union) if joined else handler(source)
+        return named_or_object(get_args(members), objects) if self.by_name else objects
 
 
 @dataclass(slots=True)
@@ -109,7 +121,8 @@ def installed_plugins() -> InstalledPlugins:
         if isinstance(found, Plugin):
             joined.append(found)
             continue
-        refused.append(RefusedPlugin(name, candidate.distribution.version, found))
+        listed = tuple(f"{entry.group}:{entry.name}" for entry in candidate.entries)
+        refused.append(RefusedPlugin(name, candidate.distribution.version, found, listed))
         log.warning("the plug-in %s %s is refused: %s", name, candidate.distribution.version, found)
     return InstalledPlugins(tuple(joined), tuple(refused))
 
@@ -189,7 +202,8 @@ def _join(candidate: _Candidate, before: Iterable[Plugin]) -> Plugin | str:
             union, base = GROUPS[entry.group]
             built_in = {(entry.group, _name(each)) for each in get_args(get_args(_load(union))[0])}
             component = entry.load()
-            if problem := find_problem(component, _load(base), {name for _, name in taken | built_in}):
+            names = {name for group, name in taken | built_in if group == entry.group}
+            if problem := find_problem(component, _load(base), names):
                 return f"{entry.value} ({entry.group}): {problem}"
             components.append((entry.group, component))
             taken |= set(_names(components[-1:]))
@@ -214,7 +228,7 @@ def _problems(component: Any, base: type[Component], taken: Iterable[str]) -> It
     name = component.model_fields["name"]
     if get_origin(name.annotation) is not Literal or get_args(name.annotation) != (name.default,):
         yield 'its `name` is not declared as `name: Literal["…"] = "…"`'
-    if name.default in taken:
+    if name.default in {*taken, *getattr(base, "reserved_names", ())}:
         yield f"there is a {name.default!r} already"
     if not getattr(component, "summary", ""):
         yield "it has no `summary`"
@@ -222,6 +236,8 @@ def _problems(component: Any, base: type[Component], taken: Iterable[str]) -> It
         str(getattr(component, "implementation", ""))
     ):
         yield "its `implementation` is no import string, as in `package.module:function`"
+    if issubclass(base, NamedComponent) and not getattr(component, "tasks", ()):
+        yield "it has no `tasks`"
     if getattr(component, "monitored_series", None) is not getattr(base, "monitored_series", None):
         yield "a schedule that reads evaluations cannot be a plug-in"
     component.model_json_schema()  # raises where the class is not complete

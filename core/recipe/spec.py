@@ -16,8 +16,10 @@ from core.recipe.component import DEFERRED, Positive, Spec, expand_switch
 from core.recipe.component import Fraction as Share
 from core.recipe.data import Data, split_sizes
 from core.recipe.duration import Duration
-from core.recipe.facts import DataFacts, Task
+from core.recipe.facts import DataFacts
 from core.recipe.initial_weights import Start
+from core.recipe.losses import DEFAULT_LOSSES, Loss
+from core.recipe.metrics import DEFAULT_METRICS, Metric
 from core.recipe.models import Model
 from core.recipe.monitor import Monitor
 from core.recipe.optimizers import Optimizer
@@ -56,16 +58,6 @@ RollbackSwitch = Annotated[
 ]
 SamSwitch = Annotated[SAM | None, BeforeValidator(expand_switch, json_schema_input_type=bool | SAM | None)]
 Undecayed = Literal["bias", "norm"]
-Loss = Literal["cross_entropy", "mse", "function"]
-Metric = Literal["accuracy", "mae", "r2"]
-LOSSES: dict[Task, tuple[Loss, ...]] = {
-    "classification": ("cross_entropy",),
-    "regression": ("mse",),
-    "function": ("function",),
-}
-"""The losses that fit a task, the default first."""
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
-"""The metrics that fit a task; by default all of them are reported."""
 
 
 class Evaluate(Spec):
@@ -155,8 +147,8 @@ class JobSpec(Spec):
             "ema": self.ema.resolved() if self.ema else None,
             "ensemble": self.ensemble.resolved(run, lr) if self.ensemble else None,
             "early_stopping": self.early_stopping.resolved() if self.early_stopping else None,
-            "loss": self.loss or LOSSES[task][0],
-            "metrics": METRICS[task] if self.metrics is None else self.metrics,
+            "loss": self.loss or DEFAULT_LOSSES[task],
+            "metrics": DEFAULT_METRICS[task] if self.metrics is None else self.metrics,
             "precision": "fp32",
         }
         return self.model_copy(update=filled)

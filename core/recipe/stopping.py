@@ -7,7 +7,8 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative, Spec
 from core.recipe.duration import Duration
-from core.recipe.monitor import Mode, Monitor, default_mode
+from core.recipe.metrics import Mode
+from core.recipe.monitor import Monitor, default_mode
 
 StopReason = Literal["completed", "early_stopping", "stop_lr", "target", "time_limit", "cancelled", "non_finite"]
 """Why a run ended; a run has one reason. Of several at the same step the first of these counts: completed, target,

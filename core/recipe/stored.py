@@ -20,7 +20,8 @@ from core.errors import UnreadableSpec
 from core.recipe.analyses import Analysis
 from core.recipe.component import Component
 from core.recipe.duration import Duration
-from core.recipe.plugins import joined_members
+from core.recipe.named import default_members
+from core.recipe.plugins import JoinPlugins, joined_members
 from core.recipe.spec import JobSpec
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -94,7 +95,26 @@ def _at(key: str | int, reader: Reader, value: Any) -> Any:
 def _annotated(kind: Any) -> Reader:
     inner, *metadata = get_args(kind)
     tag = next((each.discriminator for each in metadata if isinstance(each, FieldInfo)), None)
-    return _union(inner, tag, joined_members(metadata)) if isinstance(tag, str) else _compiled(inner)
+    if not isinstance(tag, str):
+        return _compiled(inner)
+    joined = joined_members(metadata)
+    read = _union(inner, tag, joined)
+    by_name = any(isinstance(each, JoinPlugins) and each.by_name for each in metadata)
+    return _or_named(read, (*get_args(inner), *joined)) if by_name else read
+
+
+def _or_named(read: Reader, members: Sequence[type[Component]]) -> Reader:
+    """The reader that also takes a name, which stands for a component with every default."""
+    known = default_members(members)
+
+    def read_either(value: Any) -> Any:
+        if not isinstance(value, str):
+            return read(value)
+        if value not in known:
+            raise UnreadableSpec("", f"this release has no {value!r}")
+        return known[value]
+
+    return read_either
 
 
 def _union(kind: Any, tag: str | None = None, joined: Sequence[type[BaseModel]] = ()) -> Reader:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from core.errors import FieldProblem
 from core.recipe.component import CROSS_FIELD
+from core.recipe.named import AS_OBJECT, NAME_ALONE
 from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
@@ -25,6 +26,8 @@ def field_problems(error: ValidationError, document: object, model: type[BaseMod
 
 def _translated_problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
     for detail in error.errors(include_url=False):
+        if _is_of_other_form(detail):
+            continue
         path = list(_document_path(detail, document, model))
         if detail["type"] == CROSS_FIELD:
             for problem in detail["ctx"]["problems"]:
@@ -33,6 +36,13 @@ def _translated_problems(error: ValidationError, document: object, model: type[B
         if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
             path.append(detail["ctx"]["discriminator"].strip("'"))
         yield FieldProblem(_json_pointer(path), _error_message(detail), _error_hint(detail, path, document, model))
+
+
+def _is_of_other_form(detail: ErrorDetails) -> bool:
+    """Whether pydantic tried a name as an object, or an object as a name."""
+    if isinstance(detail["input"], dict):
+        return detail["type"] == "literal_error" and NAME_ALONE in detail["loc"]
+    return detail["type"] in {"dict_type", "model_attributes_type"} and detail["loc"][-1:] == (AS_OBJECT,)
 
 
 def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:

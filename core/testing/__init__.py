@@ -4,8 +4,10 @@ It needs torch, so it is for tests alone.
 """
 
 from core.testing.dataset import check_dataset
+from core.testing.loss import check_loss
+from core.testing.metric import check_metric
 from core.testing.model import check_model
 from core.testing.optimizer import check_optimizer
 from core.testing.schedule import check_schedule
 
-__all__ = ["check_dataset", "check_model", "check_optimizer", "check_schedule"]
+__all__ = ["check_dataset", "check_loss", "check_metric", "check_model", "check_optimizer", "check_schedule"]

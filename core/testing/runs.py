@@ -53,11 +53,7 @@ class Watcher:
 
 def check_run(**fields: Any) -> None:
     """A small job with these fields trains two steps and two more, twice with the same bits, and resumes exact."""
-    optimizer = next(iter(union_members(Optimizer)))(lr=0.01)
-    try:
-        spec = parse_job(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields}).encode())
-    except InvalidSpec as error:
-        raise AssertionError(f"a job with it is refused; is the plug-in installed? {error.errors}") from error
+    spec = parse_small_job(fields)
     with tempfile.TemporaryDirectory(prefix="basin-contract-") as folder:
         path = Path(folder)
         data = materialise_dataset(spec.data, path)
@@ -73,6 +69,15 @@ def check_run(**fields: Any) -> None:
         assert second.digests() == whole.digests(), message
         manifest = json.loads((Path(second.checkpoints[-1].folder) / "manifest.json").read_text())
         assert "environment" in manifest, "the checkpoint does not say where it was computed"
+
+
+def parse_small_job(fields: Mapping[str, Any]) -> JobSpec:
+    """The small job with these fields. AssertionError if it is refused."""
+    optimizer = next(iter(union_members(Optimizer)))(lr=0.01)
+    try:
+        return parse_job(json.dumps({**SMALL_JOB, "optimizer": optimizer.dump(), **fields}).encode())
+    except InvalidSpec as error:
+        raise AssertionError(f"a job with it is refused; is the plug-in installed? {error.errors}") from error
 
 
 def _run(spec: JobSpec, watcher: Watcher, dataset: Path, scratch: Path, resume: Resume | None = None) -> Ended:

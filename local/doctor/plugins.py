@@ -16,7 +16,9 @@ def plugin_checks() -> Iterator[CheckResult]:
         yield passed_check("plugins", f"{plugin.name} {plugin.version}: {_offer(plugin)}")
     for refused in plugins.refused:
         do = "mend it or uninstall it, and start the api and the workers again; see docs/plugins.md"
-        yield warning_check("plugins", f"{refused.name} {refused.version} is refused: {refused.reason}", do)
+        listed = ", ".join(refused.entry_points)
+        message = f"{refused.name} {refused.version} ({listed}) is refused: {refused.reason}"
+        yield warning_check("plugins", message, do)
 
 
 def _offer(plugin: Plugin) -> str:

@@ -17,12 +17,14 @@ def test_the_catalog_names_every_component(shared: TestClient) -> None:
     assert {entry["name"] for entry in catalog["averaging"]} >= {"swa"}
     assert {entry["name"] for entry in catalog["models"]} >= {"logistic", "mlp", "cnn"}
     assert {entry["name"] for entry in catalog["datasets"]} >= {"digits", "breast_cancer", "wine", "iris", "diabetes"}
+    assert [entry["name"] for entry in catalog["losses"]] == ["cross_entropy", "mse", "function"]
+    assert [entry["name"] for entry in catalog["metrics"]] == ["accuracy", "mae", "r2"]
     sgd = next(entry for entry in catalog["optimizers"] if entry["name"] == "sgd")
     assert sgd["defaults"]["momentum"] == 0
     assert sgd["parameters"]["properties"]["lr"]["exclusiveMinimum"] == 0
     average = next(entry for entry in catalog["analyses"] if entry["name"] == "average")
     assert (average["defaults"]["seed"], average["parameters"]["additionalProperties"]) == (0, False)
-    for kind in ("optimizers", "schedules", "averaging", "models", "datasets", "analyses"):
+    for kind in ("optimizers", "schedules", "averaging", "models", "datasets", "losses", "metrics", "analyses"):
         answer = shared.get(f"/v1/catalog/{kind}").json()
         assert (answer["object"], answer["data"], answer["has_more"]) == ("list", catalog[kind], False)
 

@@ -93,7 +93,8 @@ def test_nobody_is_sent_to_a_store_that_only_the_service_reaches(streaming: Test
 
 
 def test_readiness_asks_the_store(client: TestClient, tmp_path: Path, sqlite_url: str, bucket: StoreLocation) -> None:
-    assert client.get("/readyz").json()["checks"]["store"]["ok"] is True
+    ready = client.get("/readyz").json()
+    assert (ready["checks"]["store"]["ok"], ready["plugins"]) == (True, {"joined": [], "refused": []})
     for other in client_of(tmp_path, sqlite_url, bucket, store_url="s3://no-such-bucket"):
         answer = other.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")

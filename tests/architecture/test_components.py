@@ -10,7 +10,7 @@ import pytest
 
 from core.recipe.catalog import Kind, component_catalog, component_classes
 
-FOLDERS = {"optimizers": 4, "schedules": 5, "averaging": 1, "models": 3, "data": 5}
+FOLDERS = {"optimizers": 4, "schedules": 5, "averaging": 1, "models": 3, "data": 5, "losses": 3, "metrics": 3}
 """Folder of the recipe -> how many components the first release had; there may be more, never fewer."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -29,11 +29,21 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "point": {"start": [1.0]},
 }
 PLAYGROUND = {"model": {"name": "point", "start": [1.0]}, "data": {"name": "function", "function": "square"}}
-BESIDES: dict[str, dict[str, Any]] = {name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")}
+BESIDES: dict[str, dict[str, Any]] = {
+    **{name: {**PLAYGROUND, "batch_size": "full"} for name in ("function", "point")},
+    **{name: {"data": {"name": "diabetes"}} for name in ("mse", "mae", "r2")},
+}
 """What those need that go with nothing else."""
 
 EVERY = [(kind, name, each) for kind in get_args(Kind) for name, each in component_classes(kind).items()]
-FIELD = {"optimizers": "optimizer", "schedules": "schedule", "models": "model", "datasets": "data"}
+FIELD = {
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "models": "model",
+    "datasets": "data",
+    "losses": "loss",
+    "metrics": "metrics",
+}
 FIELDS = {each.name: each.field for each in AVERAGING}
 
 
@@ -49,7 +59,13 @@ def job(kind: str, name: str) -> dict[str, Any]:
     }
     if kind == "averaging":
         return base | switched_on(name)
-    return {**base, **BESIDES.get(name, {}), FIELD[kind]: {"name": name, **REQUIRED.get(name, {})}}
+    document = {"name": name, **required(kind, name)}
+    return {**base, **BESIDES.get(name, {}), FIELD[kind]: [document] if kind == "metrics" else document}
+
+
+def required(kind: str, name: str) -> dict[str, Any]:
+    """The fields that the component cannot do without; the data `function` is not the loss of that name."""
+    return {} if kind == "losses" else REQUIRED.get(name, {})
 
 
 def switched_on(name: str) -> dict[str, Any]:
@@ -64,7 +80,7 @@ def chosen(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
     """The part of such a job that is the component's own."""
     for field in FIELDS[name].split(".") if kind == "averaging" else [FIELD[kind]]:
         document = document[field]
-    return document
+    return document[0] if isinstance(document, list) else document
 
 
 @pytest.mark.parametrize(("kind", "name", "component"), EVERY)
@@ -90,7 +106,7 @@ def test_is_frozen_and_strict(kind: str, name: str, component: type[Described]) 
     chosen(document, kind, name)["no_such_field"] = 1
     with pytest.raises(ValidationError, match="no_such_field"):
         JobSpec.model_validate_json(json.dumps(document))
-    spec = component.model_validate_json(json.dumps(REQUIRED.get(name, {})))
+    spec = component.model_validate_json(json.dumps(required(kind, name)))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(spec, next(iter(component.model_fields)), None)
 

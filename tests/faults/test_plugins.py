@@ -15,9 +15,13 @@ JOB = {
     "model": {"name": "rms_mlp", "hidden": [16]},
     "data": {"name": "digits"},
     "optimizer": {"name": "lion", "lr": 0.001, "weight_decay": 0.1},
+    "loss": {"name": "poly1", "epsilon": 1.0},
+    "metrics": ["accuracy", "confident_accuracy"],
+    "checkpoints": {"monitor": "val.confident_accuracy", "keep_best": 1},
     "epochs": 300,
     "log_every": 50,
 }
+PLAIN = {"model": {"name": "mlp"}, "data": {"name": "digits"}, "optimizer": {"name": "sgd"}, "epochs": 30}
 NAMED = "basin-example-lion 0.1.0"
 
 
@@ -30,26 +34,22 @@ def test_a_job_with_a_plugin_from_its_start_to_its_end(serve: Serve, sqlite_url:
     service = serve(sqlite_url, None)
     service.packages = (plugin,)
     service.start_api()
-    offered = service.http.get("/v1/catalog").json()
-    assert "lion" in {each["name"] for each in offered["optimizers"]}
-    document = service.http.get("/openapi.json").json()
-    assert "Lion" in document["components"]["schemas"]
-    refused = service.http.post("/v1/jobs", json={**JOB, "optimizer": {"name": "lion", "bets": [0.9, 0.9]}})
-    assert refused.json()["errors"][0] == {
-        "pointer": "/optimizer/bets",
-        "message": "unknown field",
-        "hint": 'did you mean "betas"?',
-    }
+    _what_it_adds(service)
     service.packages = ()
     service.start_worker()
-    job_id, plain = service.submit(JOB), service.submit({**JOB, "model": {"name": "mlp"}, "optimizer": {"name": "sgd"}})
+    job_id, plain = service.submit(JOB), service.submit(PLAIN)
+    judged = service.submit({**PLAIN, "metrics": ["confident_accuracy"]})
     assert service.ended(plain)["status"] == "succeeded"  # it stands behind the other, which no worker can take
     waiting = service.job(job_id)
     assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
     reason = f"No worker has the plug-in {NAMED}; install it where workers run."
     assert {"code": "no_plugin", "pointer": "", "message": reason} in waiting["warnings"]
-    (place,) = service.http.get("/v1/queue").json()["data"]
-    assert (place["id"], place["reason"]) == (job_id, {"code": "no_plugin", "message": reason})
+    places = {place["id"]: place["reason"] for place in service.http.get("/v1/queue").json()["data"]}
+    assert places == {each: {"code": "no_plugin", "message": reason} for each in (job_id, judged)}
+    assert (waiting["loss"], waiting["metrics"][1]) == (
+        {"name": "poly1", "epsilon": 1.0},
+        {"name": "confident_accuracy", "above": 0.9},
+    )
 
     service.packages = (plugin,)
     service.start_worker()
@@ -63,11 +63,34 @@ def test_a_job_with_a_plugin_from_its_start_to_its_end(serve: Serve, sqlite_url:
     assert (ended["status"], ended["resume"]["fidelity"]) == ("succeeded", "exact"), ended
     assert undisturbed["status"] == "succeeded"
     assert ended["results"] == undisturbed["results"]
-    assert ended["results"]["base"]["test"]["accuracy"] > 0.8
+    measured = ended["results"]["base"]["test"]
+    assert measured["accuracy"] > 0.8
+    assert 0.5 < measured["confident_accuracy"] < measured["accuracy"]
+    assert service.ended(judged)["status"] == "succeeded"
     assert ended["environment"]["versions"]["basin-example-lion"].startswith("0.1.0 sha256:")
     weights = [service.checkpoints(each)[-1]["sha256"] for each in (job_id, whole)]
     assert weights[0] == weights[1]
     _without_the_plugin(service, job_id)
+
+
+def _what_it_adds(service: Service) -> None:
+    """The catalog, readiness, OpenAPI and the hints of refusals know its components."""
+    offered = service.http.get("/v1/catalog").json()
+    assert "lion" in {each["name"] for each in offered["optimizers"]}
+    assert (offered["losses"][-1]["name"], offered["metrics"][-1]["name"]) == ("poly1", "confident_accuracy")
+    name, _, version = NAMED.partition(" ")
+    assert service.http.get("/readyz").json()["plugins"] == {
+        "joined": [{"name": name, "version": version}],
+        "refused": [],
+    }
+    document = service.http.get("/openapi.json").json()
+    assert "Lion" in document["components"]["schemas"]
+    refused = service.http.post("/v1/jobs", json={**JOB, "optimizer": {"name": "lion", "bets": [0.9, 0.9]}})
+    assert refused.json()["errors"][0] == {
+        "pointer": "/optimizer/bets",
+        "message": "unknown field",
+        "hint": 'did you mean "betas"?',
+    }
 
 
 def _without_the_plugin(service: Service, job_id: str) -> None:

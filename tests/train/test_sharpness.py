@@ -14,11 +14,11 @@ from core.engine.analysis.sharpness import compute_tensors, report_numbers
 from core.engine.analysis.sharpness_measures import GAUGES, LossAtWeights, Measurement
 from core.engine.analysis.subject import AnalysisSubject
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.objective import Classification
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.sharpness import Measure, Sharpness
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB, Look, kept
+from tests.train.objectives import classification
 from tests.train.runs import Train, Watcher, job, no_trace
 from tests.train.tiny import Bench, at, subject
 
@@ -92,7 +92,7 @@ def rectifier(scale: float) -> AnalysisSubject:
         for parameter in module[0].parameters():
             parameter.mul_(scale)
         module[2].weight.div_(scale)
-    return subject(module, train, Classification(()))
+    return subject(module, train, classification())
 
 
 @pytest.mark.parametrize("scale", [10.0, 0.1])
@@ -162,7 +162,7 @@ def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, n
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
         module[0].bias.add_(bias)
     part = Split(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
-    looked_at, analysis_progress = subject(module, part, Classification(())), Bench()
+    looked_at, analysis_progress = subject(module, part, classification()), Bench()
     spec = Sharpness(job=JOB, measures=tuple(ALL))
     tensors = compute_tensors(spec, [looked_at], cast("AnalysisProgress", analysis_progress))
     found = report_numbers(spec, [looked_at], tensors)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
 from core.engine.datasets.resident import Split, load_resident
 from core.engine.determinism import seed_device
-from core.engine.evaluation.objective import Classification, build_objective
+from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.clip import build_clip
 from core.engine.networks.network import build_network
 from core.engine.optimizers.flat import build_flat_stepper as build_stepper
@@ -159,7 +159,7 @@ def test_smoothed_labels_by_hand() -> None:
     assert objective.loss(outputs, target).item() == pytest.approx(expected, rel=1e-6)
     assert objective.loss(torch.zeros(1, 3), target).item() == pytest.approx(1.0986123, rel=1e-6)
     assert objective.example_sums(outputs, target).tolist() == pytest.approx([log_sum - 2, 1.0])
-    assert build_objective(job(), None).loss is Classification(()).loss
+    assert build_objective(job(), None).loss is functional.cross_entropy
 
 
 def test_drawing_with_replacement() -> None:

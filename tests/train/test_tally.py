@@ -9,13 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.engine.analysis.evaluate_weights import tally_each, tally_together
 from core.engine.datasets.resident import Standardizer
-from core.engine.evaluation.objective import Classification, FunctionObjective, Objective, Regression
+from core.engine.evaluation.objective import Objective, build_objective
+from tests.train.objectives import classification, regression
+from tests.train.runs import job
 
 NETWORKS, EXAMPLES = 7, 50
-
-
-def quadratic(x: Tensor, y: Tensor) -> Tensor:
-    return x.square() + 3 * y.square()
 
 
 def drawn(*shape: int) -> Tensor:
@@ -27,11 +25,14 @@ CLASSES = torch.arange(EXAMPLES) % 3
 NUMBERS = drawn(EXAMPLES, 3)
 SCALE = Standardizer(torch.zeros(3), torch.tensor([1.0, 2.0, 0.5]))
 PLACES = drawn(NETWORKS, 2)[:, None].expand(-1, EXAMPLES, -1)
+QUADRATIC = job(
+    model={"name": "point", "start": [1.0, 1.0]}, data={"name": "function", "function": "quadratic", "h": [2.0, 6.0]}
+)
 CASES: list[tuple[Objective, Tensor, Tensor]] = [
-    (Classification(("accuracy",)), OUTPUTS, CLASSES),
-    (Regression(("mae", "r2"), None), OUTPUTS, NUMBERS),
-    (Regression(("mae", "r2"), SCALE), OUTPUTS, NUMBERS),
-    (FunctionObjective(quadratic), PLACES, drawn(EXAMPLES, 2)),
+    (classification("accuracy"), OUTPUTS, CLASSES),
+    (regression("mae", "r2"), OUTPUTS, NUMBERS),
+    (regression("mae", "r2", scale=SCALE), OUTPUTS, NUMBERS),
+    (build_objective(QUADRATIC, None), PLACES, drawn(EXAMPLES, 2)),
 ]
 
 
@@ -67,8 +68,8 @@ def test_as_few_operations_for_many_as_for_few(objective: Objective, outputs: Te
 
 def test_another_device_than_a_cpu_takes_them_together() -> None:
     with Counting() as meta:
-        found = tally_each(Classification(("accuracy",)), OUTPUTS.to("meta"), CLASSES.to("meta"))
+        found = tally_each(classification("accuracy"), OUTPUTS.to("meta"), CLASSES.to("meta"))
     assert found.shape == (NETWORKS, 2)
     with Counting() as cpu:
-        tally_each(Classification(("accuracy",)), OUTPUTS, CLASSES)
+        tally_each(classification("accuracy"), OUTPUTS, CLASSES)
     assert meta.count < cpu.count / 2

@@ -19,7 +19,6 @@ from core.engine import pacing
 from core.engine.build import build_training_run
 from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import evaluate_network
-from core.engine.evaluation.objective import Classification, Regression
 from core.engine.events import Ended
 from core.engine.loop import _train_steps
 from core.engine.networks.network import flatten
@@ -32,6 +31,7 @@ from core.recipe.plan import resolve_plan
 from core.recipe.spec import JobSpec
 from tests.train.devices import META, Queue, Reads
 from tests.train.looks import Look
+from tests.train.objectives import classification, regression
 from tests.train.recipes import CNN, MLP, RECIPES
 from tests.train.runs import Train, Watcher, digests, job
 
@@ -119,12 +119,12 @@ def test_nor_does_what_comes_with_it(reads: Reading, recipe: str, more: dict[str
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_an_evaluation_reads_once(task: str) -> None:
-    objective = Classification(("accuracy",)) if task == "classification" else Regression(("mae", "r2"), None)
+    objective = classification("accuracy") if task == "classification" else regression("mae", "r2")
     targets = torch.empty(50, dtype=torch.int64) if task == "classification" else torch.empty(50, 3)
     part = Split(torch.empty(50, 4, device=META), targets.to(META))
     small = flatten(nn.Sequential(nn.Linear(4, 3)).to(META))
     with Reads() as device:
-        assert evaluate_network(replace(small, most_at_once=20), part, objective).keys() >= {"loss", *objective.metrics}
+        assert evaluate_network(replace(small, most_at_once=20), part, objective).keys() == objective.measures.keys()
     assert device.count == 1
 
 

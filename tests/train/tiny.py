@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from core.engine.analysis.subject import AnalysisSubject
 from core.engine.datasets.resident import Split
-from core.engine.evaluation.objective import Classification, Loss, Objective
+from core.engine.evaluation.measure import Loss
+from core.engine.evaluation.objective import Objective
 from core.engine.networks.network import flatten
 from core.recipe.assignment import Source
 from core.recipe.spec import JobSpec
 from tests.train.looks import JOB
+from tests.train.objectives import classification
 from tests.train.runs import job
 
 
@@ -40,6 +42,7 @@ class Plain:
     """An objective that is nothing but its loss."""
 
     loss: Loss
+    additive: bool = True
 
     def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (self.loss(outputs, targets).double() * len(targets)).reshape(1)
@@ -96,4 +99,4 @@ def classifier(
         inputs, targets = torch.randn(examples, 16, dtype=torch.float64), torch.randint(0, 3, (examples,))
         if batch_norm:
             module.train()(3 * inputs + 1)  # running statistics that are not those of the start
-    return subject(module, Split(inputs, targets), Classification(("accuracy",)))
+    return subject(module, Split(inputs, targets), classification("accuracy"))

@@ -104,7 +104,7 @@ def test_every_function_is_described_and_can_be_trained() -> None:
         extra = {"h": [1.0, 2.0]} if each.takes_h else {}
         dimension = 2 if each.takes_h else len(each.window)
         spec = job({"function": name, **extra}, [0.5] * dimension).resolved()
-        assert (spec.loss, spec.metrics, warnings_of(spec)) == ("function", (), ())
+        assert (spec.dump()["loss"], spec.metrics, warnings_of(spec)) == ("function", (), ())
         assert parse_job(json.dumps(spec.dump()).encode()).resolved() == spec
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from api.routes import health
 from core.engine.environment import describe_device, environment_differences, package_versions
 from core.recipe import plugins
 from core.recipe.optimizers import Optimizer
@@ -18,6 +19,7 @@ from core.recipe.plan import ExecutionPlan, resolve_plan
 from core.recipe.plugin_files import digest_distribution
 from core.recipe.plugins import find_problem, installed_plugins, plugin_identities, plugins_used, union_members
 from core.recipe.schedules.base import ScheduleSpec
+from local.doctor import plugins as doctor
 from tests.support.jobs import small_spec
 from tests.support.plugins import write_distribution
 from tests.support.service import ROOT
@@ -110,6 +112,23 @@ def test_what_is_well_joins_and_the_rest_is_refused(report: dict[str, Any]) -> N
 
 
 OPTIMIZERS = union_members(Optimizer)
+
+
+def test_readiness_and_doctor_say_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness needs no key, so the reason of a refusal, which may name files, is said by doctor alone."""
+    joined = plugins.Plugin("basin-a", "1.2", "ab", (("basin.optimizers", OPTIMIZERS[0]),))
+    refused = plugins.RefusedPlugin("basin-b", "0.1", "no module at /srv/b", ("basin.losses:b",))
+    found = plugins.InstalledPlugins((joined,), (refused,))
+    monkeypatch.setattr(health, "installed_plugins", lambda: found)
+    monkeypatch.setattr(doctor, "installed_plugins", lambda: found)
+    assert health.describe_plugins() == {
+        "joined": [{"name": "basin-a", "version": "1.2"}],
+        "refused": [{"name": "basin-b", "version": "0.1", "entry_points": ["basin.losses:b"]}],
+    }
+    assert [(each.verdict, each.found) for each in doctor.plugin_checks()] == [
+        ("ok", "basin-a 1.2: sgd (optimizers)"),
+        ("warning", "basin-b 0.1 (basin.losses:b) is refused: no module at /srv/b"),
+    ]
 
 
 @pytest.mark.parametrize(

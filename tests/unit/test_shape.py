@@ -30,7 +30,8 @@ def test_sizes_follow_from_the_facts_that_were_looked_up() -> None:
     assert (shape.facts, shape.batch, shape.examples_per_epoch) == (FACTS["iris"], 8, 20)
     assert (shape.split.train, shape.split.validation, shape.split.test) == (20, 10, 10)
     assert shape.run == RunLength(steps_per_epoch=3, total_steps=9)
-    assert (spec.loss, spec.metrics) == ("mse", ("mae", "r2"))
+    shown = spec.dump()
+    assert (shown["loss"], shown["metrics"]) == ("mse", ["mae", "r2"])
 
 
 def test_checks_go_by_them_too() -> None:

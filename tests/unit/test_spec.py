@@ -286,7 +286,7 @@ def test_defaults_are_written_out() -> None:
         "keep_best": 0,
         "monitor": "val.loss",
     }
-    assert parse(data={"name": "diabetes"}, model={"name": "logistic"}).resolved().metrics == ("mae", "r2")
+    assert parse(data={"name": "diabetes"}, model={"name": "logistic"}).resolved().dump()["metrics"] == ["mae", "r2"]
 
 
 def test_warnings() -> None:

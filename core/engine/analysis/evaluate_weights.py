@@ -40,7 +40,8 @@ class WeightsEvaluator:
         """An evaluator for a subject; each of `splits` must have examples."""
         example = subject.parts[splits[0]].inputs[:1]
         names, sizes = tuple(metric_names(subject)), sizes_on(subject.network.values.device)
-        return cls(subject, tuple(splits), names, reestimate, stack_network(subject.network, example), sizes)
+        stack = stack_network(subject.network, example) if subject.objective.additive else None
+        return cls(subject, tuple(splits), names, reestimate, stack, sizes)
 
     def evaluate_weights(self, weights: Tensor) -> Tensor:
         """(K, P) -> float64 (K, splits, metrics): example-weighted means, independent of the sizes of chunks."""

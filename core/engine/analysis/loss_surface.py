@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from core.engine.analysis.chunk_sizes import count_activations, sizes_on
 from core.engine.datasets.resident import Split
 from core.engine.evaluation.evaluate import eval_mode
-from core.engine.evaluation.objective import Loss
+from core.engine.evaluation.measure import Loss
 from core.engine.failure import passing_examples
 from core.engine.liveness import report_each
 from core.engine.networks.layers import plain_layers

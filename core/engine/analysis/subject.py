@@ -87,7 +87,8 @@ def _open_subject(
         "val": sample_examples(data.validation, examples, spec.data.split_seed),
         "test": sample_examples(data.test, examples, spec.data.split_seed),
     }
-    return AnalysisSubject(source, spec, network, parts, build_objective(spec, data.target_scale))
+    objective = build_objective(spec, data.target_scale, data.train.targets)
+    return AnalysisSubject(source, spec, network, parts, objective)
 
 
 def sample_examples(part: Split, examples: int | None, seed: int) -> Split:

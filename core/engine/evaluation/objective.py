@@ -1,19 +1,27 @@
-"""The loss of a step and the metrics of an evaluation, by task. All are weighted by examples."""
+"""The loss of a step, and the loss and metrics of an evaluation, built from those that the job names."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from core.engine.datasets.resident import Split, Standardizer
-from core.recipe.data import Function
+from core.engine.evaluation.measure import (
+    BatchLoss,
+    Loss,
+    Measure,
+    MeasureInputs,
+    average_examples,
+    measure_examples,
+)
+from core.engine.failure import EngineError
+from core.engine.implementations import load_implementation
+from core.recipe.losses import LossSpec
+from core.recipe.metrics import MetricSpec
 from core.recipe.spec import JobSpec
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective(Protocol):
@@ -26,6 +34,10 @@ class Objective(Protocol):
     def loss(self) -> Loss:
         """Mean loss of a batch: outputs (b, outputs), targets -> scalar."""
 
+    @property
+    def additive(self) -> bool:
+        """Whether sums of blocks may be added up; if not, `example_sums` takes whole splits."""
+
     def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sums over the examples of a chunk: float64 (k,)."""
 
@@ -37,97 +49,60 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
-    """Cross-entropy of softmax outputs; accuracy is the share of examples whose largest output is their class.
+class MeasuredObjective:
+    """The loss of the steps, and the measures of an evaluation by name, that of the loss first."""
 
-    Only the training `loss` may smooth labels; evaluations always report the cross-entropy of the true classes.
-    """
+    loss: Loss
+    measures: Mapping[str, Measure]
 
-    metrics: tuple[str, ...]
-    loss: Loss = functional.cross_entropy
-
-    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        losses = functional.cross_entropy(outputs, targets, reduction="none").double().sum()
-        return torch.stack([losses, (outputs.argmax(1) == targets).double().sum()])
-
-    def split_constants(self, part: Split) -> Tensor:
-        return no_constants(part)
-
-    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
-        values = {"loss": sums[0] / len(part), "accuracy": sums[1] / len(part)}
-        return {name: values[name] for name in ("loss", *self.metrics)}
-
-
-@dataclass(frozen=True, slots=True)
-class Regression:
-    """Mean squared error of the standardised targets; mae is in the data's own units, r2 has none.
-
-    r2 = 1 - sum of squared errors / sum of squared deviations; of constant targets it is 1 when exact, else 0.
-    """
-
-    metrics: tuple[str, ...]
-    scale: Standardizer | None
-    loss: Loss = functional.mse_loss
+    @property
+    def additive(self) -> bool:
+        return all(each.additive for each in self.measures.values())
 
     def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        errors = outputs.double() - targets.double()
-        own_units = errors * self.scale.std.double().to(errors.device) if self.scale else errors
-        return torch.stack([errors.square().sum(), own_units.abs().sum(), own_units.square().sum()])
+        return torch.cat([_sums_of(name, each, outputs, targets) for name, each in self.measures.items()])
 
     def split_constants(self, part: Split) -> Tensor:
-        """The sum of squared deviations, in the data's own units."""
-        targets = part.targets.double()
-        deviations = targets - targets.mean(0)
-        if self.scale:
-            deviations = deviations * self.scale.std.double().to(deviations.device)
-        return deviations.square().sum().reshape(1)
+        return torch.cat([each.split_constants(part) for each in self.measures.values()])
 
     def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
-        total, numbers = sums[3], part.targets.numel()
-        r2 = 1 - sums[2] / total if total > 0 else float(sums[2] == 0)
-        values = {"loss": sums[0] / numbers, "mae": sums[1] / numbers, "r2": r2}
-        return {name: values[name] for name in ("loss", *self.metrics)}
+        measures = self.measures.values()
+        ends = list(accumulate(each.sums for each in measures))
+        constant_ends = accumulate((each.constants for each in measures), initial=ends[-1])
+        values = {}
+        for (name, each), end, start in zip(self.measures.items(), ends, constant_ends, strict=False):
+            own = [*sums[end - each.sums : end], *sums[start : start + each.constants]]
+            values[name] = float(each.from_sums(own, part))
+        return values
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionObjective:
-    """f(x) plus a linear term per example; outputs are the same point x in all rows (b, dimension), targets the a_i.
-
-    Sums of a_i are exact in double, so that over all examples they are exactly 0.
-    """
-
-    function: Callable[..., Tensor]
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """f(x) + mean of a_i · x."""
-        place = outputs[0]
-        slope = targets.mean(0, dtype=torch.float64).to(place.dtype)
-        return self.function(*place.unbind()) + slope @ place
-
-    def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The sum of f(x) + a_i · x over the examples, float64 (1,)."""
-        place = outputs[0].double()
-        return (len(targets) * self.function(*place.unbind()) + targets.double().sum(0) @ place).reshape(1)
-
-    def split_constants(self, part: Split) -> Tensor:
-        return no_constants(part)
-
-    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
-        """The mean over a whole split."""
-        return {"loss": sums[0] / len(part)}
+def _sums_of(name: str, measure: Measure, outputs: Tensor, targets: Tensor) -> Tensor:
+    found = measure.example_sums(outputs, targets)
+    if found.shape != (measure.sums,) or found.dtype != torch.float64:
+        message = f"the sums of {name} are {found.dtype} {tuple(found.shape)}, not float64 ({measure.sums},)"
+        raise EngineError("engine_error", message, f"Use another release of the plug-in that has {name}.")
+    return found
 
 
-def no_constants(part: Split) -> Tensor:
-    """No constants: float64 (0,)."""
-    return torch.empty(0, dtype=torch.float64, device=part.targets.device)
+def build_objective(
+    spec: JobSpec, target_scale: Standardizer | None, train_targets: Tensor | None = None
+) -> MeasuredObjective:
+    """The objective of a resolved spec. Raises EngineError if this worker lacks the loss or a metric."""
+    if spec.loss is None or spec.metrics is None:
+        raise ValueError("the spec is not resolved")
+    inputs = MeasureInputs(spec, target_scale, train_targets)
+    loss = build_loss(spec.loss, inputs)
+    metrics = ((str(each.name), build_metric(each, inputs)) for each in spec.metrics)
+    return MeasuredObjective(loss.mean, {"loss": loss.measure, **dict(metrics)})
 
 
-def build_objective(spec: JobSpec, target_scale: Standardizer | None) -> Objective:
-    """The objective of a resolved spec."""
-    metrics = tuple(spec.metrics or ())
-    if isinstance(spec.data, Function):
-        return FunctionObjective(spec.data.value_at)
-    if spec.data.facts().task == "classification":
-        smoothed = partial(functional.cross_entropy, label_smoothing=spec.label_smoothing)
-        return Classification(metrics, smoothed) if spec.label_smoothing else Classification(metrics)
-    return Regression(metrics, target_scale)
+def build_loss(spec: LossSpec, inputs: MeasureInputs) -> BatchLoss:
+    """The loss that the spec's builder returns."""
+    built = load_implementation(spec, "loss")(spec, inputs)
+    return built if isinstance(built, BatchLoss) else average_examples(built)
+
+
+def build_metric(spec: MetricSpec, inputs: MeasureInputs) -> Measure:
+    """The metric that the spec's builder returns."""
+    built = load_implementation(spec, "metric")(spec, inputs)
+    return built if isinstance(built, Measure) else measure_examples(built)

@@ -5,7 +5,7 @@ import sys
 import torch
 from torch import Tensor
 
-from core.engine.evaluation.objective import Loss
+from core.engine.evaluation.measure import Loss
 from core.engine.failure import note_pass
 from core.engine.gradients.closed_form import Gradient, closed_form
 from core.engine.networks.network import Network

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 
 from torch import nn
 
 from core.engine.failure import EngineError
+from core.engine.implementations import load_implementation
 from core.engine.networks.roles import REMEDY, Roles
 from core.recipe.facts import DataFacts
 from core.recipe.models import ModelSpec
@@ -28,12 +28,7 @@ Builder = Callable[[ModelSpec, DataFacts], nn.Module | ModuleWithRoles]
 
 def load_builder(spec: ModelSpec) -> Builder:
     """The function that the spec names. Raises EngineError if the worker has no such function."""
-    module, _, name = spec.implementation.partition(":")
-    try:
-        builder: Builder = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        message = f"this worker cannot import {spec.implementation}, which builds the model {spec.name}: {error}"
-        raise EngineError("engine_error", message, "Install it where workers run, or use another model.") from error
+    builder: Builder = load_implementation(spec, "model")
     return builder
 
 

@@ -41,7 +41,7 @@ def check_series(db: Database, subjects: Sequence[ComparedJob], names: Sequence[
 
 def _late_measures(subject: ComparedJob) -> set[str]:
     """The last parts of the names of series that begin late: of an evaluation, an average, the test at the end."""
-    return {"loss", *(subject.spec.metrics or ())}
+    return {"loss", *(each.name for each in subject.spec.metrics or ())}
 
 
 def _unknown_series(name: str, there: Sequence[str]) -> FieldProblem:

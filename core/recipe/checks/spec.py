@@ -1,14 +1,19 @@
 """The rules between the fields of a job: problems refuse the job, warnings do not."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from core.errors import FieldProblem
 from core.recipe.checks import averaging, optimizer, stopping
 from core.recipe.component import SpecWarning
 from core.recipe.duration import LONGEST
-from core.recipe.facts import DataFacts
+from core.recipe.facts import DataFacts, Task
+from core.recipe.losses import Loss
+from core.recipe.metrics import DEFAULT_METRICS, Metric
+from core.recipe.named import NamedComponent
+from core.recipe.plugins import union_members
 from core.recipe.shape import RunShape
-from core.recipe.spec import LOSSES, METRICS, JobSpec
+from core.recipe.spec import JobSpec
 
 MOST_PARAMETERS = 500_000_000  # 2 GB of fp32 weights; with gradients and optimizer state about 8 GB
 
@@ -34,27 +39,43 @@ def _split(spec: JobSpec, shape: RunShape) -> Iterator[FieldProblem]:
 
 def _task(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
     task = facts.task
-    if spec.loss is not None and spec.loss not in LOSSES[task]:
-        yield FieldProblem("/loss", f"{spec.loss} does not fit {task}", f"use {' or '.join(LOSSES[task])}")
-    for index, metric in enumerate(spec.metrics or ()):
-        if metric not in METRICS[task]:
-            hint = f"use {' or '.join(METRICS[task])}" if METRICS[task] else "leave it out"
-            yield FieldProblem(f"/metrics/{index}", f"{metric} does not fit {task}", hint)
+    yield from _measures(spec, task)
     if spec.data.label_noise and task != "classification":
         yield FieldProblem("/data/label_noise", f"there are no labels to confuse in a {task}", "leave it out")
     if spec.label_smoothing and task != "classification":
         yield FieldProblem("/label_smoothing", f"there are no labels to smooth in a {task}", "leave it out")
+    elif spec.label_smoothing and spec.loss and not spec.loss.smooths_labels:
+        yield FieldProblem("/label_smoothing", f"the loss {spec.loss.name} does not smooth labels", "leave it out")
     for pointer, asked in (("/ensemble", spec.ensemble), ("/swa/swag", spec.swa and spec.swa.swag)):
         if asked and task == "function":
             hint = "leave it out; swa and ema average the places themselves"
             yield FieldProblem(pointer, "a point predicts nothing that could be averaged", hint)
 
 
+def _measures(spec: JobSpec, task: Task) -> Iterator[FieldProblem]:
+    """Losses and metrics of another task, and a metric that is asked for with two sets of options."""
+    if spec.loss is not None and task not in spec.loss.tasks:
+        yield FieldProblem("/loss", f"{spec.loss.name} does not fit {task}", _fitting(Loss, task))
+    asked: dict[str, NamedComponent] = {}
+    for index, metric in enumerate(spec.metrics or ()):
+        if task not in metric.tasks:
+            yield FieldProblem(f"/metrics/{index}", f"{metric.name} does not fit {task}", _fitting(Metric, task))
+        elif asked.setdefault(metric.name, metric) != metric:
+            message = f"there is one series {metric.name}, and two metrics that would write it"
+            yield FieldProblem(f"/metrics/{index}", message, "keep one of them")
+
+
+def _fitting(union: Any, task: Task) -> str:
+    """The hint that names the members of a union which fit the task."""
+    names = [str(each.model_fields["name"].default) for each in union_members(union) if task in each.tasks]
+    return f"use {' or '.join(names)}" if names else "leave it out"
+
+
 def series(spec: JobSpec, facts: DataFacts) -> tuple[str, ...]:
     """The evaluation series of the job's own weights: val.loss, val.accuracy …"""
-    metrics = METRICS[facts.task] if spec.metrics is None else spec.metrics
+    metrics = DEFAULT_METRICS[facts.task] if spec.metrics is None else spec.metrics
     part = spec.data.judged_on
-    return tuple(f"{part}.{name}" for name in ("loss", *metrics))
+    return tuple(f"{part}.{name}" for name in ("loss", *(each.name for each in metrics)))
 
 
 def _model(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:

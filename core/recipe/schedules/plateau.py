@@ -6,7 +6,8 @@ from pydantic import Field
 
 from core.recipe.component import NonNegative
 from core.recipe.duration import RunLength
-from core.recipe.monitor import Mode, Monitor, default_mode
+from core.recipe.metrics import Mode
+from core.recipe.monitor import Monitor, default_mode
 from core.recipe.schedules.base import LearningRate, PlateauState, ScheduleSpec
 
 ThresholdMode = Literal["rel", "abs"]

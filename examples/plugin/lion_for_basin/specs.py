@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from core.recipe.component import Fraction, NonNegative, Positive
-from core.recipe.facts import DataFacts
+from core.recipe.facts import DataFacts, Task
+from core.recipe.losses.base import LossSpec
+from core.recipe.metrics.base import MetricSpec, Mode
 from core.recipe.models.base import ModelSpec, Width
 from core.recipe.optimizers.base import OptimizerSpec
 
@@ -43,3 +45,28 @@ class RmsMlp(ModelSpec):
     @property
     def hidden_matrices(self) -> int:
         return len(self.hidden) - 1
+
+
+class Poly1(LossSpec):
+    """-log p + epsilon (1 - p), the mean over examples; p is the softmax probability of the true class.
+
+    With epsilon = 0 it is the cross-entropy.
+    """
+
+    summary: ClassVar[str] = "Cross-entropy whose first polynomial coefficient is changed."
+    paper: ClassVar[str | None] = "Leng et al. 2022, PolyLoss, arXiv:2204.12511"
+    implementation: ClassVar[str] = "lion_for_basin.measures:build_poly1"
+    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    name: Literal["poly1"] = "poly1"
+    epsilon: Annotated[float, Field(ge=-1, le=100)] = 2.0
+
+
+class ConfidentAccuracy(MetricSpec):
+    """The share of examples whose true class has a softmax probability of at least `above`."""
+
+    summary: ClassVar[str] = "The share of examples that are classified correctly and with confidence."
+    implementation: ClassVar[str] = "lion_for_basin.measures:build_confident_accuracy"
+    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    mode: ClassVar[Mode] = "max"
+    name: Literal["confident_accuracy"] = "confident_accuracy"
+    above: Annotated[float, Field(gt=0.5, lt=1)] = 0.9

@@ -1,9 +1,11 @@
 """The plug-in against the contract that Basin ships."""
 
-import pytest
-from lion_for_basin.specs import Lion, RmsMlp
+import math
 
-from core.testing import check_model, check_optimizer
+import pytest
+from lion_for_basin.specs import ConfidentAccuracy, Lion, Poly1, RmsMlp
+
+from core.testing import check_loss, check_metric, check_model, check_optimizer
 from core.testing.optimizer import WeightRule
 
 
@@ -29,3 +31,25 @@ def test_lion_keeps_the_contract(spec: Lion) -> None:
 @pytest.mark.parametrize("spec", [RmsMlp(), RmsMlp(hidden=(8,))], ids=["default", "small"])
 def test_the_model_keeps_the_contract(spec: RmsMlp) -> None:
     check_model(spec)
+
+
+def probability(outputs: list[float], target: int) -> float:
+    """That of the true class."""
+    return math.exp(outputs[target]) / sum(map(math.exp, outputs))
+
+
+@pytest.mark.parametrize("spec", [Poly1(), Poly1(epsilon=-0.5)], ids=["default", "negative"])
+def test_the_loss_keeps_the_contract(spec: Poly1) -> None:
+    def formula(outputs: list[float], target: int) -> float:
+        p = probability(outputs, target)
+        return -math.log(p) + spec.epsilon * (1 - p)
+
+    check_loss(spec, formula)
+
+
+@pytest.mark.parametrize("spec", [ConfidentAccuracy(), ConfidentAccuracy(above=0.6)], ids=["default", "lower"])
+def test_the_metric_keeps_the_contract(spec: ConfidentAccuracy) -> None:
+    def formula(outputs: list[list[float]], targets: list[int]) -> float:
+        return sum(probability(*pair) >= spec.above for pair in zip(outputs, targets, strict=True)) / len(targets)
+
+    check_metric(spec, formula)

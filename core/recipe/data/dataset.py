@@ -61,7 +61,8 @@ class Dataset(DataSpec):
     def facts(self) -> DataFacts:
         return self._looked_up().facts()
 
-    def split(self) -> SplitSizes:
+    def split(self, facts: DataFacts | None = None) -> SplitSizes:
+        del facts  # its split may follow from its rows
         return self._looked_up().split()
 
     def content_fields(self) -> Never:

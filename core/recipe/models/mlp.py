@@ -27,7 +27,8 @@ class MLP(ModelSpec):
     batch_norm: bool = False
 
     def parameter_count(self, facts: DataFacts) -> int:
-        return self.multiply_adds(facts) + embedding_parameters(facts.cardinalities)
+        tables = embedding_parameters(facts.cardinalities) if facts.cardinalities else 0
+        return self.multiply_adds(facts) + tables
 
     def multiply_adds(self, facts: DataFacts) -> int:
         """That of the layers: to look a vector up takes none."""

@@ -215,7 +215,7 @@ def test_warnings() -> None:
     )
     found = warned(odd, target="y")
     assert found == {
-        "looks_like_id": '"row", "code" are different in every row: an id tells nothing about new rows',
+        "looks_like_id": '"row", "code" are different in every row: an id says nothing about new rows',
         "beyond_float32": '"phone" is beyond 16,777,216: float32 rounds such whole numbers',
         "unbalanced_classes": 'the classes are very unbalanced: "common" has 2,990 rows and "rare" has 10',
     }

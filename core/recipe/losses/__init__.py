@@ -24,6 +24,7 @@ DEFAULT_LOSSES: Final[Mapping[Task, LossSpec]] = {
     "classification": CrossEntropy(),
     "regression": MeanSquaredError(),
     "function": FunctionValue(),
+    "language_model": CrossEntropy(),
 }
 """Task -> the loss of a job that names none."""
 

@@ -14,6 +14,6 @@ class CrossEntropy(LossSpec):
 
     summary: ClassVar[str] = "The negative log-likelihood of the true class, from softmax outputs."
     implementation: ClassVar[str] = "core.engine.evaluation.losses:build_cross_entropy"
-    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "language_model")
     smooths_labels: ClassVar[bool] = True
     name: Literal["cross_entropy"] = "cross_entropy"

@@ -24,6 +24,7 @@ DEFAULT_METRICS: Final[Mapping[Task, tuple[MetricSpec, ...]]] = {
     "classification": (Accuracy(),),
     "regression": (MeanAbsoluteError(), R2()),
     "function": (),
+    "language_model": (),
 }
 """Task -> the metrics of a job that names none."""
 

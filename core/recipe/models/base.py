@@ -38,6 +38,8 @@ class ModelSpec(Component):
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
     filters: ClassVar[bool] = True
     """Whether the first axis of each weight with two or more axes is its outputs, so that its slices are filters."""
+    embeds: ClassVar[bool] = False
+    """Whether it takes inputs whose last columns are codes, as `facts.cardinalities` says."""
     init: Init = Init()
 
     @abstractmethod
@@ -62,6 +64,10 @@ class ModelSpec(Component):
     def hidden_matrices(self) -> int:
         """The number of linear layers between the first and the last layer with weights."""
         return 0
+
+    def count_hidden_matrices(self, facts: DataFacts) -> int:
+        """As hidden_matrices; where the model embeds codes, the tables are the first layer with weights."""
+        return self.hidden_matrices + bool(facts.cardinalities)
 
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         """Fields that do not fit the data or each other; pointers are relative to the model."""

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from core.engine.checkpoints.rollback import RollbackPoint
 from core.engine.checkpoints.stateful import Stateful
-from core.engine.datasets.batches import Batch, BatchSampler, epoch_draws, epoch_order, iterate_batches
-from core.engine.datasets.resident import ResidentDataset
+from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
+from core.engine.datasets.loaded import LoadedDataset
+from core.engine.datasets.split import Batch, Split
 from core.engine.determinism import random_state
 from core.engine.evaluation.objective import Objective
 from core.engine.evaluation.step_log import EpochLayout, StepLog
@@ -66,7 +67,7 @@ class Run:
     scratch: Path
     device: torch.device
     environment: dict[str, Any]
-    data: ResidentDataset
+    data: LoadedDataset[Split]
     epoch_layout: EpochLayout
     rate: Rate
     objective: Objective

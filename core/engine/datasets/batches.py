@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Batch, EpochOrder, Split
 from core.engine.determinism import seeded_generator
 
-Batch = tuple[Tensor, Tensor]
 Order = Callable[[int, int, int], Tensor]  # examples, seed, epoch -> indices
 
 
@@ -21,6 +21,12 @@ def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
 def epoch_draws(examples: int, seed: int, epoch: int) -> Tensor:
     """Indices drawn with replacement, int64 (examples,): some repeat, about a third are absent."""
     return torch.randint(examples, (examples,), generator=seeded_generator(seed, "draws", epoch))
+
+
+def own_order(examples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the split itself, int64 (examples,)."""
+    del seed, epoch
+    return torch.arange(examples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +43,18 @@ def iterate_batches(
 ) -> Iterator[tuple[int, Batch]]:
     """(t, batch) for the optimizer steps first <= t < last; an epoch's last batch may be smaller.
 
-    A whole epoch is gathered at once and then split: one copy instead of one per step. `cut` None is the full batch:
-    every step has the whole split, in its own order.
+    `cut` None is the full batch: every step has the whole split, in its own order.
     """
-    if cut is None:
-        yield from ((t, (part.inputs, part.targets)) for t in range(first, last))
+    if cut is None and not part.is_augmented:
+        whole = part.whole() if first < last else None
+        yield from ((t, whole) for t in range(first, last) if whole is not None)
         return
-    size, per_epoch = cut.size, -(-cut.used // cut.size)
+    cut = cut or BatchSampler(len(part), len(part), own_order)
+    per_epoch = -(-cut.used // cut.size)
     t = first
     while t < last:
         epoch, done = divmod(t, per_epoch)
-        order = cut.order(len(part), seed, epoch)[: cut.used].to(part.inputs.device)
-        pairs = zip(torch.split(part.inputs[order], size), torch.split(part.targets[order], size), strict=True)
-        for batch in list(pairs)[done : done + last - t]:
+        order = EpochOrder(cut.order(len(part), seed, epoch)[: cut.used], seed, epoch)
+        for batch in islice(part.epoch_batches(order, cut.size, done), last - t):
             yield t, batch
             t += 1

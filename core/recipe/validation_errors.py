@@ -15,7 +15,7 @@ from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
 MOST = 50  # the most problems of one report
-TAGS = ("name", "method")  # the fields that select a member of a union
+TAGS = ("name", "method", "by", "op")  # the fields that select a member of a union
 
 
 def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:

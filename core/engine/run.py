@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.engine.checkpoints.rollback import RollbackPoint
 from core.engine.checkpoints.stateful import Stateful
-from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
+from core.engine.datasets.batches import BatchSampler, iterate_batches, order_of
 from core.engine.datasets.loaded import LoadedDataset
 from core.engine.datasets.split import Batch, Split
 from core.engine.determinism import random_state
@@ -89,8 +89,11 @@ class Run:
     def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
         """(t, batch) of every remaining step; none if the run has results already."""
         spec, train_state, epoch_layout = self.spec, self.train_state, self.epoch_layout
-        order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
-        cut = None if spec.batch_size == "full" else BatchSampler(epoch_layout.batch, epoch_layout.examples, order)
+        cut = (
+            None
+            if spec.batch_size == "full"
+            else BatchSampler(epoch_layout.batch, epoch_layout.examples, order_of(spec))
+        )
         last = epoch_layout.total_steps if train_state.results is None else train_state.step
         return iterate_batches(self.data.train, cut, spec.seed, train_state.step, last)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.checkpoints.files import check_tensors, read_tensors
 from core.engine.datasets.load import load_dataset
-from core.engine.datasets.loaded import LoadedDataset
+from core.engine.datasets.loaded import FITTED, LoadedDataset
 from core.engine.datasets.split import Split
 from core.engine.determinism import seeded_generator
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
@@ -78,9 +78,7 @@ def _open_subject(
     source: Source, spec: JobSpec, data: LoadedDataset[Split], network: Network, examples: int | None
 ) -> AnalysisSubject:
     if source.weights:
-        tensors = {
-            name: each for name, each in read_tensors(source.weights).items() if name not in data.standardize_tensors()
-        }
+        tensors = {name: each for name, each in read_tensors(source.weights).items() if not name.startswith(FITTED)}
         check_tensors("weights", tensors, network.tensors())
         network.load_tensors(tensors)
     network.module.eval()

@@ -1,13 +1,15 @@
 """The three splits of a dataset, and what was fitted on the train split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from torch import Tensor
 
 from core.engine.datasets.split import Split
 from core.engine.datasets.standardizer import Standardizer
+
+FITTED: Final = "standardize."  # how the names of tensors begin that are stored with weights and are no weights
 
 SplitT_co = TypeVar("SplitT_co", bound=Split, covariant=True)
 
@@ -17,7 +19,7 @@ class LoadedDataset(Generic[SplitT_co]):
     """`target_scale` is None where targets are as in the file.
 
     `fitted` holds every tensor that inputs and targets of the trained weights need; they are stored with the weights
-    under these names. `description` says as JSON what they mean, where names alone do not.
+    under these names. For a prepared dataset `standardize.description` says as JSON in UTF-8 what they mean.
     """
 
     train: SplitT_co
@@ -25,7 +27,6 @@ class LoadedDataset(Generic[SplitT_co]):
     test: SplitT_co
     target_scale: Standardizer | None
     fitted: Mapping[str, Tensor]
-    description: Mapping[str, Any] = field(default_factory=dict)
 
     def standardize_tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name; each begins with `standardize.`."""

@@ -14,6 +14,7 @@ from core.engine.datasets.loaded import LoadedDataset
 from core.engine.datasets.split import Batch, EpochOrder, select_rows
 from core.engine.datasets.splitting import split_indices
 from core.engine.datasets.standardizer import fit_standardizer, name_standardizers
+from core.engine.datasets.windows import row_bytes, window_examples
 from core.engine.determinism import seeded_generator
 from core.engine.failure import EngineError
 from core.engine.liveness import ReportAlive, report_nothing
@@ -23,7 +24,6 @@ from core.recipe.facts import DataFacts
 
 REMEDY = "Write the dataset again (python -m core.recipe.data.materialise FOLDER) and check the disk."
 MOST_ROWS = 10  # that a message names
-WINDOW_BYTES = 2**23  # of batches that are gathered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,10 @@ class TensorSplit:
         return TensorSplit(*self.take(indices))
 
     def epoch_batches(self, order: EpochOrder, size: int, first: int) -> Iterator[Batch]:
-        """Several batches are gathered at once: in a small step each call counts.
-
-        A multiple of 16 batches is a multiple of 64 bytes, so that every batch has the alignment that it has in a
-        gather of the whole epoch: matrix products round differently with other alignments.
-        """
-        row = self.inputs[:1].numel() * self.inputs.element_size()
-        window = size * max(16, WINDOW_BYTES // max(1, size * row) // 16 * 16)
-        start = first * size // window * window
+        """Views of windows of batches, with the alignment that they have in a gather of the whole epoch."""
+        window = window_examples(size, row_bytes(tuple(self.inputs.shape[1:])))
         indices = order.indices.to(self.inputs.device)
-        for begin in range(start, len(indices), window):
+        for begin in range(first * size // window * window, len(indices), window):
             inputs, targets = self.take(indices[begin : begin + window])
             pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
             yield from list(pairs)[max(0, first - begin // size) :]

@@ -144,7 +144,8 @@ class JobSpec(Spec):
 
     def shape(self) -> RunShape:
         """The sizes of the run. Raises InvalidSpec if its data is a dataset that has not been looked up."""
-        return resolve_shape(self.data.facts(), self.data.split(), self)
+        facts = self.data.facts()
+        return resolve_shape(facts, self.data.split(facts), self)
 
     def resolved(self, shape: RunShape | None = None) -> Self:
         """The same job with every default that depends on other fields filled in. Idempotent.

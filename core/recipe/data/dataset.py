@@ -14,7 +14,7 @@ from core.recipe.data.split import ColumnName, Split
 from core.recipe.facts import DataFacts
 
 
-class BytePairs(Spec):
+class BytePairTokens(Spec):
     """A byte-pair encoding with `bpe` tokens."""
 
     bpe: Annotated[int, Field(ge=256, le=2**20)]
@@ -55,13 +55,14 @@ class Dataset(DataSpec):
     augment: Annotated[tuple[Augmentation, ...], Field(max_length=16)] = ()
     shuffle: Literal["full", "blocks"] = "full"
     context: Annotated[int, Field(ge=1, le=2**20)] | None = None
-    tokenizer: Literal["bytes"] | BytePairs | None = None
+    tokenizer: Literal["bytes"] | BytePairTokens | None = None
     resolved: Resolved = None
 
     def facts(self) -> DataFacts:
         return self._looked_up().facts()
 
-    def split(self) -> SplitSizes:
+    def split(self, facts: DataFacts | None = None) -> SplitSizes:
+        del facts  # its split may follow from its rows
         return self._looked_up().split()
 
     def content_fields(self) -> Never:

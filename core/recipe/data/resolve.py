@@ -6,7 +6,7 @@ from typing import Any, Final
 from core.errors import FieldProblem, InvalidSpec
 from core.recipe.data.augment import Rotate90, Saturation
 from core.recipe.data.columns import Categories, Numbers
-from core.recipe.data.dataset import BytePairs, Dataset
+from core.recipe.data.dataset import BytePairTokens, Dataset
 from core.recipe.data.dataset_warnings import dataset_warnings
 from core.recipe.data.manifest import DatasetKind, DatasetManifest
 from core.recipe.data.resolved import ResolvedDataset
@@ -92,7 +92,7 @@ def _tokenizer_problems(data: Dataset, manifest: DatasetManifest) -> Iterator[Fi
     made = manifest.tokenizer or {"kind": "bytes"}
     asked = data.tokenizer
     has = made["kind"] if made["kind"] == "bytes" else f"bpe with {made.get('vocabulary'):,} tokens"
-    differs = made.get("vocabulary") != asked.bpe if isinstance(asked, BytePairs) else made["kind"] != asked
+    differs = made.get("vocabulary") != asked.bpe if isinstance(asked, BytePairTokens) else made["kind"] != asked
     if asked is not None and differs:
         yield FieldProblem("/data/tokenizer", f"the text was prepared as {has}", "leave it out, or upload it again")
 

@@ -2,13 +2,21 @@
 
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from core.recipe.component import SpecWarning
 from core.recipe.data.base import SplitSizes
 from core.recipe.data.manifest import DatasetKind, StoredSpec
 from core.recipe.facts import DataFacts, Task
 
 
-class TableFeature(StoredSpec):
+class ReadOnlySpec(StoredSpec):
+    """A part of a job that the service fills in. What a request has there is ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"readOnly": True})
+
+
+class TableFeature(ReadOnlySpec):
     """Adjacent inputs of the model from one column.
 
     number   its `width` columns of the tensor `numbers`: one, or the four parts of a date
@@ -22,7 +30,7 @@ class TableFeature(StoredSpec):
     width: int
 
 
-class DatasetWarning(StoredSpec):
+class DatasetWarning(ReadOnlySpec):
     """A property of the data that is probably not intended; `pointer` is below the job."""
 
     code: str
@@ -33,7 +41,7 @@ class DatasetWarning(StoredSpec):
         return SpecWarning(self.code, self.pointer, self.message)
 
 
-class ResolvedDataset(StoredSpec):
+class ResolvedDataset(ReadOnlySpec):
     """Filled in by the service at submit; what a request gives here is ignored.
 
     `version` is the SHA-256 of the manifest. The inputs of a table are `features` side by side, in this order: all

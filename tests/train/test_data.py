@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from core.engine.datasets.batches import BatchSampler, epoch_order, iterate_batches
+from core.engine.datasets.batches import BatchSampler, block_order, epoch_order, iterate_batches
 from core.engine.datasets.resident import TensorSplit, load_resident
-from core.engine.datasets.splitting import apportion, split_indices
+from core.engine.datasets.splitting import apportion, split_by_part, split_indices, split_tail
 from core.engine.datasets.standardizer import fit_standardizer
+from core.engine.datasets.windows import window_examples
 from core.engine.failure import EngineError
-from core.recipe.data import Data, Function, split_sizes
+from core.recipe.data import Data, Dataset, Function, SplitSizes, split_sizes
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
 from core.recipe.data.iris import Iris
@@ -39,6 +40,33 @@ def test_an_epoch_is_a_permutation_of_its_own(seed: int) -> None:
 def test_the_order_of_seed_0_stays_what_it_was() -> None:
     """A literal: if it changes, every resumed job of an older release changes its past."""
     assert epoch_order(10, 0, 0).tolist() == [4, 5, 2, 9, 0, 7, 8, 1, 6, 3]
+
+
+def test_blocks_move_together_and_mix_within_their_window() -> None:
+    examples = 70 * 4096 + 100
+    order = block_order(examples, 0, 0)
+    assert order.sort().values.equal(torch.arange(examples))
+    first = order[: 63 * 4096]  # the short last block may be among the first 64
+    assert len((first // 4096).unique()) == 64
+    assert not torch.equal(first, first.sort().values)
+    assert torch.equal(order, block_order(examples, 0, 0))
+    assert not torch.equal(order, block_order(examples, 0, 1))
+    assert not torch.equal(order, block_order(examples, 1, 0))
+
+
+def test_a_window_of_batches_keeps_the_alignment_of_an_epoch() -> None:
+    """Eight MiB are 99,864 rows of 84 bytes; a batch of 7 has 588 bytes, and 16 of them a multiple of 64."""
+    assert window_examples(7, 84) % (7 * 16) == 0
+    assert window_examples(7, 84) == 7 * 16 * (2**23 // (7 * 16 * 84))
+    assert window_examples(128, 12288) == 128 * 5
+    assert window_examples(2**20, 12288) == 2**20
+
+
+def test_a_split_by_part_and_from_the_tail() -> None:
+    indices = split_by_part(torch.tensor([0, 2, 1, 0, 2], dtype=torch.uint8))
+    assert [each.tolist() for each in (indices.train, indices.validation, indices.test)] == [[0, 3], [2], [1, 4]]
+    tail = split_tail(6, SplitSizes(3, 1, 2))
+    assert [each.tolist() for each in (tail.train, tail.validation, tail.test)] == [[0, 1, 2], [3], [4, 5]]
 
 
 def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
@@ -91,7 +119,9 @@ def test_apportion_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [each for each in get_args(get_args(Data)[0]) if each is not Function], ids=lambda spec: str(spec().name)
+    "spec",
+    [each for each in get_args(get_args(Data)[0]) if each not in {Function, Dataset}],
+    ids=lambda spec: str(spec().name),
 )
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.0), (0.33, 0.33), (0.49, 0.5)])
 def test_split_has_exact_sizes_and_even_classes(

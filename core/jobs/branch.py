@@ -22,7 +22,7 @@ from core.jobs.plugins import naming_missing_plugins
 from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
 from core.jobs.verbs import lock_owned_job
 from core.lifecycle import Status, displayed_status
-from core.recipe.branch import fork_spec, reset_parts
+from core.recipe.branch import fork_spec, keep_data, reset_parts
 from core.recipe.parse import parse_job
 from core.recipe.plan import KINDS, ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -74,8 +74,10 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         _may_retry(connection, entry.project, parent, again=again)
         origin = _last_position(connection, parent)
         with naming_missing_plugins(connection, job_id):
-            # A new job is validated by the rules of this release.
-            spec = parse_job(json.dumps(_document(connection, job_id)).encode())
+            # A new job is validated by the rules of this release, on the data that it had.
+            document = _document(connection, job_id)
+            had = read_stored(JobSpec, document).data
+            spec = parse_job(json.dumps(document).encode(), keep_data(had))
         slot = _insert_child(connection, new, spec, entry, origin)
     return SubmitResult(new, created=True, needs=slot)
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.datasets.augment import Augmentation
+from core.engine.datasets.augment import Augmentation, apply_chosen, build_change
 from core.engine.datasets.draws import Draws, splitmix64
 from core.engine.datasets.images import ValueTransform
 from core.engine.datasets.mixing import BetaQuantile
@@ -20,6 +20,7 @@ from core.engine.datasets.source import Source
 from core.engine.datasets.split import EpochOrder, iterate_chunks
 from core.engine.gradients.closed_form import cross_entropy
 from core.recipe.data.augment import Augmentation as Operation
+from core.recipe.data.augment import Contrast, Crop, Erase
 
 CPU = torch.device("cpu")
 CLASSES = 5
@@ -244,6 +245,19 @@ def test_the_closed_form_takes_probabilities() -> None:
     loss, gradient = cross_entropy(outputs.detach(), chances)
     torch.testing.assert_close(loss, theirs.detach())
     torch.testing.assert_close(gradient, slope)
+
+
+def test_changes_of_some_images_are_those_of_all() -> None:
+    """A GPU changes all images and chooses afterwards; a CPU changes the chosen ones alone."""
+    pixels, draws = images().float(), Draws(1, 2, torch.arange(EXAMPLES))
+    changes = [build_change(each) for each in (Crop(padding=2), Contrast(strength=0.5), Erase())]
+    chosen = torch.arange(EXAMPLES) % 5 % 4  # the last number is no change
+    expected = pixels
+    for number, change in enumerate(changes):
+        mine = (chosen == number)[:, None, None, None]
+        expected = torch.where(mine, change(pixels, draws, ("key", number)), expected)
+    assert torch.equal(apply_chosen(pixels, draws, ("key",), chosen, changes), expected)
+    assert torch.equal(apply_chosen(pixels, draws, ("key",), chosen * 0 + 3, changes), pixels)
 
 
 def test_rand_augment_of_magnitude_0_changes_nothing() -> None:

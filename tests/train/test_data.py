@@ -55,10 +55,10 @@ def test_blocks_move_together_and_mix_within_their_window() -> None:
 
 
 def test_a_window_of_batches_keeps_the_alignment_of_an_epoch() -> None:
-    """Eight MiB are 99,864 rows of 84 bytes; a batch of 7 has 588 bytes, and 16 of them a multiple of 64."""
+    """A batch of 7 has 588 bytes, and 16 of them a multiple of 64."""
     assert window_examples(7, 84) % (7 * 16) == 0
-    assert window_examples(7, 84) == 7 * 16 * (2**23 // (7 * 16 * 84))
-    assert window_examples(128, 12288) == 128 * 5
+    assert window_examples(7, 84) == 7 * 16 * (2**20 // (7 * 16 * 84))
+    assert window_examples(32, 12288) == 32 * 2
     assert window_examples(2**20, 12288) == 2**20
 
 

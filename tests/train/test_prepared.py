@@ -19,7 +19,7 @@ from core.engine.datasets.split import Split, iterate_chunks
 from core.engine.failure import EngineError
 from core.recipe.data import Dataset
 from core.recipe.data.manifest import DatasetManifest
-from core.recipe.plan import DataAccess
+from core.recipe.plan import DataAccess, choose_data_access, resolve_plan
 from core.recipe.spec import JobSpec
 from tests.support.prepared import (
     category,
@@ -29,7 +29,7 @@ from tests.support.prepared import (
     numbers_and_mask,
     write_prepared,
 )
-from tests.train.runs import Watcher, digests, trainer
+from tests.train.runs import Watcher, digests, job, trainer
 
 CPU = torch.device("cpu")
 ROWS = 100
@@ -264,6 +264,19 @@ def test_what_was_fitted_is_stored_with_the_weights(tmp_path: Path, table: tuple
     assert [each["name"] for each in document["columns"]] == ["weight", "age", "city", "street"]
     assert document["columns"][2]["values"] == ["y", "z", "x", "rare"]
     assert sum(each["width"] for each in document["features"]) == spec.data.facts().features
+
+
+def test_the_plan_says_how_data_is_read(tmp_path: Path) -> None:
+    """8 by 8 images with three channels have 192 bytes; as arrays they would have 768."""
+    spec = job_on(pictures(tmp_path / "images"), {})
+    assert resolve_plan(spec, "cpu").data_access == "resident"
+    assert isinstance(spec.data, Dataset)
+    assert spec.data.resolved
+    for examples, access in ((2**30 // 192, "resident"), (2**30 // 192 + 1, "mapped")):
+        larger = spec.data.resolved.model_copy(update={"examples": examples})
+        assert choose_data_access(spec.data.model_copy(update={"resolved": larger})) == access
+    assert resolve_plan(job(), "cpu").data_access is None
+    assert "data_access" not in resolve_plan(spec, "cpu").environment()
 
 
 @pytest.mark.parametrize("sizes", [7, 16, 50])

@@ -15,6 +15,7 @@ from torch.nn import functional
 from core.engine.datasets import colours, moves
 from core.engine.datasets.draws import Draws
 from core.engine.datasets.mixing import Mixer, build_mixer
+from core.engine.datasets.split import select_rows
 from core.recipe.data.augment import (
     Augmentation as Operation,
 )
@@ -116,8 +117,24 @@ def rand_augment(pixels: Tensor, draws: Draws, key: Key, spec: RandAugment) -> T
         table.append(partial(colours.saturation, strength=0.9 * ratio))
     pixels = pixels.float()
     for turn in range(spec.operations):
-        chosen = draws.integers(len(table), *key, turn, "choice")[:, None, None, None]  # the last choice is nothing
-        before = pixels
-        for number, change in enumerate(table):
-            pixels = torch.where(chosen == number, change(before, draws, (*key, turn, number)), pixels)
+        chosen = draws.integers(len(table), *key, turn, "choice")  # the last choice is nothing
+        pixels = apply_chosen(pixels, draws, (*key, turn), chosen, table)
     return pixels
+
+
+def apply_chosen(pixels: Tensor, draws: Draws, key: Key, chosen: Tensor, changes: Sequence[Change]) -> Tensor:
+    """Each image after the change that is `chosen` for it, int64 (b,). A number beyond the last one is no change.
+
+    A CPU computes each change for its own images. A GPU computes every change for all: the host need not wait to know
+    which they are. An operation treats each image by itself, so both give the same bits.
+    """
+    changed = pixels.clone()
+    for number, change in enumerate(changes):
+        mine = chosen == number
+        if pixels.device.type == "cpu":
+            places = mine.nonzero().flatten()
+            own = Draws(draws.seed, draws.epoch, draws.rows[places])
+            changed[places] = change(select_rows(pixels, places), own, (*key, number))
+        else:
+            changed = torch.where(mine[:, None, None, None], change(pixels, draws, (*key, number)), changed)
+    return changed

@@ -23,7 +23,7 @@ def contrast(pixels: Tensor, draws: Draws, key: Key, strength: float) -> Tensor:
     """Each value x becomes m + f (x - m), clipped, where m is the mean grey value of the image."""
     values = pixels.float()
     grey = (grey_values(values) * FIXED_POINT).round().long()
-    mean = (grey.sum((1, 2, 3)).double() / (FIXED_POINT * grey[0].numel())).float()[:, None, None, None]
+    mean = (grey.sum((1, 2, 3)).double() / (FIXED_POINT * grey.shape[2] * grey.shape[3])).float()[:, None, None, None]
     return (mean + _factors(draws, key, strength) * (values - mean)).clamp(0.0, WHITE)
 
 

@@ -10,12 +10,12 @@ from typing import Final
 from torch import Tensor
 
 ALIGNMENT: Final = 64  # bytes; torch's own for new tensors on a CPU
-WINDOW_BYTES: Final = 2**23  # of batches that are gathered at once: in a small step each call counts
+WINDOW_BYTES: Final = 2**20  # of batches that are gathered at once: few calls, and still in a CPU's cache
 EXAMPLES_ALIGNED: Final = 16  # float32: that many rows of any width are a multiple of 64 bytes
 
 
 def window_examples(size: int, row_bytes: int) -> int:
-    """The examples of a window: whole batches of `size` that are a multiple of 64 bytes, about 8 MiB of them."""
+    """The examples of a window: whole batches of `size` that are a multiple of 64 bytes, about 1 MiB of them."""
     least = size * (ALIGNMENT // gcd(ALIGNMENT, size * row_bytes))
     return least * max(1, WINDOW_BYTES // max(1, least * row_bytes))
 

@@ -26,7 +26,7 @@ from core.engine.datasets.augment import Augmentation
 from core.engine.datasets.images import ValueTransform
 from core.engine.datasets.prepared_split import PreparedSplit
 from core.engine.datasets.resident import TensorSplit
-from core.engine.datasets.source import Source
+from core.engine.datasets.source import RowSource
 from core.engine.datasets.split import Batch, EpochOrder, Split
 from core.engine.datasets.standardizer import Standardizer
 from core.recipe.data.augment import Augmentation as Operation
@@ -86,7 +86,9 @@ def prepared(
     name = "pixels" if operations is not None else "values"
     transform = ValueTransform(name, shape, scale, CPU)
     count = len(values)
-    return PreparedSplit(Source({name: values}, CPU), torch.arange(count), torch.arange(count) % 10, transform, changes)
+    return PreparedSplit(
+        RowSource({name: values}, CPU), torch.arange(count), torch.arange(count) % 10, transform, changes
+    )
 
 
 def write_and_map(folder: Path, values: Tensor) -> dict[str, Tensor]:

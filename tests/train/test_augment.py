@@ -16,7 +16,7 @@ from core.engine.datasets.draws import Draws, splitmix64
 from core.engine.datasets.images import ValueTransform
 from core.engine.datasets.mixing import BetaQuantile
 from core.engine.datasets.prepared_split import PreparedSplit, partner_indices
-from core.engine.datasets.source import Source
+from core.engine.datasets.source import RowSource
 from core.engine.datasets.split import EpochOrder, iterate_chunks
 from core.engine.gradients.closed_form import cross_entropy
 from core.recipe.data.augment import Augmentation as Operation
@@ -55,7 +55,7 @@ def split(*operations: dict[str, Any], pixels: Tensor | None = None) -> Prepared
     """Rows 100 to 100 + n of a source; its targets are the classes in turn."""
     pixels = images() if pixels is None else pixels
     count = len(pixels)
-    source = Source({"pixels": torch.cat([torch.zeros(100, *pixels.shape[1:], dtype=torch.uint8), pixels])}, CPU)
+    source = RowSource({"pixels": torch.cat([torch.zeros(100, *pixels.shape[1:], dtype=torch.uint8), pixels])}, CPU)
     transform = ValueTransform("pixels", tuple(pixels.shape[1:]), None, CPU)
     rows, targets = torch.arange(100, 100 + count), torch.arange(count) % CLASSES
     return PreparedSplit(source, rows, targets, transform, augmentation(*operations) if operations else None)

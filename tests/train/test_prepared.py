@@ -330,7 +330,6 @@ print(json.dumps(most - before))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it reads Linux's /proc")
 def test_a_mapped_dataset_needs_no_memory_of_the_process(tmp_path: Path) -> None:
     """300 MB of inputs in 100,000 rows: resident it needs all of them, mapped less than a third."""
     rows, width = 100_000, 786

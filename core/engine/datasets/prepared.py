@@ -1,6 +1,6 @@
 """Open a prepared dataset: map its tensors, divide them, fit the transforms on the train split, build the splits.
 
-    folder -> Source (mapped) -> targets, split -> fit on the train rows -> resident or mapped splits
+    folder -> RowSource (mapped) -> targets, split -> fit on the train rows -> resident or mapped splits
 
 The transforms are fitted on the mapped tensors on the CPU, so that access and device change no bit of them.
 """
@@ -20,7 +20,7 @@ from core.engine.datasets.loaded import LoadedDataset
 from core.engine.datasets.prepared_split import PreparedSplit, Transform, materialise_split
 from core.engine.datasets.prepared_targets import column_facts, read_split, read_targets, target_tensors
 from core.engine.datasets.resident import add_label_noise
-from core.engine.datasets.source import REMEDY, Source, map_tensors, read_manifest
+from core.engine.datasets.source import REMEDY, RowSource, map_tensors, read_manifest
 from core.engine.datasets.split import Split, select_rows
 from core.engine.datasets.standardizer import Standardizer, fit_standardizer, name_standardizers
 from core.engine.datasets.tables import TableFit, TableLayout, TableTransform
@@ -72,7 +72,7 @@ def load_prepared(
     if target_scale:
         targets = target_scale.apply(targets)
     report_alive("dataset")
-    read = Source(source.only(inputs.names).tensors, device)
+    read = RowSource(source.only(inputs.names).tensors, device)
     as_bytes = resolved.kind == "images"  # a quarter of the memory of what the network reads
     if access == "resident" and as_bytes:
         read = read.resident()
@@ -106,7 +106,7 @@ def table_layout(data: Dataset, manifest: DatasetManifest) -> TableLayout:
 
 
 def fit_inputs(
-    data: Dataset, manifest: DatasetManifest, source: Source, train: Tensor, device: torch.device
+    data: Dataset, manifest: DatasetManifest, source: RowSource, train: Tensor, device: torch.device
 ) -> FittedInputs:
     """Fit the transform of the inputs on the train rows of a mapped source."""
     shape = data.facts().input_shape

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.engine.datasets.augment import Augmentation
 from core.engine.datasets.draws import Draws
 from core.engine.datasets.resident import TensorSplit
-from core.engine.datasets.source import Source
+from core.engine.datasets.source import RowSource
 from core.engine.datasets.split import Batch, EpochOrder, iterate_chunks, select_rows
 from core.engine.datasets.windows import aligned_start, narrow, row_bytes, window_examples
 from core.engine.liveness import ReportAlive, report_each
@@ -37,7 +37,7 @@ class PreparedSplit:
     Draws of the augmentation are a function of (seed, epoch, row of the source).
     """
 
-    source: Source
+    source: RowSource
     rows: Tensor
     targets: Tensor
     transform: Transform

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.resident import REMEDY
-from core.engine.datasets.source import Source
+from core.engine.datasets.source import RowSource
 from core.engine.datasets.splitting import SplitIndices, split_by_part, split_indices, split_tail
 from core.engine.failure import EngineError
 from core.recipe.data import Dataset
@@ -35,7 +35,7 @@ def column_facts(manifest: DatasetManifest, name: str) -> ColumnFacts:
     raise EngineError("bad_data", f"the dataset has no column {name[:80]!r}", REMEDY)
 
 
-def read_targets(data: Dataset, manifest: DatasetManifest, source: Source) -> Tensor:
+def read_targets(data: Dataset, manifest: DatasetManifest, source: RowSource) -> Tensor:
     """Classes int64 (n,), or numbers float32 (n, outputs) in their own units, on the CPU.
 
     Raises EngineError(bad_data) if a class is not one of those of the job.
@@ -56,7 +56,7 @@ def read_targets(data: Dataset, manifest: DatasetManifest, source: Source) -> Te
     return targets
 
 
-def _read_column(column: ColumnFacts, source: Source, classes: bool) -> Tensor:  # noqa: FBT001 - one caller
+def _read_column(column: ColumnFacts, source: RowSource, classes: bool) -> Tensor:  # noqa: FBT001 - one caller
     if column.kind == "category":
         named = torch.tensor([-1, *classes_of_codes(column)])  # a row without a value has no class
         return named[source.tensors["codes"][:, column.code or 0].long()]
@@ -74,7 +74,7 @@ def _positions(values: Tensor, known: Tensor) -> Tensor:
     return torch.where(known[places] == values, places, -1)
 
 
-def read_split(data: Dataset, manifest: DatasetManifest, source: Source, targets: Tensor) -> SplitIndices:
+def read_split(data: Dataset, manifest: DatasetManifest, source: RowSource, targets: Tensor) -> SplitIndices:
     """The rows of each split. Raises EngineError(bad_data) if their numbers are not those of the resolved data."""
     sizes, split = data.split(), data.split_by
     if isinstance(split, RandomSplit):

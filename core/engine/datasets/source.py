@@ -23,7 +23,7 @@ DTYPES: Final = {"F32": torch.float32, "U8": torch.uint8, "I32": torch.int32, "I
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """Tensors by name, with one row for each example; `device` is where rows that are taken go.
 
     Tensors that are mapped from files are on the CPU, and their pages are the kernel's: they need no memory of the
@@ -41,13 +41,13 @@ class Source:
             self.report_alive("dataset")
         return {name: select_rows(each, rows).to(self.device) for name, each in self.tensors.items()}
 
-    def only(self, names: Iterable[str]) -> "Source":
+    def only(self, names: Iterable[str]) -> "RowSource":
         """The source that has only these tensors."""
-        return Source({name: self.tensors[name] for name in names}, self.device, self.report_alive)
+        return RowSource({name: self.tensors[name] for name in names}, self.device, self.report_alive)
 
-    def resident(self) -> "Source":
+    def resident(self) -> "RowSource":
         """The same tensors in memory, on the device."""
-        return Source({name: _copy_to(each, self.device) for name, each in self.tensors.items()}, self.device)
+        return RowSource({name: _copy_to(each, self.device) for name, each in self.tensors.items()}, self.device)
 
 
 def _copy_to(mapped: Tensor, device: torch.device) -> Tensor:
@@ -68,13 +68,13 @@ def read_manifest(folder: Path, version: str) -> DatasetManifest:
         raise EngineError("bad_data", f"cannot read the dataset's manifest: {error}", REMEDY) from error
 
 
-def map_tensors(folder: Path, manifest: DatasetManifest, names: Iterable[str], report_alive: ReportAlive) -> Source:
+def map_tensors(folder: Path, manifest: DatasetManifest, names: Iterable[str], report_alive: ReportAlive) -> RowSource:
     """Map `<name>.safetensors` for each name, for fitting on the CPU.
 
     Raises EngineError(bad_data) if one does not fit the manifest.
     """
     mapped = {name: _map_tensor(folder, name, manifest.tensors.get(name)) for name in names}
-    return Source(mapped, torch.device("cpu"), report_alive)
+    return RowSource(mapped, torch.device("cpu"), report_alive)
 
 
 def _map_tensor(folder: Path, name: str, expected: TensorShape | None) -> Tensor:

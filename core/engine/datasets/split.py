@@ -30,7 +30,7 @@ class Split(Protocol):
     """`targets` are those of all its examples on the device: int64 (n,), or standardised float32 (n, outputs).
 
     Inputs that a method returns are float32 on the device, transformed as the network reads them. Only the batches of
-    an epoch, and chunks that say so, are augmented.
+    an epoch are augmented, and chunks that are asked for so.
     """
 
     @property
@@ -59,7 +59,7 @@ class Split(Protocol):
 
 
 def iterate_chunks(part: Split, sizes: int | Iterable[int], *, augmented: bool = False) -> Iterator[Batch]:
-    """All examples in the split's own order, in chunks of one size or of these sizes; one chunk if it is empty."""
+    """All examples in the split's own order, in chunks of one size or of these sizes. An empty split is one chunk."""
     start = 0
     for size in equal_sizes(len(part), sizes) if isinstance(sizes, int) else sizes:
         yield part.chunk(start, start + size, augmented=augmented)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.datasets.fitting import MaskedColumns, fit_means, fit_medians, fit_moments, iterate_rows
 from core.engine.datasets.quantiles import apply_quantiles, fit_quantiles
-from core.engine.datasets.source import Source
+from core.engine.datasets.source import RowSource
 from core.recipe.data.columns import Numbers
 from core.recipe.data.manifest import ColumnFacts
 from core.recipe.data.resolved import TableFeature
@@ -130,7 +130,7 @@ def scale_numbers(values: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
 class TableFit:
     """Fits a table on the train rows of a mapped source, on the CPU."""
 
-    source: Source
+    source: RowSource
     layout: TableLayout
     options: Numbers
     split_seed: int

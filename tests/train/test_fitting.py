@@ -23,8 +23,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def masked(values: Tensor, present: Tensor) -> MaskedColumns:
-    width = values.shape[1]
-    return MaskedColumns(lambda rows: (values[rows], present[rows]), width, width)
+    return MaskedColumns(lambda rows, chosen: (values[rows][:, chosen], present[rows][:, chosen]), values.shape[1])
 
 
 @settings(deadline=None)
@@ -33,7 +32,7 @@ def test_medians_are_those_of_numpy(column: list[float], data: st.DataObject) ->
     present = data.draw(st.lists(st.booleans(), min_size=len(column), max_size=len(column)))
     values = torch.tensor(column, dtype=torch.float32)[:, None]
     known = np.array(column, dtype=np.float32)[present].astype(np.float64)
-    found = fit_medians(masked(values, torch.tensor(present)[:, None]), torch.arange(len(column)))
+    found = fit_medians(masked(values, torch.tensor(present)[:, None]), torch.arange(len(column)), torch.tensor([0]))
     assert found.tolist() == [np.float32(np.median(known)) if len(known) else 0.0]
 
 
@@ -48,14 +47,15 @@ def test_bits_have_the_order_of_their_numbers(numbers: list[float]) -> None:
 
 def test_many_columns_are_searched_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "CHUNK_NUMBERS", 700)
+    monkeypatch.setattr(fitting, "MOST_COLUMNS", 32)
     values = torch.randn(501, 70, generator=torch.Generator().manual_seed(0))
     present = torch.rand(501, 70, generator=torch.Generator().manual_seed(1)) < 0.7
     rows = torch.arange(0, 501, 2)
     known = np.where(present[rows], values[rows].double(), np.nan)
-    np.testing.assert_array_equal(
-        fit_medians(masked(values, present), rows), np.nanmedian(known, axis=0).astype(np.float32)
-    )
-    np.testing.assert_allclose(fit_means(masked(values, present), rows), np.nanmean(known, axis=0), rtol=1e-6)
+    columns = torch.arange(70)
+    medians = fit_medians(masked(values, present), rows, columns)
+    np.testing.assert_array_equal(medians, np.nanmedian(known, axis=0).astype(np.float32))
+    np.testing.assert_allclose(fit_means(masked(values, present), rows, columns), np.nanmean(known, axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "per_channel"), [((6,), False), ((3, 4, 5), True)])

@@ -15,7 +15,7 @@ from tests.train.test_prepared import pictures
 LOOKS: dict[str, dict[str, Any]] = {
     "landscape": {"steps": 3, "bn": "reestimate", "splits": ["train", "val"]},
     "sharpness": {"examples": 60},
-    "gradient_noise": {"small": 8, "large": 64, "draws": 8},
+    "gradient_noise": {"small": 8, "large": 64, "draws": 10},
     "lr_range": {"high": 1.0, "steps": 30},
 }
 

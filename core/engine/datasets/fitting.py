@@ -13,9 +13,9 @@ from torch import Tensor
 
 from core.engine.datasets.standardizer import Standardizer
 
-CHUNK_NUMBERS: Final = 2**22  # in a chunk: 32 MB in double
-MOST_COLUMNS: Final = 32  # whose medians are searched at once: 16 MB of counts
-HALF: Final = 2**16  # values of each half of a float's bits
+CHUNK_NUMBERS: Final = 2**20  # in a chunk: 8 MB in double
+MOST_COLUMNS: Final = 256  # whose medians are searched at once: 16 MB of counts
+DIGITS: Final = ((20, 12), (10, 10), (0, 10))  # shift and width of the groups of a float's 32 bits
 
 ReadRows = Callable[[Tensor], Tensor]
 """Rows int64 (b,) -> values (b, …)."""
@@ -60,63 +60,68 @@ def fit_pixels(read: ReadRows, rows: Tensor, shape: tuple[int, ...]) -> Standard
 
 @dataclass(frozen=True, slots=True)
 class MaskedColumns:
-    """Reads float32 columns and where they have a value: rows int64 (b,) -> (b, f), bool (b, f)."""
+    """Float32 columns and where they have a value; `row_numbers` are those of a whole row of the source."""
 
-    read: Callable[[Tensor], tuple[Tensor, Tensor]]
-    count: int
+    read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Rows int64 (b,) and columns int64 (f,) -> values (b, f), bool (b, f)."""
     row_numbers: int
-    """Of a whole row, which is more than `count` where other columns are read too."""
+
+    def chunks(self, rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Values and their presence, chunk by chunk."""
+        for chunk in iterate_rows(rows, self.row_numbers):
+            yield self.read(chunk, columns)
 
 
-def fit_means(columns: MaskedColumns, rows: Tensor) -> Tensor:
+def fit_means(table: MaskedColumns, rows: Tensor, columns: Tensor) -> Tensor:
     """The mean of the values that are not missing, float32 (f,); 0 for a column without any."""
-    total = torch.zeros(columns.count, dtype=torch.float64)
-    known = torch.zeros(columns.count, dtype=torch.int64)
-    for chunk in iterate_rows(rows, columns.row_numbers):
-        values, present = columns.read(chunk)
+    total = torch.zeros(len(columns), dtype=torch.float64)
+    known = torch.zeros(len(columns), dtype=torch.int64)
+    for values, present in table.chunks(rows, columns):
         total += torch.where(present, values, 0).double().sum(0)
         known += present.sum(0)
     return torch.where(known > 0, total / known.clamp(min=1), 0.0).float()
 
 
-def fit_medians(columns: MaskedColumns, rows: Tensor) -> Tensor:
+def fit_medians(table: MaskedColumns, rows: Tensor, columns: Tensor) -> Tensor:
     """The median of the values that are not missing, float32 (f,); 0 for a column without any.
 
-    Of an even count it is the mean of both middle values. They are found by counts of the upper and then the lower 16
-    bits, in two passes: exact, and without a copy of the columns.
+    Of an even count it is the mean of both middle values. They are exact, and need no copy of the columns: three passes
+    count the values by one group of their bits after the other.
     """
-    found = [_medians(columns, rows, slice(at, at + MOST_COLUMNS)) for at in range(0, columns.count, MOST_COLUMNS)]
-    return torch.cat(found) if found else torch.zeros(0)
+    return torch.cat([_medians(table, rows, block) for block in torch.split(columns, MOST_COLUMNS)])
 
 
-def _medians(columns: MaskedColumns, rows: Tensor, block: slice) -> Tensor:
-    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk in iterate_rows(rows, columns.row_numbers):
-            values, present = columns.read(chunk)
-            yield ordered_bits(values[:, block]), present[:, block]
-
-    upper = torch.zeros(len(range(*block.indices(columns.count))), HALF, dtype=torch.int64)
-    for bits, present in chunks():
-        upper += _count_values(bits >> 16, present)
-    known = upper.sum(1)
-    middles = []
-    below = upper.cumsum(1)
-    for rank in (((known - 1) // 2).clamp(min=0), known // 2):
-        high = torch.searchsorted(below, rank[:, None], right=True).clamp(max=HALF - 1)
-        inside = rank[:, None] - (below.gather(1, high) - upper.gather(1, high))
-        lower = torch.zeros_like(upper)
-        for bits, present in chunks():
-            lower += _count_values(bits & (HALF - 1), present & (bits >> 16 == high[:, 0]))
-        low = torch.searchsorted(lower.cumsum(1), inside, right=True).clamp(max=HALF - 1)
-        middles.append(from_ordered_bits((high << 16 | low)[:, 0]).double())
+def _medians(table: MaskedColumns, rows: Tensor, columns: Tensor) -> Tensor:
+    many = len(columns)
+    known = torch.zeros(many, dtype=torch.int64)
+    found = torch.zeros(2, many, dtype=torch.int64)  # the leading bits of the two middle values
+    rank: Tensor | None = None  # of each among the values that have these leading bits
+    for shift, width in DIGITS:
+        counts = torch.zeros(2, many, 2**width, dtype=torch.int64)
+        equal = torch.equal(found[0], found[1])
+        for values, present in table.chunks(rows, columns):
+            bits = ordered_bits(values)
+            for middle in range(1 if equal else 2):
+                mine = present & (bits >> (shift + width) == found[middle])
+                counts[middle] += _count_digits(bits >> shift & (2**width - 1), mine, 2**width)
+        if equal:
+            counts[1] = counts[0]
+        if rank is None:
+            known = counts[0].sum(1)
+            rank = torch.stack([((known - 1) // 2).clamp(min=0), known // 2])
+        below = counts.cumsum(2)
+        digit = torch.searchsorted(below, rank[:, :, None], right=True).clamp(max=2**width - 1)
+        rank = rank - (below - counts).gather(2, digit)[:, :, 0]
+        found = found << width | digit[:, :, 0]
+    middles = from_ordered_bits(found).double()
     return torch.where(known > 0, (middles[0] + middles[1]) / 2, 0.0).float()
 
 
-def _count_values(values: Tensor, present: Tensor) -> Tensor:
-    """How often each of 65,536 values is in each column: int64 (b, f), bool (b, f) -> int64 (f, 65536)."""
-    columns = values.shape[1]
-    places = values + torch.arange(columns) * HALF
-    return torch.bincount(places[present], minlength=columns * HALF).reshape(columns, HALF)
+def _count_digits(digits: Tensor, mine: Tensor, base: int) -> Tensor:
+    """How often each digit is in each column: int64 (b, f), bool (b, f) -> int64 (f, base)."""
+    columns = digits.shape[1]
+    places = digits + torch.arange(columns) * base
+    return torch.bincount(places[mine], minlength=columns * base).reshape(columns, base)
 
 
 def ordered_bits(values: Tensor) -> Tensor:

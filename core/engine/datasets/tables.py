@@ -19,13 +19,15 @@ from core.recipe.data.resolved import TableFeature
 class TableLayout:
     """Where the inputs of a table come from, in their order.
 
-    `numbers` are columns of the tensor `numbers`, and `marks` those of them whose missing values have an input.
+    `numbers` are columns of the tensor `numbers`; `incomplete` are those with missing values, in all four parts of a
+    date, and `marks` those of them that have an input of their own for it, one for each feature.
     `categories` has for each categorical feature its column of `codes`, the values in the dataset, those that are kept,
     and whether it is one-hot; the one-hot ones come first.
     """
 
     numbers: tuple[int, ...]
     marks: tuple[int, ...]
+    incomplete: frozenset[int]
     categories: tuple[tuple[int, int, int, bool], ...]
 
     @classmethod
@@ -37,18 +39,20 @@ class TableLayout:
         kept = iter(cardinalities)
         numbers: list[int] = []
         marks: list[int] = []
+        incomplete: set[int] = set()
         categories: list[tuple[int, int, int, bool]] = []
         for feature in features:
             column = named[feature.column]
             if feature.form == "number":
                 numbers += column.numbers
+                incomplete.update(column.numbers if column.missing else ())
             elif feature.form == "missing":
                 marks.append(column.numbers[0])
             else:
                 one_hot = feature.form == "one_hot"
                 width = feature.width if one_hot else next(kept) - 1
                 categories.append((column.code or 0, len(column.categories or ()), width, one_hot))
-        return cls(tuple(numbers), tuple(marks), tuple(categories))
+        return cls(tuple(numbers), tuple(marks), frozenset(incomplete), tuple(categories))
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -150,7 +154,7 @@ class TableFit:
             fitted["standardize.fill"] = fill = self._fit_fill(rows)
 
             def read(some: Tensor) -> Tensor:
-                values, present = self._read(some)
+                values, present = self._read(some, self._columns)
                 return torch.where(present, values, fill)
 
             if self.options.scale == "standard":
@@ -163,15 +167,18 @@ class TableFit:
             fitted["standardize.codes"] = self._fit_codes(rows)
         return fitted
 
-    def _read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.source.only(("numbers", "missing")).take(rows)
-        return raw["numbers"].index_select(1, self._columns), ~missing_bits(raw, self._columns)
+        return raw["numbers"].index_select(1, columns), ~missing_bits(raw, columns)
 
     def _fit_fill(self, rows: Tensor) -> Tensor:
-        columns = MaskedColumns(self._read, len(self._columns), self._row_numbers)
-        if self.options.missing == "zero" or not self.layout.marks:
-            return torch.zeros(len(self._columns))
-        return fit_means(columns, rows) if self.options.missing == "mean" else fit_medians(columns, rows)
+        """What replaces a missing value, float32 (f,); 0 for a number that has a value in every row."""
+        fill = torch.zeros(len(self._columns))
+        gaps = torch.tensor([column in self.layout.incomplete for column in self.layout.numbers])
+        if self.options.missing != "zero" and bool(gaps.any()):
+            fit = fit_means if self.options.missing == "mean" else fit_medians
+            fill[gaps] = fit(MaskedColumns(self._read, self._row_numbers), rows, self._columns[gaps])
+        return fill
 
     def _fit_codes(self, rows: Tensor) -> Tensor:
         offsets = self.layout.offsets()

@@ -55,7 +55,7 @@ class Split(Protocol):
         """The split that has only these examples, in this order."""
 
     def epoch_batches(self, order: EpochOrder, size: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch from batch number `first` on; the last one may be smaller than `size`."""
+        """The batches of an epoch from batch number `first` on; the last one has the rest."""
 
 
 def iterate_chunks(part: Split, sizes: int | Iterable[int], *, augmented: bool = False) -> Iterator[Batch]:

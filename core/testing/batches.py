@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.measure import MeasureInputs
 from core.recipe.named import NamedComponent
 from core.testing.runs import SMALL_JOB, parse_small_job
@@ -27,9 +27,9 @@ class ContractBatch:
     inputs: MeasureInputs
 
     @property
-    def split(self) -> Split:
+    def split(self) -> TensorSplit:
         """The batch as a whole split; its inputs are never read."""
-        return Split(self.outputs, self.targets)
+        return TensorSplit(self.outputs, self.targets)
 
 
 def make_batch(spec: NamedComponent, fields: Mapping[str, Any]) -> ContractBatch:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.measure import Measure
 from core.engine.evaluation.objective import build_metric
 from core.recipe.metrics import MetricSpec

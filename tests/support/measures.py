@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.measure import BatchLoss, ExampleValues, Measure, MeasureInputs, measure_examples
 from core.recipe.facts import Task
 from core.recipe.losses.base import LossSpec

@@ -1,6 +1,6 @@
 """Objectives of the losses and metrics that are built in."""
 
-from core.engine.datasets.resident import Standardizer
+from core.engine.datasets.standardizer import Standardizer
 from core.engine.evaluation.objective import MeasuredObjective, build_objective
 from tests.train.runs import job
 

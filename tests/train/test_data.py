@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from core.engine.datasets.batches import BatchSampler, epoch_order, iterate_batches
-from core.engine.datasets.resident import Split, fit_standardizer, load_resident
-from core.engine.datasets.splitting import apportion, split_indices
+from core.engine.datasets.batches import BatchSampler, block_order, epoch_order, iterate_batches
+from core.engine.datasets.resident import TensorSplit, load_resident
+from core.engine.datasets.splitting import apportion, split_by_part, split_indices, split_tail
+from core.engine.datasets.standardizer import fit_standardizer
+from core.engine.datasets.windows import window_examples
 from core.engine.failure import EngineError
-from core.recipe.data import Data, Function, split_sizes
+from core.recipe.data import Data, Dataset, Function, SplitSizes, split_sizes
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
 from core.recipe.data.iris import Iris
@@ -40,9 +42,36 @@ def test_the_order_of_seed_0_stays_what_it_was() -> None:
     assert epoch_order(10, 0, 0).tolist() == [4, 5, 2, 9, 0, 7, 8, 1, 6, 3]
 
 
+def test_blocks_move_together_and_mix_within_their_window() -> None:
+    examples = 70 * 4096 + 100
+    order = block_order(examples, 0, 0)
+    assert order.sort().values.equal(torch.arange(examples))
+    first = order[: 63 * 4096]  # the short last block may be among the first 64
+    assert len((first // 4096).unique()) == 64
+    assert not torch.equal(first, first.sort().values)
+    assert torch.equal(order, block_order(examples, 0, 0))
+    assert not torch.equal(order, block_order(examples, 0, 1))
+    assert not torch.equal(order, block_order(examples, 1, 0))
+
+
+def test_a_window_of_batches_keeps_the_alignment_of_an_epoch() -> None:
+    """A batch of 7 has 588 bytes, and 16 of them a multiple of 64."""
+    assert window_examples(7, 84) % (7 * 16) == 0
+    assert window_examples(7, 84) == 7 * 16 * (2**20 // (7 * 16 * 84))
+    assert window_examples(32, 12288) == 32 * 2
+    assert window_examples(2**20, 12288) == 2**20
+
+
+def test_a_split_by_part_and_from_the_tail() -> None:
+    indices = split_by_part(torch.tensor([0, 2, 1, 0, 2], dtype=torch.uint8))
+    assert [each.tolist() for each in (indices.train, indices.validation, indices.test)] == [[0, 3], [2], [1, 4]]
+    tail = split_tail(6, SplitSizes(3, 1, 2))
+    assert [each.tolist() for each in (tail.train, tail.validation, tail.test)] == [[0, 1, 2], [3], [4, 5]]
+
+
 def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
     numbers = torch.arange(10)
-    part = Split(numbers[:, None].float(), numbers)
+    part = TensorSplit(numbers[:, None].float(), numbers)
     seen = list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8))
     assert [t for t, _ in seen] == list(range(8))
     assert [len(targets) for _, (_, targets) in seen] == [4, 4, 2, 4, 4, 2, 4, 4]
@@ -54,7 +83,7 @@ def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
 
 @pytest.mark.parametrize("first", range(9))
 def test_batches_can_start_anywhere(first: int) -> None:
-    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    part = TensorSplit(torch.arange(10.0)[:, None], torch.arange(10))
     whole, rest = (
         list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8)),
         list(iterate_batches(part, BatchSampler(4, 10), 3, first, 8)),
@@ -65,7 +94,7 @@ def test_batches_can_start_anywhere(first: int) -> None:
 
 
 def test_the_full_batch_is_the_part_itself() -> None:
-    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    part = TensorSplit(torch.arange(10.0)[:, None], torch.arange(10))
     assert [(t, batch[1] is part.targets) for t, batch in iterate_batches(part, None, 3, 5, 8)] == [
         (t, True) for t in (5, 6, 7)
     ]
@@ -90,7 +119,9 @@ def test_apportion_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [each for each in get_args(get_args(Data)[0]) if each is not Function], ids=lambda spec: str(spec().name)
+    "spec",
+    [each for each in get_args(get_args(Data)[0]) if each not in {Function, Dataset}],
+    ids=lambda spec: str(spec().name),
 )
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.0), (0.33, 0.33), (0.49, 0.5)])
 def test_split_has_exact_sizes_and_even_classes(
@@ -144,9 +175,8 @@ def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> 
     raw = load_file(datasets("iris"))
     indices = split_indices(torch.from_numpy(raw["targets"]), Iris().split(), 0)
     train = raw["inputs"][indices.train.numpy()].astype(np.float64)
-    assert data.input_scale
-    np.testing.assert_allclose(data.input_scale.mean.numpy(), train.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(data.input_scale.std.numpy(), train.std(0), rtol=1e-6)
+    np.testing.assert_allclose(data.fitted["standardize.mean"].numpy(), train.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(data.fitted["standardize.std"].numpy(), train.std(0), rtol=1e-6)
     np.testing.assert_allclose(data.train.inputs.numpy().mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(data.train.inputs.numpy().std(0), 1, rtol=1e-5)
     held_out = (raw["inputs"][indices.test.numpy()] - train.mean(0)) / train.std(0)
@@ -155,8 +185,7 @@ def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> 
 
 def test_pictures_are_scaled_per_channel_and_constants_stay(datasets: Callable[[str], Path]) -> None:
     data = load_resident(Digits(), datasets("digits"), CPU)
-    assert data.input_scale
-    assert data.input_scale.mean.shape == (1, 1, 1)
+    assert data.fitted["standardize.mean"].shape == (1, 1, 1)
     constant = fit_standardizer(torch.full((5, 2), 7.0), per_channel=False)
     assert constant.mean.tolist() == [7.0, 7.0]
     assert constant.std.tolist() == [1.0, 1.0]

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from core.engine.analysis.loss_surface import LossSurface
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
 from core.engine.networks.roles import ParameterRole, is_undecayed
@@ -96,7 +96,7 @@ def test_the_roles_of_its_weights() -> None:
 def test_analyses_see_the_same_loss() -> None:
     """The mean loss of the surface at the weights, its gradient, and the gradients of several batches at once."""
     network, inputs, targets = build_network(SPEC, FACTS, 2, CPU), rows(), torch.arange(24) % 3
-    surface = LossSurface(network, Split(inputs, targets), functional.cross_entropy)
+    surface = LossSurface(network, TensorSplit(inputs, targets), functional.cross_entropy)
     loss, slope = surface.loss_and_gradient(network.values)
     expected = functional.cross_entropy(network.forward(inputs), targets)
     assert math.isclose(loss, float(expected.detach()), rel_tol=1e-6)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.engine.analysis.evaluate_weights import WeightsEvaluator
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.measure import MeasureInputs
 from core.engine.evaluation.objective import MeasuredObjective, build_loss, build_metric, build_objective
@@ -39,14 +39,14 @@ def test_a_function_of_examples_is_a_loss() -> None:
     assert outputs.grad.tolist() == [[0.25, -0.25], [0.0, 0.25]]
     sums = loss.measure.example_sums(outputs.detach(), targets)
     assert (sums.dtype, sums.tolist()) == (torch.float64, [3.5])
-    assert loss.measure.from_sums([3.5], Split(outputs, targets)) == 1.75
+    assert loss.measure.from_sums([3.5], TensorSplit(outputs, targets)) == 1.75
 
 
 def test_sums_and_constants_of_several_measures_stay_apart() -> None:
     """r2 has a constant, and the pairs have two sums; each is the number that it is alone."""
     spec = job(loss="mse", metrics=["r2", "mae", "r2"])
     outputs, targets = torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([[0.0], [2.0], [4.0]])
-    part = Split(outputs, targets)
+    part = TensorSplit(outputs, targets)
     built = build_objective(spec, None)
     sums = torch.cat([built.example_sums(outputs, targets), built.split_constants(part)]).tolist()
     assert sums == [5.0, 5.0, 3.0, 8.0]  # of mse, r2 and mae, then the deviations
@@ -57,7 +57,7 @@ def test_a_ranking_takes_whole_splits_also_in_an_analysis() -> None:
     """Blocks of two would miss most pairs, and then the landscape would show another metric than the evaluation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        part = Split(torch.randn(20, 4), torch.arange(20) % 3)
+        part = TensorSplit(torch.randn(20, 4), torch.arange(20) % 3)
         module = nn.Sequential(nn.Linear(4, 3))
     objective = objective_of(classification_loss(), OrderedPairs())
     assert (objective.additive, classification("accuracy").additive) == (False, True)

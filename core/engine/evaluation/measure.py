@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split, Standardizer
+from core.engine.datasets.split import Split
+from core.engine.datasets.standardizer import Standardizer
 from core.recipe.spec import JobSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.measure import ExampleValues, Measure, MeasureInputs, mean_of_targets
 from core.recipe.metrics import MetricSpec
 

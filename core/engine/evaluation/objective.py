@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split, Standardizer
+from core.engine.datasets.split import Split
+from core.engine.datasets.standardizer import Standardizer
 from core.engine.evaluation.measure import (
     BatchLoss,
     Loss,

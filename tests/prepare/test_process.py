@@ -107,7 +107,6 @@ def test_it_ends_when_its_supervisor_closes_the_socket(flowers: Path, tmp_path: 
     assert runner.wait(30) is not None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     """A worker that is killed leaves no parser behind: the kernel ends it, walls or not."""
     code = f"""

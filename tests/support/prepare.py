@@ -107,12 +107,12 @@ def run_confined(
     script = f"""
 import json, os, sys, ctypes, socket, threading, mmap
 from pathlib import Path
-from worker.prepare.confine import Limits, confine_process
+from worker.prepare.confine import ProcessLimits, confine_process
 from worker.prepare.preload import preload_parsers
 preload_parsers()
 folder, parent, seen = Path(sys.argv[1]), int(sys.argv[2]), {{}}
 exec(os.environ.get("before", ""))
-limits = Limits(**({{"cpu_seconds": 60, "file_bytes": 1 << 30}} | json.loads(sys.argv[3])))
+limits = ProcessLimits(**({{"cpu_seconds": 60, "file_bytes": 1 << 30}} | json.loads(sys.argv[3])))
 seen["walls"] = {raised}
 {code}
 os.write(1, json.dumps(seen).encode())

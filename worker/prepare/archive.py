@@ -84,7 +84,7 @@ def inflate_pieces(source: InputFile, report: Report) -> Iterator[bytes]:
             yield piece
         if inflater.eof:
             if read < source.size or inflater.unused_data.strip(b"\0"):
-                report.refuse("unreadable", "the gzip file goes on after its end")
+                report.refuse("unreadable", "the gzip file continues after its end")
             return
     report.refuse("unreadable", "the gzip file ends in the middle")
 

@@ -88,7 +88,7 @@ def confine_process(folder: Path, limits: ProcessLimits, *, required: bool) -> t
 
 
 def missing_walls(walls: list[str]) -> list[str]:
-    """Those of WALLS that are not in force."""
+    """The kinds that are not in force."""
     kinds = {wall.partition("-")[0] for wall in walls}
     return [wall for wall in WALLS if wall not in kinds]
 

@@ -1,0 +1,161 @@
+"""Rows of a JSONL file: one flat object a line."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from core.recipe.prepare import PrepareOptions
+from worker.prepare.report import MOST_ERRORS, Report
+from worker.prepare.source import InputFile
+from worker.prepare.table.cells import nullify_words
+from worker.prepare.table.csv_source import words_for_missing
+from worker.prepare.table.rows import BLOCK_BYTES, Block, show_cell
+from worker.prepare.table.text_scan import TextStream, scan_text
+
+BLOCK_ROWS: Final = 16_384
+Row = dict[str, Any]
+
+
+class _RepeatedKey(ValueError):
+    """An object with the same key twice."""
+
+
+class JsonlSource:
+    """Booleans, numbers and strings keep their types; a column with several is read as strings.
+
+    A key that a row lacks, and null, are missing values.
+    """
+
+    format = "jsonl"
+    typed = True
+    names: tuple[str, ...] = ()
+
+    def __init__(self, source: InputFile, options: PrepareOptions, report: Report) -> None:
+        """Refused: a text in another encoding, an empty file."""
+        self._source = source
+        self._report = report
+        self._encoding = scan_text(source, options.encoding, report).encoding
+        self._words = pa.array(words_for_missing(options), pa.string())
+        self._stream: TextStream | None = None
+
+    def read_blocks(self, as_text: Collection[str], only: Collection[str] | None) -> Iterator[Block]:
+        """Refused: lines that are no JSON object, nested values, keys that are there twice."""
+        start, rows, size = 0, [], 0
+        for line, text, last in self._read_lines():
+            if not text.strip():
+                continue
+            row = self._parse_line(line, text, last)
+            if row is None:
+                continue
+            rows.append(row)
+            size += len(text)
+            if len(rows) == BLOCK_ROWS or size >= BLOCK_BYTES:
+                yield Block(start, len(rows), self._make_columns(rows, as_text, only))
+                start, rows, size = start + len(rows), [], 0
+        self._report.check()
+        if rows:
+            yield Block(start, len(rows), self._make_columns(rows, as_text, only))
+
+    def locate_rows(self, rows: Iterable[int]) -> dict[int, int]:
+        """Row, from 0 -> line, from 1."""
+        wanted, found, row = set(rows), {}, 0
+        for line, text, _ in self._read_lines() if wanted else ():
+            if not text.strip():
+                continue
+            if row in wanted:
+                found[row] = line
+                if len(found) == len(wanted):
+                    break
+            row += 1
+        return found
+
+    def fraction(self) -> float:
+        return self._stream.fraction() if self._stream else 0.0
+
+    def _read_lines(self) -> Iterator[tuple[int, bytes, bool]]:
+        """(line from 1, its text, does the file end in it?)"""
+        self._stream = stream = TextStream(self._source, self._encoding)
+        line, rest = 1, b""
+        while data := stream.read(BLOCK_BYTES):
+            *whole, rest = (rest + data).split(b"\n")
+            for text in whole:
+                yield line, text, False
+                line += 1
+            if len(rest) > BLOCK_BYTES:
+                self._report.refuse("row_too_long", "the line is longer than 4 MiB", row=line)
+        if rest:
+            yield line, rest, True
+
+    def _parse_line(self, line: int, text: bytes, last: bool) -> Row | None:  # noqa: FBT001 - of _read_lines
+        """The object of a line; None with an error reported."""
+        try:
+            row = json.loads(text, object_pairs_hook=_make_object)
+        except _RepeatedKey as error:
+            self._report.error("duplicate_key", f"the key {show_cell(str(error))} is there twice", row=line)
+        except RecursionError:
+            self._report.error("nested", "the value is nested too deeply", row=line)
+        except json.JSONDecodeError as error:
+            code = "truncated" if last else "bad_json"
+            where = f"{error.msg} at character {error.pos + 1}"
+            detail = f"the last line is cut off: {where}" if last else f"the line is not JSON: {where}"
+            self._report.error(code, detail, row=line)
+        except ValueError:
+            self._report.error("bad_json", "a number has too many digits", row=line)
+        else:
+            if isinstance(row, dict):
+                return self._check_row(line, row)
+            self._report.error("not_an_object", f"the line is no object but a {type(row).__name__}", row=line)
+        return None
+
+    def _check_row(self, line: int, row: Row) -> Row | None:
+        for key, value in row.items():
+            if type(value) in (dict, list):
+                word = "an object" if type(value) is dict else "a list"
+                pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+                detail = f"the value of {show_cell(pointer)} is {word}; rows have to be flat"
+                self._report.error("nested", detail, row=line, column=key)
+                return None
+        return row
+
+    def _make_columns(self, rows: list[Row], as_text: Collection[str], only: Collection[str] | None) -> dict[str, Any]:
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {
+            name: self._make_column([row.get(name) for row in rows], as_text=name in as_text)
+            for name in names
+            if only is None or name in only
+        }
+
+    def _make_column(self, values: list[Any], *, as_text: bool) -> Any:
+        """float64, booleans or strings; strings too where the values of the block have several types."""
+        types = set(map(type, values)) - {type(None)}
+        if types <= {int, float} and not as_text:
+            return pa.array([None if value is None else _to_float(value) for value in values], pa.float64())
+        if types == {bool} and not as_text:
+            return pa.array(values, pa.bool_())
+        if types != {str}:
+            values = [value if value is None or type(value) is str else json.dumps(value) for value in values]
+        texts = [None if value is None else _without_surrogates(value) for value in values]
+        return nullify_words(pa.array(texts, pa.string()), self._words)
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        seen: set[str] = set()
+        raise _RepeatedKey(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]  # add is falsy
+    return row
+
+
+def _to_float(value: float) -> float:
+    """Infinite where an integer is beyond the range of floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _without_surrogates(text: str) -> str:
+    """Half a surrogate pair, which JSON can spell and UTF-8 cannot, becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

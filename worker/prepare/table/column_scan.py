@@ -13,6 +13,8 @@ from worker.prepare.table.column_statistics import CategoryCounts, NumberStatist
 from worker.prepare.table.rows import LONGEST_CELL, show_cell
 
 LARGEST: Final = float(np.finfo(np.float32).max)
+FIRST_DAY: Final = -719_162  # 0001-01-01, in days since 1970
+LAST_DAY: Final = 2_932_896  # 9999-12-31
 MOST_PROBLEMS: Final = 100
 _TEXT_KINDS: Final = ("boolean", "date", "category", "text")
 
@@ -60,6 +62,11 @@ class ColumnScan:
     def missing(self) -> int:
         return self.rows - self.present
 
+    def note_mixed(self, row: int, cell: str) -> None:
+        """Here the cells change their type; nothing that follows counts."""
+        if self.mixed_at is None:
+            self.mixed_at, self.mixed_cell = row, cell
+
     def add(self, start: int, rows: int, column: Any | None) -> None:
         """One block; None where all cells are missing."""
         self.rows = start + rows
@@ -80,7 +87,7 @@ class ColumnScan:
             self.family = family
             return True
         index = int(pc.index(pc.is_valid(column), value=True).as_py())
-        self.mixed_at, self.mixed_cell = start + index, str(column[index].as_py())
+        self.note_mixed(start + index, str(column[index].as_py()))
         return False
 
     def _add_typed(self, start: int, column: Any, family: str) -> None:
@@ -88,6 +95,9 @@ class ColumnScan:
             self._refuse_cell(start, column, "a date is not a number")
         elif family == "date":
             self.present += len(column) - column.null_count
+            days = pc.fill_null(pc.cast(column, pa.int32()), 0).to_numpy(zero_copy_only=False)
+            for row in np.flatnonzero((days < FIRST_DAY) | (days > LAST_DAY))[:MOST_PROBLEMS].tolist():
+                self._add_problem(start + row, "bad_date", "the year of the date is not between 1 and 9999")
         else:
             self._add_numbers(start, pc.cast(column, pa.float64()))
 
@@ -120,8 +130,8 @@ class ColumnScan:
         if self.family != "text":
             index = cells.find_first_bad(column, cells.read_numbers)
             before = cells.read_numbers(column.slice(0, index))
-            if self.family == "number" or before.null_count < index:
-                self.mixed_at, self.mixed_cell = start + index, column[index].as_py()
+            if self.family == "number" or (before is not None and before.null_count < index):
+                self.note_mixed(start + index, column[index].as_py())
                 return
             self.family = "text"
         self._add_texts(start, column)
@@ -132,12 +142,11 @@ class ColumnScan:
         if not len(values):
             return
         low, high = float(values.min()), float(values.max())
-        if not (-LARGEST <= low and high <= LARGEST):  # also where one of them is NaN
+        if not (low >= -LARGEST and high <= LARGEST):  # also where one of them is NaN
             every = column.to_numpy(zero_copy_only=False)
             for row in np.flatnonzero(np.abs(every) > LARGEST)[:MOST_PROBLEMS].tolist():
-                infinite = np.isinf(every[row])
-                problem = "is infinite or beyond the range of numbers" if infinite else "does not fit into 32-bit floats"
-                self._add_problem(start + row, "not_finite", f"the value {problem}")
+                why = "is infinite or beyond all floats" if np.isinf(every[row]) else "does not fit into a 32-bit float"
+                self._add_problem(start + row, "not_finite", f"the value {why}")
             not_numbers = int(np.isnan(values).sum())
             self.not_numbers += not_numbers
             values = values[np.abs(values) <= LARGEST]

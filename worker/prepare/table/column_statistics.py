@@ -78,7 +78,7 @@ class NumberStatistics:
             values = sorted(self._counts)
             ends = np.cumsum([self._counts[value] for value in values])
             middles = np.searchsorted(ends, [(self.count - 1) // 2, self.count // 2], side="right")
-            return (values[middles[0]] + values[middles[1]]) / 2
+            return float(values[middles[0]] + values[middles[1]]) / 2
         return None if self._kept is None else float(np.median(np.concatenate(self._kept)))
 
     def _add_chunk(self, chunk: Numbers) -> None:

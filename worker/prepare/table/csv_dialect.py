@@ -47,8 +47,8 @@ def _read_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
         return
 
 
-def name_columns(first: list[str], line: int, header: bool | None, report: Report) -> tuple[tuple[str, ...], bool]:
-    """(names, is the first row, which is at `line`, a header?). By default it is, unless all of its cells are numbers."""
+def name_columns(first: list[str], line: int, report: Report, *, header: bool | None) -> tuple[tuple[str, ...], bool]:
+    """(names, is the first row, which is at `line`, a header?). By default it is, unless all its cells are numbers."""
     cells = [cell.strip() for cell in first]
     if header is None:
         numbers = None if "" in cells else read_numbers(pa.array(cells, pa.string()))
@@ -67,11 +67,12 @@ class CsvRows:
         csv.field_size_limit(2 * LONGEST_CELL)
         text = io.TextIOWrapper(io.BufferedReader(stream, 1 << 20), encoding="utf-8", newline="")
         self._reader = csv.reader(text, delimiter=delimiter)
+        self.line = 1
+        """The line in which the current row begins."""
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         """(line of the row's beginning, cells), without empty lines. Raises csv.Error for a cell that is too long."""
-        line = 1
         for row in self._reader:
             if row:
-                yield line, row
-            line = self._reader.line_num + 1
+                yield self.line, row
+            self.line = self._reader.line_num + 1

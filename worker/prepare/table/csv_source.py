@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
@@ -36,7 +36,7 @@ class CsvSource:
             report.warn(f"cells are separated by {self._delimiter!r}")
         self._ragged: list[tuple[int, int, bool]] = []
         self._stream: TextStream | None = None
-        self.names, self._header = self._read_names(options.header)
+        self.names, self._header = self._read_names(header=options.header)
 
     def read_blocks(self, as_text: Collection[str], only: Collection[str] | None) -> Iterator[Block]:
         """All cells as strings, null where they are words for missing values.
@@ -71,32 +71,31 @@ class CsvSource:
     def _locate(self, records: Iterable[int]) -> Iterator[tuple[int, int]]:
         """(record, from 0 and with the header; its line)"""
         wanted = set(records)
-        for record, (line, _) in enumerate(self._rows() if wanted else ()):
-            if record in wanted:
-                yield record, line
-                wanted.discard(record)
-                if not wanted:
-                    return
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Lines and cells by Python's parser, which ends without an error where it accepts less than pyarrow."""
         try:
-            yield from CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter)
-        except csv.Error:
+            for record, (line, _) in enumerate(self._parse_slowly() if wanted else ()):
+                if record in wanted:
+                    yield record, line
+                    wanted.discard(record)
+                    if not wanted:
+                        return
+        except csv.Error:  # Python's parser accepts shorter cells than pyarrow: rows after such a cell have no line
             return
 
-    def _read_names(self, header: bool | None) -> tuple[tuple[str, ...], bool]:
+    def _parse_slowly(self) -> CsvRows:
+        return CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter)
+
+    def _read_names(self, *, header: bool | None) -> tuple[tuple[str, ...], bool]:
+        rows = self._parse_slowly()
         try:
-            line, first = next(iter(CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter)), (1, []))
+            line, first = next(iter(rows), (1, []))
         except csv.Error:
-            detail = "a cell is longer than 1 MiB, or a quote in it is not closed"
-            self._report.refuse("cell_too_long", detail, row=1)
+            self._refuse_long_cell(rows.line)
         if not first:
             self._report.refuse("empty", "the file has no rows")
-        return name_columns(first, line, header, self._report)
+        return name_columns(first, line, self._report, header=header)
 
     def _open_reader(self, only: Collection[str] | None) -> Any:
-        """pyarrow's reader; the header, if there is one, is its first row."""
+        """Pyarrow's reader; the header, if there is one, is its first row."""
         self._stream = TextStream(self._source, self._facts.encoding)
         reading = arrow_csv.ReadOptions(
             use_threads=False,
@@ -136,17 +135,16 @@ class CsvSource:
         """Says where a row is that pyarrow cannot parse."""
         if self._ragged:
             self._refuse_ragged()
-        line = 1
+        rows = self._parse_slowly()
         try:
-            for line, cells in CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter):  # noqa: B007 - the line is the last good one
+            for line, cells in rows:
                 for name, cell in zip(self.names, cells, strict=False):
                     if len(cell) > LONGEST_CELL:
                         self._report.refuse("cell_too_long", "the cell is longer than 1 MiB", row=line, column=name)
                 if sum(map(len, cells)) > BLOCK_BYTES // 2:
-                    self._report.refuse("row_too_long", "the row is too long; at most 4 MiB are accepted", row=line)
+                    self._report.refuse("row_too_long", "the row is too long; at most 2 MiB are accepted", row=line)
         except csv.Error:
-            detail = "a cell of the row after this one is longer than 1 MiB, or a quote in it is not closed"
-            self._report.refuse("cell_too_long", detail, row=line)
+            self._refuse_long_cell(rows.line)
         self._report.refuse("bad_csv", f"the file cannot be parsed: {show_cell(str(error))}")
 
     def _ends_in_quotes(self, last: Any) -> bool:
@@ -166,10 +164,15 @@ class CsvSource:
         return False
 
     def _refuse_open_quote(self) -> None:
+        rows = self._parse_slowly()
         line = 1
-        for line, _ in self._rows():  # noqa: B007 - the line of the last row is wanted
+        for line, _ in rows:  # noqa: B007 - the line of the last row is wanted
             pass
         self._report.refuse("open_quote", "a quote that opens in this row is not closed", row=line)
+
+    def _refuse_long_cell(self, line: int) -> NoReturn:
+        detail = "a cell is longer than 1 MiB, or a quote in it is not closed"
+        self._report.refuse("cell_too_long", detail, row=line)
 
 
 def words_for_missing(options: PrepareOptions) -> tuple[str, ...]:

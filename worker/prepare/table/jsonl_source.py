@@ -7,7 +7,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from core.recipe.prepare import PrepareOptions
-from worker.prepare.report import MOST_ERRORS, Report
+from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 from worker.prepare.table.cells import nullify_words
 from worker.prepare.table.csv_source import words_for_missing
@@ -18,7 +18,7 @@ BLOCK_ROWS: Final = 16_384
 Row = dict[str, Any]
 
 
-class _RepeatedKey(ValueError):
+class _RepeatedKeyError(ValueError):
     """An object with the same key twice."""
 
 
@@ -52,11 +52,11 @@ class JsonlSource:
             rows.append(row)
             size += len(text)
             if len(rows) == BLOCK_ROWS or size >= BLOCK_BYTES:
-                yield Block(start, len(rows), self._make_columns(rows, as_text, only))
+                yield self._make_block(start, rows, as_text, only)
                 start, rows, size = start + len(rows), [], 0
         self._report.check()
         if rows:
-            yield Block(start, len(rows), self._make_columns(rows, as_text, only))
+            yield self._make_block(start, rows, as_text, only)
 
     def locate_rows(self, rows: Iterable[int]) -> dict[int, int]:
         """Row, from 0 -> line, from 1."""
@@ -92,7 +92,7 @@ class JsonlSource:
         """The object of a line; None with an error reported."""
         try:
             row = json.loads(text, object_pairs_hook=_make_object)
-        except _RepeatedKey as error:
+        except _RepeatedKeyError as error:
             self._report.error("duplicate_key", f"the key {show_cell(str(error))} is there twice", row=line)
         except RecursionError:
             self._report.error("nested", "the value is nested too deeply", row=line)
@@ -119,32 +119,44 @@ class JsonlSource:
                 return None
         return row
 
-    def _make_columns(self, rows: list[Row], as_text: Collection[str], only: Collection[str] | None) -> dict[str, Any]:
-        names = dict.fromkeys(name for row in rows for name in row)
-        return {
-            name: self._make_column([row.get(name) for row in rows], as_text=name in as_text)
-            for name in names
-            if only is None or name in only
-        }
+    def _make_block(self, start: int, rows: list[Row], as_text: Collection[str], only: Collection[str] | None) -> Block:
+        columns, mixed = {}, {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if only is not None and name not in only:
+                continue
+            values = [row.get(name) for row in rows]
+            families = {_FAMILIES[type(value)] for value in values} - {None}
+            if len(families) > 1 and name not in as_text:
+                mixed[name] = _find_change(values)
+            columns[name] = self._make_column(values, families if name not in as_text else {str})
+        return Block(start, len(rows), columns, mixed)
 
-    def _make_column(self, values: list[Any], *, as_text: bool) -> Any:
-        """float64, booleans or strings; strings too where the values of the block have several types."""
-        types = set(map(type, values)) - {type(None)}
-        if types <= {int, float} and not as_text:
+    def _make_column(self, values: list[Any], families: set[type | None]) -> Any:
+        """float64, booleans or strings; strings too where the values have several types."""
+        if families <= {float}:
             return pa.array([None if value is None else _to_float(value) for value in values], pa.float64())
-        if types == {bool} and not as_text:
+        if families == {bool}:
             return pa.array(values, pa.bool_())
-        if types != {str}:
-            values = [value if value is None or type(value) is str else json.dumps(value) for value in values]
-        texts = [None if value is None else _without_surrogates(value) for value in values]
-        return nullify_words(pa.array(texts, pa.string()), self._words)
+        texts = [value if value is None or type(value) is str else json.dumps(value) for value in values]
+        strings = pa.array([None if text is None else _without_surrogates(text) for text in texts], pa.string())
+        return nullify_words(strings, self._words)
+
+
+_FAMILIES: Final[dict[type, type | None]] = {int: float, float: float, bool: bool, str: str, type(None): None}
+
+
+def _find_change(values: list[Any]) -> tuple[int, str]:
+    """(index, value) where the type is another than that of the first value."""
+    first = next(family for value in values if (family := _FAMILIES[type(value)]) is not None)
+    index = next(i for i, value in enumerate(values) if _FAMILIES[type(value)] not in (None, first))
+    return index, str(values[index])
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
         seen: set[str] = set()
-        raise _RepeatedKey(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]  # add is falsy
+        raise _RepeatedKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]  # add is falsy
     return row
 
 

@@ -17,8 +17,9 @@ from worker.prepare.table.rows import Block, check_names, show_cell
 BATCH_CELLS: Final = 1 << 20
 MOST_ROWS: Final = 1 << 31
 FOOTER_BYTES: Final = 64 << 20
-LARGEST_CHUNK: Final = 64 << 20  # bytes after decompression, above which the ratio counts
+LARGEST_GROUPS: Final = 64 << 20  # bytes after decompression, above which the ratio counts
 LARGEST_RATIO: Final = 1000
+_DAMAGED: Final = (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, OSError)
 
 
 class ParquetSource:
@@ -34,7 +35,7 @@ class ParquetSource:
         """Refused: a damaged file, nested columns, row groups whose sizes cannot be."""
         self._report = report
         self._words = pa.array(words_for_missing(options), pa.string())
-        self._done = 0
+        self._done = self._rows = 0
         try:
             self._file = parquet.ParquetFile(
                 pa.PythonFile(source.open(), mode="r"),
@@ -42,17 +43,18 @@ class ParquetSource:
                 thrift_container_size_limit=1_000_000,
             )
             schema = self._file.schema_arrow
-        except (pa.ArrowInvalid, OSError, pa.ArrowNotImplementedError) as error:
+            check_names(tuple(schema.names), report, None)
+            self._check_groups(source)
+            self.names = tuple(field.name for field in schema if self._accepts(field))
+        except _DAMAGED as error:
+            _raise_system_error(error)
             report.refuse("bad_parquet", f"the file is no Parquet file, or damaged: {show_cell(str(error))}")
-        check_names(tuple(schema.names), report, None)
-        self._check_groups(source)
-        self.names = tuple(field.name for field in schema if self._accepts(field))
         report.check()
 
     def read_blocks(self, as_text: Collection[str], only: Collection[str] | None) -> Iterator[Block]:
         """Refused: damaged pages, other numbers of rows than announced."""
         names = [name for name in self.names if only is None or name in only]
-        start, announced = 0, self._file.metadata.num_rows
+        start, announced = 0, self._rows
         batch_rows = max(64, min(65_536, BATCH_CELLS // max(1, len(names))))
         try:
             for batch in self._file.iter_batches(batch_size=batch_rows, columns=names, use_threads=False):
@@ -61,7 +63,8 @@ class ParquetSource:
                     yield Block(start, batch.num_rows, columns)
                 start += batch.num_rows
                 self._done = start
-        except (pa.ArrowInvalid, OSError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        except _DAMAGED as error:
+            _raise_system_error(error)
             detail = f"the rows after row {start} cannot be read: {show_cell(str(error))}"
             self._report.refuse("bad_parquet", detail, row=start + 1)
         if start != announced:
@@ -72,26 +75,25 @@ class ParquetSource:
         return {row: row + 1 for row in rows}
 
     def fraction(self) -> float:
-        return self._done / max(1, self._file.metadata.num_rows)
+        return self._done / max(1, self._rows)
 
     def _check_groups(self, source: InputFile) -> None:
-        """What the footer announces has to fit into the file, and to be within the limits."""
+        """What the footer announces has to agree with itself, and to be within the limits.
+
+        The metadata of column chunks stay unread: with a damaged footer pyarrow's `column` aborts the process.
+        """
         metadata = self._file.metadata
+        self._rows = int(metadata.num_rows)
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         if not 0 <= metadata.num_rows <= MOST_ROWS or sum(group.num_rows for group in groups) != metadata.num_rows:
             detail = f"the footer announces {metadata.num_rows} rows, which its row groups do not hold"
             self._report.refuse("bad_parquet", detail)
-        for group in groups:
-            for index in range(group.num_columns):
-                self._check_chunk(group.column(index), source.size)
-
-    def _check_chunk(self, chunk: Any, size: int) -> None:
-        packed, whole = chunk.total_compressed_size, chunk.total_uncompressed_size
-        if not 0 <= packed <= size or whole < 0:
-            self._report.refuse("bad_parquet", f"a column chunk announces {packed} bytes in a file of {size}")
-        if whole > LARGEST_CHUNK and whole > LARGEST_RATIO * packed:
-            detail = f"{packed} bytes announce {whole} after decompression; at most {LARGEST_RATIO} times are accepted"
-            self._report.refuse("too_compressed", detail, column=chunk.path_in_schema)
+        whole = sum(group.total_byte_size for group in groups)
+        if min((group.total_byte_size for group in groups), default=0) < 0:
+            self._report.refuse("bad_parquet", "a row group announces a negative size")
+        if whole > LARGEST_GROUPS and whole > LARGEST_RATIO * source.size:
+            detail = f"{source.size} bytes announce {whole} after decompression"
+            self._report.refuse("too_compressed", f"{detail}; at most {LARGEST_RATIO} times as many are accepted")
 
     def _accepts(self, field: Any) -> bool:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -129,3 +131,9 @@ class ParquetSource:
             column.validate(full=True)
             return nullify_words(column, self._words)
         return column
+
+
+def _raise_system_error(error: Exception) -> None:
+    """Raises what the system says about reading; pyarrow's OSError about the content has no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error

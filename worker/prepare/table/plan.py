@@ -1,15 +1,18 @@
 """The first pass over a table: what every column is, and which of them are stored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
 
 from core.recipe.data.manifest import DATE_PARTS, ColumnKind
 from core.recipe.prepare import ColumnOptions
 from worker.prepare.report import Report, escape_text
 from worker.prepare.table.column_scan import ColumnScan
 from worker.prepare.table.column_statistics import EXACT_FLOAT32, EXACT_FLOAT64
-from worker.prepare.table.rows import SHOWN_CHARACTERS, RowSource, check_names, show_cell
+from worker.prepare.table.rows import SHOWN_CHARACTERS, Block, RowSource, check_names, show_cell
 
 PREVIEW_ROWS: Final = 20
 MOST_CATEGORIES_IN_ALL: Final = 500_000
@@ -89,28 +92,41 @@ def _scan_columns(
     as_text = set(mixed) if mixed else {name for name, kind in wanted.items() if kind != "number"}
     shared = len(source.names) or UNKNOWN_COLUMNS
     scans: dict[str, ColumnScan] = {}
+    preview: list[dict[str, Any]] = []
+    rows = 0
 
-    def open_scan(name: str) -> ColumnScan:
-        return ColumnScan(name, wanted.get(name), source.typed, shared, as_text=name in as_text)
+    def open_scans(names: Iterable[str]) -> None:
+        for name in names:
+            scans[name] = ColumnScan(name, wanted.get(name), source.typed, shared, as_text=name in as_text)
 
-    for name in mixed or source.names:
-        scans[name] = open_scan(name)
-    rows, preview = 0, []
+    open_scans(mixed or source.names)
     for block in source.read_blocks(as_text, set(mixed) if mixed else None):
-        for name in block.columns:
-            if name not in scans:
-                check_names((*scans, name), report, None)
-                scans[name] = open_scan(name)
-        for name, scan in scans.items():
-            scan.add(block.start, block.rows, block.columns.get(name))
-        for row in range(min(block.rows, PREVIEW_ROWS - len(preview))):
-            preview.append({name: column[row].as_py() for name, column in block.columns.items()})
+        if new := [name for name in block.columns if name not in scans]:
+            check_names((*scans, *new), report, None)
+            open_scans(new)
+        _add_block(block, scans)
+        preview += _first_rows(block, PREVIEW_ROWS - len(preview))
         rows = block.start + block.rows
         report.progress(rows, None, source.fraction() / 2)
     for scan in scans.values():
         if scan.numbers is not None:
             scan.numbers.finish()
     return scans, rows, preview
+
+
+def _add_block(block: Block, scans: Mapping[str, ColumnScan]) -> None:
+    for name, (row, cell) in block.mixed.items():
+        scans[name].note_mixed(block.start + row, cell)
+    for name, scan in scans.items():
+        scan.add(block.start, block.rows, block.columns.get(name))
+
+
+def _first_rows(block: Block, count: int) -> list[dict[str, Any]]:
+    """At most `count` rows of the block, as Python values."""
+    return [
+        {name: _python_value(column[row]) for name, column in block.columns.items()}
+        for row in range(min(block.rows, count))
+    ]
 
 
 def _report_problems(
@@ -124,9 +140,9 @@ def _report_problems(
     )[:100]
     lines = source.locate_rows({row for row, *_ in found} | {scan.mixed_at or 0 for scan in mixed.values()})
     for name, scan in mixed.items():
-        before = "numbers" if scan.family == "number" else f"{scan.family} values"
-        cell, line = show_cell(scan.mixed_cell), lines.get(scan.mixed_at or 0)
-        report.warn(f"column {show_cell(name)} is read as strings: {before} end at line {line}, with {cell}")
+        if scan.wanted is None:
+            cell, line = show_cell(scan.mixed_cell), lines.get(scan.mixed_at or 0)
+            report.warn(f"column {show_cell(name)} is read as strings: the type changes in row {line}, with {cell}")
     for row, _, code, detail, name in found:
         report.error(code, detail, row=lines.get(row), column=name)
     report.check()
@@ -186,7 +202,7 @@ def _warn_of_large_numbers(scan: ColumnScan, report: Report) -> None:
         return
     largest = max(abs(numbers.minimum), abs(numbers.maximum))
     if largest > EXACT_FLOAT32:
-        limit = "2^53" if largest > EXACT_FLOAT64 else "2^24"
+        limit = "2^53" if largest >= EXACT_FLOAT64 else "2^24"
         report.warn(
             f"column {show_cell(scan.name)} has whole numbers beyond {limit}, which are rounded to 32-bit floats; "
             "if they are codes, correct its kind to category"
@@ -205,6 +221,13 @@ def _check_plan(plan: TablePlan, report: Report) -> None:
             detail = "the correction to category does not fit: it has too many distinct values, or very long ones"
             report.error("bad_correction", detail, column=column.name)
     report.check()
+
+
+def _python_value(cell: Any) -> Any:
+    """Dates as strings: they may be beyond Python's."""
+    if cell.is_valid and pa.types.is_date(cell.type):
+        return str(np.datetime64(cell.value, "D"))
+    return cell.as_py()
 
 
 def _preview_value(kind: ColumnKind | None, value: Any, scan: ColumnScan) -> Any:

@@ -1,7 +1,7 @@
 """Tables as their readers hand them on: blocks of rows, whose columns are arrays of one of four Arrow types."""
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from worker.prepare.report import Report, escape_text
@@ -9,7 +9,7 @@ from worker.prepare.report import Report, escape_text
 MOST_COLUMNS: Final = 4096
 LONGEST_NAME: Final = 256  # characters
 LONGEST_CELL: Final = 1 << 20  # bytes of UTF-8
-BLOCK_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 1 << 22
 SHOWN_CHARACTERS: Final = 100
 MISSING_WORDS: Final = (
     "", "NA", "N/A", "NaN", "null", "none",
@@ -29,6 +29,8 @@ class Block:
     """The first row, from 0."""
     rows: int
     columns: dict[str, Any]
+    mixed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Column -> (row of the block, cell) at which its cells change their type. Such a column is read again as text."""
 
 
 class RowSource(Protocol):

@@ -40,6 +40,8 @@ class TextStream(io.RawIOBase):
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(CODECS[encoding])("strict")
         self._pending = b""
         self._ended = False
+        self.lines = 1
+        """The line in which the bytes that are not yet decoded begin."""
         if encoding == "utf-8" and source.read_at(0, 3) == _UTF8_BOM:
             self._raw.seek(3)
 
@@ -65,6 +67,7 @@ class TextStream(io.RawIOBase):
             data = self._raw.read(_STEP)
             self._ended = not data
             parts.append(self._decoder.decode(data, final=self._ended).encode())
+            self.lines += parts[-1].count(b"\n")
             count += len(parts[-1])
         whole = b"".join(parts)
         end = len(whole) if size is None or size < 0 else size
@@ -91,7 +94,7 @@ def scan_text(source: InputFile, encoding: str | None, report: Report) -> TextFa
                 decoder.decode(data, final=not data)
                 plain = not decoder.getstate()[0]
         except UnicodeDecodeError as error:
-            _refuse_bytes(report, error, lines, encoding)
+            _refuse_bytes(report, error, lines if encoding == "utf-8" else stream.lines, encoding)
         if not data:
             break
         if (found := data.find(b"\0")) >= 0:

@@ -20,7 +20,7 @@ DATASET = "ds_" + "0" * 26
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTable:
     """A prepared dataset: its manifest, and its tensors with the shards laid end to end."""
 
     manifest: DatasetManifest
@@ -40,7 +40,7 @@ def spec_of(format_name: str, options: dict[str, Any] | None = None) -> PrepareS
     return PrepareSpec.model_validate_json(json.dumps(body))
 
 
-def prepare_table(content: bytes, format_name: str = "csv", **options: Any) -> Prepared:
+def prepare_table(content: bytes, format_name: str = "csv", **options: Any) -> PreparedTable:
     """Raises Refused where the content is."""
     with TemporaryDirectory() as home:
         file, folder = Path(home) / "input", Path(home) / "out"
@@ -52,7 +52,7 @@ def prepare_table(content: bytes, format_name: str = "csv", **options: Any) -> P
             out = DatasetWriter(folder, source, spec, report)
             getattr(formats, f"read_{format_name}")(source, spec, out, report)
             assert out.manifest is not None
-            return Prepared(out.manifest, read_tensors(folder, out.manifest))
+            return PreparedTable(out.manifest, read_tensors(folder, out.manifest))
 
 
 def read_tensors(folder: Path, manifest: DatasetManifest) -> dict[str, np.ndarray[Any, Any]]:

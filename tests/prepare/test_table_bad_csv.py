@@ -30,7 +30,13 @@ CASES = {
     "50 MB cell": (b"a,b\n1,2\n1," + b"x" * (50 << 20), "cell_too_long", 3, None, "longer than 1 MiB"),
     "long header": (b"a," + b"x" * (5 << 20) + b"\n1,2\n", "cell_too_long", 1, None, "longer than 1 MiB"),
     "long name": (b"a," + b"x" * 257 + b"\n1,2\n", "bad_name", 1, None, "more than 256 characters"),
-    "10,000 columns": (b",".join(b"%d" % n for n in range(10_000)) + b"\n", "too_many_columns", 1, None, "at most 4096"),
+    "10,000 columns": (
+        b",".join(b"%d" % n for n in range(10_000)) + b"\n",
+        "too_many_columns",
+        1,
+        None,
+        "at most 4096",
+    ),
     "only missing": (b"a,b\n,\nNA,null\n", "no_columns", None, None, "no column can be stored"),
 }
 
@@ -49,8 +55,8 @@ def test_quotes_that_are_closed_or_no_quotes_are_accepted() -> None:
     from tests.support.tables import prepare_table
 
     for end in ('""', '""""', '5"', '"x"', '"x""y"', '"NA"', "x"):
-        assert prepare_table(f'a,b\n1,x\n2,{end}'.encode()).manifest.examples == 2, end
-        assert prepare_table(f'a,b\n1,x\n2,{end}\n'.encode()).manifest.examples == 2, end
+        assert prepare_table(f"a,b\n1,x\n2,{end}".encode()).manifest.examples == 2, end
+        assert prepare_table(f"a,b\n1,x\n2,{end}\n".encode()).manifest.examples == 2, end
 
 
 def test_as_many_errors_as_are_shown() -> None:

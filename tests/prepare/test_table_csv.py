@@ -81,9 +81,7 @@ def test_the_kind_of_a_column_follows_from_all_of_its_rows() -> None:
     column = made.column("a")
     assert column.kind == "category"
     assert column.categories == ("0", "1", "2", "3", "4", "5", "6", "late") or column.categories[-1] == "late"
-    assert made.manifest.warnings == (
-        "column 'a' is read as strings: the type changes in row 5001, with 'late'",
-    )
+    assert made.manifest.warnings == ("column 'a' is read as strings: the type changes in row 5001, with 'late'",)
 
 
 def test_booleans_in_every_case_and_only_by_words() -> None:

@@ -42,7 +42,7 @@ class TableEncoder:
         codes = np.zeros((block.rows, plan.codes), np.int32)
         for column in plan.columns:
             array = block.columns.get(column.name)
-            if array is None or column.kind == "text":
+            if array is None or array.null_count == len(array):
                 continue
             if column.code is not None:
                 codes[:, column.code] = self._encode_category(column, array)

@@ -9,7 +9,6 @@ import pyarrow as pa
 from core.recipe.prepare import PrepareOptions
 from worker.prepare.report import Report
 from worker.prepare.source import InputFile
-from worker.prepare.table.cells import nullify_words
 from worker.prepare.table.csv_source import words_for_missing
 from worker.prepare.table.rows import BLOCK_BYTES, Block, show_cell
 from worker.prepare.table.text_scan import TextStream, scan_text
@@ -37,7 +36,7 @@ class JsonlSource:
         self._source = source
         self._report = report
         self._encoding = scan_text(source, options.encoding, report).encoding
-        self._words = pa.array(words_for_missing(options), pa.string())
+        self._words = frozenset(words_for_missing(options))
         self._stream: TextStream | None = None
 
     def read_blocks(self, as_text: Collection[str], only: Collection[str] | None) -> Iterator[Block]:
@@ -124,7 +123,7 @@ class JsonlSource:
         for name in dict.fromkeys(name for row in rows for name in row):
             if only is not None and name not in only:
                 continue
-            values = [row.get(name) for row in rows]
+            values = [None if (value := row.get(name)) in self._words else value for row in rows]
             families = {_FAMILIES[type(value)] for value in values} - {None}
             if len(families) > 1 and name not in as_text:
                 mixed[name] = _find_change(values)
@@ -138,8 +137,7 @@ class JsonlSource:
         if families == {bool}:
             return pa.array(values, pa.bool_())
         texts = [value if value is None or type(value) is str else json.dumps(value) for value in values]
-        strings = pa.array([None if text is None else _without_surrogates(text) for text in texts], pa.string())
-        return nullify_words(strings, self._words)
+        return pa.array([None if text is None else _without_surrogates(text) for text in texts], pa.string())
 
 
 _FAMILIES: Final[dict[type, type | None]] = {int: float, float: float, bool: bool, str: str, type(None): None}

@@ -36,6 +36,8 @@ class ParquetSource:
         self._report = report
         self._words = pa.array(words_for_missing(options), pa.string())
         self._done = self._rows = 0
+        if not source.size:
+            report.refuse("empty", "the file is empty")
         try:
             self._file = parquet.ParquetFile(
                 pa.PythonFile(source.open(), mode="r"),

@@ -38,9 +38,12 @@ class JsonlSource:
         self._encoding = scan_text(source, options.encoding, report).encoding
         self._words = frozenset(words_for_missing(options))
         self._stream: TextStream | None = None
+        self._families: dict[str, type | None] = {}
+        """The type of the first value of each column, in the current pass."""
 
     def read_blocks(self, as_text: Collection[str], only: Collection[str] | None) -> Iterator[Block]:
         """Refused: lines that are no JSON object, nested values, keys that are there twice."""
+        self._families = {}
         start, rows, size = 0, [], 0
         for line, text, last in self._read_lines():
             if not text.strip():
@@ -125,9 +128,13 @@ class JsonlSource:
                 continue
             values = [None if (value := row.get(name)) in self._words else value for row in rows]
             families = {_FAMILIES[type(value)] for value in values} - {None}
-            if len(families) > 1 and name not in as_text:
-                mixed[name] = _find_change(values)
-            columns[name] = self._make_column(values, families if name not in as_text else {str})
+            if name in as_text:
+                families = {str}
+            elif families - {self._families.get(name)}:
+                first = self._families.setdefault(name, _first_family(values))
+                if families != {first}:
+                    mixed[name] = _find_change(values, first)
+            columns[name] = self._make_column(values, families)
         return Block(start, len(rows), columns, mixed)
 
     def _make_column(self, values: list[Any], families: set[type | None]) -> Any:
@@ -143,11 +150,15 @@ class JsonlSource:
 _FAMILIES: Final[dict[type, type | None]] = {int: float, float: float, bool: bool, str: str, type(None): None}
 
 
-def _find_change(values: list[Any]) -> tuple[int, str]:
-    """(index, value) where the type is another than that of the first value."""
-    first = next(family for value in values if (family := _FAMILIES[type(value)]) is not None)
+def _first_family(values: list[Any]) -> type | None:
+    return next(family for value in values if (family := _FAMILIES[type(value)]) is not None)
+
+
+def _find_change(values: list[Any], first: type | None) -> tuple[int, str]:
+    """(index, value) of the first value of another type."""
     index = next(i for i, value in enumerate(values) if _FAMILIES[type(value)] not in (None, first))
-    return index, str(values[index])
+    value = values[index]
+    return index, value if type(value) is str else json.dumps(value)
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> Row:

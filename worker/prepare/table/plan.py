@@ -65,7 +65,8 @@ def plan_table(source: RowSource, corrections: Mapping[str, ColumnOptions], repo
     scans, rows, preview = _scan_columns(source, wanted, {}, report)
     mixed = {name: scan for name, scan in scans.items() if scan.mixed_at is not None}
     if mixed:
-        again, _, _ = _scan_columns(source, wanted, mixed, report)
+        again, _, texts = _scan_columns(source, wanted, mixed, report)
+        preview = [row | text for row, text in zip(preview, texts, strict=True)]
         scans = {name: again.get(name, scan) for name, scan in scans.items()}
     if not rows:
         report.refuse("empty", "the file has no rows" if not scans else "the file has a header and no rows")

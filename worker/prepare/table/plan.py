@@ -45,15 +45,10 @@ class TablePlan:
     split: ColumnScan | None = None
     """The column that gives each row to train, validation or test."""
     preview: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def numbers(self) -> int:
-        """Columns of the tensor `numbers`."""
-        return sum(len(column.numbers) for column in self.columns)
-
-    @property
-    def codes(self) -> int:
-        return sum(column.code is not None for column in self.columns)
+    numbers: int = 0
+    """Columns of the tensor `numbers`."""
+    codes: int = 0
+    """Columns of the tensor `codes`."""
 
 
 def plan_table(source: RowSource, corrections: Mapping[str, ColumnOptions], report: Report) -> TablePlan:
@@ -161,18 +156,19 @@ def _plan_column(plan: TablePlan, scan: ColumnScan, report: Report) -> None:
         plan.split = scan
         return
     column = ColumnPlan(scan.name, decide_kind(scan), scan.as_text, scan)
-    first = plan.numbers
     if column.kind in ("number", "boolean"):
-        column.numbers = (first,)
+        column.numbers = (plan.numbers,)
         _warn_of_large_numbers(scan, report)
     elif column.kind == "date":
-        column.numbers = tuple(range(first, first + len(DATE_PARTS)))
+        column.numbers = tuple(range(plan.numbers, plan.numbers + len(DATE_PARTS)))
     elif column.kind == "category":
         column.code = plan.codes
         column.categories, column.counts = scan.categories.ordered()
         if len(column.categories) == scan.present >= 100:
             report.warn(f"column {name}: every value occurs once; such a column says nothing about other rows")
     plan.columns.append(column)
+    plan.numbers += len(column.numbers)
+    plan.codes += column.code is not None
 
 
 def decide_kind(scan: ColumnScan) -> ColumnKind:

@@ -77,8 +77,8 @@ class NumberStatistics:
         if self._counts is not None:
             values = sorted(self._counts)
             ends = np.cumsum([self._counts[value] for value in values])
-            middles = np.searchsorted(ends, [(self.count - 1) // 2, self.count // 2], side="right")
-            return float(values[middles[0]] + values[middles[1]]) / 2
+            found = np.searchsorted(ends, [(self.count - 1) // 2, self.count // 2], side="right")
+            return float(values[found[0]] + values[found[1]]) / 2
         if self._kept is None:
             return None
         middles = [(self.count - 1) // 2, self.count // 2]

@@ -93,7 +93,7 @@ class JsonlSource:
     def _parse_line(self, line: int, text: bytes, last: bool) -> Row | None:  # noqa: FBT001 - of _read_lines
         """The object of a line; None with an error reported."""
         try:
-            row = json.loads(text, object_pairs_hook=_make_object)
+            row = _DECODER.decode(text.decode())
         except _RepeatedKeyError as error:
             self._report.error("duplicate_key", f"the key {show_cell(str(error))} is there twice", row=line)
         except RecursionError:
@@ -107,7 +107,8 @@ class JsonlSource:
             self._report.error("bad_json", "a number has too many digits", row=line)
         else:
             if isinstance(row, dict):
-                return self._check_row(line, row)
+                flat = text.count(b"{") == 1 and b"[" not in text
+                return row if flat else self._check_row(line, row)
             self._report.error("not_an_object", f"the line is no object but a {type(row).__name__}", row=line)
         return None
 
@@ -123,24 +124,34 @@ class JsonlSource:
 
     def _make_block(self, start: int, rows: list[Row], as_text: Collection[str], only: Collection[str] | None) -> Block:
         columns, mixed = {}, {}
-        for name in dict.fromkeys(name for row in rows for name in row):
+        names: dict[str, None] = {}
+        for row in rows:
+            if not names.keys() >= row.keys():
+                names |= dict.fromkeys(row)
+        for name in names:
             if only is not None and name not in only:
                 continue
-            values = [None if (value := row.get(name)) in self._words else value for row in rows]
-            families = {_FAMILIES[type(value)] for value in values} - {None}
+            values = [row.get(name) for row in rows]
+            types = set(map(type, values))
+            if str in types:
+                values = [None if value in self._words else value for value in values]
+                types = set(map(type, values))
+            families = {_FAMILIES[each] for each in types} - {None}
             if name in as_text:
                 families = {str}
             elif families - {self._families.get(name)}:
                 first = self._families.setdefault(name, _first_family(values))
                 if families != {first}:
                     mixed[name] = _find_change(values, first)
-            columns[name] = self._make_column(values, families)
+            columns[name] = self._make_column(values, families, whole=int in types)
         return Block(start, len(rows), columns, mixed)
 
-    def _make_column(self, values: list[Any], families: set[type | None]) -> Any:
+    def _make_column(self, values: list[Any], families: set[type | None], *, whole: bool) -> Any:
         """float64, booleans or strings; strings too where the values have several types."""
         if families <= {float}:
-            return pa.array([None if value is None else _to_float(value) for value in values], pa.float64())
+            if whole:  # Arrow refuses those that floats do not hold exactly
+                values = [_to_float(value) if type(value) is int else value for value in values]
+            return pa.array(values, pa.float64())
         if families == {bool}:
             return pa.array(values, pa.bool_())
         texts = [value if value is None or type(value) is str else json.dumps(value) for value in values]
@@ -180,3 +191,6 @@ def _to_float(value: float) -> float:
 def _without_surrogates(text: str) -> str:
     """Half a surrogate pair, which JSON can spell and UTF-8 cannot, becomes U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_make_object)

@@ -24,6 +24,8 @@ def read_tsv(source: InputFile, spec: PrepareSpec, out: DatasetWriter, report: R
 
 def read_jsonl(source: InputFile, spec: PrepareSpec, out: DatasetWriter, report: Report) -> None:
     """One flat JSON object a line."""
+    if spec.options.text_field is not None or spec.options.tokenizer is not None:
+        report.refuse("unknown_option", "text_field and tokenizer belong to a text, and this file is read as a table")
     _prepare_table(JsonlSource(source, spec.options, report), spec, out, report)
 
 

@@ -68,6 +68,12 @@ def prepare_confined(source: Path, scratch: Path, confinement: Confinement = "be
     return made
 
 
+def guess_here(source: Path) -> str:
+    """The format of a file. Raises Refused."""
+    with source.open("rb") as file:
+        return guess_format(InputFile(file.fileno()), prepare_spec(), Report(lambda _kind, _fields: None))
+
+
 def prepare_here(source: Path, scratch: Path, **fields: Any) -> DatasetManifest:
     """One file through the same reader, in this process. Raises Refused."""
     spec = prepare_spec(**{"filename": source.name, **fields})
@@ -107,12 +113,12 @@ def run_confined(
     script = f"""
 import json, os, sys, ctypes, socket, threading, mmap
 from pathlib import Path
-from worker.prepare.confine import Limits, confine_process
+from worker.prepare.confine import ProcessLimits, confine_process
 from worker.prepare.preload import preload_parsers
 preload_parsers()
 folder, parent, seen = Path(sys.argv[1]), int(sys.argv[2]), {{}}
 exec(os.environ.get("before", ""))
-limits = Limits(**({{"cpu_seconds": 60, "file_bytes": 1 << 30}} | json.loads(sys.argv[3])))
+limits = ProcessLimits(**({{"cpu_seconds": 60, "file_bytes": 1 << 30}} | json.loads(sys.argv[3])))
 seen["walls"] = {raised}
 {code}
 os.write(1, json.dumps(seen).encode())

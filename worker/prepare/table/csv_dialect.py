@@ -16,6 +16,7 @@ from worker.prepare.table.text_scan import TextStream
 DELIMITERS: Final = (",", ";", "\t", "|")
 SAMPLE_BYTES: Final = 64 << 10
 SAMPLE_ROWS: Final = 200
+PROGRESS_ROWS: Final = 10_000
 
 
 def sniff_delimiter(sample: bytes) -> str:
@@ -63,7 +64,8 @@ def name_columns(first: list[str], line: int, report: Report, *, header: bool | 
 class CsvRows:
     """The rows of a CSV text with their lines, by Python's parser: slow, and used only to say where something is."""
 
-    def __init__(self, stream: TextStream, delimiter: str) -> None:
+    def __init__(self, stream: TextStream, delimiter: str, report: Report) -> None:
+        self._report = report
         csv.field_size_limit(2 * LONGEST_CELL)
         text = io.TextIOWrapper(io.BufferedReader(stream, 1 << 20), encoding="utf-8", newline="")
         self._reader = csv.reader(text, delimiter=delimiter)
@@ -72,7 +74,9 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         """(line of the row's beginning, cells), without empty lines. Raises csv.Error for a cell that is too long."""
-        for row in self._reader:
+        for number, row in enumerate(self._reader):
             if row:
                 yield self.line, row
+            if number % PROGRESS_ROWS == PROGRESS_ROWS - 1:
+                self._report.progress(number, None, 0.5)
             self.line = self._reader.line_num + 1

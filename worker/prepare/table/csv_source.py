@@ -82,7 +82,7 @@ class CsvSource:
             return
 
     def _parse_slowly(self) -> CsvRows:
-        return CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter)
+        return CsvRows(TextStream(self._source, self._facts.encoding), self._delimiter, self._report)
 
     def _read_names(self, *, header: bool | None) -> tuple[tuple[str, ...], bool]:
         rows = self._parse_slowly()

@@ -102,6 +102,7 @@ def scan_text(source: InputFile, encoding: str | None, report: Report) -> TextFa
             report.refuse("nul", "the text holds a NUL character: the file is binary, or damaged", row=line)
         quotes = quotes or b'"' in data
         lines += data.count(b"\n")
+        report.progress(lines, None, 0.0)
         tail = tail[-BLOCK_BYTES:] + data
     return TextFacts(encoding, quotes, tail)
 

@@ -117,6 +117,16 @@ def test_the_median_of_more_values_than_are_kept_is_exact_to_a_fine_bin(monkeypa
     assert column.median == pytest.approx(np.median(values), abs=np.ptp(values) / 4000)
 
 
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(-3e38, 3e38), min_size=1, max_size=50))
+def test_numbers_are_those_of_python(values: list[float]) -> None:
+    """Read as double, stored as the nearest float32."""
+    made = prepare_table(("a\n" + "\n".join(map(repr, values))).encode(), header=True)
+    column = made.column("a")
+    assert (column.minimum, column.maximum) == (min(values), max(values))
+    assert made.tensors["numbers"][:, 0].tolist() == np.array(values).astype(np.float32).tolist()
+
+
 def test_a_histogram_of_one_value_and_of_tiny_ranges() -> None:
     for values in ([3.0, 3.0], [0.0, 5e-324, 5e-324], [-1e308 / 4, 1e308 / 4]):
         histogram = Histogram(min(values), max(values))

@@ -52,6 +52,8 @@ class ColumnScan:
     mixed_cell: str = ""
     padded: bool = False
     """Have any strings blanks around them?"""
+    first_text: str = ""
+    """The first cell of a column of strings."""
     dates: bool = True
     booleans: bool = True
     problems: list[CellProblem] = field(default_factory=list)
@@ -160,6 +162,7 @@ class ColumnScan:
             self.present += len(column) - column.null_count - blank
             return
         counted = column.value_counts()
+        self.first_text = self.first_text or column.drop_null()[0].as_py()
         distinct, counts = counted.field(0), counted.field(1)
         trimmed = cells.trim_cells(distinct)
         valid = pc.is_valid(trimmed)

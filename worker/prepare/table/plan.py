@@ -1,5 +1,6 @@
 """The first pass over a table: what every column is, and which of them are stored."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,7 @@ from worker.prepare.table.rows import SHOWN_CHARACTERS, Block, RowSource, check_
 
 PREVIEW_ROWS: Final = 20
 MOST_CATEGORIES_IN_ALL: Final = 500_000
+DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?(\d{1,3}(\.\d{3})*|\d+),\d+\s*$")
 SPLIT_COLUMN: Final = "split"
 SPLIT_WORDS: Final = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
 UNKNOWN_COLUMNS: Final = 1024
@@ -156,6 +158,8 @@ def _plan_column(plan: TablePlan, scan: ColumnScan, report: Report) -> None:
         plan.split = scan
         return
     column = ColumnPlan(scan.name, decide_kind(scan), scan.as_text, scan)
+    if scan.wanted is None and not scan.typed and DECIMAL_COMMA.match(scan.first_text):
+        report.warn(f"column {name} is read as strings: decimals need a point, unlike {show_cell(scan.first_text)}")
     if column.kind in ("number", "boolean"):
         column.numbers = (plan.numbers,)
         _warn_of_large_numbers(scan, report)

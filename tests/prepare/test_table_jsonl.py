@@ -24,6 +24,10 @@ CASES = {
     "long line": (b'{"a":"' + b"x" * (9 << 20) + b'"}', "row_too_long", 1, None, "longer than 4 MiB"),
     "long cell": (b'{"a":1}\n{"a":"' + b"x" * (2 << 20) + b'"}', "cell_too_long", 2, "a", "longer than 1 MiB"),
     "latin-1": (b'{"a":"\xe9"}\n', "encoding", 1, None, "byte 0xe9 is not UTF-8"),
+    "many keys": (
+        b"".join(b'{"k%d":1,"l%d":2}\n' % (number, number) for number in range(16_000)),
+        *("too_many_columns", None, None, "at most 4096"),
+    ),
     "no rows": (b"\n  \n", "empty", None, None, "no rows"),
 }
 

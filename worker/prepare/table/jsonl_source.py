@@ -10,7 +10,7 @@ from core.recipe.prepare import PrepareOptions
 from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 from worker.prepare.table.csv_source import words_for_missing
-from worker.prepare.table.rows import BLOCK_BYTES, Block, show_cell
+from worker.prepare.table.rows import BLOCK_BYTES, MOST_COLUMNS, Block, check_names, show_cell
 from worker.prepare.table.text_scan import TextStream, scan_text
 
 BLOCK_ROWS: Final = 16_384
@@ -49,7 +49,7 @@ class JsonlSource:
             if not text.strip():
                 continue
             row = self._parse_line(line, text, last)
-            if row is None:
+            if row is None or self._report.errors:  # what follows an error is only looked at for more of them
                 continue
             rows.append(row)
             size += len(text)
@@ -128,6 +128,8 @@ class JsonlSource:
         for row in rows:
             if not names.keys() >= row.keys():
                 names |= dict.fromkeys(row)
+        if len(names) > MOST_COLUMNS:
+            check_names(tuple(names), self._report, None)
         for name in names:
             if only is not None and name not in only:
                 continue

@@ -13,7 +13,7 @@ from core.recipe.prepare import ColumnOptions
 from worker.prepare.report import Report, escape_text
 from worker.prepare.table.column_scan import ColumnScan
 from worker.prepare.table.column_statistics import EXACT_FLOAT32, EXACT_FLOAT64
-from worker.prepare.table.rows import SHOWN_CHARACTERS, Block, RowSource, check_names, show_cell
+from worker.prepare.table.rows import MOST_COLUMNS, SHOWN_CHARACTERS, Block, RowSource, check_names, show_cell
 
 PREVIEW_ROWS: Final = 20
 MOST_CATEGORIES_IN_ALL: Final = 500_000
@@ -100,12 +100,14 @@ def _scan_columns(
     open_scans(mixed or source.names)
     for block in source.read_blocks(as_text, set(mixed) if mixed else None):
         if new := [name for name in block.columns if name not in scans]:
-            check_names((*scans, *new), report, None)
             open_scans(new)
+            if len(scans) > MOST_COLUMNS:
+                break
         _add_block(block, scans)
         preview += _first_rows(block, PREVIEW_ROWS - len(preview))
         rows = block.start + block.rows
         report.progress(rows, None, source.fraction() / 2)
+    check_names(tuple(scans), report, None)
     for scan in scans.values():
         if scan.numbers is not None:
             scan.numbers.finish()

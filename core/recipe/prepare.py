@@ -37,7 +37,7 @@ class PrepareOptions(Spec):
     columns: Annotated[dict[str, ColumnOptions], Field(max_length=4096)] = Field(default_factory=dict)
     """Column -> correction."""
     missing: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] | None = None
-    """The strings that stand for a missing value; None: the usual ones."""
+    """Strings that stand for a missing value, beside the usual ones: empty, NA, N/A, NaN, null, none."""
     size: tuple[Side, Side] | None = None
     """Height and width of every image, in pixels."""
     channels: Literal[1, 3] | None = None

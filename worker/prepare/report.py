@@ -20,7 +20,7 @@ SendFrame = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """One thing that is wrong with an uploaded file. Rows count from 1 and leave out a header."""
+    """One thing that is wrong with an uploaded file. `row` is the line of a text file, or else the row, both from 1."""
 
     code: str
     detail: str

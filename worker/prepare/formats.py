@@ -17,6 +17,8 @@ READERS: Final[dict[FileFormat, str]] = {
     "npz": "worker.prepare.arrays:read_npz",
     "safetensors": "worker.prepare.arrays:read_safetensors",
     "idx": "worker.prepare.idx:read_idx",
+    "images": "worker.prepare.images:read_images",
+    "text": "worker.prepare.text:read_text",
 }
 """Format -> `module:function`."""
 

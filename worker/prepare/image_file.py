@@ -17,6 +17,7 @@ SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", "
 MOST_PIXELS: Final = 64 << 20
 GRAY_MODES: Final = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 SIXTEEN_BITS: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_ORIENTATION: Final = 0x0112  # the tag of EXIF
 ALPHA_MODES: Final = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
@@ -65,11 +66,16 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 def read_header(content: bytes) -> ImageHeader:
     """What the header says. Raises BadImage."""
     with _opened(content) as image:
-        turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+        turned = _orientation(image) in {5, 6, 7, 8}
         width, height = image.size
         return ImageHeader(
             width if turned else height, height if turned else width, _is_gray(image), tuple(_notes(image))
         )
+
+
+def _orientation(image: Image.Image) -> int:
+    """From the header: `getexif` of a PNG would decode its pixels first."""
+    return int(Image.Image.getexif(image).get(_ORIENTATION, 1)) if "exif" in image.info else 1
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -88,7 +94,7 @@ def _notes(image: Image.Image) -> Iterator[str]:
         yield "CMYK images are converted to RGB"
     if getattr(image, "n_frames", 1) > 1:
         yield "of images with several frames, the first is used"
-    if image.getexif().get(0x0112, 1) != 1:
+    if _orientation(image) != 1:
         yield "images are turned as their EXIF orientation says"
 
 

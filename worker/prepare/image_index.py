@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from core.recipe.data.manifest import SPLITS
-from worker.prepare.archive import ArchiveMember
+from worker.prepare.archive import Member
 from worker.prepare.image_file import SUFFIXES
 from worker.prepare.report import Report
 
@@ -34,6 +34,11 @@ ImageIndex = Mapping[str, ImagePlace]
 
 def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of the name begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def is_table_name(name: str) -> bool:
@@ -64,7 +69,7 @@ def index_by_folder(names: Sequence[str], report: Report) -> dict[str, ImagePlac
     return found
 
 
-def index_by_table(table: ArchiveMember, content: bytes, names: Sequence[str], report: Report) -> dict[str, ImagePlace]:
+def index_by_table(table: Member, content: bytes, names: Sequence[str], report: Report) -> dict[str, ImagePlace]:
     """A CSV or JSONL with a column for the file and one for the class, and perhaps one named `split`.
 
     File names are relative to the table's folder.
@@ -98,7 +103,7 @@ def _class_name(label: Any) -> str:
     return unicodedata.normalize("NFC", label if isinstance(label, str) else json.dumps(label))
 
 
-def _split_of(record: Mapping[str, Any], table: ArchiveMember, row: int, report: Report) -> int | None:
+def _split_of(record: Mapping[str, Any], table: Member, row: int, report: Report) -> int | None:
     if "split" not in record:
         return None
     word = str(record["split"]).strip().lower()
@@ -108,7 +113,7 @@ def _split_of(record: Mapping[str, Any], table: ArchiveMember, row: int, report:
     return SPLIT_NAMES.get(word)
 
 
-def _fields(record: Mapping[str, Any], table: ArchiveMember, report: Report) -> tuple[str, str]:
+def _fields(record: Mapping[str, Any], table: Member, report: Report) -> tuple[str, str]:
     lower = {name.strip().lower(): name for name in record}
     chosen = []
     for what, wanted in (("the file", FILE_FIELDS), ("the class", CLASS_FIELDS)):
@@ -119,7 +124,7 @@ def _fields(record: Mapping[str, Any], table: ArchiveMember, report: Report) -> 
     return chosen[0], chosen[1]
 
 
-def _records(table: ArchiveMember, content: bytes, report: Report) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _records(table: Member, content: bytes, report: Report) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, row) of the table; lines count from 1."""
     try:
         text = content.decode("utf-8-sig")
@@ -140,7 +145,7 @@ def _records(table: ArchiveMember, content: bytes, report: Report) -> Iterator[t
             yield number, record
 
 
-def _csv_records(text: str, table: ArchiveMember, report: Report) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_records(text: str, table: Member, report: Report) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
         header = next(reader, [])

@@ -2,18 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import numpy as np
 
 from core.recipe.data.manifest import SPLITS
 from core.recipe.prepare import PrepareOptions, PrepareSpec
-from worker.prepare.archive import ArchiveMember, iterate_members
+from worker.prepare.archive import Member, iterate_members
 from worker.prepare.image_file import BadImage, ImageHeader, decode_image, read_header
 from worker.prepare.image_index import (
     ImagePlace,
     index_by_folder,
     index_by_table,
+    is_hidden,
     is_image_name,
     is_table_name,
 )
@@ -32,7 +34,7 @@ class _FirstPass:
     """What the headers of all images say."""
 
     headers: dict[str, ImageHeader] = field(default_factory=dict)
-    tables: list[tuple[ArchiveMember, bytes]] = field(default_factory=list)
+    tables: list[tuple[Member, bytes]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -70,6 +72,8 @@ def read_images(source: InputFile, spec: PrepareSpec, out: DatasetWriter, report
 def _read_headers(source: InputFile, report: Report) -> _FirstPass:
     found = _FirstPass()
     for member in iterate_members(source, report):
+        if is_hidden(member.name):
+            continue
         if is_image_name(member.name):
             try:
                 header = read_header(member.read())
@@ -81,7 +85,11 @@ def _read_headers(source: InputFile, report: Report) -> _FirstPass:
         elif is_table_name(member.name):
             found.tables.append((member, member.read()))
         else:
-            found.others[f"*.{member.name.rpartition('.')[2]}" if "." in member.parts[-1] else member.parts[-1]] += 1
+            found.others[
+                f"*.{member.name.rpartition('.')[2]}"
+                if "." in PurePosixPath(member.name).name
+                else PurePosixPath(member.name).name
+            ] += 1
     report.check()
     if not found.headers:
         report.refuse("no_images", "there is no image in the archive (PNG, JPEG, BMP, GIF, WebP or TIFF)")

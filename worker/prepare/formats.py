@@ -13,6 +13,10 @@ ReadFormat = Callable[[InputFile, PrepareSpec, DatasetWriter, Report], None]
 """Reads the whole input and ends with `DatasetWriter.finish`. Raises Refused where the file is bad."""
 
 READERS: Final[dict[FileFormat, str]] = {
+    "csv": "worker.prepare.table.formats:read_csv",
+    "tsv": "worker.prepare.table.formats:read_tsv",
+    "jsonl": "worker.prepare.table.formats:read_jsonl",
+    "parquet": "worker.prepare.table.formats:read_parquet",
     "npy": "worker.prepare.arrays:read_npy",
     "npz": "worker.prepare.arrays:read_npz",
     "safetensors": "worker.prepare.arrays:read_safetensors",

@@ -1,5 +1,5 @@
 # Every target is one script; read those.
-.PHONY: setup demo up test test-slow test-matrix fuzz gallery check gpu-check lock compose-env compose-test
+.PHONY: setup demo up test test-slow test-matrix fuzz fuzz-parsers real-data gallery check gpu-check lock compose-env compose-test
 
 setup:
 	@scripts/setup
@@ -20,6 +20,12 @@ test-matrix: test-slow
 
 fuzz:
 	@scripts/fuzz
+
+fuzz-parsers:
+	@scripts/fuzz-parsers
+
+real-data:
+	@scripts/real-data
 
 check:
 	@scripts/check

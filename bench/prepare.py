@@ -96,7 +96,7 @@ def prepare_file(path: Path) -> None:
     spec = PrepareSpec.model_validate_json(json.dumps({"dataset": "ds_" + "0" * 26, "format": name}))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, path.open("rb") as file:
         source, report = InputFile(file.fileno()), Report(lambda _kind, _fields: None)
-        load_reader(name)(source, spec, DatasetWriter(Path(folder), source, spec, report), report)
+        load_reader(name, spec.options)(source, spec, DatasetWriter(Path(folder), source, spec, report), report)
 
 
 def cpu_seconds(work: Callable[[Path], None], path: Path) -> float:

@@ -85,7 +85,7 @@ def prepare_here(source: Path, scratch: Path, **fields: Any) -> DatasetManifest:
         name = guess_format(content, spec, report) if spec.format == "auto" else spec.format
         check_options(name, spec, report)
         out = DatasetWriter(scratch, content, spec, report)
-        load_reader(name)(content, spec, out, report)
+        load_reader(name, spec.options)(content, spec, out, report)
         report.check()
     finally:
         os.close(fd)

@@ -103,7 +103,7 @@ def _prepare(sock: FrameSocket, assignment: dict[str, Any], source_fd: int, fold
     name = guess_format(source, spec, report) if spec.format == "auto" else spec.format
     check_options(name, spec, report)
     out = DatasetWriter(folder, source, spec, report)
-    load_reader(name)(source, spec, out, report)
+    load_reader(name, spec.options)(source, spec, out, report)
     report.check()
     if out.manifest is None:
         raise RuntimeError(f"the reader of {name} has finished no dataset")

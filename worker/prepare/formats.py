@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-from core.recipe.prepare import FileFormat, PrepareSpec
+from core.recipe.prepare import FileFormat, PrepareOptions, PrepareSpec
 from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 from worker.prepare.writer import DatasetWriter
@@ -21,8 +21,11 @@ READERS: Final[dict[FileFormat, str]] = {
     "npz": "worker.prepare.arrays:read_npz",
     "safetensors": "worker.prepare.arrays:read_safetensors",
     "idx": "worker.prepare.idx:read_idx",
+    "images": "worker.prepare.images:read_images",
+    "text": "worker.prepare.text:read_text",
 }
 """Format -> `module:function`."""
+JSONL_TEXT: Final = "worker.prepare.text:read_jsonl_text"
 
 OPTIONS: Final[dict[FileFormat, frozenset[str]]] = {
     "csv": frozenset({"delimiter", "header", "encoding", "columns", "missing"}),
@@ -43,8 +46,9 @@ def check_options(name: FileFormat, spec: PrepareSpec, report: Report) -> None:
     report.check()
 
 
-def load_reader(name: FileFormat) -> ReadFormat:
-    """The function that reads this format."""
-    module, _, function = READERS[name].partition(":")
+def load_reader(name: FileFormat, options: PrepareOptions) -> ReadFormat:
+    """The function that reads this format; lines of JSON are a text where `text_field` or `tokenizer` is given."""
+    as_text = name == "jsonl" and (options.text_field is not None or options.tokenizer is not None)
+    module, _, function = (JSONL_TEXT if as_text else READERS[name]).partition(":")
     found: ReadFormat = getattr(import_module(module), function)
     return found

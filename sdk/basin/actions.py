@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from basin import job_file, terminal_output
 from basin.client import Client
+from basin.dataset_actions import with_uploaded_data
 from basin.errors import BadFile, BasinError, NotThere
 from basin.progress import KEPT, SAID, follow_job, log_entries
 from basin.session import CliSession, print_still_running
@@ -22,7 +23,7 @@ def submit_job(session: CliSession, path: str, changes: Sequence[str], *, watch:
     """Posts a job file. Returns the exit code: with `watch`, that of `follow_until_end`."""
     spec = job_file.with_changes(job_file.read_job(path), changes)
     with session.open_client() as client:
-        return report_new_job(session, client, client.submit(spec), watch=watch)
+        return report_new_job(session, client, client.submit(with_uploaded_data(client, spec, path)), watch=watch)
 
 
 def report_new_job(session: CliSession, client: Client, job: Job, *, watch: bool) -> int:
@@ -35,9 +36,10 @@ def report_new_job(session: CliSession, client: Client, job: Job, *, watch: bool
 
 
 def check_job(session: CliSession, path: str, changes: Sequence[str]) -> int:
-    """Has the service check a job file and fill in the defaults. Nothing is stored."""
+    """Has the service check a job file and fill in the defaults. No job is stored; local data is uploaded."""
+    spec = job_file.with_changes(job_file.read_job(path), changes)
     with session.open_client() as client:
-        answer = client.check(job_file.with_changes(job_file.read_job(path), changes))
+        answer = client.check(with_uploaded_data(client, spec, path))
     if session.json:
         terminal_output.print_json(answer)
         return 0

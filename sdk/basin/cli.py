@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from basin.cli_analyses import analyses, analyze
+from basin.cli_data import data
 from basin.errors import BasinError
 from basin.options import As, Changes, JobFile, JobId, Key, Output, Pairs, Pinned, Url
 
@@ -353,6 +354,7 @@ def plot(  # noqa: PLR0913 - a command's options
 
 app.command()(analyze)
 app.command()(analyses)
+app.add_typer(data, name="data")
 
 
 @app.command()

@@ -7,16 +7,17 @@ from contextlib import suppress
 from os import environ
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx2
-from pydantic import ValidationError
 
+from basin.answers import parse_answer, validate_body
+from basin.datasets import DatasetClient
 from basin.download import download_file
 from basin.errors import BadAnswer, BasinError, Unreachable
 from basin.events import stream
-from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Project, Queued, Series, Shape, Worker
+from basin.shapes import Analyses, Analysis, Checkpoint, Event, Job, Page, Project, Queued, Series, Worker
 from basin.transport import Transport, parse_object
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -24,7 +25,6 @@ POLL = 0.2  # seconds between requests for a job
 PATIENCE = 60.0  # seconds of silence after which a service counts as gone
 HOLD = 20  # seconds that the service is asked to hold a request for a job until the job changes
 ORIGIN = frozenset({"job", "weights", "checkpoint", "checkpoints"})  # the fields that name the weights of an analysis
-AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
 class Client:
@@ -45,6 +45,7 @@ class Client:
         self.url = (url or environ.get("BASIN_URL") or DEFAULT_URL).rstrip("/")
         self._timeout = timeout
         self._transport = Transport(self.url, key or environ.get("BASIN_API_KEY"), timeout, transport)
+        self.data = DatasetClient(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -358,18 +359,3 @@ def job_path(job_id: str, *rest: str) -> str:
 def checkpoint_path(checkpoint_id: str, *rest: str) -> str:
     """The path of a checkpoint; the id is quoted."""
     return "/".join(["/v1/checkpoints", quote(checkpoint_id, safe=""), *rest])
-
-
-def parse_answer(shape: type[AnyShape], answer: httpx2.Response) -> AnyShape:
-    """The answer's JSON object as a `Shape`. Raises BadAnswer when it does not fit."""
-    return validate_body(shape, parse_object(answer))
-
-
-def validate_body(shape: type[AnyShape], body: Any) -> AnyShape:
-    """A JSON value as a `Shape`. Raises BadAnswer when it does not fit."""
-    try:
-        return shape.read(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadAnswer(f"unexpected {shape.__name__.lower()}: {where}: {first['msg']}; is this Basin?") from error

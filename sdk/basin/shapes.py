@@ -213,6 +213,57 @@ class Queued(Shape):
     data: tuple[WaitingJob, ...] = ()
 
 
+class Column(Shape):
+    """A column of a table: `kind` is number, category, boolean, date or text."""
+
+    name: str
+    kind: str = ""
+    missing: int = 0
+    classes: int | None = None
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+
+
+class DatasetError(Shape):
+    """Why a file was refused: the place and the cause."""
+
+    file: str | None = None
+    row: int | None = None
+    column: str | None = None
+    code: str = ""
+    detail: str = ""
+
+
+class Dataset(Shape):
+    """One dataset: an immutable content. `status` is uploading, queued, preparing, ready, refused, failed or cancelled.
+
+    `errors` say why a file was refused, `error` why its preparation failed.
+    """
+
+    id: str
+    status: str
+    name: str | None = None
+    version: str | None = None
+    format: str | None = None
+    kind: str | None = None
+    examples: int | None = None
+    bytes: int | None = None
+    stored_bytes: int | None = None
+    columns: tuple[Column, ...] = ()
+    classes: tuple[Any, ...] = ()
+    warnings: tuple[Any, ...] = ()
+    errors: tuple[DatasetError, ...] = ()
+    error: Failure | None = None
+    progress: dict[str, Any] | None = None
+    used_by: int = 0
+    created_at: datetime | None = None
+
+
+class DatasetPage(Listed[Dataset]):
+    """Datasets, newest first."""
+
+
 class Series(Shape):
     """One measured series: values at steps; `times` are when they were measured."""
 

@@ -73,6 +73,10 @@ class Transport:
         """The answer to a PATCH that sets values, so that it may arrive twice."""
         return self.send(self.http.build_request("PATCH", path, json=body, headers=headers))
 
+    def put(self, path: str, *, body: Any) -> httpx2.Response:
+        """The answer to a PUT."""
+        return self.send(self.http.build_request("PUT", path, json=body))
+
     def delete(self, path: str) -> httpx2.Response:
         """The answer to a DELETE."""
         return self.send(self.http.build_request("DELETE", path))

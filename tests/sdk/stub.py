@@ -75,6 +75,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._serve()
 
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as above
         """Tests print enough."""
 
@@ -83,19 +89,21 @@ class Handler(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = json.loads(sent) if sent else None
+        raw = "octet-stream" in headers.get("content-type", "")
+        body = sent if raw else json.loads(sent) if sent else None
         answer = self.stub.answer(Asked(self.command, unquote(parts.path), query, headers, body))
         if answer.cut == -1:
             self.close_connection = True
             return
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        if answer.status == 304:
+        if answer.status in {204, 304}:
             content = b""
         self.send_response(answer.status)
         for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content[: answer.cut])
+        if self.command != "HEAD":
+            self.wfile.write(content[: answer.cut])
         self.close_connection = self.close_connection or answer.cut is not None
 
 

@@ -1,0 +1,159 @@
+"""How the command line prints datasets."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from basin import terminal_output as out
+from basin.errors import BadFile
+from basin.shapes import Column, Dataset, DatasetPage
+
+
+class RefusedData(BadFile):
+    """The service read the file and refused it; the message has every reason."""
+
+
+class TransferProgress(AbstractContextManager["TransferProgress"]):
+    """A bar on stderr while bytes are hashed and sent; nothing where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def report_hash(self, done: int, total: int) -> None:
+        self._report("reading", done, total)
+
+    def report_upload(self, done: int, total: int) -> None:
+        self._report("uploading", done, total)
+
+    def report_dataset(self, dataset: Dataset) -> None:
+        """The share of the preparation, where the service knows it."""
+        fraction = (dataset.progress or {}).get("fraction")
+        if dataset.status in {"queued", "preparing"} and fraction is not None:
+            self._report("preparing", int(1000 * float(fraction)), 1000)
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done, total=total)
+
+
+def print_datasets(page: DatasetPage) -> None:
+    """Prints a page of datasets, one line each."""
+    if not page.data:
+        out.print_lines("No datasets yet. Add one:  basin data add FILE")
+        return
+    rows = [
+        (one.id, one.name or "", one.status, one.kind or "-", _count(one.examples), out.format_bytes(one.bytes))
+        for one in page.data
+    ]
+    headers = ("dataset", "name", "status", "kind", "examples", "size")
+    out.make_console().print(out.make_table(headers, rows, numbers_from=4))
+    if page.has_more:
+        out.print_lines(f"There are more:  basin data list --after {page.last_id}")
+
+
+def print_dataset(dataset: Dataset) -> None:
+    """Prints what was understood: kind, examples, columns or classes, warnings, errors."""
+    lines = [
+        ("dataset", dataset.id),
+        ("name", dataset.name),
+        ("status", dataset.status),
+        ("format", dataset.format),
+        ("kind", dataset.kind),
+        ("examples", _count(dataset.examples) if dataset.examples else None),
+        ("size", out.format_bytes(dataset.bytes)),
+        ("version", dataset.version),
+    ]
+    out.print_pairs(lines)
+    if dataset.columns:
+        rows = [(one.name, one.kind, _count(one.missing), _describe_column(one)) for one in dataset.columns]
+        out.make_console().print(out.make_table(("column", "kind", "missing", "values"), rows))
+    if dataset.classes:
+        out.print_lines(f"classes  {describe_classes(dataset.classes)}")
+    print_dataset_warnings(dataset)
+    out.print_lines(*(f"error: {line}" for line in refusals(dataset)), stderr=True)
+
+
+def print_dataset_warnings(dataset: Dataset) -> None:
+    """Prints the warnings to stderr."""
+    out.print_lines(*(f"warning: {_text(one)}" for one in dataset.warnings), stderr=True)
+
+
+def print_understood(dataset: Dataset) -> None:
+    """One screen at most: what `basin submit` prints of the data that it uploaded."""
+    head = f"{dataset.name or dataset.id}: {_count(dataset.examples)} examples ({dataset.kind}), {dataset.id}"
+    out.print_lines(head, stderr=True)
+    for column in dataset.columns[:20]:
+        missing = f", {column.missing} missing" if column.missing else ""
+        out.print_lines(f"  {column.name}: {column.kind}{missing}  {_describe_column(column)}", stderr=True)
+    if len(dataset.columns) > 20:
+        out.print_lines(f"  and {len(dataset.columns) - 20} more columns", stderr=True)
+    if dataset.classes:
+        out.print_lines(f"  classes: {describe_classes(dataset.classes)}", stderr=True)
+    print_dataset_warnings(dataset)
+
+
+def raise_if_unusable(dataset: Dataset) -> None:
+    """Raises RefusedData unless the dataset is ready."""
+    if dataset.status != "ready":
+        said = refusals(dataset) or [f"its status is {dataset.status}"]
+        raise RefusedData("\n".join([f"{dataset.name or dataset.id} cannot be used:", *(f"  {line}" for line in said)]))
+
+
+def refusals(dataset: Dataset) -> list[str]:
+    """Each reason in one line: file, row, column, cause."""
+    found = []
+    for one in dataset.errors:
+        row = f"row {one.row}" if one.row is not None else None
+        column = f"column {one.column}" if one.column is not None else None
+        place = ", ".join(part for part in (one.file, row, column) if part)
+        found.append(f"{place}: {one.detail}" if place else one.detail)
+    if dataset.error:
+        found += [line for line in (dataset.error.message, dataset.error.remedy) if line]
+    return found
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints rows as a table."""
+    if not rows:
+        out.print_lines("There is no preview of these rows.")
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[out.format_number(row.get(name)) for name in names] for row in rows]
+    out.make_console().print(out.make_table(names, cells))
+
+
+def describe_classes(classes: Sequence[Any]) -> str:
+    """Names with counts; the first ten."""
+    parts = [f"{one['name']} ({one['count']})" if isinstance(one, dict) else str(one) for one in classes[:10]]
+    return ", ".join([*parts, *([f"and {len(classes) - 10} more"] if len(classes) > 10 else [])])
+
+
+def _describe_column(column: Column) -> str:
+    if column.classes is not None:
+        return f"{column.classes} values"
+    if column.min is not None and column.max is not None:
+        return f"{out.format_number(column.min)} to {out.format_number(column.max)}"
+    return ""
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _text(warning: Any) -> str:
+    return str(warning.get("message", warning)) if isinstance(warning, dict) else str(warning)

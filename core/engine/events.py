@@ -16,7 +16,7 @@ Series = tuple[list[int], list[float], list[float]]  # steps, values, unix times
 
 Outcome = Literal["succeeded", "failed", "cancelled", "stopped"]
 StopRequest = Literal["cancel", "checkpoint"]
-Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot", "result"]
+Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot", "initial", "result"]
 
 
 @dataclass(frozen=True, slots=True)

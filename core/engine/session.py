@@ -72,6 +72,8 @@ class Session:
             self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():
             self.observer.emit(Log("warning", f"this run is approximate: {reason}"))
+        if run.spec.checkpoints.initial and run.train_state.step == 0:
+            self._checkpoints.write_initial(run.stepper.eval_network())
 
     # ---- events
 

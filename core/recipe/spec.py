@@ -69,7 +69,7 @@ class Checkpoints(Spec):
     """A resumable checkpoint every `every`, once a minute, and at the end.
 
     Retention keeps the newest `keep_last`, and in addition the `keep_best` best by `monitor`. Of the weights at the
-    ends of cycles it keeps the newest `keep_cycles`.
+    ends of cycles it keeps the newest `keep_cycles`. With `initial`, the weights before the first step are kept too.
     """
 
     every: Duration = Duration.of_steps(1000)
@@ -77,6 +77,7 @@ class Checkpoints(Spec):
     keep_cycles: Annotated[int, Field(ge=1, le=1000)] = 20
     keep_best: Annotated[int, Field(ge=0, le=1000)] = 0
     monitor: Monitor = "val.loss"
+    initial: bool = False
 
 
 class Resources(Spec):

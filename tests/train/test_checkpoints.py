@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from core.engine.checkpoints.files import write_bytes, write_tensors
 from core.engine.events import CheckpointWritten
-from tests.train.runs import Train, Watcher, job
+from tests.train.runs import Train, Watcher, digests, job
 
 
 def test_equal_tensors_are_equal_bytes(tmp_path: Path) -> None:
@@ -133,3 +133,25 @@ def test_manifests_that_do_not_fit_are_named(
     ending, _ = run(job(), resume=checkpoint)
     assert ending.error
     assert message in ending.error["message"]
+
+
+def test_the_weights_before_the_first_step_are_kept(run: Train) -> None:
+    """Step 0 is that of a job of the same seed which makes a first step of almost no length."""
+    _, watcher = run(job(checkpoints={"initial": True}, epochs=2))
+    kept = watcher.checkpoints("initial")
+    assert list(kept) == [0]
+    _, short = run(job(optimizer={"name": "sgd", "lr": 1e-30}, epochs=None, steps=1))
+    assert digests(kept[0])["weights"] == digests(short.checkpoints()[1])["weights"]
+
+
+def test_only_a_job_that_asks_keeps_its_initial_weights(run: Train) -> None:
+    assert run(job(epochs=1))[1].checkpoints("initial") == {}
+
+
+def test_a_run_that_resumes_keeps_no_other_initial_weights(run: Train) -> None:
+    """The weights of an attempt that begins at a later step are not initial."""
+    spec = job(checkpoints={"initial": True}, epochs=2)
+    _, first = run(spec, Watcher(stop_after=3))
+    assert list(first.checkpoints("initial")) == [0]
+    _, second = run(spec, resume=first.checkpoints()[3])
+    assert second.checkpoints("initial") == {}

@@ -93,6 +93,12 @@ class RunCheckpoints:
             self.write_weights("best", best.network, best.step, metrics, {"monitor": best.policy.monitor})
             self._best = best.step
 
+    def write_initial(self, network: Network) -> None:
+        """Write the weights before the first step. No later checkpoint replaces them, so the writer insists."""
+        self.writer.insists = True
+        self.write_weights("initial", network, 0, {}, {})
+        self.writer.insists = False
+
     def write_incumbent(self, incumbent: Incumbent) -> None:
         """Write the weights at the end of the last cycle, if there is one."""
         if incumbent.step is not None:

@@ -5,6 +5,7 @@ the transaction that ends the job. A dataset whose job ends without one of the `
 job (core/jobs/datasets/views.py).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,7 +24,6 @@ from core.jobs.verbs import cancel_open_job
 from core.lifecycle import TERMINAL, Status
 from core.recipe.data.manifest import DatasetManifest
 from core.recipe.prepare import PrepareSpec
-from core.recipe.stored import read_stored
 
 KEEP_PIECES_SECONDS: Final = 86_400.0
 """How long the uploaded pieces stay after the preparation has ended: to prepare them again with corrections."""
@@ -39,7 +39,7 @@ def submit_prepare(connection: Connection, row: DatasetRow, entry: SubmitContext
         StorageFull: this project stores as much as the limits allow.
     """
     document = {"dataset": row.id, "format": row.format, "options": row.options, "filename": row.filename}
-    spec = read_stored(PrepareSpec, {**document, "name": row.name})
+    spec = PrepareSpec.model_validate_json(json.dumps({**document, "name": row.name}))
     job_id = new_id(PREPARE.id_prefix)
     insert_job(connection, PREPARE, job_id, spec, entry)
     fresh = {"status": "queued", "job_id": job_id, "expires_at": None, "error": None, "errors": None}

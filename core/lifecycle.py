@@ -30,6 +30,9 @@ class Verb(StrEnum):
     RESUME = "resume"
 
 
+LIGHT = "light"
+"""What a job needs that runs beside the slots: the light lane of a worker. Other jobs need a slot: cpu, gpu or any."""
+
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {

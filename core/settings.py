@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     keep_keys_seconds: Seconds = 86400.0
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
+    light_lane: bool = True  # of each worker: a place beside its slots for short jobs, such as preparing a dataset
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
     unkillable_seconds: Seconds = 60.0  # how long to wait for a runner that SIGKILL does not end

@@ -11,6 +11,7 @@ from core.jobs.attempt.fence import Fence, Fenced
 from core.jobs.health.counters import FENCED_WRITES, add_count
 from core.jobs.metrics.chunks import Chunk
 from core.jobs.queue.claim import Claim, claim_job
+from core.lifecycle import LIGHT
 from core.logs import log_context
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
@@ -43,7 +44,8 @@ def serve_one(context: WorkerContext, slot: Slot) -> bool:
     Raises:
         SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
-    if not _runner_ready(context) or not _store_answers(context):
+    # The light lane does not wait for the zygote: its jobs start processes of their own.
+    if not (slot.kind == LIGHT or _runner_ready(context)) or not _store_answers(context):
         return False
     _check_device(context, slot)
     claimed_at = time.monotonic()
@@ -135,7 +137,7 @@ def _claim_job(context: WorkerContext, slot: Slot) -> Claim | None:
             context.db,
             worker=context.name,
             needs=slot.needs,
-            plan_for=lambda spec: resolve_plan(spec, slot.kind),
+            plan_for=lambda spec: resolve_plan(spec, slot.computes_on),
             lease_seconds=context.settings.lease_seconds,
             kinds=context.job_kinds,
             plugins=plugin_names(),

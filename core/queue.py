@@ -65,7 +65,7 @@ class Hints:
                 self._thread.start()
 
     def send(self, needs: str) -> None:
-        """Hint that a job with these needs (cpu, gpu, any, light) waits; the hint is dropped when too many are unsent."""
+        """Hint that a job with these needs, a key of QUEUES, waits; the hint is dropped when too many are unsent."""
         self.start()
         try:
             self._waiting.put_nowait(needs)

@@ -4,6 +4,7 @@
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from worker.devices.report import DeviceReport
 from worker.heartbeat import Heartbeat
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 from worker.launcher import Launcher, RunnerProcess
-
 
 PlaceKind = SlotKind | Literal["light"]
 """What a worker offers: slots that compute on the CPU or a GPU, and its light lane beside them."""
@@ -88,6 +88,8 @@ class Attempt:
     claim: Claim
     heartbeat: Heartbeat
     folder: provision.AttemptFolder
+    held: ExitStack = field(default_factory=ExitStack)
+    """What is held as long as the attempt: locks of cached datasets, descriptors."""
 
     @property
     def kind(self) -> WorkerKind:

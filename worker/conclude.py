@@ -92,6 +92,7 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
                 decision.error,
                 decision.results,
                 decision.progress,
+                decision.further,
             )
             if decision.error and seen.stderr.strip():
                 persist(lambda: _record_stderr(attempt, seen))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from core.recipe.data.manifest import MANIFEST_FILE, DatasetManifest
+from core.recipe.data.manifest import MANIFEST_FILE, DatasetManifest, ShardFile
 from core.store.base import Digest, Store, StoreMissing, StoreUnreadable
 from core.store.keys import dataset_key
 from worker.datasets.cache import read_manifest
@@ -102,6 +102,14 @@ def check_disk(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed} bytes are needed", str(folder))
 
 
+def check_shard(shard: ShardFile, path: Path) -> None:
+    """Raise BadShard unless the file has the size and the digest of its shard. A link is not followed."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        found = Digest(hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size)
+    if found != Digest(shard.sha256, shard.bytes):
+        raise BadShard(f"{shard.name} does not match its digest")
+
+
 def lay_out_folder(source: Path, target: Path) -> DatasetManifest:
     """Lay out the shards that lie in a folder of this machine; `target` is empty.
 
@@ -114,11 +122,8 @@ def lay_out_folder(source: Path, target: Path) -> DatasetManifest:
         manifest = read_manifest(content)
         with TensorFiles(target, manifest) as files:
             for shard in manifest.shards:
-                path = source / shard.name
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                        raise BadShard(f"{shard.name} does not match its digest")
-                files.append(shard, path)
+                check_shard(shard, source / shard.name)
+                files.append(shard, source / shard.name)
             files.finish(content)
     except (BadShard, ValueError) as error:
         raise DatasetDamaged(f"the prepared data cannot be read: {error}") from error

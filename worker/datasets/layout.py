@@ -192,7 +192,7 @@ def tensor_bytes(tensor: TensorShape) -> int:
 
 
 def is_laid_out(folder: Path, manifest: DatasetManifest) -> bool:
-    """Whether the files of all tensors are there in their full size: a disk that was full, or a hand, may have cut one."""
+    """Whether the files of all tensors are there in their full size."""
     try:
         return all(
             (folder / tensor_file(name)).stat().st_size == len(tensor_header(name, tensor)) + tensor_bytes(tensor)

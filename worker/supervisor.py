@@ -23,6 +23,7 @@ from worker.attempt import Attempt, Slot, SlotFailed, WorkerContext
 from worker.backlog import Backlog
 from worker.conclude import conclude_attempt, conclude_run, decide_trouble, decide_unstarted, return_job
 from worker.heartbeat import AttemptAbandoned, Heartbeat, JobCancelled
+from worker.kinds import load_function
 from worker.launcher import LaunchFailed, ProcessExit, RunnerProcess
 from worker.outcome import Decision, GiveBack, KillReason, Observed
 from worker.recorder import Recorder
@@ -94,8 +95,8 @@ def _count_fenced(db: Database) -> None:
 def _run_attempt(context: WorkerContext, slot: Slot, taken: Claim, heartbeat: Heartbeat) -> bool:
     """Run the attempt to its end; False when this machine failed and the job was given back."""
     try:
-        with context.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
-            decision = _serve_attempt(Attempt(context, slot, taken, heartbeat, folder))
+        with context.scratch.attempt_folder(taken.job_id, taken.attempt) as folder, contextlib.ExitStack() as held:
+            decision = _serve_attempt(Attempt(context, slot, taken, heartbeat, folder, held))
             return not (isinstance(decision, GiveBack) and decision.rest)
     except (provision.DatasetUnavailable, StoreTransient, StoreRefused, OSError) as error:
         return_job(context, heartbeat, decide_trouble(heartbeat.fence, error, stopping=context.stopping.is_set()))
@@ -155,9 +156,10 @@ def _serve_attempt(attempt: Attempt) -> Decision:
     attempt.folder.stderr.touch()  # a disk that cannot be written must not count as a failure of the runner
     try:
         assignment = build_assignment(attempt)
-        runner = attempt.context.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+        runner = _launch_process(attempt, assignment)
     except (
         provision.BadDataset,
+        provision.BadUpload,
         provision.CannotResume,
         provision.ProvisionInterrupted,
         JobCancelled,
@@ -170,6 +172,15 @@ def _serve_attempt(attempt: Attempt) -> Decision:
     return conclude_run(attempt, runner, seen, chunks)
 
 
+def _launch_process(attempt: Attempt, assignment: AnyAssignment) -> RunnerProcess:
+    """Start the runner of an attempt, or the process that its kind has instead. Raises LaunchFailed."""
+    own = attempt.kind.own_process
+    if own is None:
+        return attempt.context.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+    started: RunnerProcess = load_function(own.launch)(attempt, assignment)
+    return started
+
+
 def _watch_runner(
     attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment
 ) -> tuple[Observed, tuple[Chunk, ...]]:
@@ -178,7 +189,9 @@ def _watch_runner(
     backlog = Backlog(attempt.folder.spill)
     recorder = Recorder(heartbeat, context.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
-    watch = RunnerWatch(runner, heartbeat, backlog, recorder)
+    own = attempt.kind.own_process
+    limit = None if own is None else own.most_seconds(context.settings)
+    watch = RunnerWatch(runner, heartbeat, backlog, recorder, most_seconds=limit)
     kills = kernel_oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit

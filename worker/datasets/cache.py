@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 LOCKS: Final = ".locks"
 MAKING: Final = ".making-"
 WAIT_SECONDS: Final = 0.1
-FOLDER: Final = "prepared"
 Make = Callable[[Path, Callable[[int], None]], None]
 """(an empty folder, make_room(bytes)) -> None: lays a version out in the folder."""
 

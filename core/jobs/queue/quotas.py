@@ -23,7 +23,7 @@ def check_queue(connection: Connection, project: str, most: int | None) -> None:
     """
     if most is None:
         return
-    _lock_owner(connection, project)
+    lock_project(connection, project)
     used = _count_jobs(connection, project, Status.QUEUED, Status.PAUSED)
     if used >= most:
         what = "1 job is" if used == 1 else f"{used} jobs are"
@@ -69,7 +69,7 @@ def exceeds_running_limit(connection: Connection, project: str | None, most: int
     """Whether a job that was just claimed exceeds the limit, since a concurrent claim was not visible: undo it then."""
     if project is None or most is None or needs == LIGHT or connection.dialect.name == "sqlite":
         return False
-    _lock_owner(connection, project)
+    lock_project(connection, project)
     return _count_jobs(connection, project, Status.RUNNING, light=False) > most
 
 
@@ -81,6 +81,7 @@ def _count_jobs(connection: Connection, project: str, *statuses: Status, light: 
     return int(connection.execute(query).scalar_one())
 
 
-def _lock_owner(connection: Connection, project: str) -> None:
+def lock_project(connection: Connection, project: str) -> None:
+    """Let no other transaction count what this project has before this one has ended."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_SPACE, func.hashtext(project))))

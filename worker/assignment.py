@@ -53,11 +53,8 @@ class AttemptProvider:
         return self._hold_prepared(version)
 
     def source_file(self, dataset_id: str) -> int:
-        context, heartbeat, check = (
-            self.attempt.context,
-            self.attempt.heartbeat,
-            partial(check_interrupted, self.attempt),
-        )
+        context, heartbeat = self.attempt.context, self.attempt.heartbeat
+        check = partial(check_interrupted, self.attempt)
         with context.db.read() as connection:
             row, pieces = find_row(connection, dataset_id), list_pieces(connection, dataset_id)
         if row is None or not row.project:
@@ -73,7 +70,7 @@ class AttemptProvider:
         except SourceGone as error:
             raise provision.BadDataset(str(error), UPLOAD_AGAIN) from error
         except SourceRefused as error:
-            raise provision.BadUpload(str(error), [error.problem]) from error
+            raise provision.BadUpload(dataset_id, [error.problem]) from error
         self.attempt.held.callback(os.close, source)
         return source
 

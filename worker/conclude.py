@@ -46,7 +46,7 @@ def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
             bad = {"code": "bad_data", "message": str(error), "remedy": error.remedy}
             return Finish(Status.FAILED, None, bad, {}, {})
         case provision.BadUpload():
-            dataset, problems = attempt.claim.spec.dataset, error.problems
+            dataset, problems = error.dataset_id, error.problems
             return Finish(
                 Status.SUCCEEDED, "completed", None, {}, {}, lambda found: mark_refused(found, dataset, problems)
             )

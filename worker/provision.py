@@ -43,8 +43,9 @@ class BadDataset(Exception):
 class BadUpload(Exception):
     """The uploaded bytes are not those that were announced; `problems` are entries of the dataset's errors."""
 
-    def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(message)
+    def __init__(self, dataset_id: str, problems: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(dataset_id)
+        self.dataset_id = dataset_id
         self.problems = problems
 
 

@@ -156,8 +156,7 @@ def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObser
         further: dict[str, Any] = {"report_alive": observer.report_alive}
         if kind.picture_kind is not None:
             further["draw"] = _plot_renderer(observer, kind.picture_kind(assignment.spec), observer.report_alive)
-        ended: Ended = load_function(kind.entry_point)(assignment, observer, **further)
-        return ended
+        return _call_entry_point(kind, assignment, observer, further)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         exit_codes.print_exception(error)
         if (known := known_failure(error)) is not None:
@@ -165,6 +164,13 @@ def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObser
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
+
+
+def _call_entry_point(
+    kind: WorkerKind, assignment: AnyAssignment, observer: Observer, further: Mapping[str, Any]
+) -> Ended:
+    ended: Ended = load_function(kind.entry_point)(assignment, observer, **further)
+    return ended
 
 
 def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = report_nothing) -> Draw | None:

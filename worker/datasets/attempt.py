@@ -6,7 +6,7 @@ A file that is refused is no failure of the job: it has succeeded in finding out
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -14,6 +14,7 @@ from core.jobs.attempt.fence import fenced_transaction
 from core.jobs.datasets.prepare import claim_version, mark_ready, mark_refused
 from core.lifecycle import Status
 from core.recipe.data.manifest import DatasetManifest
+from core.recipe.prepare import PrepareSpec
 from core.store.base import StoreTaken
 from worker import provision
 from worker.assignment import check_interrupted
@@ -21,6 +22,7 @@ from worker.attempt import Attempt
 from worker.conclude import decide_interrupted
 from worker.datasets.layout import BadShard
 from worker.datasets.publish import DatasetPublisher, read_output
+from worker.datasets.report import read_problems, read_walls
 from worker.heartbeat import JobCancelled
 from worker.kinds.prepare import PrepareAssignment
 from worker.launcher import RunnerProcess
@@ -31,7 +33,11 @@ from worker.prepare.verdict import Verdict, judge, refusal_document
 log = logging.getLogger(__name__)
 
 Further = Callable[[Connection], object]
-_TEXTS: Final = ("file", "column", "code", "detail")
+
+
+def dataset_of(attempt: Attempt) -> str:
+    """The id of the dataset that an attempt prepares."""
+    return cast("PrepareSpec", attempt.claim.spec).dataset
 
 
 def launch_prepare(attempt: Attempt, assignment: PrepareAssignment) -> RunnerProcess:
@@ -48,35 +54,18 @@ def conclude_prepare(attempt: Attempt, seen: Observed) -> Decision:
     if seen.cut not in {KillReason.NO, KillReason.OVERTIME} or (seen.unkillable and seen.ended is None):
         return decide_outcome(seen)
     verdict = judge(seen.exit, seen.ended, timed_out=seen.cut is KillReason.OVERTIME)
-    log.info("dataset %s: %s", attempt.claim.spec.dataset, verdict)
+    log.info("dataset %s: %s", dataset_of(attempt), verdict)
     match verdict:
         case Verdict.READY:
             return _publish(attempt, seen)
         case Verdict.REFUSED:
-            return _refuse(attempt, seen, read_problems(seen))
+            return _refuse(attempt, seen, read_problems(seen.ended))
         case Verdict.TOO_LARGE | Verdict.CRASH if seen.asked is StopOrder.NOTHING:
             if verdict is Verdict.CRASH:
-                log.error("dataset %s: its parser crashed: %s", attempt.claim.spec.dataset, seen.stderr)
+                log.error("dataset %s: its parser crashed: %s", dataset_of(attempt), seen.stderr)
             return _refuse(attempt, seen, [refusal_document(verdict)])
         case _:
             return _decide_retry(seen)
-
-
-def read_problems(seen: Observed) -> list[dict[str, Any]]:
-    """The errors that a refusing process has reported. It has read a user's file: no shape is believed."""
-    given = ((seen.ended or {}).get("error") or {}).get("errors")
-    found = [each for each in given if isinstance(each, Mapping)] if isinstance(given, Sequence) else []
-    return [_read_problem(each) for each in found] or [refusal_document(Verdict.CRASH)]
-
-
-def _read_problem(given: Mapping[str, Any]) -> dict[str, Any]:
-    texts = {name: given.get(name) if isinstance(given.get(name), str) else None for name in _TEXTS}
-    row = given.get("row")
-    return texts | {
-        "row": row if isinstance(row, int) else None,
-        "code": texts["code"] or "unreadable",
-        "detail": texts["detail"] or "",
-    }
 
 
 def _decide_retry(seen: Observed) -> GiveBack:
@@ -90,7 +79,7 @@ def _decide_retry(seen: Observed) -> GiveBack:
 
 
 def _refuse(attempt: Attempt, seen: Observed, errors: Sequence[Mapping[str, Any]]) -> Finish:
-    dataset, confined = attempt.claim.spec.dataset, _walls(seen)
+    dataset, confined = dataset_of(attempt), read_walls(seen.ended)
     return _finish(seen, {}, lambda connection: mark_refused(connection, dataset, errors, confined))
 
 
@@ -99,8 +88,8 @@ def _publish(attempt: Attempt, seen: Observed) -> Decision:
     try:
         manifest = read_output(attempt.folder.out)
         _store_dataset(attempt, manifest)
-    except BadShard as error:
-        log.error("dataset %s: its parser wrote something else than it said: %s", attempt.claim.spec.dataset, error)
+    except BadShard:
+        log.exception("dataset %s: its parser did not write what it said", dataset_of(attempt))
         return _refuse(attempt, seen, [refusal_document(Verdict.CRASH)])
     except (provision.ProvisionInterrupted, JobCancelled):
         return decide_interrupted(attempt)
@@ -108,7 +97,7 @@ def _publish(attempt: Attempt, seen: Observed) -> Decision:
         remedy = "Ask the operator to see `basin verify`: the store has other bytes than were written to it."
         wrong = {"code": "engine_error", "message": error.message, "remedy": remedy}
         return Finish(Status.FAILED, None, wrong, {}, seen.progress)
-    dataset, confined = attempt.claim.spec.dataset, _walls(seen)
+    dataset, confined = dataset_of(attempt), read_walls(seen.ended)
     facts = {"version": manifest.version(), "format": manifest.format, "examples": manifest.examples}
     stored = manifest.stored_bytes()
     return _finish(
@@ -129,15 +118,8 @@ def _store_dataset(attempt: Attempt, manifest: DatasetManifest) -> None:
 
 def _claim(attempt: Attempt, version: str) -> None:
     with fenced_transaction(attempt.context.db, attempt.fence) as connection:
-        claim_version(connection, attempt.claim.spec.dataset, version)
+        claim_version(connection, dataset_of(attempt), version)
 
 
 def _finish(seen: Observed, results: dict[str, Any], further: Further) -> Finish:
     return Finish(Status.SUCCEEDED, "completed", None, results, seen.progress, further)
-
-
-def _walls(seen: Observed) -> dict[str, Any] | None:
-    """What confined the process, as the dataset's row keeps it; None: it did not say."""
-    ended = seen.ended or {}
-    given = (ended.get("results") or {}).get("walls") or (ended.get("error") or {}).get("walls")
-    return {"walls": [str(each)[:100] for each in given[:32]]} if isinstance(given, list) else None

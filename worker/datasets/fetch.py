@@ -110,21 +110,14 @@ def check_shard(shard: ShardFile, path: Path) -> None:
         raise BadShard(f"{shard.name} does not match its digest")
 
 
-def lay_out_folder(source: Path, target: Path) -> DatasetManifest:
-    """Lay out the shards that lie in a folder of this machine; `target` is empty.
+def lay_out_folder(source: Path, manifest: DatasetManifest, target: Path) -> None:
+    """Lay out the verified shards that lie in a folder of this machine; `target` is empty.
 
     Raises:
-        DatasetDamaged: they are not those of the manifest.
+        BadShard: they are not those of the manifest.
         OSError: this machine's disk does not take it.
     """
-    content = (source / MANIFEST_FILE).read_bytes()
-    try:
-        manifest = read_manifest(content)
-        with TensorFiles(target, manifest) as files:
-            for shard in manifest.shards:
-                check_shard(shard, source / shard.name)
-                files.append(shard, source / shard.name)
-            files.finish(content)
-    except (BadShard, ValueError) as error:
-        raise DatasetDamaged(f"the prepared data cannot be read: {error}") from error
-    return manifest
+    with TensorFiles(target, manifest) as files:
+        for shard in manifest.shards:
+            files.append(shard, source / shard.name)
+        files.finish(manifest.canonical_json())

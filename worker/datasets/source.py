@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from core.jobs.datasets.rows import DatasetRow, UploadPiece
 from core.store.base import Store, StoreMissing, StoreUnreadable
@@ -28,14 +28,6 @@ class SourceRefused(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.problem = {"code": code, "detail": detail, "file": None, "row": None, "column": None}
-
-
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-    def copy(self) -> "_Hash": ...
-
-    def hexdigest(self) -> str: ...
 
 
 def open_unlinked(folder: Path) -> tuple[int, int]:
@@ -79,7 +71,7 @@ class SourceWriter:
         check_disk(self._folder, total)
         writer, reader = open_unlinked(self._folder)
         try:
-            digest: _Hash = hashlib.sha256()
+            digest = hashlib.sha256()
             for piece in pieces:
                 digest = self._write_verified(writer, piece, digest)
             _check_announced(row, digest.hexdigest())
@@ -90,11 +82,13 @@ class SourceWriter:
             os.close(writer)
         return reader
 
-    def _write_verified(self, writer: int, piece: UploadPiece, before: _Hash) -> _Hash:
+    def _write_verified(self, writer: int, piece: UploadPiece, before: "hashlib._Hash") -> "hashlib._Hash":
         """Write one piece at its offset; the digest of everything up to its end."""
         for _ in range(TRIES):
             self._check()
             try:
+                found: str | None
+                whole: hashlib._Hash
                 found, whole = self._retry(partial(self._write_once, writer, piece, before))
             except (StoreMissing, StoreUnreadable) as error:
                 raise SourceGone(f"the uploaded bytes from {piece.offset} on cannot be read any more") from error
@@ -102,7 +96,9 @@ class SourceWriter:
                 return whole
         raise SourceGone(f"the uploaded bytes from {piece.offset} on are damaged in the store")
 
-    def _write_once(self, writer: int, piece: UploadPiece, before: _Hash) -> tuple[str | None, _Hash]:
+    def _write_once(
+        self, writer: int, piece: UploadPiece, before: "hashlib._Hash"
+    ) -> tuple[str | None, "hashlib._Hash"]:
         """(SHA-256 of the piece, None where its row has none; digest of everything up to its end)"""
         whole, own, at = before.copy(), hashlib.sha256(), piece.offset
         for part in self._store.open_range(piece.key):

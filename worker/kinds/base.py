@@ -52,7 +52,7 @@ class OwnProcess:
     launch: str
     """`module:function` of the supervisor: (attempt, assignment) -> RunnerProcess."""
     conclude: str
-    """`module:function` of the supervisor: (attempt, observed) -> Decision, instead of the table of `worker/outcome`."""
+    """`module:function` of the supervisor: (attempt, observed) -> Decision, instead of `decide_outcome`."""
     most_seconds: Callable[[Any], float]
     """(settings) -> the seconds after which it is killed, whatever it reports."""
 

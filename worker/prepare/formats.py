@@ -20,6 +20,24 @@ READERS: Final[dict[FileFormat, str]] = {
 }
 """Format -> `module:function`."""
 
+OPTIONS: Final[dict[FileFormat, frozenset[str]]] = {
+    "csv": frozenset({"delimiter", "header", "encoding", "columns", "missing"}),
+    "tsv": frozenset({"delimiter", "header", "encoding", "columns", "missing"}),
+    "jsonl": frozenset({"encoding", "columns", "missing", "text_field", "tokenizer"}),
+    "parquet": frozenset({"columns", "missing"}),
+    "images": frozenset({"size", "channels"}),
+    "text": frozenset({"encoding", "tokenizer"}),
+}
+"""Format -> its fields of PrepareOptions; a format that is not named has none."""
+
+
+def check_options(name: FileFormat, spec: PrepareSpec, report: Report) -> None:
+    """Raises Refused where an option is given that the format does not have."""
+    given = spec.options.model_dump(exclude_defaults=True).keys()
+    for option in sorted(given - OPTIONS.get(name, frozenset())):
+        report.error("unknown_option", f"{option} is no option of the format {name}")
+    report.check()
+
 
 def load_reader(name: FileFormat) -> ReadFormat:
     """The function that reads this format."""

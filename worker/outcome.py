@@ -68,6 +68,7 @@ class Observed:
     """Everything the supervisor knows about the end of an attempt."""
 
     ended: dict[str, Any] | None = None  # the runner's last frame
+    started: bool = False  # the process has reported that its work begins
     exit: ProcessExit | None = None
     asked: StopOrder = StopOrder.NOTHING
     cut: KillReason = KillReason.NO

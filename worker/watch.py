@@ -158,6 +158,7 @@ class RunnerWatch:
                 self._stall_detector.begin_piece(frame["piece"], frame["usual"], now)
             case "started":
                 self._estimator.record_start(wire.unpack_payload(payload)["step"], now)
+                self._seen = replace(self._seen, started=True)
                 self._backlog.put(payload)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack_payload(payload))

@@ -60,6 +60,8 @@ def conclude_prepare(attempt: Attempt, seen: Observed) -> Decision:
             return _publish(attempt, seen)
         case Verdict.REFUSED:
             return _refuse(attempt, seen, read_problems(seen.ended))
+        case Verdict.CRASH if not seen.started:  # it has not touched the file: its installation is at fault
+            return machine_failed(seen.stderr[-500:])
         case Verdict.TOO_LARGE | Verdict.CRASH if seen.asked is StopOrder.NOTHING:
             if verdict is Verdict.CRASH:
                 log.error("dataset %s: its parser crashed: %s", dataset_of(attempt), seen.stderr)

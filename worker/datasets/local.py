@@ -9,6 +9,7 @@ import select
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from worker.datasets.fetch import lay_out_folder
 from worker.datasets.layout import BadShard
 from worker.datasets.publish import read_output
 from worker.datasets.report import read_problems
-from worker.launcher import RunnerProcess
+from worker.launcher import ProcessExit, RunnerProcess
+from worker.outcome import KillReason, Observed
 from worker.prepare.launch import Confinement, PrepareLauncher
 from worker.prepare.verdict import Verdict, judge, refusal_document
 
@@ -63,41 +65,46 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
     with tempfile.TemporaryDirectory(prefix="basin-prepare-", dir=folder.parent) as aside:
         out, stderr = Path(aside) / "out", Path(aside) / "stderr.txt"
         out.mkdir()
-        stderr.touch()
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             process = PrepareLauncher(confinement).launch(stderr, source, out)
         finally:
             os.close(source)
         try:
-            ended, timed_out = _follow(process, spec, on_progress, most_seconds)
+            seen = _follow_process(process, spec, on_progress, most_seconds)
         finally:
-            exit_ = _reap(process)
-        verdict = judge(exit_, ended, timed_out=timed_out)
-        if verdict is Verdict.READY:
-            try:
-                manifest = read_output(out)
-                lay_out_folder(out, manifest, folder)
-            except BadShard:
-                log.exception("the parser did not write what it said")
-                verdict = Verdict.CRASH
-            else:
-                return manifest
-        if verdict in {Verdict.RETRY, Verdict.STOPPED}:
-            reason = ((ended or {}).get("error") or {}).get("message") or f"its process ended: {exit_}"
-            raise PrepareFailed(f"the file could not be prepared: {reason}")
-        log.debug("the parser printed: %s", child_process.read_tail(stderr))
-        raise FileRefused(read_problems(ended) if verdict is Verdict.REFUSED else [refusal_document(verdict)])
+            exit_ = _reap_process(process)
+        seen = replace(seen, exit=exit_, stderr=child_process.read_tail(stderr))
+        _raise_unless_ready(seen)
+        try:
+            manifest = read_output(out)
+            lay_out_folder(out, manifest, folder)
+        except BadShard as error:
+            log.exception("the parser did not write what it said")
+            raise FileRefused([refusal_document(Verdict.CRASH)]) from error
+        return manifest
 
 
-def _follow(
+def _raise_unless_ready(seen: Observed) -> None:
+    verdict = judge(seen.exit, seen.ended, timed_out=seen.cut is KillReason.OVERTIME)
+    if verdict is Verdict.READY:
+        return
+    broken = verdict is Verdict.CRASH and not seen.started  # it has not touched the file
+    if broken or verdict in {Verdict.RETRY, Verdict.STOPPED}:
+        told = ((seen.ended or {}).get("error") or {}).get("message")
+        raise PrepareFailed(f"the file could not be prepared: {told or f'{seen.exit} {seen.stderr}'}")
+    log.debug("the parser printed: %s", seen.stderr)
+    raise FileRefused(read_problems(seen.ended) if verdict is Verdict.REFUSED else [refusal_document(verdict)])
+
+
+def _follow_process(
     process: RunnerProcess, spec: PrepareSpec, on_progress: OnProgress, most_seconds: float
-) -> tuple[dict[str, Any] | None, bool]:
-    """(the last frame of the process, whether it ran for too long)"""
+) -> Observed:
+    """Send the assignment, and receive frames until the last one, the end of the process, or the end of its time."""
     assignment = {"job": "local", "spec": spec.model_dump(mode="json")}
     with contextlib.suppress(OSError):  # a process that is gone already shows in its exit
         process.sock.sendall(wire.pack_frame("assignment", "local", {"assignment": assignment}))
-    splitter, deadline = wire.FrameSplitter(), time.monotonic() + most_seconds
+    seen, splitter, deadline = Observed(), wire.FrameSplitter(), time.monotonic() + most_seconds
     while time.monotonic() < deadline:
         if not select.select([process.sock], [], [], TICK_SECONDS)[0]:
             continue
@@ -106,17 +113,20 @@ def _follow(
         except OSError:
             data = b""
         for frame in map(wire.unpack_payload, splitter.feed_bytes(data)):
-            if frame["type"] == "ended":
-                return frame, False
-            if frame["type"] == "progress":
-                on_progress(frame)
+            match frame["type"]:
+                case "started":
+                    seen = replace(seen, started=True)
+                case "progress":
+                    on_progress(frame)
+                case "ended":
+                    return replace(seen, ended=frame)
         if not data:
-            return None, False
+            return seen
     process.kill()
-    return None, True
+    return replace(seen, cut=KillReason.OVERTIME)
 
 
-def _reap(process: RunnerProcess) -> Any:
+def _reap_process(process: RunnerProcess) -> ProcessExit | None:
     """How the process ended; killed, where it does not end by itself."""
     process.sock.close()
     exit_ = process.wait(EXIT_SECONDS)

@@ -55,19 +55,16 @@ def conclude_prepare(attempt: Attempt, seen: Observed) -> Decision:
         return decide_outcome(seen)
     verdict = judge(seen.exit, seen.ended, timed_out=seen.cut is KillReason.OVERTIME)
     log.info("dataset %s: %s", dataset_of(attempt), verdict)
-    match verdict:
-        case Verdict.READY:
-            return _publish(attempt, seen)
-        case Verdict.REFUSED:
-            return _refuse(attempt, seen, read_problems(seen.ended))
-        case Verdict.CRASH if not seen.started:  # it has not touched the file: its installation is at fault
-            return machine_failed(seen.stderr[-500:])
-        case Verdict.TOO_LARGE | Verdict.CRASH if seen.asked is StopOrder.NOTHING:
-            if verdict is Verdict.CRASH:
-                log.error("dataset %s: its parser crashed: %s", dataset_of(attempt), seen.stderr)
-            return _refuse(attempt, seen, [refusal_document(verdict)])
-        case _:
-            return _decide_retry(seen)
+    if verdict is Verdict.READY:
+        return _publish(attempt, seen)
+    if verdict is Verdict.REFUSED:
+        return _refuse(attempt, seen, read_problems(seen.ended))
+    # A process that has not touched its file yet shows a fault of its installation, whatever its end looks like.
+    if verdict in {Verdict.TOO_LARGE, Verdict.CRASH} and seen.asked is StopOrder.NOTHING and seen.started:
+        if verdict is Verdict.CRASH:
+            log.error("dataset %s: its parser crashed: %s", dataset_of(attempt), seen.stderr)
+        return _refuse(attempt, seen, [refusal_document(verdict)])
+    return _decide_retry(seen)
 
 
 def _decide_retry(seen: Observed) -> GiveBack:
@@ -77,6 +74,8 @@ def _decide_retry(seen: Observed) -> GiveBack:
     error = (seen.ended or {}).get("error") or {}
     if seen.ended is not None:
         return machine_failed(str(error.get("message")))
+    if not seen.started and seen.exit is not None and seen.exit.code is not None:
+        return machine_failed(seen.stderr[-500:] or str(seen.exit))
     return GiveBack(f"the process that prepares it ended: {seen.exit}", lost=True)
 
 

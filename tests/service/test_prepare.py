@@ -24,7 +24,7 @@ from core.store.location import StoreLocation
 from core.store.s3 import S3Store
 from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, submitted, taken
-from tests.support.uploads import LANE, dataset, npz_bytes, stored_files, upload
+from tests.support.npz_uploads import LANE, dataset, npz_bytes, stored_files, upload
 from worker import provision, supervisor
 from worker.attempt import WorkerContext
 from worker.launcher import ExecLauncher

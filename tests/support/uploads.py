@@ -1,51 +1,87 @@
-"""Uploads written by the domain's functions, without an api; and npz files, whose prepared form is known."""
+"""Uploads as tests make them, and the end of a preparation as a worker writes it."""
 
-import io
-from pathlib import Path
+import hashlib
 from typing import Any
 
-import numpy as np
-
 from core.db.session import Database
-from core.jobs.datasets.create import NewDataset, create_dataset
-from core.jobs.datasets.pieces import complete_upload, record_pieces, store_piece
-from core.jobs.datasets.views import DatasetView, get_dataset_view
-from core.jobs.queue.submit import SubmitContext
-from core.settings import Limits
+from core.jobs.attempt.fence import Fence
+from core.jobs.attempt.finish import TerminalState, finish_job
+from core.jobs.datasets.prepare import claim_version, mark_failed, mark_ready, mark_refused
+from core.jobs.datasets.rows import list_pieces
+from core.lifecycle import Status
+from core.recipe.data.manifest import ColumnFacts, DatasetManifest, ShardFile, TensorShape
 from core.store.base import Store
-from tests.support.jobs import OWNER
-from worker.attempt import Slot
+from core.store.keys import dataset_key
+from tests.support.jobs import taken
 
-ENTRY = SubmitContext(OWNER, Limits(), 60.0)
-LANE = Slot(1, "light", "")
+CSV = b"species,bill\nAdelie,39.1\nGentoo,47.5\n"
+SHARD = b"numbers and codes"
 
 
-def npz_bytes(rows: int = 1000, width: int = 4, seed: int = 0) -> bytes:
-    """Random inputs and three classes."""
-    random, buffer = np.random.default_rng(seed), io.BytesIO()
-    np.savez(
-        buffer, inputs=random.normal(size=(rows, width)).astype(np.float32), targets=np.arange(rows, dtype=np.int64) % 3
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def manifest_of(content: bytes) -> DatasetManifest:
+    """What a preparation of CSV could have found."""
+    return DatasetManifest(
+        kind="table",
+        format="csv",
+        examples=2,
+        shards=(ShardFile(name="0.safetensors", rows=2, bytes=len(SHARD), sha256=digest(SHARD)),),
+        tensors={"numbers": TensorShape(dtype="F32", shape=(2, 1)), "codes": TensorShape(dtype="I32", shape=(2, 1))},
+        columns=(
+            ColumnFacts(name="species", kind="category", code=0, categories=("Adelie", "Gentoo"), counts=(1, 1)),
+            ColumnFacts(name="bill", kind="number", numbers=(0,), minimum=39.1, maximum=47.5, mean=43.3, missing=0),
+        ),
+        preview=({"species": "Adelie", "bill": 39.1}, {"species": "Gentoo", "bill": 47.5}),
+        source_bytes=len(content),
+        source_sha256=digest(content),
     )
-    return buffer.getvalue()
 
 
-def upload(db: Database, store: Store, content: bytes, piece: int = 10_000, **fields: Any) -> tuple[str, str]:
-    """An upload in pieces, complete and queued; the ids of its dataset and of its job."""
-    new = NewDataset(fields.pop("name", "mine"), filename="a.npz", bytes=len(content), **fields)
-    dataset_id = create_dataset(db, new, ENTRY, keep_seconds=3600.0).dataset_id
-    for offset in range(0, len(content), piece):
-        stored = store_piece(store, dataset_id, offset, content[offset : offset + piece])
-        limits: dict[str, Any] = {"limits": Limits(), "most_bytes": 1 << 40, "keep_seconds": 3600.0}
-        record_pieces(db, ENTRY.project, dataset_id, [stored], **limits)
-    job_id = complete_upload(db, dataset_id, ENTRY)
-    assert job_id is not None
-    return dataset_id, job_id
+def stored_content(db: Database, store: Store, dataset_id: str) -> bytes:
+    """The bytes of an upload, from the objects that its rows name."""
+    with db.read() as connection:
+        pieces = list_pieces(connection, dataset_id)
+    found = b"".join(b"".join(store.open_range(piece.key)) for piece in pieces)
+    assert [piece.offset for piece in pieces] == [sum(p.bytes for p in pieces[:n]) for n in range(len(pieces))]
+    return found
 
 
-def dataset(db: Database, dataset_id: str) -> DatasetView:
-    return get_dataset_view(db, ENTRY.project, dataset_id)
+def begin_preparation(db: Database, dataset_id: str) -> Fence:
+    """Claim the job as the light lane of a worker does."""
+    claim = taken(db, needs=("light",))
+    assert claim is not None
+    spec: Any = claim.spec
+    assert spec.dataset == dataset_id
+    return Fence(claim.job_id, claim.attempt)
 
 
-def stored_files(store: Store, version: str) -> dict[str, int]:
-    """Name -> bytes of what the store has of a version."""
-    return {Path(each.key).name: each.bytes for each in store.list(f"datasets/{version}/")}
+def prepare(db: Database, store: Store, dataset_id: str) -> DatasetManifest:
+    """Prepare the dataset as a worker does: shards, manifest, row."""
+    fence = begin_preparation(db, dataset_id)
+    manifest = manifest_of(stored_content(db, store, dataset_id))
+    with db.write() as connection:
+        claim_version(connection, dataset_id, manifest.version())
+    store.put_bytes(SHARD, dataset_key(manifest.version(), "0.safetensors"))
+    store.put_bytes(manifest.canonical_json(), dataset_key(manifest.version(), "manifest.json"))
+    with db.write() as connection:
+        assert mark_ready(connection, dataset_id, manifest, manifest.stored_bytes(), {"landlock": 7})
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
+    return manifest
+
+
+def refuse(db: Database, dataset_id: str, errors: list[dict[str, Any]]) -> None:
+    fence = begin_preparation(db, dataset_id)
+    with db.write() as connection:
+        assert mark_refused(connection, dataset_id, errors)
+    finish_job(db, fence, TerminalState(Status.SUCCEEDED, "completed"))
+
+
+def fail(db: Database, dataset_id: str) -> None:
+    fence = begin_preparation(db, dataset_id)
+    error = {"code": "engine_error", "message": "the preparation process ended", "remedy": "try again"}
+    with db.write() as connection:
+        assert mark_failed(connection, dataset_id, error)
+    finish_job(db, fence, TerminalState(Status.FAILED, None, error=error))

@@ -8,9 +8,8 @@ from sqlalchemy import Connection, insert, literal, select, update
 
 from core.db.session import Database, database_now
 from core.db.tables import dataset, upload_piece
-from core.errors import Conflict
 from core.ids import new_id
-from core.jobs.datasets.prepare import submit_prepare
+from core.jobs.datasets.prepare import require_pieces, submit_prepare
 from core.jobs.datasets.quotas import check_datasets
 from core.jobs.datasets.rows import ID_PREFIX, DatasetRow, find_row, lock_row
 from core.jobs.queue.submit import Idempotency, SubmitContext, claim_idempotency_key, move_promise
@@ -84,7 +83,7 @@ def correct_dataset(
     wanted: str | None,
     options: Mapping[str, Any],
 ) -> str:
-    """A new dataset of the same name and bytes, prepared with other options, and as the format `wanted`; returns its id.
+    """A new dataset of the same name and bytes, prepared anew, with other options or as the format `wanted`.
 
     Raises:
         NotFound: there is no such dataset of this project.
@@ -103,18 +102,6 @@ def correct_dataset(
         _copy_pieces(connection, dataset_id, fresh)
         submit_prepare(connection, lock_row(connection, entry.project, fresh), entry)
     return fresh
-
-
-def require_pieces(connection: Connection, row: DatasetRow) -> None:
-    """Raise Conflict unless everything that a preparation needs is there: all bytes, or where they are."""
-    if row.status == "uploading":
-        raise Conflict("The upload has not ended yet.", extra={"current_status": row.status})
-    if row.source is not None:
-        return
-    first = select(upload_piece.c.offset).where(upload_piece.c.dataset_id == row.id).limit(1)
-    if connection.execute(first).first() is None:
-        message = "The uploaded bytes of this dataset are gone: they are kept for a day. Upload them again."
-        raise Conflict(message, extra={"current_status": row.status})
 
 
 def find_ready_id(connection: Connection, project: str, name: str) -> str | None:

@@ -34,6 +34,13 @@ class StoreFull(BasinError):  # noqa: N818 - as in core.errors
     kind = "storage"
 
 
+class WrongDigest(BasinError):  # noqa: N818 - as in core.errors
+    """The bytes are not those that were announced; send them again from the first one."""
+
+    code: ClassVar[str] = "wrong_content"
+    kind = "invalid"
+
+
 class OffsetMismatch(Conflict):
     """The upload goes on at another offset."""
 

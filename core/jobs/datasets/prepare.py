@@ -5,22 +5,25 @@ the transaction that ends the job. A dataset whose job ends without one of the `
 job (core/jobs/datasets/views.py).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from core.db.session import database_now
-from core.db.tables import dataset, dataset_version
+from core.db.session import Database, database_now
+from core.db.tables import dataset, dataset_version, upload_piece
 from core.db.upsert import insert_if_absent
-from core.errors import Unavailable
+from core.errors import Conflict, Unavailable
 from core.ids import new_id
-from core.jobs.datasets.rows import DatasetRow
+from core.jobs.attempt.state import lock_state
+from core.jobs.datasets.rows import DatasetRow, lock_row
 from core.jobs.kinds import PREPARE
 from core.jobs.queue.submit import SubmitContext, insert_job
+from core.jobs.verbs import cancel_open_job
+from core.lifecycle import TERMINAL, Status
 from core.recipe.data.manifest import DatasetManifest
 from core.recipe.prepare import PrepareSpec
-from core.recipe.stored import read_stored
 
 KEEP_PIECES_SECONDS: Final = 86_400.0
 """How long the uploaded pieces stay after the preparation has ended: to prepare them again with corrections."""
@@ -36,7 +39,7 @@ def submit_prepare(connection: Connection, row: DatasetRow, entry: SubmitContext
         StorageFull: this project stores as much as the limits allow.
     """
     document = {"dataset": row.id, "format": row.format, "options": row.options, "filename": row.filename}
-    spec = read_stored(PrepareSpec, {**document, "name": row.name})
+    spec = PrepareSpec.model_validate_json(json.dumps({**document, "name": row.name}))
     job_id = new_id(PREPARE.id_prefix)
     insert_job(connection, PREPARE, job_id, spec, entry)
     fresh = {"status": "queued", "job_id": job_id, "expires_at": None, "error": None, "errors": None}
@@ -108,3 +111,58 @@ def _end(connection: Connection, dataset_id: str, status: str, **facts: Any) -> 
 
 def _cut_texts(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each[:LONGEST_TEXT] if isinstance(each, str) else each for name, each in document.items()}
+
+
+def prepare_again(db: Database, dataset_id: str, entry: SubmitContext) -> bool:
+    """Queue another preparation of a dataset that has none, or whose last one failed or was cancelled.
+
+    Returns whether a job was queued; False: one is under way.
+
+    Raises:
+        NotFound: there is no such dataset of this project.
+        Conflict: it is ready or refused, bytes are missing, or they are gone.
+        QuotaExceeded, StorageFull: see `submit_prepare`.
+    """
+    with db.write() as connection:
+        row = lock_row(connection, entry.project, dataset_id)
+        if row.status in {"ready", "refused"}:
+            message = f"The dataset is {row.status}, and another preparation has the same end."
+            raise Conflict(message, extra={"current_status": row.status})
+        state = None if row.job_id is None else lock_state(connection, row.job_id)
+        if row.status == "queued" and state is not None and state.status not in TERMINAL:
+            return False
+        if row.status == "uploading" and (row.bytes is None or row.received < row.bytes):
+            raise Conflict("The upload has not ended yet.", extra={"current_status": row.status})
+        if row.status != "uploading":
+            require_pieces(connection, row)
+        submit_prepare(connection, row, entry)
+        return True
+
+
+def cancel_preparation(db: Database, project: str, dataset_id: str) -> None:
+    """Let the preparation end. Doing it twice is the same.
+
+    Raises:
+        NotFound: there is no such dataset of this project.
+        Conflict: no preparation is under way; `extra` holds the current_status.
+    """
+    with db.write() as connection:
+        row = lock_row(connection, project, dataset_id)
+        state = None if row.job_id is None else lock_state(connection, row.job_id)
+        open_or_cancelled = state is not None and (state.status not in TERMINAL or state.status is Status.CANCELLED)
+        if row.status not in {"queued", "cancelled"} or not open_or_cancelled:
+            message = f"No preparation is under way: the dataset is {row.status}."
+            raise Conflict(message, extra={"current_status": row.status})
+        cancel_open_job(connection, row.job_id or "")
+
+
+def require_pieces(connection: Connection, row: DatasetRow) -> None:
+    """Raise Conflict unless everything that a preparation needs is there: all bytes, or where they are."""
+    if row.status == "uploading":
+        raise Conflict("The upload has not ended yet.", extra={"current_status": row.status})
+    if row.source is not None:
+        return
+    first = select(upload_piece.c.offset).where(upload_piece.c.dataset_id == row.id).limit(1)
+    if connection.execute(first).first() is None:
+        message = "The uploaded bytes of this dataset are gone: they are kept for a day. Upload them again."
+        raise Conflict(message, extra={"current_status": row.status})

@@ -3,14 +3,12 @@
 Its jobs are made by uploads alone, and are shown as the status of their dataset.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from core.errors import InvalidSpec
 from core.jobs.kinds.base import JobKind, Retention
 from core.recipe.prepare import PrepareSpec
-from core.recipe.stored import read_stored
 
 
 def parse_prepare_spec(_body: bytes, _document: object) -> PrepareSpec:
@@ -19,7 +17,8 @@ def parse_prepare_spec(_body: bytes, _document: object) -> PrepareSpec:
 
 
 def read_prepare_spec(text: str) -> PrepareSpec:
-    return read_stored(PrepareSpec, json.loads(text))
+    """The row's spec. It is checked again, since `read_stored` leaves the values of a dict as they are."""
+    return PrepareSpec.model_validate_json(text)
 
 
 def keep_no_checkpoints(_stored: Mapping[str, Any]) -> Retention:

@@ -3,17 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classification", "regression", "function"]
+Task = Literal["classification", "regression", "function", "language_model"]
 
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """`inputs`: float32 (examples, *input_shape); targets: int64 (examples,) classes or float32 (examples, outputs)."""
+    """`inputs`: float32 (examples, *input_shape); targets: int64 (examples,) classes or float32 (examples, outputs).
+
+    The last len(cardinalities) inputs of a table are codes, whole numbers from 0 to below their cardinality. An example
+    of a text is `context` tokens below `vocabulary`, and its targets are the tokens that follow each of them.
+    """
 
     examples: int
     input_shape: tuple[int, ...]
     task: Task
     outputs: int
+    cardinalities: tuple[int, ...] = ()
+    vocabulary: int | None = None
+    context: int | None = None
 
     @property
     def classes(self) -> int | None:

@@ -45,6 +45,12 @@ def same_shape(ours: tuple[ModelSpec, DataFacts], theirs: tuple[ModelSpec, DataF
     """Whether the weights of two models, each with the facts of its data, have the same shapes."""
 
     def shape(model: ModelSpec, facts: DataFacts) -> tuple[object, ...]:
-        return model.model_dump(exclude=set(UNSHAPED)), model.parameter_count(facts), facts.input_shape, facts.outputs
+        return (
+            model.model_dump(exclude=set(UNSHAPED)),
+            model.parameter_count(facts),
+            facts.input_shape,
+            facts.cardinalities,
+            facts.outputs,
+        )
 
     return shape(*ours) == shape(*theirs)

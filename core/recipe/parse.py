@@ -15,16 +15,19 @@ from core.errors import FieldProblem, InvalidSpec
 from core.recipe.analyses import AnyAnalysis, analysis_classes
 from core.recipe.checks import preview as of_preview
 from core.recipe.checks import spec as of_spec
-from core.recipe.data import DataSpec
-from core.recipe.facts import DataFacts
+from core.recipe.data import Dataset, DataSpec
+from core.recipe.data.columns import show_name
 from core.recipe.preview import PreviewRequest
 from core.recipe.shape import RunShape
 from core.recipe.spec import JobSpec
 from core.recipe.validation_errors import MOST, field_problems
 from core.suggest import did_you_mean
 
-FactsOf = Callable[[DataSpec], DataFacts]
-"""A look-up of the facts of a dataset: in a database, a folder or a dict. A built-in dataset has its own."""
+ResolveData = Callable[[DataSpec], DataSpec]
+"""Looks an uploaded dataset up, in a database, a folder or a dict, and gives it resolved; other data is given as it is.
+
+It raises InvalidSpec with pointers below /data. core.recipe.data.resolve.resolve_dataset does all but the looking up.
+"""
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -34,20 +37,24 @@ def build_schemas() -> None:
     PreviewRequest.model_rebuild()
 
 
-def built_in_facts(data: DataSpec) -> DataFacts:
-    """The facts of a dataset that follow from its spec."""
-    return data.facts()
+def resolve_built_in(data: DataSpec) -> DataSpec:
+    """The look-up of a place without uploaded datasets: it refuses them."""
+    if isinstance(data, Dataset):
+        message = f"there is no dataset {show_name(data.dataset)} here"
+        raise InvalidSpec(errors=(FieldProblem("/data/dataset", message, "upload it first"),))
+    return data
 
 
-def parse_job(body: bytes, facts: FactsOf = built_in_facts) -> JobSpec:
+def parse_job(body: bytes, resolve_data: ResolveData = resolve_built_in) -> JobSpec:
     """A resolved job from JSON, read strictly. Raises InvalidSpec with every problem found."""
-    return parse_sized_job(body, facts)[0]
+    return parse_sized_job(body, resolve_data)[0]
 
 
-def parse_sized_job(body: bytes, facts: FactsOf = built_in_facts) -> tuple[JobSpec, RunShape]:
+def parse_sized_job(body: bytes, resolve_data: ResolveData = resolve_built_in) -> tuple[JobSpec, RunShape]:
     """As parse_job, with the sizes of the run, which the checks compute."""
-    spec = _validated(JobSpec, body)
-    shape = spec.shape(facts(spec.data))
+    asked = _validated(JobSpec, body)
+    spec = asked.model_copy(update={"data": resolve_data(asked.data)})
+    shape = spec.shape()
     _refuse_problems(of_spec.problems(spec, shape))
     return spec.resolved(shape), shape
 

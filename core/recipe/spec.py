@@ -14,9 +14,9 @@ from core.recipe.averaging import EMA, SWA, Ensemble
 from core.recipe.clipping import ClipGrad
 from core.recipe.component import DEFERRED, Positive, Spec, expand_switch
 from core.recipe.component import Fraction as Share
-from core.recipe.data import Data, split_sizes
+from core.recipe.data import Data
 from core.recipe.duration import Duration
-from core.recipe.facts import DataFacts, Task
+from core.recipe.facts import Task
 from core.recipe.initial_weights import Start
 from core.recipe.models import Model
 from core.recipe.monitor import Monitor
@@ -62,9 +62,15 @@ LOSSES: dict[Task, tuple[Loss, ...]] = {
     "classification": ("cross_entropy",),
     "regression": ("mse",),
     "function": ("function",),
+    "language_model": ("cross_entropy",),
 }
 """The losses that fit a task, the default first."""
-METRICS: dict[Task, tuple[Metric, ...]] = {"classification": ("accuracy",), "regression": ("mae", "r2"), "function": ()}
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "classification": ("accuracy",),
+    "regression": ("mae", "r2"),
+    "function": (),
+    "language_model": (),
+}
 """The metrics that fit a task; by default all of them are reported."""
 
 
@@ -136,10 +142,10 @@ class JobSpec(Spec):
     max_retries: Annotated[int, Field(ge=0, le=10)] = 0
     metadata: Annotated[dict[Label, Note], Field(max_length=16)] = Field(default_factory=dict)
 
-    def shape(self, facts: DataFacts | None = None) -> RunShape:
-        """The sizes of the run; `facts` are those of the data, if they differ from the facts of its spec."""
-        known = facts or self.data.facts()
-        return resolve_shape(known, split_sizes(known.examples, self.data.validation, self.data.test), self)
+    def shape(self) -> RunShape:
+        """The sizes of the run. Raises InvalidSpec if its data is a dataset that has not been looked up."""
+        facts = self.data.facts()
+        return resolve_shape(facts, self.data.split(facts), self)
 
     def resolved(self, shape: RunShape | None = None) -> Self:
         """The same job with every default that depends on other fields filled in. Idempotent.

@@ -15,7 +15,7 @@ from core.recipe.plugins import JoinPlugins, joined_members
 from core.suggest import did_you_mean
 
 MOST = 50  # the most problems of one report
-TAGS = ("name", "method")  # the fields that select a member of a union
+TAGS = ("name", "method", "by", "op")  # the fields that select a member of a union
 
 
 def field_problems(error: ValidationError, document: object, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
@@ -25,7 +25,7 @@ def field_problems(error: ValidationError, document: object, model: type[BaseMod
 
 def _translated_problems(error: ValidationError, document: object, model: type[BaseModel]) -> Iterator[FieldProblem]:
     for detail in error.errors(include_url=False):
-        path = list(_document_path(detail, document, model))
+        path = list(_document_path(detail, document))
         if detail["type"] == CROSS_FIELD:
             for problem in detail["ctx"]["problems"]:
                 yield FieldProblem(_json_pointer(path) + problem.pointer, problem.message, problem.hint)
@@ -35,20 +35,24 @@ def _translated_problems(error: ValidationError, document: object, model: type[B
         yield FieldProblem(_json_pointer(path), _error_message(detail), _error_hint(detail, path, document, model))
 
 
-def _document_path(detail: ErrorDetails, document: object, model: type[BaseModel]) -> Iterator[int | str]:
+def _document_path(detail: ErrorDetails, document: object) -> Iterator[int | str]:
     """The location without the tags of unions, which are not part of the document."""
     names_a_field = detail["type"] in {"extra_forbidden", "missing"}
-    last = len(detail["loc"]) - 1
+    last, tagged = len(detail["loc"]) - 1, True  # the document itself is no member of a union
     for index, part in enumerate(detail["loc"]):
         if isinstance(document, dict):
-            is_tag = part not in document and index > 0 and not (names_a_field and index == last)
-            if is_tag or part == "[key]" or (index == 1 and part in _tag_values(detail["loc"][0], model)):
+            # A tag may also be a field of its member, as in "function": the first of the two is the tag.
+            is_tag = not tagged and any(document.get(tag) == part for tag in TAGS)
+            is_foreign = part not in document and index > 0 and not (names_a_field and index == last)
+            if is_tag or is_foreign or part == "[key]":
+                tagged = tagged or is_tag
                 continue
             document = document.get(part)
         elif isinstance(document, list) and isinstance(part, int):
             document = document[part] if part < len(document) else None
         elif not isinstance(part, int) and index > 0:
             continue  # a member of a union that pydantic tried
+        tagged = False
         yield part
 
 
@@ -90,8 +94,8 @@ def _field_names_at(path: Sequence[int | str], document: object, model: type[Bas
     here: list[type[BaseModel]] = [model]
     for part in path:
         document = document.get(part) if isinstance(document, dict) else None
-        fields = [each.model_fields.get(str(part)) for each in here]
-        here = [found for field in fields if field for found in _model_classes(field)]
+        fields = [field for each in here for name, field in each.model_fields.items() if (field.alias or name) == part]
+        here = [found for field in fields for found in _model_classes(field)]
         here = [each for each in here if _has_tag_of(each, document)]
     return [field.alias or name for each in here for name, field in each.model_fields.items()]
 
@@ -114,10 +118,3 @@ def _has_tag_of(model: type[BaseModel], document: object) -> bool:
         if field and get_origin(field.annotation) is Literal and isinstance(value, str) and value != field.default:
             return False
     return True
-
-
-def _tag_values(field: int | str, model: type[BaseModel]) -> set[str]:
-    """The names that select the kind of a field. One of them may also be a field of that kind, as in "function"."""
-    found = model.model_fields.get(str(field))
-    kinds = [each.model_fields.get("name") for each in _model_classes(found)] if found else []
-    return {str(tag.default) for tag in kinds if tag and get_origin(tag.annotation) is Literal}

@@ -2,6 +2,7 @@
 
 `mutants` walks the schema of a document: every field of every component of every union, with values of a wrong type or
 out of range, names that nothing has, and fields that nothing has. All other fields are the smallest ones that fit.
+A field that is read-only is ignored in a request, so that nothing is wrong there.
 """
 
 import json
@@ -102,7 +103,7 @@ class _Walk:
         whole = self.fitting(schema, pointer) | (tag or {})
         yield Mutant(f"{pointer}/no_such_field", whole | {"no_such_field": 1})
         for name, field in schema["properties"].items():
-            if name not in (tag or {}):
+            if name not in (tag or {}) and not field.get("readOnly"):
                 for at, value in self.of_field(field, f"{pointer}/{name}"):
                     yield Mutant(at, whole | {name: value})
 

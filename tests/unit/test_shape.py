@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidSpec
+from core.recipe.data import Dataset, DataSpec
+from core.recipe.data.resolved import ResolvedDataset
 from core.recipe.duration import LONGEST, RunLength
 from core.recipe.facts import DataFacts
 from core.recipe.parse import parse_sized_job
@@ -17,7 +19,23 @@ JOB: dict[str, Any] = {
     "batch_size": 8,
     "epochs": 3,
 }
-FACTS = {"iris": DataFacts(examples=40, input_shape=(7,), task="regression", outputs=2)}
+UPLOADED: dict[str, Any] = {"data": {"name": "dataset", "dataset": "springs"}}
+FOUND = ResolvedDataset(
+    dataset="ds_springs",
+    version="0" * 64,
+    kind="arrays",
+    examples=40,
+    input_shape=(7,),
+    task="regression",
+    outputs=2,
+    train=20,
+    validation=12,
+    test=8,
+)
+
+
+def look_up(data: DataSpec) -> DataSpec:
+    return data.model_copy(update={"resolved": FOUND}) if isinstance(data, Dataset) else data
 
 
 def body(**changes: Any) -> bytes:
@@ -26,9 +44,10 @@ def body(**changes: Any) -> bytes:
 
 def test_sizes_follow_from_the_facts_that_were_looked_up() -> None:
     """40 examples, of which 20 train, in batches of 8: 3 steps an epoch. A regression has its own loss and metrics."""
-    spec, shape = parse_sized_job(body(), lambda data: FACTS[data.name])
-    assert (shape.facts, shape.batch, shape.examples_per_epoch) == (FACTS["iris"], 8, 20)
-    assert (shape.split.train, shape.split.validation, shape.split.test) == (20, 10, 10)
+    spec, shape = parse_sized_job(body(**UPLOADED), look_up)
+    facts = DataFacts(examples=40, input_shape=(7,), task="regression", outputs=2)
+    assert (shape.facts, shape.batch, shape.examples_per_epoch) == (facts, 8, 20)
+    assert (shape.split.train, shape.split.validation, shape.split.test) == (20, 12, 8)
     assert shape.run == RunLength(steps_per_epoch=3, total_steps=9)
     assert (spec.loss, spec.metrics) == ("mse", ("mae", "r2"))
 
@@ -36,9 +55,9 @@ def test_sizes_follow_from_the_facts_that_were_looked_up() -> None:
 def test_checks_go_by_them_too() -> None:
     for changes, pointer in (({"batch_size": 21}, "/batch_size"), ({"loss": "cross_entropy"}, "/loss")):
         with pytest.raises(InvalidSpec) as caught:
-            parse_sized_job(body(**changes), lambda data: FACTS[data.name])
+            parse_sized_job(body(**UPLOADED, **changes), look_up)
         assert [each.pointer for each in caught.value.errors] == [pointer]
-        parse_sized_job(body(**changes))  # iris itself: 74 train examples in three classes
+        parse_sized_job(body(**changes), look_up)  # of iris 75 train examples in three classes
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from core.errors import FieldProblem
 from core.recipe.checks import averaging, optimizer, stopping
 from core.recipe.component import SpecWarning
+from core.recipe.data import Dataset
 from core.recipe.duration import LONGEST
 from core.recipe.facts import DataFacts
 from core.recipe.shape import RunShape
@@ -58,6 +59,12 @@ def series(spec: JobSpec, facts: DataFacts) -> tuple[str, ...]:
 
 
 def _model(spec: JobSpec, facts: DataFacts) -> Iterator[FieldProblem]:
+    if facts.task == "language_model":
+        yield FieldProblem("/model/name", f"{spec.model.name} takes no text; no model of this release does")
+        return
+    if facts.cardinalities and not spec.model.embeds:
+        message = f"{spec.model.name} does not embed categories, and {len(facts.cardinalities)} of the data are codes"
+        yield FieldProblem("/data/categories", message, '"categories": {"encode": "one_hot"}')
     if facts.task not in spec.model.tasks:
         hint = 'a function takes the model "point", and that model takes nothing else'
         yield FieldProblem("/model/name", f"{spec.model.name} cannot be trained on {spec.data.name}", hint)
@@ -116,7 +123,7 @@ def warnings(spec: JobSpec, shape: RunShape) -> Iterator[SpecWarning]:
             "/schedule/warmup",
             "warm-up lasts the whole run: the learning rate never reaches its target",
         )
-    if spec.data.judged_on == "val" and spec.data.validation == 0:
+    if spec.data.judged_on == "val" and shape.split.validation == 0:
         yield SpecWarning("no_validation", "/data/validation", "nothing is held out, so there are no val series")
     batches = -(-shape.examples_per_epoch // shape.batch)
     if spec.accumulate > max(1, batches):
@@ -124,6 +131,8 @@ def warnings(spec: JobSpec, shape: RunShape) -> Iterator[SpecWarning]:
         yield SpecWarning("accumulates_whole_epoch", "/accumulate", message)
     if spec.no_decay and not spec.optimizer.has_weight_decay:
         yield SpecWarning("no_decay_without_decay", "/no_decay", "the optimizer's weight_decay is 0: nothing decays")
+    if isinstance(spec.data, Dataset) and spec.data.resolved:
+        yield from (each.as_warning() for each in spec.data.resolved.warnings)
     yield from optimizer.warnings(spec)
     yield from averaging.warnings(spec, run)
     yield from stopping.warnings(spec, run)

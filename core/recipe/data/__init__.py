@@ -7,6 +7,7 @@ from pydantic import Field
 from core.recipe.data.base import DataSpec, SplitSizes, split_sizes
 from core.recipe.data.blobs import Blobs
 from core.recipe.data.breast_cancer import BreastCancer
+from core.recipe.data.dataset import Dataset
 from core.recipe.data.diabetes import Diabetes
 from core.recipe.data.digits import Digits
 from core.recipe.data.function import Function
@@ -27,9 +28,10 @@ Data = Annotated[
     | Moons
     | Spirals
     | GaussianImages
-    | Function,
+    | Function
+    | Dataset,
     Field(discriminator="name"),
     JoinPlugins("basin.data"),
 ]  # fmt: skip
 
-__all__ = ["Data", "DataSpec", "Function", "SplitSizes", "split_sizes"]
+__all__ = ["Data", "DataSpec", "Dataset", "Function", "SplitSizes", "split_sizes"]

@@ -46,8 +46,9 @@ class DataSpec(Component):
     def facts(self) -> DataFacts:
         """Sizes and task, known without reading the data."""
 
-    def split(self) -> SplitSizes:
-        return split_sizes(self.facts().examples, self.validation, self.test)
+    def split(self, facts: DataFacts | None = None) -> SplitSizes:
+        """The sizes of the parts; `facts` are its own, if the caller has them already."""
+        return split_sizes((facts or self.facts()).examples, self.validation, self.test)
 
     @property
     def judged_on(self) -> Literal["val", "function"]:

@@ -38,6 +38,8 @@ class ModelSpec(Component):
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
     filters: ClassVar[bool] = True
     """Whether the first axis of each weight with two or more axes is its outputs, so that its slices are filters."""
+    embeds: ClassVar[bool] = False
+    """Whether it takes inputs whose last columns are codes, as `facts.cardinalities` says."""
     init: Init = Init()
 
     @abstractmethod

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from core.recipe.data.manifest import DatasetManifest, ShardFile, TensorShape
 from core.store.base import Digest, StoreTransient
 from core.store.local import LocalStore
-from tests.support.prepared import arrays, store_prepared, write_prepared
+from tests.support.sharded import arrays, store_prepared, write_prepared
 from worker.datasets.cache import PreparedCache, folder_bytes
 from worker.datasets.fetch import DatasetDamaged, DatasetFetcher
 from worker.datasets.layout import BadShard, TensorFiles, check_manifest

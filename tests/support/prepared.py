@@ -1,47 +1,93 @@
-"""A prepared dataset without a prepare process: shards by safetensors' own writer, and the manifest over them."""
+"""Prepared datasets as a worker lays them out: manifest.json, and one file for each tensor."""
 
-import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from safetensors.numpy import save
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
-from core.recipe.data.manifest import MANIFEST_FILE, DatasetManifest, ShardFile, TensorShape
-from core.store.base import Store
-from core.store.keys import dataset_key
+from core.recipe.data import Dataset, DataSpec
+from core.recipe.data.manifest import MANIFEST_FILE, ColumnFacts, DatasetManifest, TensorShape
+from core.recipe.data.resolve import resolve_dataset
+from core.recipe.parse import parse_job
+from core.recipe.spec import JobSpec
 
-
-def arrays(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    return {
-        "inputs": random.normal(size=(rows, 3, 2)).astype(np.float32),
-        "targets": random.integers(0, 5, rows),
-        "split": random.integers(0, 3, rows).astype(np.uint8),
-    }
+DATASET = "ds_" + "0" * 26
+WORDS = {torch.float32: "F32", torch.uint8: "U8", torch.int32: "I32", torch.int64: "I64"}
 
 
-def write_prepared(folder: Path, tensors: dict[str, np.ndarray], shard_rows: int = 400) -> DatasetManifest:
-    """Shards of `shard_rows` rows and manifest.json in an empty folder."""
-    rows = len(tensors["inputs"])
-    shards = []
-    for number, start in enumerate(range(0, rows, shard_rows)):
-        part = {name: each[start : start + shard_rows] for name, each in tensors.items()}
-        content, name = save(part), f"rows-{number:05d}.safetensors"
-        (folder / name).write_bytes(content)
-        shards.append(
-            ShardFile(
-                name=name, rows=len(part["inputs"]), bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
-            )
-        )
-    words = {"float32": "F32", "int64": "I64", "uint8": "U8"}
-    shapes = {name: TensorShape(dtype=words[str(each.dtype)], shape=each.shape) for name, each in tensors.items()}
-    manifest = DatasetManifest(kind="arrays", format="npz", examples=rows, shards=tuple(shards), tensors=shapes)
+def write_prepared(folder: Path, kind: Any, tensors: dict[str, Tensor], **fields: Any) -> DatasetManifest:
+    """Write the dataset into a new folder."""
+    folder.mkdir(parents=True)
+    shapes = {name: TensorShape(dtype=WORDS[each.dtype], shape=tuple(each.shape)) for name, each in tensors.items()}
+    examples = len(next(iter(tensors.values())))
+    manifest = DatasetManifest(kind=kind, format="csv", examples=examples, shards=(), tensors=shapes, **fields)
+    for name, each in tensors.items():
+        save_file({name: each.contiguous()}, folder / f"{name}.safetensors")
     (folder / MANIFEST_FILE).write_bytes(manifest.canonical_json())
     return manifest
 
 
-def store_prepared(store: Store, folder: Path, manifest: DatasetManifest) -> str:
-    """Put a prepared folder into the store; its version."""
-    for name in (*(shard.name for shard in manifest.shards), MANIFEST_FILE):
-        store.put_file(folder / name, dataset_key(manifest.version(), name))
-    return manifest.version()
+def dataset_of(manifest: DatasetManifest, **fields: Any) -> Dataset:
+    """A job's `data`, resolved."""
+    spec = Dataset.model_validate_json(json.dumps({"name": "dataset", "dataset": "mine", **fields}))
+    return resolve_dataset(spec, DATASET, manifest)
+
+
+def job_on(manifest: DatasetManifest, data: dict[str, Any], **fields: Any) -> JobSpec:
+    """A job on the dataset, resolved as the api does it."""
+    base = {
+        "model": {"name": "mlp", "hidden": [16]},
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+        "batch_size": 24,
+        "epochs": 3,
+    }
+    body = json.dumps({**base, "data": {"name": "dataset", "dataset": "mine", **data}, **fields})
+    return parse_job(body.encode(), resolve_with(manifest))
+
+
+def resolve_with(manifest: DatasetManifest) -> Callable[[DataSpec], DataSpec]:
+    """A look-up that knows one dataset."""
+
+    def resolve(data: DataSpec) -> DataSpec:
+        return resolve_dataset(data, DATASET, manifest) if isinstance(data, Dataset) else data
+
+    return resolve
+
+
+def category(name: str, values: list[str | None], code: int) -> tuple[ColumnFacts, Tensor]:
+    """A column of strings as the manifest says it, and its codes int32 (n,)."""
+    counts = {value: values.count(value) for value in values if value is not None}
+    names = sorted(counts, key=lambda value: (-counts[value], value))
+    codes = {value: place for place, value in enumerate(names, 1)}
+    facts = ColumnFacts(
+        name=name,
+        kind="category",
+        missing=values.count(None),
+        code=code,
+        categories=tuple(names),
+        counts=tuple(counts[value] for value in names),
+    )
+    return facts, torch.tensor([0 if value is None else codes[value] for value in values], dtype=torch.int32)
+
+
+def number(name: str, values: list[float | None], place: int) -> ColumnFacts:
+    """A column of numbers as the manifest says it."""
+    known = [value for value in values if value is not None]
+    whole = sorted({int(value) for value in known}) if all(value == int(value) for value in known) else None
+    counts = tuple(known.count(value) for value in whole) if whole else None
+    facts = {"missing": len(values) - len(known), "numbers": (place,), "counts": counts}
+    return ColumnFacts(name=name, kind="number", values=tuple(whole) if whole else None, **facts)
+
+
+def numbers_and_mask(columns: list[list[float | None]]) -> dict[str, Tensor]:
+    """The tensors `numbers` and `missing` of these columns."""
+    numbers = torch.tensor([[value or 0.0 for value in column] for column in columns]).T.contiguous()
+    missing = torch.zeros(len(columns[0]), -(-len(columns) // 8), dtype=torch.uint8)
+    for place, column in enumerate(columns):
+        bits = torch.tensor([value is None for value in column], dtype=torch.uint8)
+        missing[:, place // 8] |= bits << (place % 8)
+    return {"numbers": numbers, "missing": missing}

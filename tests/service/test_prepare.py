@@ -17,21 +17,17 @@ from safetensors.numpy import load
 from core.db.session import Database
 from core.jobs.queries import get_job_view
 from core.jobs.verbs import request_cancel
-from core.settings import Settings
 from core.store.base import Store, StoreTransient
 from core.store.local import LocalStore
 from core.store.location import StoreLocation
 from core.store.s3 import S3Store
 from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, submitted, taken
-from tests.support.npz_uploads import LANE, dataset, npz_bytes, stored_files, upload
-from worker import provision, supervisor
+from tests.support.npz_uploads import LANE, dataset, make_context, npz_bytes, stored_files, upload
+from worker import supervisor
 from worker.attempt import WorkerContext
-from worker.launcher import ExecLauncher
 from worker.prepare.launch import PrepareLauncher
 from worker.supervisor import serve_one
-
-TIMINGS = {"lease_seconds": 4.0, "beat_seconds": 0.3, "cancel_grace_seconds": 2.0, "outage_seconds": 600.0}
 
 
 @pytest.fixture
@@ -45,11 +41,7 @@ def make_worker(db: Database, store: Store, tmp_path: Path) -> Iterator[Callable
     with contextlib.ExitStack() as stack:
 
         def make(name: str = "w", **timings: Any) -> WorkerContext:
-            settings = Settings.model_validate(TIMINGS | {"home": tmp_path} | timings)
-            scratch = provision.Scratch(tmp_path / "scratch", name)
-            scratch.open()
-            stack.callback(scratch.close)
-            return WorkerContext(name, settings, db, store, ExecLauncher(), scratch, threading.Event())
+            return stack.enter_context(make_context(db, store, tmp_path, name, **timings))
 
         yield make
 

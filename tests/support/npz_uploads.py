@@ -1,6 +1,9 @@
 """Uploads written by the domain's functions, without an api; and npz files, whose prepared form is known."""
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,30 @@ from core.jobs.datasets.create import NewDataset, create_dataset
 from core.jobs.datasets.pieces import complete_upload, record_pieces, store_piece
 from core.jobs.datasets.views import DatasetView, get_dataset_view
 from core.jobs.queue.submit import SubmitContext
-from core.settings import Limits
+from core.settings import Limits, Settings
 from core.store.base import Store
 from tests.support.jobs import OWNER
-from worker.attempt import Slot
+from worker import provision
+from worker.attempt import Slot, WorkerContext
+from worker.launcher import ExecLauncher
 
 ENTRY = SubmitContext(OWNER, Limits(), 60.0)
 LANE = Slot(1, "light", "")
+
+
+TIMINGS = {"lease_seconds": 4.0, "beat_seconds": 0.3, "cancel_grace_seconds": 2.0, "outage_seconds": 600.0}
+
+
+@contextmanager
+def make_context(db: Database, store: Store, home: Path, name: str = "w", **settings: Any) -> Iterator[WorkerContext]:
+    """A worker whose supervisors a test calls itself."""
+    scratch = provision.Scratch(home / "scratch", name)
+    scratch.open()
+    try:
+        found = Settings.model_validate(TIMINGS | {"home": home} | settings)
+        yield WorkerContext(name, found, db, store, ExecLauncher(), scratch, threading.Event())
+    finally:
+        scratch.close()
 
 
 def npz_bytes(rows: int = 1000, width: int = 4, seed: int = 0) -> bytes:

@@ -16,8 +16,7 @@ from core.recipe.assignment import AnyAssignment, Resume
 from core.recipe.data import DataSpec
 from worker import provision
 from worker.attempt import Attempt
-from worker.datasets.cache import PreparedCache
-from worker.datasets.fetch import DatasetDamaged, DatasetFetcher
+from worker.datasets.fetch import DatasetDamaged, DatasetFetcher, prepared_version
 from worker.datasets.source import SourceGone, SourceRefused, SourceWriter, copy_reference
 
 log = logging.getLogger(__name__)
@@ -78,10 +77,10 @@ class AttemptProvider:
         """The folder of a prepared dataset, which stays in the cache until the attempt ends."""
         context, check = self.attempt.context, partial(check_interrupted, self.attempt)
         retry = partial(self.attempt.heartbeat.retry_store_call, patience=FETCH_SECONDS)
-        cache = PreparedCache(context.settings.prepared, context.settings.dataset_cache_bytes, context.scratch.user)
         fetcher = DatasetFetcher(context.store, version, retry, check)
+        cached = fetcher.cached(context.settings, context.scratch.user)
         try:
-            return self.attempt.held.enter_context(cache.held(version, fetcher.lay_out, check))
+            return self.attempt.held.enter_context(cached)
         except DatasetDamaged as error:
             raise provision.BadDataset(str(error), UPLOAD_AGAIN) from error
 
@@ -136,11 +135,6 @@ class AttemptProvider:
         resume = provision.fetch_checkpoint(self.attempt.context.store, row, self.attempt.folder.resume)
         own = row.job_id == self.claim.job_id
         return resume if own else resume.model_copy(update={"anew": self.claim.anew})
-
-
-def prepared_version(data: DataSpec) -> str | None:
-    """The version of the prepared dataset that a spec was resolved to; None: it is built in or generated."""
-    return getattr(getattr(data, "resolved", None), "version", None)
 
 
 def check_interrupted(attempt: Attempt) -> None:

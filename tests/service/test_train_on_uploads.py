@@ -1,4 +1,4 @@
-"""A job trains on an uploaded dataset, from its pieces over shards and cache to weights; and what happens without it."""
+"""A job trains on an uploaded dataset, from its pieces over shards and cache to weights; or its data are gone."""
 
 import json
 import shutil

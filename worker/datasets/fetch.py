@@ -8,15 +8,19 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from core.recipe.data import Dataset, DataSpec
 from core.recipe.data.manifest import MANIFEST_FILE, DatasetManifest, ShardFile
+from core.settings import Settings
 from core.store.base import Digest, Store, StoreMissing, StoreUnreadable
 from core.store.keys import dataset_key
-from worker.datasets.cache import read_manifest
+from worker.datasets.cache import PreparedCache, read_manifest
 from worker.datasets.layout import BadShard, TensorFiles, check_manifest
+from worker.runner_user import RunnerUser
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,11 @@ RESERVE_BYTES: Final = 64 << 20  # of a disk, which stay free
 T = TypeVar("T")
 RetryStoreCall = Callable[[Callable[[], T]], T]
 """Does one call of the store, and repeats it while the store is away."""
+
+
+def prepared_version(data: DataSpec) -> str | None:
+    """The version of the prepared dataset that a spec was resolved to; None: it is built in or generated."""
+    return data.resolved.version if isinstance(data, Dataset) and data.resolved is not None else None
 
 
 class DatasetDamaged(Exception):
@@ -41,6 +50,14 @@ class DatasetFetcher:
         self._version = version
         self._retry = retry
         self._check = check
+
+    def cached(self, settings: Settings, user: RunnerUser | None = None) -> AbstractContextManager[Path]:
+        """The folder of the version in the cache of this machine, made where it is missing; see PreparedCache.held.
+
+        Raises what `lay_out` raises.
+        """
+        cache = PreparedCache(settings.prepared, settings.dataset_cache_bytes, user)
+        return cache.held(self._version, self.lay_out, self._check)
 
     def lay_out(self, folder: Path, make_room: Callable[[int], None]) -> None:
         """Lay the version out in an empty folder.

@@ -24,7 +24,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.engine import Fit, engine
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import Network, build_network
@@ -95,7 +95,7 @@ def plain_step_of(spec: JobSpec, network: Network) -> Update:
 
 def contenders(spec: JobSpec, network: Network) -> dict[str, Update]:
     """Name -> a function that adds the network's weights to an average of its own."""
-    swa = RunningMean(ALWAYS, network_of(spec), Split(torch.zeros(0), torch.zeros(0)), 1)
+    swa = RunningMean(ALWAYS, network_of(spec), TensorSplit(torch.zeros(0), torch.zeros(0)), 1)
     ema = ExponentialMean(EmaPhase(ALWAYS, 0.999), network_of(spec))
     plain: nn.Module = deepcopy(network.module)
     torchs_swa = AveragedModel(plain, use_buffers=True)

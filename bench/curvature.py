@@ -23,7 +23,7 @@ from torch.nn import functional
 from core.engine.analysis.curvature import Curvature, Lanczos
 from core.engine.analysis.loss_surface import LossSurface
 from core.engine.analysis.subject import sample_examples
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.networks.network import Network, build_network
 from core.recipe.data.materialise import materialise_dataset
 from core.recipe.spec import JobSpec
@@ -37,7 +37,7 @@ JOB = {
 }
 
 
-def setting() -> tuple[Network, Split]:
+def setting() -> tuple[Network, TensorSplit]:
     """The network, with statistics of its data, and the examples."""
     spec = JobSpec.model_validate_json(json.dumps(JOB)).resolved()
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def setting() -> tuple[Network, Split]:
     return network, part
 
 
-def naive(module: nn.Module, part: Split) -> Callable[[Tensor], Tensor]:
+def naive(module: nn.Module, part: TensorSplit) -> Callable[[Tensor], Tensor]:
     """Vector v (P,) -> H v (P,), batch by batch; P is the number of weights."""
     parameters = list(module.parameters())
     batches = list(zip(torch.split(part.inputs, BATCH), torch.split(part.targets, BATCH), strict=True))

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
@@ -90,7 +90,7 @@ def counted(spec: JobSpec, batch: int) -> tuple[int, int]:
         network.module.train()
         inputs = torch.empty(batch, *facts.input_shape, device=META)
         targets = torch.empty(batch, dtype=torch.int64, device=META)
-        eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), batch)
+        eval_weights = partial(EvalWeights, network, make_network, TensorSplit(inputs, targets), batch)
         stepper = build_stepper(spec.optimizer, network, eval_weights)
         gradient = build_gradient(network, build_objective(spec, None).loss)
         for _ in range(STEPS):

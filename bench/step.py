@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.objective import build_objective
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks.network import build_network
@@ -55,7 +55,7 @@ def time_case(fields: dict[str, Any], steps: int) -> float:
     inputs = torch.randn(32, *facts.input_shape, generator=generator)
     targets = torch.randint(facts.outputs, (32,), generator=generator)
     stepper = build_stepper(
-        spec.optimizer, network, partial(EvalWeights, network, make_network, Split(inputs, targets), 32)
+        spec.optimizer, network, partial(EvalWeights, network, make_network, TensorSplit(inputs, targets), 32)
     )
     gradient = build_gradient(network, build_objective(spec, None).loss)
     again = partial(gradient, inputs, targets)

@@ -161,11 +161,11 @@ class ExecLauncher:
             )
         runner = RunnerProcess(ours)
         runner.set_pid(process.pid)
-        threading.Thread(target=_wait_and_report, args=(process, runner), name="runner-reaper", daemon=True).start()
+        threading.Thread(target=wait_and_report, args=(process, runner), name="runner-reaper", daemon=True).start()
         return runner
 
 
-def _wait_and_report(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
+def wait_and_report(process: subprocess.Popen[bytes], runner: RunnerProcess) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     child_process.kill_group(
         process.pid, signal.SIGKILL

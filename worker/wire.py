@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 MAX_FRAME: Final = 64 << 20  # bytes; a longer frame means a broken peer
 FLUSH_BYTES: Final = 64 << 10
@@ -83,7 +83,13 @@ class FrameSplitter:
             del self._buffer[:start]
 
 
-def receive_frame(sock: socket.socket) -> dict[str, Any] | None:
+class ByteSource(Protocol):
+    """A blocking stream of bytes, such as a socket."""
+
+    def recv(self, count: int, /) -> bytes: ...
+
+
+def receive_frame(sock: ByteSource) -> dict[str, Any] | None:
     """The next frame of a blocking socket; None at its end, also in the middle of a frame."""
     head = _receive_exactly(sock, _LENGTH.size)
     if head is None:
@@ -95,7 +101,7 @@ def receive_frame(sock: socket.socket) -> dict[str, Any] | None:
     return None if payload is None else unpack_payload(payload)
 
 
-def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:
+def _receive_exactly(sock: ByteSource, count: int) -> bytes | None:
     data = bytearray()
     while len(data) < count:
         part = sock.recv(min(count - len(data), 1 << 20))

@@ -191,7 +191,7 @@ dataset = Table(
     Column("sha256", Text),  # of the bytes: announced, or measured by the prepare job
     Column("version", Text),  # SHA-256 of manifest.json; empty until the prepare job knows it
     Column("kind", Text),  # table | images | tokens | arrays
-    Column("manifest", Text),  # manifest.json, without its shards
+    Column("manifest", Text),  # manifest.json, whose digest is the version
     Column("errors", JsonText),  # why it was refused
     Column("error", JsonText),  # code, message and remedy, where it is the service that failed
     Column("warnings", JsonText),

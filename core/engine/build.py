@@ -7,7 +7,8 @@ import torch
 
 from core.engine.checkpoints.resume import read_train_state, restore_run, resume_fidelity
 from core.engine.checkpoints.rollback import RollbackPoint
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.load import load_dataset
+from core.engine.datasets.split import Split
 from core.engine.determinism import open_device, seed_device
 from core.engine.environment import describe_environment
 from core.engine.evaluation.objective import Objective, build_objective
@@ -49,7 +50,7 @@ def build_training_run(assignment: Assignment, report_alive: ReportAlive = repor
     check_plan(plan)
     device = open_device(plan)
     report_alive = with_pacing(report_alive, device)
-    data = load_resident(spec.data, assignment.dataset, device, plan.dataset_sha256, report_alive)
+    data = load_dataset(spec.data, assignment.dataset, device, plan, report_alive)
     make_network = network_factory(spec, plan, device, report_alive)
     network = make_network()
     objective = build_objective(spec, data.target_scale)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 
 import core.engine.loop  # noqa: F401 - a child finds all of the engine imported
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.determinism import private_randomness
 from core.engine.evaluation.objective import Classification
 from core.engine.gradients.gradient import build_gradient
@@ -46,7 +46,7 @@ def warm_up_torch() -> None:
         make_network = partial(build_network, MLP(hidden=(4, 4), dropout=0.5), TINY, 0, torch.device("cpu"))
         network = make_network()
         gradient = build_gradient(network, Classification(()).loss)
-        eval_weights = partial(EvalWeights, network, make_network, Split(inputs, targets), 4)
+        eval_weights = partial(EvalWeights, network, make_network, TensorSplit(inputs, targets), 4)
         for spec in installed_optimizers():
             stepper = build_stepper(spec, network, eval_weights)
             if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from core.engine.checkpoints.rollback import RollbackPoint
 from core.engine.checkpoints.stateful import Stateful
-from core.engine.datasets.batches import Batch, BatchSampler, epoch_draws, epoch_order, iterate_batches
-from core.engine.datasets.resident import ResidentDataset
+from core.engine.datasets.batches import BatchSampler, iterate_batches, order_of
+from core.engine.datasets.loaded import LoadedDataset
+from core.engine.datasets.split import Batch, Split
 from core.engine.determinism import random_state
 from core.engine.evaluation.objective import Objective
 from core.engine.evaluation.step_log import EpochLayout, StepLog
@@ -66,7 +67,7 @@ class Run:
     scratch: Path
     device: torch.device
     environment: dict[str, Any]
-    data: ResidentDataset
+    data: LoadedDataset[Split]
     epoch_layout: EpochLayout
     rate: Rate
     objective: Objective
@@ -88,8 +89,11 @@ class Run:
     def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
         """(t, batch) of every remaining step; none if the run has results already."""
         spec, train_state, epoch_layout = self.spec, self.train_state, self.epoch_layout
-        order = epoch_draws if spec.sampling == "with_replacement" else epoch_order
-        cut = None if spec.batch_size == "full" else BatchSampler(epoch_layout.batch, epoch_layout.examples, order)
+        cut = (
+            None
+            if spec.batch_size == "full"
+            else BatchSampler(epoch_layout.batch, epoch_layout.examples, order_of(spec))
+        )
         last = epoch_layout.total_steps if train_state.results is None else train_state.step
         return iterate_batches(self.data.train, cut, spec.seed, train_state.step, last)
 

@@ -12,18 +12,27 @@ from typing import Any, Final, Literal, Protocol
 from pydantic import ConfigDict
 
 from core.recipe.component import Spec
+from core.recipe.data import Dataset, DataSpec
 from core.recipe.plugins import plugin_identities
 from core.recipe.spec import JobSpec, Resources
 
 Device = Literal["cpu", "cuda"]
 SlotKind = Literal["cpu", "gpu"]
+DataAccess = Literal["resident", "mapped"]
+"""`resident`: the tensors of the dataset are on the device. `mapped`: they are files that each batch reads."""
 MOST_AT_ONCE = 8192  # examples in one forward pass; more are accumulated
 PACKAGES = ("torch", "numpy", "safetensors")
 KINDS: Final[dict[Device, SlotKind]] = {"cpu": "cpu", "cuda": "gpu"}
+RESIDENT_BYTES: Final = 2**30
 LAUNCH_BOUND: Final = 1_000_000
 """Multiply-adds in one forward pass of a batch, below which launch overhead dominates the time on a GPU."""
 
-CAME_LATER: Final[Mapping[str, Any]] = {"dataset_sha256": None, "micro_batch": None, "plugins": None}
+CAME_LATER: Final[Mapping[str, Any]] = {
+    "dataset_sha256": None,
+    "micro_batch": None,
+    "plugins": None,
+    "data_access": None,
+}
 """Fields of plans and environments that not every release has -> the value that a release without the field uses.
 
 A change that adds a field to a plan or an environment, or removes one, adds its line here. Without that line every job
@@ -63,6 +72,9 @@ class ExecutionPlan(Spec):
     plugins: dict[str, str] | None = CAME_LATER["plugins"]
     """Distribution -> version and digest of the plug-ins that the job uses; None: it uses none."""
 
+    data_access: DataAccess | None = CAME_LATER["data_access"]
+    """How an uploaded dataset is read; both give the same bits. None: the job has none, and its data is resident."""
+
     def stored_json(self) -> str:
         """The plan as stored in the database, without later fields at their default.
 
@@ -73,10 +85,10 @@ class ExecutionPlan(Spec):
     def environment(self) -> dict[str, Any]:
         """The fields that can change bits, without later fields at their default.
 
-        Device, libraries and plug-ins are recorded separately, the dataset is verified on loading, and no engine
-        compiles.
+        Device, libraries and plug-ins are recorded separately, the dataset is verified on loading, its access changes
+        no bit, and no engine compiles.
         """
-        elsewhere = {"device", "versions", "plugins", "dataset_sha256", "compile"}
+        elsewhere = {"device", "versions", "plugins", "dataset_sha256", "compile", "data_access"}
         return self.model_dump(exclude=elsewhere, exclude_defaults=True)
 
 
@@ -109,6 +121,18 @@ def gpu_choice_message(spec: Planned, plan: ExecutionPlan) -> str | None:
     return chosen
 
 
+def choose_data_access(data: DataSpec) -> DataAccess | None:
+    """`resident` for an uploaded dataset of at most RESIDENT_BYTES, else `mapped`; None for other data.
+
+    The bytes are those of its examples: one for each value of an image, four for any other.
+    """
+    if not isinstance(data, Dataset) or data.resolved is None:
+        return None
+    facts = data.facts()
+    size = facts.examples * facts.features * (1 if data.resolved.kind == "images" else 4)
+    return "resident" if size <= RESIDENT_BYTES else "mapped"
+
+
 def installed_versions() -> dict[str, str]:
     """The versions of Python and of the packages that compute; one that is not installed is left out."""
     found = {"python": platform.python_version()}
@@ -132,4 +156,5 @@ def resolve_plan(spec: Planned, slot: SlotKind, dataset_sha256: str | None = Non
         versions=installed_versions(),
         dataset_sha256=dataset_sha256,
         plugins=plugin_identities(spec) or None,
+        data_access=choose_data_access(spec.data) if isinstance(spec, JobSpec) else None,
     )

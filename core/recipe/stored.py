@@ -160,6 +160,17 @@ def _tuple(kind: Any) -> Reader:
     return read
 
 
+def _mapping(kind: Any) -> Reader:
+    each = _compiled(get_args(kind)[1])
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise UnreadableSpec("", "not an object")
+        return {key: _at(key, each, one) for key, one in value.items()}
+
+    return read
+
+
 def _instance(kind: type) -> Reader:
     def read(value: Any) -> Any:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -200,7 +211,7 @@ _GENERIC: Final[dict[Any, Callable[[Any], Reader]]] = {
     types.UnionType: _union,
     Literal: _literal,
     tuple: _tuple,
-    dict: lambda _: _instance(dict),
+    dict: _mapping,
 }
 _PLAIN: Final[dict[Any, Reader]] = {
     Duration: _duration,

@@ -30,7 +30,7 @@ from worker import provision, supervisor
 from worker.attempt import Slot, WorkerContext
 from worker.backlog import Backlog
 from worker.heartbeat import Heartbeat
-from worker.launcher import ExecLauncher, RunnerProcess, _wait_and_report
+from worker.launcher import ExecLauncher, RunnerProcess, wait_and_report
 from worker.outcome import KillReason
 from worker.recorder import Recorder
 from worker.supervisor import serve_one
@@ -93,7 +93,7 @@ class SlowRunners(ExecLauncher):
             )
         runner = RunnerProcess(ours)
         runner.set_pid(process.pid)
-        threading.Thread(target=_wait_and_report, args=(process, runner), daemon=True).start()
+        threading.Thread(target=wait_and_report, args=(process, runner), daemon=True).start()
         return runner
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.engine.analysis.subject import AnalysisSubject
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.evaluation.objective import build_objective
 from core.engine.networks.network import build_network, flatten
@@ -33,9 +33,9 @@ def subject(spec: JobSpec, dataset: Path, dtype: torch.dtype = torch.float64, la
         network.module.train()(data.train.inputs.to(dtype) * 1.5 + 0.3)
     network.module.eval()
 
-    def part(found: Split) -> Split:
+    def part(found: TensorSplit) -> TensorSplit:
         targets = found.targets.to(dtype) if found.targets.is_floating_point() else found.targets
-        return Split(found.inputs.to(dtype), targets)
+        return TensorSplit(found.inputs.to(dtype), targets)
 
     parts: Any = {"train": part(data.train), "val": part(data.validation), "test": part(data.test)}
     source = Source(label=label, job=JOB, spec=spec, dataset=dataset)
@@ -60,9 +60,9 @@ def naive(
         for own, other in zip(network.buffers, statistics[number] if statistics else (), strict=False):
             own.copy_(other)
         if reestimate:
-            reestimate_batch_norm(network, looked.parts["train"].inputs, looked.spec.shape().batch)
+            reestimate_batch_norm(network, looked.parts["train"], looked.spec.shape().batch)
         with torch.no_grad():
-            outputs = [network.module(looked.parts[split].inputs) for split in splits]
+            outputs = [network.module(looked.parts[split].whole()[0]) for split in splits]
         targets = [looked.parts[split].targets for split in splits]
         found.append(
             [

@@ -16,7 +16,7 @@ from core.engine.analysis.curvature import Curvature
 from core.engine.analysis.directions import random_direction
 from core.engine.analysis.loss_surface import LossSurface
 from core.engine.analysis.stacked_network import stack_network
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.gradients.gradient import build_gradient
 from core.engine.gradients.same_batch import frozen_bn_stats
@@ -78,8 +78,8 @@ def test_derivatives_of_any_module_are_those_of_autograd(name: str) -> None:
     network, (inputs, targets) = doubled(name), examples()
     network.module.train()(inputs)
     network.module.eval()
-    surface = LossSurface(network, Split(inputs, targets), functional.cross_entropy, room=2**15)
-    assert len(surface.chunks) > 1
+    surface = LossSurface(network, TensorSplit(inputs, targets), functional.cross_entropy, room=2**15)
+    assert len(surface.chunk_sizes) > 1
     weights, vector = network.values.clone(), random_direction(network, 0, 1)
     loss = plain_loss(network, inputs, targets)
     with sdpa_kernel(SDPBackend.MATH):
@@ -156,7 +156,7 @@ def test_a_stack_that_is_more_than_its_layers_takes_no_short_way(make: Callable[
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
     slopes = torch.cat([each.grad.flatten() for each in plain.parameters() if each.grad is not None])
     torch.testing.assert_close(network.gradient, slopes, rtol=1e-10, atol=1e-14)
-    surface = LossSurface(network, Split(inputs, targets), functional.cross_entropy)
+    surface = LossSurface(network, TensorSplit(inputs, targets), functional.cross_entropy)
     torch.testing.assert_close(surface.loss_and_gradient(network.values.clone())[1], slopes, rtol=1e-10, atol=1e-14)
     assert stack_network(network, inputs[:1]) is None
 
@@ -166,7 +166,7 @@ def test_a_running_instance_norm_is_estimated_and_left_alone() -> None:
     network = flatten(nn.Sequential(nn.InstanceNorm1d(3, track_running_stats=True, affine=True), nn.Flatten()))
     inputs = torch.randn(30, 3, 7, generator=torch.Generator().manual_seed(0))
     layer: Any = network.module[0]  # type: ignore[index]
-    reestimate_batch_norm(network, inputs, 8)
+    reestimate_batch_norm(network, TensorSplit(inputs, torch.zeros(len(inputs))), 8)
     torch.testing.assert_close(layer.running_mean, inputs.mean((0, 2)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(layer.running_var, inputs.var(2).mean(0), rtol=1e-5, atol=1e-6)
     before = [each.clone() for each in network.buffers]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core.engine.analysis.critical_point import ALONG, compute_tensors, report_numbers
 from core.engine.analysis.progress import AnalysisProgress, AnalysisStopped
 from core.engine.analysis.subject import AnalysisSubject
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.recipe.analyses.critical_point import CriticalPoint
 from tests.train.looks import JOB, Look, kept
 from tests.train.runs import Train, Watcher, job, no_trace
@@ -32,7 +32,9 @@ def product(a: float, b: float) -> AnalysisSubject:
         module[0].weight.fill_(a)
         module[1].weight.fill_(b)
     ones = torch.ones(5, 1, dtype=torch.float64)
-    return subject(module, Split(ones, ones), Plain(lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2))
+    return subject(
+        module, TensorSplit(ones, ones), Plain(lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2)
+    )
 
 
 def test_the_saddle_of_a_deep_linear_network() -> None:

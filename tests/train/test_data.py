@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from core.engine.datasets.batches import BatchSampler, epoch_order, iterate_batches
-from core.engine.datasets.resident import Split, fit_standardizer, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.datasets.splitting import apportion, split_indices
+from core.engine.datasets.standardizer import fit_standardizer
 from core.engine.failure import EngineError
 from core.recipe.data import Data, Function, split_sizes
 from core.recipe.data.diabetes import Diabetes
@@ -42,7 +43,7 @@ def test_the_order_of_seed_0_stays_what_it_was() -> None:
 
 def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
     numbers = torch.arange(10)
-    part = Split(numbers[:, None].float(), numbers)
+    part = TensorSplit(numbers[:, None].float(), numbers)
     seen = list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8))
     assert [t for t, _ in seen] == list(range(8))
     assert [len(targets) for _, (_, targets) in seen] == [4, 4, 2, 4, 4, 2, 4, 4]
@@ -54,7 +55,7 @@ def test_batches_cover_each_epoch_once_and_keep_the_rest() -> None:
 
 @pytest.mark.parametrize("first", range(9))
 def test_batches_can_start_anywhere(first: int) -> None:
-    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    part = TensorSplit(torch.arange(10.0)[:, None], torch.arange(10))
     whole, rest = (
         list(iterate_batches(part, BatchSampler(4, 10), 3, 0, 8)),
         list(iterate_batches(part, BatchSampler(4, 10), 3, first, 8)),
@@ -65,7 +66,7 @@ def test_batches_can_start_anywhere(first: int) -> None:
 
 
 def test_the_full_batch_is_the_part_itself() -> None:
-    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    part = TensorSplit(torch.arange(10.0)[:, None], torch.arange(10))
     assert [(t, batch[1] is part.targets) for t, batch in iterate_batches(part, None, 3, 5, 8)] == [
         (t, True) for t in (5, 6, 7)
     ]
@@ -144,9 +145,8 @@ def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> 
     raw = load_file(datasets("iris"))
     indices = split_indices(torch.from_numpy(raw["targets"]), Iris().split(), 0)
     train = raw["inputs"][indices.train.numpy()].astype(np.float64)
-    assert data.input_scale
-    np.testing.assert_allclose(data.input_scale.mean.numpy(), train.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(data.input_scale.std.numpy(), train.std(0), rtol=1e-6)
+    np.testing.assert_allclose(data.fitted["standardize.mean"].numpy(), train.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(data.fitted["standardize.std"].numpy(), train.std(0), rtol=1e-6)
     np.testing.assert_allclose(data.train.inputs.numpy().mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(data.train.inputs.numpy().std(0), 1, rtol=1e-5)
     held_out = (raw["inputs"][indices.test.numpy()] - train.mean(0)) / train.std(0)
@@ -155,8 +155,7 @@ def test_scales_are_those_of_the_train_part(datasets: Callable[[str], Path]) -> 
 
 def test_pictures_are_scaled_per_channel_and_constants_stay(datasets: Callable[[str], Path]) -> None:
     data = load_resident(Digits(), datasets("digits"), CPU)
-    assert data.input_scale
-    assert data.input_scale.mean.shape == (1, 1, 1)
+    assert data.fitted["standardize.mean"].shape == (1, 1, 1)
     constant = fit_standardizer(torch.full((5, 2), 7.0), per_channel=False)
     assert constant.mean.tolist() == [7.0, 7.0]
     assert constant.std.tolist() == [1.0, 1.0]

@@ -144,7 +144,7 @@ def test_the_closed_form_says_so_too(run: Train, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("home", "name"),
     [
-        (build, "load_resident"),
+        (build, "load_dataset"),
         (build, "build_stepper"),
         (flat.FlatStepper, "step"),
         (Ensemble, "collect"),

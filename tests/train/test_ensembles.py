@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from core.engine.checkpoints.files import check_tensors
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.events import CheckpointWritten, Ended
 from core.engine.networks.network import build_network
 from core.engine.weights.ensemble import Ensemble
@@ -141,7 +141,7 @@ def test_what_is_restored_forgets_what_came_after() -> None:
     """Taken back to its first member, an ensemble asks the next one anew, also when it has the step of another."""
     facts = DataFacts(examples=9, input_shape=(4,), task="classification", outputs=3)
     visited, own = (build_network(MLP(hidden=(4,), batch_norm=True), facts, 0, torch.device("cpu")) for _ in range(2))
-    part = Split(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, dtype=torch.int64))
+    part = TensorSplit(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, dtype=torch.int64))
     ensemble = Ensemble(CollectionSteps(2, 2), 3, own)
     ensemble.collect(visited)
     first = {name: each.clone() for name, each in ensemble.tensors().items()}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.engine import build as engine
-from core.engine.datasets.resident import ResidentDataset, Split, load_resident
+from core.engine.datasets.resident import ResidentDataset, TensorSplit, load_resident
 from core.engine.networks.network import Network, build_network, flatten
 from core.recipe.catalog import component_classes
 from core.recipe.spec import JobSpec
@@ -86,14 +86,14 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's own parts, with double precision where it has single."""
 
     def data(*arguments: Any) -> ResidentDataset:
-        found = load_resident(*arguments)
+        found = load_resident(*arguments[:3])
         parts = (found.train, found.validation, found.test)
-        return ResidentDataset(*(Split(each.inputs.double(), each.targets) for each in parts), found.input_scale, None)
+        return ResidentDataset(*(TensorSplit(each.inputs.double(), each.targets) for each in parts), None, found.fitted)
 
     def network(*arguments: Any, **options: Any) -> Network:
         return replace(flatten(build_network(*arguments, **options).module.double()), **options)
 
-    monkeypatch.setattr(engine, "load_resident", data)
+    monkeypatch.setattr(engine, "load_dataset", data)
     monkeypatch.setattr(engine, "build_network", network)
 
 

@@ -16,7 +16,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from core.engine.analysis.directions import normalise_direction, random_direction
 from core.engine.checkpoints.files import add_aliases, read_resume
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.failure import EngineError
 from core.engine.gradients.gradient import build_gradient
 from core.engine.networks import norms
@@ -57,7 +57,7 @@ def groups(module: nn.Module, free: set[str], decay: float) -> list[dict[str, An
 
 def second_network(name: str, network: Network) -> Callable[[], EvalWeights]:
     """Where weights that are judged and not trained would stand."""
-    return partial(EvalWeights, network, partial(doubled, name), Split(*examples()), 20)
+    return partial(EvalWeights, network, partial(doubled, name), TensorSplit(*examples()), 20)
 
 
 REFERENCES: dict[str, tuple[Any, Callable[..., Optimizer]]] = {

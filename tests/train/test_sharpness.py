@@ -13,7 +13,7 @@ from core.engine.analysis.progress import AnalysisProgress
 from core.engine.analysis.sharpness import compute_tensors, report_numbers
 from core.engine.analysis.sharpness_measures import GAUGES, LossAtWeights, Measurement
 from core.engine.analysis.subject import AnalysisSubject
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.objective import Classification
 from core.engine.events import CheckpointWritten
 from core.recipe.analyses.sharpness import Measure, Sharpness
@@ -87,7 +87,7 @@ def rectifier(scale: float) -> AnalysisSubject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-        train = Split(torch.randn(40, 6, dtype=torch.float64), torch.randint(0, 3, (40,)))
+        train = TensorSplit(torch.randn(40, 6, dtype=torch.float64), torch.randint(0, 3, (40,)))
     with torch.no_grad():
         for parameter in module[0].parameters():
             parameter.mul_(scale)
@@ -161,7 +161,7 @@ def test_a_loss_that_is_the_same_everywhere_is_told(bias: float, scale: float, n
         for parameter in module.parameters():
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
         module[0].bias.add_(bias)
-    part = Split(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
+    part = TensorSplit(torch.randn(40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator))
     looked_at, analysis_progress = subject(module, part, Classification(())), Bench()
     spec = Sharpness(job=JOB, measures=tuple(ALL))
     tensors = compute_tensors(spec, [looked_at], cast("AnalysisProgress", analysis_progress))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.events import Log, Started
 from core.engine.failure import EngineError
@@ -43,15 +43,15 @@ LINE = DataFacts(examples=40, input_shape=(6,), task="regression", outputs=1)
 NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
 
 
-def part(facts: DataFacts) -> Split:
+def part(facts: DataFacts) -> TensorSplit:
     generator = torch.Generator().manual_seed(4)
     inputs = torch.randn(facts.examples, *facts.input_shape, generator=generator)
     if facts.classes:
-        return Split(inputs, torch.randint(facts.outputs, (facts.examples,), generator=generator))
-    return Split(inputs, torch.randn(facts.examples, facts.outputs, generator=generator))
+        return TensorSplit(inputs, torch.randint(facts.outputs, (facts.examples,), generator=generator))
+    return TensorSplit(inputs, torch.randn(facts.examples, facts.outputs, generator=generator))
 
 
-def stepper(spec: Any, network: Network, data: Split, make_network: Any = None) -> Stepper:
+def stepper(spec: Any, network: Network, data: TensorSplit, make_network: Any = None) -> Stepper:
     return build_stepper(spec, network, partial(EvalWeights, network, make_network, data, 20))
 
 
@@ -79,7 +79,7 @@ def test_x_is_what_the_library_evaluates_at(spec: Any) -> None:
     shown = ours.eval_network()
     torch.testing.assert_close(shown.weights, twin.weights, rtol=0, atol=0)
     assert torch.equal(network.weights, y)
-    reestimate_batch_norm(twin, data.inputs, 20)
+    reestimate_batch_norm(twin, data, 20)
     assert all(torch.equal(each, shown.tensors()[name]) for name, each in twin.tensors().items())
 
 
@@ -167,7 +167,7 @@ def test_a_network_without_hidden_matrices_is_refused_by_the_engine_too() -> Non
 def test_line_search_finds_the_least_squares_solution() -> None:
     """A convex problem whose minimum is known: the normal equations, solved by NumPy."""
     network, data = flatten(build_network(Logistic(), LINE, 0, CPU).module.double()), part(LINE)
-    data = Split(data.inputs.double(), data.targets.double())
+    data = TensorSplit(data.inputs.double(), data.targets.double())
     gradient = build_gradient(network, functional.mse_loss)
     again = partial(gradient, data.inputs, data.targets)
     driver = stepper(LBFGS(line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=0.0), network, data)

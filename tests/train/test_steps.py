@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
-from core.engine.datasets.resident import Split, load_resident
+from core.engine.datasets.resident import TensorSplit, load_resident
 from core.engine.determinism import seed_device
 from core.engine.evaluation.objective import Classification, build_objective
 from core.engine.gradients.clip import build_clip
@@ -174,7 +174,7 @@ def test_drawing_with_replacement() -> None:
 @pytest.mark.parametrize("first", range(7))
 def test_dropped_examples_change_from_epoch_to_epoch(first: int) -> None:
     """Ten examples, eight used in steps of five and three: whoever comes last today may come first tomorrow."""
-    part = Split(torch.arange(10.0)[:, None], torch.arange(10))
+    part = TensorSplit(torch.arange(10.0)[:, None], torch.arange(10))
     seen = [(t, targets.tolist()) for t, (_, targets) in iterate_batches(part, BatchSampler(5, 8), 3, first, 7)]
     orders = [epoch_order(10, 3, epoch).tolist()[:8] for epoch in range(4)]
     whole = [orders[t // 2][:5] if t % 2 == 0 else orders[t // 2][5:] for t in range(7)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.batch_norm import chunk_sizes, reestimate_batch_norm
 from core.engine.events import CheckpointWritten
 from core.engine.networks.network import Network, build_network
@@ -136,7 +137,7 @@ def test_an_accident_while_statistics_are_estimated_leaves_no_trace() -> None:
     network = build_network(MLP(hidden=(4,), batch_norm=True), TABLE, 0, CPU)
     network.module.train()
     with pytest.raises(RuntimeError):
-        reestimate_batch_norm(network, torch.zeros(4, 7), 2)  # one feature too many
+        reestimate_batch_norm(network, TensorSplit(torch.zeros(4, 7), torch.zeros(4)), 2)  # one feature too many
     assert all(layer.training for layer in network.module.modules())
     assert {layer.momentum for layer in network.module.modules() if hasattr(layer, "momentum")} == {0.1}
 
@@ -178,7 +179,7 @@ def test_reestimated_batch_norm_equals_the_naive_one(spec: Any, facts: DataFacts
     inputs = torch.randn(50, *facts.input_shape, generator=torch.Generator().manual_seed(1)) * 3 + 1
     network.module.train()
     before = torch.default_generator.get_state()
-    reestimate_batch_norm(network, inputs, batch_size)
+    reestimate_batch_norm(network, TensorSplit(inputs, torch.zeros(len(inputs))), batch_size)
     assert torch.equal(torch.default_generator.get_state(), before)
     assert all(layer.training for layer in network.module.modules())
     assert {layer.momentum for layer in network.module.modules() if hasattr(layer, "momentum")} == {0.1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.determinism import seeded_generator
 from core.engine.networks.network import build_network
 from core.engine.weights.averaging import RunningMean
@@ -23,7 +23,7 @@ NORMED = {"name": "mlp", "hidden": [16], "batch_norm": True, "dropout": 0.1}
 def gathered(values: np.ndarray[Any, Any], **options: Any) -> SwagPosterior:
     """SWAG that has seen `values` (n, 6)."""
     visited, mean, own = (build_network(Logistic(), FACTS, 0, torch.device("cpu")) for _ in range(3))
-    swa = RunningMean(CollectionSteps(1, 1), mean, Split(torch.zeros(2, 2), torch.zeros(2)), 2)
+    swa = RunningMean(CollectionSteps(1, 1), mean, TensorSplit(torch.zeros(2, 2), torch.zeros(2)), 2)
     swag = SwagPosterior(SWAG(**options), swa, own, len(values), seed=3)
     for each in values:
         with torch.no_grad():

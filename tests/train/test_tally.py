@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.engine.analysis.evaluate_weights import tally_each, tally_together
-from core.engine.datasets.resident import Standardizer
+from core.engine.datasets.standardizer import Standardizer
 from core.engine.evaluation.objective import Classification, FunctionObjective, Objective, Regression
 
 NETWORKS, EXAMPLES = 7, 50

@@ -17,7 +17,7 @@ from torch import nn
 from core.engine import build as building
 from core.engine import pacing
 from core.engine.build import build_training_run
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.objective import Classification, Regression
 from core.engine.events import Ended
@@ -121,7 +121,7 @@ def test_nor_does_what_comes_with_it(reads: Reading, recipe: str, more: dict[str
 def test_an_evaluation_reads_once(task: str) -> None:
     objective = Classification(("accuracy",)) if task == "classification" else Regression(("mae", "r2"), None)
     targets = torch.empty(50, dtype=torch.int64) if task == "classification" else torch.empty(50, 3)
-    part = Split(torch.empty(50, 4, device=META), targets.to(META))
+    part = TensorSplit(torch.empty(50, 4, device=META), targets.to(META))
     small = flatten(nn.Sequential(nn.Linear(4, 3)).to(META))
     with Reads() as device:
         assert evaluate_network(replace(small, most_at_once=20), part, objective).keys() >= {"loss", *objective.metrics}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.analysis.subject import AnalysisSubject
-from core.engine.datasets.resident import Split
+from core.engine.datasets.resident import TensorSplit
 from core.engine.evaluation.objective import Classification, Loss, Objective
 from core.engine.networks.network import flatten
 from core.recipe.assignment import Source
@@ -44,10 +44,10 @@ class Plain:
     def example_sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (self.loss(outputs, targets).double() * len(targets)).reshape(1)
 
-    def split_constants(self, part: Split) -> Tensor:
+    def split_constants(self, part: TensorSplit) -> Tensor:
         return torch.empty(0, dtype=torch.float64)
 
-    def metrics_from_sums(self, sums: list[float], part: Split) -> dict[str, float]:
+    def metrics_from_sums(self, sums: list[float], part: TensorSplit) -> dict[str, float]:
         return {"loss": sums[0] / len(part)}
 
 
@@ -63,19 +63,19 @@ class Place(nn.Module):
 
 
 def subject(
-    module: nn.Sequential, train: Split, objective: Objective, spec: JobSpec | None = None, label: str = "tiny"
+    module: nn.Sequential, train: TensorSplit, objective: Objective, spec: JobSpec | None = None, label: str = "tiny"
 ) -> AnalysisSubject:
     """One in evaluation mode, with a train part only."""
     spec = spec or job()
     module.eval()
-    nothing = Split(train.inputs[:0], train.targets[:0])
+    nothing = TensorSplit(train.inputs[:0], train.targets[:0])
     source = Source(label=label, job=JOB, spec=spec, dataset=Path())
     return AnalysisSubject(source, spec, flatten(module), {"train": train, "val": nothing, "test": nothing}, objective)
 
 
 def at(start: list[float], value: Any, examples: int = 7) -> AnalysisSubject:
     """A place in the domain of `value`, a function of a tensor (P,)."""
-    train = Split(torch.zeros(examples, 0, dtype=torch.float64), torch.zeros(examples, 1, dtype=torch.float64))
+    train = TensorSplit(torch.zeros(examples, 0, dtype=torch.float64), torch.zeros(examples, 1, dtype=torch.float64))
     return subject(nn.Sequential(Place(start)), train, Plain(lambda outputs, _: value(outputs[0])))
 
 
@@ -96,4 +96,4 @@ def classifier(
         inputs, targets = torch.randn(examples, 16, dtype=torch.float64), torch.randint(0, 3, (examples,))
         if batch_norm:
             module.train()(3 * inputs + 1)  # running statistics that are not those of the start
-    return subject(module, Split(inputs, targets), Classification(("accuracy",)))
+    return subject(module, TensorSplit(inputs, targets), Classification(("accuracy",)))

@@ -74,9 +74,7 @@ def _train_epoch(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor], 
     network, part = first.network, first.parts["train"]
     theta, momentum = kept["theta"], kept["momentum"]
     gradient: Gradient = build_gradient(network, first.objective.loss)
-    order = torch.randperm(len(part), generator=seeded_generator(spec.seed, "connect order", epoch)).to(
-        part.inputs.device
-    )
+    order = torch.randperm(len(part), generator=seeded_generator(spec.seed, "connect order", epoch))
     batches = torch.split(order, spec.batch_examples(first.spec))
     places = torch.rand(
         len(batches), generator=seeded_generator(spec.seed, "connect t", epoch), dtype=torch.float64
@@ -86,7 +84,7 @@ def _train_epoch(spec: Connect, first: AnalysisSubject, ends: Sequence[Tensor], 
         seed_device(network.values.device, stream_seed(spec.seed, "connect", epoch))
         for batch, t in zip(batches, places, strict=True):
             network.values.copy_(bezier(ends, theta, t))
-            losses.append(gradient(part.inputs[batch], part.targets[batch]))
+            losses.append(gradient(*part.take(batch)))
             momentum.mul_(spec.momentum).add_(network.gradient, alpha=2 * t * (1 - t))
             theta.add_(momentum, alpha=-lr)
     total = 0.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.analysis.loss_surface import LossSurface, sum_in_double
 from core.engine.analysis.subject import AnalysisSubject
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.determinism import seeded_generator
 from core.engine.failure import passing_examples
 from core.engine.liveness import report_each

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.engine.analysis.chunk_sizes import Sizes, sizes_on
 from core.engine.analysis.stacked_network import BatchNormMoments, StackedNetwork, stack_network
 from core.engine.analysis.subject import AnalysisSubject, metric_names, preserving
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split, iterate_chunks
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.objective import Objective
@@ -38,7 +38,7 @@ class WeightsEvaluator:
     @classmethod
     def for_subject(cls, subject: AnalysisSubject, splits: Sequence[SplitName], *, reestimate: bool) -> Self:
         """An evaluator for a subject; each of `splits` must have examples."""
-        example = subject.parts[splits[0]].inputs[:1]
+        example, _ = subject.parts[splits[0]].chunk(0, 1)
         names, sizes = tuple(metric_names(subject)), sizes_on(subject.network.values.device)
         return cls(subject, tuple(splits), names, reestimate, stack_network(subject.network, example), sizes)
 
@@ -65,7 +65,7 @@ class WeightsEvaluator:
 
     def _evaluate_group(self, layers: StackedNetwork, weights: Tensor) -> Tensor:
         if self.reestimate and layers.norms:
-            moments = layers.estimate_moments(weights, self.subject.parts["train"].inputs, self.subject.batch)
+            moments = layers.estimate_moments(weights, self.subject.parts["train"], self.subject.batch)
         else:
             moments = layers.running_moments()
         return torch.stack(
@@ -78,12 +78,10 @@ class WeightsEvaluator:
         """float64 (K, metrics)"""
         objective, passed = self.subject.objective, layers.bind_weights(weights, moments)
         sums: list[Tensor] = []
-        for start in range(0, len(part), self.subject.network.most_at_once):
-            block = slice(start, start + self.subject.network.most_at_once)
-            columns = torch.split(part.inputs[block], self._columns_at_once(layers))
+        for inputs, targets in iterate_chunks(part, self.subject.network.most_at_once):
+            columns = torch.split(inputs, self._columns_at_once(layers))
             chunks = report_each(layers.report_alive, "evaluate", columns)
             outputs = torch.cat([passed(each) for each in chunks], 2).transpose(1, 2)  # (K, b, outputs)
-            targets = part.targets[block]
             sums.append(tally_each(objective, outputs, targets))
         constants = objective.split_constants(part).expand(len(weights), -1)
         found = torch.cat([torch.stack(sums).sum(0), constants], 1)  # (K, k + m)
@@ -121,7 +119,7 @@ def one_by_one(judge: WeightsEvaluator, weights: Tensor, buffers: Sequence[Seque
             for own, other in zip(network.buffers, buffers[number] if buffers else (), strict=False):
                 own.copy_(other)
             if judge.reestimate and buffers is None:
-                reestimate_batch_norm(network, judge.subject.parts["train"].inputs, judge.subject.batch)
+                reestimate_batch_norm(network, judge.subject.parts["train"], judge.subject.batch)
             found.append(torch.stack([split_metrics(judge, network, split) for split in judge.splits]))
     return torch.stack(found)
 

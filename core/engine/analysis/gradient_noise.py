@@ -12,6 +12,7 @@ from core.engine.analysis.loss_surface import LossSurface, sum_in_double
 from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import AnalysisSubject
 from core.engine.analysis.tables import finite_or_none, nan_tensor
+from core.engine.datasets.split import iterate_chunks
 from core.engine.determinism import seeded_generator
 from core.recipe.analyses.gradient_noise import GradientNoise
 from core.recipe.initial_weights import PREFERRED
@@ -58,8 +59,8 @@ def _draw_squares(spec: GradientNoise, subject: AnalysisSubject, surface: LossSu
     part, weights = subject.parts["train"], subject.network.values
     shape = spec.large // spec.small, spec.small
     chosen = torch.randint(len(part), shape, generator=seeded_generator(spec.seed, "gradient noise", draw))
-    chosen = chosen.to(part.inputs.device)
-    gradients = surface.batch_gradients(weights, part.inputs[chosen], part.targets[chosen]).double()
+    inputs, targets = (each.reshape(*shape, *each.shape[1:]) for each in part.take(chosen.flatten()))
+    gradients = surface.batch_gradients(weights, inputs, targets).double()
     squares = torch.stack([gradients.square().sum(1).mean(), gradients.mean(0).square().sum()]).cpu()
     surface.report_alive("other")
     return squares
@@ -70,7 +71,7 @@ def exact_noise(subject: AnalysisSubject, surface: LossSurface) -> tuple[float, 
     part, weights = subject.parts["train"], subject.network.values
     size = max(1, min(subject.network.most_at_once, sizes_on(weights.device).gradients // len(weights)))
     mean, squares = torch.zeros_like(weights, dtype=torch.float64), list[Tensor]()
-    for inputs, targets in zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True):
+    for inputs, targets in iterate_chunks(part, size):
         gradients = surface.batch_gradients(weights, inputs.unsqueeze(1), targets.unsqueeze(1)).double()
         mean += gradients.sum(0) / len(part)
         squares.append(gradients.square().sum() / len(part))

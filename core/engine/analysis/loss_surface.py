@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.engine.analysis.chunk_sizes import count_activations, sizes_on
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Batch, Split, equal_sizes, iterate_chunks
 from core.engine.evaluation.evaluate import eval_mode
 from core.engine.evaluation.objective import Loss
 from core.engine.failure import passing_examples
@@ -40,27 +40,26 @@ class LossSurface:
         stack = plain_layers(network.module)
         self._layers = None if stack is None else list(fold_norms(stack))
         self._buffers = {name: each.clone() for name, each in network.module.named_buffers()}
-        each = COPIES * count_activations(network, part.inputs[:1]) * network.values.element_size()
+        each = COPIES * count_activations(network, part.chunk(0, 1)[0]) * network.values.element_size()
         size = max(1, min(network.most_at_once, room // max(each, 1)))
-        pairs = zip(torch.split(part.inputs, size), torch.split(part.targets, size), strict=True)
-        self.chunks = [Split(inputs, targets) for inputs, targets in pairs]
+        self._part, self.chunk_sizes = part, equal_sizes(len(part), size)
         self.fits = each * len(part) <= room
         self.examples = len(part)
 
     def loss_at(self, weights: Tensor) -> float:
         """The mean loss at weights (P,)."""
         with eval_mode(self._module), passing_examples():
-            chunks = report_each(self.report_alive, "evaluate", self.chunks)
-            return sum_in_double([self._chunk_share(chunk, weights) for chunk in chunks])
+            chunks = report_each(self.report_alive, "evaluate", self._chunks())
+            return sum_in_double([self._chunk_share(*chunk, weights) for chunk in chunks])
 
     def chunk_gradients(self, weights: Tensor, *, twice: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The share of each chunk in the mean loss () and in its gradient (P,); `weights` (P,) must require a gradient.
 
         With `twice` the gradients can be differentiated again.
         """
-        for chunk in report_each(self.report_alive, "gradient", self.chunks):
+        for chunk in report_each(self.report_alive, "gradient", self._chunks()):
             with eval_mode(self._module), passing_examples(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-                loss = self._chunk_share(chunk, weights)
+                loss = self._chunk_share(*chunk, weights)
                 (slope,) = torch.autograd.grad(loss, weights, create_graph=twice, materialize_grads=True)
             yield loss.detach(), slope
 
@@ -84,8 +83,11 @@ class LossSurface:
             inputs = functional_call(layer, own, (inputs,)) if own else layer(inputs)
         return self._loss(inputs, targets)
 
-    def _chunk_share(self, chunk: Split, weights: Tensor) -> Tensor:
-        return self._mean_loss(weights, chunk.inputs, chunk.targets) * (len(chunk) / self.examples)
+    def _chunks(self) -> Iterator[Batch]:
+        return iterate_chunks(self._part, self.chunk_sizes)
+
+    def _chunk_share(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        return self._mean_loss(weights, inputs, targets) * (len(inputs) / self.examples)
 
     def loss_and_gradient(self, weights: Tensor) -> tuple[float, Tensor]:
         """The mean loss at weights (P,), and its gradient (P,)."""

@@ -10,7 +10,7 @@ import torch
 from core.engine.analysis.progress import AnalysisProgress, Tensors
 from core.engine.analysis.subject import AnalysisSubject
 from core.engine.analysis.tables import finite_or_none, nan_tensor
-from core.engine.datasets.batches import BatchSampler, epoch_draws, epoch_order, iterate_batches
+from core.engine.datasets.batches import BatchSampler, iterate_batches, order_of
 from core.engine.determinism import private_randomness, seed_device
 from core.engine.gradients.clip import build_clip
 from core.engine.gradients.gradient import build_gradient
@@ -74,9 +74,8 @@ def build_trainer(spec: LrRange, subject: AnalysisSubject, seed: int) -> Callabl
     if job.sam:
         gradient = sharpness_aware(gradient, network, job.sam, lambda: at[0])
     clip = build_clip(job.clip_grad, network.gradient)
-    order = epoch_draws if job.sampling == "with_replacement" else epoch_order
     used = examples_used(len(part), min(subject.batch, len(part)), drop_last=job.drop_last)
-    cut = BatchSampler(spec.step_examples(job), used, order)
+    cut = BatchSampler(spec.step_examples(job), used, order_of(job))
     coming = iterate_batches(part, None if job.batch_size == "full" else cut, seed, 0, spec.steps)
 
     def train_step(step: int, lr: float) -> float:

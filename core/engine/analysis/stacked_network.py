@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.analysis.matrix_products import ProductMethod, ScratchMemory, choose_product
+from core.engine.datasets.split import Split, iterate_chunks
 from core.engine.evaluation.batch_norm import chunk_sizes
 from core.engine.evaluation.evaluate import eval_mode
 from core.engine.liveness import ReportAlive, report_each
@@ -210,17 +211,17 @@ class StackedNetwork:
         means = [mean[None] for mean, _ in running if mean is not None]
         return BatchNormMoments(means, [variance[None] for _, variance in running if variance is not None])
 
-    def estimate_moments(self, weights: Tensor, inputs: Tensor, batch_size: int) -> BatchNormMoments:
+    def estimate_moments(self, weights: Tensor, train: Split, batch_size: int) -> BatchNormMoments:
         """For each network the running statistics that `reestimate_batch_norm` would set, (K, channels) each."""
         counting = self.running_moments()
         counting.counting = True
         outputs = self.bind_weights(weights, counting)
-        batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
-        for batch in report_each(self.report_alive, "batch_norm", batches):
+        batches = iterate_chunks(train, chunk_sizes(len(train), batch_size), augmented=True)
+        for batch, _ in report_each(self.report_alive, "batch_norm", batches):
             outputs(batch)
         found = [counting.sums[number] for number in range(len(self.norms))]
         return BatchNormMoments(
-            [mean / len(inputs) for mean, _ in found], [variance / len(inputs) for _, variance in found]
+            [mean / len(train) for mean, _ in found], [variance / len(train) for _, variance in found]
         )
 
 

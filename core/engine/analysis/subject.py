@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.files import check_tensors, read_tensors
-from core.engine.datasets.resident import ResidentDataset, Split, load_resident
+from core.engine.datasets.load import load_dataset
+from core.engine.datasets.loaded import FITTED, LoadedDataset
+from core.engine.datasets.split import Split
 from core.engine.determinism import seeded_generator
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.evaluation.evaluate import evaluate_network
@@ -53,13 +55,13 @@ def open_subjects(
     report_alive: ReportAlive,
 ) -> tuple[AnalysisSubject, ...]:
     """Open all subjects; equal data are loaded once. Raises EngineError if weights or data do not fit their spec."""
-    loaded: dict[str, ResidentDataset] = {}
+    loaded: dict[str, LoadedDataset[Split]] = {}
     found = []
     for source in sources:
         spec = source.spec.resolved()
         key = spec.data.model_dump_json()
         if key not in loaded:
-            loaded[key] = load_resident(spec.data, source.dataset, device, plan.dataset_sha256, report_alive)
+            loaded[key] = load_dataset(spec.data, source.dataset, device, plan, report_alive)
         network = build_network(
             spec.model,
             spec.data.facts(),
@@ -73,12 +75,10 @@ def open_subjects(
 
 
 def _open_subject(
-    source: Source, spec: JobSpec, data: ResidentDataset, network: Network, examples: int | None
+    source: Source, spec: JobSpec, data: LoadedDataset[Split], network: Network, examples: int | None
 ) -> AnalysisSubject:
     if source.weights:
-        tensors = {
-            name: each for name, each in read_tensors(source.weights).items() if name not in data.standardize_tensors()
-        }
+        tensors = {name: each for name, each in read_tensors(source.weights).items() if not name.startswith(FITTED)}
         check_tensors("weights", tensors, network.tensors())
         network.load_tensors(tensors)
     network.module.eval()
@@ -95,8 +95,7 @@ def sample_examples(part: Split, examples: int | None, seed: int) -> Split:
     if examples is None or examples >= len(part):
         return part
     chosen = torch.randperm(len(part), generator=seeded_generator(seed, "some"))[:examples].sort().values
-    chosen = chosen.to(part.inputs.device)
-    return Split(part.inputs[chosen], part.targets[chosen])
+    return part.select(chosen)
 
 
 def nonempty_splits(subject: AnalysisSubject) -> list[SplitName]:
@@ -107,7 +106,7 @@ def nonempty_splits(subject: AnalysisSubject) -> list[SplitName]:
 def metric_names(subject: AnalysisSubject) -> list[str]:
     """The names of the reported metrics: the loss first, then the metrics of the job."""
     split = nonempty_splits(subject)[0]
-    few = Split(subject.parts[split].inputs[:1], subject.parts[split].targets[:1])
+    few = subject.parts[split].select(torch.tensor([0]))
     return list(evaluate_network(subject.network, few, subject.objective))
 
 
@@ -128,5 +127,5 @@ def replaced_weights(subject: AnalysisSubject, weights: Tensor) -> Iterator[Netw
     """The subject's network with other weights (P,), batch norm estimated again on the train split; then restored."""
     with preserving(subject.network) as network:
         network.values.copy_(weights)
-        reestimate_batch_norm(network, subject.parts["train"].inputs, subject.batch)
+        reestimate_batch_norm(network, subject.parts["train"], subject.batch)
         yield network

@@ -9,6 +9,7 @@ from torch import Tensor
 from core.engine.checkpoints.files import REMEDY, check_tensors, read_resume, read_tensors
 from core.engine.checkpoints.rollback import RollbackPoint
 from core.engine.checkpoints.stateful import Stateful, own_tensors
+from core.engine.datasets.loaded import FITTED
 from core.engine.determinism import GENERATORS, HOST_GENERATOR, random_state, restore_random_state
 from core.engine.environment import environment_differences
 from core.engine.evaluation.step_log import EpochLayout
@@ -76,7 +77,7 @@ def load_checkpoint(run: Run, resume: Resume) -> None:
 
 def load_initial_weights(run: Run, weights: Path) -> None:
     """Load weights and batch-norm statistics of another run's checkpoint; standardisation stays that of the data."""
-    found = {name: each for name, each in read_tensors(weights).items() if name not in run.data.standardize_tensors()}
+    found = {name: each for name, each in read_tensors(weights).items() if not name.startswith(FITTED)}
     check_tensors("weights", found, run.network.tensors())
     run.network.load_tensors(found)
 

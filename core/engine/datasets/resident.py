@@ -1,14 +1,20 @@
-"""Datasets that fit on the device as a whole: loaded and standardised once, then indexed."""
+"""Datasets of one file, which fit on the device as a whole: loaded and standardised once, then indexed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from core.engine.checkpoints.files import file_digest, load_tensors
+from core.engine.datasets.loaded import LoadedDataset
+from core.engine.datasets.split import Batch, EpochOrder, select_rows
 from core.engine.datasets.splitting import split_indices
+from core.engine.datasets.standardizer import fit_standardizer, name_standardizers
+from core.engine.datasets.windows import row_bytes, window_examples
 from core.engine.determinism import seeded_generator
 from core.engine.failure import EngineError
 from core.engine.liveness import ReportAlive, report_nothing
@@ -21,42 +27,41 @@ MOST_ROWS = 10  # that a message names
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """`inputs` (n, *input_shape) standardised; `targets` int64 (n,) or standardised float32 (n, outputs)."""
+class TensorSplit:
+    """A split whose inputs (n, *input_shape) are on the device as the network reads them."""
 
     inputs: Tensor
     targets: Tensor
+    is_augmented: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def take(self, indices: Tensor) -> Batch:
+        return select_rows(self.inputs, indices), select_rows(self.targets, indices)
 
-@dataclass(frozen=True, slots=True)
-class Standardizer:
-    """x -> (x - mean) / std, fitted on the train split; float32, broadcastable against one example."""
+    def chunk(self, start: int, stop: int, *, augmented: bool = False) -> Batch:
+        """Views of the split. It has no augmentation."""
+        del augmented
+        return self.inputs[start:stop], self.targets[start:stop]
 
-    mean: Tensor
-    std: Tensor
+    def whole(self) -> Batch:
+        return self.inputs, self.targets
 
-    def apply(self, values: Tensor) -> Tensor:
-        return (values - self.mean) / self.std
+    def select(self, indices: Tensor) -> "TensorSplit":
+        return TensorSplit(*self.take(indices))
+
+    def epoch_batches(self, order: EpochOrder, size: int, first: int) -> Iterator[Batch]:
+        """Views of windows of batches, with the alignment that they have in a gather of the whole epoch."""
+        window = window_examples(size, row_bytes(tuple(self.inputs.shape[1:])))
+        indices = order.indices.to(self.inputs.device)
+        for begin in range(first * size // window * window, len(indices), window):
+            inputs, targets = self.take(indices[begin : begin + window])
+            pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+            yield from list(pairs)[max(0, first - begin // size) :]
 
 
-@dataclass(frozen=True, slots=True)
-class ResidentDataset:
-    """The three splits, and the scales that inputs and targets of the trained weights need (None: as in the file)."""
-
-    train: Split
-    validation: Split
-    test: Split
-    input_scale: Standardizer | None
-    target_scale: Standardizer | None
-
-    def standardize_tensors(self) -> dict[str, Tensor]:
-        """The tensors stored with weights: standardize.mean and .std, for regression also standardize.target_*."""
-        scales = {"standardize.": self.input_scale, "standardize.target_": self.target_scale}
-        found = {prefix: scale for prefix, scale in scales.items() if scale}
-        return {f"{prefix}{name}": getattr(scale, name) for prefix, scale in found.items() for name in ("mean", "std")}
+ResidentDataset = LoadedDataset[TensorSplit]
 
 
 def load_resident(
@@ -80,9 +85,9 @@ def load_resident(
     input_scale = fit_standardizer(inputs[indices.train], per_channel=inputs.ndim > 2) if spec.standardize else None
     target_scale = fit_standardizer(targets[indices.train], per_channel=False) if spec.standardize and numbers else None
 
-    def standardised_split(chosen: Tensor) -> Split:
-        chosen_inputs, chosen_targets = inputs[chosen], targets[chosen]
-        return Split(
+    def standardised_split(chosen: Tensor) -> TensorSplit:
+        chosen_inputs, chosen_targets = select_rows(inputs, chosen), select_rows(targets, chosen)
+        return TensorSplit(
             (input_scale.apply(chosen_inputs) if input_scale else chosen_inputs).to(device),
             (target_scale.apply(chosen_targets) if target_scale else chosen_targets).to(device),
         )
@@ -93,7 +98,8 @@ def load_resident(
         standardised_split(indices.test),
     )
     report_alive("other")
-    return ResidentDataset(*parts, input_scale, target_scale)
+    stored = name_standardizers(input_scale, target_scale)
+    return ResidentDataset(*parts, target_scale, stored)
 
 
 def add_label_noise(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:
@@ -105,16 +111,6 @@ def add_label_noise(targets: Tensor, share: float, classes: int, seed: int) -> T
     changed = targets.clone()
     changed[wrong] = (targets[wrong] + shifts) % classes
     return changed
-
-
-def fit_standardizer(values: Tensor, *, per_channel: bool) -> Standardizer:
-    """Mean and population std over examples (and pixels, per channel), computed in double; a std of 0 becomes 1."""
-    axes = [0, *range(2, values.ndim)] if per_channel else [0]
-    doubles = values.double()
-    mean = doubles.mean(axes, keepdim=True)
-    std = (doubles - mean).square().mean(axes, keepdim=True).sqrt()
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    return Standardizer(mean[0].float(), std[0].float())
 
 
 def read_dataset(

@@ -25,7 +25,7 @@ def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
     `groups` int64 (N,); pass zeros for regression.
     """
     generator = seeded_generator(seed, "split")
-    members = [torch.nonzero(groups == group).flatten() for group in sorted(set(groups.tolist()))]
+    members = split_by_group(groups)
     for_test = apportion([len(each) for each in members], sizes.test)
     left = [len(each) - taken for each, taken in zip(members, for_test, strict=True)]
     for_validation = apportion(left, sizes.validation)
@@ -36,6 +36,25 @@ def split_indices(groups: Tensor, sizes: SplitSizes, seed: int) -> SplitIndices:
         for part, piece in zip(parts, pieces, strict=True):
             part.append(piece)
     test, validation, train = (torch.cat(part).sort().values for part in parts)
+    return SplitIndices(train=train, validation=validation, test=test)
+
+
+def split_by_group(groups: Tensor) -> list[Tensor]:
+    """The indices of each group, ascending, int64; the groups ascend too."""
+    order = groups.argsort(stable=True)
+    return list(torch.split(order, torch.unique_consecutive(groups[order], return_counts=True)[1].tolist()))
+
+
+def split_by_part(parts: Tensor) -> SplitIndices:
+    """The split that `parts` (N,) says: 0 train, 1 validation, 2 test."""
+    train, validation, test = (torch.nonzero(parts == part).flatten() for part in range(3))
+    return SplitIndices(train=train, validation=validation, test=test)
+
+
+def split_tail(examples: int, sizes: SplitSizes) -> SplitIndices:
+    """The last examples are the test split, those before them the validation split."""
+    indices = torch.arange(examples)
+    train, validation, test = torch.split(indices, [sizes.train, sizes.validation, sizes.test])
     return SplitIndices(train=train, validation=validation, test=test)
 
 

@@ -1,8 +1,6 @@
 """Batch-norm re-estimation: the running statistics of weights that were never trained as they are."""
 
-import torch
-from torch import Tensor
-
+from core.engine.datasets.split import Split, iterate_chunks
 from core.engine.evaluation.evaluate import eval_mode
 from core.engine.failure import passing_examples
 from core.engine.liveness import report_each
@@ -10,11 +8,13 @@ from core.engine.networks.network import Network
 from core.engine.networks.norms import running_norms
 
 
-def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> None:
-    """Set running statistics to the example-weighted mean over the batches of `inputs`, taken in index order.
+def reestimate_batch_norm(network: Network, train: Split, batch_size: int) -> None:
+    """Set running statistics to the example-weighted mean over the batches of `train`, in its own order.
 
     Averaged weights have no statistics of their own, because they were never run on data (Izmailov et al. 2018, section
-    3.2). A batch of b examples after n others has momentum b / (n + b). Dropout is off.
+    3.2). A batch of b examples after n others has momentum b / (n + b). Dropout is off. A split
+    with augmentation is augmented, as by torch.optim.swa_utils.update_bn with the loader of training; the draws are the
+    same in every re-estimation.
     """
     layers = running_norms(network.module)
     if not layers:
@@ -26,8 +26,8 @@ def reestimate_batch_norm(network: Network, inputs: Tensor, batch_size: int) -> 
                 layer.train()
                 layer.reset_running_stats()
             seen = 0
-            batches = torch.split(inputs, chunk_sizes(len(inputs), batch_size))
-            for batch in report_each(network.report_alive, "batch_norm", batches):
+            batches = iterate_chunks(train, chunk_sizes(len(train), batch_size), augmented=True)
+            for batch, _ in report_each(network.report_alive, "batch_norm", batches):
                 for layer in layers:
                     layer.momentum = len(batch) / (seen + len(batch))
                 with passing_examples():

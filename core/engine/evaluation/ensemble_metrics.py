@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.evaluate import compute_metrics, predict_split
 from core.engine.networks.network import Network
 from core.engine.run import Run

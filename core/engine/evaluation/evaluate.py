@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split, iterate_chunks
 from core.engine.evaluation.objective import Objective
 from core.engine.failure import passing_examples
 from core.engine.liveness import report_each
@@ -21,9 +21,9 @@ def evaluate_network(network: Network, part: Split, objective: Objective) -> dic
 def predict_split(network: Network, part: Split) -> Tensor:
     """The outputs for a split (n, outputs), in evaluation mode."""
     with eval_mode(network.module):
-        chunks = report_each(network.report_alive, "evaluate", torch.split(part.inputs, network.most_at_once))
+        chunks = report_each(network.report_alive, "evaluate", iterate_chunks(part, network.most_at_once))
         with passing_examples():
-            outputs = [network.forward(inputs) for inputs in chunks]
+            outputs = [network.forward(inputs) for inputs, _ in chunks]
         return torch.cat(outputs)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.engine.datasets.resident import Split, Standardizer
+from core.engine.datasets.split import Split
+from core.engine.datasets.standardizer import Standardizer
 from core.recipe.data import Function
 from core.recipe.spec import JobSpec
 

@@ -75,8 +75,14 @@ ACTIVATIONS: dict[type[nn.Module], ClosedFormActivation] = {
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of -log softmax(outputs)[target]; its gradient is (softmax(outputs) - one hot target) / b."""
+    """Mean of -log softmax(outputs)[target]; its gradient is (softmax(outputs) - one hot target) / b.
+
+    Targets of mixed examples are class probabilities, float32 (b, classes), in place of one-hot ones.
+    """
     logs = torch.log_softmax(outputs, 1)
+    if targets.is_floating_point():
+        loss = -(logs * targets).sum() / len(targets)
+        return loss, aten._log_softmax_backward_data.default(-targets / len(targets), logs, 1, outputs.dtype)  # noqa: SLF001
     loss, weight = aten.nll_loss_forward.default(logs, targets, None, 1, -100)
     slope = aten.nll_loss_backward.default(torch.ones_like(loss), logs, targets, None, 1, -100, weight)
     return loss, aten._log_softmax_backward_data.default(slope, logs, 1, outputs.dtype)  # noqa: SLF001

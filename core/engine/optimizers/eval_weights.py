@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
 
@@ -26,7 +26,7 @@ class EvalWeights:
         if not (self._normalised and torch.equal(self._network.weights, weights)):
             with torch.no_grad():
                 self._network.weights.copy_(weights)
-            reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
+            reestimate_batch_norm(self._network, self._train, self._batch_size)
             self._normalised = True
         return self._network
 

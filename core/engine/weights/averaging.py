@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.stateful import Stateful
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
 from core.recipe.averaging import CollectionSteps, EmaPhase
@@ -90,7 +90,7 @@ class RunningMean:
         if self._normalised != self.models:
             self._network.values.copy_(self.mean_weights())
             if self._lender is None:
-                reestimate_batch_norm(self._network, self._train.inputs, self._batch_size)
+                reestimate_batch_norm(self._network, self._train, self._batch_size)
             self._normalised = self.models
         if self._lender:
             copy_bn_stats(self._network, self._lender)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.evaluation.evaluate import predict_split
 from core.engine.networks.network import Network
@@ -130,7 +130,7 @@ class Ensemble:
             mean.lerp_(network.weights.detach(), 1 / number)
         with torch.no_grad():
             self._network.weights.copy_(mean)
-        reestimate_batch_norm(self._network, train.inputs, batch_size)
+        reestimate_batch_norm(self._network, train, batch_size)
         return self._network
 
     def member_outputs(self, part: Split) -> list[Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.datasets.resident import Split
+from core.engine.datasets.split import Split
 from core.engine.determinism import seeded_generator
 from core.engine.evaluation.batch_norm import reestimate_batch_norm
 from core.engine.networks.network import Network
@@ -65,7 +65,7 @@ class SwagPosterior:
         for number in range(self._spec.samples):
             with torch.no_grad():
                 self._network.weights.copy_(self.draw_weights(number))
-            reestimate_batch_norm(self._network, train.inputs, batch_size)
+            reestimate_batch_norm(self._network, train, batch_size)
             yield self._network
 
     def tensors(self) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ def mark_ready(
         "kind": manifest.kind,
         "examples": manifest.examples,
         "stored_bytes": stored_bytes,
-        "manifest": manifest.model_copy(update={"shards": ()}).canonical_json().decode(),
+        "manifest": manifest.canonical_json().decode(),
         "warnings": list(manifest.warnings),
         "confined": dict(confined),
         "sha256": manifest.source_sha256 or None,

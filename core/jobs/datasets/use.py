@@ -51,7 +51,7 @@ def live_users(connection: Connection, dataset_id: str) -> list[str]:
 
 
 def find_dataset_manifest(db: Database, project: str, name_or_id: str) -> tuple[str, DatasetManifest]:
-    """The id and the manifest (without shards) of a ready dataset: the one of this id, or the newest of this name.
+    """The id and the manifest of a ready dataset: the one of this id, or the newest of this name.
 
     Raises:
         InvalidSpec: the project has none, or it is not ready; the pointer is /data/dataset.

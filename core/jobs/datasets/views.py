@@ -28,7 +28,7 @@ _OF_JOB: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DatasetView:
-    """A dataset as its project sees it; times are unix seconds, `manifest` has no shards and is None in lists."""
+    """A dataset as its project sees it; times are unix seconds, `manifest` is None in lists."""
 
     id: str
     project: str

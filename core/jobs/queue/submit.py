@@ -41,7 +41,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class SubmitResult:
-    """The job, whether this call created it, and the kind of slot that it needs (cpu, gpu, any), for the hint."""
+    """The job, whether this call created it, and what it needs (cpu, gpu, any, light), for the hint."""
 
     job_id: str
     created: bool

@@ -92,7 +92,7 @@ def data_resolver(db: Database, project: str) -> ResolveData:
 
 
 def pinned_resolver(connection: Connection, project: str) -> ResolveData:
-    """The look-up for a job that goes on from another one, whose dataset may have been deleted: DataGone then."""
+    """The look-up for a job that continues from another one, whose dataset may have been deleted: DataGone then."""
 
     def resolve(data: DataSpec) -> DataSpec:
         if not isinstance(data, Dataset):

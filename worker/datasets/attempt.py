@@ -20,11 +20,11 @@ from worker import provision
 from worker.assignment import check_interrupted
 from worker.attempt import Attempt
 from worker.conclude import decide_interrupted
+from worker.datasets.assignment import PrepareAssignment
 from worker.datasets.layout import BadShard
 from worker.datasets.publish import DatasetPublisher, read_output
 from worker.datasets.report import read_problems, read_walls
 from worker.heartbeat import JobCancelled
-from worker.kinds.prepare import PrepareAssignment
 from worker.launcher import RunnerProcess
 from worker.outcome import Decision, Finish, GiveBack, KillReason, Observed, StopOrder, decide_outcome, machine_failed
 from worker.prepare.launch import PrepareLauncher
@@ -107,7 +107,7 @@ def _publish(attempt: Attempt, seen: Observed) -> Decision:
 
 
 def _store_dataset(attempt: Attempt, manifest: DatasetManifest) -> None:
-    """Upload the shards. The version is claimed first, so that nobody removes its objects meanwhile."""
+    """Upload the shards. The version is claimed first, so that garbage collection leaves its objects."""
     heartbeat, context = attempt.heartbeat, attempt.context
     heartbeat.retry_write(partial(_claim, attempt, manifest.version()))
     patience = context.settings.outage_seconds

@@ -46,7 +46,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "cancel_dataset": "Cancel a preparation",
     "put_dataset_content": "Upload a dataset in one request",
     "append_dataset_content": "Append to an upload",
-    "get_upload": "Find where an upload goes on",
+    "get_upload": "Get the offset of an upload",
     "get_upload_capabilities": "Get the upload capabilities",
     "catalog": "List all components",
     "catalog_kind": "List the components of one kind",

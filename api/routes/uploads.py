@@ -130,7 +130,7 @@ async def _receive_short(
     operation_id="put_dataset_content",
     status_code=202,
     response_model=Dataset,
-    responses=problem_responses(404, 408, 409, 413, 422, 429),
+    responses=problem_responses(400, 404, 408, 409, 413, 415, 422, 429),
     openapi_extra={"requestBody": {"required": True, "content": {OCTETS: _BYTES}}},
 )
 async def put_content(request: Request, dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
@@ -163,7 +163,8 @@ def get_upload(dataset_id: DatasetId, caller: Caller, service: Running) -> Respo
     responses={
         204: {"description": "Upload-Offset is where the next byte belongs"},
         **problem_responses(400, 404, 408, 409, 412, 413, 415, 422, 429),
-        460: {"description": "The body has another checksum than Upload-Checksum says; it was discarded"},
+        460: problem_responses(400)[400]
+        | {"description": "The body has another checksum than Upload-Checksum says; it was discarded"},
     },
     openapi_extra={"requestBody": {"required": True, "content": {OFFSET_OCTETS: _BYTES}}},
 )
@@ -203,8 +204,9 @@ async def patch_content(  # noqa: PLR0913 - what a request may bring
     status_code=204,
     responses={204: {"description": "The capabilities of this service as tus headers"}, **problem_responses(404)},
 )
-def get_capabilities(dataset_id: DatasetId, service: Running) -> Response:  # noqa: ARG001 - checked, though every upload has the same
+def get_capabilities(dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
     """What of the protocol tus this service speaks."""
+    find_upload(service.db, caller.project, dataset_id)
     most = str(service.settings.upload_bytes)
     return Response(status_code=204, headers={**TUS, **CAPABILITIES, "Tus-Max-Size": most})
 

@@ -17,6 +17,7 @@ from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.attempt.state import Fits, State, require_version
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
+from core.jobs.datasets.use import pinned_resolver
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import naming_missing_plugins
 from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
@@ -60,7 +61,7 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, or has succeeded, or has a retry already and `again` is False; or a plug-in of it
-            is not installed here.
+            is not installed here; or its dataset was deleted (DataGone).
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -75,7 +76,8 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         origin = _last_position(connection, parent)
         with naming_missing_plugins(connection, job_id):
             # A new job is validated by the rules of this release.
-            spec = parse_job(json.dumps(_document(connection, job_id)).encode())
+            body = json.dumps(_document(connection, job_id)).encode()
+            spec = parse_job(body, pinned_resolver(connection, entry.project))
         slot = _insert_child(connection, new, spec, entry, origin)
     return SubmitResult(new, created=True, needs=slot)
 
@@ -97,7 +99,8 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has no resumable checkpoint yet, or a plug-in of it is not installed here.
+        Conflict: it has no resumable checkpoint yet, a plug-in of it is not installed here, or its dataset was
+            deleted (DataGone).
         InvalidSpec: there is no such checkpoint, or a fork cannot make these changes.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -110,7 +113,7 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
         with naming_missing_plugins(connection, job_id):
             before = read_stored(JobSpec, _document(connection, job_id))
         kept = _choose_checkpoint(connection, parent, at)
-        child = fork_spec(before, changes, kept.step)
+        child = fork_spec(before, changes, kept.step, pinned_resolver(connection, entry.project))
         slot = _insert_child(
             connection, new, child, entry, BranchPoint("fork", parent, kept, reset_parts(before, child))
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.parse import parse_job
+from core.recipe.parse import ResolveData, parse_job, resolve_built_in
 from core.recipe.spec import JobSpec
 
 FREE: Final = frozenset(
@@ -24,7 +24,9 @@ FREE_OF_OPTIMIZER: Final = frozenset({"lr", "weight_decay"})
 WAY_OUT: Final = 'the history up to the checkpoint would differ; use "from" to start a new job with its weights alone'
 
 
-def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
+def fork_spec(
+    parent: JobSpec, changes: Mapping[str, Any], step: int, resolve_data: ResolveData = resolve_built_in
+) -> JobSpec:
     """The parent's resolved spec with some fields replaced as a whole; all other fields stay.
 
     Raises:
@@ -32,7 +34,7 @@ def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec
     """
     document = {**json.loads(parent.model_dump_json()), **changes}
     try:
-        child = parse_job(json.dumps(document).encode())
+        child = parse_job(json.dumps(document).encode(), resolve_data)
     except InvalidSpec as error:
         moved = (replace(each, pointer=f"/changes{each.pointer}") for each in error.errors)
         raise InvalidSpec(error.message, errors=tuple(moved)) from None

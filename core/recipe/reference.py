@@ -26,7 +26,9 @@ from core.recipe.spec import JobSpec
 PAGES: Final = (Path("docs/recipe.md"), Path("docs/analyses.md"))
 FIELDS: Final = Path(__file__).with_name("fields.toml")
 HEADER: Final = "| field | type | default | common name | meaning |\n|---|---|---|---|---|"
-SELECTORS: Final = frozenset({"name", "method", "kind"})  # these select a component from its union, and are its heading
+SELECTORS: Final = frozenset(
+    {"name", "method", "kind", "by", "op"}
+)  # these select a component from its union, and are its heading
 _SECTION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
 Guide = Mapping[str, Mapping[str, Sequence[str]]]
@@ -92,7 +94,26 @@ def _kind_section(section: str) -> str:
         parts += [f"### {_heading(component, name)}", _introduction(name, component)]
         parts += [f"It has no {', '.join(missing)}."] if missing else []
         parts += [_table(own)] if own else []
+        parts += _nested_parts(section, name, component, guide)
     return "\n\n".join(parts)
+
+
+def _nested_parts(section: str, name: str, component: type[Spec], guide: Guide) -> Iterator[str]:
+    """The parts of a component that the guide has a section for, such as the ways to split a dataset."""
+    for field, spec in component_parts(component):
+        if f"{section}/{name}/{field}" not in guide:
+            continue
+        tag = next((str(spec.model_fields[each].default) for each in SELECTORS if each in spec.model_fields), "")
+        yield f"#### {field} {tag}".rstrip()
+        yield _one_line(spec.__doc__)
+        if rows := list(_rows(spec, section, f"{name}/{field}", guide)):
+            yield _table(rows)
+
+
+def component_parts(component: type[Spec]) -> Iterator[tuple[str, type[Spec]]]:
+    """(field, class) of each spec within a component; a field with several forms has one for each."""
+    for name, info in component.model_fields.items():
+        yield from ((info.alias or name, each) for each in _classes(info.annotation))
 
 
 def section_classes(section: str) -> Mapping[str, type[Described | AnyAnalysis]]:

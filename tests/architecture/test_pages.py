@@ -8,8 +8,9 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from core.recipe.catalog import Kind, component_classes
+from core.recipe.component import Spec
 from core.recipe.reference import PAGES as GENERATED
-from core.recipe.reference import SELECTORS, fill_page, nested_specs, read_guide, section_classes
+from core.recipe.reference import SELECTORS, component_parts, fill_page, nested_specs, read_guide, section_classes
 from core.recipe.spec import JobSpec
 from core.settings import Settings
 from tests.architecture import tree
@@ -79,13 +80,20 @@ def test_the_recipe_has_a_heading_for_each_component() -> None:
     assert set(section_classes("analyses")) <= set(re.findall(r"^### (\S+)$", read(DOCS / "analyses.md"), re.MULTILINE))
 
 
+def field_names(spec: type[Spec]) -> set[str]:
+    return {info.alias or name for name, info in spec.model_fields.items()}
+
+
 def test_the_guide_explains_fields_that_exist() -> None:
     """A field that was renamed leaves its old name in fields.toml, where nothing reads it."""
-    fields = {"job": {info.alias or name for name, info in JobSpec.model_fields.items()}}
+    fields = {"job": field_names(JobSpec)}
     fields |= {f"job/{name}": set(spec.model_fields) for name, spec in nested_specs()}
     for kind in (*get_args(Kind), "analyses"):
-        each = {name: set(component.model_fields) for name, component in section_classes(kind).items()}
+        each = {name: field_names(component) for name, component in section_classes(kind).items()}
         fields |= {f"{kind}/{name}": found for name, found in each.items()}
+        for name, component in section_classes(kind).items():
+            for field, spec in component_parts(component):
+                fields.setdefault(f"{kind}/{name}/{field}", set()).update(field_names(spec))
         fields[kind] = set().union(*each.values()) | SELECTORS
     spare = {section: set(told) - fields.get(section, set()) for section, told in read_guide().items()}
     assert {section: names for section, names in spare.items() if names} == {}

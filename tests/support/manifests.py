@@ -134,6 +134,12 @@ def look_up_among(manifests: dict[str, DatasetManifest]) -> ResolveData:
 look_up = look_up_among(MANIFESTS)
 
 
+def looked_up(**fields: Any) -> dict[str, Any]:
+    """The JSON of a job's data after the look-up, without its name."""
+    data = look_up(Dataset.model_validate_json(json.dumps({"name": "dataset", **fields})))
+    return {field: value for field, value in data.dump().items() if field != "name"}
+
+
 def resolve(manifest: DatasetManifest, **fields: Any) -> Dataset:
     """The resolved data of a job with these fields."""
     data = Dataset.model_validate_json(json.dumps({"name": "dataset", "dataset": "mine", **fields}))

@@ -126,6 +126,7 @@ def test_what_a_request_says_of_the_dataset_is_ignored() -> None:
     lies: list[Any] = ["?", 7, [], {}, told["resolved"] | {"outputs": 10**9}, told["resolved"] | {"kind": "odd"}]
     for lie in lies:
         assert parse_job(job(BIRDS | {"resolved": lie}), look_up) == made
+    assert JobSpec.model_validate_json(made.model_dump_json()) == made
     again = parse_job(made.model_dump_json().encode(), look_up)
     assert again == made == made.resolved()
     assert again.model_dump_json() == made.model_dump_json()

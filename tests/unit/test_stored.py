@@ -14,6 +14,7 @@ from core.recipe.plan import resolve_plan
 from core.recipe.spec import Checkpoints, JobSpec
 from core.recipe.stored import read_analysis, read_job, read_stored
 from tests.contract.test_components import EVERY, job
+from tests.support.manifests import look_up
 from tests.support.specs import analysis_of
 
 FULL: dict[str, Any] = {
@@ -59,7 +60,7 @@ def same(read: JobSpec, made: JobSpec) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, name, _ in EVERY])
 def test_every_component_comes_back_as_it_was(kind: str, name: str) -> None:
-    made = parse_job(json.dumps(job(kind, name)).encode())
+    made = parse_job(json.dumps(job(kind, name)).encode(), look_up)
     same(read_job(made.model_dump_json()), made)
 
 

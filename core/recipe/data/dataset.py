@@ -1,8 +1,9 @@
 """Data that a user has uploaded, as a part of a job."""
 
+import json
 from typing import Annotated, ClassVar, Literal, Never
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from core.errors import FieldProblem, InvalidSpec
 from core.recipe.component import Spec
@@ -20,16 +21,18 @@ class BytePairTokens(Spec):
     bpe: Annotated[int, Field(ge=256, le=2**20)]
 
 
-def _drop_unreadable(value: object, read: ValidatorFunctionWrapHandler) -> object:
+def _drop_unreadable(value: object) -> object:
     """None for what is not a ResolvedDataset: a request's own is ignored, whatever it holds."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, ResolvedDataset) else None
     try:
-        return read(value)
+        return ResolvedDataset.model_validate_json(json.dumps(value))
     except ValidationError:
         return None
 
 
 Resolved = Annotated[
-    ResolvedDataset | None, WrapValidator(_drop_unreadable), Field(json_schema_extra={"readOnly": True})
+    ResolvedDataset | None, BeforeValidator(_drop_unreadable), Field(json_schema_extra={"readOnly": True})
 ]
 
 

@@ -46,10 +46,10 @@ class ColumnSplit(Spec):
 
 
 class GroupSplit(Spec):
-    """Rows with the same value in the category `column` stay in one part: no group is in two. It is no feature.
+    """Rows with the same value in the category `column` stay in one part. The column is no feature.
 
-    Groups are taken whole, in the order of assign_groups, until the test part has its share of the rows, then until
-    the validation part has its share.
+    Groups are taken whole, in the order of the SHA-256 of "<split_seed>:<value>", until the test part has at least its
+    share of the rows, then until the validation part has.
     """
 
     by: Literal["group"] = "group"
@@ -57,7 +57,10 @@ class GroupSplit(Spec):
 
 
 class TailSplit(Spec):
-    """The last rows of the upload are the test part, those before them the validation part: for data in time order."""
+    """The last rows of the upload are the test part, those before them the validation part: for data in time order.
+
+    The parts have the shares `test` and `validation`.
+    """
 
     by: Literal["tail"] = "tail"
 

@@ -1,4 +1,4 @@
-"""Mixtures of two train images and of their targets; the partner is another image of the batch."""
+"""Mixtures of two train images and of their targets; the partner is another train image."""
 
 from typing import Annotated, Literal
 

@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     device_locks: Path = Path("/tmp/basin-devices")  # noqa: S108 - all workers of a host share it, whatever their TMPDIR
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
     gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
+    prepare_confined: Literal["required", "best"] = "best"  # see worker/prepare/confine.py
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
     upload_bytes: int = Field(default=100 << 30, ge=1, le=10**18)  # of one dataset

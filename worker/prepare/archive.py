@@ -84,7 +84,7 @@ def inflate_pieces(source: InputFile, report: Report) -> Iterator[bytes]:
             yield piece
         if inflater.eof:
             if read < source.size or inflater.unused_data.strip(b"\0"):
-                report.refuse("unreadable", "the gzip file goes on after its end")
+                report.refuse("unreadable", "the gzip file continues after its end")
             return
     report.refuse("unreadable", "the gzip file ends in the middle")
 
@@ -153,9 +153,12 @@ def _tar_members(source: InputFile, report: Report, head: bytes) -> Iterator[Mem
 def _tar_pieces(archive: tarfile.TarFile, info: tarfile.TarInfo, report: Report) -> Iterator[bytes]:
     member = archive.extractfile(info)
     made = 0
-    while member is not None and (piece := member.read(PIECE_BYTES)):
-        made += len(piece)
-        yield piece
+    try:
+        while member is not None and (piece := member.read(PIECE_BYTES)):
+            made += len(piece)
+            yield piece
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        report.refuse("unreadable", f"the tar file is broken: {error}", file=info.name)
     if made != info.size:
         report.refuse("unreadable", f"it has {made} bytes, the archive says {info.size}", file=info.name)
 

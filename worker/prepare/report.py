@@ -1,4 +1,4 @@
-"""What the prepare process tells its user: warnings, what is wrong with the file, and how far it is."""
+"""What the prepare process reports to its user: warnings, what is wrong with the file, and how far it is."""
 
 import time
 import unicodedata
@@ -41,7 +41,7 @@ class Refused(Exception):  # noqa: N818 - it says what happened
 class Report:
     """Collects warnings and errors, and sends progress.
 
-    Parsers call `check` at the end, and where going on makes no sense. All text is escaped and cut here.
+    Parsers call `check` at the end, and where reading further makes no sense. All text is escaped and cut here.
     """
 
     def __init__(self, send: SendFrame, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +68,7 @@ class Report:
     def error(
         self, code: str, detail: str, *, file: str | None = None, row: int | None = None, column: str | None = None
     ) -> None:
-        """A reason to refuse the file. Reading may go on, to find more of them.
+        """A reason to refuse the file. Reading may continue, to find more of them.
 
         Raises:
             Refused: there are as many as are shown.

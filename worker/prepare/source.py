@@ -1,5 +1,6 @@
 """The uploaded file as the prepare process has it: an open descriptor, never a path."""
 
+import errno
 import hashlib
 import io
 import mmap
@@ -81,7 +82,7 @@ class InputReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
-            raise ValueError("a position before the beginning")
+            raise OSError(errno.EINVAL, "a position before the beginning")  # as of a file: zipfile expects it
         self._position = base + offset
         return self._position
 

@@ -129,7 +129,7 @@ class DatasetWriter:
         column = self._columns.get(tensor) or self._open_column(tensor, word, block.shape[1:], by_rows=by_rows)
         if (column.word, column.shape) != (word, block.shape[1:]):
             raise ValueError(f"{tensor}: {word} {block.shape[1:]} after {column.word} {column.shape}")
-        if column.row_bytes:
+        if block.size:
             write_all(column.fd, np.ascontiguousarray(block, DTYPES[word]).data.cast("B"))
         column.rows += block.shape[0]
 

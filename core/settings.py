@@ -96,7 +96,6 @@ class Settings(BaseSettings):
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
     prepare_seconds: Seconds = 3600.0  # of one process that prepares a dataset; then the file is refused as too large
-    prepare_confined: Literal["required", "best"] = "best"  # required: refuse where the machine lacks a wall
     dataset_cache_bytes: int = Field(default=50 << 30, ge=0, le=10**18)  # of prepared datasets on a worker's disk
     light_lane: bool = True  # of each worker: a place beside its slots for short jobs, such as preparing a dataset
     runner_user: str | None = None  # a name or a uid; None is the worker's own

@@ -96,6 +96,21 @@ def test_a_preparation_starts_without_a_broker(brokerless_service: Service) -> N
     brokerless_service.ended(job_id)
 
 
+def test_the_hint_of_a_light_job_has_a_queue_of_its_own(
+    serve: Callable[[str, Broker | None], Service], sqlite_url: str, broker: Broker
+) -> None:
+    """Without a poll: only a hint can start it, and the one thread that trains does not take it."""
+    service = serve(sqlite_url, broker)
+    service.environment["BASIN_POLL_SECONDS"] = "600"
+    service.heal()
+    desk = Desk(service, LocalStore(service.home / "store"))
+    job_id = service.submit(SHORT | {"epochs": 2000})
+    service.when_at(job_id, 10)
+    view = desk.ended(desk.upload())
+    assert (view.status, service.job(job_id)["status"]) == ("ready", "running")
+    assert _waited(desk, view) < 2.0
+
+
 def test_a_worker_shows_its_lane(desk: Desk) -> None:
     def look() -> bool:
         (worker,) = desk.service.http.get("/v1/workers").json()["data"]

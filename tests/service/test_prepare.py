@@ -236,6 +236,26 @@ def test_a_full_disk_is_the_fault_of_the_machine(
     assert (job.status, job.losses) == ("queued", 0)
 
 
+def test_a_worker_whose_parser_cannot_start_leaves_it_to_others(
+    db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where pyarrow is not installed, or a required kind of isolation is missing. After three tries it fails."""
+    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.1)
+    launcher = partial(PrepareLauncher, module="tests.no_module")
+    monkeypatch.setattr("worker.datasets.attempt.PrepareLauncher", launcher)
+    dataset_id, job_id = upload(db, store, npz_bytes())
+    worker = make_worker()
+    assert serve_one(worker, LANE)
+    assert get_job_view(db, OWNER, job_id).status == "queued"
+    assert serve_one(worker, LANE)
+    assert serve_one(worker, LANE)
+    job = get_job_view(db, OWNER, job_id)
+    assert job.status == "failed"
+    assert "its parser cannot start on this worker" in (job.error or {})["message"]
+    assert "tests.no_module" in (job.error or {})["message"]
+    assert dataset(db, dataset_id).status == "failed"
+
+
 def test_no_slot_takes_it_and_the_lane_takes_nothing_else(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
 ) -> None:

@@ -68,14 +68,19 @@ def conclude_prepare(attempt: Attempt, seen: Observed) -> Decision:
 
 
 def _decide_retry(seen: Observed) -> GiveBack:
-    """The machine is at fault, or the process was ended by order."""
+    """The machine is at fault, or the process was ended by order.
+
+    A process that does not begin fails on each try here: a library or a kind of isolation is missing. Other workers get
+    the job, within its budget of losses.
+    """
     if seen.asked is not StopOrder.NOTHING:
         return GiveBack(str(seen.asked))
-    error = (seen.ended or {}).get("error") or {}
+    message = ((seen.ended or {}).get("error") or {}).get("message")
+    if not seen.started and (seen.exit is None or seen.exit.signal is None):
+        last = (seen.stderr.strip().splitlines() or [str(seen.exit)])[-1]
+        return GiveBack(f"its parser cannot start on this worker: {message or last[:500]}", lost=True, rest=True)
     if seen.ended is not None:
-        return machine_failed(str(error.get("message")))
-    if not seen.started and seen.exit is not None and seen.exit.code is not None:
-        return machine_failed(seen.stderr[-500:] or str(seen.exit))
+        return machine_failed(str(message))
     return GiveBack(f"the process that prepares it ended: {seen.exit}", lost=True)
 
 

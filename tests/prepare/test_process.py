@@ -145,6 +145,37 @@ def _is_running(pid: int) -> bool:
     return False
 
 
+WITHOUT_LANDLOCK = """
+import errno, struct, sys
+from pathlib import Path
+from core.process import filter_system_calls, forbid_new_privileges
+from tests.support.prepare import prepare_confined
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50000 | errno.ENOSYS), (0x06, 0, 0, 0x7FFF0000)]
+forbid_new_privileges()
+filter_system_calls(b"".join(struct.pack("=HBBI", *step) for step in steps))
+print(prepare_confined(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]).ended)
+"""
+
+
+@pytest.mark.parametrize(
+    ("confinement", "outcome", "said"),
+    [
+        ("best", "succeeded", "'walls': ['seccomp', 'rlimits']"),
+        (
+            "required",
+            "failed",
+            "'machine_failed', 'message': 'this machine cannot confine the parser: it has no landlock'",
+        ),
+    ],
+)
+def test_a_kernel_without_landlock(flowers: Path, tmp_path: Path, confinement: str, outcome: str, said: str) -> None:
+    """As before Linux 5.13: a filter answers for this kernel that there is no such call."""
+    arguments = [sys.executable, "-c", WITHOUT_LANDLOCK, str(flowers), str(tmp_path), confinement]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"'outcome': '{outcome}'" in done.stdout
+    assert said in done.stdout
+
+
 def test_nothing_of_our_environment_is_passed(tmp_path: Path) -> None:
     secrets = {
         "BASIN_DATABASE_URL": "x",

@@ -68,6 +68,12 @@ def prepare_confined(source: Path, scratch: Path, confinement: Confinement = "be
     return made
 
 
+def guess_here(source: Path) -> str:
+    """The format of a file. Raises Refused."""
+    with source.open("rb") as file:
+        return guess_format(InputFile(file.fileno()), prepare_spec(), Report(lambda _kind, _fields: None))
+
+
 def prepare_here(source: Path, scratch: Path, **fields: Any) -> DatasetManifest:
     """One file through the same reader, in this process. Raises Refused."""
     spec = prepare_spec(**{"filename": source.name, **fields})

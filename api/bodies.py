@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from api.json_documents import parse_json
 from core.errors import InvalidSpec
 from core.ids import is_id
+from core.jobs.datasets.links import MOST_PARTS
 from core.recipe.analyses import Analysis
 from core.recipe.prepare import PrepareOptions, WantedFormat
 from core.recipe.text_fields import Label, Name, Note
@@ -114,6 +115,31 @@ class DatasetRequest(BaseModel):
     def options_document(self) -> dict[str, Any]:
         """The options as they are stored and compared."""
         return self.options.model_dump(mode="json", exclude_defaults=True)
+
+
+class LinksRequest(BaseModel):
+    """How many links to parts of an upload, at most."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] = MOST_PARTS
+
+
+class SentPart(BaseModel):
+    """A part that was put under its link."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    offset: Annotated[int, Field(ge=0, lt=2**63)]
+    key: Annotated[str, Field(pattern=r"^uploads/ds_[0-9a-z]{26}/[0-9]{16}-[0-9a-f]{16}$")]
+
+
+class PartsRequest(BaseModel):
+    """Parts that were put, which follow each other from the upload's offset on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    parts: Annotated[tuple[SentPart, ...], Field(min_length=1, max_length=MOST_PARTS)]
 
 
 class SchemaRequest(PrepareOptions):

@@ -9,7 +9,7 @@ from core.jobs.datasets.views import DatasetStatus, DatasetView
 from core.recipe.data.manifest import ColumnFacts, DatasetKind
 
 MOST_CATEGORIES: Final = 100  # of one column, in a document
-LINKS: Final = ("content", "rows", "events", "schema", "prepare", "cancel")
+LINKS: Final = ("content", "rows", "events", "schema", "prepare", "cancel", "links")
 
 
 class DatasetColumn(BaseModel):

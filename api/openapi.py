@@ -15,6 +15,8 @@ from api.bodies import (
     ForkRequest,
     JobChanges,
     KeyRequest,
+    LinksRequest,
+    PartsRequest,
     ProjectRequest,
     RetryRequest,
     SchemaRequest,
@@ -35,6 +37,8 @@ BODIES = (
     AnalysisRequest,
     DatasetRequest,
     SchemaRequest,
+    LinksRequest,
+    PartsRequest,
 )
 REF = "#/components/schemas/{model}"
 # In order: no key; a missing scope or a foreign Host; slow headers; a limit; too many headers; the database is away.

@@ -46,6 +46,8 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "cancel_dataset": "Cancel a preparation",
     "put_dataset_content": "Upload a dataset in one request",
     "append_dataset_content": "Append to an upload",
+    "create_upload_links": "Create links to upload parts",
+    "complete_upload_links": "Submit the parts that were put",
     "get_upload": "Get the offset of an upload",
     "get_upload_capabilities": "Get the upload capabilities",
     "catalog": "List all components",

@@ -24,6 +24,7 @@ from api.routes import (
     projects,
     schedules,
     telemetry,
+    upload_links,
     uploads,
     workers,
 )
@@ -40,6 +41,7 @@ NOUNS = (
     checkpoints.router,
     analyses.router,
     datasets.router,
+    upload_links.router,
     catalog.router,
     schedules.router,
     keys.router,

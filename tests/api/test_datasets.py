@@ -1,14 +1,17 @@
 """Datasets over HTTP: announced, sent in one request, read, corrected, deleted."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
 from api.dependencies import Service
+from core.jobs.datasets import links
 from core.jobs.datasets.prepare import claim_version
 from core.jobs.datasets.use import find_dataset_manifest
 from core.settings import Settings
@@ -263,13 +266,49 @@ def test_a_folder_of_the_operator_is_named_not_sent(tmp_path: Path, sqlite_url: 
 
 def test_in_a_bucket(tmp_path: Path, sqlite_url: str, bucket: StoreLocation) -> None:
     """The same from end to end, with the pieces in S3."""
-    plain = settings_for(tmp_path, sqlite_url).model_dump(exclude_unset=True) | in_bucket(bucket)
-    settings = Settings.model_validate(plain | {"database_url": SecretStr(sqlite_url)})
     content = CSV * 300_000  # 11 MB: two pieces
-    for client in started(create_app(settings)):
+    for client in in_a_bucket(tmp_path, sqlite_url, bucket):
         found = sent(client, content, sha256=digest(content))
         service = service_of(client)
         assert stored_content(service.db, service.store, found) == content
         prepare(service.db, service.store, found)
         assert read(client, found)["status"] == "ready"
         assert client.base_url == HERE
+
+
+def in_a_bucket(tmp_path: Path, url: str, bucket: StoreLocation) -> Iterator[TestClient]:
+    plain = settings_for(tmp_path, url).model_dump(exclude_unset=True) | in_bucket(bucket)
+    return started(create_app(Settings.model_validate(plain | {"database_url": SecretStr(url)})))
+
+
+def test_parts_go_to_the_bucket_directly(
+    tmp_path: Path, sqlite_url: str, bucket: StoreLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PART_BYTES", 20)
+    for client in in_a_bucket(tmp_path, sqlite_url, bucket):
+        found, other = created(client), created(client)
+        answer = client.post(found["links"]["links"], json={"parts": 1})
+        assert (answer.status_code, len(answer.json()["parts"])) == (200, 1), answer.text
+        parts = client.post(found["links"]["links"]).json()["parts"]
+        assert [(part["offset"], part["bytes"]) for part in parts] == [(0, 20), (20, len(CSV) - 20)]
+        named = [{"offset": part["offset"], "key": part["key"]} for part in parts]
+        complete = f"{found['links']['links']}/complete"
+        early = client.post(complete, json={"parts": named})
+        assert (early.status_code, early.json()["code"], early.json()["offset"]) == (409, "part_missing", 0)
+        for part in parts:
+            sent = CSV[part["offset"] : part["offset"] + part["bytes"]]
+            assert httpx2.put(part["url"], content=sent, trust_env=False).status_code == 200
+        stolen = client.post(f"{other['links']['links']}/complete", json={"parts": named})
+        assert (stolen.status_code, stolen.json()["code"]) == (409, "part_missing")
+        assert client.post(complete, json={"parts": named[1:]}).json()["code"] == "offset_mismatch"
+        assert client.post(complete, json={"parts": [named[0], named[0]]}).json()["code"] == "part_missing"
+        first = client.post(complete, json={"parts": named[:1]}).json()
+        assert (first["status"], first["upload"]["offset"]) == ("uploading", 20)
+        assert client.post(complete, json={"parts": named[1:]}).json()["status"] == "queued"
+        service = service_of(client)
+        assert stored_content(service.db, service.store, found["id"]) == CSV
+
+
+def test_a_folder_has_no_links(light: TestClient) -> None:
+    answer = light.post(created(light)["links"]["links"])
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_links")

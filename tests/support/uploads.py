@@ -22,16 +22,21 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def manifest_of(content: bytes) -> DatasetManifest:
-    """What a preparation of CSV could have found."""
+def manifest_of(content: bytes, rows: int = 2) -> DatasetManifest:
+    """What a preparation of CSV could have found; half of the rows are of each species."""
     return DatasetManifest(
         kind="table",
         format="csv",
-        examples=2,
-        shards=(ShardFile(name="0.safetensors", rows=2, bytes=len(SHARD), sha256=digest(SHARD)),),
-        tensors={"numbers": TensorShape(dtype="F32", shape=(2, 1)), "codes": TensorShape(dtype="I32", shape=(2, 1))},
+        examples=rows,
+        shards=(ShardFile(name="0.safetensors", rows=rows, bytes=len(SHARD), sha256=digest(SHARD)),),
+        tensors={
+            "numbers": TensorShape(dtype="F32", shape=(rows, 1)),
+            "codes": TensorShape(dtype="I32", shape=(rows, 1)),
+        },
         columns=(
-            ColumnFacts(name="species", kind="category", code=0, categories=("Adelie", "Gentoo"), counts=(1, 1)),
+            ColumnFacts(
+                name="species", kind="category", code=0, categories=("Adelie", "Gentoo"), counts=(rows // 2, rows // 2)
+            ),
             ColumnFacts(name="bill", kind="number", numbers=(0,), minimum=39.1, maximum=47.5, mean=43.3, missing=0),
         ),
         preview=({"species": "Adelie", "bill": 39.1}, {"species": "Gentoo", "bill": 47.5}),
@@ -58,10 +63,10 @@ def begin_preparation(db: Database, dataset_id: str) -> Fence:
     return Fence(claim.job_id, claim.attempt)
 
 
-def prepare(db: Database, store: Store, dataset_id: str) -> DatasetManifest:
+def prepare(db: Database, store: Store, dataset_id: str, rows: int = 2) -> DatasetManifest:
     """Prepare the dataset as a worker does: shards, manifest, row."""
     fence = begin_preparation(db, dataset_id)
-    manifest = manifest_of(stored_content(db, store, dataset_id))
+    manifest = manifest_of(stored_content(db, store, dataset_id), rows)
     with db.write() as connection:
         claim_version(connection, dataset_id, manifest.version())
     store.put_bytes(SHARD, dataset_key(manifest.version(), "0.safetensors"))

@@ -1,6 +1,7 @@
 """Which jobs use which dataset: written with the job, read before a dataset is deleted."""
 
 from collections.abc import Sequence
+
 from sqlalchemy import Connection, insert, select
 
 from core.db.session import Database

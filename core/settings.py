@@ -96,7 +96,6 @@ class Settings(BaseSettings):
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
     prepare_seconds: Seconds = 3600.0  # of one process that prepares a dataset; then the file is refused as too large
-    prepare_confined: Literal["required", "best"] = "best"  # required: refuse where the machine lacks a wall
     dataset_cache_bytes: int = Field(default=50 << 30, ge=0, le=10**18)  # of prepared datasets on a worker's disk
     light_lane: bool = True  # of each worker: a place beside its slots for short jobs, such as preparing a dataset
     runner_user: str | None = None  # a name or a uid; None is the worker's own
@@ -105,6 +104,7 @@ class Settings(BaseSettings):
     device_locks: Path = Path("/tmp/basin-devices")  # noqa: S108 - all workers of a host share it, whatever their TMPDIR
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
     gpu_free_share: float = Field(default=0.5, ge=0, le=1)  # of a GPU's memory, before it is offered to a job
+    prepare_confined: Literal["required", "best"] = "best"  # see worker/prepare/confine.py
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
     upload_bytes: int = Field(default=100 << 30, ge=1, le=10**18)  # of one dataset

@@ -17,7 +17,7 @@ def register_work(app: Celery, context: WorkerContext, slots: SlotPool) -> None:
     slot must not be the one that the light lane waits for.
     """
 
-    @app.task(name=TASK, bind=True, ignore_result=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, bind=True, shared=False, ignore_result=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
     def serve_hint(self: Any) -> int:
         slots.record_hint()
         light = (self.request.delivery_info or {}).get("routing_key") == LIGHT

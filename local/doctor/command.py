@@ -90,6 +90,7 @@ def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     from local.doctor.checks import CheckContext
     from local.doctor.database import database_checks
     from local.doctor.home import home_checks
+    from local.doctor.isolation import isolation_checks
     from local.doctor.permissions import permission_checks
     from local.doctor.plugins import SECONDS, plugin_checks
     from local.doctor.store import identity_checks, store_checks
@@ -108,4 +109,6 @@ def _list_checks(settings: "Settings") -> "Iterator[CheckContext]":
     yield CheckContext(
         "store", partial(identity_checks, settings), "see the checks of the database and of the store", between=True
     )
+    isolation = partial(isolation_checks, settings, dict(os.environ))
+    yield CheckContext("parsers", isolation, "see whether `python -m worker.prepare.confine` ends")
     yield CheckContext("plugins", plugin_checks, "see whether `pip list` comes back", SECONDS)

@@ -112,6 +112,8 @@ def test_the_import_contracts_hold() -> None:
             "worker.zygote",
             SERVICE,
         ),
+        ("worker.prepare.__main__", {*SERVICE, "torch", "sklearn", "matplotlib", "core.engine", "core.settings"}),
+        ("worker.prepare.launch", {"numpy", "pyarrow", "PIL", "tokenizers", "torch"}),
         ("basin.cli", {"torch", "numpy", "fastapi", "sqlalchemy", "celery", "core", "api", "worker"}),
     ],
 )

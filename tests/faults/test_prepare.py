@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from core.db.tables import job
 from core.jobs.datasets.views import DatasetView
+from core.jobs.ledger.check import Ledger
 from core.store.base import Store
 from core.store.local import LocalStore
 from core.store.location import StoreLocation
@@ -96,6 +97,21 @@ def test_a_preparation_starts_without_a_broker(brokerless_service: Service) -> N
     brokerless_service.ended(job_id)
 
 
+def test_the_hint_of_a_light_job_has_a_queue_of_its_own(
+    serve: Callable[[str, Broker | None], Service], sqlite_url: str, broker: Broker
+) -> None:
+    """Without a poll: only a hint can start it, and the one thread that trains does not take it."""
+    service = serve(sqlite_url, broker)
+    service.environment["BASIN_POLL_SECONDS"] = "600"
+    service.heal()
+    desk = Desk(service, LocalStore(service.home / "store"))
+    job_id = service.submit(SHORT | {"epochs": 2000})
+    service.when_at(job_id, 10)
+    view = desk.ended(desk.upload())
+    assert (view.status, service.job(job_id)["status"]) == ("ready", "running")
+    assert _waited(desk, view) < 2.0
+
+
 def test_a_worker_shows_its_lane(desk: Desk) -> None:
     def look() -> bool:
         (worker,) = desk.service.http.get("/v1/workers").json()["data"]
@@ -132,6 +148,25 @@ def test_its_worker_is_killed_and_another_makes_the_same_version(desk: Desk) -> 
     view = desk.ended(dataset_id)
     assert (view.status, view.version) == ("ready", known)
     assert set(stored_files(desk.store, view.version or "")) == {"manifest.json", "rows-00000.safetensors"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.6, 0.9, 1.2])
+def test_its_worker_is_killed_at_any_moment(desk: Desk, seconds: float) -> None:
+    """While it reads, writes, uploads or ends: one version in the store, whole, and no other object."""
+    service, known = desk.service, desk.ended(desk.upload()).version
+    for each in desk.store.list("datasets/"):
+        desk.store.delete(each.key)
+    dataset_id = desk.upload()
+    preparing(service.worker)
+    time.sleep(seconds)
+    service.worker.kill()
+    service.start_worker()
+    view = desk.ended(dataset_id)
+    assert (view.status, view.version) == ("ready", known)
+    assert set(stored_files(desk.store, view.version or "")) == {"manifest.json", "rows-00000.safetensors"}
+    with service.database() as db:
+        assert dataset_id not in " ".join(each.message for each in Ledger(db, desk.store, digests=True).iter_findings())
 
 
 def test_a_worker_that_stops_while_it_prepares_gives_the_job_back(desk: Desk) -> None:

@@ -105,7 +105,7 @@ def test_what_works_is_called_so(
     found = {check["name"]: check for check in report["checks"]}
     assert {name for name, check in found.items() if check["verdict"] == "ok"} == {
         *("settings", "home", "disk", "permissions", "database", "writes", "clock", "schema", "leases"),
-        *("broker", "store", "store disk", "devices"),
+        *("broker", "store", "store disk", "devices", "parsers"),
     }
     assert found["workers"]["verdict"] == report["verdict"] == "warning"
     assert "basin worker" in found["workers"]["do"]

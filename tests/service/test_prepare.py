@@ -99,6 +99,7 @@ def test_the_same_bytes_are_the_same_version_and_stored_once(
     assert {each.key: each.modified_at for each in store.list("datasets/")} == times
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_bad_file_is_refused_and_its_job_has_succeeded(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_bad_file_is_refused_and_its_job_has_succeeded(
     assert list(store.list("datasets/")) == []
 
 
+@POSTGRESQL_IS_SLOW
 def test_other_bytes_than_announced_are_refused(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
 ) -> None:
@@ -121,6 +123,7 @@ def test_other_bytes_than_announced_are_refused(
     assert get_job_view(db, OWNER, job_id).status == "succeeded"
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_piece_that_is_damaged_in_the_store_fails_the_job(
     db: Database, store: Store, tmp_path: Path, make_worker: Callable[..., WorkerContext]
 ) -> None:
@@ -160,6 +163,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.datasets.attempt.PrepareLauncher", launcher)
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.usefixtures("hanging")
 def test_a_process_that_hangs_is_ended_by_the_clock(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
@@ -171,6 +175,7 @@ def test_a_process_that_hangs_is_ended_by_the_clock(
     assert get_job_view(db, OWNER, job_id).status == "succeeded"
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.usefixtures("hanging")
 def test_a_process_that_says_nothing_is_ended_by_its_silence(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
@@ -192,6 +197,7 @@ def test_a_cancel_ends_the_process(db: Database, store: Store, make_worker: Call
     assert dataset(db, dataset_id).status == "cancelled"
 
 
+@POSTGRESQL_IS_SLOW
 @pytest.mark.usefixtures("hanging")
 def test_a_worker_that_stops_gives_the_job_back_at_once(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
@@ -206,6 +212,7 @@ def test_a_worker_that_stops_gives_the_job_back_at_once(
     assert (job.status, job.losses) == ("queued", 0)
 
 
+@POSTGRESQL_IS_SLOW
 def test_the_store_may_be_away_when_the_shards_are_due(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +232,7 @@ def test_the_store_may_be_away_when_the_shards_are_due(
     assert [key.rpartition("/")[2] for key in tried] == ["rows-00000.safetensors"] * 3 + ["manifest.json"]
 
 
+@POSTGRESQL_IS_SLOW
 def test_a_full_disk_is_the_fault_of_the_machine(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +244,28 @@ def test_a_full_disk_is_the_fault_of_the_machine(
     assert (job.status, job.losses) == ("queued", 0)
 
 
+@POSTGRESQL_IS_SLOW
+def test_a_worker_whose_parser_cannot_start_leaves_it_to_others(
+    db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where pyarrow is not installed, or a required kind of isolation is missing. After three tries it fails."""
+    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.1)
+    launcher = partial(PrepareLauncher, module="tests.no_module")
+    monkeypatch.setattr("worker.datasets.attempt.PrepareLauncher", launcher)
+    dataset_id, job_id = upload(db, store, npz_bytes())
+    worker = make_worker()
+    assert serve_one(worker, LANE)
+    assert get_job_view(db, OWNER, job_id).status == "queued"
+    assert serve_one(worker, LANE)
+    assert serve_one(worker, LANE)
+    job = get_job_view(db, OWNER, job_id)
+    assert job.status == "failed"
+    assert "its parser cannot start on this worker" in (job.error or {})["message"]
+    assert "tests.no_module" in (job.error or {})["message"]
+    assert dataset(db, dataset_id).status == "failed"
+
+
+@POSTGRESQL_IS_SLOW
 def test_no_slot_takes_it_and_the_lane_takes_nothing_else(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from core.db.session import Database
+from core.jobs.checkpoints.replay import find_segment, read_history
 from core.jobs.datasets.use import find_dataset_manifest
 from core.jobs.ledger.check import Ledger
 from core.jobs.queries import get_job_view
@@ -24,6 +25,7 @@ from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER
 from tests.support.npz_uploads import ENTRY, LANE, dataset, make_context, npz_bytes, upload
 from worker.attempt import Slot, WorkerContext
+from worker.replay import replay_segment
 from worker.supervisor import serve_one
 
 SLOT = Slot(0, "cpu", "")
@@ -77,6 +79,18 @@ def test_a_job_trains_on_it_from_the_cache(db: Database, store: Store, worker: W
     folder = worker.settings.prepared / version
     assert np.array_equal(load_file(folder / "targets.safetensors")["targets"], np.arange(1000) % 3)
     assert list(Ledger(db, store, digests=True).iter_findings()) == []
+
+
+@POSTGRESQL_IS_SLOW
+def test_it_is_trained_again_with_the_same_bits(db: Database, store: Store, worker: WorkerContext) -> None:
+    """`basin verify JOB` takes the data from the cache, and fetches them where they are not there any more."""
+    version = ready(db, store, worker)
+    job_id = submit(db, "mine")
+    assert serve_one(worker, SLOT)
+    shutil.rmtree(worker.settings.prepared / version)
+    past = read_history(db, job_id)
+    assert replay_segment(past, find_segment(past, None), store, worker.settings).is_exact
+    assert (worker.settings.prepared / version).exists()
 
 
 def harm_shard(path: Path) -> None:

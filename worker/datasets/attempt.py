@@ -20,11 +20,11 @@ from worker import provision
 from worker.assignment import check_interrupted
 from worker.attempt import Attempt
 from worker.conclude import decide_interrupted
+from worker.datasets.assignment import PrepareAssignment
 from worker.datasets.layout import BadShard
 from worker.datasets.publish import DatasetPublisher, read_output
 from worker.datasets.report import read_problems, read_walls
 from worker.heartbeat import JobCancelled
-from worker.kinds.prepare import PrepareAssignment
 from worker.launcher import RunnerProcess
 from worker.outcome import Decision, Finish, GiveBack, KillReason, Observed, StopOrder, decide_outcome, machine_failed
 from worker.prepare.launch import PrepareLauncher
@@ -68,14 +68,19 @@ def conclude_prepare(attempt: Attempt, seen: Observed) -> Decision:
 
 
 def _decide_retry(seen: Observed) -> GiveBack:
-    """The machine is at fault, or the process was ended by order."""
+    """The machine is at fault, or the process was ended by order.
+
+    A process that does not begin fails on each try here: a library or a kind of isolation is missing. Other workers get
+    the job, within its budget of losses.
+    """
     if seen.asked is not StopOrder.NOTHING:
         return GiveBack(str(seen.asked))
-    error = (seen.ended or {}).get("error") or {}
+    message = ((seen.ended or {}).get("error") or {}).get("message")
+    if not seen.started and (seen.exit is None or seen.exit.signal is None):
+        last = (seen.stderr.strip().splitlines() or [str(seen.exit)])[-1]
+        return GiveBack(f"its parser cannot start on this worker: {message or last[:500]}", lost=True, rest=True)
     if seen.ended is not None:
-        return machine_failed(str(error.get("message")))
-    if not seen.started and seen.exit is not None and seen.exit.code is not None:
-        return machine_failed(seen.stderr[-500:] or str(seen.exit))
+        return machine_failed(str(message))
     return GiveBack(f"the process that prepares it ended: {seen.exit}", lost=True)
 
 
@@ -107,7 +112,7 @@ def _publish(attempt: Attempt, seen: Observed) -> Decision:
 
 
 def _store_dataset(attempt: Attempt, manifest: DatasetManifest) -> None:
-    """Upload the shards. The version is claimed first, so that nobody removes its objects meanwhile."""
+    """Upload the shards. The version is claimed first, so that garbage collection leaves its objects."""
     heartbeat, context = attempt.heartbeat, attempt.context
     heartbeat.retry_write(partial(_claim, attempt, manifest.version()))
     patience = context.settings.outage_seconds

@@ -37,7 +37,7 @@ class PreparedCache:
     """The versions in one folder. All state is on the disk, so that any number of these objects may share it."""
 
     def __init__(self, folder: Path, quota: int, user: RunnerUser | None = None) -> None:
-        """`quota` in bytes: versions that nobody uses are removed beyond it, the one used longest ago first. Runners
+        """`quota` in bytes: unused versions are removed beyond it, the one used longest ago first. Runners
         with a `user` of their own may read the files.
         """
         self._folder = folder
@@ -67,7 +67,7 @@ class PreparedCache:
                     self._make(version, make)
 
     def make_room(self, needed: int) -> None:
-        """Remove versions that nobody uses until `needed` more bytes are within the quota."""
+        """Remove unused versions until `needed` more bytes are within the quota."""
         self._remove_leftovers()
         sizes = {path.name: folder_bytes(path) for path in self._folder.glob("[!.]*")}
         total = sum(sizes.values()) + sum(folder_bytes(path) for path in self._folder.glob(f"{MAKING}*"))
@@ -97,7 +97,7 @@ class PreparedCache:
         log.info("the dataset %s is in the cache", version)
 
     def _evict(self, version: str) -> bool:
-        """Remove a version, unless somebody uses it."""
+        """Remove a version, unless an attempt uses it."""
         with self._try_exclusive(version) as free:
             if free:
                 shutil.rmtree(self._folder / version, ignore_errors=True)
@@ -106,7 +106,7 @@ class PreparedCache:
             return free
 
     def _remove_leftovers(self) -> None:
-        """Remove what makers have left that were killed: nobody holds the lock of such a version."""
+        """Remove what killed processes have left: the lock of such a version is free."""
         for path in self._folder.glob(f"{MAKING}*"):
             with self._try_exclusive(path.name.removeprefix(MAKING)) as free:
                 if free:
@@ -157,8 +157,9 @@ class PreparedCache:
                 os.close(lock)
 
     def _try_lock(self, version: str, mode: int) -> int | None:
-        """A descriptor that holds the lock; None while somebody else holds it. Who evicts a version removes its lock's
-        file too: a lock on a file without a name is none.
+        """A descriptor that holds the lock; None while another process or thread holds it.
+
+        An eviction removes the lock's file too, so a lock on a file that has lost its name does not count.
         """
         path = self._folder / LOCKS / version
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

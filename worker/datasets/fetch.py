@@ -128,7 +128,7 @@ def check_shard(shard: ShardFile, path: Path) -> None:
 
 
 def lay_out_folder(source: Path, manifest: DatasetManifest, target: Path) -> None:
-    """Lay out the verified shards that lie in a folder of this machine; `target` is empty.
+    """Lay out the verified shards in a folder of this machine; `target` is empty.
 
     Raises:
         BadShard: they are not those of the manifest.

@@ -1,6 +1,6 @@
 """Lays the shards of a prepared dataset end to end: one safetensors file for each tensor, for one map each.
 
-Nothing that a manifest or a shard says is believed: both were written by a process that has read a user's file.
+Every statement of a manifest or a shard is checked: both were written by a process that has read a user's file.
 """
 
 # ruff: noqa: N818 - BadShard says what it is

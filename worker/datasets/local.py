@@ -17,9 +17,11 @@ from core.recipe.data.manifest import DatasetManifest
 from core.recipe.prepare import PrepareSpec
 from worker import child_process, wire
 from worker.datasets.fetch import lay_out_folder
+from worker.datasets.folder_tar import UnusableFolder, write_folder_tar
 from worker.datasets.layout import BadShard
 from worker.datasets.publish import read_output
 from worker.datasets.report import read_problems
+from worker.datasets.unlinked import open_unlinked
 from worker.launcher import ProcessExit, RunnerProcess
 from worker.outcome import KillReason, Observed
 from worker.prepare.launch import Confinement, PrepareLauncher
@@ -55,7 +57,7 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
     most_seconds: float = 3600.0,
     confinement: Confinement = "best",
 ) -> DatasetManifest:
-    """Prepare a file and lay the result out in an empty `folder`, as the cache of a worker has it.
+    """Prepare a file or a folder, and lay the result out in an empty `folder`, as the cache of a worker has it.
 
     Raises:
         FileRefused: the file is bad, or too large for the limits.
@@ -65,7 +67,7 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
     with tempfile.TemporaryDirectory(prefix="basin-prepare-", dir=folder.parent) as aside:
         out, stderr = Path(aside) / "out", Path(aside) / "stderr.txt"
         out.mkdir()
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        source = _open_source(path, Path(aside))
         try:
             process = PrepareLauncher(confinement).launch(stderr, source, out)
         finally:
@@ -83,6 +85,24 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
             log.exception("the parser did not write what it said")
             raise FileRefused([refusal_document(Verdict.CRASH)]) from error
         return manifest
+
+
+def _open_source(path: Path, aside: Path) -> int:
+    """A descriptor that can only read the file, or the tar of the folder."""
+    if not path.is_dir():
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    writer, reader = open_unlinked(aside)
+    try:
+        with os.fdopen(writer, "wb") as file:
+            write_folder_tar(path, file)
+    except UnusableFolder as error:
+        os.close(reader)
+        problem = {"code": "unreadable", "detail": str(error), "file": None, "row": None, "column": None}
+        raise FileRefused([problem]) from error
+    except BaseException:
+        os.close(reader)
+        raise
+    return reader
 
 
 def _raise_unless_ready(seen: Observed) -> None:

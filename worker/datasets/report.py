@@ -1,4 +1,4 @@
-"""What a prepare process reports about a file. It has read a user's bytes, so no shape of it is believed."""
+"""What a prepare process reports about a file. It has read a user's bytes, so every field is checked."""
 
 from collections.abc import Mapping
 from typing import Any, Final

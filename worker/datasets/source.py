@@ -8,11 +8,15 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from core.errors import InvalidSpec
 from core.jobs.datasets.rows import DatasetRow, UploadPiece
+from core.jobs.datasets.sources import resolve_folder_source
 from core.store.base import Store, StoreMissing, StoreUnreadable
 from worker.datasets.fetch import check_disk
+from worker.datasets.folder_tar import UnusableFolder, folder_bytes, write_folder_tar
+from worker.datasets.unlinked import open_unlinked
 
 TRIES: Final = 2  # a piece that was damaged on its way is read again once
 COPY_BYTES: Final = 4 << 20
@@ -28,20 +32,6 @@ class SourceRefused(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.problem = {"code": code, "detail": detail, "file": None, "row": None, "column": None}
-
-
-def open_unlinked(folder: Path) -> tuple[int, int]:
-    """A new file without a name, as two descriptors: one to write, one that can only read."""
-    path = folder / "source"
-    writer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except BaseException:
-        os.close(writer)
-        raise
-    finally:
-        path.unlink()
-    return writer, reader
 
 
 class SourceWriter:
@@ -112,49 +102,62 @@ class SourceWriter:
 
 
 def copy_reference(row: DatasetRow, roots: Sequence[Path], folder: Path, check: Callable[[], None]) -> int:
-    """The file below one of the operator's folders that the dataset names, copied, so that it cannot change meanwhile.
+    """The file below one of the operator's folders that the dataset names, or a folder there as a tar, copied, so that
+    it cannot change meanwhile; the descriptor of the copy, opened for reading only.
 
     Raises:
-        SourceGone: there is no such file.
+        SourceGone: there is none, or it cannot be read.
         OSError: this machine's disk does not take it.
     """
     path = find_reference(row.source or {}, roots)
+    check_disk(folder, _measure_path(path))
+    writer, reader = open_unlinked(folder)
     try:
-        given = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SourceGone(f"the file of the dataset cannot be opened: {error.strerror}") from error
-    with os.fdopen(given, "rb") as file:
-        check_disk(folder, os.fstat(given).st_size)
-        writer, reader = open_unlinked(folder)
-        digest, at = hashlib.sha256(), 0
-        try:
-            for part in iter(partial(file.read, COPY_BYTES), b""):
-                check()
-                write_at(writer, part, at)
-                digest.update(part)
-                at += len(part)
-            _check_announced(row, digest.hexdigest())
-        except BaseException:
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
+        with os.fdopen(writer, "w+b") as copy:
+            _copy_path(path, copy, check)
+            copy.seek(0)
+            _check_announced(row, hashlib.file_digest(copy, "sha256").hexdigest())
+    except BaseException:
+        os.close(reader)
+        raise
     return reader
 
 
 def find_reference(source: dict[str, Any], roots: Sequence[Path]) -> Path:
-    """The file that a source {kind: folder, path} names below one of the roots; no link leads out of them.
+    """The file or folder that a source {kind: folder, path} names below one of the roots; no link leads out of them.
 
     Raises:
         SourceGone: there is none.
     """
     given = source.get("path")
-    if source.get("kind") == "folder" and isinstance(given, str):
-        for root in roots:
-            top, path = root.resolve(), (root / given).resolve()
-            if path.is_file() and path.is_relative_to(top):
-                return path
-    raise SourceGone("the file of the dataset is in none of the folders that this worker may read")
+    if source.get("kind") != "folder" or not isinstance(given, str):
+        raise SourceGone("this release cannot read the place of the dataset")
+    try:
+        return resolve_folder_source(roots, given)
+    except InvalidSpec as error:
+        raise SourceGone(f"the worker does not find it: {error.errors[0].message}") from error
+
+
+def _measure_path(path: Path) -> int:
+    try:
+        return folder_bytes(path) if path.is_dir() else path.stat().st_size
+    except (UnusableFolder, FileNotFoundError, PermissionError) as error:
+        raise SourceGone(f"the data cannot be read: {error}") from error
+
+
+def _copy_path(path: Path, copy: BinaryIO, check: Callable[[], None]) -> None:
+    """Copy a file, or a folder as a tar."""
+    try:
+        if path.is_dir():
+            write_folder_tar(path, copy, check)
+            return
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    except (UnusableFolder, FileNotFoundError, PermissionError) as error:
+        raise SourceGone(f"the data cannot be read: {error}") from error
+    with file:
+        for part in iter(partial(file.read, COPY_BYTES), b""):
+            check()
+            copy.write(part)
 
 
 def _check_announced(row: DatasetRow, found: str) -> None:

@@ -1,23 +1,13 @@
 """The kind `prepare`: provides the uploaded bytes, and starts a confined process that reads them."""
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from core.recipe.assignment import AnyAssignment
-from core.recipe.component import DEFERRED
 from core.recipe.prepare import PrepareSpec
+from worker.datasets.assignment import PrepareAssignment
 from worker.kinds.base import OwnProcess, Provider, WorkerKind
 
 if TYPE_CHECKING:
     from core.settings import Settings
-
-
-class PrepareAssignment(AnyAssignment):
-    """One attempt to prepare one dataset; `source` is a descriptor of its bytes in the worker's process."""
-
-    model_config = DEFERRED
-    kind: Literal["prepare"] = "prepare"
-    spec: PrepareSpec
-    source: int
 
 
 def build_prepare_assignment(provider: Provider, spec: PrepareSpec) -> PrepareAssignment:

@@ -2,13 +2,15 @@
 
 python -I -m worker.prepare SOCKET INPUT PARENT FOLDER required|best     see worker/prepare/launch.py
 
-The order matters: import everything, raise the walls, and only then touch the input. The assignment's frame needs `job`
-and `assignment.spec`, a PrepareSpec. The last frame is `ended`, as a runner's:
+The order matters: import everything, isolate this process, and only then touch the input. The frame of the assignment
+needs `assignment.job` and `assignment.spec`, a PrepareSpec. The last frame is `ended`, as a runner's:
 
-    succeeded   results {version, format, kind, examples, walls}; the folder holds the shards and manifest.json
-    failed      error {code: bad_file, message, errors: [{file, row, column, code, detail}], walls}: the file is refused
-                error {code: too_large | machine_failed | engine_error, message, walls}
+    succeeded   results {version, format, kind, examples}; the folder holds the shards and manifest.json
+    failed      error {code: bad_file, message, errors: [{file, row, column, code, detail}]}: the file is refused
+                error {code: too_large | machine_failed | engine_error, message}
     stopped     as ordered by a `stop` frame
+
+Both results and error name the kinds of isolation that were in force, as confine_process returns them.
 """
 
 import json
@@ -21,7 +23,7 @@ from typing import Any, Final
 from core.process import ORPHANED, die_with_parent
 from core.recipe.prepare import PrepareSpec
 from worker import exit_codes, kernel_oom, wire
-from worker.prepare.confine import Limits, NotConfined, confine_process
+from worker.prepare.confine import NotConfined, ProcessLimits, confine_process
 from worker.prepare.formats import check_options, load_reader
 from worker.prepare.launch import NICENESS
 from worker.prepare.preload import preload_parsers
@@ -124,7 +126,7 @@ def main() -> None:
         kernel_oom.prefer_as_oom_victim()
         preload_parsers()
         sock = FrameSocket(socket_fd)
-        limits = Limits.for_input(os.fstat(source_fd).st_size)
+        limits = ProcessLimits.for_input(os.fstat(source_fd).st_size)
         code = run(sock, source_fd, folder, confine_process(folder, limits, required=required))
     except NotConfined as error:
         sock.job = str((wire.receive_frame(sock) or {}).get("job", ""))

@@ -1,7 +1,10 @@
 """Members of uploaded archives. Nothing is ever extracted to a name: members are streams of bytes."""
 
+import errno
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,6 +22,11 @@ MOST_RATIO: Final = 200
 RATIO_FROM_BYTES: Final = 1 << 20
 """Below this size a member may shrink to anything: runs of zeros do."""
 _JUNK: Final = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+BROKEN_ZIP: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError, ValueError),
+    *(struct.error, IndexError, OverflowError),
+)
+"""All that zipfile raises for damaged bytes."""
 _ENCRYPTED: Final = 0x1
 _REGULAR_OR_UNKNOWN: Final = (0, stat.S_IFREG)
 
@@ -84,7 +92,7 @@ def inflate_pieces(source: InputFile, report: Report) -> Iterator[bytes]:
             yield piece
         if inflater.eof:
             if read < source.size or inflater.unused_data.strip(b"\0"):
-                report.refuse("unreadable", "the gzip file goes on after its end")
+                report.refuse("unreadable", "the gzip file continues after its end")
             return
     report.refuse("unreadable", "the gzip file ends in the middle")
 
@@ -104,13 +112,23 @@ def _is_junk(name: str) -> bool:
     return path.name in _JUNK or path.name.startswith("._") or "__MACOSX" in path.parts
 
 
-def _zip_members(source: InputFile, report: Report) -> Iterator[Member]:
+def open_zip(source: InputFile, report: Report) -> zipfile.ZipFile:
+    """The zip file with its directory read. Raises Refused where it is broken."""
     try:
-        archive = zipfile.ZipFile(source.open())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        return zipfile.ZipFile(source.open())
+    except BROKEN_ZIP as error:
+        _raise_if_machine(error)
         report.refuse("unreadable", f"the zip file is broken: {error}")
+
+
+def _raise_if_machine(error: Exception) -> None:
+    """An OSError is the disk's, but that of a position before the beginning, which a broken directory names."""
+    if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+        raise error
+
+
+def _zip_members(source: InputFile, report: Report) -> Iterator[Member]:
+    archive = open_zip(source, report)
     for info in archive.infolist():
         if info.is_dir():
             continue
@@ -129,7 +147,8 @@ def _zip_pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, report: Report)
                 made += len(piece)
                 _check_ratio(made, info.compress_size, info.filename, report)
                 yield piece
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except BROKEN_ZIP as error:
+        _raise_if_machine(error)
         report.refuse("unreadable", f"the archive is broken: {error}", file=info.filename)
     if made != info.file_size:
         report.refuse("unreadable", f"it has {made} bytes, the archive says {info.file_size}", file=info.filename)
@@ -153,9 +172,12 @@ def _tar_members(source: InputFile, report: Report, head: bytes) -> Iterator[Mem
 def _tar_pieces(archive: tarfile.TarFile, info: tarfile.TarInfo, report: Report) -> Iterator[bytes]:
     member = archive.extractfile(info)
     made = 0
-    while member is not None and (piece := member.read(PIECE_BYTES)):
-        made += len(piece)
-        yield piece
+    try:
+        while member is not None and (piece := member.read(PIECE_BYTES)):
+            made += len(piece)
+            yield piece
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        report.refuse("unreadable", f"the tar file is broken: {error}", file=info.name)
     if made != info.size:
         report.refuse("unreadable", f"it has {made} bytes, the archive says {info.size}", file=info.name)
 

@@ -1,5 +1,6 @@
 """One array inside an uploaded file: where its bytes lie, checked against what is really there."""
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -12,6 +13,7 @@ from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 
 BLOCK_BYTES: Final = 8 << 20
+MAGIC: Final = b"\x93NUMPY"
 MOST_HEADER: Final = 64 << 10
 MOST_DIMENSIONS: Final = 8
 PLAIN_KINDS: Final = "biufU"
@@ -90,19 +92,23 @@ def check_array(array: ArraySource, report: Report) -> ArraySource:
 
 def read_npy_header(source: InputFile, name: str, report: Report) -> ArraySource:
     """The array of a .npy file. Nothing of its size is allocated. Raises Refused where the header is bad."""
-    file = source.open()
+    head = source.read_at(0, 12)
+    if not head.startswith(MAGIC) or len(head) < 12:
+        report.refuse("unreadable", "it is not a .npy file", column=name)
+    if head[6] not in {1, 2}:
+        report.refuse("array_type", "it has named fields; save plain numbers", column=name)
+    begin = 10 if head[6] == 1 else 12
+    length = int.from_bytes(head[8:begin], "little")
+    if length > MOST_HEADER:
+        report.refuse("unreadable", f"its header has {length:,} bytes", column=name)
     try:
-        version = npy.read_magic(file)
-        if version not in {(1, 0), (2, 0)}:
-            report.refuse("array_type", "it has named fields; save plain numbers", column=name)
-        length = int.from_bytes(source.read_at(8, 2 if version == (1, 0) else 4), "little")
-        if length > MOST_HEADER:
-            report.refuse("unreadable", f"its header has {length:,} bytes", column=name)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file, max_header_size=MOST_HEADER)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-        report.refuse("unreadable", f"its header is not that of a .npy file: {first_line(error)}", column=name)
-    array = check_array(ArraySource(name, source, file.tell(), dtype, shape, fortran), report)
+        fields = ast.literal_eval(source.read_at(begin, length).decode("latin-1"))
+        shape, fortran = tuple(map(int, fields["shape"])), bool(fields["fortran_order"])
+        dtype = npy.descr_to_dtype(fields["descr"])
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
+        message = f"its header is not that of a .npy file: {first_line(error)}"
+        report.refuse("unreadable", message, column=name)
+    array = check_array(ArraySource(name, source, begin + length, dtype, shape, fortran), report)
     end = array.offset + array.rows * array.row_bytes
     if end != source.size:
         report.refuse("array_long", f"{source.size - end:,} bytes follow its last value", column=name)

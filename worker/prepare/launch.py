@@ -19,7 +19,7 @@ Confinement = Literal["required", "best"]
 ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # or importing pyarrow starts a thread without walls
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # or importing pyarrow starts a thread that is not isolated
     "TOKENIZERS_PARALLELISM": "false",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
@@ -34,7 +34,7 @@ class PrepareLauncher:
     """
 
     def __init__(self, confinement: Confinement = "best", user: RunnerUser | None = None, module: str = MODULE) -> None:
-        """`required` refuses to parse where a wall is missing. `user` is that of the process; None: our own."""
+        """`required`: nothing is parsed where a kind of isolation is missing. `user` of the process; None: our own."""
         self._confinement = confinement
         self._user = user
         self._module = module
@@ -43,7 +43,7 @@ class PrepareLauncher:
         """Start a process that reads `input_fd` and writes into the empty `folder`; raises LaunchFailed.
 
         `input_fd` is a regular file that was opened for reading only, or a memfd with all its seals (a process can open
-        its own memfd again for writing, whatever its walls). It may be closed afterwards.
+        its own memfd again for writing, however isolated). It may be closed afterwards.
         """
         ours, theirs = socket.socketpair()
         arguments = [str(theirs.fileno()), str(input_fd), str(os.getpid()), str(folder.absolute()), self._confinement]

@@ -1,4 +1,4 @@
-"""Everything that a parser would load at its first use: after the walls no file of Python or of a library opens."""
+"""Everything that a parser would load at its first use: an isolated process opens no file of Python or a library."""
 
 import codecs
 import faulthandler

@@ -1,4 +1,4 @@
-"""What the prepare process tells its user: warnings, what is wrong with the file, and how far it is."""
+"""What the prepare process reports to its user: warnings, what is wrong with the file, and how far it is."""
 
 import time
 import unicodedata
@@ -12,6 +12,8 @@ MOST_ERRORS: Final = 100
 MOST_WARNINGS: Final = 100
 DETAIL_CHARACTERS: Final = 300
 PROGRESS_SECONDS: Final = 0.2
+READING_SHARE: Final = 0.75
+"""Of the whole work; the rest is writing shards and computing digests."""
 SendFrame = Callable[[str, dict[str, Any]], None]
 """(type of the frame, its fields)"""
 
@@ -41,7 +43,7 @@ class Refused(Exception):  # noqa: N818 - it says what happened
 class Report:
     """Collects warnings and errors, and sends progress.
 
-    Parsers call `check` at the end, and where going on makes no sense. All text is escaped and cut here.
+    Parsers call `check` at the end, and where reading further makes no sense. All text is escaped and cut here.
     """
 
     def __init__(self, send: SendFrame, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +70,7 @@ class Report:
     def error(
         self, code: str, detail: str, *, file: str | None = None, row: int | None = None, column: str | None = None
     ) -> None:
-        """A reason to refuse the file. Reading may go on, to find more of them.
+        """A reason to refuse the file. Reading may continue, to find more of them.
 
         Raises:
             Refused: there are as many as are shown.
@@ -92,13 +94,22 @@ class Report:
             raise Refused(self.errors)
 
     def progress(self, done: int, total: int | None, fraction: float | None = None) -> None:
-        """`done` of `total` units are read; sent at most five times a second. `fraction` is of the whole work."""
-        now = self._clock()
-        if self._sent_at is not None and now - self._sent_at < PROGRESS_SECONDS:
-            return
-        self._sent_at = now
+        """`done` of `total` units are read, or a `fraction` of the reading; sent at most five times a second.
+
+        Long work without it counts as a stall.
+        """
         share = fraction if fraction is not None else (done / total if total else 0.0)
-        self._send("progress", progress_fields(done, total, min(max(share, 0.0), 1.0)))
+        self._send_progress(done, total, READING_SHARE * min(max(share, 0.0), 1.0))
+
+    def progress_of_writing(self, rows: int, fraction: float) -> None:
+        """All `rows` are read, and a `fraction` of what follows is done: shards and digests."""
+        self._send_progress(rows, rows, READING_SHARE + (1 - READING_SHARE) * fraction)
+
+    def _send_progress(self, done: int, total: int | None, fraction: float) -> None:
+        now = self._clock()
+        if self._sent_at is None or now - self._sent_at >= PROGRESS_SECONDS:
+            self._sent_at = now
+            self._send("progress", progress_fields(done, total, fraction))
 
 
 def progress_fields(done: int, total: int | None, fraction: float) -> dict[str, Any]:

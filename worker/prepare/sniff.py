@@ -1,13 +1,13 @@
 """What a file is, by its content. The name that its owner gave it decides only where the content does not."""
 
 import json
-import zipfile
 import zlib
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Final, get_args
 
 from core.recipe.prepare import Delimiter, FileFormat, PrepareSpec
+from worker.prepare.archive import open_zip
 from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 
@@ -92,10 +92,7 @@ def _guess_binary(source: InputFile, head: bytes, report: Report) -> FileFormat 
 
 
 def _guess_zip(source: InputFile, report: Report) -> FileFormat:
-    try:
-        names = zipfile.ZipFile(source.open()).namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        report.refuse("unreadable", f"the zip file is broken: {error}")
+    names = open_zip(source, report).namelist()
     files = [name for name in names if not name.endswith("/") and "__MACOSX" not in name]
     found = _guess_members(files)
     if found is None and "[Content_Types].xml" in names:

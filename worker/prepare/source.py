@@ -1,10 +1,12 @@
 """The uploaded file as the prepare process has it: an open descriptor, never a path."""
 
+import errno
 import hashlib
 import io
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 BLOCK_BYTES: Final = 1 << 20
@@ -51,12 +53,13 @@ class InputFile:
             count -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def sha256(self) -> str:
-        """The digest of the content in hex, by one pass at the first call."""
+    def sha256(self, report_bytes: Callable[[int], None] = lambda _done: None) -> str:
+        """The digest of the content in hex, by one pass at the first call; it reports how many bytes are done."""
         if self._sha256 is None:
             digest = hashlib.sha256()
             for offset in range(0, self.size, BLOCK_BYTES):
                 digest.update(self.read_at(offset, BLOCK_BYTES))
+                report_bytes(offset)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
@@ -81,7 +84,7 @@ class InputReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
-            raise ValueError("a position before the beginning")
+            raise OSError(errno.EINVAL, "a position before the beginning")  # as of a file: zipfile expects it
         self._position = base + offset
         return self._position
 

@@ -107,6 +107,8 @@ class DatasetWriter:
                 self._write_shard("whole.safetensors", 0, {name: (c, 0, c.rows) for name, c in whole.items()})
             )
         self._remove_parts()
+        size = max(1, self._source.size)
+        digest = self._source.sha256(lambda done: self._report.progress_of_writing(examples, (1 + done / size) / 2))
         facts: dict[str, Any] = {
             "kind": kind,
             "format": format,
@@ -115,7 +117,7 @@ class DatasetWriter:
             "tensors": {name: TensorShape(dtype=c.word, shape=(c.rows, *c.shape)) for name, c in self._columns.items()},
             "warnings": self._report.warnings,
             "source_bytes": self._source.size,
-            "source_sha256": self._source.sha256(),
+            "source_sha256": digest,
             "options": self._spec.options.model_dump(mode="json", exclude_defaults=True),
         }
         self.manifest = DatasetManifest(**(facts | fields))
@@ -129,7 +131,7 @@ class DatasetWriter:
         column = self._columns.get(tensor) or self._open_column(tensor, word, block.shape[1:], by_rows=by_rows)
         if (column.word, column.shape) != (word, block.shape[1:]):
             raise ValueError(f"{tensor}: {word} {block.shape[1:]} after {column.word} {column.shape}")
-        if column.row_bytes:
+        if block.size:
             write_all(column.fd, np.ascontiguousarray(block, DTYPES[word]).data.cast("B"))
         column.rows += block.shape[0]
 
@@ -151,6 +153,7 @@ class DatasetWriter:
             shards.append(self._write_shard(f"rows-{number:05d}.safetensors", end - start, cut))
             for column in columns.values():
                 os.ftruncate(column.fd, start * column.row_bytes)
+            self._report.progress_of_writing(examples, (1 - start / examples) / 2)
         return shards[::-1]
 
     def _write_shard(self, name: str, rows: int, cut: dict[str, tuple[_Column, int, int]]) -> ShardFile:

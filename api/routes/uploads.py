@@ -121,10 +121,12 @@ async def _receive_short(
     made = await run_in_threadpool(
         lambda: create_dataset(service.db, new, entry_of(caller, service), keep_seconds=keep, idempotency=promise)
     )
-    if made.created:
-        receiver = UploadReceiver(service, caller, made.dataset_id, 0)
-        await receive_whole(request, receiver, length, None)
-    status = 202 if made.created else 200
+    row = await run_in_threadpool(find_upload, service.db, caller.project, made.dataset_id)
+    unfinished = row.status == "uploading"  # also where a request with this Idempotency-Key broke off
+    if unfinished:
+        await run_in_threadpool(restart_upload, service.db, caller.project, made.dataset_id)
+        await receive_whole(request, UploadReceiver(service, caller, made.dataset_id, 0), length, None)
+    status = 202 if unfinished else 200
     return await run_in_threadpool(answer_dataset, service, caller.project, made.dataset_id, status)
 
 

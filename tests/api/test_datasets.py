@@ -15,6 +15,7 @@ from core.jobs.datasets import links
 from core.jobs.datasets.prepare import claim_version
 from core.jobs.datasets.use import find_dataset_manifest
 from core.settings import Settings
+from core.store.base import StoreTransient
 from core.store.location import StoreLocation
 from tests.api.conftest import HERE, service_of, settings_for, started
 from tests.support.s3 import in_bucket
@@ -166,6 +167,18 @@ def test_an_idempotency_key_makes_one(client: TestClient) -> None:
     ]
     assert [answer.status_code for answer in short] == [202, 200]
     assert short[0].json()["id"] == short[1].json()["id"]
+
+
+def test_a_short_upload_that_broke_off_is_repeated_with_its_key(client: TestClient, service: Service) -> None:
+    once = OCTETS | {"Idempotency-Key": "once"}
+    whole = service.store.put_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(service.store), "put_bytes", lambda *_: (_ for _ in ()).throw(StoreTransient("away")))
+        assert client.post("/v1/datasets?name=a", content=CSV, headers=once).status_code == 503
+    assert service.store.put_bytes == whole
+    again = client.post("/v1/datasets?name=a", content=CSV, headers=once)
+    assert (again.status_code, again.json()["status"]) == (202, "queued"), again.text
+    assert [one["id"] for one in client.get("/v1/datasets").json()["data"]] == [again.json()["id"]]
 
 
 def test_the_list_is_filtered_and_paged(client: TestClient, service: Service) -> None:

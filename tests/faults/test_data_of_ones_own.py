@@ -31,7 +31,10 @@ def test_from_a_file_to_a_trained_job(brokerless_service: Service) -> None:
         return None if found["status"] in {"queued", "preparing"} else dict(found)
 
     found = until("the dataset is prepared", ended)
-    assert (found["status"], found["kind"], found["examples"]) == ("ready", "arrays", 300), (found["error"], found["errors"])
+    assert (found["status"], found["kind"], found["examples"]) == ("ready", "arrays", 300), (
+        found["error"],
+        found["errors"],
+    )
     spec = {
         "model": {"name": "mlp", "hidden": [8]},
         "data": {"name": "dataset", "dataset": "clouds", "validation": 0.2, "test": 0.2},

@@ -21,6 +21,7 @@ from api.probes import WriteProbe
 from api.routes import all_routers
 from api.sse import encode_page
 from api.telemetry import Telemetry
+from api.uploads import UploadSlots, body_limit
 from core.db.session import open_database
 from core.jobs.attempt.reconcile import Reconciler
 from core.jobs.store_identity import open_identified_store
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         EdgeMiddleware,
         guard=partial(reject_cross_site, state=app.state),
         observe=app.state.telemetry.observe_request,
+        body_limit=partial(body_limit, most_upload=settings.upload_bytes),
         database_seconds=settings.database_seconds,
     )
     for router in all_routers():
@@ -79,4 +81,14 @@ def _open_service(settings: Settings, parts: contextlib.ExitStack) -> Service:
     reconciler.start()
     parts.callback(reconciler.stop)
     live = LivePoller(db, encode_page, settings.max_streams)
-    return Service(settings, db, store, hints, reconciler, Keyring(db, settings), live, WriteProbe(db))
+    return Service(
+        settings,
+        db,
+        store,
+        hints,
+        reconciler,
+        Keyring(db, settings),
+        live,
+        WriteProbe(db),
+        UploadSlots(settings.uploads_at_once),
+    )

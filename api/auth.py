@@ -100,7 +100,7 @@ def scope_for(method: str, path: str) -> str:
     """The scope that a request needs."""
     if path == ADMINISTERED or path.startswith(f"{ADMINISTERED}/") or (method, path) == MAKES_PROJECTS:
         return "admin"
-    return "read" if method in {"GET", "HEAD"} or path in CHANGES_NOTHING else "write"
+    return "read" if method in {"GET", "HEAD", "OPTIONS"} or path in CHANGES_NOTHING else "write"
 
 
 def bearer_token(headers: Headers) -> str:

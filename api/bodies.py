@@ -1,12 +1,17 @@
 """Request bodies other than recipes. Unknown fields are refused."""
 
-from typing import Annotated, Literal, TypeVar
+import json
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from api.json_documents import parse_json
 from core.errors import InvalidSpec
+from core.ids import is_id
+from core.jobs.datasets.links import MOST_PARTS
 from core.recipe.analyses import Analysis
+from core.recipe.prepare import PrepareOptions, WantedFormat
 from core.recipe.text_fields import Label, Name, Note
 from core.recipe.validation_errors import field_problems
 from core.settings import Limits
@@ -73,6 +78,82 @@ class ForkRequest(BaseModel):
 
 class AnalysisRequest(RootModel[Analysis]):
     """An analysis; `kind` selects one of these."""
+
+
+class FolderSource(BaseModel):
+    """A file or a folder below one of the operator's folders (BASIN_DATASET_ROOTS)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["folder"]
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+def _refuse_id(name: str) -> str:
+    if is_id(name, "ds"):
+        raise PydanticCustomError("name_is_id", "a name must not look like the id of a dataset")
+    return name
+
+
+DatasetName = Annotated[Name, AfterValidator(_refuse_id)]
+FileName = Annotated[Name, Field(max_length=200)]
+
+
+class DatasetRequest(BaseModel):
+    """A dataset to be made. `bytes` and `sha256` are those of the file, which is sent next; or `source` names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: DatasetName
+    format: WantedFormat = "auto"
+    filename: FileName | None = None
+    bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    options: PrepareOptions = PrepareOptions()
+    source: FolderSource | None = None
+
+    def options_document(self) -> dict[str, Any]:
+        """The options as they are stored and compared."""
+        return self.options.model_dump(mode="json", exclude_defaults=True)
+
+
+class LinksRequest(BaseModel):
+    """How many links to parts of an upload, at most."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] = MOST_PARTS
+
+
+class SentPart(BaseModel):
+    """A part that was put under its link."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    offset: Annotated[int, Field(ge=0, lt=2**63)]
+    key: Annotated[str, Field(pattern=r"^uploads/ds_[0-9a-z]{26}/[0-9]{16}-[0-9a-f]{16}$")]
+
+
+class PartsRequest(BaseModel):
+    """Parts that were put, which follow each other from the upload's offset on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    parts: Annotated[tuple[SentPart, ...], Field(min_length=1, max_length=MOST_PARTS)]
+
+
+class SchemaRequest(PrepareOptions):
+    """Corrections: each given option replaces the one before; those of `columns` are added to those before."""
+
+    format: WantedFormat | None = None
+
+    def merged_with(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The options before, corrected."""
+        given = self.model_dump(mode="json", exclude_unset=True, exclude={"format"})
+        columns = (before.get("columns") or {}) | given.pop("columns", {})
+        return PrepareOptions.model_validate_json(json.dumps(before | given | {"columns": columns})).model_dump(
+            mode="json", exclude_defaults=True
+        )
 
 
 def read_body(raw: bytes, shape: type[AnyBody]) -> AnyBody:

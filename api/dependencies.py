@@ -11,7 +11,9 @@ from api.errors import HttpError
 from api.json_documents import MalformedError
 from api.key_cache import Keyring
 from api.live_poller import LivePoller
+from api.middleware import MAX_BODY
 from api.probes import WriteProbe
+from api.uploads import UploadSlots
 from core.db.session import Database
 from core.errors import NotFound, TooLarge, Unsupported
 from core.ids import is_id
@@ -36,6 +38,7 @@ class Service:
     keyring: Keyring
     live: LivePoller
     writes: WriteProbe
+    uploads: UploadSlots
 
 
 async def _running_service(request: Request) -> Service:
@@ -60,6 +63,23 @@ async def _read_body(request: Request) -> bytes:
     if not body:
         raise MalformedError("The body is empty; it must be a JSON object.")
     return body
+
+
+async def read_json_body(request: Request) -> bytes:
+    """A JSON body of a route whose router sets no limit, because it takes files too."""
+    await json_only(request)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise TooLarge(f"The body is larger than {MAX_BODY} bytes.")
+    except TimeoutError as error:
+        raise HttpError(408, "timeout", "The body did not arrive in time.", {"Connection": "close"}) from error
+    if not body:
+        raise MalformedError("The body is empty; it must be a JSON object.")
+    return bytes(body)
 
 
 async def _maybe_body(request: Request) -> bytes:
@@ -96,6 +116,10 @@ async def _checkpoint_id(checkpoint_id: Annotated[str, Path(description="`ckpt_`
     return _require_id("ckpt", "checkpoint", checkpoint_id)
 
 
+async def _dataset_id(dataset_id: Annotated[str, Path(description="`ds_` and 26 characters")]) -> str:
+    return _require_id("ds", "dataset", dataset_id)
+
+
 async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 characters")]) -> str:
     return _require_id("key", "key", key_id)
 
@@ -103,4 +127,5 @@ async def _key_id(key_id: Annotated[str, Path(description="`key_` and 26 charact
 JobId = Annotated[str, Depends(_job_id)]
 AnalysisId = Annotated[str, Depends(_analysis_id)]
 CheckpointId = Annotated[str, Depends(_checkpoint_id)]
+DatasetId = Annotated[str, Depends(_dataset_id)]
 KeyId = Annotated[str, Depends(_key_id)]

@@ -78,7 +78,7 @@ def problem_response(  # noqa: PLR0913 - the members of RFC 9457
 ) -> Response:
     body = {
         "type": f"urn:basin:problem:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": _PHRASES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail[:LONGEST_TEXT],
         "code": code,
@@ -152,6 +152,7 @@ def _of_framework(request_id: str, error: HTTPException) -> Response:
     )
 
 
+_PHRASES = {460: "Checksum Mismatch"}  # a status of tus, which HTTP does not have
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _HTTP_DETAILS = {
     404: "There is nothing at this path; /openapi.json lists all paths.",

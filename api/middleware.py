@@ -37,24 +37,29 @@ _log = logging.getLogger("basin.access")
 
 Guard = Callable[[Headers], Awaitable[None]]
 Observe = Callable[[Scope, int, float], None]
+BodyLimit = Callable[[Scope, Headers], int]
 
 
 class EdgeMiddleware:
     """The outermost middleware. Every request gets a response, and every response has a request id."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, observe: Observe, database_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, guard: Guard, observe: Observe, body_limit: BodyLimit, database_seconds: float
+    ) -> None:
         """`guard` raises for requests that are refused before routing; `observe` is called after each request.
 
-        A request waits for the database for at most `database_seconds`.
+        `body_limit` is how many bytes the body of a request may announce. A request waits for the database for at most
+        `database_seconds`.
         """
-        self.app, self.guard, self.observe, self.database_seconds = app, guard, observe, database_seconds
+        self.app, self.guard, self.observe = app, guard, observe
+        self.body_limit, self.database_seconds = body_limit, database_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             exchange = _RequestCycle(scope, receive, send, WaitBudget(self.database_seconds))
             with log_context(request_id=exchange.request_id), use_wait_budget(exchange.wait_budget):
                 try:
-                    await exchange.run(self.app, self.guard)
+                    await exchange.run(self.app, self.guard, self.body_limit)
                 finally:
                     self.observe(exchange.scope, exchange.status, exchange.elapsed_seconds())
         elif scope["type"] == "lifespan":
@@ -80,10 +85,10 @@ class _RequestCycle:
         self.status = 0
         self.started_at = time.perf_counter()
 
-    async def run(self, app: ASGIApp, guard: Guard) -> None:
+    async def run(self, app: ASGIApp, guard: Guard, body_limit: BodyLimit) -> None:
         clock = _DatabaseTimer(self)
         try:
-            await self._check_request(guard)
+            await self._check_request(guard, body_limit(self.scope, self.headers))
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
             pass
@@ -102,11 +107,11 @@ class _RequestCycle:
     def elapsed_seconds(self) -> float:
         return time.perf_counter() - self.started_at
 
-    async def _check_request(self, guard: Guard) -> None:
+    async def _check_request(self, guard: Guard, most: int) -> None:
         await guard(self.headers)
         length = self.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > MAX_BODY:
-            raise TooLarge(f"The body is larger than {MAX_BODY} bytes.")
+        if not length.isdecimal() or int(length[:20]) > most:
+            raise TooLarge(f"The body is larger than {most} bytes.")
 
     async def _send_error(self, error: Exception) -> None:
         response = error_response(self.request_id, error)

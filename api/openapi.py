@@ -9,13 +9,37 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from api.auth import CHANGES_NOTHING
-from api.bodies import AnalysisRequest, ForkRequest, JobChanges, KeyRequest, ProjectRequest, RetryRequest
+from api.bodies import (
+    AnalysisRequest,
+    DatasetRequest,
+    ForkRequest,
+    JobChanges,
+    KeyRequest,
+    LinksRequest,
+    PartsRequest,
+    ProjectRequest,
+    RetryRequest,
+    SchemaRequest,
+)
 from api.errors import Problem
 from api.summaries import add_summaries
 from core.recipe.preview import PreviewRequest
 from core.recipe.spec import JobSpec
 
-BODIES = (JobSpec, PreviewRequest, JobChanges, RetryRequest, ForkRequest, KeyRequest, ProjectRequest, AnalysisRequest)
+BODIES = (
+    JobSpec,
+    PreviewRequest,
+    JobChanges,
+    RetryRequest,
+    ForkRequest,
+    KeyRequest,
+    ProjectRequest,
+    AnalysisRequest,
+    DatasetRequest,
+    SchemaRequest,
+    LinksRequest,
+    PartsRequest,
+)
 REF = "#/components/schemas/{model}"
 # In order: no key; a missing scope or a foreign Host; slow headers; a limit; too many headers; the database is away.
 ALWAYS = (401, 403, 408, 429, 431, 503)

@@ -14,10 +14,11 @@ from starlette.types import Scope
 
 from core.jobs.health.stats import ServiceStats
 from core.jobs.health.workers import SlotUsage
+from core.lifecycle import LIGHT
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # HEAD is a GET by then
-SLOT_KINDS: Final = ("cpu", "gpu")
+SLOT_KINDS: Final = ("cpu", "gpu", LIGHT)
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 

@@ -1,6 +1,7 @@
 """The states of a job, the one table of allowed transitions, and the effect of each verb. Pure."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Status(StrEnum):
@@ -29,6 +30,9 @@ class Verb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
 
+
+LIGHT: Final = "light"
+"""What a job needs that runs beside the slots: the light lane of a worker. Other jobs need a slot: cpu, gpu or any."""
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 

@@ -5,12 +5,13 @@ import queue
 import threading
 from typing import Any, Final
 
+from core.lifecycle import LIGHT
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 TASK: Final = "basin.work"
-QUEUES: Final = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("cpu", "gpu")}
+QUEUES: Final = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("cpu", "gpu"), LIGHT: (LIGHT,)}
 
 _WAITING: Final = 64  # more hints than there are slots to take them
 _DEEP: Final = 100  # hints in the broker that no worker took: more would only fill its memory
@@ -64,7 +65,7 @@ class Hints:
                 self._thread.start()
 
     def send(self, needs: str) -> None:
-        """Hint that a job with these needs (cpu, gpu, any) waits; the hint is dropped when too many are unsent."""
+        """Hint that a job with these needs, a key of QUEUES, waits; the hint is dropped when too many are unsent."""
         self.start()
         try:
             self._waiting.put_nowait(needs)

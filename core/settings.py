@@ -39,6 +39,8 @@ class Limits(BaseModel):
     queued_jobs: int | None = Field(default=None, ge=1, le=10**9)
     running_jobs: int | None = Field(default=None, ge=1, le=10**6)
     stored_bytes: int | None = Field(default=None, ge=1, le=10**18)
+    datasets: int | None = Field(default=None, ge=1, le=10**9)
+    dataset_bytes: int | None = Field(default=None, ge=1, le=10**18)
     requests_per_minute: int | None = Field(default=None, ge=1, le=100_000)
 
     def with_defaults(self, defaults: "Limits | None") -> "Limits":
@@ -93,6 +95,9 @@ class Settings(BaseSettings):
     keep_keys_seconds: Seconds = 86400.0
     orphan_seconds: Seconds = 86400.0
     max_losses: int = Field(default=3, ge=1)
+    prepare_seconds: Seconds = 3600.0  # of one process that prepares a dataset; then the file is refused as too large
+    dataset_cache_bytes: int = Field(default=50 << 30, ge=0, le=10**18)  # of prepared datasets on a worker's disk
+    light_lane: bool = True  # of each worker: a place beside its slots for short jobs, such as preparing a dataset
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
     unkillable_seconds: Seconds = 60.0  # how long to wait for a runner that SIGKILL does not end
@@ -102,6 +107,10 @@ class Settings(BaseSettings):
     prepare_confined: Literal["required", "best"] = "best"  # see worker/prepare/confine.py
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
+    upload_bytes: int = Field(default=100 << 30, ge=1, le=10**18)  # of one dataset
+    uploads_at_once: int = Field(default=4, ge=1, le=1000)  # in one api process; each takes up to 24 MiB of memory
+    keep_uploads_seconds: Seconds = 86400.0  # an upload that does not continue
+    dataset_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # folders whose content may be named as a dataset
     header_seconds: Seconds = 30.0
     database_seconds: Seconds = 14.0  # with the time to detect it, no request waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
@@ -126,7 +135,7 @@ class Settings(BaseSettings):
         # Parts of the service run with other working directories; they must all use the same folder.
         return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - resolve() would follow a symlinked home
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "dataset_roots", mode="before")
     @classmethod
     def _split_list(cls, given: object) -> object:
         """An environment variable holds a list separated by commas; `basin.toml` holds a list."""
@@ -159,6 +168,11 @@ class Settings(BaseSettings):
     @property
     def datasets(self) -> Path:
         return self.home / "datasets"
+
+    @property
+    def prepared(self) -> Path:
+        """The cache of prepared datasets."""
+        return self.datasets / "prepared"
 
     @property
     def scratch(self) -> Path:

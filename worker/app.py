@@ -28,7 +28,7 @@ from worker.devices.report import DeviceReport
 from worker.devices.slot_prober import SlotProber
 from worker.launcher import best_launcher
 from worker.runner_user import prepare_runner_user
-from worker.slots import SlotPoller, SlotPool, poll_step
+from worker.slots import SlotPoller, SlotPool, poll_step, with_light_lane
 from worker.tasks import register_work
 from worker.worker_report import WorkerReporter
 
@@ -53,7 +53,7 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         Misconfigured: the schema of the database is older than this release needs, or too new for it.
     """
     with open_context(settings) as context:
-        offered = SlotPool(slots, gpus)
+        offered = SlotPool(with_light_lane(slots) if settings.light_lane else slots, gpus)
         app = make_app(settings, context, offered)
         reporter = WorkerReporter(context, offered)
         prober = SlotProber(offered, context.devices, context.stopping, settings.device_probe_seconds)
@@ -69,8 +69,9 @@ def run_worker(settings: Settings, slots: tuple[Slot, ...], gpus: Sequence[Devic
         celery_worker.safe_say = _ignore_signal
         worker = app.Worker(
             hostname=context.name,
-            # One thread more than slots: with every thread busy, Celery would not wait for hints, and look for the next
-            # one up to a second after a thread is free. The spare one drops hints that find no slot.
+            # One thread more than places (slots and the light lane): with every thread busy, Celery would not wait for
+            # hints, and look for the next one up to a second after a thread is free. The spare one drops hints that
+            # find no place.
             concurrency=offered.count + 1,
             queues=",".join(offered.kinds),
             quiet=True,

@@ -1,6 +1,7 @@
 """The assignment of an attempt: its dataset, weights and checkpoints on this machine's disk, verified."""
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,16 +9,20 @@ from typing import Final
 
 from core.jobs.checkpoints.missing import missing_checkpoints, revive_checkpoint
 from core.jobs.checkpoints.records import CheckpointRow, mark_corrupt
+from core.jobs.datasets.rows import find_row, list_pieces
 from core.jobs.queue.claim import Claim
 from core.lifecycle import Desired
 from core.recipe.assignment import AnyAssignment, Resume
 from core.recipe.data import DataSpec
 from worker import provision
 from worker.attempt import Attempt
+from worker.datasets.fetch import DatasetDamaged, DatasetFetcher, prepared_version
+from worker.datasets.source import SourceGone, SourceRefused, SourceWriter, copy_reference
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS: Final = 10.0  # after this time a checkpoint that the store does not return counts as damaged
+UPLOAD_AGAIN: Final = "Upload the data again, and submit a new job."
 
 
 def build_assignment(attempt: Attempt) -> AnyAssignment:
@@ -41,7 +46,43 @@ class AttemptProvider:
 
     def dataset_file(self, data: DataSpec) -> Path:
         folder = self.attempt.context.settings.datasets
-        return provision.dataset_file(data, folder, partial(is_interrupted, self.attempt))
+        version = prepared_version(data)
+        if version is None:
+            return provision.dataset_file(data, folder, partial(is_interrupted, self.attempt))
+        return self._hold_prepared(version)
+
+    def source_file(self, dataset_id: str) -> int:
+        context, heartbeat = self.attempt.context, self.attempt.heartbeat
+        check = partial(check_interrupted, self.attempt)
+        with context.db.read() as connection:
+            row, pieces = find_row(connection, dataset_id), list_pieces(connection, dataset_id)
+        if row is None or not row.project:
+            raise provision.BadDataset("the dataset was deleted", UPLOAD_AGAIN)
+        folder = self.attempt.folder.path
+        try:
+            if row.source is not None:
+                source = copy_reference(row, context.settings.dataset_roots, folder, check)
+            else:
+                patience = context.settings.outage_seconds
+                retry = partial(heartbeat.retry_store_call, patience=patience)
+                source = SourceWriter(context.store, retry, check, folder).write(row, pieces)
+        except SourceGone as error:
+            raise provision.BadDataset(str(error), UPLOAD_AGAIN) from error
+        except SourceRefused as error:
+            raise provision.BadUpload(dataset_id, [error.problem]) from error
+        self.attempt.held.callback(os.close, source)
+        return source
+
+    def _hold_prepared(self, version: str) -> Path:
+        """The folder of a prepared dataset, which stays in the cache until the attempt ends."""
+        context, check = self.attempt.context, partial(check_interrupted, self.attempt)
+        retry = partial(self.attempt.heartbeat.retry_store_call, patience=FETCH_SECONDS)
+        fetcher = DatasetFetcher(context.store, version, retry, check)
+        cached = fetcher.cached(context.settings, context.scratch.user)
+        try:
+            return self.attempt.held.enter_context(cached)
+        except DatasetDamaged as error:
+            raise provision.BadDataset(str(error), UPLOAD_AGAIN) from error
 
     def weights_file(self, row: CheckpointRow, folder: str, otherwise: str, *remedy: str) -> Path:
         if is_interrupted(self.attempt):
@@ -94,6 +135,12 @@ class AttemptProvider:
         resume = provision.fetch_checkpoint(self.attempt.context.store, row, self.attempt.folder.resume)
         own = row.job_id == self.claim.job_id
         return resume if own else resume.model_copy(update={"anew": self.claim.anew})
+
+
+def check_interrupted(attempt: Attempt) -> None:
+    """Raise ProvisionInterrupted where `is_interrupted`."""
+    if is_interrupted(attempt):
+        raise provision.ProvisionInterrupted
 
 
 def is_interrupted(attempt: Attempt) -> bool:

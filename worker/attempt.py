@@ -3,14 +3,16 @@
 # ruff: noqa: N818 - the names say what happened
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from core.db.session import Database
 from core.jobs.attempt.fence import Fence
 from core.jobs.kinds import KINDS, JobKind
 from core.jobs.queue.claim import Claim
+from core.lifecycle import LIGHT
 from core.recipe.plan import SlotKind
 from core.settings import Settings
 from core.store.base import Store
@@ -21,18 +23,35 @@ from worker.heartbeat import Heartbeat
 from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
 from worker.launcher import Launcher, RunnerProcess
 
+PlaceKind = SlotKind | Literal["light"]
+"""What a worker offers: slots that compute on the CPU or a GPU, and its light lane beside them."""
+
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one runner. `devices` becomes CUDA_VISIBLE_DEVICES; None does not set it."""
+    """A place for one runner. `devices` becomes CUDA_VISIBLE_DEVICES; None does not set it.
+
+    The light lane is a slot of the kind `light`: it takes only jobs that need it, and no slot takes those.
+    """
 
     index: int
-    kind: SlotKind
+    kind: PlaceKind
     devices: str | None = None
 
     @property
     def needs(self) -> Sequence[str]:
-        return (self.kind, "any")
+        return needs_served((self.kind,))
+
+    @property
+    def computes_on(self) -> SlotKind:
+        """The kind of device of its execution plans."""
+        return "gpu" if self.kind == "gpu" else "cpu"
+
+
+def needs_served(kinds: Iterable[PlaceKind]) -> tuple[str, ...]:
+    """What jobs may need that slots of these kinds take."""
+    given = tuple(kinds)
+    return given if set(given) <= {LIGHT} else (*given, "any")
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,8 @@ class Attempt:
     claim: Claim
     heartbeat: Heartbeat
     folder: provision.AttemptFolder
+    held: ExitStack = field(default_factory=ExitStack)
+    """What is held as long as the attempt: locks of cached datasets, descriptors."""
 
     @property
     def kind(self) -> WorkerKind:

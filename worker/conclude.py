@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from core.jobs.attempt.fence import Fence
 from core.jobs.attempt.finish import TerminalState, finish_job, give_back
+from core.jobs.datasets.prepare import mark_refused
 from core.jobs.events.log import record_events
 from core.jobs.metrics.chunks import Chunk
 from core.lifecycle import Desired, Status
@@ -19,6 +20,7 @@ from worker.assignment import is_interrupted
 from worker.attempt import Attempt, SlotFailed, WorkerContext
 from worker.devices.report import DeviceReport
 from worker.heartbeat import Heartbeat
+from worker.kinds import load_function
 from worker.launcher import LaunchFailed, RunnerProcess
 from worker.outcome import (
     Decision,
@@ -41,8 +43,13 @@ def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
     """The decision for an attempt without a runner: its inputs cannot be provided, no runner starts, or it is ended."""
     match error:
         case provision.BadDataset():
-            bad = {"code": "bad_data", "message": str(error), "remedy": "Change the fields of the job's data."}
+            bad = {"code": "bad_data", "message": str(error), "remedy": error.remedy}
             return Finish(Status.FAILED, None, bad, {}, {})
+        case provision.BadUpload():
+            dataset, problems = error.dataset_id, error.problems
+            return Finish(
+                Status.SUCCEEDED, "completed", None, {}, {}, lambda found: mark_refused(found, dataset, problems)
+            )
         case provision.CannotResume():
             lost = {"code": "engine_error", "message": str(error), "remedy": error.remedy}
             return Finish(Status.FAILED, None, lost, {}, {})
@@ -52,7 +59,12 @@ def decide_unstarted(attempt: Attempt, error: Exception) -> Decision:
                 Observed(cut=KillReason.MACHINE if is_machine_failure(error.__cause__) else KillReason.UNSTARTED)
             )
         case _:
-            return decide_outcome(_unwanted(attempt))
+            return decide_interrupted(attempt)
+
+
+def decide_interrupted(attempt: Attempt) -> Decision:
+    """The decision for an attempt that is ended while it has no process."""
+    return decide_outcome(_unwanted(attempt))
 
 
 def decide_trouble(fence: Fence, error: Exception, *, stopping: bool) -> GiveBack:
@@ -92,6 +104,7 @@ def conclude_attempt(attempt: Attempt, decision: Decision, seen: Observed, chunk
                 decision.error,
                 decision.results,
                 decision.progress,
+                decision.further,
             )
             if decision.error and seen.stderr.strip():
                 persist(lambda: _record_stderr(attempt, seen))
@@ -129,7 +142,8 @@ def conclude_run(attempt: Attempt, runner: RunnerProcess, seen: Observed, chunks
     suspect = slot.kind == "gpu" and suspects_device(seen) and not seen.unkillable
     if suspect and seen.asked is StopOrder.NOTHING:
         seen = replace(seen, device=_probed(attempt))
-    decision = decide_outcome(seen)
+    own = attempt.kind.own_process
+    decision = decide_outcome(seen) if own is None else load_function(own.conclude)(attempt, seen)
     try:
         conclude_attempt(attempt, decision, seen, chunks)
     except Exception as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from core.jobs.health.workers import SlotState, SlotUsage
+from core.lifecycle import LIGHT
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,14 @@ class HealthFile:
 
 def health_text(tallies: Mapping[str, SlotUsage], states: Iterable[SlotState], *, ready: bool) -> str:
     """The text of the file; `ready`: runners can be started."""
-    verdict = STARTING if not ready else READY if any(tally.slots for tally in tallies.values()) else OUT_OF_SERVICE
+    verdict = STARTING if not ready else READY if _any_slot(tallies) else OUT_OF_SERVICE
     out = [state for state in states if not state.in_service]
     return "".join(f"{line}\n" for line in (verdict, *map(_slot_line, out)))
+
+
+def _any_slot(tallies: Mapping[str, SlotUsage]) -> bool:
+    """Whether a slot is in service; the light lane trains nothing."""
+    return any(tally.slots for kind, tally in tallies.items() if kind != LIGHT)
 
 
 def _slot_line(state: SlotState) -> str:

@@ -9,15 +9,19 @@ result. A *failure* (out of memory without a smaller plan, an error in the engin
 """
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.lifecycle import Status
 from core.recipe.plan import ExecutionPlan
 from worker.devices.report import DeviceReport
 from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import ProcessExit
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 RETRYABLE: Final = frozenset({"out_of_memory", "engine_error"})
 REMEDIES: Final = {
@@ -46,6 +50,7 @@ class KillReason(StrEnum):
     FENCED = "fenced"
     OUT_OF_TOUCH = "out_of_touch"
     STALLED = "stalled"
+    OVERTIME = "overtime"
     UNRECORDED = "unrecorded"
     UNSTARTED = "unstarted"
     MACHINE = "machine"
@@ -63,6 +68,7 @@ class Observed:
     """Everything the supervisor knows about the end of an attempt."""
 
     ended: dict[str, Any] | None = None  # the runner's last frame
+    started: bool = False  # the process has reported that its work begins
     exit: ProcessExit | None = None
     asked: StopOrder = StopOrder.NOTHING
     cut: KillReason = KillReason.NO
@@ -85,6 +91,8 @@ class Finish:
     error: dict[str, Any] | None
     results: dict[str, Any]
     progress: dict[str, Any]
+    further: "Callable[[Connection], object] | None" = None
+    """Writes the rows besides that belong to this end, in the transaction that ends the job."""
 
 
 @dataclass(frozen=True)

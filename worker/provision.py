@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from core.jobs.checkpoints.records import CheckpointRow
 from core.recipe.assignment import Resume
@@ -33,7 +33,20 @@ _LOCK_NAME: Final = "lock"
 
 
 class BadDataset(Exception):
-    """There is no such dataset: the job's `data` asks for something that cannot be made."""
+    """There is no such dataset: the job's `data` asks for something that cannot be made, or that is gone."""
+
+    def __init__(self, message: str, remedy: str = "Change the fields of the job's data.") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class BadUpload(Exception):
+    """The uploaded bytes are not those that were announced; `problems` are entries of the dataset's errors."""
+
+    def __init__(self, dataset_id: str, problems: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(dataset_id)
+        self.dataset_id = dataset_id
+        self.problems = problems
 
 
 class DatasetUnavailable(Exception):
@@ -91,7 +104,7 @@ class Scratch:
 
     def __init__(self, root: Path, worker: str, user: RunnerUser | None = None) -> None:
         self._root = root
-        self._user = user
+        self.user = user
         self._own = root / worker
         self._lock: int | None = None
 
@@ -99,8 +112,8 @@ class Scratch:
         """Create and lock the folder of this worker, and remove the folders of workers that were killed."""
         aside = self._root / f".{self._own.name}"  # hidden until it is locked: another worker would remove it
         aside.mkdir(parents=True)
-        if self._user:
-            self._user.share_path(aside, PASSAGE)
+        if self.user:
+            self.user.share_path(aside, PASSAGE)
         self._lock = _lock_folder(aside)
         aside.rename(self._own)
         for other in self._root.glob("[!.]*"):
@@ -117,11 +130,11 @@ class Scratch:
     def attempt_folder(self, job: str, attempt: int) -> Iterator[AttemptFolder]:
         folder = AttemptFolder(self._own / f"{job}-{attempt}")
         folder.out.mkdir(parents=True)
-        if self._user:
-            self._user.share_path(folder.path, INPUTS)
-            self._user.share_path(folder.out, OUTPUTS)
+        if self.user:
+            self.user.share_path(folder.path, INPUTS)
+            self.user.share_path(folder.out, OUTPUTS)
             folder.stderr.touch()
-            self._user.share_path(folder.stderr, LOG)
+            self.user.share_path(folder.stderr, LOG)
         try:
             yield folder
         finally:

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from core.recipe.assignment import Assignment
 from core.settings import Settings
 from core.store.base import Store
 from worker import provision, runner
+from worker.datasets.fetch import DatasetDamaged, DatasetFetcher, prepared_version
 from worker.run_local import LINE_SECONDS, progress_line
 
 ROLES: Final = ("weights", "state")
@@ -104,8 +106,9 @@ def replay_segment(past: JobHistory, stretch: Segment, store: Store, settings: S
         Unavailable: it cannot be trained here; the message says what is missing.
     """
     observer = ReplayObserver(stretch.end, rolls_back=past.spec.rollback is not None)
-    with tempfile.TemporaryDirectory(prefix="basin-verify-") as aside:
-        assignment = _replay_assignment(past, stretch, store, settings, Path(aside))
+    with tempfile.TemporaryDirectory(prefix="basin-verify-") as aside, ExitStack() as held:
+        dataset = held.enter_context(_provide_dataset(past, store, settings))
+        assignment = _replay_assignment(past, stretch, store, dataset, Path(aside))
         ended = runner.train_without_clock(assignment, observer)
     error = ended.error or {}
     if error.get("code") in CANNOT:
@@ -113,11 +116,27 @@ def replay_segment(past: JobHistory, stretch: Segment, store: Store, settings: S
     return ReplayReport(stretch, observer.compare_digests(), tuple(_mismatch_reasons(past, stretch.end, observer)))
 
 
-def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, settings: Settings, aside: Path) -> Assignment:
+@contextmanager
+def _provide_dataset(past: JobHistory, store: Store, settings: Settings) -> Iterator[Path]:
+    """The dataset of the job, as long as the context."""
+    version = prepared_version(past.spec.data)
+    with ExitStack() as held:
+        try:
+            if version is None:
+                path = provision.dataset_file(past.spec.data, settings.datasets)
+            else:
+                path = held.enter_context(DatasetFetcher(store, version, lambda call: call()).cached(settings))
+        except (provision.BadDataset, DatasetDamaged) as error:
+            raise Unavailable(f"it cannot be trained here: {error}") from error
+        except provision.DatasetUnavailable as error:
+            raise Unavailable(f"the dataset {past.spec.data.name} cannot be written to {settings.datasets}") from error
+        yield path
+
+
+def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, dataset: Path, aside: Path) -> Assignment:
     scratch = aside / "out"
     scratch.mkdir()
     try:
-        dataset = provision.dataset_file(past.spec.data, settings.datasets)
         begin = stretch.begin
         resume = provision.fetch_checkpoint(store, begin, aside / "resume") if begin else None
         if begin and resume and begin.job_id != past.job_id:
@@ -125,10 +144,8 @@ def _replay_assignment(past: JobHistory, stretch: Segment, store: Store, setting
         initial = None
         if past.initial and not begin:
             initial = provision.fetch_weights(store, past.initial, aside / "initial")
-    except (provision.BadDataset, provision.BadCheckpoint) as error:
+    except provision.BadCheckpoint as error:
         raise Unavailable(f"it cannot be trained here: {error}") from error
-    except provision.DatasetUnavailable as error:
-        raise Unavailable(f"the dataset {past.spec.data.name} cannot be written to {settings.datasets}") from error
     return Assignment(
         job=past.job_id,
         attempt=1,

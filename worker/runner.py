@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -45,7 +44,7 @@ from core.recipe.plan import SlotKind, resolve_plan
 from core.recipe.spec import JobSpec
 from core.recipe.stored import read_stored
 from worker import exit_codes, kernel_oom, wire
-from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind
+from worker.kinds import WORKER_KINDS, WorkerKind, find_worker_kind, load_function
 
 __all__ = [
     "Event",
@@ -132,14 +131,9 @@ class PipeObserver:
 def warm(kinds: Sequence[WorkerKind] = WORKER_KINDS) -> None:
     """Import the code of every kind of job, and run once what is slow at its first call."""
     for kind in kinds:
-        _load_entry_point(kind)
+        if kind.own_process is None:
+            load_function(kind.entry_point)
     warm_engine()
-
-
-def _load_entry_point(kind: WorkerKind) -> Callable[..., Ended]:
-    module, _, function = kind.entry_point.partition(":")
-    entry_point: Callable[..., Ended] = getattr(import_module(module), function)
-    return entry_point
 
 
 def run(sock: socket.socket, kinds: Sequence[WorkerKind] = WORKER_KINDS) -> int:
@@ -162,7 +156,7 @@ def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObser
         further: dict[str, Any] = {"report_alive": observer.report_alive}
         if kind.picture_kind is not None:
             further["draw"] = _plot_renderer(observer, kind.picture_kind(assignment.spec), observer.report_alive)
-        return _load_entry_point(kind)(assignment, observer, **further)
+        return _call_entry_point(kind, assignment, observer, further)
     except Exception as error:  # noqa: BLE001 - the boundary of the training code
         exit_codes.print_exception(error)
         if (known := known_failure(error)) is not None:
@@ -170,6 +164,13 @@ def _run_to_end(kind: WorkerKind, assignment: AnyAssignment, observer: PipeObser
         what = traceback.format_exception_only(error)[-1].strip()
         document = {"code": "engine_error", "message": what[:2000]}
         return Ended("failed", None, {}, document, {})
+
+
+def _call_entry_point(
+    kind: WorkerKind, assignment: AnyAssignment, observer: Observer, further: Mapping[str, Any]
+) -> Ended:
+    ended: Ended = load_function(kind.entry_point)(assignment, observer, **further)
+    return ended
 
 
 def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = report_nothing) -> Draw | None:

@@ -68,7 +68,8 @@ def prepare_runner_user(settings: "Settings") -> RunnerUser | None:
             folder.mkdir(parents=True, exist_ok=True)
             user.share_path(folder, mode)
         for file in settings.datasets.iterdir():  # written by a worker without such a user
-            user.share_path(file, 0o640)
+            if file.is_file():
+                user.share_path(file, 0o640)
     except PermissionError as error:
         found = f"{SETTING}: {error.filename} cannot be shared with group {user.gid}"
         raise Misconfigured(f"{found}; the worker must own it and be in that group") from error

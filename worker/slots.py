@@ -14,9 +14,9 @@ from core.db.session import is_transient
 from core.errors import Misconfigured
 from core.jobs.health.workers import SlotState, SlotUsage
 from core.jobs.queue.claim import count_waiting
-from core.recipe.plan import SlotKind
+from core.lifecycle import LIGHT
 from core.recipe.plugins import plugin_names
-from worker.attempt import Slot, SlotFailed, WorkerContext
+from worker.attempt import PlaceKind, Slot, SlotFailed, WorkerContext, needs_served
 from worker.devices.report import DeviceReport
 from worker.launcher import RunnerProcess
 from worker.supervisor import serve_one
@@ -49,6 +49,11 @@ def plan_slots(count: int, queues: Sequence[str], gpus: Sequence[DeviceReport]) 
     return (*slots, *(Slot(index, "gpu", report.token) for index, report in later))
 
 
+def with_light_lane(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+    """The slots of a worker, and its light lane beside them."""
+    return (*slots, Slot(len(slots), LIGHT, ""))
+
+
 class SlotPool:
     """Which slots are free, and since when; which are out of service, and why. Taking one never waits."""
 
@@ -64,28 +69,29 @@ class SlotPool:
         self._since = dict.fromkeys(slots, time.time())  # of being in service, or out of it
         self._leftovers: dict[Slot, RunnerProcess] = {}
         self._free = {slot: time.monotonic() for slot in slots if slot not in self._retired}
-        self._missed = False
+        self._missed: set[PlaceKind] = set()
         self._hinted_at = -math.inf
-        self.kinds: tuple[SlotKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
+        self.kinds: tuple[PlaceKind, ...] = tuple(dict.fromkeys(slot.kind for slot in slots))
         self.count = len(slots)
 
-    def take_slot(self, kind: SlotKind) -> Slot | None:
-        """A free slot of this kind; when there is none, the next `release_slot` returns True."""
+    def take_slot(self, kind: PlaceKind) -> Slot | None:
+        """A free slot of this kind; when there is none, the next `release_slot` of this kind returns True."""
         with self._lock:
             for slot in self._free:
                 if slot.kind == kind:
                     del self._free[slot]
                     return slot
-            self._missed = True
+            self._missed.add(kind)
             return None
 
     def release_slot(self, slot: Slot) -> bool:
-        """Give a slot back; True when `take_slot` found no slot since the last call."""
+        """Give a slot back; True when `take_slot` found no slot of its kind since the last call."""
         with self._lock:
             if slot in self._retired:
                 return False
             self._free[slot] = time.monotonic()
-            missed, self._missed = self._missed, False
+            missed = slot.kind in self._missed
+            self._missed.discard(slot.kind)
             return missed
 
     def retire_slot(self, slot: Slot, report: DeviceReport, leftover: RunnerProcess | None = None) -> None:
@@ -159,14 +165,14 @@ class SlotPool:
             working = Counter(slot.kind for slot in self._all if slot not in self._retired)
         return {kind: SlotUsage(working[kind], free[kind]) for kind in self.kinds}
 
-    def idle_kinds(self, seconds: float) -> list[SlotKind]:
+    def idle_kinds(self, seconds: float) -> list[PlaceKind]:
         """The kinds of the slots that have been free for `seconds`, one entry for each slot."""
         before = time.monotonic() - seconds
         with self._lock:
             return [slot.kind for slot, since in self._free.items() if since <= before]
 
 
-def serve_slots(context: WorkerContext, slots: SlotPool, kinds: Sequence[SlotKind]) -> int:
+def serve_slots(context: WorkerContext, slots: SlotPool, kinds: Sequence[PlaceKind]) -> int:
     """Take a free slot of each kind in turn and serve the best queued jobs until nothing waits; jobs served."""
     served = 0
     for kind in kinds:
@@ -216,7 +222,7 @@ class SlotPoller:
             self._serve_idle(Counter(self._slots.idle_kinds(0.0 if hinted else seconds)))
             hinted = self._slots.hinted_within(settings.hint_after_seconds)
 
-    def _serve_idle(self, idle: Mapping[SlotKind, int]) -> None:
+    def _serve_idle(self, idle: Mapping[PlaceKind, int]) -> None:
         """Have the idle slots, counted by kind, serve what waits: as many of them as there are jobs."""
         self._serving = [thread for thread in self._serving if thread.is_alive()]
         if not idle or (len(idle) > 1 and not self._count_waiting(tuple(idle), 1)):
@@ -229,9 +235,9 @@ class SlotPoller:
                 thread.start()
                 self._serving.append(thread)
 
-    def _count_waiting(self, kinds: Sequence[SlotKind], most: int) -> int:
+    def _count_waiting(self, kinds: Sequence[PlaceKind], most: int) -> int:
         try:
-            return count_waiting(self._context.db, (*kinds, "any"), most, plugin_names())
+            return count_waiting(self._context.db, needs_served(kinds), most, plugin_names())
         except Exception as error:
             if not is_transient(error):
                 log.exception("a poll failed")

@@ -11,6 +11,7 @@ from core.jobs.attempt.fence import Fence, Fenced
 from core.jobs.health.counters import FENCED_WRITES, add_count
 from core.jobs.metrics.chunks import Chunk
 from core.jobs.queue.claim import Claim, claim_job
+from core.lifecycle import LIGHT
 from core.logs import log_context
 from core.recipe.assignment import AnyAssignment
 from core.recipe.plan import resolve_plan
@@ -22,6 +23,7 @@ from worker.attempt import Attempt, Slot, SlotFailed, WorkerContext
 from worker.backlog import Backlog
 from worker.conclude import conclude_attempt, conclude_run, decide_trouble, decide_unstarted, return_job
 from worker.heartbeat import AttemptAbandoned, Heartbeat, JobCancelled
+from worker.kinds import load_function
 from worker.launcher import LaunchFailed, ProcessExit, RunnerProcess
 from worker.outcome import Decision, GiveBack, KillReason, Observed
 from worker.recorder import Recorder
@@ -43,7 +45,8 @@ def serve_one(context: WorkerContext, slot: Slot) -> bool:
     Raises:
         SlotFailed: the slot cannot be used; its job, if it had one, is given back.
     """
-    if not _runner_ready(context) or not _store_answers(context):
+    # The light lane does not wait for the zygote: its jobs start processes of their own.
+    if not (slot.kind == LIGHT or _runner_ready(context)) or not _store_answers(context):
         return False
     _check_device(context, slot)
     claimed_at = time.monotonic()
@@ -92,8 +95,8 @@ def _count_fenced(db: Database) -> None:
 def _run_attempt(context: WorkerContext, slot: Slot, taken: Claim, heartbeat: Heartbeat) -> bool:
     """Run the attempt to its end; False when this machine failed and the job was given back."""
     try:
-        with context.scratch.attempt_folder(taken.job_id, taken.attempt) as folder:
-            decision = _serve_attempt(Attempt(context, slot, taken, heartbeat, folder))
+        with context.scratch.attempt_folder(taken.job_id, taken.attempt) as folder, contextlib.ExitStack() as held:
+            decision = _serve_attempt(Attempt(context, slot, taken, heartbeat, folder, held))
             return not (isinstance(decision, GiveBack) and decision.rest)
     except (provision.DatasetUnavailable, StoreTransient, StoreRefused, OSError) as error:
         return_job(context, heartbeat, decide_trouble(heartbeat.fence, error, stopping=context.stopping.is_set()))
@@ -135,7 +138,7 @@ def _claim_job(context: WorkerContext, slot: Slot) -> Claim | None:
             context.db,
             worker=context.name,
             needs=slot.needs,
-            plan_for=lambda spec: resolve_plan(spec, slot.kind),
+            plan_for=lambda spec: resolve_plan(spec, slot.computes_on),
             lease_seconds=context.settings.lease_seconds,
             kinds=context.job_kinds,
             plugins=plugin_names(),
@@ -153,9 +156,10 @@ def _serve_attempt(attempt: Attempt) -> Decision:
     attempt.folder.stderr.touch()  # a disk that cannot be written must not count as a failure of the runner
     try:
         assignment = build_assignment(attempt)
-        runner = attempt.context.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+        runner = _launch_process(attempt, assignment)
     except (
         provision.BadDataset,
+        provision.BadUpload,
         provision.CannotResume,
         provision.ProvisionInterrupted,
         JobCancelled,
@@ -168,6 +172,15 @@ def _serve_attempt(attempt: Attempt) -> Decision:
     return conclude_run(attempt, runner, seen, chunks)
 
 
+def _launch_process(attempt: Attempt, assignment: AnyAssignment) -> RunnerProcess:
+    """Start the runner of an attempt, or the process that its kind has instead. Raises LaunchFailed."""
+    own = attempt.kind.own_process
+    if own is None:
+        return attempt.context.launcher.launch(attempt.folder.stderr, attempt.slot.devices)
+    started: RunnerProcess = load_function(own.launch)(attempt, assignment)
+    return started
+
+
 def _watch_runner(
     attempt: Attempt, runner: RunnerProcess, assignment: AnyAssignment
 ) -> tuple[Observed, tuple[Chunk, ...]]:
@@ -176,7 +189,9 @@ def _watch_runner(
     backlog = Backlog(attempt.folder.spill)
     recorder = Recorder(heartbeat, context.store, backlog, assignment.resume, attempt.folder.out)
     recorder.start()
-    watch = RunnerWatch(runner, heartbeat, backlog, recorder)
+    own = attempt.kind.own_process
+    limit = None if own is None else own.most_seconds(context.settings)
+    watch = RunnerWatch(runner, heartbeat, backlog, recorder, most_seconds=limit)
     kills = kernel_oom.oom_kills()
     try:
         with contextlib.suppress(OSError):  # a runner that is gone already shows in its exit

@@ -11,6 +11,7 @@ from core.jobs.attempt.heartbeat import WHOLE_RUN
 from core.lifecycle import Desired
 from worker import wire
 from worker.backlog import Backlog
+from worker.child_process import RunningClock
 from worker.heartbeat import Heartbeat
 from worker.launcher import RunnerProcess
 from worker.outcome import KillReason, Observed, StopOrder
@@ -24,6 +25,8 @@ PAUSE_SECONDS: Final = 60.0
 LAST_WORDS_SECONDS: Final = 5.0
 STARTUP_STALLS: Final = 5  # factor before the first step and for the first piece of a kind: caches and kernels are cold
 STALL_FACTOR: Final = 20
+OWN_FRAMES: Final = frozenset({"started", "progress", "log", "ended"})
+"""The frames of a process that is no runner."""
 _STRENGTH: Final = {StopOrder.NOTHING: 0, StopOrder.PAUSE: 1, StopOrder.STOP: 2, StopOrder.CANCEL: 3}
 
 
@@ -90,7 +93,20 @@ class RunTimeEstimator:
 class RunnerWatch:
     """Watches one runner, from its assignment to its last frame."""
 
-    def __init__(self, runner: RunnerProcess, heartbeat: Heartbeat, backlog: Backlog, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        runner: RunnerProcess,
+        heartbeat: Heartbeat,
+        backlog: Backlog,
+        recorder: Recorder,
+        *,
+        most_seconds: float | None = None,
+    ) -> None:
+        """`most_seconds` is for a process that is no runner: how long it may run. It has no checkpoint to write, so
+        that every order ends it at once, and only the frames of OWN_FRAMES count.
+        """
+        self._most_seconds = most_seconds
+        self._clock = RunningClock(1.0)
         self._runner = runner
         self._heartbeat = heartbeat
         self._backlog = backlog
@@ -132,6 +148,8 @@ class RunnerWatch:
 
     def _on_frame(self, payload: bytes, now: float) -> None:
         self._stall_detector.record_sign(now)
+        if self._most_seconds is not None and wire.type_of(payload) not in OWN_FRAMES:
+            return
         match wire.type_of(payload):
             case "progress":
                 self._on_progress(wire.unpack_payload(payload), now)
@@ -140,6 +158,7 @@ class RunnerWatch:
                 self._stall_detector.begin_piece(frame["piece"], frame["usual"], now)
             case "started":
                 self._estimator.record_start(wire.unpack_payload(payload)["step"], now)
+                self._seen = replace(self._seen, started=True)
                 self._backlog.put(payload)
             case "ended":
                 self._seen = replace(self._seen, ended=wire.unpack_payload(payload))
@@ -168,7 +187,7 @@ class RunnerWatch:
         order = self._wanted_order()
         if _STRENGTH[order] > _STRENGTH[self._seen.asked]:
             self._seen, self._asked_at = replace(self._seen, asked=order), now
-            if order is StopOrder.CANCEL:
+            if order is StopOrder.CANCEL or self._most_seconds is not None:
                 self._runner.terminate()
             else:
                 with contextlib.suppress(OSError):
@@ -177,6 +196,14 @@ class RunnerWatch:
             log.warning("a runner did not %s in time and is killed", self._seen.asked)
             self._runner.kill()
             self._killed_at = now
+
+    def _is_overtime(self, now: float) -> bool:
+        """Whether a process that is no runner has run for too long, or hangs: a parser that is out of address space
+        may wait for ever, without any CPU time.
+        """
+        if self._most_seconds is None:
+            return False
+        return self._clock.read() > self._most_seconds or self._stall_detector.is_stalled(now)
 
     def _grace_seconds(self, asked: StopOrder) -> float:
         """Seconds between an order and SIGKILL."""
@@ -196,6 +223,8 @@ class RunnerWatch:
             cut = KillReason.OUT_OF_TOUCH
         elif self._recorder.failure is not None:
             cut = KillReason.UNRECORDED
+        elif self._seen.asked is StopOrder.NOTHING and self._is_overtime(now):
+            cut = KillReason.OVERTIME
         elif self._seen.asked is StopOrder.NOTHING and self._stall_detector.is_stalled(now):
             cut = KillReason.STALLED
         if cut is not KillReason.NO:

@@ -11,6 +11,7 @@ from typing import Final
 
 from core.db.session import is_transient
 from core.jobs.health.workers import SlotUsage, WorkerReport, delete_worker, report_worker
+from core.lifecycle import LIGHT
 from core.recipe.plugins import installed_plugins
 from worker.attempt import WorkerContext
 from worker.health_file import HealthFile, health_text
@@ -71,7 +72,8 @@ class WorkerReporter:
 
     def _send_report(self, *, ready: bool) -> dict[str, SlotUsage]:
         tally = self._slots.count_slots()
-        return tally if ready else {kind: replace(of_kind, free=0) for kind, of_kind in tally.items()}
+        waits = () if ready else tuple(tally.keys() - {LIGHT})  # the light lane needs no zygote
+        return tally | {kind: replace(tally[kind], free=0) for kind in waits}
 
     def _wait_until_due(self, *, ready: bool) -> None:
         """Until the next report is due; a worker that has become ready reports at once."""

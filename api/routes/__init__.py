@@ -11,6 +11,7 @@ from api.routes import (
     catalog,
     checkpoints,
     compare,
+    datasets,
     docs,
     events,
     health,
@@ -23,6 +24,8 @@ from api.routes import (
     projects,
     schedules,
     telemetry,
+    upload_links,
+    uploads,
     workers,
 )
 
@@ -37,6 +40,8 @@ NOUNS = (
     plots.router,
     checkpoints.router,
     analyses.router,
+    datasets.router,
+    upload_links.router,
     catalog.router,
     schedules.router,
     keys.router,
@@ -54,4 +59,6 @@ def all_routers() -> tuple[APIRouter, ...]:
         closed.include_router(noun, prefix="/v1")
     closed.include_router(docs.home)
     closed.include_router(telemetry.router)
-    return (closed, *OPEN)
+    files = APIRouter(dependencies=[Depends(authorize_request)])  # its routes check types and sizes themselves
+    files.include_router(uploads.router, prefix="/v1")
+    return (closed, files, *OPEN)

@@ -26,6 +26,7 @@ from api.long_poll import (
 from api.openapi import json_body, problem_responses
 from api.paging import Page, StrictQuery, page_envelope
 from api.resources import Resource, SharedFields, promise_of, shared_fields
+from core.jobs.datasets.use import data_resolver
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import find_missing_plugins
@@ -162,7 +163,7 @@ def submit_job(
 ) -> JsonResponse:
     """Submit a job. With an Idempotency-Key the same request can be repeated safely: it makes one job."""
     document = parse_json(body)
-    spec, shape = parse_sized_job(body)
+    spec, shape = parse_sized_job(body, data_resolver(service.db, caller.project))
     outline = outline_run(spec, shape)
     if query.dry_run:
         return JsonResponse(_dry_run(spec, shape, outline, service))

@@ -92,7 +92,7 @@ class WaitingJob(BaseModel):
     id: str
     name: str | None
     priority: int
-    needs: Literal["cpu", "gpu", "any"]
+    needs: Literal["cpu", "gpu", "any", "light"]
     position: int
     ahead: int
     reason: Why

@@ -127,7 +127,7 @@ job_state = Table(
     Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
     Column("status", Text, nullable=False),
     Column("desired", Text, nullable=False),
-    Column("needs", Text, nullable=False),  # cpu | gpu | any
+    Column("needs", Text, nullable=False),  # cpu | gpu | any | light
     Column("attempt", Integer, nullable=False),  # the fencing token: grows at each claim, and only then
     Column("lease_until", Number),
     Column("worker", Text),
@@ -144,7 +144,7 @@ job_state = Table(
     Column("spared_until", Number),  # the lease as a gap extended it; a heartbeat changes lease_until only
     _one_of("status", Status),
     _one_of("desired", Desired),
-    CheckConstraint("needs IN ('cpu', 'gpu', 'any')", name="needs"),
+    CheckConstraint("needs IN ('cpu', 'gpu', 'any', 'light')", name="needs"),
     Index("ix_job_state_queue", "status", "rank", "job_id", "needs"),
     Index("ix_job_state_project_status", "project", "status"),
     Index("ix_job_state_checkpoint_id", "checkpoint_id"),
@@ -174,6 +174,73 @@ job_plugin = Table(
     Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
     Column("plugin", Text, primary_key=True),  # a distribution that a worker must have to run the job
     Column("version", Text, nullable=False),  # where the job was taken in
+    sqlite_strict=True,
+)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),  # empty where it was deleted: garbage collection removes the row
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),  # a label: it points at the newest ready dataset of the project
+    Column("status", Text, nullable=False),  # `queued` until its job has ended: see core.jobs.datasets.views
+    Column("format", Text, nullable=False),  # as asked for: auto, or one of the formats
+    Column("filename", Text),
+    Column("options", JsonText, nullable=False),  # of core.recipe.prepare.PrepareOptions
+    Column("sha256", Text),  # of the bytes: announced, or measured by the prepare job
+    Column("version", Text),  # SHA-256 of manifest.json; empty until the prepare job knows it
+    Column("kind", Text),  # table | images | tokens | arrays
+    Column("manifest", Text),  # manifest.json, whose digest is the version
+    Column("errors", JsonText),  # why it was refused
+    Column("error", JsonText),  # code, message and remedy, where it is the service that failed
+    Column("warnings", JsonText),
+    Column("confined", JsonText),  # the walls that its prepare process had
+    Column("source", JsonText),  # where the bytes are, for a dataset by reference
+    Column("bytes", Long),  # announced; empty where an upload did not say
+    Column("received", Long, nullable=False),  # the end of the last recorded piece
+    Column("examples", Long),
+    Column("stored_bytes", Long),  # of the shards
+    Column("job_id", Text),  # its newest prepare job
+    Column("created_at", Number, nullable=False),
+    Column("finished_at", Number),
+    Column("expires_at", Number),  # when the unfinished upload, or the pieces of a prepared one, are removed
+    _one_of("status", ("uploading", "queued", "ready", "refused", "failed", "cancelled")),
+    Index("ix_dataset_project_id", "project", "id"),
+    Index("ix_dataset_project_name", "project", "name", "id"),
+    Index("ix_dataset_project_sha256", "project", "sha256"),
+    Index("ix_dataset_version", "version"),
+    Index("ix_dataset_job_id", "job_id"),
+    Index("ix_dataset_expires_at", "expires_at"),
+    sqlite_strict=True,
+)
+
+dataset_version = Table(
+    "dataset_version",
+    metadata,
+    Column("version", Text, primary_key=True),  # a folder of the store, which rows of `dataset` may share
+    Column("doomed_at", Number),  # since when its objects are being removed; nobody may use it then
+    sqlite_strict=True,
+)
+
+upload_piece = Table(
+    "upload_piece",
+    metadata,
+    Column("dataset_id", Text, ForeignKey("dataset.id", ondelete="CASCADE"), primary_key=True),
+    Column("offset", Long, primary_key=True, autoincrement=False),
+    Column("bytes", Long, nullable=False),
+    Column("key", Text, nullable=False),  # of its object; a corrected dataset shares the pieces of the first
+    Column("sha256", Text),  # empty for a part that was sent to the store directly
+    Index("ix_upload_piece_key", "key"),
+    sqlite_strict=True,
+)
+
+job_dataset = Table(
+    "job_dataset",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("dataset_id", Text, primary_key=True),  # no foreign key: a job that has ended outlives its data
+    Index("ix_job_dataset_dataset_id", "dataset_id"),
     sqlite_strict=True,
 )
 

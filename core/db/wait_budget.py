@@ -41,6 +41,12 @@ class WaitBudget:
         finally:
             self._ends, self._rest = time.monotonic() + self._rest, None
 
+    def renew(self) -> None:
+        """Begin the budget again: the request has done a part of a long work, as a piece of an upload."""
+        self._ends = time.monotonic() + self._seconds
+        if self._rest is not None:
+            self._rest = self._seconds
+
     def restart_per_wait(self) -> None:
         """Give each further wait the whole budget: the answer has begun and may take hours."""
         self._each_wait = True
@@ -68,6 +74,13 @@ def pause_wait_budget() -> Iterator[None]:
     else:
         with patience.pause_clock():
             yield
+
+
+def renew_wait_budget() -> None:
+    """Begin the current budget again, if there is one."""
+    patience = _current.get()
+    if patience is not None:
+        patience.renew()
 
 
 def start_database_wait() -> WaitBudget | None:

@@ -12,6 +12,7 @@ from core.errors import FieldProblem, InvalidSpec, UnreadableSpec
 from core.ids import new_id
 from core.jobs.attempt.state import lock_state
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint, list_resumable
+from core.jobs.datasets.use import datasets_used, record_use
 from core.jobs.kinds import ANALYSIS, TRAIN
 from core.jobs.queries import JobView, list_views
 from core.jobs.queue.submit import (
@@ -85,6 +86,7 @@ def create_analysis(
     Raises:
         IdempotencyMismatch: the key was used before with another body.
         InvalidSpec: there is no such job, checkpoint or result, it does not fit, or it would take too much.
+        DataGone: the dataset of a job was deleted.
         QuotaExceeded: as many jobs of this project wait as the limits allow.
         StorageFull: the checkpoints of this project take as much as the limits allow.
     """
@@ -111,6 +113,8 @@ def create_analysis(
             for position, each in enumerate(chosen)
         ]
         connection.execute(insert(analysis_input), rows)
+        data = {used for each in chosen for used in datasets_used(each.spec)}
+        record_use(connection, entry.project, analysis_id, sorted(data))
         plugins = {plugin.name: plugin for each in chosen for plugin in plugins_used(each.spec)}
         require_plugins(connection, analysis_id, tuple(plugins.values()), entry.lost_after)
     return SubmitResult(analysis_id, created=True, needs=ANALYSIS.slot_needed(spec))

@@ -60,7 +60,7 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
         Conflict: it has not ended, or has succeeded, or has a retry already and `again` is False; or a plug-in of it
-            is not installed here.
+            is not installed here; or its dataset was deleted (DataGone).
         InvalidSpec: this release does not accept its spec any more.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """
@@ -99,7 +99,8 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
     Raises:
         NotFound: there is no such job of this project.
         PreconditionFailed: `fits` does not take its version.
-        Conflict: it has no resumable checkpoint yet, or a plug-in of it is not installed here.
+        Conflict: it has no resumable checkpoint yet, a plug-in of it is not installed here, or its dataset was
+            deleted (DataGone).
         InvalidSpec: there is no such checkpoint, or a fork cannot make these changes.
         QuotaExceeded, StorageFull, IdempotencyMismatch: as for any job.
     """

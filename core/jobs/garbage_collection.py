@@ -12,6 +12,7 @@ from core.db.tables import checkpoint, idempotency, job, service_state
 from core.db.upsert import insert_if_absent
 from core.jobs.changes import NOBODY
 from core.jobs.checkpoints.missing import revive_missing
+from core.jobs.datasets.removal import DatasetChores
 from core.jobs.health.workers import delete_silent_workers
 from core.settings import Settings
 from core.store.base import Store, StoredObject
@@ -32,6 +33,7 @@ class GarbageCollector:
         self._store = store
         self._settings = settings
         self._batch = batch
+        self._datasets = DatasetChores(db, store, batch=batch)
         self.behind = False  # the last round left something to delete
 
     def run_due_chores(self) -> None:
@@ -52,8 +54,10 @@ class GarbageCollector:
             self.expire_idempotency_keys()
             delete_silent_workers(self._db)
             revive_missing(self._db, self._store)
+            self._datasets.run()
         if self._is_due("sweep", self._settings.care_seconds * _SWEEP_EVERY):
             self.delete_orphan_objects()
+            self._datasets.sweep_orphans(self._settings.orphan_seconds)
 
     def delete_pending_checkpoints(self) -> int:
         """Delete marked checkpoints: the objects first, then the rows, so that a kill in between loses no object."""

@@ -203,6 +203,12 @@ class IdentifiedStore:
         self.verify_identity()
         return digest
 
+    def put_bytes(self, content: bytes, key: str) -> Digest:
+        self.verify_identity()
+        digest = self._store.put_bytes(content, key)
+        self.verify_identity()
+        return digest
+
     def fetch(self, key: str, path: Path) -> Digest:
         with self._verify_on_miss():
             return self._store.fetch(key, path)
@@ -235,6 +241,12 @@ class IdentifiedStore:
 
     def presigned_url(self, key: str, seconds: int) -> str | None:
         url = self._store.presigned_url(key, seconds)
+        if url is not None:
+            self.verify_identity()
+        return url
+
+    def presigned_upload(self, key: str, seconds: int) -> str | None:
+        url = self._store.presigned_upload(key, seconds)
         if url is not None:
             self.verify_identity()
         return url

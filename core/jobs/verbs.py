@@ -8,7 +8,16 @@ from sqlalchemy import Connection, update
 from core.db.session import Database
 from core.db.tables import job, job_state
 from core.errors import Conflict, NotFound
-from core.jobs.attempt.state import Fits, State, Transition, as_state, require_version, select_state, transition
+from core.jobs.attempt.state import (
+    Fits,
+    State,
+    Transition,
+    as_state,
+    lock_state,
+    require_version,
+    select_state,
+    transition,
+)
 from core.jobs.events.record import add_status_event
 from core.lifecycle import TERMINAL, Desired, Status, Verb, desired_after, displayed_status, settled_status
 
@@ -57,6 +66,13 @@ def _apply_verb(db: Database, project: str, job_id: str, verb: Verb, fits: Fits 
             raise Conflict(f"The job is {status}; it cannot be {_DONE[verb]}.", extra={"current_status": status})
         if desired is not state.desired and state.status not in TERMINAL:
             _set_desired(connection, state, desired)
+
+
+def cancel_open_job(connection: Connection, job_id: str) -> None:
+    """Request that a job ends, in the caller's transaction; a job that has ended, or is gone, stays as it is."""
+    state = lock_state(connection, job_id)
+    if state is not None and state.status not in TERMINAL and state.desired is not Desired.CANCEL:
+        _set_desired(connection, state, Desired.CANCEL)
 
 
 def apply_desired(connection: Connection, state: State) -> bool:

@@ -84,6 +84,10 @@ class Store(Protocol):
         """
         ...
 
+    def put_bytes(self, content: bytes, key: str) -> Digest:
+        """Store these bytes, as `put_file` does and with its errors; no file of this machine is involved."""
+        ...
+
     def fetch(self, key: str, path: Path) -> Digest:
         """Copy the object into a local file, which appears whole or not at all.
 
@@ -124,6 +128,10 @@ class Store(Protocol):
 
     def presigned_url(self, key: str, seconds: int) -> str | None:
         """A URL that gives the object without credentials for this many seconds; None if the store has no such URLs."""
+        ...
+
+    def presigned_upload(self, key: str, seconds: int) -> str | None:
+        """A URL that takes the object by PUT without credentials for this many seconds; None as above."""
         ...
 
     def ping(self) -> None:

@@ -53,14 +53,21 @@ class LocalStore:
         self._incoming = root / _INCOMING
 
     def put_file(self, path: Path, key: str) -> Digest:
-        target = self._object_path(key)
         if not path.is_file():
             raise FileNotFoundError(path)
+        with path.open("rb") as reader:
+            return self._put_pieces(iter(lambda: reader.read(_PIECE), b""), key)
+
+    def put_bytes(self, content: bytes, key: str) -> Digest:
+        return self._put_pieces([content], key)
+
+    def _put_pieces(self, pieces: Iterable[bytes], key: str) -> Digest:
+        target = self._object_path(key)
         with _translate_errors(key, target, writing=True):
             self._incoming.mkdir(parents=True, exist_ok=True)
             aside = self._incoming / secrets.token_hex(16)
             try:
-                digest = _copy_file(path, aside)
+                digest = _write_pieces(pieces, aside)
                 if target.exists() or not _publish_file(aside, target, self._root):
                     return _check_digest(target, digest, key)
             finally:
@@ -125,6 +132,10 @@ class LocalStore:
         check_key(key)
         return None
 
+    def presigned_upload(self, key: str, seconds: int) -> str | None:
+        check_key(key)
+        return None
+
     def ping(self) -> None:
         with suppress(StoreMissing):
             self.size("jobs/readiness")
@@ -165,12 +176,6 @@ def _folders_accessible(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _copy_file(source: Path, target: Path) -> Digest:
-    """Copy a file, hash the copy and flush it to the disk."""
-    with source.open("rb") as reader:
-        return _write_pieces(iter(lambda: reader.read(_PIECE), b""), target)
 
 
 def _write_pieces(pieces: Iterable[bytes], target: Path) -> Digest:

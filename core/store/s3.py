@@ -89,8 +89,13 @@ class S3Store:
         return f"S3Store({self._place.bucket.name!r}, {self._place.bucket.prefix!r})"
 
     def put_file(self, path: Path, key: str) -> Digest:
+        return self._put_source(_read_source(path, self._tuning), key)
+
+    def put_bytes(self, content: bytes, key: str) -> Digest:
+        return self._put_source(_source_in_memory(content, self._tuning), key)
+
+    def _put_source(self, source: "_SourceFile", key: str) -> Digest:
         check_key(key)
-        source = _read_source(path, self._tuning)
         tries = itertools.count()
         tag = self._call_with_retry(
             key, lambda client: self._upload_file(client, source, key, next(tries)), writing=True
@@ -150,6 +155,12 @@ class S3Store:
         check_key(key)
         return obstore.sign(self._open_client(), "GET", key, timedelta(seconds=seconds))
 
+    def presigned_upload(self, key: str, seconds: int) -> str | None:
+        import obstore
+
+        check_key(key)
+        return obstore.sign(self._open_client(), "PUT", key, timedelta(seconds=seconds))
+
     def ping(self) -> None:
         import obstore
 
@@ -168,16 +179,16 @@ class S3Store:
         from obstore.exceptions import AlreadyExistsError
 
         whole = source.content
-        create = whole is not None and self._honours_if_none_match(client)
+        create = isinstance(whole, bytes) and self._honours_if_none_match(client)
         # An earlier try may have been carried out without an answer. A multipart upload has no create-only mode; as no
         # other process writes under this key, a look-up before it is enough.
         if tried or not create:
             with contextlib.suppress(StoreMissing):
                 self._object_meta(client, key)
                 return None
-        if whole is None:
+        if isinstance(whole, Path):
             put = obstore.put(
-                client, key, source.path, use_multipart=True, chunk_size=source.part_bytes, max_concurrency=_AT_ONCE
+                client, key, whole, use_multipart=True, chunk_size=source.part_bytes, max_concurrency=_AT_ONCE
             )
             return _md5_tag(put["e_tag"])
         try:
@@ -303,10 +314,12 @@ class S3Store:
 
 @dataclass(frozen=True, slots=True)
 class _SourceFile:
-    """A file to upload. `tag` is the ETag that servers which use MD5 would give it; other ETags differ from it."""
+    """What to upload: bytes, or a file too large for the memory.
 
-    path: Path
-    content: bytes | None
+    `tag` is the ETag that servers which use MD5 would give it; other ETags differ from it.
+    """
+
+    content: bytes | Path
     digest: Digest
     tag: str
     part_bytes: int
@@ -317,10 +330,7 @@ def _read_source(path: Path, tuning: S3Tuning) -> _SourceFile:
         raise FileNotFoundError(path)
     size = path.stat().st_size
     if size <= tuning.whole_bytes:
-        content = path.read_bytes()
-        digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
-        tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        return _SourceFile(path, content, digest, tag, tuning.part_bytes)
+        return _source_in_memory(path.read_bytes(), tuning)
     part_bytes = max(tuning.part_bytes, -(-size // _MOST_PARTS))
     sha256, count, parts = hashlib.sha256(), 0, []
     with path.open("rb") as file:
@@ -329,7 +339,13 @@ def _read_source(path: Path, tuning: S3Tuning) -> _SourceFile:
             count += len(part)
             parts.append(hashlib.md5(part, usedforsecurity=False).digest())
     tag = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-    return _SourceFile(path, None, Digest(sha256.hexdigest(), count), tag, part_bytes)
+    return _SourceFile(path, Digest(sha256.hexdigest(), count), tag, part_bytes)
+
+
+def _source_in_memory(content: bytes, tuning: S3Tuning) -> _SourceFile:
+    digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+    tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return _SourceFile(content, digest, tag, tuning.part_bytes)
 
 
 def _md5_tag(etag: str | None) -> str:

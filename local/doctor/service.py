@@ -7,8 +7,8 @@ from core.db.session import Database
 from core.jobs.changes import NOBODY
 from core.jobs.health.readiness import reconciler_problem
 from core.jobs.health.stats import ServiceStats, read_service_stats
-from core.jobs.health.workers import SlotState, WorkerView, is_live, list_worker_views
-from core.lifecycle import Status
+from core.jobs.health.workers import SlotState, SlotUsage, WorkerView, is_live, list_worker_views, total_slots
+from core.lifecycle import LIGHT, Status
 from core.settings import Settings
 from local.doctor.checks import CheckResult, failed_check, passed_check, warning_check
 
@@ -47,10 +47,12 @@ def worker_checks(views: list[WorkerView], stats: ServiceStats, settings: Settin
     """The live workers, their free slots and their releases."""
     name, ours = "workers", metadata.version("basin-server")
     live = [view for view in views if is_live(view, settings.lease_seconds)]
-    slots = sum(tally.slots for view in live for tally in view.slots.values())
-    free = sum(tally.free for view in live for tally in view.slots.values())
+    places = total_slots(live)
+    lanes = places.pop(LIGHT, SlotUsage(0, 0))
+    slots, free = sum(tally.slots for tally in places.values()), sum(tally.free for tally in places.values())
     waiting = stats.jobs[Status.QUEUED]
-    found = f"{len(live)} live, {free} of {slots} slots free, {waiting} jobs wait"
+    beside = f", {lanes.free} of {lanes.slots} light lanes" if lanes.slots else ""
+    found = f"{len(live)} live, {free} of {slots} slots free{beside}, {waiting} jobs wait"
     if waiting:
         found += f", the oldest for {stats.queue_oldest:.0f} s"
     yield passed_check(name, found) if live else warning_check(name, found, "start one: `basin worker`, or `basin up`")

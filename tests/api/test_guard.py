@@ -17,6 +17,7 @@ OPEN = {"/healthz", "/readyz", "/docs", "/docs/start.js", "/docs/favicon.png", "
 JOB = "job_01hzzzzzzzzzzzzzzzzzzzzzzz"
 CHECKPOINT = "ckpt_01hzzzzzzzzzzzzzzzzzzzzzzz"
 ANALYSIS = "an_01hzzzzzzzzzzzzzzzzzzzzzzz"
+DATASET = "ds_01hzzzzzzzzzzzzzzzzzzzzzzz"
 KEY = "key_01hzzzzzzzzzzzzzzzzzzzzzzz"
 
 
@@ -34,6 +35,7 @@ def calls(app: FastAPI) -> list[tuple[str, str]]:
         path = route.path.replace("{job_id}", JOB).replace("{checkpoint_id}", CHECKPOINT)
         path = (
             path.replace("{analysis_id}", ANALYSIS)
+            .replace("{dataset_id}", DATASET)
             .replace("{picture}", "bars.svg")
             .replace("{key_id}", KEY)
             .replace("{kind}", "optimizers")

@@ -176,6 +176,8 @@ def test_a_key_is_made_shown_once_and_revoked(client: TestClient) -> None:
         "queued_jobs": 7,
         "running_jobs": None,
         "stored_bytes": None,
+        "datasets": None,
+        "dataset_bytes": None,
         "requests_per_minute": None,
     }
     listed = client.get("/v1/keys", headers=mine)

@@ -17,9 +17,10 @@ from core.jobs.projects import create_project, list_projects
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_analyses import concluded
-from tests.api.test_guard import ANALYSIS, CHECKPOINT, JOB, KEY, OPEN, app_of, calls
+from tests.api.test_guard import ANALYSIS, CHECKPOINT, DATASET, JOB, KEY, OPEN, app_of, calls
 from tests.api.test_jobs import IRIS, taken
 from tests.support.jobs import chunk, new_checkpoint
+from tests.support.uploads import CSV, prepare
 
 Headers = dict[str, str]
 ALL = ("read", "write", "admin")
@@ -59,13 +60,25 @@ def ids(client: TestClient, service: Service, keys: dict[str, Headers], tmp_path
     assert answer.status_code == 201, answer.text
     concluded(service, tmp_path)
     key = create_key(service.db, owner="alice", project="vision")[0]
-    return {JOB: job_id, CHECKPOINT: row.id, ANALYSIS: answer.json()["id"], KEY: key.id}
+    octets = {"Content-Type": "application/octet-stream"}
+    data = client.post("/v1/datasets?name=penguins", content=CSV, headers=keys["theirs"] | octets).json()["id"]
+    prepare(service.db, service.store, data)
+    return {DATASET: data, JOB: job_id, CHECKPOINT: row.id, ANALYSIS: answer.json()["id"], KEY: key.id}
 
 
 def filled(path: str, ids: dict[str, str]) -> str:
     for placeholder, real in ids.items():
         path = path.replace(placeholder, real)
     return path
+
+
+def tried(client: TestClient, method: str, path: str, headers: Headers) -> Any:
+    """The answer to a request that the route would accept."""
+    if path.endswith("/content") and method in {"PUT", "PATCH"}:
+        part = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        return client.request(method, path, headers=headers | part, content=b"x")
+    body = {"name": "x"} if method == "PATCH" else {} if method == "PUT" else None
+    return client.request(method, path, headers=headers, json=body)
 
 
 def asking_for_jobs(client: TestClient, ids: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -97,7 +110,7 @@ def test_what_is_of_another_project_is_not_there(
         if path in OPEN or (who == "default" and KEY in path):
             continue
         if target != path:
-            answer = client.request(method, target, headers=own, json={"name": "x"} if method == "PATCH" else None)
+            answer = tried(client, method, target, own)
             assert (answer.status_code, "not_found" in answer.text) == (404, True), (method, path)
             walked += 1
         elif method == "GET" and not (who == "default" and path.startswith("/v1/keys")):
@@ -117,12 +130,15 @@ def test_what_is_of_the_own_project_is_there(client: TestClient, keys: dict[str,
     """Whoever made it: the walk above would find something."""
     for method, path in calls(app_of(client)):
         if method == "GET" and path not in OPEN:
-            assert client.get(filled(path, ids), headers=keys["shared"]).status_code in {200, 422}, path
-    listed = {path: client.get(path, headers=keys["shared"]).text for path in ("/v1/jobs", "/v1/analyses", "/v1/keys")}
-    assert all(ids[one] in text for one, text in zip((JOB, ANALYSIS, KEY), listed.values(), strict=True))
+            assert client.get(filled(path, ids), headers=keys["shared"]).status_code in {200, 204, 422}, path
+    listed = {
+        path: client.get(path, headers=keys["shared"]).text
+        for path in ("/v1/jobs", "/v1/analyses", "/v1/keys", "/v1/datasets")
+    }
+    assert all(ids[one] in text for one, text in zip((JOB, ANALYSIS, KEY, DATASET), listed.values(), strict=True))
     for path, params in asking_for_jobs(client, ids):
         assert client.get(path, params=params, headers=keys["shared"]).status_code == 200, path
-    for noun, placeholder in (("jobs", JOB), ("analyses", ANALYSIS), ("keys", KEY)):
+    for noun, placeholder in (("jobs", JOB), ("analyses", ANALYSIS), ("keys", KEY), ("datasets", DATASET)):
         assert client.get(f"/v1/{noun}/{ids[placeholder]}", headers=keys["shared"]).json()["project"] == "vision"
 
 

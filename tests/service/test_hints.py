@@ -173,4 +173,4 @@ def test_both_sides_share_the_settings_of_the_protocol(tmp_path: Path) -> None:
     }
     assert (shared["accept_content"], shared["result_backend"]) == (["json"], None)
     assert (shared["worker_disable_prefetch"], shared["worker_enable_remote_control"]) == (True, False)
-    assert QUEUES == {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("cpu", "gpu")}
+    assert QUEUES == {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("cpu", "gpu"), "light": ("light",)}

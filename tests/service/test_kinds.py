@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +27,7 @@ from tests.support.statements import told
 from tests.support.tiny_kind import SUM, SUM_ON_WORKER, SumSpec
 from worker import provision
 from worker.attempt import Slot, WorkerContext
-from worker.kinds import WORKER_KINDS
+from worker.kinds import WORKER_KINDS, load_function
 from worker.launcher import ExecLauncher
 from worker.supervisor import serve_one
 
@@ -135,8 +134,9 @@ def test_both_sides_have_the_same_kinds() -> None:
 def test_an_assignment_says_its_kind_and_the_entry_point_is_there(kind: Any) -> None:
     """The runner finds the record by the assignment's `kind`, and the function by the record."""
     assert kind.assignment.model_fields["kind"].default == kind.name
-    module, _, function = kind.entry_point.partition(":")
-    assert callable(getattr(import_module(module), function))
+    own = kind.own_process
+    paths = (kind.entry_point,) if own is None else (own.launch, own.conclude)
+    assert all(callable(load_function(path)) for path in paths)
 
 
 def test_the_column_holds_the_name_of_the_kind(db: Database) -> None:

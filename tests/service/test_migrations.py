@@ -54,7 +54,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head_revision() == "0012"
+    assert head_revision() == "0013"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -183,6 +183,27 @@ def test_a_job_that_the_release_before_deletes_is_gone(empty: Database) -> None:
     with empty.read() as connection:
         owners = connection.execute(text("SELECT owner, project FROM job")).all()
     assert [tuple(row) for row in owners] == [("", "")] * 2
+
+
+def test_the_light_lane_is_let_in_and_everything_about_the_table_stays(empty: Database) -> None:
+    """SQLite makes the table anew: rows, indices and the triggers for the release before have to come along."""
+    step(empty, "0012")
+    write_as_before(empty, 1, "alice")
+    with pytest.raises(Exception, match=r"(?i)check constraint"), empty.write() as connection:
+        connection.execute(text("UPDATE job_state SET needs = 'light'"))
+    with empty.read() as connection:
+        rows = connection.execute(text("SELECT * FROM job_state")).all()
+    step(empty, "0013")
+    with empty.read() as connection:
+        assert connection.execute(text("SELECT * FROM job_state")).all() == rows
+    write_as_before(empty, 2, "carol")
+    with empty.write() as connection:
+        connection.execute(text("UPDATE job_state SET needs = 'light' WHERE job_id = 'job_2'"))
+        connection.execute(text("UPDATE job_state SET owner = '' WHERE job_id = 'job_1'"))
+        found = connection.execute(text("SELECT job_id, needs, project FROM job_state ORDER BY job_id")).all()
+    assert [tuple(row) for row in found] == [("job_1", "any", ""), ("job_2", "light", "carol")]
+    with pytest.raises(Exception, match=r"(?i)check constraint"), empty.write() as connection:
+        connection.execute(text("UPDATE job_state SET needs = 'tpu'"))
 
 
 def test_several_processes_may_upgrade_at_once(empty_url: str) -> None:

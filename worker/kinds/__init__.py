@@ -3,12 +3,14 @@
 from typing import Final
 
 from worker.kinds.analysis import ANALYSIS
-from worker.kinds.base import Provider, WorkerKind, find_worker_kind
+from worker.kinds.base import OwnProcess, Provider, WorkerKind, find_worker_kind, load_function
+from worker.kinds.prepare import PREPARE
 from worker.kinds.train import TRAIN
 
 WORKER_KINDS: Final[tuple[WorkerKind, ...]] = (
     TRAIN,
     ANALYSIS,
+    PREPARE,
 )
 
-__all__ = ["WORKER_KINDS", "Provider", "WorkerKind", "find_worker_kind"]
+__all__ = ["WORKER_KINDS", "OwnProcess", "Provider", "WorkerKind", "find_worker_kind", "load_function"]

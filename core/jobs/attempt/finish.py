@@ -1,6 +1,6 @@
 """The end of an attempt: the job reaches a terminal status, or returns to the queue."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ class TerminalState:
     error: dict[str, Any] | None = None
     results: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    further: Callable[[Connection], object] | None = None
+    """Writes the rows besides that belong to this end, in the same transaction."""
 
 
 def finish_job(db: Database, fence: Fence, ending: TerminalState, chunks: Iterable[Chunk] = ()) -> None:
@@ -49,6 +51,8 @@ def finish_job(db: Database, fence: Fence, ending: TerminalState, chunks: Iterab
             job={"stop_reason": ending.stop_reason, "error": ending.error, "results": ending.results},
         )
         transition(connection, state, change)
+        if ending.further is not None:
+            ending.further(connection)
 
 
 def give_back(  # noqa: PLR0913 - two budgets, and their one limit

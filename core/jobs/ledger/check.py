@@ -11,7 +11,9 @@ from core.db.session import Database
 from core.db.tables import idempotency, job
 from core.ids import is_id
 from core.jobs.changes import NOBODY
+from core.jobs.datasets.rows import ID_PREFIX
 from core.jobs.kinds import KINDS
+from core.jobs.ledger.datasets import dataset_findings
 from core.jobs.ledger.finding import Finding
 from core.jobs.ledger.objects import ObjectListing, object_problems
 from core.jobs.ledger.page import LedgerPage, read_page
@@ -21,7 +23,8 @@ from core.jobs.projects import project_of_owner
 from core.store.base import Store
 
 PAGE_ROWS: Final = 500  # that are read in one transaction
-PREFIXES: Final = tuple(kind.id_prefix for kind in KINDS)
+PREFIXES: Final = (*(kind.id_prefix for kind in KINDS), ID_PREFIX)
+"""Of the ids that an idempotency key may promise: jobs of every kind, and datasets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Ledger:
             for line in page.jobs:
                 yield from self._check_objects(page, line, listing)
             after = page.last
+        yield from self._check_datasets()
         yield from self._check_idempotency()
 
     def _count_rows(self, page: LedgerPage) -> None:
@@ -67,6 +71,17 @@ class Ledger:
             self.counts["objects"] += len(row.files)
             for key, problem in object_problems(self.db, self.store, row, listed, digests=self.digests):
                 yield Finding("object", line.id, key, f"of checkpoint {row.id}: {problem}")
+
+    def _check_datasets(self) -> Iterator[Finding]:
+        """The objects of datasets; `counts` has how many datasets and objects there were."""
+        if self.store is None:
+            return
+        for each in dataset_findings(self.db, self.store, self.page_rows, digests=self.digests):
+            if isinstance(each, Finding):
+                yield each
+            else:
+                self.counts["datasets"] += 1
+                self.counts["objects"] += each
 
     def _check_idempotency(self) -> Iterator[Finding]:
         """Idempotency keys name a job of their project. A key outlives a job that was deleted."""

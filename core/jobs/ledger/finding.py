@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Rule = Literal[
-    "state", "ending", "timeline", "attempt", "metrics", "checkpoint", "input", "object", "promise", "orphan"
+    "state", "ending", "timeline", "attempt", "metrics", "checkpoint", "input", "object", "dataset", "promise", "orphan"
 ]
 
 _RESTORED: Final = "check whether a backup was restored only in part, or the database was edited by hand"
@@ -17,6 +17,7 @@ REMEDIES: Final[dict[Rule, str]] = {
     "checkpoint": "a running job repairs this with its next checkpoint; submit any other job again",
     "input": "cancel the analysis and submit it again with inputs that still exist",
     "object": "bring it back from a backup of the store; without it a job falls back to an older checkpoint",
+    "dataset": "bring it back from a backup of the store, or upload the data again; jobs that use it cannot start",
     "promise": f"a repeated POST with this key gets a wrong answer until the key expires; {_RESTORED}",
     "orphan": f"rows without a job only take space; {_RESTORED}",
 }

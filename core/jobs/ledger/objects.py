@@ -42,12 +42,13 @@ def object_problems(
         wanted = Digest(file["sha256"], file["bytes"])
         if listed.get(key) == wanted.bytes and not digests:
             continue
-        problem = _object_problem(store, key, wanted, digests=digests)
+        problem = object_problem(store, key, wanted, digests=digests)
         if problem is not None and _still_good(db, row.id):
             yield key, problem
 
 
-def _object_problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | None:
+def object_problem(store: Store, key: str, wanted: Digest, *, digests: bool) -> str | None:
+    """What is wrong with an object; None: nothing is."""
     try:
         size = store.size(key)
         if size != wanted.bytes:

@@ -17,7 +17,7 @@ from core.jobs.kinds import KINDS, JobKind, QueuedSpec, Reads, find_kind
 from core.jobs.metrics.chunks import drop_points_after
 from core.jobs.plugins import lacks_no_plugin
 from core.jobs.queue.quotas import below_limit, exceeds_running_limit
-from core.lifecycle import Desired, Status
+from core.lifecycle import LIGHT, Desired, Status
 from core.recipe.plan import KINDS as SLOT_KINDS
 from core.recipe.plan import ExecutionPlan, Planned, gpu_choice_message, plan_for_other_device
 from core.recipe.plugins import plugin_identities
@@ -87,7 +87,7 @@ def claim_job(  # noqa: PLR0913 - for which slot of whom, and what is known ther
             taken = connection.execute(_claim_statement(worker, needs, plugins, lease_seconds)).one_or_none()
             if taken is None:
                 return None
-            if exceeds_running_limit(connection, taken.project, taken.most_running):
+            if exceeds_running_limit(connection, taken.project, taken.most_running, taken.needs):
                 connection.rollback()
                 continue
             try:
@@ -108,7 +108,7 @@ def _select_waiting(needs: Sequence[str], plugins: Collection[str]) -> Any:
     )
 
 
-_TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running")
+_TAKEN = ("job_id", "attempt", "checkpoint_id", "losses", "failures", "project", "most_running", "needs")
 
 
 def _claim_statement(worker: str, needs: Sequence[str], plugins: Collection[str], lease_seconds: float) -> Any:
@@ -215,11 +215,13 @@ def _record_plan_events(
 
 
 def _update_needs(connection: Connection, job_id: str, plan: ExecutionPlan) -> None:
-    """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on."""
+    """Another kind of device gives other bits: a job that must be exact waits for the kind that it began on.
+
+    A job of the light lane stays there.
+    """
     if plan.deterministic:
-        connection.execute(
-            update(job_state).where(job_state.c.job_id == job_id).values(needs=SLOT_KINDS[plan.device]),
-        )
+        mine = update(job_state).where(job_state.c.job_id == job_id, job_state.c.needs != LIGHT)
+        connection.execute(mine.values(needs=SLOT_KINDS[plan.device]))
 
 
 def _fail_job(connection: Connection, job_id: str, error: ValueError) -> None:

@@ -12,11 +12,16 @@ from core.db.session import Database
 from core.db.tables import job, job_state
 from core.jobs.health.workers import SlotUsage, WorkerView, list_worker_views, live_workers, total_slots
 from core.jobs.plugins import describe_missing, needed_plugins, read_plugins
-from core.jobs.queue.rank import ahead_in_queue
-from core.lifecycle import Desired, Status
+from core.jobs.queue.rank import ahead_in_queue, describe_place
+from core.lifecycle import LIGHT, Desired, Status
 
 LAST_RUNS: Final = 20  # jobs from which the median length of a run is computed
-_KINDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",), "any": ("gpu", "cpu")}
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cpu": ("cpu",),
+    "gpu": ("gpu",),
+    "any": ("gpu", "cpu"),
+    LIGHT: (LIGHT,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ class QueueForecast:
             return WaitReason("no_plugin", missing), None
         slots = self._slots_with(plugins) if plugins else self.slots
         cause = wait_reason(needs, ahead, slots, running=self.running, most=most)
-        return cause, estimate_start(ahead, _matching_slots(needs, slots), self.usual, cause)
+        usual = None if needs == LIGHT else self.usual  # of trainings
+        return cause, estimate_start(ahead, _matching_slots(needs, slots), usual, cause)
 
     def missing_plugin(self, plugins: Mapping[str, str]) -> str | None:
         """The message where workers are live and none of them has all of these plug-ins."""
@@ -103,17 +109,19 @@ def wait_reason(
 ) -> WaitReason:
     """Why a job with these needs waits: the first reason that applies. `running` of its project run, `most` may."""
     mine = _matching_slots(needs, slots)
-    kind = "" if needs == "any" else f"{needs} "
+    place = describe_place(needs)
     if not mine.slots:
-        return _without_slot(kind, mine.out, slots)
-    if most is not None and running >= most:
+        return _without_slot(place, mine.out, slots)
+    if needs != LIGHT and most is not None and running >= most:
         return WaitReason("owner_limit", f"{running} of your jobs run, and {most} may.")
     if mine.free == 0:
-        busy = f"All {mine.slots} {kind}slots are busy" if mine.slots > 1 else f"The only {kind}slot is busy"
+        busy = f"All {mine.slots} {place}s are busy" if mine.slots > 1 else f"The only {place} is busy"
         return WaitReason("slots_busy", f"{busy}; {_format_jobs(ahead)} first.")
     if ahead >= mine.free:
         return WaitReason("others_first", f"{_format_jobs(ahead)} first.".capitalize())
-    return WaitReason("starting", "A slot is free and is about to claim it.")
+    return WaitReason(
+        "starting", f"{'The light lane' if needs == LIGHT else 'A slot'} is free and is about to claim it."
+    )
 
 
 def estimate_start(ahead: int, mine: SlotUsage, usual: float | None, cause: WaitReason) -> float | None:
@@ -154,13 +162,16 @@ def _select_queued(project: str, kinds: Collection[str]) -> Select[Any]:
 
 def _count_jobs(connection: Connection, project: str, status: Status) -> int:
     query = select(func.count()).where(job_state.c.project == project, job_state.c.status == status.value)
+    if status is Status.RUNNING:  # jobs of the light lane do not count against the limit
+        query = query.where(job_state.c.needs != LIGHT)
     return int(connection.execute(query).scalar_one())
 
 
 def _usual_run(connection: Connection) -> float | None:
-    """The median length in seconds of the last runs that succeeded, over all projects."""
+    """The median length in seconds of the last runs in slots that succeeded, over all projects."""
     state = job_state.c
-    last = select(state.job_id).where(state.status == Status.SUCCEEDED.value).order_by(state.rank.desc())
+    trained = (state.status == Status.SUCCEEDED.value, state.needs != LIGHT)
+    last = select(state.job_id).where(*trained).order_by(state.rank.desc())
     query = select(job.c.finished_at - job.c.started_at).where(job.c.id.in_(last.limit(LAST_RUNS)))
     lengths = [float(length) for length in connection.execute(query).scalars() if length is not None]
     return median(lengths) if lengths else None
@@ -171,18 +182,19 @@ def _matching_slots(needs: str, slots: Mapping[str, SlotUsage]) -> SlotUsage:
     return sum((slots[kind] for kind in _KINDS[needs] if kind in slots), SlotUsage(0, 0))
 
 
-def _without_slot(kind: str, out: Sequence[str], slots: Mapping[str, SlotUsage]) -> WaitReason:
+def _without_slot(place: str, out: Sequence[str], slots: Mapping[str, SlotUsage]) -> WaitReason:
     """The reason where no suitable slot is in service; `out` are the reasons of those that are out of service."""
     if out:
-        return WaitReason("no_slot", _out_of_service(kind, out))
-    if not any(tally.slots or tally.out for tally in slots.values()):
+        return WaitReason("no_slot", _out_of_service(place, out))
+    if not any(tally.slots or tally.out for kind, tally in slots.items() if kind != LIGHT):
         return WaitReason("no_worker", "No worker is there; start one with `basin worker`.")
-    return WaitReason("no_slot", f"No worker has a {kind}slot; there are {', '.join(sorted(slots))} slots.")
+    others = ", ".join(sorted(slots.keys() - {LIGHT}))
+    return WaitReason("no_slot", f"No worker has a {place}; there are {others} slots.")
 
 
-def _out_of_service(kind: str, reasons: Sequence[str]) -> str:
-    """The message while every slot of a kind (`kind` with a trailing space; empty: any) is out of service."""
-    one, many = ("GPU", "GPUs") if kind == "gpu " else (f"{kind}slot", f"{kind}slots")
+def _out_of_service(place: str, reasons: Sequence[str]) -> str:
+    """The message while every `place` is out of service."""
+    one, many = ("GPU", "GPUs") if place == "gpu slot" else (place, f"{place}s")
     subject = f"The only {one} is" if len(reasons) == 1 else f"All {len(reasons)} {many} are"
     why = ", ".join(sorted(set(reasons)))
     return f"{subject} out of service: {why}; see `basin workers`."

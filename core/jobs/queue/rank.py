@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case,
 
 from core.db.tables import job_state
 from core.jobs.health.workers import kinds_seen
-from core.lifecycle import Status
+from core.lifecycle import LIGHT, Status
 
 _KINDS: Final = ("cpu", "gpu")
 
@@ -25,7 +25,12 @@ def no_slot(needs: str, kinds: Collection[str]) -> str | None:
     """The warning where no worker has a suitable slot, but workers with slots of other kinds report; else None."""
     if needs == "any" or needs in kinds or not kinds:
         return None
-    return f"No worker that reports now has a {needs} slot; the job waits until one comes."
+    return f"No worker that reports now has a {describe_place(needs)}; the job waits until one comes."
+
+
+def describe_place(needs: str) -> str:
+    """The words for a place in which a job with these needs runs: `cpu slot`, `slot` for any, `light lane`."""
+    return "light lane" if needs == LIGHT else "slot" if needs == "any" else f"{needs} slot"
 
 
 def competing_needs(kinds: Collection[str]) -> tuple[str, ...]:
@@ -44,6 +49,7 @@ def ahead_in_queue(kinds: Collection[str]) -> ColumnElement[int]:
     return case(
         (row.needs == "cpu", count_before(("any", "cpu"))),
         (row.needs == "gpu", count_before(("any", "gpu"))),
+        (row.needs == LIGHT, count_before((LIGHT,))),
         else_=count_before(competing_needs(kinds)),
     )
 
@@ -54,7 +60,7 @@ def _select_ahead() -> Select[Any]:
     mine, rival = job_state.c, job_state.alias("rival").c
     before = or_(rival.rank < mine.rank, rival.job_id < mine.job_id)
     competes = or_(
-        rival.needs == "any",
+        and_(rival.needs == "any", mine.needs != LIGHT),
         rival.needs == mine.needs,
         and_(mine.needs == "any", rival.needs.in_(bindparam("rivals", expanding=True))),
     )

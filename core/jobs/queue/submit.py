@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from core.db.session import Database, database_now
 from core.db.tables import idempotency as promises
@@ -14,6 +14,7 @@ from core.db.upsert import insert_if_absent
 from core.errors import IdempotencyMismatch, Unavailable
 from core.ids import new_id
 from core.jobs.attempt.state import bump_version
+from core.jobs.datasets.use import datasets_used, record_use
 from core.jobs.events.record import add_event
 from core.jobs.health.workers import kinds_seen
 from core.jobs.kinds import TRAIN, JobKind, QueuedSpec
@@ -40,7 +41,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class SubmitResult:
-    """The job, whether this call created it, and the kind of slot that it needs (cpu, gpu, any), for the hint."""
+    """The job, whether this call created it, and what it needs (cpu, gpu, any, light), for the hint."""
 
     job_id: str
     created: bool
@@ -137,6 +138,12 @@ def claim_idempotency_key(connection: Connection, project: str, given: Idempoten
     return str(found.job_id)
 
 
+def move_promise(connection: Connection, project: str, given: Idempotency, made_id: str) -> None:
+    """Let the key, which this transaction has claimed for a new id, give what exists already."""
+    mine = (promises.c.owner == owner_of_project(project)) & (promises.c.key == given.key)
+    connection.execute(update(promises).where(mine).values(job_id=made_id))
+
+
 def insert_job(  # noqa: PLR0913 - a job that branches off brings its own columns
     connection: Connection,
     kind: JobKind[S],
@@ -156,6 +163,7 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
         QuotaExceeded: as many jobs of this project wait as the limits allow.
         StorageFull: the checkpoints of this project take as much as the limits allow.
         InvalidSpec: the checkpoint that it should begin with does not exist, or does not fit.
+        DataGone: a dataset that it is pinned to was deleted.
     """
     check_queue(connection, entry.project, entry.limits.queued_jobs)
     check_storage(connection, entry.project, entry.limits.stored_bytes)
@@ -172,7 +180,7 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
             **further,
         ),
     )
-    own = {"needs": kind.slot_needed(spec), "progress": {}, **(state or {})}
+    own = {"needs": kind.slot_needed(spec), "progress": {}} | dict(state or {})
     connection.execute(
         insert(job_state).values(
             job_id=job_id,
@@ -189,13 +197,18 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
             **own,
         ),
     )
-    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]:
-        connection.execute(insert(job_label), pairs)
+    _insert_labels(connection, job_id, spec.metadata)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
+    record_use(connection, entry.project, job_id, datasets_used(spec))
     _warn_no_slot(connection, job_id, own["needs"], entry.lost_after)
     require_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
     if parent := further.get("parent_id"):
         bump_version(connection, parent)  # it shows its children
+
+
+def _insert_labels(connection: Connection, job_id: str, metadata: Mapping[str, str]) -> None:
+    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in metadata.items()]:
+        connection.execute(insert(job_label), pairs)
 
 
 def require_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:

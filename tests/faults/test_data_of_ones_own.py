@@ -1,0 +1,49 @@
+"""From a file to a trained job, with a real api and a real worker."""
+
+import io
+
+import numpy as np
+
+from tests.support.service import Service, until
+
+
+def arrays_file(rows: int) -> bytes:
+    """Two classes that the first of two numbers tells apart."""
+    dice = np.random.default_rng(0)
+    targets = np.arange(rows, dtype=np.int64) % 2
+    inputs = dice.normal(size=(rows, 2)).astype(np.float32)
+    inputs[:, 0] += 10.0 * targets
+    file = io.BytesIO()
+    np.savez(file, inputs=inputs, targets=targets)
+    return file.getvalue()
+
+
+def test_from_a_file_to_a_trained_job(brokerless_service: Service) -> None:
+    service = brokerless_service
+    service.heal()
+    octets = {"Content-Type": "application/octet-stream"}
+    answer = service.http.post("/v1/datasets?name=clouds", content=arrays_file(300), headers=octets)
+    assert answer.status_code == 202, answer.text
+    path = answer.json()["links"]["self"]
+
+    def ended() -> dict[str, object] | None:
+        found = service.http.get(path).json()
+        return None if found["status"] in {"queued", "preparing"} else dict(found)
+
+    found = until("the dataset is prepared", ended)
+    assert (found["status"], found["kind"], found["examples"]) == ("ready", "arrays", 300), (
+        found["error"],
+        found["errors"],
+    )
+    spec = {
+        "model": {"name": "mlp", "hidden": [8]},
+        "data": {"name": "dataset", "dataset": "clouds", "validation": 0.2, "test": 0.2},
+        "optimizer": {"name": "adam", "lr": 0.05},
+        "epochs": 20,
+    }
+    job = service.ended(service.submit(spec))
+    assert job["status"] == "succeeded", job["error"]
+    assert job["results"]["base"]["test"]["accuracy"] > 0.95
+    assert service.http.delete(path).status_code == 204
+    forked = service.http.post(f"/v1/jobs/{job['id']}/fork", json={"changes": {"epochs": 30}})
+    assert (forked.status_code, forked.json()["code"]) == (409, "data_gone")

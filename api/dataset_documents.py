@@ -29,7 +29,7 @@ class DatasetColumn(BaseModel):
 
 
 class UploadState(BaseModel):
-    """An unfinished upload: it goes on at `offset`, and is removed at `expires_at` unless it does."""
+    """An unfinished upload: it continues at `offset`, and is removed at `expires_at` unless it does."""
 
     offset: int
     bytes: int | None
@@ -47,7 +47,7 @@ class DatasetError(BaseModel):
     detail: str
 
 
-class Dataset(BaseModel):
+class UploadedDataset(BaseModel):
     """An uploaded dataset: one immutable content. Its name points at the newest ready dataset of that name."""
 
     id: str

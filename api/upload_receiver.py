@@ -29,7 +29,7 @@ from core.jobs.datasets.rows import UploadPiece
 class UploadReceiver:
     """Appends the body of one request to an upload; `offset` is where the next byte belongs.
 
-    Each piece is recorded when it is stored, so that an upload goes on where a broken connection ended. With a
+    Each piece is recorded when it is stored, so that an upload continues where a broken connection ended. With a
     `checksum` all of them are recorded at the end, once the whole body has proven right.
     """
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import Caller
 from api.bodies import SchemaRequest, read_body
-from api.dataset_documents import Dataset, dataset_document, dataset_path
+from api.dataset_documents import UploadedDataset, dataset_document, dataset_path
 from api.dependencies import Body, DatasetId, Running, Service
 from api.json_documents import JsonResponse
 from api.openapi import json_body, problem_responses
@@ -80,7 +80,7 @@ def answer_dataset(service: Service, project: str, dataset_id: str, status: int 
     return JsonResponse(dataset_document(view, PIECE_BYTES), status, headers)
 
 
-@router.get("", operation_id="list_datasets", response_model=Page[Dataset], responses=problem_responses(422))
+@router.get("", operation_id="list_datasets", response_model=Page[UploadedDataset], responses=problem_responses(422))
 def list_datasets(query: Annotated[DatasetsQuery, InQuery()], caller: Caller, service: Running) -> JsonResponse:
     """Datasets, newest first by default, without their columns."""
     search = DatasetSearch(query.status, query.name, query.kind, query.q)
@@ -90,7 +90,9 @@ def list_datasets(query: Annotated[DatasetsQuery, InQuery()], caller: Caller, se
     return JsonResponse(page_envelope([dataset_document(view, PIECE_BYTES) for view in views], has_more=more))
 
 
-@router.get("/{dataset_id}", operation_id="get_dataset", response_model=Dataset, responses=problem_responses(404))
+@router.get(
+    "/{dataset_id}", operation_id="get_dataset", response_model=UploadedDataset, responses=problem_responses(404)
+)
 def get_dataset(dataset_id: DatasetId, caller: Caller, service: Running) -> JsonResponse:
     """One dataset with what was understood of it: columns, classes, statistics, warnings."""
     return answer_dataset(service, caller.project, dataset_id)
@@ -145,7 +147,7 @@ async def list_dataset_events(  # noqa: PLR0913 - what a request may bring
     "/{dataset_id}/schema",
     operation_id="correct_dataset",
     status_code=201,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses=problem_responses(400, 404, 408, 409, 413, 415, 422, 429),
     openapi_extra=json_body("SchemaRequest", a_category={"columns": {"zip": {"kind": "category"}}}),
 )
@@ -163,7 +165,7 @@ def put_schema(dataset_id: DatasetId, body: Body, caller: Caller, service: Runni
     "/{dataset_id}/prepare",
     operation_id="prepare_dataset",
     status_code=202,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses=problem_responses(404, 409, 415, 429),
 )
 def prepare_dataset(dataset_id: DatasetId, caller: Caller, service: Running) -> JsonResponse:
@@ -177,7 +179,7 @@ def prepare_dataset(dataset_id: DatasetId, caller: Caller, service: Running) -> 
     "/{dataset_id}/cancel",
     operation_id="cancel_dataset",
     status_code=202,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses=problem_responses(404, 409, 415),
 )
 def cancel_dataset(dataset_id: DatasetId, caller: Caller, service: Running) -> JsonResponse:

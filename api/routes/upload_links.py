@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.auth import Caller
 from api.bodies import LinksRequest, PartsRequest, read_body
-from api.dataset_documents import Dataset
+from api.dataset_documents import UploadedDataset
 from api.dependencies import Body, DatasetId, MaybeBody, Running
 from api.json_documents import JsonResponse
 from api.openapi import json_body, problem_responses
@@ -59,7 +59,7 @@ def post_links(dataset_id: DatasetId, body: MaybeBody, caller: Caller, service: 
     "/{dataset_id}/links/complete",
     operation_id="complete_upload_links",
     status_code=202,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses=problem_responses(400, 404, 408, 409, 413, 415, 422, 429),
     openapi_extra=json_body("PartsRequest"),
 )

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import Caller, Principal
 from api.bodies import DatasetName, DatasetRequest, FileName, read_body
-from api.dataset_documents import Dataset
+from api.dataset_documents import UploadedDataset
 from api.dependencies import DatasetId, Running, Service, read_json_body
 from api.errors import HttpError
 from api.json_documents import parse_json
@@ -60,10 +60,13 @@ class ShortQuery(StrictQuery):
     "",
     operation_id="create_dataset",
     status_code=201,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses={
-        200: {"model": Dataset, "description": "The project has these bytes ready, or the Idempotency-Key is known"},
-        202: {"model": Dataset, "description": "The body was the file itself; it is queued to be prepared"},
+        200: {
+            "model": UploadedDataset,
+            "description": "The project has these bytes ready, or the Idempotency-Key is known",
+        },
+        202: {"model": UploadedDataset, "description": "The body was the file itself; it is queued to be prepared"},
         **problem_responses(400, 408, 409, 413, 415, 422, 429),
     },
     openapi_extra={
@@ -129,7 +132,7 @@ async def _receive_short(
     "/{dataset_id}/content",
     operation_id="put_dataset_content",
     status_code=202,
-    response_model=Dataset,
+    response_model=UploadedDataset,
     responses=problem_responses(400, 404, 408, 409, 413, 415, 422, 429),
     openapi_extra={"requestBody": {"required": True, "content": {OCTETS: _BYTES}}},
 )
@@ -151,7 +154,7 @@ async def put_content(request: Request, dataset_id: DatasetId, caller: Caller, s
     responses={204: {"description": "Upload-Offset and Upload-Length"}, **problem_responses(404)},
 )
 def get_upload(dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
-    """How much has arrived, in the headers: with HEAD, where an upload goes on. The bytes themselves are not sent."""
+    """How much has arrived, in the headers: with HEAD, where an upload continues. The bytes themselves are not sent."""
     row = find_upload(service.db, caller.project, dataset_id)
     return Response(status_code=204, headers=_upload_headers(row))
 
@@ -226,7 +229,7 @@ def _require_offset(row: DatasetRow, offset: int) -> None:
 
 def _at_another_offset(offset: int) -> HttpError:
     headers = {**TUS, "Upload-Offset": str(offset)}
-    return HttpError(409, "offset_mismatch", f"The upload goes on at offset {offset}.", headers)
+    return HttpError(409, "offset_mismatch", f"The upload continues at offset {offset}.", headers)
 
 
 def _refuse_empty(length: int | None) -> None:

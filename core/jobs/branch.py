@@ -17,13 +17,12 @@ from core.errors import Conflict, FieldProblem, InvalidSpec
 from core.ids import new_id
 from core.jobs.attempt.state import Fits, State, require_version
 from core.jobs.checkpoints.records import CheckpointRow, find_checkpoint
-from core.jobs.datasets.use import pinned_resolver
 from core.jobs.kinds import TRAIN
 from core.jobs.plugins import naming_missing_plugins
 from core.jobs.queue.submit import Idempotency, SubmitContext, SubmitResult, claim_idempotency_key, insert_job
 from core.jobs.verbs import lock_owned_job
 from core.lifecycle import Status, displayed_status
-from core.recipe.branch import fork_spec, reset_parts
+from core.recipe.branch import fork_spec, keep_data, reset_parts
 from core.recipe.parse import parse_job
 from core.recipe.plan import KINDS, ExecutionPlan
 from core.recipe.spec import JobSpec
@@ -75,9 +74,10 @@ def create_retry(  # noqa: PLR0913 - where, who, under which promise and conditi
         _may_retry(connection, entry.project, parent, again=again)
         origin = _last_position(connection, parent)
         with naming_missing_plugins(connection, job_id):
-            # A new job is validated by the rules of this release.
-            body = json.dumps(_document(connection, job_id)).encode()
-            spec = parse_job(body, pinned_resolver(connection, entry.project))
+            # A new job is validated by the rules of this release, on the data that it had.
+            document = _document(connection, job_id)
+            had = read_stored(JobSpec, document).data
+            spec = parse_job(json.dumps(document).encode(), keep_data(had))
         slot = _insert_child(connection, new, spec, entry, origin)
     return SubmitResult(new, created=True, needs=slot)
 
@@ -113,7 +113,7 @@ def create_fork(  # noqa: PLR0913 - where, what, who, under which promise and co
         with naming_missing_plugins(connection, job_id):
             before = read_stored(JobSpec, _document(connection, job_id))
         kept = _choose_checkpoint(connection, parent, at)
-        child = fork_spec(before, changes, kept.step, pinned_resolver(connection, entry.project))
+        child = fork_spec(before, changes, kept.step)
         slot = _insert_child(
             connection, new, child, entry, BranchPoint("fork", parent, kept, reset_parts(before, child))
         )

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.parse import ResolveData, parse_job, resolve_built_in
+from core.recipe.data import Dataset, DataSpec
+from core.recipe.parse import ResolveData, parse_job
 from core.recipe.spec import JobSpec
 
 FREE: Final = frozenset(
@@ -24,9 +25,7 @@ FREE_OF_OPTIMIZER: Final = frozenset({"lr", "weight_decay"})
 WAY_OUT: Final = 'the history up to the checkpoint would differ; use "from" to start a new job with its weights alone'
 
 
-def fork_spec(
-    parent: JobSpec, changes: Mapping[str, Any], step: int, resolve_data: ResolveData = resolve_built_in
-) -> JobSpec:
+def fork_spec(parent: JobSpec, changes: Mapping[str, Any], step: int) -> JobSpec:
     """The parent's resolved spec with some fields replaced as a whole; all other fields stay.
 
     Raises:
@@ -34,13 +33,30 @@ def fork_spec(
     """
     document = {**json.loads(parent.model_dump_json()), **changes}
     try:
-        child = parse_job(json.dumps(document).encode(), resolve_data)
+        child = parse_job(json.dumps(document).encode(), keep_data(parent.data))
     except InvalidSpec as error:
         moved = (replace(each, pointer=f"/changes{each.pointer}") for each in error.errors)
         raise InvalidSpec(error.message, errors=tuple(moved)) from None
     if problems := tuple(_fork_problems(parent, child, step)):
         raise InvalidSpec(errors=problems)
     return child
+
+
+def keep_data(before: DataSpec) -> ResolveData:
+    """The look-up of a job that continues another one: an uploaded dataset is the same, with the same facts.
+
+    Nothing is looked up, so that neither a newer dataset of this name nor the rules of this release change the job.
+    """
+
+    def keep(data: DataSpec) -> DataSpec:
+        if not isinstance(data, Dataset):
+            return data
+        # Its own `resolved` is ignored, as in every request.
+        if isinstance(before, Dataset) and data.model_copy(update={"resolved": before.resolved}) == before:
+            return before
+        raise InvalidSpec(errors=(FieldProblem("/data", "cannot change in a fork", WAY_OUT),))
+
+    return keep
 
 
 def reset_parts(parent: JobSpec, child: JobSpec) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ def check_counts(spec: ModelSpec, facts: DataFacts) -> None:
     counted, said = sum(each.numel() for each in module.parameters()), spec.parameter_count(facts)
     assert counted == said, f"the network has {counted} weights, and parameter_count() says {said}"
     found = len(hidden_matrices(module, infer_roles(module, built.roles)))
-    assert found == spec.hidden_matrices, f"it has {found} hidden matrices, and says {spec.hidden_matrices}"
+    said = spec.count_hidden_matrices(facts)
+    assert found == said, f"it has {found} hidden matrices, and says {said}"
     message = f"normalises_batches says {spec.normalises_batches}"
     assert mixes_batch(module) == spec.normalises_batches, message
 

@@ -1,14 +1,17 @@
 """Uploads to real servers: killed in the middle, several at once, many writers at one offset, and large ones."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
 import psutil
 import pytest
+from tusclient.client import TusClient
 
 from core.jobs.datasets.rows import list_pieces
 from core.settings import Settings
@@ -161,3 +164,19 @@ def test_a_large_upload_takes_little_memory(uploads: Service) -> None:
         watcher.join()
     assert max(peak) - before < 64 * MEGABYTE, f"{(max(peak) - before) / MEGABYTE:.0f} MiB more"
     assert not list(uploads.home.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_client_of_tus_resumes(uploads: Service, checked: bool) -> None:
+    """A client that others wrote (tuspy), as it is: it is given the address of an upload that was created by JSON."""
+    content = b"".join(hashlib.sha256(bytes([n])).digest() * (MEGABYTE // 32) for n in range(10))
+    path = announced(uploads, content)
+    client = TusClient(str(uploads.http.base_url))
+    url = str(uploads.http.base_url).rstrip("/") + path
+    make = partial(client.uploader, url=url, chunk_size=3 * MEGABYTE, upload_checksum=checked)
+    make(file_stream=io.BytesIO(content)).upload_chunk()
+    assert offset_of(uploads.http, path) == 3 * MEGABYTE
+    make(file_stream=io.BytesIO(content)).upload()
+    assert stored(uploads, path) == content
+    assert uploads.http.get(path.removesuffix("/content")).json()["status"] == "queued"

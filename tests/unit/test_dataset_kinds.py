@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidSpec
+from core.recipe.branch import fork_spec
 from core.recipe.checks.spec import warnings
 from core.recipe.data import Dataset
 from core.recipe.data.iris import Iris
@@ -193,3 +194,17 @@ def test_built_in_data_is_as_before() -> None:
     asked = json.loads(job({"name": "iris"}))
     assert parse_job(json.dumps(asked).encode(), look_up) == parse_job(json.dumps(asked).encode())
     assert parse_job(json.dumps(asked).encode()).data == Iris()
+
+
+def test_a_fork_keeps_its_data_without_a_look_up() -> None:
+    parent = parse_job(job(BIRDS), look_up)
+    assert fork_spec(parent, {"epochs": 5}, 1).data == parent.data
+    told = json.loads(parent.data.model_dump_json())
+    assert fork_spec(parent, {"data": told | {"resolved": None}}, 1).data == parent.data
+    for changed in (told | {"split_seed": 1}, BIRDS, told | {"dataset": "ds_other"}):
+        with pytest.raises(InvalidSpec) as caught:
+            fork_spec(parent, {"data": changed}, 1)
+        assert [each.pointer for each in caught.value.errors] == ["/changes/data"]
+    with pytest.raises(InvalidSpec) as caught:
+        fork_spec(parse_job(job({"name": "iris"})), {"data": BIRDS}, 1)
+    assert [each.pointer for each in caught.value.errors] == ["/changes/data"]

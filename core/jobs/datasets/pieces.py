@@ -28,7 +28,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreFull(BasinError):  # noqa: N818 - as in core.errors
-    """The object store is full; what was sent before is kept, and the upload can go on once there is space."""
+    """The object store is full; what was sent before is kept, and the upload can continue once there is space."""
 
     code: ClassVar[str] = "store_full"
     kind = "storage"
@@ -42,12 +42,12 @@ class WrongDigest(BasinError):  # noqa: N818 - as in core.errors
 
 
 class OffsetMismatch(Conflict):
-    """The upload goes on at another offset."""
+    """The upload continues at another offset."""
 
     code = "offset_mismatch"
 
     def __init__(self, offset: int) -> None:
-        super().__init__(f"The upload goes on at offset {offset}.", extra={"offset": offset})
+        super().__init__(f"The upload continues at offset {offset}.", extra={"offset": offset})
         self.offset = offset
 
 

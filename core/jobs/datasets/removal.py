@@ -86,7 +86,7 @@ class DatasetChores:
         return len(ended)
 
     def expire_uploads(self) -> int:
-        """Hide uploads that have not gone on for too long."""
+        """Hide uploads that have not continued for too long."""
         row = dataset.c
         late = (row.status == "uploading") & (row.expires_at < database_now()) & (row.project != NOBODY)
         with self._db.write() as connection:

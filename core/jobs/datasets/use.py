@@ -91,18 +91,6 @@ def data_resolver(db: Database, project: str) -> ResolveData:
     return resolve
 
 
-def pinned_resolver(connection: Connection, project: str) -> ResolveData:
-    """The look-up for a job that goes on from another one, whose dataset may have been deleted: DataGone then."""
-
-    def resolve(data: DataSpec) -> DataSpec:
-        if not isinstance(data, Dataset):
-            return data
-        require_data(connection, project, data.dataset)
-        return resolve_dataset(data, *find_manifest(connection, project, data.dataset))
-
-    return resolve
-
-
 def require_data(connection: Connection, project: str | None, dataset_id: str) -> None:
     """Hold the dataset until the end of the transaction. Raises DataGone where it is none of the project any more."""
     row = dataset.c

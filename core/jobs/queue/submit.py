@@ -180,7 +180,7 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
             **further,
         ),
     )
-    own = {"needs": kind.slot_needed(spec), "progress": {}, **(state or {})}
+    own = {"needs": kind.slot_needed(spec), "progress": {}} | dict(state or {})
     connection.execute(
         insert(job_state).values(
             job_id=job_id,
@@ -197,14 +197,18 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
             **own,
         ),
     )
-    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in spec.metadata.items()]:
-        connection.execute(insert(job_label), pairs)
+    _insert_labels(connection, job_id, spec.metadata)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
     record_use(connection, entry.project, job_id, datasets_used(spec))
     _warn_no_slot(connection, job_id, own["needs"], entry.lost_after)
     require_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
     if parent := further.get("parent_id"):
         bump_version(connection, parent)  # it shows its children
+
+
+def _insert_labels(connection: Connection, job_id: str, metadata: Mapping[str, str]) -> None:
+    if pairs := [{"job_id": job_id, "key": key, "value": value} for key, value in metadata.items()]:
+        connection.execute(insert(job_label), pairs)
 
 
 def require_plugins(connection: Connection, job_id: str, plugins: Sequence[Plugin], lost_after: float) -> None:

@@ -20,7 +20,7 @@ def problems(spec: JobSpec, run: RunLength) -> Iterator[FieldProblem]:
     if optimizer.averages and spec.ema:
         message = f"{name} averages its weights, and is evaluated at that average"
         yield FieldProblem("/ema", message, "leave it out: the base weights are the average")
-    if optimizer.hidden_matrices and spec.model.hidden_matrices < 1:
+    if optimizer.hidden_matrices and spec.model.count_hidden_matrices(spec.data.facts()) < 1:
         message = f"{name} steps the matrices of hidden layers, and here is none between the first and the last layer"
         yield FieldProblem("/optimizer/name", message, 'use "adamw", or give the model another entry in "hidden"')
     yield from of_rate(spec, run)

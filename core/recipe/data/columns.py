@@ -56,8 +56,8 @@ class Categories(Spec):
     """`one_hot` is one input for each kept value; `embed` a code, for which the model learns a vector.
 
     `auto` is one_hot up to 16 kept values. Kept are the `max_categories` most frequent values that have at least
-    `min_count` rows in the whole dataset. A value that is missing, not kept or not in the train part has code 0 and only
-    one-hot input.
+    `min_count` rows in the whole dataset. A value that is missing, not kept or not in the train part has code 0,
+    and its one-hot inputs are all 0.
     """
 
     encode: Literal["auto", "one_hot", "embed"] = "auto"

@@ -48,7 +48,7 @@ def _column_warnings(data: Dataset, manifest: DatasetManifest) -> Iterator[Datas
     if empty := [each.name for each in columns if not has_content(each, manifest.examples, data.categories)]:
         yield _warning("empty_left_out", empty, "without a value that is kept, and left out")
     if ids := [each.name for each in columns if looks_like_id(each, manifest.examples)]:
-        yield _warning("looks_like_id", ids, "different in every row: an id tells nothing about new rows")
+        yield _warning("looks_like_id", ids, "different in every row: an id says nothing about new rows")
     if large := [each.name for each in columns if _loses_digits(each)]:
         yield _warning("beyond_float32", large, "beyond 16,777,216: float32 rounds such whole numbers")
 
@@ -70,7 +70,7 @@ def looks_like_id(column: ColumnFacts, rows: int) -> bool:
         return False
     if column.values is not None:
         return len(column.values) == rows and column.maximum - column.minimum == rows - 1
-    # More values than the manifest lists: the moments of 0 … n - 1 tell them from other numbers of the same range.
+    # More values than the manifest lists: the moments of 0 … n - 1 distinguish them from other numbers of this range.
     middle, spread = (column.minimum + column.maximum) / 2, math.sqrt((rows**2 - 1) / 12)
     return (
         column.maximum - column.minimum == rows - 1

@@ -1,6 +1,7 @@
 """From a job's `data` and the manifest of its dataset to data with facts: sizes, task, inputs, and warnings."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from core.errors import FieldProblem, InvalidSpec
@@ -14,6 +15,7 @@ from core.recipe.data.resolved_split import choose_split, dataset_split_sizes, s
 from core.recipe.data.table_features import feature_problems, table_cardinalities, table_features
 from core.recipe.data.target import DatasetTarget, resolve_target
 
+MOST_PROBLEMS: Final = 50
 MEANING: Final[dict[str, tuple[DatasetKind, ...]]] = {
     "target": ("table",),
     "features": ("table",),
@@ -39,7 +41,7 @@ def resolve_dataset(data: Dataset, dataset_id: str, manifest: DatasetManifest) -
     if misplaced or isinstance(target, list):
         raise InvalidSpec(errors=(*misplaced, *(target if isinstance(target, list) else ())))
     filled = _fill_defaults(data, dataset_id, manifest, target)
-    if found := tuple(_problems(filled, manifest, target)):
+    if found := tuple(islice(_problems(filled, manifest, target), MOST_PROBLEMS)):
         raise InvalidSpec(errors=found)
     return filled.model_copy(update={"resolved": _resolve(filled, manifest, target)})
 

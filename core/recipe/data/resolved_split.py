@@ -16,8 +16,7 @@ from core.recipe.data.split import (
     TailSplit,
     assign_groups,
 )
-from core.recipe.data.target import DatasetTarget, unknown_column
-from core.suggest import did_you_mean
+from core.recipe.data.target import DatasetTarget, suggest_name, unknown_column
 
 
 def choose_split(data: Dataset, manifest: DatasetManifest, target: DatasetTarget) -> Split:
@@ -125,7 +124,8 @@ def _column_problems(data: Dataset, name: str, manifest: DatasetManifest) -> Ite
 
 def _value_problems(split: ColumnSplit, column: ColumnFacts) -> Iterator[FieldProblem]:
     """Values that the column does not have, or that belong to two parts."""
-    known = column.categories or ()
+    names_of = column.categories or ()
+    known, unknown = set(names_of), 0
     if not split.validation and not split.test:
         yield FieldProblem("/data/split", "no value is for validation or test", 'such as "validation": ["val"]')
     places: dict[str, str] = {}
@@ -135,7 +135,8 @@ def _value_problems(split: ColumnSplit, column: ColumnFacts) -> Iterator[FieldPr
             if name in places:
                 yield FieldProblem(pointer, f"{show_name(name)} is in the list already, or in that of {places[name]}")
             elif name not in known:
-                hint = did_you_mean(name, known) or f"it has {', '.join(map(show_name, known[:20]))}"
+                hint = suggest_name(name, names_of, unknown) or f"it has {', '.join(map(show_name, names_of[:20]))}"
+                unknown += 1
                 message = f"{show_name(column.name)} has no value {show_name(name)}"
                 yield FieldProblem(pointer, message, hint)
             places.setdefault(name, part)

@@ -79,11 +79,11 @@ def feature_problems(data: Dataset, manifest: DatasetManifest) -> Iterator[Field
     columns = {column.name: column for column in manifest.columns}
     named = data.features.include or data.features.exclude or () if data.features else ()
     field = "include" if data.features and data.features.include is not None else "exclude"
-    found = []
+    found: list[FieldProblem] = []
     for index, name in enumerate(named):
         pointer = f"/data/features/{field}/{index}"
         if name not in columns:
-            found.append(unknown_column(pointer, name, columns))
+            found.append(unknown_column(pointer, name, columns, len(found)))
         elif field == "include" and (reason := _no_feature(data, columns[name], manifest.examples)):
             found.append(FieldProblem(pointer, f"{show_name(name)} {reason}", "leave it out"))
     yield from found

@@ -1,7 +1,8 @@
 """The target of an uploaded dataset: its task, and for a classification the index of each class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from core.errors import FieldProblem
@@ -13,6 +14,8 @@ from core.suggest import did_you_mean
 
 MOST_CLASSES: Final = 10_000
 MOST_NAMED: Final = 20
+MOST_COMPARED: Final = 2000
+MOST_SUGGESTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +168,17 @@ def _checked_classes(
     return DatasetTarget("classification", len(names), tuple(names), tuple(counts), column)
 
 
-def unknown_column(pointer: str, name: str, columns: Sequence[str] | dict[str, ColumnFacts]) -> FieldProblem:
-    """The problem of a name that no column has."""
-    hint = did_you_mean(name, columns) or name_columns(columns)
+def unknown_column(
+    pointer: str, name: str, columns: Sequence[str] | dict[str, ColumnFacts], before: int = 0
+) -> FieldProblem:
+    """The problem of a name that no column has; `before` unknown names of this job have had their hint."""
+    hint = suggest_name(name, columns, before) or name_columns(columns)
     return FieldProblem(pointer, f"there is no column {show_name(name)}", hint)
+
+
+def suggest_name(name: str, known: Iterable[str], before: int = 0) -> str | None:
+    """The closest name; none after MOST_SUGGESTED names: a comparison with 10,000 others takes 0.3 s."""
+    return did_you_mean(name, islice(known, MOST_COMPARED)) if before < MOST_SUGGESTED else None
 
 
 def name_columns(columns: Sequence[str] | dict[str, ColumnFacts]) -> str:

@@ -65,6 +65,10 @@ class ModelSpec(Component):
         """The number of linear layers between the first and the last layer with weights."""
         return 0
 
+    def count_hidden_matrices(self, facts: DataFacts) -> int:
+        """As hidden_matrices; where the model embeds codes, the tables are the first layer with weights."""
+        return self.hidden_matrices + bool(facts.cardinalities)
+
     def problems(self, facts: DataFacts) -> Iterator[FieldProblem]:
         """Fields that do not fit the data or each other; pointers are relative to the model."""
         return iter(())

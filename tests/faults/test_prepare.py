@@ -18,7 +18,7 @@ from core.store.s3 import S3Store
 from tests.faults.conftest import SHORT
 from tests.support.broker import Broker
 from tests.support.npz_uploads import dataset, npz_bytes, stored_files, upload
-from tests.support.service import Part, Service, gone, until
+from tests.support.service import Job, Part, Service, gone, until
 
 PIECE = 1 << 20
 CONTENT = npz_bytes(rows=100_000)
@@ -203,3 +203,31 @@ def test_on_postgresql_with_a_bucket(
     view = desk.ended(dataset_id)
     assert (view.status, view.version) == ("ready", known)
     assert set(stored_files(desk.store, view.version or "")) == {"manifest.json", "rows-00000.safetensors"}
+
+
+def test_over_http_from_a_file_to_weights(sqlite_service: Service) -> None:
+    """As a user does it: send the bytes, wait until they are ready, train on their name."""
+    http = sqlite_service.http
+    sent = http.post(
+        "/v1/datasets?name=mine", content=npz_bytes(), headers={"content-type": "application/octet-stream"}
+    )
+    assert sent.status_code == 202, sent.text
+    place = f"/v1/datasets/{sent.json()['id']}"
+
+    def look() -> Job | None:
+        found: Job = http.get(place).json()
+        return found if found["status"] not in {"uploading", "queued", "preparing"} else None
+
+    shown = until("the dataset", look)
+    assert (shown["status"], shown["examples"], shown["kind"]) == ("ready", 1000, "arrays"), shown
+    body = {
+        "model": {"name": "mlp", "hidden": [8]},
+        "data": {"name": "dataset", "dataset": "mine"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "epochs": 2,
+    }
+    job_id = sqlite_service.submit(body)
+    job = sqlite_service.ended(job_id)
+    assert job["status"] == "succeeded", job
+    assert job["data"]["resolved"]["version"] == shown["version"].removeprefix("sha256:")
+    assert http.get(place).json()["used_by"] == 1

@@ -104,8 +104,6 @@ def test_a_folder_with_a_link_or_without_files_is_refused(tmp_path: Path) -> Non
 
 def test_it_needs_no_database_and_no_torch() -> None:
     """`basin run` uses it where nothing of the service is set up."""
-    code = (
-        "import sys, worker.datasets.local; print([m for m in ('torch', 'sqlalchemy', 'celery') if m in sys.modules])"
-    )
+    code = "import sys, worker.datasets.local; print({'torch', 'sqlalchemy', 'celery'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -15,6 +15,7 @@ from basin.errors import BadFile
 
 BLOCK: Final = 1 << 20
 IN_MEMORY: Final = 64 << 20  # bytes of a temporary file before it goes to the disk
+NPY_PREFIX: Final = 10  # bytes before the header: magic, version, length
 ReportBytes = Callable[[int, int], None]
 """(bytes done, bytes in all)"""
 
@@ -111,9 +112,7 @@ def _write_object(source: Any, file: IO[bytes]) -> str:
         file.write(source.to_csv(index=False).encode())
         return "csv"
     if hasattr(source, "__array__"):
-        import numpy as np
-
-        np.save(file, np.asarray(source), allow_pickle=False)
+        _write_npy(source.__array__(), file)
         return "npy"
     if isinstance(source, Mapping) and source:
         _write_npz(source, file)
@@ -125,9 +124,21 @@ def _write_npz(arrays: Mapping[str, Any], file: IO[bytes]) -> None:
     """Writes what numpy.savez writes, but with fixed times, so that equal arrays have equal bytes."""
     import zipfile
 
-    import numpy as np
-
+    for name, array in arrays.items():
+        if not hasattr(array, "__array__"):
+            raise BadFile(f"{name} is {type(array).__name__}, not an array")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+                _write_npy(array.__array__(), member)
+
+
+def _write_npy(array: Any, file: IO[bytes]) -> None:
+    """Writes a NumPy array in version 1.0 of its format. The client itself does not need NumPy."""
+    if array.dtype.hasobject:
+        raise BadFile("an array of Python objects cannot be uploaded; give numbers, booleans or text")
+    shape = "".join(f"{size}, " for size in array.shape)
+    header = f"{{'descr': {array.dtype.str!r}, 'fortran_order': False, 'shape': ({shape.rstrip()}), }}"
+    padded = header + " " * (-(NPY_PREFIX + len(header) + 1) % 64) + "\n"
+    file.write(b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode("latin-1"))
+    file.write(array.tobytes())

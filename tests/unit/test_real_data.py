@@ -43,9 +43,9 @@ def test_verses_become_lines(tmp_path: Path) -> None:
 
 def test_another_package_is_refused() -> None:
     content = package_of({"LICENSE": "free"})
-    package = Package("x", "x.tgz", sha256(content).hexdigest(), "", write_bible)
+    package = Package("x", "1.0", sha256(content).hexdigest(), "", write_bible)
     assert package.checked(content) == content
-    with pytest.raises(WrongDigest, match=r"x\.tgz has SHA-256"):
+    with pytest.raises(WrongDigest, match=r"x 1\.0 has SHA-256"):
         package.checked(content + b"\0")
 
 

@@ -11,7 +11,7 @@ from worker.prepare.report import Report
 from worker.prepare.table import cells
 from worker.prepare.table.column_statistics import Histogram
 from worker.prepare.table.plan import SPLIT_COLUMN, SPLIT_WORDS, ColumnPlan, TablePlan
-from worker.prepare.table.rows import Block, RowSource
+from worker.prepare.table.rows import Block, TableRowSource
 from worker.prepare.writer import DatasetWriter
 
 Array = np.ndarray[Any, Any]
@@ -154,7 +154,7 @@ def _boolean_facts(counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def encode_table(source: RowSource, plan: TablePlan, out: DatasetWriter, report: Report) -> None:
+def encode_table(source: TableRowSource, plan: TablePlan, out: DatasetWriter, report: Report) -> None:
     """Read the file again, write its rows, and finish the dataset."""
     encoder = TableEncoder(plan, out)
     stored = [column for column in plan.columns if column.kind != "text"]

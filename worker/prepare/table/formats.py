@@ -8,7 +8,7 @@ from worker.prepare.table.encode import encode_table
 from worker.prepare.table.jsonl_source import JsonlSource
 from worker.prepare.table.parquet_source import ParquetSource
 from worker.prepare.table.plan import plan_table
-from worker.prepare.table.rows import RowSource
+from worker.prepare.table.rows import TableRowSource
 from worker.prepare.writer import DatasetWriter
 
 
@@ -34,6 +34,6 @@ def read_parquet(source: InputFile, spec: PrepareSpec, out: DatasetWriter, repor
     _prepare_table(ParquetSource(source, spec.options, report), spec, out, report)
 
 
-def _prepare_table(rows: RowSource, spec: PrepareSpec, out: DatasetWriter, report: Report) -> None:
+def _prepare_table(rows: TableRowSource, spec: PrepareSpec, out: DatasetWriter, report: Report) -> None:
     plan = plan_table(rows, spec.options.columns, report)
     encode_table(rows, plan, out, report)

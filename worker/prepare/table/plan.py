@@ -13,7 +13,7 @@ from core.recipe.prepare import ColumnOptions
 from worker.prepare.report import Report, escape_text
 from worker.prepare.table.column_scan import ColumnScan
 from worker.prepare.table.column_statistics import EXACT_FLOAT32, EXACT_FLOAT64
-from worker.prepare.table.rows import MOST_COLUMNS, SHOWN_CHARACTERS, Block, RowSource, check_names, show_cell
+from worker.prepare.table.rows import MOST_COLUMNS, SHOWN_CHARACTERS, Block, TableRowSource, check_names, show_cell
 
 PREVIEW_ROWS: Final = 20
 MOST_CATEGORIES_IN_ALL: Final = 500_000
@@ -53,7 +53,7 @@ class TablePlan:
     """Columns of the tensor `codes`."""
 
 
-def plan_table(source: RowSource, corrections: Mapping[str, ColumnOptions], report: Report) -> TablePlan:
+def plan_table(source: TableRowSource, corrections: Mapping[str, ColumnOptions], report: Report) -> TablePlan:
     """Read the file once, and once more for columns whose cells turn out to be of two types.
 
     Refused: no rows, problems of cells, corrections that do not fit, nothing to store.
@@ -84,7 +84,7 @@ def plan_table(source: RowSource, corrections: Mapping[str, ColumnOptions], repo
 
 
 def _scan_columns(
-    source: RowSource, wanted: Mapping[str, ColumnKind], mixed: Mapping[str, ColumnScan], report: Report
+    source: TableRowSource, wanted: Mapping[str, ColumnKind], mixed: Mapping[str, ColumnScan], report: Report
 ) -> tuple[dict[str, ColumnScan], int, list[dict[str, Any]]]:
     """One pass over all columns, or over the mixed ones as text: (scans, rows, the first rows as they are read)."""
     as_text = set(mixed) if mixed else {name for name, kind in wanted.items() if kind != "number"}
@@ -130,7 +130,7 @@ def _first_rows(block: Block, count: int) -> list[dict[str, Any]]:
 
 
 def _report_problems(
-    source: RowSource, scans: Mapping[str, ColumnScan], mixed: Mapping[str, ColumnScan], report: Report
+    source: TableRowSource, scans: Mapping[str, ColumnScan], mixed: Mapping[str, ColumnScan], report: Report
 ) -> None:
     """Errors by row, then column; and a warning for each column of two types."""
     found = sorted(

@@ -33,7 +33,7 @@ class Block:
     """Column -> (row of the block, cell) at which its cells change their type. Such a column is read again as text."""
 
 
-class RowSource(Protocol):
+class TableRowSource(Protocol):
     """A file that can be read several times from its beginning."""
 
     format: str

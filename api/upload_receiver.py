@@ -55,8 +55,9 @@ class UploadReceiver:
             contextlib.aclosing(read_pieces(request, PIECE_BYTES, most)) as pieces,
         ):
             async for content in pieces:
-                renew_wait_budget()
-                await run_in_threadpool(self._keep_piece, content)
+                async with self.service.uploads.store_turn():
+                    renew_wait_budget()
+                    await run_in_threadpool(self._keep_piece, content)
         if self.checksum is not None:
             await run_in_threadpool(self._record_held, self.checksum)
 

@@ -25,6 +25,7 @@ OFFSET_OCTETS: Final = "application/offset+octet-stream"
 LEAST_RATE: Final = 64_000  # bytes per second
 RATE_SECONDS: Final = 60.0  # over which it is measured; only the time in which the service waits for bytes counts
 TURN_SECONDS: Final = 30.0
+MOST_STORING: Final = 4
 DIGESTS: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 
 _CONTENT: Final = re.compile(r"/v1/datasets/[^/]+/content")
@@ -55,10 +56,25 @@ def content_length(headers: Headers) -> int | None:
 
 
 class UploadSlots:
-    """Bounds how many uploads one process receives at once: each holds up to three pieces in memory."""
+    """Bounds how many uploads one process receives at once, and how many of them store a piece.
+
+    One that arrives holds a piece in memory, one that stores a piece holds up to three. Thus many slow clients take
+    little.
+    """
 
     def __init__(self, most: int) -> None:
         self._turns = asyncio.Semaphore(most)
+        self._storing = asyncio.Semaphore(MOST_STORING)
+
+    @contextlib.asynccontextmanager
+    async def store_turn(self) -> AsyncIterator[None]:
+        """Wait until a piece may be stored; the client waits meanwhile."""
+        with pause_wait_budget():
+            await self._storing.acquire()
+        try:
+            yield
+        finally:
+            self._storing.release()
 
     @contextlib.asynccontextmanager
     async def take_turn(self) -> AsyncIterator[None]:

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     worker_state: Path | None = None  # a file that says whether the worker can run jobs, see worker/health_file.py
     max_streams: int = Field(default=500, ge=1)  # of one project in one api: event streams, and requests that wait
     upload_bytes: int = Field(default=100 << 30, ge=1, le=10**18)  # of one dataset
-    uploads_at_once: int = Field(default=4, ge=1, le=1000)  # in one api process; each takes up to 24 MiB of memory
+    uploads_at_once: int = Field(default=16, ge=1, le=1000)  # in one api process; each takes up to 16 MiB of memory
     keep_uploads_seconds: Seconds = 86400.0  # an upload that does not continue
     dataset_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # folders whose content may be named as a dataset
     header_seconds: Seconds = 30.0

@@ -14,8 +14,11 @@ from fastapi.testclient import TestClient
 import api.uploads
 from api.app import create_app
 from api.dependencies import Service
+from core.errors import Unavailable
 from core.jobs.datasets.pieces import PIECE_BYTES
 from core.jobs.datasets.rows import list_pieces
+from core.jobs.keys import create_key
+from core.settings import Limits
 from core.store.base import Digest, StoreTransient
 from tests.api.conftest import service_of, settings_for, started
 from tests.api.test_datasets import created, read
@@ -206,6 +209,36 @@ def test_a_store_that_fails_is_said_and_the_upload_goes_on(
     assert offset_of(light, path) == 5
     assert append(light, path, 5, CSV[5:]).status_code == 204
     assert stored_content(service_of(light).db, whole.store, found["id"]) == CSV
+
+
+def test_an_upload_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.uploads, "TURN_SECONDS", 0.01)
+
+    async def enter() -> None:
+        slots = api.uploads.UploadSlots(1)
+        async with slots.take_turn():
+            with pytest.raises(Unavailable, match="Too many uploads"):
+                await slots.take_turn().__aenter__()
+        async with slots.take_turn():
+            pass
+
+    asyncio.run(enter())
+
+
+def test_a_full_queue_does_not_lose_an_upload(client: TestClient, service: Service) -> None:
+    """The bytes stay, and the dataset is queued when there is room."""
+    key = create_key(service.db, owner="local", limits=Limits(queued_jobs=1))[1]
+    client.headers["Authorization"] = f"Bearer {key}"
+    first, second = (created(client)["links"]["content"] for _ in range(2))
+    assert append(client, first, 0, CSV).status_code == 204
+    full = append(client, second, 0, CSV)
+    assert (full.status_code, full.json()["limit"]) == (429, "queued_jobs")
+    assert offset_of(client, second) == len(CSV)
+    own = second.removesuffix("/content")
+    assert client.post(f"{own}/prepare").status_code == 429
+    assert client.post(f"{first.removesuffix('/content')}/cancel").status_code == 202
+    assert client.post(f"{own}/prepare").json()["status"] == "queued"
+    assert append(client, second, len(CSV), b"").status_code == 204
 
 
 def test_limits_of_the_service_are_told_before_the_first_byte(tmp_path: Path, sqlite_url: str) -> None:

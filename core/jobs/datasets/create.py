@@ -51,7 +51,7 @@ def create_dataset(
 
     Where the project has the same bytes ready, prepared in the same way, nothing has to be sent: the answer is the
     newest dataset of this name if it has them, else a new one that is ready at once. Other projects are not looked at,
-    so that nobody can find out what they have.
+    so that no user can find out what they have.
 
     Raises:
         IdempotencyMismatch: the key was used before with another body.
@@ -83,7 +83,7 @@ def correct_dataset(
     wanted: str | None,
     options: Mapping[str, Any],
 ) -> str:
-    """A new dataset of the same name and bytes, prepared anew, with other options or as the format `wanted`.
+    """A new dataset of the same name and bytes, prepared again, with other options or as the format `wanted`.
 
     Raises:
         NotFound: there is no such dataset of this project.

@@ -1,7 +1,7 @@
 """Uploads that go to the object store directly, by presigned URLs: each part is an object, as a piece is.
 
 The service keeps no list of the links that it gave. Who has put the parts says which keys they have, and the objects
-are looked at before they are recorded; what was never recorded is swept.
+are looked at before they are recorded; what was never recorded is removed by garbage collection.
 """
 
 from collections.abc import Sequence

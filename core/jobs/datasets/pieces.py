@@ -2,7 +2,7 @@
 
 An upload's offset is the end of its last recorded piece. A piece is put into the store first and recorded then, under
 the lock of the dataset's row: of several writers at one offset the first is recorded, and the others learn the true
-offset. An object that was never recorded is swept.
+offset. Garbage collection removes objects that were never recorded.
 """
 
 import errno
@@ -124,7 +124,7 @@ def record_pieces(  # noqa: PLR0913 - whose, which, and under which limits
 
 
 def restart_upload(db: Database, project: str, dataset_id: str) -> DatasetRow:
-    """Forget what has arrived of an unfinished upload; the objects are swept.
+    """Discard what has arrived of an unfinished upload; garbage collection removes the objects.
 
     Raises:
         NotFound: there is no such dataset of this project.

@@ -1,6 +1,6 @@
-"""Deleting datasets: their owner's request, and the chores that remove what nobody uses any more.
+"""Deleting datasets: their owner's request, and the chores that remove what no row uses any more.
 
-A deleted row belongs to nobody until the chores have removed it. An object is removed once no row names it. Rows of
+A deleted row has no project until the chores have removed it. An object is removed once no row names it. Rows of
 several projects may have one version: its objects go with the last of them.
 """
 
@@ -126,7 +126,7 @@ class DatasetChores:
         return len(deleted)
 
     def doom_unused_versions(self) -> int:
-        """Mark versions that no dataset has; from then on nobody can begin to use them."""
+        """Mark versions that no dataset has; from then on none can begin to use them."""
         version = dataset_version.c
         used = select(dataset.c.id).where(dataset.c.version == version.version).exists()
         free = version.doomed_at.is_(None) & ~used
@@ -205,7 +205,7 @@ def _forget_pieces(connection: Connection, dataset_id: str) -> list[str]:
 
 
 def _hide_job(connection: Connection, job_id: str | None) -> None:
-    """Give the prepare job to nobody, so that its rows are removed as those of any deleted job."""
+    """Take the prepare job from its project, so that its rows are removed as those of any deleted job."""
     if job_id is not None:
         connection.execute(update(job).where(job.c.id == job_id).values(owner=NOBODY, project=NOBODY))
         connection.execute(update(job_state).where(job_state.c.job_id == job_id).values(owner=NOBODY, project=NOBODY))

@@ -20,6 +20,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "compare_jobs": "Compare metrics of several jobs",
     "plot_job": "Plot metrics of a job",
     "plot_jobs": "Plot metrics of several jobs",
+    "get_job_split": "Get the split of a job's dataset",
     "list_checkpoints": "List the checkpoints of a job",
     "get_checkpoint": "Get a checkpoint",
     "pin_checkpoint": "Pin a checkpoint",

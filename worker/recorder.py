@@ -128,7 +128,7 @@ class Recorder:
     def _record_frame(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "started":
-                self._record_start(frame["environment"])
+                self._record_start(frame["environment"], frame.get("split"))
             case "points":
                 for series, (steps, values, times) in frame["series"].items():
                     self._chunks.add_points(series, steps, values, times)
@@ -151,13 +151,13 @@ class Recorder:
             message = f"the log of this attempt ends here, after {self._most_lines} lines"
             self._logs.append({"level": "warning", "message": message})
 
-    def _record_start(self, environment: dict[str, Any]) -> None:
-        """Record the environment of this attempt; the engine adds the fidelity of its resume."""
+    def _record_start(self, environment: dict[str, Any], split: str | None) -> None:
+        """Record the environment and the split of this attempt; the engine adds the fidelity of its resume."""
         resume = environment.pop("resume", None)
         if resume is not None and self._resumed is not None:
             resume["digest"] = self._resumed.manifest.get("digest")
         self._heartbeat.retry_write(
-            lambda: report_start(self._db, self._fence, environment=environment, resume=resume),
+            lambda: report_start(self._db, self._fence, environment=environment, resume=resume, split=split),
         )
 
     def _flush_points(self) -> None:

@@ -244,6 +244,14 @@ job_dataset = Table(
     sqlite_strict=True,
 )
 
+job_split = Table(
+    "job_split",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("codes", LargeBinary, nullable=False),  # zlib of a byte per example: 0 train, 1 validation, 2 test, 3 none
+    sqlite_strict=True,
+)
+
 metric_chunk = Table(
     "metric_chunk",
     metadata,

@@ -21,11 +21,15 @@ Kind = Literal["last", "swa", "ema", "best", "cycle_end", "snapshot", "initial",
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The attempt starts after `step` complete optimizer steps; `environment` describes what it computes on."""
+    """The attempt starts after `step` complete optimizer steps; `environment` describes what it computes on.
+
+    `split` says which split each example belongs to, see core.engine.datasets.splitting.encode_split.
+    """
 
     step: int
     parameters: int
     environment: dict[str, Any]
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from core.engine import stop_conditions
 from core.engine.checkpoints.resume import load_rollback_point
 from core.engine.checkpoints.run_checkpoints import RunCheckpoints
 from core.engine.checkpoints.writer import Unwritten
+from core.engine.datasets.splitting import encode_split
 from core.engine.evaluation import ensemble_metrics
 from core.engine.evaluation.evaluate import evaluate_network
 from core.engine.evaluation.results import metrics_of, results_by_weights, results_so_far
@@ -67,7 +68,8 @@ class Session:
         if run.mark and not run.mark.is_set:
             self._set_rollback_point()
         environment = {**run.environment, "resume": run.resume} if run.resume else run.environment
-        self.observer.emit(Started(run.train_state.step, run.network.weights.numel(), environment))
+        split = encode_split(run.data.rows)
+        self.observer.emit(Started(run.train_state.step, run.network.weights.numel(), environment, split))
         for rule, weights in run.stepper.parameter_roles().items():
             self.observer.emit(Log("info", f"{rule} steps {', '.join(weights)}"))
         for reason in run.resume["reasons"] if run.resume else ():

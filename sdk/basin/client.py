@@ -267,6 +267,11 @@ class Client:
             for name, path in paths.items()
         )
 
+    def split(self, job_id: str) -> dict[str, tuple[int, ...]]:
+        """The rows of the dataset in each split: train, validation, test. Problem (409) where they are not recorded."""
+        body = parse_object(self._transport.get(job_path(job_id, "split")))
+        return {part: tuple(body.get(part) or ()) for part in ("train", "validation", "test")}
+
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         """The job's checkpoints, in the service's order."""
         body = parse_object(self._transport.get(job_path(job_id, "checkpoints")))

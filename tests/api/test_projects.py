@@ -1,6 +1,8 @@
 """Projects over HTTP: a key sees its own and nothing of the others, on every route there is."""
 
+import base64
 import hashlib
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from core.jobs.attempt.finish import TerminalState, finish_job
 from core.jobs.checkpoints.records import record_checkpoint
 from core.jobs.keys import create_key, list_keys
 from core.jobs.projects import create_project, list_projects
+from core.jobs.splits import record_split
 from core.lifecycle import Status
 from tests.api.conftest import service_of
 from tests.api.test_analyses import concluded
@@ -63,6 +66,8 @@ def ids(client: TestClient, service: Service, keys: dict[str, Headers], tmp_path
     octets = {"Content-Type": "application/octet-stream"}
     data = client.post("/v1/datasets?name=penguins", content=CSV, headers=keys["theirs"] | octets).json()["id"]
     prepare(service.db, service.store, data)
+    with service.db.write() as connection:
+        record_split(connection, job_id, base64.b64encode(zlib.compress(bytes([0, 1, 2]))).decode())
     return {DATASET: data, JOB: job_id, CHECKPOINT: row.id, ANALYSIS: answer.json()["id"], KEY: key.id}
 
 

@@ -54,7 +54,7 @@ def test_check_constraints_refuse_what_the_lifecycle_does_not_know(db: Database)
 
 
 def test_head_is_the_newest_file() -> None:
-    assert head_revision() == "0013"
+    assert head_revision() == "0014"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

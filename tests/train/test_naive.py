@@ -88,7 +88,8 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def data(*arguments: Any) -> ResidentDataset:
         found = load_resident(*arguments[:3])
         parts = (found.train, found.validation, found.test)
-        return ResidentDataset(*(TensorSplit(each.inputs.double(), each.targets) for each in parts), None, found.fitted)
+        doubled = (TensorSplit(each.inputs.double(), each.targets) for each in parts)
+        return ResidentDataset(*doubled, None, found.fitted, found.rows)
 
     def network(*arguments: Any, **options: Any) -> Network:
         return replace(flatten(build_network(*arguments, **options).module.double()), **options)

@@ -3,8 +3,10 @@
 Nothing of the engine is used on the way to a number, so a rule that the page leaves out or gets wrong fails here.
 """
 
+import base64
 import hashlib
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from sklearn import datasets
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.engine.events import Started
 from tests.train.runs import Train, job
 
 Splits = dict[str, Tensor]
@@ -124,6 +127,15 @@ def last_values(run: Train, **fields: Any) -> dict[str, float]:
     return {name: points[-1][1] for name, points in watcher.series().items()}
 
 
+def reported_split(run: Train, **fields: Any) -> dict[str, list[int]]:
+    """What `GET /v1/jobs/{id}/split` answers of such a job."""
+    _, watcher = run(job(**fields))
+    started = next(event for event in watcher.events if isinstance(event, Started))
+    codes = zlib.decompress(base64.b64decode(started.split or ""))
+    parts = enumerate(("train", "validation", "test"))
+    return {name: [row for row, code in enumerate(codes) if code == number] for number, name in parts}
+
+
 def assert_same(found: dict[str, float], seen: dict[str, float], prefix: str) -> None:
     assert {f"{prefix}.{name}": pytest.approx(value, rel=1e-5) for name, value in found.items()} == {
         f"{prefix}.{name}": seen[f"{prefix}.{name}"] for name in found
@@ -143,7 +155,9 @@ def test_digits(run: Train) -> None:
     plain = PlainRun(inputs, targets, parts, mlp(64, 16, 10), 24)
     steps = list(plain.train(torch.optim.SGD(plain.network.parameters(), lr=0.1, momentum=0.9), 3))
     assert len(steps) == 3 * math.ceil(len(parts["train"]) / 24)
-    seen = last_values(run, data={"name": "digits", "validation": 0.1, "test": 0.5})
+    data = {"name": "digits", "validation": 0.1, "test": 0.5}
+    assert reported_split(run, data=data) == {name: rows.tolist() for name, rows in parts.items()}
+    seen = last_values(run, data=data)
     assert_same(plain.classification("validation"), seen, "val")
     assert_same(plain.classification("test"), seen, "test")
 

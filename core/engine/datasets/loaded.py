@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar
 from torch import Tensor
 
 from core.engine.datasets.split import Split
+from core.engine.datasets.splitting import SplitIndices
 from core.engine.datasets.standardizer import Standardizer
 
 FITTED: Final = "standardize."  # how the names of tensors begin that are stored with weights and are no weights
@@ -27,6 +28,8 @@ class LoadedDataset(Generic[SplitT_co]):
     test: SplitT_co
     target_scale: Standardizer | None
     fitted: Mapping[str, Tensor]
+    rows: SplitIndices
+    """The rows of the dataset that each split has."""
 
     def standardize_tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name; each begins with `standardize.`."""

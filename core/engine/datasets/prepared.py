@@ -88,7 +88,7 @@ def load_prepared(
     report_alive("other")
     description = describe_inputs(data, resolved, manifest)
     stored = {**inputs.tensors, **name_standardizers(None, target_scale), DESCRIPTION: encode_json(description)}
-    return LoadedDataset[Split](*parts, target_scale, stored)
+    return LoadedDataset[Split](*parts, target_scale, stored, rows)
 
 
 def input_tensors(data: Dataset, manifest: DatasetManifest) -> tuple[str, ...]:

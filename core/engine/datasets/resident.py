@@ -99,7 +99,7 @@ def load_resident(
     )
     report_alive("other")
     stored = name_standardizers(input_scale, target_scale)
-    return ResidentDataset(*parts, target_scale, stored)
+    return ResidentDataset(*parts, target_scale, stored, indices)
 
 
 def add_label_noise(targets: Tensor, share: float, classes: int, seed: int) -> Tensor:

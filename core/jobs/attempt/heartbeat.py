@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 from core.db.session import Database, database_now
 from core.db.tables import job, job_state
 from core.jobs.attempt.fence import Fence, fenced_transaction
+from core.jobs.splits import record_split
 from core.lifecycle import Desired, Status
 
 WHOLE_RUN: Final = "whole_run_seconds"
@@ -47,10 +48,11 @@ def report_start(
     *,
     environment: dict[str, Any],
     resume: dict[str, Any] | None = None,
+    split: str | None = None,
 ) -> None:
     """Store the device of this attempt, and how it resumed: {"fidelity": exact | approximate, "digest": …}.
 
-    A job stays approximate once one of its attempts was.
+    A job stays approximate once one of its attempts was. `split` is stored at the first attempt that reports it.
 
     Raises:
         Fenced: this attempt is over.
@@ -61,6 +63,8 @@ def report_start(
             earlier = connection.execute(select(job.c.resume).where(job.c.id == fence.job_id)).scalar_one()
             facts["resume"] = worst_fidelity(earlier or {}, resume)
         connection.execute(update(job).where(job.c.id == fence.job_id).values(**facts))
+        if split is not None:
+            record_split(connection, fence.job_id, split)
         connection.execute(
             update(job_state).where(job_state.c.job_id == fence.job_id).values(version=job_state.c.version + 1),
         )

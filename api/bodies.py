@@ -89,6 +89,16 @@ class FolderSource(BaseModel):
     path: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
+class S3Source(BaseModel):
+    """An object, or with a slash at its end a folder, of a bucket that the operator names (BASIN_S3_PROFILES)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["s3"]
+    url: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^s3://")]
+    profile: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 def _refuse_id(name: str) -> str:
     if is_id(name, "ds"):
         raise PydanticCustomError("name_is_id", "a name must not look like the id of a dataset")
@@ -110,7 +120,7 @@ class DatasetRequest(BaseModel):
     bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     options: PrepareOptions = PrepareOptions()
-    source: FolderSource | None = None
+    source: Annotated[FolderSource | S3Source | None, Field(discriminator="kind")] = None
 
     def options_document(self) -> dict[str, Any]:
         """The options as they are stored and compared."""

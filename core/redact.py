@@ -47,8 +47,16 @@ def register_secrets(settings: BaseModel) -> None:
             _known.update(secret for secret in _secret_parts(value.get_secret_value()) if len(secret) >= _SHORTEST)
 
 
+def _json_strings(value: str) -> Iterable[str]:
+    """The values of the fields of a JSON document whose names say that they are secret, and the document itself."""
+    yield value
+    yield from re.findall(rf'"(?:{_WORDS})"\s*:\s*"([^"]+)"', value, re.IGNORECASE)
+
+
 def _secret_parts(value: str) -> Iterable[str]:
     """The secret parts of a setting: of a URL its password and its secret parameters, else the whole value."""
+    if value.lstrip().startswith("{"):
+        return set(_json_strings(value))
     if "://" not in value:
         return {value}
     try:

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     uploads_at_once: int = Field(default=16, ge=1, le=1000)  # in one api process; each takes up to 16 MiB of memory
     keep_uploads_seconds: Seconds = 86400.0  # an upload that does not continue
     dataset_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # folders whose content may be named as a dataset
+    s3_profiles: SecretStr | None = (
+        None  # JSON: buckets whose content may be named as a dataset, see core/store/profiles
+    )
     header_seconds: Seconds = 30.0
     database_seconds: Seconds = 14.0  # with the time to detect it, no request waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None

@@ -17,6 +17,7 @@ from core.recipe.data import DataSpec
 from worker import provision
 from worker.attempt import Attempt
 from worker.datasets.fetch import DatasetDamaged, DatasetFetcher, prepared_version
+from worker.datasets.s3_source import copy_s3_source
 from worker.datasets.source import SourceGone, SourceRefused, SourceWriter, copy_reference
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class AttemptProvider:
             raise provision.BadDataset("the dataset was deleted", UPLOAD_AGAIN)
         folder = self.attempt.folder.path
         try:
-            if row.source is not None:
+            if row.source is not None and row.source.get("kind") == "s3":
+                source = copy_s3_source(row, context.settings, folder, check)
+            elif row.source is not None:
                 source = copy_reference(row, context.settings.dataset_roots, folder, check)
             else:
                 patience = context.settings.outage_seconds

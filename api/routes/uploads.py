@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Caller, Principal
-from api.bodies import DatasetName, DatasetRequest, FileName, read_body
+from api.bodies import DatasetName, DatasetRequest, FileName, S3Source, read_body
 from api.dataset_documents import UploadedDataset
 from api.dependencies import DatasetId, Running, Service, read_json_body
 from api.errors import HttpError
@@ -33,6 +33,7 @@ from core.jobs.datasets.pieces import OffsetMismatch, WrongDigest, find_upload, 
 from core.jobs.datasets.rows import DatasetRow
 from core.jobs.datasets.sources import check_folder_source
 from core.recipe.prepare import WantedFormat
+from core.store.profiles import find_s3_source, read_profiles
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -251,4 +252,7 @@ def _checked_source(service: Service, given: DatasetRequest) -> dict[str, Any] |
         return None
     if given.bytes is not None or given.sha256 is not None:
         raise InvalidSpec(errors=(FieldProblem("/source", "without `bytes` and `sha256`: nothing is sent"),))
+    if isinstance(given.source, S3Source):
+        find_s3_source(read_profiles(service.settings), given.source.profile, given.source.url)
+        return given.source.model_dump()
     return check_folder_source(service.settings.dataset_roots, given.source.path)

@@ -56,7 +56,7 @@ def location_of(settings: Settings, bucket: Bucket) -> StoreLocation:
     region = settings.aws_region
     return StoreLocation(
         bucket=bucket,
-        endpoint=_check_endpoint(settings.s3_endpoint or f"https://s3.{region}.amazonaws.com"),
+        endpoint=check_endpoint(settings.s3_endpoint or f"https://s3.{region}.amazonaws.com"),
         region=region,
         key_id=settings.aws_access_key_id,
         secret=settings.aws_secret_access_key.get_secret_value(),
@@ -64,7 +64,8 @@ def location_of(settings: Settings, bucket: Bucket) -> StoreLocation:
     )
 
 
-def _check_endpoint(endpoint: str) -> str:
+def check_endpoint(endpoint: str) -> str:
+    """The address of a server, without a path. Raises Misconfigured for anything else."""
     parts = urlsplit(endpoint)
     plain = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
     if not plain or parts.query or parts.fragment or "@" in parts.netloc:

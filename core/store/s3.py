@@ -29,6 +29,7 @@ from core.store.base import (
 )
 from core.store.keys import check_key
 from core.store.location import StoreLocation
+from core.store.s3_client import REQUEST, TUNING, S3Tuning, make_client
 from core.store.s3_errors import status_of, translate_error
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ log = logging.getLogger(__name__)
 _MOST_PARTS: Final = 9_000  # S3 takes 10,000
 _AT_ONCE: Final = 4  # concurrent uploads of parts: 32 MiB of memory
 _PIECE_BYTES: Final = 8 << 20
-_INNER_SECONDS: Final = timedelta(seconds=10)
 _PATIENCE_SECONDS: Final = 15.0
-_CONNECT: Final = timedelta(seconds=3)
-_REQUEST: Final = timedelta(seconds=60)  # for 8 MiB
 _PING: Final = timedelta(seconds=2)
 
 # An empty object that is never deleted. Keys do not begin with a dot, so that it is never listed.
@@ -51,28 +49,6 @@ _CREATED_ONCE: Final = ".created-once"
 
 T = TypeVar("T")
 _user: int | None = None  # the process that uses obstore
-
-
-@dataclass(frozen=True, slots=True)
-class S3Tuning:
-    """Sizes of requests, and the number of tries.
-
-    Within each call, obstore retries a request after 5xx and broken connections, with exponential backoff and jitter:
-    `inner_tries` times, pausing `first_pause` to `last_pause`. Whole calls are tried `tries` times, because obstore
-    does not retry a request that the server may have carried out without an answer.
-    """
-
-    whole_bytes: int = 16 << 20  # a file up to this size is one request, and is held in memory
-    part_bytes: int = 8 << 20
-    page_keys: int = 1_000
-    inner_tries: int = 4
-    first_pause: timedelta = timedelta(milliseconds=100)
-    last_pause: timedelta = timedelta(seconds=2)
-    tries: int = 4
-    pause_seconds: float = 0.1
-
-
-TUNING: Final = S3Tuning()
 
 
 class S3Store:
@@ -279,37 +255,12 @@ class S3Store:
         _claim_process()
         with self._lock:
             if self._client is None:
-                self._client = self._make_client(tries=self._tuning.inner_tries, request=_REQUEST)
+                self._client = self._make_client(tries=self._tuning.inner_tries, request=REQUEST)
             return self._client
 
     def _make_client(self, *, tries: int, request: timedelta) -> "Client":
-        from obstore.store import S3Store as ObstoreS3
-
-        place, tuning = self._place, self._tuning
-        return ObstoreS3(
-            place.bucket.name,
-            prefix=place.bucket.prefix or None,
-            config={
-                # Both, or AWS_ENDPOINT_URL_S3 in the environment would override our settings.
-                "endpoint": place.endpoint,
-                "aws_endpoint_url_s3": place.endpoint,
-                "region": place.region,
-                "access_key_id": place.key_id,
-                "secret_access_key": place.secret,
-                **({"session_token": place.token} if place.token else {}),
-                "disable_bulk_delete": True,  # more servers support plain DELETE
-            },
-            client_options={
-                "allow_http": place.endpoint.startswith("http:"),
-                "connect_timeout": min(_CONNECT, request),
-                "timeout": request,
-            },
-            retry_config={
-                "max_retries": tries,
-                "retry_timeout": _INNER_SECONDS,
-                "backoff": {"init_backoff": tuning.first_pause, "max_backoff": tuning.last_pause, "base": 2},
-            },
-        )
+        prefix = self._place.bucket.prefix or None
+        return make_client(self._place, self._tuning, prefix=prefix, tries=tries, request=request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ import pytest
 
 from core.store.base import Digest, StoreMissing, StoreRefused, StoreTaken, StoreTransient
 from core.store.location import Bucket, StoreLocation
-from core.store.s3 import TUNING, S3Store, S3Tuning
+from core.store.s3 import S3Store
+from core.store.s3_client import TUNING, S3Tuning
 from tests.support.proxy import Fault, Proxy, answer
 from tests.support.s3 import SECRET, unreliable
 

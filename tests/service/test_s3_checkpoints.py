@@ -18,7 +18,8 @@ from core.jobs.garbage_collection import GarbageCollector
 from core.settings import Settings
 from core.store.base import StoreRefused
 from core.store.location import StoreLocation
-from core.store.s3 import S3Store, S3Tuning
+from core.store.s3 import S3Store
+from core.store.s3_client import S3Tuning
 from tests.service.conftest import TIMINGS
 from tests.service.test_recorder import checkpoint, warnings
 from tests.support.databases import POSTGRESQL_IS_SLOW

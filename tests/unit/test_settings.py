@@ -119,6 +119,7 @@ SECRETS = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "BASIN_S3_PROFILES",
 ]
 VALUE = "redis://:canary@host/0"  # of a form that every one of them takes
 

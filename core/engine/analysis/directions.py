@@ -92,8 +92,32 @@ def project_moves(moves: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     The directions need not be orthogonal. All is computed in double.
     """
     doubles, axes = moves.double(), directions.double()
-    found = torch.linalg.lstsq(axes.T, doubles.T).solution.T
+    found = solve_least_squares(axes.T, doubles.T).T
     return found, torch.linalg.vector_norm(doubles - found @ axes, dim=1)
+
+
+def solve_least_squares(matrix: Tensor, targets: Tensor) -> Tensor:
+    """The x (n, k) with the least |matrix x - targets|, of matrix (m, n) and targets (m, k); the same bits every time.
+
+    The driver that torch takes by default on a CPU, gelsy, reads the order of its pivots from uninitialised memory. So
+    this uses gels, which has no pivots. If the columns are dependent, gelsd finds the shortest x; torch does not have
+    it on a GPU. LAPACK refuses numbers that are not finite: x is then NaN.
+    """
+    if not bool(matrix.isfinite().all() and targets.isfinite().all()):
+        return matrix.new_full((matrix.shape[1], targets.shape[1]), torch.nan)
+    if is_rank_deficient(matrix):
+        shortest: Tensor = torch.linalg.lstsq(matrix.cpu(), targets.cpu(), driver="gelsd").solution
+        return shortest.to(matrix)
+    only: Tensor = torch.linalg.lstsq(matrix, targets, driver="gels").solution
+    return only
+
+
+def is_rank_deficient(matrix: Tensor) -> bool:
+    """Whether a column of the matrix (m, n) is, up to rounding, a combination of the columns before it."""
+    own = torch.linalg.qr(matrix, mode="r").R.diagonal().abs()  # (min(m, n),): what each column adds to those before
+    rounding = max(matrix.shape) * torch.finfo(matrix.dtype).eps
+    lengths = torch.linalg.vector_norm(matrix, dim=0)[: len(own)]
+    return len(own) < matrix.shape[1] or bool((own <= rounding * lengths).any())
 
 
 def direction_cosine(directions: Tensor) -> Tensor:

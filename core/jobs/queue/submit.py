@@ -199,8 +199,7 @@ def insert_job(  # noqa: PLR0913 - a job that branches off brings its own column
     )
     _insert_labels(connection, job_id, spec.metadata)
     add_event(connection, job_id, 0, "status", {"status": Status.QUEUED.value, "detail": detail})
-    if data := datasets_used(spec):
-        record_use(connection, entry.project, job_id, data)
+    record_use(connection, entry.project, job_id, datasets_used(spec))
     _warn_no_slot(connection, job_id, own["needs"], entry.lost_after)
     require_plugins(connection, job_id, plugins_used(spec), entry.lost_after)
     if parent := further.get("parent_id"):

@@ -12,7 +12,7 @@ from core.db.session import Database
 from core.db.tables import job, job_state
 from core.jobs.health.workers import SlotUsage, WorkerView, list_worker_views, live_workers, total_slots
 from core.jobs.plugins import describe_missing, needed_plugins, read_plugins
-from core.jobs.queue.rank import ahead_in_queue, describe_place
+from core.jobs.queue.rank import PLACES, ahead_in_queue
 from core.lifecycle import LIGHT, Desired, Status
 
 LAST_RUNS: Final = 20  # jobs from which the median length of a run is computed
@@ -109,7 +109,7 @@ def wait_reason(
 ) -> WaitReason:
     """Why a job with these needs waits: the first reason that applies. `running` of its project run, `most` may."""
     mine = _matching_slots(needs, slots)
-    place = describe_place(needs)
+    place = PLACES[needs]
     if not mine.slots:
         return _without_slot(place, mine.out, slots)
     if needs != LIGHT and most is not None and running >= most:

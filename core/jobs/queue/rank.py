@@ -11,6 +11,8 @@ from core.jobs.health.workers import kinds_seen
 from core.lifecycle import LIGHT, Status
 
 _KINDS: Final = ("cpu", "gpu")
+PLACES: Final[Mapping[str, str]] = {"cpu": "cpu slot", "gpu": "gpu slot", "any": "slot", LIGHT: "light lane"}
+"""What a job needs -> the words for a place in which it runs."""
 
 
 def count_ahead(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
@@ -25,12 +27,7 @@ def no_slot(needs: str, kinds: Collection[str]) -> str | None:
     """The warning where no worker has a suitable slot, but workers with slots of other kinds report; else None."""
     if needs == "any" or needs in kinds or not kinds:
         return None
-    return f"No worker that reports now has a {describe_place(needs)}; the job waits until one comes."
-
-
-def describe_place(needs: str) -> str:
-    """The words for a place in which a job with these needs runs: `cpu slot`, `slot` for any, `light lane`."""
-    return "light lane" if needs == LIGHT else "slot" if needs == "any" else f"{needs} slot"
+    return f"No worker that reports now has a {PLACES[needs]}; the job waits until one comes."
 
 
 def competing_needs(kinds: Collection[str]) -> tuple[str, ...]:

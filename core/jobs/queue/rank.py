@@ -1,6 +1,6 @@
 """Queue positions: how many queued jobs are served before a job by the slots that could take it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 

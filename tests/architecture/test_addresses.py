@@ -1,6 +1,7 @@
 """The tree works anywhere: no package host, no machine's own paths, no build of one machine in a lock."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from tests.architecture import tree
@@ -63,3 +64,10 @@ def test_the_api_lock_holds_no_torch() -> None:
         lines = (tree.ROOT / "deploy" / "locks" / f"{role}.lock").read_text(encoding="utf-8").splitlines()
         pinned = {line.split("==")[0] for line in lines if "==" in line and not line.startswith(" ")}
         assert pinned & heavy == set(), role
+
+
+def test_the_lock_of_workers_has_what_the_package_requires() -> None:
+    """An image is built from the lock: a library that only pyproject.toml names would be missing in it."""
+    extra = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = (tree.ROOT / "deploy" / "locks" / "worker.in").read_text(encoding="utf-8").splitlines()
+    assert set(extra["worker"]) <= set(named)

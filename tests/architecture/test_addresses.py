@@ -68,6 +68,6 @@ def test_the_api_lock_holds_no_torch() -> None:
 
 def test_the_lock_of_workers_has_what_the_package_requires() -> None:
     """An image is built from the lock: a library that only pyproject.toml names would be missing in it."""
-    extra = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = (tree.ROOT / "deploy" / "locks" / "worker.in").read_text(encoding="utf-8").splitlines()
-    assert set(extra["worker"]) <= set(named)
+    assert set(project["optional-dependencies"]["worker"]) <= set(named)

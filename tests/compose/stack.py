@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.compose.docker import PROJECT, Stack, run, tell, until
+from tests.compose.own_data import train_on_upload
 
 API_MEGABYTES = 300
 CAPABILITIES = {
@@ -359,6 +360,7 @@ def one_round(folder: Path) -> None:
         check_secrets(stack)
         check_runners(stack)
         digest = train(stack)
+        train_on_upload(stack)
         analyse(stack)
         crash_worker(stack, digest)
         kill_worker(stack)

@@ -29,14 +29,15 @@ def train_on_upload(stack: Stack) -> None:
     path = f"/v1/datasets/{made['id']}"
     found = until("the dataset is prepared", lambda: settled(stack, path), 120)
     assert (found["status"], found["examples"]) == ("ready", 344), found
-    assert "seccomp" in found["confined"], found["confined"]
+    walls = found["confined"]["walls"]
+    assert "seccomp" in walls, walls
     body = ("--header", "Content-Type: application/json", "--data", "@-")
     job = json.loads(stack.curl("/v1/jobs", *body, told=json.dumps(SPEC)))["id"]
     ended = until("the job ends", lambda: over(stack, f"/v1/jobs/{job}"), 120)
     assert ended["status"] == "succeeded", ended
     accuracy = ended["results"]["base"]["test"]["accuracy"]
     assert accuracy > 0.9, accuracy
-    tell(f"own data: 344 rows prepared ({', '.join(found['confined'])}), test accuracy {accuracy:.4f}")
+    tell(f"own data: 344 rows prepared ({', '.join(walls)}), test accuracy {accuracy:.4f}")
 
 
 def settled(stack: Stack, path: str) -> dict[str, Any] | None:

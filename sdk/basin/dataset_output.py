@@ -153,7 +153,7 @@ def describe_classes(classes: Mapping[str, int]) -> str:
 
 def _describe_column(column: Column) -> str:
     if column.classes is not None:
-        return f"{column.classes} values"
+        return f"{column.classes:,} value{'' if column.classes == 1 else 's'}"
     if column.min is not None and column.max is not None:
         return f"{out.format_number(column.min)} to {out.format_number(column.max)}"
     return ""

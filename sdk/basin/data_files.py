@@ -53,8 +53,11 @@ def is_path(text: object) -> bool:
 def _source(text: str, rest: Mapping[str, Any], job_file: str) -> LocalSource:
     folder = Path() if job_file == "-" else Path(job_file).parent
     path = folder / os.path.expanduser(text)  # noqa: PTH111 - an absolute path replaces the folder
-    if not path.exists():
-        raise BadFile(f"{job_file}: data: there is no file or folder {path}")
+    if not text or not path.exists():
+        hint = "" if is_path(text) or "." in text else f"; a built-in dataset is {{name: {text or 'digits'}}}"
+        raise BadFile(f"{job_file}: data: there is no file or folder {path if text else repr(text)}{hint}")
+    if not (path.is_file() or path.is_dir()):
+        raise BadFile(f"{job_file}: data: {path} is neither a file nor a folder")
     described = {name: rest[name] for name in UPLOAD_FIELDS if name in rest}
     fields = {name: value for name, value in rest.items() if name not in UPLOAD_FIELDS}
     return LocalSource(path, **described, fields=fields)

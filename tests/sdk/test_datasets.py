@@ -207,6 +207,26 @@ def test_a_path_without_a_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("", "there is no file or folder ''; a built-in dataset is {name: digits}"),
+        ("iris", r"there is no file or folder .*iris; a built-in dataset is {name: iris}"),
+        ("./iris", "there is no file or folder .*iris$"),
+        ("/dev/null", "/dev/null is neither a file nor a folder"),
+    ],
+)
+def test_what_is_no_path_of_a_file(tmp_path: Path, data: str, said: str) -> None:
+    """An empty path does not stand for the folder of the job file, and a device is not read without an end."""
+    with pytest.raises(BadFile, match=said):
+        find_local_source({"data": data}, str(tmp_path / "job.yaml"))
+
+
+def test_a_device_is_not_uploaded() -> None:
+    with pytest.raises(BadFile, match="neither a file nor a folder"), open_local_data("/dev/zero"):
+        pass
+
+
+@pytest.mark.parametrize(
     ("filename", "name"),
     [("train.csv", "train"), ("a.tar.gz", "a"), ("photos", "photos"), ("v1.2.csv", "v1.2"), ("", None)],
 )

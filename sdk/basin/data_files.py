@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from basin.errors import BadFile
+from basin.local_data import last_part
 
 UPLOAD_FIELDS: Final = ("format", "options")
 """Fields beside a path that describe the upload; all others are fields of the job's `data`."""
@@ -20,6 +21,11 @@ class LocalSource:
     format: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def filename(self) -> str:
+        """The name of the file or folder."""
+        return last_part(self.path)
 
     def as_data(self, dataset: str) -> dict[str, Any]:
         """The job's `data` with the dataset in place of the path."""

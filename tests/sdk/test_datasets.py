@@ -192,8 +192,19 @@ def test_a_job_file_names_a_path(tmp_path: Path, data: Any, fields: dict[str, An
     (tmp_path / "d.csv").touch()
     source = find_local_source({"data": data}, str(tmp_path / "job.yaml"))
     assert source is not None
-    assert (source.path, dict(source.options)) == (tmp_path / "d.csv", options)
+    assert (source.path, source.filename, dict(source.options)) == (tmp_path / "d.csv", "d.csv", options)
     assert source.as_data("ds_1") == {"name": "dataset", "dataset": "ds_1", **fields}
+
+
+def test_the_folder_of_the_job_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "photos")
+    here, above = (
+        find_local_source({"data": data}, name) for data, name in ((".", "job.yaml"), ("..", "below/a.yaml"))
+    )
+    assert here is not None
+    assert above is not None
+    assert (here.filename, above.filename) == ("photos", "photos")
 
 
 @pytest.mark.parametrize("data", [{"name": "digits"}, {"name": "dataset", "dataset": "penguins"}, None, 3])

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +33,13 @@ log = logging.getLogger(__name__)
 TICK_SECONDS: Final = 0.2
 EXIT_SECONDS: Final = 5.0
 READ_BYTES: Final = 1 << 18
+NO_MEMORY: Final = "; the machine may have had no memory left"
 OnProgress = Callable[[Mapping[str, Any]], None]
 """Receives the fields of each progress frame: step, steps, fraction."""
+
+
+def ignore_progress(_fields: Mapping[str, Any]) -> None:
+    """Reports nothing."""
 
 
 class FileRefused(Exception):
@@ -52,7 +58,7 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
     path: Path,
     spec: PrepareSpec,
     folder: Path,
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgress = ignore_progress,
     *,
     most_seconds: float = 3600.0,
     confinement: Confinement = "best",
@@ -74,6 +80,9 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
             os.close(source)
         try:
             seen = _follow_process(process, spec, on_progress, most_seconds)
+        except BaseException:  # such as Ctrl-C: its result is not wanted any more
+            process.kill()
+            raise
         finally:
             exit_ = _reap_process(process)
         seen = replace(seen, exit=exit_, stderr=child_process.read_tail(stderr))
@@ -97,12 +106,16 @@ def _open_source(path: Path, aside: Path) -> int:
             write_folder_tar(path, file)
     except UnusableFolder as error:
         os.close(reader)
-        problem = {"code": "unreadable", "detail": str(error), "file": None, "row": None, "column": None}
-        raise FileRefused([problem]) from error
+        raise FileRefused([unusable_folder(error)]) from error
     except BaseException:
         os.close(reader)
         raise
     return reader
+
+
+def unusable_folder(error: UnusableFolder) -> dict[str, Any]:
+    """The problem of a folder that cannot be read as one file."""
+    return {"code": "unreadable", "detail": str(error), "file": None, "row": None, "column": None}
 
 
 def _raise_unless_ready(seen: Observed) -> None:
@@ -112,7 +125,9 @@ def _raise_unless_ready(seen: Observed) -> None:
     broken = verdict is Verdict.CRASH and not seen.started  # it has not touched the file
     if broken or verdict in {Verdict.RETRY, Verdict.STOPPED}:
         told = ((seen.ended or {}).get("error") or {}).get("message")
-        raise PrepareFailed(f"the file could not be prepared: {told or f'{seen.exit} {seen.stderr}'}")
+        killed = seen.exit is not None and seen.exit.signal == signal.SIGKILL
+        why = told or f"{seen.exit} {seen.stderr}".strip()
+        raise PrepareFailed(f"the file could not be prepared: {why}{NO_MEMORY if killed else ''}")
     log.debug("the parser printed: %s", seen.stderr)
     raise FileRefused(read_problems(seen.ended) if verdict is Verdict.REFUSED else [refusal_document(verdict)])
 

@@ -40,6 +40,7 @@ CONTENTS: dict[str, tuple[bytes, str, dict[str, Any]]] = {
         {},
     ),
     "parquet": (parquet_bytes(), "parquet", {}),
+    "whole numbers far apart": (("a,b\n" + "".join(f"{n * 1_000_003},{n}\n" for n in range(300))).encode(), "csv", {}),
     "corrected": (PENGUINS.read_bytes(), "csv", {"columns": {"year": {"kind": "category"}}, "missing": ["2007"]}),
 }
 

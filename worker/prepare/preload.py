@@ -15,7 +15,7 @@ CODECS: Final = (
 """cp437 is what zip files have their names in; pyarrow decodes by way of Python's codecs too."""
 MODULES: Final = (
     *("bz2", "calendar", "csv", "gzip", "lzma", "mmap", "random", "tarfile", "tempfile", "traceback", "zipfile"),
-    *("_strptime", "numpy", "numpy.lib.format", "numpy.random", "zoneinfo", "stringprep"),
+    *("_strptime", "numpy", "numpy.lib.format", "numpy.ma", "numpy.random", "zoneinfo", "stringprep"),
     *("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "pyarrow.parquet"),
     *("PIL.Image", "PIL.ImageFile", "PIL.ImageOps", "PIL.ImageSequence", "PIL.ImageMode", "PIL.ImagePalette"),
     *("tokenizers", "tokenizers.decoders", "tokenizers.models", "tokenizers.pre_tokenizers", "tokenizers.trainers"),

@@ -26,6 +26,8 @@ from api.uploads import (
     content_length,
     media_type,
     require_media_type,
+    require_no_encoding,
+    require_plain_file,
 )
 from core.errors import FieldProblem, InvalidRequest, InvalidSpec, TooLarge
 from core.jobs.datasets.create import NewDataset, create_dataset
@@ -112,6 +114,7 @@ async def _receive_short(
 ) -> Response:
     if query.name is None:
         raise InvalidRequest(errors=(FieldProblem("/query/name", "required where the body is the file"),))
+    require_no_encoding(request.headers)
     length = content_length(request.headers)
     _refuse_empty(length)
     _refuse_too_large(length, service)
@@ -140,6 +143,7 @@ async def _receive_short(
 )
 async def put_content(request: Request, dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
     """Send the whole content in one request. What an earlier request has sent of it is replaced."""
+    require_plain_file(request.headers)
     length = content_length(request.headers)
     _refuse_empty(length)
     row = await run_in_threadpool(restart_upload, service.db, caller.project, dataset_id)
@@ -186,6 +190,7 @@ async def patch_content(  # noqa: PLR0913 - what a request may bring
     if tus_resumable not in {None, "1.0.0"}:
         raise HttpError(412, "tus_version", "This service speaks tus 1.0.0.", TUS | CAPABILITIES)
     require_media_type(request.headers, OFFSET_OCTETS)
+    require_no_encoding(request.headers)
     checksum = GivenChecksum.of(request.headers)
     row = await run_in_threadpool(find_upload, service.db, caller.project, dataset_id)
     _require_offset(row, upload_offset)

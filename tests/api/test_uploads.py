@@ -80,6 +80,24 @@ def test_capabilities_and_versions(light: TestClient) -> None:
     assert offset_of(light, path) == 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"Content-Type": "application/json"},
+        {"Content-Type": "text/csv"},
+        {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"},
+    ],
+)
+def test_a_body_that_is_not_the_bytes_of_the_file_is_refused(light: TestClient, given: dict[str, str]) -> None:
+    found = created(light)
+    path = found["links"]["content"]
+    assert light.put(path, content=CSV, headers=given).status_code == 415
+    if "Content-Encoding" in given:
+        assert append(light, path, 0, CSV, **{"Content-Encoding": "gzip"}).status_code == 415
+        assert light.post("/v1/datasets?name=a", content=CSV, headers=given).status_code == 415
+    assert (offset_of(light, path), read(light, found["id"])["status"]) == (0, "uploading")
+
+
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_a_checksum_is_checked_before_anything_is_kept(client: TestClient, service: Service, algorithm: str) -> None:
     found = created(client)

@@ -69,6 +69,8 @@ def _open_path(path: Path) -> Iterator[IO[bytes]]:
                 write_folder_tar(path, file)
                 yield file
             return
+        if path.exists() and not path.is_file():
+            raise BadFile(f"{path}: neither a file nor a folder; a pipe or a device has no end to wait for")
         with path.open("rb") as file:
             yield file
     except OSError as error:

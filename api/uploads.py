@@ -49,13 +49,6 @@ def require_media_type(headers: Headers, wanted: str) -> None:
         raise Unsupported(f"The body must be sent with Content-Type: {wanted}.")
 
 
-def require_plain_file(headers: Headers) -> None:
-    """Raise Unsupported where the body says to be something else than the bytes of a file. `curl -T` says nothing."""
-    if headers.get("content-type"):
-        require_media_type(headers, OCTETS)
-    require_no_encoding(headers)
-
-
 def require_no_encoding(headers: Headers) -> None:
     """Raise Unsupported for a compressed body: its bytes are not those of the file."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":

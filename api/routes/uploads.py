@@ -27,11 +27,11 @@ from api.uploads import (
     media_type,
     require_media_type,
     require_no_encoding,
-    require_plain_file,
 )
-from core.errors import FieldProblem, InvalidRequest, InvalidSpec, TooLarge
+from core.errors import FieldProblem, InvalidRequest, InvalidSpec, StorageFull, TooLarge
 from core.jobs.datasets.create import NewDataset, create_dataset
 from core.jobs.datasets.pieces import OffsetMismatch, WrongDigest, find_upload, restart_upload
+from core.jobs.datasets.removal import delete_dataset
 from core.jobs.datasets.rows import DatasetRow
 from core.jobs.datasets.sources import check_folder_source
 from core.recipe.prepare import WantedFormat
@@ -128,7 +128,12 @@ async def _receive_short(
     unfinished = row.status == "uploading"  # also where a request with this Idempotency-Key broke off
     if unfinished:
         await run_in_threadpool(restart_upload, service.db, caller.project, made.dataset_id)
-        await receive_whole(request, UploadReceiver(service, caller, made.dataset_id, 0), length, None)
+        try:
+            await receive_whole(request, UploadReceiver(service, caller, made.dataset_id, 0), length, None)
+        except (WrongDigest, TooLarge, StorageFull):
+            if key is None:  # its id is not in the answer, so nobody would continue it
+                await run_in_threadpool(delete_dataset, service.db, caller.project, made.dataset_id)
+            raise
     status = 202 if unfinished else 200
     return await run_in_threadpool(answer_dataset, service, caller.project, made.dataset_id, status)
 
@@ -143,7 +148,7 @@ async def _receive_short(
 )
 async def put_content(request: Request, dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
     """Send the whole content in one request. What an earlier request has sent of it is replaced."""
-    require_plain_file(request.headers)
+    require_no_encoding(request.headers)
     length = content_length(request.headers)
     _refuse_empty(length)
     row = await run_in_threadpool(restart_upload, service.db, caller.project, dataset_id)

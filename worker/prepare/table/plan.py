@@ -85,7 +85,8 @@ def plan_table(source: TableRowSource, corrections: Mapping[str, ColumnOptions],
 
 def _fit_preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first rows, at least one, that take at most MOST_PREVIEW_CHARACTERS: the api reads them with the manifest."""
-    left, kept = MOST_PREVIEW_CHARACTERS, []
+    left = MOST_PREVIEW_CHARACTERS
+    kept: list[dict[str, Any]] = []
     for row in rows:
         left -= sum(len(name) + len(str(value)) for name, value in row.items())
         if left < 0 and kept:

@@ -49,6 +49,12 @@ def require_media_type(headers: Headers, wanted: str) -> None:
         raise Unsupported(f"The body must be sent with Content-Type: {wanted}.")
 
 
+def require_no_encoding(headers: Headers) -> None:
+    """Raise Unsupported for a compressed body: its bytes are not those of the file."""
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Unsupported("The body must be sent without Content-Encoding.")
+
+
 def content_length(headers: Headers) -> int | None:
     """The announced length of the body; None where it is sent in chunks."""
     given = headers.get("content-length")

@@ -36,6 +36,8 @@ def create(  # noqa: PLR0913 - the fields of a key
     queued_jobs: Count = None,
     running_jobs: Count = None,
     stored_bytes: Count = None,
+    datasets: Count = None,
+    dataset_bytes: Count = None,
     requests_per_minute: Count = None,
 ) -> None:
     """Create a key and print it on standard output. It is not stored and cannot be shown again.
@@ -49,6 +51,8 @@ def create(  # noqa: PLR0913 - the fields of a key
         queued_jobs=queued_jobs,
         running_jobs=running_jobs,
         stored_bytes=stored_bytes,
+        datasets=datasets,
+        dataset_bytes=dataset_bytes,
         requests_per_minute=requests_per_minute,
     )
     with explain_errors("key create"), database_of() as db:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FETCH_SECONDS: Final = 10.0  # after this time a checkpoint that the store does not return counts as damaged
 UPLOAD_AGAIN: Final = "Upload the data again, and submit a new job."
+REPLACE_DATASET: Final = "Delete the dataset, upload the data again, and submit a new job."
 
 
 def build_assignment(attempt: Attempt) -> AnyAssignment:
@@ -85,7 +86,7 @@ class AttemptProvider:
         try:
             return self.attempt.held.enter_context(cached)
         except DatasetDamaged as error:
-            raise provision.BadDataset(str(error), UPLOAD_AGAIN) from error
+            raise provision.BadDataset(str(error), REPLACE_DATASET) from error
 
     def weights_file(self, row: CheckpointRow, folder: str, otherwise: str, *remedy: str) -> Path:
         if is_interrupted(self.attempt):

@@ -26,10 +26,12 @@ from api.uploads import (
     content_length,
     media_type,
     require_media_type,
+    require_no_encoding,
 )
-from core.errors import FieldProblem, InvalidRequest, InvalidSpec, TooLarge
+from core.errors import FieldProblem, InvalidRequest, InvalidSpec, StorageFull, TooLarge
 from core.jobs.datasets.create import NewDataset, create_dataset
 from core.jobs.datasets.pieces import OffsetMismatch, WrongDigest, find_upload, restart_upload
+from core.jobs.datasets.removal import delete_dataset
 from core.jobs.datasets.rows import DatasetRow
 from core.jobs.datasets.sources import check_folder_source
 from core.recipe.prepare import WantedFormat
@@ -113,6 +115,7 @@ async def _receive_short(
 ) -> Response:
     if query.name is None:
         raise InvalidRequest(errors=(FieldProblem("/query/name", "required where the body is the file"),))
+    require_no_encoding(request.headers)
     length = content_length(request.headers)
     _refuse_empty(length)
     _refuse_too_large(length, service)
@@ -126,7 +129,12 @@ async def _receive_short(
     unfinished = row.status == "uploading"  # also where a request with this Idempotency-Key broke off
     if unfinished:
         await run_in_threadpool(restart_upload, service.db, caller.project, made.dataset_id)
-        await receive_whole(request, UploadReceiver(service, caller, made.dataset_id, 0), length, None)
+        try:
+            await receive_whole(request, UploadReceiver(service, caller, made.dataset_id, 0), length, None)
+        except (WrongDigest, TooLarge, StorageFull):
+            if key is None:  # its id is not in the answer, so nobody would continue it
+                await run_in_threadpool(delete_dataset, service.db, caller.project, made.dataset_id)
+            raise
     status = 202 if unfinished else 200
     return await run_in_threadpool(answer_dataset, service, caller.project, made.dataset_id, status)
 
@@ -141,6 +149,7 @@ async def _receive_short(
 )
 async def put_content(request: Request, dataset_id: DatasetId, caller: Caller, service: Running) -> Response:
     """Send the whole content in one request. What an earlier request has sent of it is replaced."""
+    require_no_encoding(request.headers)
     length = content_length(request.headers)
     _refuse_empty(length)
     row = await run_in_threadpool(restart_upload, service.db, caller.project, dataset_id)
@@ -187,6 +196,7 @@ async def patch_content(  # noqa: PLR0913 - what a request may bring
     if tus_resumable not in {None, "1.0.0"}:
         raise HttpError(412, "tus_version", "This service speaks tus 1.0.0.", TUS | CAPABILITIES)
     require_media_type(request.headers, OFFSET_OCTETS)
+    require_no_encoding(request.headers)
     checksum = GivenChecksum.of(request.headers)
     row = await run_in_threadpool(find_upload, service.db, caller.project, dataset_id)
     _require_offset(row, upload_offset)

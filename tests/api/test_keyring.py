@@ -181,5 +181,7 @@ def test_nobody_hands_out_more_than_they_have(light: TestClient) -> None:
         "queued_jobs": 1,
         "running_jobs": 1,
         "stored_bytes": None,
+        "datasets": None,
+        "dataset_bytes": None,
         "requests_per_minute": 9,
     }

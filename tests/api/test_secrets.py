@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from basin.cli import app as cli
 from core.db.session import open_database
-from core.jobs.keys import create_key
+from core.jobs.keys import create_key, get_key
 from core.logs import configure_logging
 from core.redact import redact_secrets
+from core.settings import Limits
 from local.keys import key as key_commands
 from local.projects import project as project_commands
 from tests.support.broker import Broker
@@ -115,6 +116,17 @@ def test_keys_by_command(basin: Callable[..., tuple[int, str, str]]) -> None:
     assert basin("revoke", key_id)[:2] == (0, f"{key_id}  revoked\n")
     assert basin("list")[1].split("  ")[1] == "revoked"
     assert secret not in listed
+
+
+def test_limits_of_keys_by_command(basin: Callable[..., tuple[int, str, str]], sqlite_url: str) -> None:
+    """Each field of Limits has an option."""
+    options = [("--" + name.replace("_", "-"), str(number)) for number, name in enumerate(Limits.model_fields, 1)]
+    code, _, told = basin("create", "--owner", "alice", *(word for option in options for word in option))
+    assert code == 0, told
+    db = open_database(sqlite_url)
+    key = get_key(db, "alice", told.split()[0])
+    db.close()
+    assert list(key.limits.model_dump().values()) == [1, 2, 3, 4, 5, 6]
 
 
 def test_projects_by_command(basin: Callable[..., tuple[int, str, str]]) -> None:

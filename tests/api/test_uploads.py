@@ -80,6 +80,17 @@ def test_capabilities_and_versions(light: TestClient) -> None:
     assert offset_of(light, path) == 0
 
 
+def test_a_compressed_body_is_refused(light: TestClient) -> None:
+    """Its bytes would be stored in place of the file's."""
+    found = created(light)
+    path = found["links"]["content"]
+    zipped = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
+    assert light.put(path, content=CSV, headers=zipped).status_code == 415
+    assert append(light, path, 0, CSV, **{"Content-Encoding": "gzip"}).status_code == 415
+    assert light.post("/v1/datasets?name=a", content=CSV, headers=zipped).status_code == 415
+    assert (offset_of(light, path), read(light, found["id"])["status"]) == (0, "uploading")
+
+
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_a_checksum_is_checked_before_anything_is_kept(client: TestClient, service: Service, algorithm: str) -> None:
     found = created(client)
@@ -254,3 +265,16 @@ def test_limits_of_the_service_are_told_before_the_first_byte(tmp_path: Path, sq
         assert unknown["bytes"] is None
         assert client.put(unknown["links"]["content"], content=bytes(100)).status_code == 202
         assert client.post("/v1/datasets", content=b'{"a": "' + bytes(2 << 20), headers=octets).status_code == 413
+
+
+def test_a_refused_short_upload_leaves_no_dataset(tmp_path: Path, sqlite_url: str) -> None:
+    """Its id was not told, so it could only wait for its end and count for the limits. With a key it is repeated."""
+    settings = settings_for(tmp_path, sqlite_url).model_copy(update={"upload_bytes": 100})
+    octets = {"Content-Type": "application/octet-stream"}
+    for client in started(create_app(settings)):
+        for content, status in ((b"", 422), (bytes(101), 413)):
+            assert client.post("/v1/datasets?name=x", content=iter([content]), headers=octets).status_code == status
+        assert client.get("/v1/datasets").json()["data"] == []
+        keyed = octets | {"Idempotency-Key": "one"}
+        assert client.post("/v1/datasets?name=x", content=iter([b""]), headers=keyed).status_code == 422
+        assert client.post("/v1/datasets?name=x", content=iter([CSV]), headers=keyed).status_code == 202

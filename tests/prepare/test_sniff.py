@@ -86,6 +86,7 @@ IDX = b"\0\0\x08\x01\0\0\0\x02ab"
         (tar_of("labels.gz", gzip.compress(IDX)), None, "idx"),
         (gzip.compress(tar_of("cat/1.png", b"png")), None, "images"),
         (b"\x02\0\0\0\0\0\0\0{}", None, "safetensors"),
+        (b"a,b\n1,\0\n", "a.csv", "csv"),
     ],
 )
 def test_the_format_is_that_of_the_content(tmp_path: Path, content: bytes, name: str | None, expected: str) -> None:
@@ -108,7 +109,7 @@ def test_the_format_is_that_of_the_content(tmp_path: Path, content: bytes, name:
         (b"\x1f\x8b" + bytes(20), None, "gzip file is broken"),
         (b"[1, 2]", "a.json", "one object per line"),
         (bytes(100), None, "none of the formats"),
-        (b"a,b\n1,\0\n", "a.csv", "none of the formats"),
+        (b"a,b\n1,\0\n", None, "none of the formats"),
         (bytes(range(1, 32)) * 10, None, "none of the formats"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ CONTENTS: dict[str, tuple[bytes, str, dict[str, Any]]] = {
         {},
     ),
     "parquet": (parquet_bytes(), "parquet", {}),
+    "whole numbers far apart": (("a,b\n" + "".join(f"{n * 1_000_003},{n}\n" for n in range(300))).encode(), "csv", {}),
     "corrected": (PENGUINS.read_bytes(), "csv", {"columns": {"year": {"kind": "category"}}, "missing": ["2007"]}),
 }
 
@@ -60,6 +63,18 @@ def test_every_format_is_the_same_inside_and_outside(tmp_path: Path, name: str) 
     here = prepare_here(path, tmp_path / "here", format=format_name, options=options)
     assert made.manifest() == here
     assert made.ended["results"]["version"] == here.version()
+
+
+def test_pandas_beside_us_is_not_loaded(tmp_path: Path) -> None:
+    """Where it is installed, its files cannot be opened after the start."""
+    (tmp_path / "pandas.py").write_text("raise PermissionError(13, 'Permission denied')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+        "from worker.prepare.preload import preload_parsers; preload_parsers(); "
+        "import numpy, pyarrow; print(pyarrow.array(numpy.arange(3.0)).sum())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr
 
 
 BAD = {

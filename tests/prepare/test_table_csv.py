@@ -74,6 +74,15 @@ def test_the_preview_shows_the_first_rows_as_they_were() -> None:
     assert preview[0]["bill_length_mm"] == 39.1
 
 
+def test_the_preview_of_a_wide_table_has_fewer_rows() -> None:
+    """1,000 columns of 301 characters, of which 100 and a sign are shown: at most a million characters in all."""
+    header = ",".join(f"column{number:03d}" for number in range(1000))
+    row = ",".join(["y" * 301] * 1000)
+    manifest = prepare_table(lines(f"{header},x", *(f"{row},{number}" for number in range(25)))).manifest
+    assert manifest.examples == 25
+    assert len(manifest.preview) == (1 << 20) // (1000 * (9 + 101))
+
+
 def test_the_kind_of_a_column_follows_from_all_of_its_rows() -> None:
     """A string in row 5,001 makes 4,999 numbers before it names of categories; the warning says where."""
     rows = [f"{number % 7},1" for number in range(4999)]

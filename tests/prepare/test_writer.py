@@ -140,6 +140,16 @@ def test_no_rows_are_refused(tmp_path: Path) -> None:
             out.finish(kind="arrays", format="npy")
 
 
+def test_a_small_file_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source has 7 bytes, so that 1,400 are too many once the limit counts; what was written before stays below."""
+    monkeypatch.setattr(writer_module, "RATIO_FROM_BYTES", 2_000)
+    with open_writer(tmp_path) as out:
+        out.append("inputs", INPUTS[:150])
+        with pytest.raises(Refused, match="200 times"):
+            out.append("inputs", INPUTS[150:])
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 150 * 3 * 4
+
+
 def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error passes as it is: nothing turns it into a refusal, and no manifest is left."""
     taken = 0

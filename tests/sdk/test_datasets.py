@@ -164,6 +164,13 @@ def test_a_link_in_a_folder_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(BadFile, match="neither a file nor a folder"), open_local_data(path):
+            pass
+
+
 def test_arrays_and_tables_of_python() -> None:
     """Equal arrays have equal bytes, and numpy reads them back."""
     arrays = {"inputs": np.arange(6.0).reshape(3, 2), "targets": np.array([0, 1, 0])}

@@ -113,7 +113,10 @@ def test_a_job_whose_data_is_damaged_fails_with_the_remedy(
     job_id = submit(db, "mine")
     assert serve_one(worker, SLOT)
     error = get_job_view(db, OWNER, job_id).error or {}
-    assert (error["code"], error["remedy"]) == ("bad_data", "Upload the data again, and submit a new job.")
+    assert (error["code"], error["remedy"]) == (
+        "bad_data",
+        "Delete the dataset, upload the data again, and submit a new job.",
+    )
     assert message in error["message"]
     (finding,) = Ledger(db, store, digests=True).iter_findings()
     assert (finding.rule, finding.about) == ("dataset", f"datasets/{version}/rows-00000.safetensors")

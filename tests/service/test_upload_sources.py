@@ -150,3 +150,41 @@ def test_nothing_leads_out_of_the_folders_of_the_operator(tmp_path: Path, path: 
         copy_reference(referring(path), [tmp_path / "lake"], tmp_path, nothing)
     with pytest.raises(SourceGone):
         copy_reference(referring("a"), [], tmp_path, nothing)
+
+
+def write_over(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [b"", b"longer"])
+def test_a_file_that_changes_while_it_is_read_is_not_used(tmp_path: Path, change: bytes) -> None:
+    path = tmp_path / "lake" / "a.bin"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    with pytest.raises(SourceGone, match="was changed while"):
+        copy_reference(
+            replace(referring("a.bin"), sha256=None), [tmp_path / "lake"], tmp_path, lambda: write_over(path, change)
+        )
+
+
+@pytest.mark.parametrize("change", [b"", CONTENT + CONTENT])
+def test_a_folder_that_changes_while_it_is_read_is_not_used(
+    tmp_path: Path, change: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is not blamed where a file has become shorter."""
+    path = tmp_path / "lake" / "cars" / "a.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    look, looked = os.fstat, []
+
+    def look_then_change(fd: int) -> os.stat_result:
+        found = look(fd)
+        if found.st_ino == path.stat().st_ino and not looked:
+            looked.append(fd)
+            path.write_bytes(change)
+        return found
+
+    monkeypatch.setattr(os, "fstat", look_then_change)
+    with pytest.raises(SourceGone, match="was changed while"):
+        copy_reference(replace(referring("cars"), sha256=None), [tmp_path / "lake"], tmp_path, nothing)
+    assert looked

@@ -10,7 +10,13 @@ from typing import IO
 
 
 class UnusableFolder(Exception):
-    """The folder has a symbolic link, or no file."""
+    """The folder has a symbolic link, or no file, or a file of it was changed while it was read."""
+
+
+def content_state(fd: int) -> tuple[int, int]:
+    """Size and time of the last change; the same before and after reading: every byte is of one state of the file."""
+    found = os.fstat(fd)
+    return found.st_size, found.st_mtime_ns
 
 
 def write_folder_tar(folder: Path, file: IO[bytes], check: Callable[[], None] = lambda: None) -> None:
@@ -30,8 +36,17 @@ def write_folder_tar(folder: Path, file: IO[bytes], check: Callable[[], None] = 
             fd = os.open(folder / member, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as content:
                 entry = tarfile.TarInfo(member.as_posix())
-                entry.size = os.fstat(fd).st_size
-                archive.addfile(entry, content)
+                before = content_state(fd)
+                entry.size = before[0]
+                changed = UnusableFolder(f"{member} was changed while it was read")
+                try:
+                    archive.addfile(entry, content)
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    raise changed from error  # it has fewer bytes than when it was opened
+                if content_state(fd) != before:
+                    raise changed
 
 
 def folder_bytes(folder: Path) -> int:

@@ -15,7 +15,7 @@ from core.jobs.datasets.rows import DatasetRow, UploadPiece
 from core.jobs.datasets.sources import resolve_folder_source
 from core.store.base import Store, StoreMissing, StoreUnreadable
 from worker.datasets.fetch import check_disk
-from worker.datasets.folder_tar import UnusableFolder, folder_bytes, write_folder_tar
+from worker.datasets.folder_tar import UnusableFolder, content_state, folder_bytes, write_folder_tar
 from worker.datasets.unlinked import open_unlinked
 
 TRIES: Final = 2  # a piece that was damaged on its way is read again once
@@ -106,7 +106,7 @@ def copy_reference(row: DatasetRow, roots: Sequence[Path], folder: Path, check: 
     it cannot change meanwhile; the descriptor of the copy, opened for reading only.
 
     Raises:
-        SourceGone: there is none, or it cannot be read.
+        SourceGone: there is none, or it cannot be read, or it was changed meanwhile.
         OSError: this machine's disk does not take it.
     """
     path = find_reference(row.source or {}, roots)
@@ -155,9 +155,12 @@ def _copy_path(path: Path, copy: BinaryIO, check: Callable[[], None]) -> None:
     except (UnusableFolder, FileNotFoundError, PermissionError) as error:
         raise SourceGone(f"the data cannot be read: {error}") from error
     with file:
+        before = content_state(file.fileno())
         for part in iter(partial(file.read, COPY_BYTES), b""):
             check()
             copy.write(part)
+        if content_state(file.fileno()) != before:
+            raise SourceGone("the file was changed while it was read; try again when it is complete")
 
 
 def _check_announced(row: DatasetRow, found: str) -> None:

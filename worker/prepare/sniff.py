@@ -15,6 +15,14 @@ SAMPLE_BYTES: Final = 64 << 10
 IMAGE_ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 IDX_TYPES: Final = frozenset({0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E})
 DELIMITERS: Final[tuple[Delimiter, ...]] = get_args(Delimiter)
+TEXT_ENDINGS: Final[dict[str, FileFormat]] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "text",
+}
+"""Files that should be text: where they are not, the reader names the place."""
 _SHARE: Final = 0.9
 """Of the records that must have the usual number of fields."""
 _HINTS: Final = (
@@ -51,9 +59,12 @@ def guess_format(source: InputFile, spec: PrepareSpec, report: Report) -> FileFo
         if head.startswith(magic):
             report.refuse("unknown_format", hint)
     text = _decode_sample(head, spec.options.encoding)
+    ending = _ending(spec.filename)
+    if text is None and ending in TEXT_ENDINGS:
+        return TEXT_ENDINGS[ending]
     if text is None:
         report.refuse("unknown_format", UNKNOWN)
-    return _guess_text(text, _ending(spec.filename), report)
+    return _guess_text(text, ending, report)
 
 
 def sniff_delimiter(sample: str) -> Delimiter | None:

@@ -19,6 +19,9 @@ from worker.prepare.source import InputFile
 SHARD_BYTES: Final = 256 << 20
 SHARD_ROWS: Final = 1 << 20
 COPY_BYTES: Final = 4 << 20
+MOST_RATIO: Final = 200
+"""Bytes that one byte of the file may become; a Parquet file of a few kilobytes can hold a billion equal values."""
+RATIO_FROM_BYTES: Final = 1 << 30
 ALIGNMENT: Final = 8
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),
@@ -63,12 +66,14 @@ class DatasetWriter:
         self._spec = spec
         self._report = report
         self._columns: dict[str, _Column] = {}
+        self._written = 0
 
     def append(self, tensor: str, block: NumpyBlock) -> None:
         """Add rows to one of ROW_TENSORS: (rows, …) of float32, uint8, int32 or int64.
 
         Raises:
             ValueError: another type, or another shape of a row than before.
+            Refused: all rows are far larger than the file.
         """
         if tensor not in ROW_TENSORS:
             raise ValueError(f"{tensor!r} is not one of the tensors of rows")
@@ -131,6 +136,9 @@ class DatasetWriter:
         column = self._columns.get(tensor) or self._open_column(tensor, word, block.shape[1:], by_rows=by_rows)
         if (column.word, column.shape) != (word, block.shape[1:]):
             raise ValueError(f"{tensor}: {word} {block.shape[1:]} after {column.word} {column.shape}")
+        self._written += block.nbytes
+        if self._written > max(RATIO_FROM_BYTES, MOST_RATIO * self._source.size):
+            self._report.refuse("bomb", f"its rows take more than {MOST_RATIO} times the bytes of the file")
         if block.size:
             write_all(column.fd, np.ascontiguousarray(block, DTYPES[word]).data.cast("B"))
         column.rows += block.shape[0]

@@ -17,7 +17,7 @@ REMEDIES: Final[dict[Rule, str]] = {
     "checkpoint": "a running job repairs this with its next checkpoint; submit any other job again",
     "input": "cancel the analysis and submit it again with inputs that still exist",
     "object": "bring it back from a backup of the store; without it a job falls back to an older checkpoint",
-    "dataset": "bring it back from a backup of the store, or upload the data again; jobs that use it cannot start",
+    "dataset": "bring it back from a backup of the store, or delete it and upload it again; jobs with it cannot start",
     "promise": f"a repeated POST with this key gets a wrong answer until the key expires; {_RESTORED}",
     "orphan": f"rows without a job only take space; {_RESTORED}",
 }

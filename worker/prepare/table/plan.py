@@ -16,6 +16,7 @@ from worker.prepare.table.column_statistics import EXACT_FLOAT32, EXACT_FLOAT64
 from worker.prepare.table.rows import MOST_COLUMNS, SHOWN_CHARACTERS, Block, TableRowSource, check_names, show_cell
 
 PREVIEW_ROWS: Final = 20
+MOST_PREVIEW_CHARACTERS: Final = 1 << 20
 MOST_CATEGORIES_IN_ALL: Final = 500_000
 DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?(\d{1,3}(\.\d{3})*|\d+),\d+\s*$")
 SPLIT_COLUMN: Final = "split"
@@ -77,10 +78,21 @@ def plan_table(source: TableRowSource, corrections: Mapping[str, ColumnOptions],
     _check_plan(plan, report)
     names = list(scans)
     kinds: dict[str, ColumnKind] = {column.name: column.kind for column in plan.columns}
-    plan.preview = [
-        {name: _preview_value(kinds.get(name), row.get(name), scans[name]) for name in names} for row in preview
-    ]
+    shown = [{name: _preview_value(kinds.get(name), row.get(name), scans[name]) for name in names} for row in preview]
+    plan.preview = _fit_preview(shown)
     return plan
+
+
+def _fit_preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first rows, at least one, that take at most MOST_PREVIEW_CHARACTERS: the api reads them with the manifest."""
+    left = MOST_PREVIEW_CHARACTERS
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        left -= sum(len(name) + len(str(value)) for name, value in row.items())
+        if left < 0 and kept:
+            break
+        kept.append(row)
+    return kept
 
 
 def _scan_columns(

@@ -160,7 +160,7 @@ def test_the_guide_to_data_runs(serving: Clone) -> None:
     names = {name for job, name in re.findall(r"^(job_\w+)  ([a-z-]+)$", done.stdout, re.MULTILINE) if job in ended}
     assert names >= {"flights", "flights-wide", "penguins", "houses", "shapes", "waves"}, done.stdout
     shown = "".join(block for block in serving.blocks("docs/data.md", "") if "mnist" not in block)
-    facts = re.findall(r"^(?:  \w+: .+|  classes: .+|error: .+|  /\S+: .+|kind +\w+|examples +.+)$", shown, re.MULTILINE)
+    facts = re.findall(r"^(?:  [/\w]+: .+|error: .+|kind +\w+|examples +.+)$", shown, re.MULTILINE)
     assert len(facts) >= 30
     assert set(facts) - {line.rstrip() for line in done.stdout.splitlines()} == set()
 

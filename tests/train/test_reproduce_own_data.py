@@ -68,8 +68,8 @@ def plain_inputs(rows: list[dict[str, str | None]], train: list[int], categories
             marks.append(torch.tensor([float(cell is None) for cell in cells]))
     for name in categories:
         counts = Counter(row[name] for row in rows if row[name] is not None)
-        for value in sorted(counts, key=lambda value: (-counts[value], value)):
-            ones.append(torch.tensor([float(row[name] == value) for row in rows]))
+        values = sorted(counts, key=lambda value: (-counts[value], value))
+        ones += [torch.tensor([float(row[name] == value) for row in rows]) for value in values]
     scaled = standardise(torch.stack(numbers, 1), torch.tensor(train))
     return torch.cat([scaled, torch.stack([*marks, *ones], 1)], 1)
 

@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from core.recipe.spec import JobSpec
+    from worker.local_source import LocalSourceReader
 
 
 def worker(
@@ -48,39 +49,57 @@ def run(
     job: Annotated[Path, typer.Argument(help="A job file, YAML or JSON: the body of POST /v1/jobs.")],
     out: Annotated[Path | None, typer.Option(help="Where the weights go; else a folder named after the file.")] = None,
 ) -> None:
-    """Train a job file here and now, without a service. Exit status: 0 succeeded, 1 failed, 2 bad file, 130 Ctrl-C."""
+    """Train a job file here and now, without a service. Exit status: 0 succeeded, 1 failed, 2 bad file, 130 Ctrl-C.
+
+    Its data may be a path, as in `data: {path: ./train.csv, target: species}`. The file is prepared once.
+    """
+    from basin import job_file
+    from basin.errors import BadFile
     from core.errors import BasinError
+    from core.settings import Settings
+    from worker.local_source import LocalSourceReader
 
     try:
-        spec = _read_job(job)
+        document = job_file.read_job(str(job))
+        with LocalSourceReader(document, str(job), Settings()) as source:
+            spec = _read_job(source)
+            from worker.run_local import train_here  # imports torch: only after the spec is valid
+
+            code = train_here(spec, out or Path(f"{job.stem}-weights"), source.prepared)
+    except BadFile as error:
+        _exit_with_error("run", str(error))
     except BasinError as error:
         for problem in error.errors:
             hint = f" ({problem.hint})" if problem.hint else ""
             typer.echo(f"basin run: {problem.pointer or '/'}: {problem.message}{hint}", err=True)
         _exit_with_error("run", error.message)
-    from worker.run_local import train_here  # imports torch: only after the spec is valid
-
-    raise typer.Exit(train_here(spec, out or Path(f"{job.stem}-weights")))
+    raise typer.Exit(code)
 
 
-def _read_job(path: Path) -> "JobSpec":
-    """The job in a YAML or JSON file. Raises InvalidSpec with every problem found."""
+def _read_job(source: "LocalSourceReader") -> "JobSpec":
+    """The job, its data prepared. Exits where this machine fails, and at Ctrl-C.
+
+    Raises:
+        InvalidSpec: with every problem found.
+        BadFile: the data cannot be used.
+    """
     import json
 
-    from basin import job_file
-    from basin.errors import BadFile
-    from core.errors import InvalidSpec
     from core.recipe.parse import parse_job
+    from worker.datasets.local import PrepareFailed
 
     try:
-        document = job_file.read_job(str(path))
-    except BadFile as error:
-        raise InvalidSpec(str(error)) from error
-    return parse_job(json.dumps(document).encode())
+        return parse_job(json.dumps(source.document).encode(), source.resolve)
+    except PrepareFailed as error:
+        _exit_with_error("run", str(error), 1)
+    except OSError as error:
+        _exit_with_error("run", f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except KeyboardInterrupt:
+        _exit_with_error("run", "stopped by Ctrl-C while the data was prepared; nothing was trained", 130)
 
 
-def _exit_with_error(command: str, message: str) -> NoReturn:
+def _exit_with_error(command: str, message: str, status: int = 2) -> NoReturn:
     from core.redact import redact_secrets
 
     typer.echo(redact_secrets(f"basin {command}: {message}"), err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(status)

@@ -95,8 +95,8 @@ def _remove_old_files(out: Path) -> None:
         old.unlink()
 
 
-def train_here(spec: JobSpec, out: Path) -> int:
-    """Train, print, leave the weights in `out`; the exit status."""
+def train_here(spec: JobSpec, out: Path, prepared: Path | None = None) -> int:
+    """Train, print, leave the weights in `out`; the exit status. `prepared` is the folder of the job's own data."""
     if spec.start:
         typer.echo('"from" names a checkpoint of a service; submit this job there', err=True)
         return FAILED
@@ -113,7 +113,12 @@ def train_here(spec: JobSpec, out: Path) -> int:
         gpu = next((report.token for report in gpus if report.ok), "")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything asks CUDA
         ended = runner.train_local(
-            spec, printer, datasets=settings.datasets, scratch=Path(scratch), slot="gpu" if gpu else "cpu"
+            spec,
+            printer,
+            datasets=settings.datasets,
+            scratch=Path(scratch),
+            slot="gpu" if gpu else "cpu",
+            prepared=prepared,
         )
     if ended.outcome == "failed":
         error = ended.error or {}

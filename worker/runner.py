@@ -202,13 +202,21 @@ def _plot_renderer(observer: Observer, kind: str, report_alive: ReportAlive = re
     return render_plots
 
 
-def train_local(spec: JobSpec, observer: Observer, *, datasets: Path, scratch: Path, slot: SlotKind = "cpu") -> Ended:
+def train_local(  # noqa: PLR0913 - what, from where, whereto
+    spec: JobSpec,
+    observer: Observer,
+    *,
+    datasets: Path,
+    scratch: Path,
+    slot: SlotKind = "cpu",
+    prepared: Path | None = None,
+) -> Ended:
     """Train in this process, with no service around it; writes the dataset first when `datasets` lacks it.
 
-    Checkpoints stay in `scratch`, which must be an empty folder.
+    Checkpoints stay in `scratch`, which must be an empty folder. `prepared` is the folder of a job's own data.
     """
     resolved = spec.resolved()
-    dataset = dataset_path(resolved.data, datasets)
+    dataset = prepared or dataset_path(resolved.data, datasets)
     if not dataset.exists():
         subprocess.run(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "core.recipe.data.materialise", str(datasets), resolved.data.model_dump_json()],

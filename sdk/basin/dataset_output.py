@@ -1,14 +1,16 @@
 """How the command line prints datasets."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from basin import terminal_output as out
 from basin.errors import BadFile
 from basin.shapes import Column, Dataset, DatasetPage
+
+MOST_CLASSES: Final = 100  # of which a service tells the names
 
 
 class RefusedData(BadFile):
@@ -41,8 +43,12 @@ class TransferProgress(AbstractContextManager["TransferProgress"]):
 
     def report_dataset(self, dataset: Dataset) -> None:
         """The share of the preparation, where the service knows it."""
-        fraction = (dataset.progress or {}).get("fraction")
-        if dataset.status in {"queued", "preparing"} and fraction is not None:
+        if dataset.status in {"queued", "preparing"}:
+            self.report_prepared((dataset.progress or {}).get("fraction"))
+
+    def report_prepared(self, fraction: float | None) -> None:
+        """The share of the preparation, 0 to 1; None where it is not known."""
+        if fraction is not None:
             self._report("preparing", int(1000 * float(fraction)), 1000)
 
     def _report(self, what: str, done: int, total: int) -> None:
@@ -90,13 +96,13 @@ def print_dataset(dataset: Dataset) -> None:
 
 def print_dataset_warnings(dataset: Dataset) -> None:
     """Prints the warnings to stderr."""
-    out.print_lines(*(f"warning: {_text(one)}" for one in dataset.warnings), stderr=True)
+    out.print_lines(*(f"warning: {one}" for one in dataset.warnings), stderr=True)
 
 
 def print_understood(dataset: Dataset) -> None:
     """One screen at most: what `basin submit` prints of the data that it uploaded."""
-    head = f"{dataset.name or dataset.id}: {_count(dataset.examples)} examples ({dataset.kind}), {dataset.id}"
-    out.print_lines(head, stderr=True)
+    head = f"{dataset.name or dataset.id}: {_count(dataset.examples)} examples ({dataset.kind})"
+    out.print_lines(f"{head}, {dataset.id}" if dataset.id else head, stderr=True)
     for column in dataset.columns[:20]:
         missing = f", {column.missing} missing" if column.missing else ""
         out.print_lines(f"  {column.name}: {column.kind}{missing}  {_describe_column(column)}", stderr=True)
@@ -137,15 +143,17 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     out.make_console().print(out.make_table(names, cells))
 
 
-def describe_classes(classes: Sequence[Any]) -> str:
+def describe_classes(classes: Mapping[str, int]) -> str:
     """Names with counts; the first ten."""
-    parts = [f"{one['name']} ({one['count']})" if isinstance(one, dict) else str(one) for one in classes[:10]]
-    return ", ".join([*parts, *([f"and {len(classes) - 10} more"] if len(classes) > 10 else [])])
+    parts = [f"{name} ({count:,})" for name, count in list(classes.items())[:10]]
+    more = len(classes) - len(parts)
+    least = "at least " if len(classes) >= MOST_CLASSES else ""
+    return ", ".join([*parts, *([f"and {least}{more} more"] if more else [])])
 
 
 def _describe_column(column: Column) -> str:
     if column.classes is not None:
-        return f"{column.classes} values"
+        return f"{column.classes:,} value{'' if column.classes == 1 else 's'}"
     if column.min is not None and column.max is not None:
         return f"{out.format_number(column.min)} to {out.format_number(column.max)}"
     return ""
@@ -153,7 +161,3 @@ def _describe_column(column: Column) -> str:
 
 def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
-
-
-def _text(warning: Any) -> str:
-    return str(warning.get("message", warning)) if isinstance(warning, dict) else str(warning)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx2
 
 from basin.answers import parse_answer, validate_body
-from basin.errors import BadAnswer, Problem, Unreachable
+from basin.errors import BadAnswer, BadFile, Problem, Unreachable
 from basin.local_data import LocalData, ReportBytes, open_local_data
 from basin.shapes import Dataset, DatasetPage, Event
 from basin.transport import (
@@ -25,6 +25,7 @@ from basin.transport import (
 )
 
 PIECE: Final = 8 << 20
+LONGEST_NAME: Final = 200  # characters
 SETTLED: Final = frozenset({"ready", "refused", "failed", "cancelled"})
 POLL: Final = 0.2  # seconds between requests for a dataset that is being prepared
 TUS: Final = {"Tus-Resumable": "1.0.0"}
@@ -57,24 +58,35 @@ class DatasetClient:
     ) -> Dataset:
         """Uploads a path, a DataFrame, an array or a dict of arrays, and waits until it is prepared.
 
+        As in `client.data.add("train.csv")`, `client.data.add(frame, name="sales")`, `client.data.add("photos/")` or
+        `client.data.add({"inputs": x, "targets": y}, name="mine")`. `name` is by default that of the file, else `data`.
+        `options` correct what is guessed, as in {"delimiter": ";", "columns": {"zip": {"kind": "category"}}}.
+
         Bytes that the project has already, with the same options, are not sent again. `on_hash` and `on_upload` are
-        called with (bytes done, bytes in all), `on_change` with the dataset while it is prepared. A dataset that is
-        refused is returned, with its errors.
+        called with (bytes done, bytes in all), `on_change` with the dataset while it is prepared. With `wait` false the
+        dataset is returned as soon as its bytes have arrived. A dataset that is refused is returned, with its errors.
+
+        Raises:
+            BadFile: the source cannot be read, is empty, or is none of these.
+            Problem: the service does not accept it, as beyond a quota.
+            Unreachable: no answer after all tries; the next `add` of the same bytes begins a new upload.
         """
         with open_local_data(source, on_hash) as data:
+            if data.bytes == 0:
+                raise BadFile(f"{data.filename or 'the data'}: there is no byte in it")
             body = {
-                "name": name or dataset_name(data.filename),
+                "name": (name or dataset_name(data.filename) or "data")[:LONGEST_NAME],
                 "format": data.format or format,
                 "bytes": data.bytes,
                 "sha256": data.sha256,
                 "options": dict(options or {}),
             }
             if data.filename:
-                body["filename"] = data.filename
+                body["filename"] = data.filename[-LONGEST_NAME:]
             found = self.create(body)
             if found.status == "uploading":
                 self._upload(found, data, on_upload)
-                found = self.get(found.id)
+                found = self._end_upload(found, data)
         if not wait:
             return found
         for change in self.follow(found.id):
@@ -105,16 +117,17 @@ class DatasetClient:
         return page.continued(page_after) if limit is None else page
 
     def find(self, name_or_id: str) -> Dataset:
-        """A dataset by its id, or the newest of this name. Raises Problem (404)."""
+        """A dataset by its id, or by its name: the newest that is ready, else the newest. Raises Problem (404)."""
         if name_or_id.startswith("ds_"):
             return self.get(name_or_id)
-        page = self.list(name=name_or_id, limit=1)
-        if not page.data:
-            raise Problem(404, "not_found", "Not found", f"there is no dataset {name_or_id!r}")
-        return page.data[0]
+        for status in ("ready", None):
+            page = self.list(name=name_or_id, status=status, limit=1)
+            if page.data:
+                return self.get(page.data[0].id)  # lists have no columns
+        raise Problem(404, "not_found", "Not found", f"there is no dataset {name_or_id!r}")
 
     def rows(self, dataset: str, limit: int = 20) -> tuple[dict[str, Any], ...]:
-        """The first rows as they were understood, at most 20."""
+        """The first rows as they were understood, at most 20. Raises Problem (409) where it is not ready."""
         body = parse_object(self._transport.get(dataset_path(dataset, "rows"), params={"limit": limit}))
         return tuple(dict(row) for row in body.get("data") or ())
 
@@ -149,12 +162,7 @@ class DatasetClient:
         offset, tried = self._offset(dataset.id), 0
         while offset < data.bytes:
             data.file.seek(offset)
-            piece = data.file.read(PIECE)
-            headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-            request = self._transport.http.build_request(
-                "PATCH", dataset_path(dataset.id, "content"), content=piece, headers=headers
-            )
-            moved = self._send_piece(request, tried)
+            moved = self._send_piece(self._piece(dataset, offset, data.file.read(PIECE)), tried)
             if moved is None:
                 tried += 1
                 moved = self._offset(dataset.id)
@@ -162,6 +170,22 @@ class DatasetClient:
                 tried = 0
             offset = moved
             report(offset, data.bytes)
+
+    def _end_upload(self, dataset: Dataset, data: LocalData) -> Dataset:
+        """The dataset after its last byte. An empty piece ends an upload whose end the service has not noted: it may
+        have stopped between the last byte and the end.
+        """
+        for tried in range(TRIES):
+            found = self.get(dataset.id)
+            if found.status != "uploading":
+                return found
+            self._send_piece(self._piece(dataset, data.bytes, b""), tried)
+        return self.get(dataset.id)
+
+    def _piece(self, dataset: Dataset, offset: int, piece: bytes) -> httpx2.Request:
+        headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        path = dataset_path(dataset.id, "content")
+        return self._transport.http.build_request("PATCH", path, content=piece, headers=headers)
 
     def _send_piece(self, request: httpx2.Request, tried: int) -> int | None:
         """The offset after a piece; None where the piece may or may not have arrived."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationInfo, field_validator
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -238,7 +238,8 @@ class DatasetError(Shape):
 class Dataset(Shape):
     """One dataset: an immutable content. `status` is uploading, queued, preparing, ready, refused, failed or cancelled.
 
-    `errors` say why a file was refused, `error` why its preparation failed.
+    `columns` are those of a table, `classes` maps the classes of images and arrays to their numbers of examples; both
+    are empty in lists. `errors` say why a file was refused, `error` why its preparation failed.
     """
 
     id: str
@@ -251,13 +252,19 @@ class Dataset(Shape):
     bytes: int | None = None
     stored_bytes: int | None = None
     columns: tuple[Column, ...] = ()
-    classes: tuple[Any, ...] = ()
-    warnings: tuple[Any, ...] = ()
+    classes: dict[str, int] = {}
+    warnings: tuple[str, ...] = ()
     errors: tuple[DatasetError, ...] = ()
     error: Failure | None = None
     progress: dict[str, Any] | None = None
     used_by: int = 0
     created_at: datetime | None = None
+
+    @field_validator("columns", "classes", mode="before")
+    @classmethod
+    def _read_null(cls, value: Any, about: ValidationInfo) -> Any:
+        """Null, which the service answers where there is none, is empty."""
+        return cls.model_fields[about.field_name or ""].default if value is None else value
 
 
 class DatasetPage(Listed[Dataset]):

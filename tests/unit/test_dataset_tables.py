@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import InvalidSpec
 from core.recipe.data.manifest import ColumnFacts, DatasetManifest
-from core.recipe.data.target import class_counts_of, classes_of, classes_of_codes
+from core.recipe.data.target import class_counts_of, classes_of, classes_of_codes, likely_target
 from tests.support.manifests import COLUMNS, category, number, numbered, resolve, table
 
 TABLE = table()
@@ -125,7 +125,7 @@ SAME = table(number("x", 0), category("y", 0, {"a": 60}), number("z", 1, values=
 @pytest.mark.parametrize(
     ("manifest", "fields", "pointer", "message"),
     [
-        (TABLE, {}, "/data/target", 'a table needs the column to predict; the columns are "length", "weight", '),
+        (TABLE, {}, "/data/target", 'column to predict; most likely "species"; the columns are "length", '),
         (TABLE, {"target": "specis"}, "/data/target", 'there is no column "specis"; did you mean "species"?'),
         (TABLE, {"target": "zzz"}, "/data/target", 'there is no column "zzz"; the columns are "length", '),
         (TABLE, {"target": "notes"}, "/data/target", '"notes" is a text, which cannot be predicted'),
@@ -242,3 +242,18 @@ def test_many_unknown_names_are_answered_soon() -> None:
     split = {"by": "column", "column": "c", "test": [f"{index:050}" for index in range(10_000)]}
     assert len(refused(known, target="x", split=split)) == 50
     assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize(
+    ("columns", "likely"),
+    [
+        ((number("x", 0), number("Target", 1), category("class", 0, {"a": 3, "b": 2})), "Target"),
+        ((category("CLASS", 0, {"a": 3, "b": 2}), number("x", 0)), "CLASS"),
+        ((number("x", 0), number("z", 1)), "z"),
+        ((number("x", 0), ColumnFacts(name="label", kind="text")), "x"),  # a text cannot be predicted
+        ((number("x", 0), number("y", 1, missing=1)), "x"),  # nor can a column with missing values
+        ((ColumnFacts(name="y", kind="date"),), None),
+    ],
+)
+def test_the_likely_target_has_a_usual_name_or_is_the_last(columns: tuple[ColumnFacts, ...], likely: str | None) -> None:
+    assert likely_target(columns) == likely

@@ -36,6 +36,10 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 """Receives the fields of each progress frame: step, steps, fraction."""
 
 
+def ignore_progress(_fields: Mapping[str, Any]) -> None:
+    """Reports nothing."""
+
+
 class FileRefused(Exception):
     """The file cannot be prepared; `problems` say why: {file, row, column, code, detail}."""
 
@@ -52,7 +56,7 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
     path: Path,
     spec: PrepareSpec,
     folder: Path,
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgress = ignore_progress,
     *,
     most_seconds: float = 3600.0,
     confinement: Confinement = "best",
@@ -74,6 +78,9 @@ def prepare_local(  # noqa: PLR0913 - what, whereto, and the limits
             os.close(source)
         try:
             seen = _follow_process(process, spec, on_progress, most_seconds)
+        except BaseException:  # such as Ctrl-C: its result is not wanted any more
+            process.kill()
+            raise
         finally:
             exit_ = _reap_process(process)
         seen = replace(seen, exit=exit_, stderr=child_process.read_tail(stderr))
@@ -97,12 +104,16 @@ def _open_source(path: Path, aside: Path) -> int:
             write_folder_tar(path, file)
     except UnusableFolder as error:
         os.close(reader)
-        problem = {"code": "unreadable", "detail": str(error), "file": None, "row": None, "column": None}
-        raise FileRefused([problem]) from error
+        raise FileRefused([unusable_folder(error)]) from error
     except BaseException:
         os.close(reader)
         raise
     return reader
+
+
+def unusable_folder(error: UnusableFolder) -> dict[str, Any]:
+    """The problem of a folder that cannot be read as one file."""
+    return {"code": "unreadable", "detail": str(error), "file": None, "row": None, "column": None}
 
 
 def _raise_unless_ready(seen: Observed) -> None:

@@ -16,6 +16,19 @@ MOST_CLASSES: Final = 10_000
 MOST_NAMED: Final = 20
 MOST_COMPARED: Final = 2000
 MOST_SUGGESTED: Final = 3
+USUAL_TARGETS: Final = (
+    "target",
+    "label",
+    "labels",
+    "class",
+    "species",
+    "y",
+    "outcome",
+    "category",
+    "diagnosis",
+    "price",
+)
+"""Names of columns that are predicted, the surest first; in any case of letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,9 @@ def _array_target(data: Dataset, manifest: DatasetManifest) -> DatasetTarget | l
 def _column_target(data: Dataset, manifest: DatasetManifest) -> DatasetTarget | list[FieldProblem]:
     columns = {column.name: column for column in manifest.columns}
     if data.target is None:
-        return [FieldProblem("/data/target", "a table needs the column to predict", name_columns(columns))]
+        guess = likely_target(manifest.columns)
+        hint = name_columns(columns) if guess is None else f"most likely {show_name(guess)}; {name_columns(columns)}"
+        return [FieldProblem("/data/target", "a table needs the column to predict", hint)]
     column = columns.get(data.target)
     if column is None:
         return [unknown_column("/data/target", data.target, columns)]
@@ -166,6 +181,13 @@ def _checked_classes(
         message = f"{len(names):,} classes; at most {MOST_CLASSES:,} are allowed"
         return [FieldProblem(pointer, message, "predict a number, or group the classes")]
     return DatasetTarget("classification", len(names), tuple(names), tuple(counts), column)
+
+
+def likely_target(columns: Sequence[ColumnFacts]) -> str | None:
+    """The column that is most likely to be predicted: one with a usual name, else the last; None where none can be."""
+    fit = [column.name for column in columns if column.kind not in {"text", "date"} and not column.missing]
+    named = {name.lower(): name for name in reversed(fit)}
+    return next((named[usual] for usual in USUAL_TARGETS if usual in named), fit[-1] if fit else None)
 
 
 def unknown_column(

@@ -62,8 +62,10 @@ def show_dataset(session: CliSession, dataset: str) -> int:
 
 def show_rows(session: CliSession, dataset: str, limit: int) -> int:
     with session.open_client() as client:
-        rows = client.data.rows(client.data.find(dataset).id, limit)
-    return session.print_answer({"data": rows}, lambda: dataset_output.print_rows(rows))
+        found = client.data.find(dataset)
+        rows = client.data.rows(found.id, limit)
+    names = [column.name for column in found.columns]
+    return session.print_answer({"data": rows}, lambda: dataset_output.print_rows(rows, names))
 
 
 def delete_datasets(session: CliSession, datasets: Sequence[str]) -> int:

@@ -133,12 +133,13 @@ def refusals(dataset: Dataset) -> list[str]:
     return found
 
 
-def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints rows as a table."""
+def print_rows(rows: Sequence[dict[str, Any]], order: Sequence[str] = ()) -> None:
+    """Prints rows as a table, its columns in this order."""
     if not rows:
         out.print_lines("There is no preview of these rows.")
         return
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    there = dict.fromkeys(name for row in rows for name in row)
+    names = list(dict.fromkeys([*(name for name in order if name in there), *there]))
     cells = [[out.format_number(row.get(name)) for name in names] for row in rows]
     out.make_console().print(out.make_table(names, cells))
 

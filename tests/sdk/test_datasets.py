@@ -12,6 +12,7 @@ import pytest
 
 from basin.client import Client
 from basin.data_files import find_local_source
+from basin.dataset_output import describe_classes
 from basin.datasets import PIECE, dataset_name
 from basin.errors import BadFile, Problem
 from basin.local_data import open_local_data
@@ -69,6 +70,64 @@ def test_bytes_that_the_project_has_are_not_sent(stub: Stub, client: Client, tmp
     stub.on("GET", "/v1/datasets/ds_1", Answer(200, READY))
     assert client.data.add(tmp_path / "train.csv").status == "ready"
     assert stub.requests("PATCH", CONTENT) == []
+
+
+def test_an_upload_whose_end_was_not_noted_is_ended(stub: Stub, client: Client, tmp_path: Path) -> None:
+    """The service stopped after the last byte: an empty piece at its end lets it go on."""
+    content = b"a,b\n1,2\n"
+    (tmp_path / "train.csv").write_bytes(content)
+    receiver = Receiver(stub)
+    waiting = READY | {"status": "uploading"}
+    ended = lambda: len(stub.requests("PATCH", CONTENT)) > 1  # noqa: E731
+    stub.on("GET", "/v1/datasets/ds_1", lambda _: Answer(200, READY if ended() else waiting))
+    assert client.data.add(tmp_path / "train.csv").status == "ready"
+    assert receiver.got == content
+    last = stub.requests("PATCH", CONTENT)[-1]
+    assert (last.body, last.headers["upload-offset"]) == (b"", str(len(content)))
+
+
+def test_what_the_service_needs_is_always_sent(stub: Stub, client: Client, tmp_path: Path) -> None:
+    """A name also for arrays, and names of at most 200 characters; a file without a byte is not announced."""
+    Receiver(stub)
+    long = tmp_path / ("x" * 230 + ".csv")
+    long.write_text("a\n1\n")
+    client.data.add(long)
+    client.data.add(np.eye(2))
+    first, second = [asked.body for asked in stub.requests("POST", "/v1/datasets")]
+    assert (first["name"], first["filename"]) == ("x" * 200, "x" * 196 + ".csv")
+    assert (second["name"], second["format"], "filename" in second) == ("data", "npy", False)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(BadFile, match=r"empty\.csv: there is no byte in it"):
+        client.data.add(tmp_path / "empty.csv")
+    assert len(stub.requests("POST", "/v1/datasets")) == 2
+
+
+def test_a_name_is_its_newest_ready_dataset(stub: Stub, client: Client) -> None:
+    """Lists answer null for columns and classes. Where none is ready, the newest is shown."""
+    listed = READY | {"columns": None, "classes": None, "error": None}
+    there = {"ready": [listed]}
+
+    def answer(asked: Asked) -> Answer:
+        status = asked.query.get("status", "any")
+        return Answer(200, {"object": "list", "data": there.get(status, []), "has_more": False})
+
+    stub.on("GET", "/v1/datasets", answer)
+    stub.on("GET", "/v1/datasets/ds_1", Answer(200, READY | {"classes": {"cat": 2}}))
+    assert client.data.find("train").classes == {"cat": 2}
+    assert [(one.columns, one.classes) for one in client.data.list(status="ready")] == [((), {})]
+    there = {"any": [listed]}
+    assert client.data.find("train").id == "ds_1"
+    there = {}
+    with pytest.raises(Problem, match="there is no dataset 'nobody'"):
+        client.data.find("nobody")
+
+
+def test_many_classes_are_not_all_named() -> None:
+    few = {f"c{number}": number for number in range(12)}
+    many = {f"c{number}": 1 for number in range(100)}  # as many as a service names
+    assert describe_classes({"cat": 1200, "dog": 3}) == "cat (1,200), dog (3)"
+    assert describe_classes(few).endswith("c9 (9), and 2 more")
+    assert describe_classes(many).endswith("c9 (1), and at least 90 more")
 
 
 def test_a_refused_piece_is_a_problem(stub: Stub, client: Client, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_a_dataset_stays_while_a_job_needs_it(db: Database, store: LocalStore) -
     with pytest.raises(Conflict) as needed:
         delete_dataset(db, "alice", dataset_id)
     assert needed.value.extra["needed_by"] == [job_id]
+    assert f"need this dataset: {job_id}. Cancel them" in needed.value.message
     set_state(db, job_id, status="succeeded")
     delete_dataset(db, "alice", dataset_id)
     with pytest.raises(DataGone), db.write() as connection:

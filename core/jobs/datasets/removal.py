@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _ENDED: Final = [status.value for status in TERMINAL]
 _MOST_KEYS: Final = 500  # in one query
+MOST_NAMED: Final = 5  # jobs in a message
 
 
 def delete_dataset(db: Database, project: str, dataset_id: str) -> None:
@@ -41,7 +42,9 @@ def delete_dataset(db: Database, project: str, dataset_id: str) -> None:
     with db.write() as connection:
         row = lock_row(connection, project, dataset_id)
         if users := live_users(connection, dataset_id):
-            message = f"{len(users)} jobs that have not ended need this dataset; cancel them, or wait."
+            more = f" and {len(users) - MOST_NAMED:,} more" if len(users) > MOST_NAMED else ""
+            message = f"Jobs that have not ended need this dataset: {', '.join(users[:MOST_NAMED])}{more}. "
+            message += "Cancel them, or wait."
             raise Conflict(message, extra={"current_status": row.status, "needed_by": users})
         if row.job_id is not None:
             cancel_open_job(connection, row.job_id)

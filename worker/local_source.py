@@ -36,7 +36,7 @@ class LocalSourceReader(ExitStack):
         super().__init__()
         self._source = find_local_source(document, job_file)
         self._settings = settings
-        self._name = (dataset_name(self._source.path.resolve().name) or "data")[:200] if self._source else ""
+        self._name = (dataset_name(self._source.filename) or "data")[:200] if self._source else ""
         self.document = dict(document) | ({"data": self._source.as_data(self._name)} if self._source else {})
         """The job, with the name of a dataset in place of the path."""
         self.prepared: Path | None = None
@@ -73,9 +73,9 @@ class LocalSourceReader(ExitStack):
                     )
                 )
         except FileRefused as error:
-            raise_if_unusable(refused_answer(source.path.name, error.problems))
+            raise_if_unusable(refused_answer(source.filename, error.problems))
             raise
-        print_understood(describe_manifest(source.path.name, manifest))
+        print_understood(describe_manifest(source.filename, manifest))
         return manifest
 
 
@@ -85,7 +85,7 @@ def read_prepare_spec(source: LocalSource) -> PrepareSpec:
         "dataset": NO_ID,
         "format": source.format,
         "options": source.options,
-        "filename": source.path.resolve().name[-200:],
+        "filename": source.filename[-200:],
     }
     try:
         return PrepareSpec.model_validate_json(json.dumps(document))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from basin.errors import BadFile
+from basin.local_data import last_part
 
 UPLOAD_FIELDS: Final = ("format", "options")
 """Fields beside a path that describe the upload; all others are fields of the job's `data`."""
@@ -20,6 +21,11 @@ class LocalSource:
     format: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def filename(self) -> str:
+        """The name of the file or folder."""
+        return last_part(self.path)
 
     def as_data(self, dataset: str) -> dict[str, Any]:
         """The job's `data` with the dataset in place of the path."""
@@ -53,8 +59,11 @@ def is_path(text: object) -> bool:
 def _source(text: str, rest: Mapping[str, Any], job_file: str) -> LocalSource:
     folder = Path() if job_file == "-" else Path(job_file).parent
     path = folder / os.path.expanduser(text)  # noqa: PTH111 - an absolute path replaces the folder
-    if not path.exists():
-        raise BadFile(f"{job_file}: data: there is no file or folder {path}")
+    if not text or not path.exists():
+        hint = "" if is_path(text) or "." in text else f"; a built-in dataset is {{name: {text or 'digits'}}}"
+        raise BadFile(f"{job_file}: data: there is no file or folder {path if text else repr(text)}{hint}")
+    if not (path.is_file() or path.is_dir()):
+        raise BadFile(f"{job_file}: data: {path} is neither a file nor a folder")
     described = {name: rest[name] for name in UPLOAD_FIELDS if name in rest}
     fields = {name: value for name, value in rest.items() if name not in UPLOAD_FIELDS}
     return LocalSource(path, **described, fields=fields)

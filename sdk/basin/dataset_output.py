@@ -22,9 +22,9 @@ class TransferProgress(AbstractContextManager["TransferProgress"]):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._tasks: dict[str, Any] = {}
 
@@ -49,12 +49,15 @@ class TransferProgress(AbstractContextManager["TransferProgress"]):
     def report_prepared(self, fraction: float | None) -> None:
         """The share of the preparation, 0 to 1; None where it is not known."""
         if fraction is not None:
-            self._report("preparing", int(1000 * float(fraction)), 1000)
+            self._show("preparing", float(fraction), 1.0, f"{float(fraction):.0%}")
 
     def _report(self, what: str, done: int, total: int) -> None:
+        self._show(what, done, total, f"{out.format_bytes(done)} of {out.format_bytes(total)}")
+
+    def _show(self, what: str, done: float, total: float, text: str) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+            self._tasks[what] = self._bar.add_task(what, total=total, done="")
+        self._bar.update(self._tasks[what], completed=done, total=total, done=text)
 
 
 def print_datasets(page: DatasetPage) -> None:
@@ -106,8 +109,8 @@ def print_understood(dataset: Dataset) -> None:
     for column in dataset.columns[:20]:
         missing = f", {column.missing} missing" if column.missing else ""
         out.print_lines(f"  {column.name}: {column.kind}{missing}  {_describe_column(column)}", stderr=True)
-    if len(dataset.columns) > 20:
-        out.print_lines(f"  and {len(dataset.columns) - 20} more columns", stderr=True)
+    if (more := len(dataset.columns) - 20) > 0:
+        out.print_lines(f"  and {more:,} more column{'' if more == 1 else 's'}", stderr=True)
     if dataset.classes:
         out.print_lines(f"  classes: {describe_classes(dataset.classes)}", stderr=True)
     print_dataset_warnings(dataset)

@@ -41,11 +41,16 @@ def open_local_data(source: Any, report: ReportBytes = lambda _done, _all: None)
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         with _open_path(path) as file:
-            yield _described(file, path.name or path.resolve().name, "", report)
+            yield _described(file, last_part(path), "", report)
         return
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
         format_ = _write_object(source, file)
         yield _described(file, "", format_, report)
+
+
+def last_part(path: Path) -> str:
+    """The name of a file or folder, also where the path ends with `.` or `..`."""
+    return path.name if path.name.strip(".") else path.resolve().name
 
 
 def _described(file: IO[bytes], filename: str, format_: str, report: ReportBytes) -> LocalData:
@@ -69,6 +74,8 @@ def _open_path(path: Path) -> Iterator[IO[bytes]]:
                 write_folder_tar(path, file)
                 yield file
             return
+        if path.exists() and not path.is_file():  # a device or a pipe may have no end
+            raise BadFile(f"{path} is neither a file nor a folder")
         with path.open("rb") as file:
             yield file
     except OSError as error:

@@ -192,8 +192,19 @@ def test_a_job_file_names_a_path(tmp_path: Path, data: Any, fields: dict[str, An
     (tmp_path / "d.csv").touch()
     source = find_local_source({"data": data}, str(tmp_path / "job.yaml"))
     assert source is not None
-    assert (source.path, dict(source.options)) == (tmp_path / "d.csv", options)
+    assert (source.path, source.filename, dict(source.options)) == (tmp_path / "d.csv", "d.csv", options)
     assert source.as_data("ds_1") == {"name": "dataset", "dataset": "ds_1", **fields}
+
+
+def test_the_folder_of_the_job_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "photos")
+    here, above = (
+        find_local_source({"data": data}, name) for data, name in ((".", "job.yaml"), ("..", "below/a.yaml"))
+    )
+    assert here is not None
+    assert above is not None
+    assert (here.filename, above.filename) == ("photos", "photos")
 
 
 @pytest.mark.parametrize("data", [{"name": "digits"}, {"name": "dataset", "dataset": "penguins"}, None, 3])
@@ -204,6 +215,26 @@ def test_other_data_is_not_a_path(data: Any) -> None:
 def test_a_path_without_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"job\.yaml: data: there is no file or folder .*train\.csv"):
         find_local_source({"data": "./train.csv"}, str(tmp_path / "job.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("", "there is no file or folder ''; a built-in dataset is {name: digits}"),
+        ("iris", r"there is no file or folder .*iris; a built-in dataset is {name: iris}"),
+        ("./iris", "there is no file or folder .*iris$"),
+        ("/dev/null", "/dev/null is neither a file nor a folder"),
+    ],
+)
+def test_what_is_no_path_of_a_file(tmp_path: Path, data: str, said: str) -> None:
+    """An empty path does not stand for the folder of the job file, and a device is not read without an end."""
+    with pytest.raises(BadFile, match=said):
+        find_local_source({"data": data}, str(tmp_path / "job.yaml"))
+
+
+def test_a_device_is_not_uploaded() -> None:
+    with pytest.raises(BadFile, match="neither a file nor a folder"), open_local_data("/dev/zero"):
+        pass
 
 
 @pytest.mark.parametrize(

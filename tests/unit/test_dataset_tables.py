@@ -255,7 +255,5 @@ def test_many_unknown_names_are_answered_soon() -> None:
         ((ColumnFacts(name="y", kind="date"),), None),
     ],
 )
-def test_the_likely_target_has_a_usual_name_or_is_the_last(
-    columns: tuple[ColumnFacts, ...], likely: str | None
-) -> None:
+def test_the_likely_target_has_a_usual_name_or_is_last(columns: tuple[ColumnFacts, ...], likely: str | None) -> None:
     assert likely_target(columns) == likely

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS: Final = 0.2
 EXIT_SECONDS: Final = 5.0
 READ_BYTES: Final = 1 << 18
+NO_MEMORY: Final = "; the machine may have had no memory left"
 OnProgress = Callable[[Mapping[str, Any]], None]
 """Receives the fields of each progress frame: step, steps, fraction."""
 
@@ -123,7 +125,9 @@ def _raise_unless_ready(seen: Observed) -> None:
     broken = verdict is Verdict.CRASH and not seen.started  # it has not touched the file
     if broken or verdict in {Verdict.RETRY, Verdict.STOPPED}:
         told = ((seen.ended or {}).get("error") or {}).get("message")
-        raise PrepareFailed(f"the file could not be prepared: {told or f'{seen.exit} {seen.stderr}'}")
+        killed = seen.exit is not None and seen.exit.signal == signal.SIGKILL
+        why = told or f"{seen.exit} {seen.stderr}".strip()
+        raise PrepareFailed(f"the file could not be prepared: {why}{NO_MEMORY if killed else ''}")
     log.debug("the parser printed: %s", seen.stderr)
     raise FileRefused(read_problems(seen.ended) if verdict is Verdict.REFUSED else [refusal_document(verdict)])
 

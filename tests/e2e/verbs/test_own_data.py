@@ -86,7 +86,8 @@ def test_list_show_rows(house: House, folder: Path) -> None:
     assert rows[0].split()[:3] == ["species", "island", "bill_length_mm"]
     assert [row.split()[:3] for row in rows[1:]] == [["Adelie", "Torgersen", "39.1"], ["Adelie", "Torgersen", "39.5"]]
     assert "there is no dataset 'nobody'" in house.refused("data", "show", "nobody")
-    other = found_id(house.basin("data", "add", str(folder / "penguins.csv"), "--option", "columns.year.kind=category"))
+    changed = ("--name", "changed", "--option", "columns.year.kind=category")
+    other = found_id(house.basin("data", "add", str(folder / "penguins.csv"), *changed))
     assert other != dataset
     assert re.search(r"year +category +0 +3 values", house.basin("data", "show", other))
 

@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/quickstart.md, run in a fresh clone with a service of its own."""
+"""The commands of README.md, docs/quickstart.md and docs/data.md, run in a fresh clone with a service of its own."""
 
 import os
 import re
@@ -21,7 +21,7 @@ NOT_RUN = {
     "--index-url": "it downloads PyTorch",
     "make demo": "a test of its own, below",
     "make up": "the service that all other commands talk to",
-    "basin migrate": "a second api on the same port; tests/e2e/test_up.py starts the parts",
+    "make real-data": "it downloads MNIST",
 }
 """What a block contains -> why the block is not part of the script."""
 
@@ -145,6 +145,24 @@ def test_the_readme_runs(serving: Clone) -> None:
     weights = serving.folder / "swa.safetensors"
     assert weights.stat().st_size == 105_120, "the size that the page shows"
     assert (serving.folder / "digits.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+def test_the_guide_to_data_runs(serving: Clone) -> None:
+    """A CSV file of 50,000 rows, a folder of PNG files, an npz and a Parquet file become trained jobs, a text is ready.
+
+    What was understood of each, and each refusal, is printed as the page shows it.
+    """
+    done = serving.run(script_of(serving, "docs/data.md"))
+    expected = ["1 .venv/bin/basin data add ragged.csv", "1 .venv/bin/basin submit foxes.yaml"]
+    assert failures(done.stdout) == expected, done.stdout
+    ended = set(re.findall(r"^(job_\w+)  succeeded$", done.stdout, re.MULTILINE))
+    names = {name for job, name in re.findall(r"^(job_\w+)  ([a-z-]+)$", done.stdout, re.MULTILINE) if job in ended}
+    assert names >= {"flights", "flights-wide", "penguins", "houses", "shapes", "waves"}, done.stdout
+    shown = "".join(block for block in serving.blocks("docs/data.md", "") if "mnist" not in block)
+    facts = re.findall(r"^(?:  [/\w]+: .+|error: .+|(?:status|kind) +\w+|examples +.+)$", shown, re.MULTILINE)
+    assert len(facts) >= 30, "of all six data sets"
+    assert set(facts) - {line.rstrip() for line in done.stdout.splitlines()} == set()
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ from core.db.tables import checkpoint
 from core.store.location import Bucket, StoreLocation
 from core.store.s3 import S3Store
 from tests.faults.conftest import SHORT, Truth
-from tests.faults.test_zombies import LEASE_SECONDS, newest_event, signal_all, written_by
+from tests.faults.test_zombies import LEASE_SECONDS, newest_event, written_by
 from tests.support.broker import PASSWORD, Broker, running_broker
 from tests.support.databases import Server
 from tests.support.proxy import Proxy
 from tests.support.s3 import BUCKET, SECRET, in_bucket, unreliable
 from tests.support.service import Part, Service, gone, make_home, until
+from tests.support.stopping import signal_all
 
 Check = Callable[[Service, str], None]
 SETTINGS = {"store_url": "BASIN_STORE_URL", "s3_endpoint": "BASIN_S3_ENDPOINT"}

@@ -1,24 +1,18 @@
 """A worker that sleeps through its lease and wakes up: nothing that it writes counts."""
 
 import re
-import signal
 import time
 from collections.abc import Callable
 
-import psutil
 from sqlalchemy import select
 
 from core.db.tables import checkpoint, event, metric_chunk
 from tests.faults.conftest import SHORT, Truth
 from tests.support.service import Service, gone
+from tests.support.stopping import stopped_between_writes
 
 Check = Callable[[Service, str], None]
 LEASE_SECONDS = 3.0
-
-
-def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        process.send_signal(number)
 
 
 def test_a_zombie_writes_nothing(either_service: Service, same_as_undisturbed: Check, truth: Truth) -> None:
@@ -27,14 +21,13 @@ def test_a_zombie_writes_nothing(either_service: Service, same_as_undisturbed: C
     job_id = either_service.submit(truth.spec)
     either_service.when_at(job_id, truth.steps // 3)
     stopped, (runner,) = zombie.tree(), zombie.runners()
-    signal_all(stopped, signal.SIGSTOP)
-    asleep = time.monotonic()
-    other = either_service.start_worker()
-    either_service.when(job_id, lambda job: job["attempt"] == 2)
-    mark = newest_event(either_service)
-    while time.monotonic() - asleep < 3 * LEASE_SECONDS:
-        time.sleep(0.1)
-    signal_all(stopped, signal.SIGCONT)
+    with stopped_between_writes(either_service, stopped):
+        asleep = time.monotonic()
+        other = either_service.start_worker()
+        either_service.when(job_id, lambda job: job["attempt"] == 2)
+        mark = newest_event(either_service)
+        while time.monotonic() - asleep < 3 * LEASE_SECONDS:
+            time.sleep(0.1)
     assert gone(runner, 5.0)
     same_as_undisturbed(either_service, job_id)
     assert either_service.job(job_id)["attempt"] == 2

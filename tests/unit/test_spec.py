@@ -285,6 +285,7 @@ def test_defaults_are_written_out() -> None:
         "keep_cycles": 20,
         "keep_best": 0,
         "monitor": "val.loss",
+        "initial": False,
     }
     assert parse(data={"name": "diabetes"}, model={"name": "logistic"}).resolved().dump()["metrics"] == ["mae", "r2"]
 

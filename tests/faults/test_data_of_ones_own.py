@@ -44,6 +44,9 @@ def test_from_a_file_to_a_trained_job(brokerless_service: Service) -> None:
         found["error"],
         found["errors"],
     )
+    progress = found["progress"]
+    assert isinstance(progress, dict)
+    assert progress["fraction"] == 1.0
     spec = {
         "model": {"name": "mlp", "hidden": [8]},
         "data": {"name": "dataset", "dataset": "clouds", "validation": 0.2, "test": 0.2},

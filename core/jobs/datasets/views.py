@@ -145,6 +145,12 @@ def _select_views(*, with_manifest: bool) -> Select[Any]:
     )
 
 
+def _progress_of(status: str, stored: dict[str, Any]) -> dict[str, Any]:
+    """The last report of the preparation; the one that reads the last bytes may have been too soon after another."""
+    shown = visible_progress(stored)
+    return {**shown, "fraction": 1.0} if status == "ready" and shown else shown
+
+
 def _as_view(row: Row[Any], users: int) -> DatasetView:
     found = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
     text = found.get("manifest")
@@ -157,7 +163,7 @@ def _as_view(row: Row[Any], users: int) -> DatasetView:
         errors=row.errors or [],
         error=(row.error or row.job_error or lost) if failed else None,
         manifest=None if text is None else DatasetManifest.model_validate_json(text),
-        progress=visible_progress(row.progress or {}),
+        progress=_progress_of(row.displayed, row.progress or {}),
         used_by=users,
         finished_at=row.finished_at or (row.job_finished_at if row.displayed != "queued" else None),
     )

@@ -86,6 +86,7 @@ def test_ctrl_c_here_and_there_and_the_job_goes_on(start: Start, home: Path) -> 
     assert second.left() == []
 
 
+@pytest.mark.slow
 def test_parts_that_die_start_again(start: Start, home: Path) -> None:
     up = start()
     url = up.url()
@@ -125,6 +126,7 @@ def test_kill_9_leaves_nothing_behind(start: Start, home: Path) -> None:
     assert up.left(5.0) == []
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
     up = start()
     up.url()
@@ -137,6 +139,7 @@ def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
     assert up.left() == []
 
 
+@pytest.mark.slow
 def test_a_database_of_ones_own_from_basin_toml(start: Start, home: Path, empty_postgresql_url: str) -> None:
     """Settings of the folder reach every part, and the migrations run by themselves."""
     (home.parent / "basin.toml").write_text(f'database_url = "{empty_postgresql_url}"\nlog_level = "WARNING"\n')
@@ -191,6 +194,7 @@ def test_settings_that_cannot_work_end_it_with_a_reason(home: Path, variable: st
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.slow
 def test_a_home_that_is_deep_and_odd_works_too(start: Start, home: Path, tmp_path: Path) -> None:
     """Unix socket paths end at a hundred bytes; people's folders do not."""
     deep = tmp_path / ("a folder with spaces, ünd mehr " * 2).strip() / "and deeper" / "home"
@@ -228,6 +232,7 @@ def test_a_demo_whose_service_cannot_start_says_why(home: Path) -> None:
     assert "store_url must be" in said.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_from_start_to_stop(home: Path) -> None:
     """What a stranger runs first; not a terminal here, so every line is plain."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

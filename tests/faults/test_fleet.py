@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from tests.faults.conftest import SHORT, SPEC
 from tests.support.service import Service, until
 
 
+@pytest.mark.slow
 def test_workers_come_and_go(sqlite_service: Service) -> None:
     service = sqlite_service
 

@@ -97,6 +97,7 @@ def test_a_preparation_starts_without_a_broker(brokerless_service: Service) -> N
     brokerless_service.ended(job_id)
 
 
+@pytest.mark.slow
 def test_the_hint_of_a_light_job_has_a_queue_of_its_own(
     serve: Callable[[str, Broker | None], Service], sqlite_url: str, broker: Broker
 ) -> None:

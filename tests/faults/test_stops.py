@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from celery import Celery
 
 from core.queue import TASK
@@ -72,6 +73,7 @@ def test_a_broker_that_was_never_started(brokerless_service: Service, same_as_un
     assert time.monotonic() - begun < 10.0
 
 
+@pytest.mark.slow
 def test_a_broker_that_dies_and_comes_back_empty(
     sqlite_service: Service, same_as_undisturbed: Check, truth: Truth
 ) -> None:

@@ -28,7 +28,7 @@ TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-strea
 Serve = Callable[[str, Broker | None], Service]
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def uploads(request: pytest.FixtureRequest, serve: Serve, database_url: str) -> Service:
     """An api without a worker, whose objects are in a folder, or in a bucket."""
     service = serve(database_url, None)
@@ -167,7 +167,7 @@ def test_a_large_upload_takes_little_memory(uploads: Service) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("checked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_client_of_tus_resumes(uploads: Service, checked: bool) -> None:
     """A client that others wrote (tuspy), as it is: it is given the address of an upload that was created by JSON."""
     content = b"".join(hashlib.sha256(bytes([n])).digest() * (MEGABYTE // 32) for n in range(10))

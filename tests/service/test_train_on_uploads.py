@@ -141,6 +141,7 @@ def test_a_piece_that_is_gone_before_it_is_prepared_is_found(db: Database, store
 
 
 @POSTGRESQL_IS_SLOW
+@pytest.mark.slow
 def test_a_dataset_of_the_cache_stays_while_a_job_trains_on_it(
     db: Database, store: Store, worker: WorkerContext, tmp_path: Path
 ) -> None:

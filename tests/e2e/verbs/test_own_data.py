@@ -76,6 +76,7 @@ def test_a_path_in_a_job_file_is_uploaded_once(house: House, folder: Path) -> No
     assert [(one["id"], one["status"], one["used_by"]) for one in listed["data"]] == [(dataset, "ready", 1)]
 
 
+@pytest.mark.slow
 def test_list_show_rows(house: House, folder: Path) -> None:
     dataset = found_id(house.basin("data", "add", "penguins.csv", "--name", "shown"))
     assert re.search(rf"{dataset} +shown +ready +table +344", house.basin("data", "list", "--status", "ready"))
@@ -92,6 +93,7 @@ def test_list_show_rows(house: House, folder: Path) -> None:
     assert re.search(r"year +category +0 +3 values", house.basin("data", "show", other))
 
 
+@pytest.mark.slow
 def test_a_refused_file_says_row_and_column(house: House, folder: Path) -> None:
     (folder / "ragged.csv").write_text("a,b\n1,2\n3\n4\n")
     (folder / "twice.csv").write_text("a,a\n1,2\n")
@@ -107,6 +109,7 @@ def test_a_refused_file_says_row_and_column(house: House, folder: Path) -> None:
     assert "empty.csv: there is no byte in it" in house.refused("data", "add", "empty.csv")
 
 
+@pytest.mark.slow
 def test_a_dataset_stays_while_a_job_needs_it(house: House, folder: Path) -> None:
     (folder / "needed.csv").write_text(PENGUINS.read_text().replace("Adelie", "adelie"))
     (folder / "needed.yaml").write_text(JOB.replace("penguins.csv", "needed.csv"))

@@ -50,6 +50,7 @@ def test_a_worker_that_is_killed_and_a_runner_that_stalls(house: House) -> None:
     assert begun[1] >= stood - 500
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_runners_is_given_up(house: House) -> None:
     job_id = house.submit(*LONG, "--set", "checkpoints={every: 90000000st}")
     for attempt in (1, 2, 3):
@@ -61,6 +62,7 @@ def test_a_job_that_kills_its_runners_is_given_up(house: House) -> None:
     assert house.events(job_id, "warning").count("attempt_lost: the runner was killed by SIGKILL") >= 2
 
 
+@pytest.mark.slow
 def test_divergence(house: House) -> None:
     """It fails at once, whatever may be retried; unless it may go back: then with a thousandth of the rate."""
     job_id, said = house.followed("submit", "small.yaml", *WILD, "--set", "max_retries=2", code=1)
@@ -86,6 +88,7 @@ def test_bad_data_fails_at_once(house: House) -> None:
     assert house.events(job_id, "status").count("running") == 1
 
 
+@pytest.mark.slow
 def test_an_error_of_the_engine_is_retried_as_often_as_allowed(house: House) -> None:
     """Nobody but the package itself knows that it takes no negative decay."""
     lion = "optimizer={name: pytorch_optimizer, optimizer: lion, lr: 0.01, options: {weight_decay: -1.0}}"

@@ -62,6 +62,7 @@ def test_pause_resume_cancel_retry(house: House) -> None:
     assert int(step[1]) >= stood
 
 
+@pytest.mark.slow
 def test_forks_and_warm_starts(house: House) -> None:
     """One past with three endings: a decay to zero, an average, and the data in another order."""
     parent, _ = house.followed("submit", "small.yaml", "--set", "checkpoints={every: 100st}")
@@ -88,6 +89,7 @@ def test_forks_and_warm_starts(house: House) -> None:
         assert (begun or 9.0) < (losses[parent][0] or 0.0) / 1.5, "weights that have learned"
 
 
+@pytest.mark.slow
 def test_limits_are_told_plainly(house: House) -> None:
     """One of bob's jobs may run and one may wait; paused ones wait too."""
     running = house.submit(*LONG, who="bob")

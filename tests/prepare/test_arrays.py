@@ -170,7 +170,7 @@ def test_idx_of_four_files_has_a_split(tmp_path: Path) -> None:
 
 def test_idx_alone_and_gzipped(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    (tmp_path / "a.gz").write_bytes(gzip.compress(idx_bytes(values)))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx_bytes(values), mtime=0))
     made = prepare_here(tmp_path / "a.gz", tmp_path / "out")
     np.testing.assert_array_equal(tensors(tmp_path / "out", made)["inputs"], values)
 
@@ -289,7 +289,11 @@ def test_a_safetensors_header_beyond_the_file(tmp_path: Path) -> None:
         ({"images-idx3": idx_bytes(PIXELS) + b"x", "labels-idx1": idx_bytes(DIGITS)}, "array_long", "1 bytes"),
         ({"images-idx3": idx_bytes(PIXELS), "readme-idx": b"hello world"}, "unreadable", "not an IDX file"),
         ({"a-idx3": idx_bytes(PIXELS), "b-idx3": idx_bytes(PIXELS), "c": idx_bytes(DIGITS)}, "no_targets", "b-idx3"),
-        ({"images-idx3": gzip.compress(idx_bytes(PIXELS))[:-9], "l": idx_bytes(DIGITS)}, "unreadable", "in the middle"),
+        (
+            {"images-idx3": gzip.compress(idx_bytes(PIXELS), mtime=0)[:-9], "l": idx_bytes(DIGITS)},
+            "unreadable",
+            "in the middle",
+        ),
     ],
 )
 def test_bad_idx(tmp_path: Path, members: dict[str, bytes], code: str, detail: str) -> None:

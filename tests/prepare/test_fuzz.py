@@ -80,7 +80,7 @@ def idx_file() -> bytes:
     """Images and labels of MNIST's kind in a tar."""
     images = struct.pack(">HBB3I", 0, 8, 3, 6, 4, 4) + bytes(range(96))
     labels = struct.pack(">HBBI", 0, 8, 1, 6) + bytes(range(6))
-    return _tar({"images-idx3-ubyte": images, "labels-idx1-ubyte.gz": gzip.compress(labels, mtime=0, mtime=0)})
+    return _tar({"images-idx3-ubyte": images, "labels-idx1-ubyte.gz": gzip.compress(labels, mtime=0)})
 
 
 def _pictures() -> dict[str, bytes]:
@@ -129,7 +129,7 @@ FILES: Final[dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]]] = {
     "idx": ("idx", idx_file, {}),
     "zip of images": ("images", zip_of_images, {}),
     "tar of images": ("images", tar_of_images, {"size": [4, 4]}),
-    "tar.gz of images": ("images", lambda: gzip.compress(tar_of_images(), mtime=0, mtime=0), {}),
+    "tar.gz of images": ("images", lambda: gzip.compress(tar_of_images(), mtime=0), {}),
     "text": ("text", text_file, {}),
     "text of lines": ("jsonl", jsonl_file, {"text_field": "b"}),
     "guessed": ("auto", csv_file, {}),

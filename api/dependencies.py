@@ -23,8 +23,6 @@ from core.queue import Hints
 from core.settings import Settings
 from core.store.base import Store
 
-BODY_SECONDS = 30.0  # a body of 1 MiB that takes longer is an attack or comes over a dead connection
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -46,6 +44,11 @@ async def _running_service(request: Request) -> Service:
 
 
 Running = Annotated[Service, Depends(_running_service)]
+
+
+def _body_seconds(request: Request) -> float:
+    service: Service = request.app.state.service
+    return service.settings.body_seconds
 
 
 async def json_only(request: Request) -> None:
@@ -70,7 +73,7 @@ async def read_json_body(request: Request) -> bytes:
     await json_only(request)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(_body_seconds(request)):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BODY:
@@ -84,7 +87,7 @@ async def read_json_body(request: Request) -> bytes:
 
 async def _maybe_body(request: Request) -> bytes:
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(_body_seconds(request)):
             body = await request.body()
     except HTTPException as error:  # the size limit for a body without Content-Length
         raise TooLarge if error.status_code == 413 else error from None

@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     light_lane: bool = True  # of each worker: a place beside its slots for short jobs, such as preparing a dataset
     runner_user: str | None = None  # a name or a uid; None is the worker's own
     key_limits: Limits | None = None
+    machine_pause_seconds: Seconds = (
+        15.0  # of a slot whose own machine failed: time for healthy workers to take the job
+    )
+    fetch_seconds: Seconds = 10.0  # after this time a checkpoint that the store does not return counts as damaged
     unkillable_seconds: Seconds = 60.0  # how long to wait for a runner that SIGKILL does not end
     device_locks: Path = Path("/tmp/basin-devices")  # noqa: S108 - all workers of a host share it, whatever their TMPDIR
     device_probe_seconds: Seconds = 300.0  # between two probes of a GPU that stays out of service
@@ -115,6 +119,7 @@ class Settings(BaseSettings):
         None  # JSON: buckets whose content may be named as a dataset, see core/store/profiles
     )
     header_seconds: Seconds = 30.0
+    body_seconds: Seconds = 30.0  # a body of 1 MiB that takes longer is an attack or comes over a dead connection
     database_seconds: Seconds = 14.0  # with the time to detect it, no request waits for more than 15
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...] | None, NoDecode] = None
 

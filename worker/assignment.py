@@ -22,7 +22,6 @@ from worker.datasets.source import SourceGone, SourceRefused, SourceWriter, copy
 
 log = logging.getLogger(__name__)
 
-FETCH_SECONDS: Final = 10.0  # after this time a checkpoint that the store does not return counts as damaged
 UPLOAD_AGAIN: Final = "Upload the data again, and submit a new job."
 REPLACE_DATASET: Final = "Delete the dataset, upload the data again, and submit a new job."
 
@@ -80,7 +79,7 @@ class AttemptProvider:
     def _hold_prepared(self, version: str) -> Path:
         """The folder of a prepared dataset, which stays in the cache until the attempt ends."""
         context, check = self.attempt.context, partial(check_interrupted, self.attempt)
-        retry = partial(self.attempt.heartbeat.retry_store_call, patience=FETCH_SECONDS)
+        retry = partial(self.attempt.heartbeat.retry_store_call, patience=self._fetch_seconds)
         fetcher = DatasetFetcher(context.store, version, retry, check)
         cached = fetcher.cached(context.settings, context.scratch.user)
         try:
@@ -93,7 +92,7 @@ class AttemptProvider:
             raise provision.ProvisionInterrupted
         fetch = partial(provision.fetch_weights, self.attempt.context.store, row, self.attempt.folder.path / folder)
         try:
-            return self.attempt.heartbeat.retry_store_call(fetch, FETCH_SECONDS)
+            return self.attempt.heartbeat.retry_store_call(fetch, self._fetch_seconds)
         except provision.BadCheckpoint as error:
             raise provision.CannotResume(f"{otherwise}: {error}", *remedy) from error
 
@@ -107,7 +106,7 @@ class AttemptProvider:
             return back
         while row is not None:
             try:
-                return heartbeat.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
+                return heartbeat.retry_store_call(partial(self._fetch_files, row), self._fetch_seconds)
             except provision.BadCheckpoint as error:
                 log.warning("job %s: %s", row.job_id, error)
                 missing = isinstance(error, provision.MissingCheckpoint)
@@ -125,13 +124,17 @@ class AttemptProvider:
         context, heartbeat, fence = self.attempt.context, self.attempt.heartbeat, self.attempt.fence
         for row in heartbeat.retry_write(partial(missing_checkpoints, context.db, fence.job_id, after)):
             try:
-                resume = heartbeat.retry_store_call(partial(self._fetch_files, row), FETCH_SECONDS)
+                resume = heartbeat.retry_store_call(partial(self._fetch_files, row), self._fetch_seconds)
             except provision.BadCheckpoint as error:
                 log.info("job %s: a missing checkpoint is still missing: %s", row.job_id, error)
             else:
                 heartbeat.retry_write(partial(revive_checkpoint, context.db, fence, row.id))
                 return resume
         return None
+
+    @property
+    def _fetch_seconds(self) -> float:
+        return self.attempt.context.settings.fetch_seconds
 
     def _fetch_files(self, row: CheckpointRow) -> Resume:
         if is_interrupted(self.attempt):

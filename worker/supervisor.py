@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 READY_SECONDS: Final = 60.0
 READY_TICK: Final = 0.2
 EXIT_SECONDS: Final = 5.0
-PAUSE_SECONDS: Final = 15.0  # of a slot whose own machine failed: time for healthy workers to take the job
 
 
 def serve_one(context: WorkerContext, slot: Slot) -> bool:
@@ -80,7 +79,7 @@ def _serve_claimed(context: WorkerContext, slot: Slot, taken: Claim, claimed_at:
         if heartbeat.fenced:
             _count_fenced(context.db)
     if not healthy:
-        context.stopping.wait(PAUSE_SECONDS)
+        context.stopping.wait(context.settings.machine_pause_seconds)
 
 
 def _count_fenced(db: Database) -> None:

@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from starlette.types import Message
 
-from api import dependencies
 from api.errors import STATUS
 from api.middleware import HEADERS
 from api.routes import health
 from core.errors import BasinError
 from tests.api.conftest import service_of
+from tests.api.test_guard import app_of
 
 
 class SecretError(Exception):
@@ -129,7 +130,9 @@ def test_readiness_names_what_is_missing(shared: TestClient, monkeypatch: pytest
 
 
 def test_a_body_that_never_arrives_is_given_up(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "BODY_SECONDS", 0.05)
+    service = service_of(shared)
+    hasty = replace(service, settings=service.settings.model_copy(update={"body_seconds": 0.05}))
+    monkeypatch.setattr(app_of(shared).state, "service", hasty)
     sent: list[Message] = []
 
     async def receive() -> Message:

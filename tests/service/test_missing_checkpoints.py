@@ -26,7 +26,7 @@ from core.store.base import StoreTransient
 from core.store.local import LocalStore
 from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import chunk, new_checkpoint, running, small_spec, state_of, taken
-from worker import provision, supervisor
+from worker import provision
 from worker.attempt import Slot, WorkerContext
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
 from worker.supervisor import serve_one
@@ -44,9 +44,8 @@ class NoRunner(ExecLauncher):
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerContext]:
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
-    settings = Settings.model_validate({"home": tmp_path, "max_losses": 9})
+def shop(db: Database, tmp_path: Path) -> Iterator[WorkerContext]:
+    settings = Settings.model_validate({"home": tmp_path, "max_losses": 9, "machine_pause_seconds": 0.001})
     settings.datasets.mkdir(parents=True)
     dataset_path(small_spec().data, settings.datasets).touch()
     scratch = provision.Scratch(tmp_path / "scratch", "w")

@@ -24,7 +24,6 @@ from core.store.s3 import S3Store
 from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, submitted, taken
 from tests.support.npz_uploads import LANE, dataset, make_context, npz_bytes, stored_files, upload
-from worker import supervisor
 from worker.attempt import WorkerContext
 from worker.prepare.launch import PrepareLauncher
 from worker.supervisor import serve_one
@@ -236,10 +235,9 @@ def test_the_store_may_be_away_when_the_shards_are_due(
 def test_a_full_disk_is_the_fault_of_the_machine(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     _, job_id = upload(db, store, npz_bytes())
-    assert serve_one(make_worker(), LANE)
+    assert serve_one(make_worker(machine_pause_seconds=0.1), LANE)
     job = get_job_view(db, OWNER, job_id)
     assert (job.status, job.losses) == ("queued", 0)
 
@@ -249,11 +247,10 @@ def test_a_worker_whose_parser_cannot_start_leaves_it_to_others(
     db: Database, store: Store, make_worker: Callable[..., WorkerContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where pyarrow is not installed, or a required kind of isolation is missing. After three tries it fails."""
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.1)
     launcher = partial(PrepareLauncher, module="tests.no_module")
     monkeypatch.setattr("worker.datasets.attempt.PrepareLauncher", launcher)
     dataset_id, job_id = upload(db, store, npz_bytes())
-    worker = make_worker()
+    worker = make_worker(machine_pause_seconds=0.1)
     assert serve_one(worker, LANE)
     assert get_job_view(db, OWNER, job_id).status == "queued"
     assert serve_one(worker, LANE)

@@ -27,7 +27,7 @@ from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of
 from tests.support.service import until
 from tests.support.stores import Losable
-from worker import assignment, provision, supervisor
+from worker import provision
 from worker.attempt import Slot, WorkerContext
 from worker.backlog import Backlog
 from worker.heartbeat import Heartbeat
@@ -49,12 +49,9 @@ class NoRunner(ExecLauncher):
 
 
 @pytest.fixture
-def shop(
-    db: Database, losable: Losable, identified: Identified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WorkerContext]:
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(assignment, "FETCH_SECONDS", 0.0)
-    settings = Settings.model_validate({"home": tmp_path / "home"})
+def shop(db: Database, losable: Losable, identified: Identified, tmp_path: Path) -> Iterator[WorkerContext]:
+    hasty = {"machine_pause_seconds": 0.001, "fetch_seconds": 0.001}
+    settings = Settings.model_validate({"home": tmp_path / "home"} | hasty)
     settings.datasets.mkdir(parents=True)
     dataset_path(small_spec().data, settings.datasets).touch()
     scratch = provision.Scratch(tmp_path / "scratch", "w")

@@ -27,7 +27,7 @@ from core.store.local import LocalStore
 from tests.support.databases import POSTGRESQL_IS_SLOW
 from tests.support.jobs import OWNER, new_checkpoint, running, small_spec, state_of, submitted
 from tests.support.service import until
-from worker import assignment, provision, supervisor, wire
+from worker import provision, wire
 from worker.attempt import Slot, WorkerContext
 from worker.exit_codes import MACHINE_FAILED
 from worker.launcher import ExecLauncher, LaunchFailed, RunnerProcess
@@ -84,9 +84,8 @@ class Saying(ExecLauncher):
 
 
 @pytest.fixture
-def shop(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerContext]:
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.3)
-    settings = Settings.model_validate(TIMINGS | {"home": tmp_path})
+def shop(db: Database, tmp_path: Path) -> Iterator[WorkerContext]:
+    settings = Settings.model_validate(TIMINGS | {"home": tmp_path, "machine_pause_seconds": 0.3})
     settings.datasets.mkdir(parents=True)
     dataset_path(small_spec().data, settings.datasets).touch()
     scratch = provision.Scratch(tmp_path / "scratch", "w")
@@ -168,12 +167,10 @@ def test_a_checkpoint_that_cannot_be_read_is_damaged(shop: WorkerContext, db: Da
 
 
 @POSTGRESQL_IS_SLOW
-def test_a_store_that_stays_away_is_not_waited_for_for_ever(
-    shop: WorkerContext, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_stays_away_is_not_waited_for_for_ever(shop: WorkerContext, db: Database, tmp_path: Path) -> None:
     """And its checkpoint is not taken for damaged: the job waits for a worker that reaches the store."""
-    monkeypatch.setattr(assignment, "FETCH_SECONDS", 0.5)
-    monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.0)
+    hasty = shop.settings.model_copy(update={"fetch_seconds": 0.5, "machine_pause_seconds": 0.001})
+    shop = replace(shop, settings=hasty)
     job_id, _ = kept(db, LocalStore(tmp_path / "store"), tmp_path, [4])
     kept_id = state_of(db, job_id)["checkpoint_id"]
     thread = serving(replace(shop, store=AwayStore(tmp_path / "store")))

@@ -1,4 +1,4 @@
-"""60,000 random schedules of everything that can go wrong break no promise, 35,000 of them in the slow lane; with any
+"""60,000 random schedules of everything that can go wrong break no promise, 45,000 of them in the slow lane; with any
 rule of the protocol broken, the oracle finds out. What runs here is the model; test_lockstep.py shows that the product
 does the same.
 """
@@ -21,7 +21,7 @@ from tests.model.weakened import CONTROLS, Control, EveryGapExtends
 from tests.model.world import World
 
 PARTS = 12
-FAST = 5  # of them are in the fast lane
+FAST = 3  # of them are in the fast lane
 SCHEDULES = int(os.environ.get("MODEL_SCHEDULES", "60000")) // PARTS  # in each part
 STALLED = 2000
 CONTROL_SCHEDULES = 10_000  # at most: the first violation ends the search

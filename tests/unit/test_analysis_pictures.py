@@ -103,7 +103,9 @@ ODD: dict[str, tuple[str, Result]] = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow) if number % 3 else one for number, one in enumerate(ODD)]
+)
 def test_whatever_a_result_holds(name: str) -> None:
     kind, (numbers, arrays) = ODD[name]
     found = checked(render_pictures(kind, numbers, arrays))

@@ -236,3 +236,18 @@ def test_damaged_files(name: str, changes: list[tuple[str, float, int]]) -> None
 @pytest.mark.filterwarnings("ignore")
 def test_any_bytes(form: str, content: bytes) -> None:
     read_damaged(content, form, {})
+
+
+FOUND: Final = {
+    "a number behind a separator of files": ("csv", b"\x1c0"),
+    "a member without a name": ("images", zip_of_images().replace(b"a/0.png", b"\0/0.png")),
+    "a shape without end": ("npy", npy_file().replace(b"(40, 3), ", b"(1e999,),")),
+}
+"""Files that were once neither prepared nor refused."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.filterwarnings("ignore")
+def test_files_that_were_found(name: str) -> None:
+    form, content = FOUND[name]
+    read_damaged(content, form, {})

@@ -130,6 +130,8 @@ def _raise_if_machine(error: Exception) -> None:
 def _zip_members(source: InputFile, report: Report) -> Iterator[Member]:
     archive = open_zip(source, report)
     for info in archive.infolist():
+        if not info.filename:
+            report.refuse("unsafe_name", "a file of the archive has no name")
         if info.is_dir():
             continue
         if stat.S_IFMT(info.external_attr >> 16) not in _REGULAR_OR_UNKNOWN:

@@ -105,7 +105,7 @@ def read_npy_header(source: InputFile, name: str, report: Report) -> ArraySource
         fields = ast.literal_eval(source.read_at(begin, length).decode("latin-1"))
         shape, fortran = tuple(map(int, fields["shape"])), bool(fields["fortran_order"])
         dtype = npy.descr_to_dtype(fields["descr"])
-    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         message = f"its header is not that of a .npy file: {first_line(error)}"
         report.refuse("unreadable", message, column=name)
     array = check_array(ArraySource(name, source, begin + length, dtype, shape, fortran), report)

@@ -250,7 +250,7 @@ def _preview_value(kind: ColumnKind | None, value: Any, scan: ColumnScan) -> Any
     if value is None or value != value:  # NaN  # noqa: PLR0124 - the test for NaN
         return None
     if kind == "number":
-        number = float(value)
+        number = float(value.strip() if isinstance(value, str) else value)  # as the scan has read it
         return int(number) if number.is_integer() and abs(number) < EXACT_FLOAT64 else number
     if kind == "boolean":
         return str(value).strip().lower() in ("true", "yes", "1", "1.0", "t", "y", "on")

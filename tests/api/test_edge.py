@@ -3,19 +3,19 @@
 import asyncio
 import logging
 import re
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from starlette.types import Message
 
+from api.app import create_app
 from api.errors import STATUS
 from api.middleware import HEADERS
 from api.routes import health
 from core.errors import BasinError
-from tests.api.conftest import service_of
-from tests.api.test_guard import app_of
+from tests.api.conftest import service_of, settings_for, started
 
 
 class SecretError(Exception):
@@ -129,10 +129,8 @@ def test_readiness_names_what_is_missing(shared: TestClient, monkeypatch: pytest
     assert shared.get("/readyz").json()["status"] == "ready"
 
 
-def test_a_body_that_never_arrives_is_given_up(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = service_of(shared)
-    hasty = replace(service, settings=service.settings.model_copy(update={"body_seconds": 0.05}))
-    monkeypatch.setattr(app_of(shared).state, "service", hasty)
+def test_a_body_that_never_arrives_is_given_up(tmp_path: Path, sqlite_url: str) -> None:
+    settings = settings_for(tmp_path, sqlite_url).model_copy(update={"body_seconds": 0.05})
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -145,9 +143,10 @@ def test_a_body_that_never_arrives_is_given_up(shared: TestClient, monkeypatch: 
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"9")]
     scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers}
 
-    async def call() -> None:
-        await shared.app(scope, receive, send)
+    async def call(client: TestClient) -> None:
+        await client.app(scope, receive, send)
 
-    asyncio.run(call())
+    for hasty in started(create_app(settings)):
+        asyncio.run(call(hasty))
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]

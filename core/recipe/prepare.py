@@ -6,6 +6,7 @@ from pydantic import Field
 
 from core.recipe.component import Spec
 from core.recipe.data.manifest import ColumnKind
+from core.recipe.data.tokens import Tokenizer
 from core.recipe.spec import Resources
 from core.recipe.text_fields import Label, Name, Note
 
@@ -20,12 +21,6 @@ class ColumnOptions(Spec):
     """A correction of what was guessed about one column."""
 
     kind: ColumnKind
-
-
-class BytePairs(Spec):
-    """A vocabulary of `bpe` tokens, which is trained on the text itself."""
-
-    bpe: Annotated[int, Field(ge=257, le=65536)]
 
 
 class PrepareOptions(Spec):
@@ -43,7 +38,7 @@ class PrepareOptions(Spec):
     channels: Literal[1, 3] | None = None
     text_field: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """The field of a JSONL file that holds the text."""
-    tokenizer: Literal["bytes"] | BytePairs | None = None
+    tokenizer: Tokenizer | None = None
 
 
 class PrepareSpec(Spec):

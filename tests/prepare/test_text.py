@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from core.errors import InvalidSpec
 from core.recipe.data.manifest import DatasetManifest
+from tests.support.manifests import resolve
 from tests.support.prepare import prepare_here, refusal_of
 from worker.prepare import text as text_module
 
@@ -87,6 +89,20 @@ def test_byte_pairs_give_the_text_back(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     again, _ = prepared(tmp_path / "again", POEM.encode(), options={"tokenizer": {"bpe": 300}})
     assert again.version() == manifest.version()
+
+
+def test_a_job_names_the_byte_pairs_that_the_text_has(tmp_path: Path) -> None:
+    """A short text gives fewer tokens than were asked for; a job names what was asked for, or nothing."""
+    manifest, _ = prepared(tmp_path, POEM.encode(), options={"tokenizer": {"bpe": 300}})
+    assert manifest.vocabulary is not None
+    for tokenizer in (None, {"bpe": 300}):
+        facts = resolve(manifest, context=8, tokenizer=tokenizer).facts()
+        assert (facts.task, facts.outputs) == ("language_model", manifest.vocabulary)
+    for other in ({"bpe": 301}, "bytes"):
+        with pytest.raises(InvalidSpec) as refused:
+            resolve(manifest, context=8, tokenizer=other)
+        (problem,) = refused.value.errors
+        assert (problem.pointer, problem.message) == ("/data/tokenizer", "the text was prepared as bpe with 300 tokens")
 
 
 def _byte_alphabet() -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from basin import local_data
 from core.recipe.data.manifest import MANIFEST_FILE, DatasetManifest
 from tests.support.npz_uploads import npz_bytes
 from tests.support.prepare import prepare_spec
@@ -90,6 +91,15 @@ def test_a_folder_is_a_tar_that_depends_on_names_and_contents_alone(tmp_path: Pa
     assert tars[0] == tars[1]
     with tarfile.open(fileobj=io.BytesIO(tars[0])) as archive:
         assert archive.getnames() == [f"{label}/{number}.png" for label in ("cat", "dog") for number in range(3)]
+
+
+def test_client_and_worker_make_the_same_tar(tmp_path: Path) -> None:
+    """Or a folder that was uploaded and the same one by reference or in place would have two digests."""
+    folder = photos(tmp_path / "photos")
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    write_folder_tar(folder, ours)
+    local_data.write_folder_tar(folder, theirs)
+    assert ours.getvalue() == theirs.getvalue()
 
 
 def test_a_folder_with_a_link_or_without_files_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from core.recipe.prepare import BytePairs, PrepareSpec, TextEncoding
+from core.recipe.data.tokens import BytePairs
+from core.recipe.prepare import PrepareSpec, TextEncoding
 from worker.prepare.report import Report
 from worker.prepare.source import InputFile
 from worker.prepare.writer import DatasetWriter
@@ -55,7 +56,9 @@ def _write_tokens(pieces: Any, spec: PrepareSpec, out: DatasetWriter, report: Re
     if done == 0:
         report.refuse("empty", "the file has no text")
     out.put("documents", np.array([*starts, done], dtype=np.int64))
-    described = {"kind": "bytes"} if trained is None else _describe_byte_pairs(trained)
+    described: dict[str, Any] = {"kind": "bytes"}
+    if isinstance(wanted, BytePairs):
+        described = {"kind": "bpe", "vocabulary": wanted.bpe, **_describe_byte_pairs(trained)}
     out.finish(
         kind="tokens",
         format="text",
@@ -152,4 +155,4 @@ def _describe_byte_pairs(tokenizer: Any) -> dict[str, Any]:
     """Tokens in the order of their numbers, and merges in the order in which they apply."""
     model = json.loads(tokenizer.to_str())["model"]
     vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    return {"kind": "bpe", "tokens": vocabulary, "merges": [list(each) for each in model["merges"]]}
+    return {"tokens": vocabulary, "merges": [list(each) for each in model["merges"]]}

@@ -6,19 +6,13 @@ from typing import Annotated, ClassVar, Literal, Never
 from pydantic import BeforeValidator, Field, ValidationError
 
 from core.errors import FieldProblem, InvalidSpec
-from core.recipe.component import Spec
 from core.recipe.data.augment import Augmentation
 from core.recipe.data.base import DataSpec, SplitSizes
 from core.recipe.data.columns import Categories, Features, Numbers
 from core.recipe.data.resolved import ResolvedDataset
 from core.recipe.data.split import ColumnName, Split
+from core.recipe.data.tokens import Tokenizer
 from core.recipe.facts import DataFacts
-
-
-class BytePairTokens(Spec):
-    """A byte-pair encoding with `bpe` tokens."""
-
-    bpe: Annotated[int, Field(ge=256, le=2**20)]
 
 
 def _drop_unreadable(value: object) -> object:
@@ -58,7 +52,7 @@ class Dataset(DataSpec):
     augment: Annotated[tuple[Augmentation, ...], Field(max_length=16)] = ()
     shuffle: Literal["full", "blocks"] = "full"
     context: Annotated[int, Field(ge=1, le=2**20)] | None = None
-    tokenizer: Literal["bytes"] | BytePairTokens | None = None
+    tokenizer: Tokenizer | None = None
     resolved: Resolved = None
 
     def facts(self) -> DataFacts:

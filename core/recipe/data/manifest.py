@@ -103,8 +103,9 @@ class DatasetManifest(StoredSpec):
     split_counts: tuple[int, int, int] | None = None
     """Rows that the upload itself gives to train, validation and test."""
     vocabulary: int | None = None
+    """How many tokens there are; a short text has fewer than were asked for."""
     tokenizer: dict[str, Any] | None = None
-    """{"kind": "bytes"}, or {"kind": "bpe", "vocabulary": n, "merges": [...]}"""
+    """{"kind": "bytes"}, or {"kind": "bpe", "vocabulary": as asked for, "tokens": [...], "merges": [...]}"""
     preview: tuple[dict[str, Any], ...] = ()
     """The first rows, at most 20, as JSON values by column name."""
     warnings: tuple[str, ...] = ()

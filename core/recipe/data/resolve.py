@@ -7,13 +7,14 @@ from typing import Any, Final
 from core.errors import FieldProblem, InvalidSpec
 from core.recipe.data.augment import Rotate90, Saturation
 from core.recipe.data.columns import Categories, Numbers
-from core.recipe.data.dataset import BytePairTokens, Dataset
+from core.recipe.data.dataset import Dataset
 from core.recipe.data.dataset_warnings import dataset_warnings
 from core.recipe.data.manifest import DatasetKind, DatasetManifest
 from core.recipe.data.resolved import ResolvedDataset
 from core.recipe.data.resolved_split import choose_split, dataset_split_sizes, split_problems
 from core.recipe.data.table_features import feature_problems, table_cardinalities, table_features
 from core.recipe.data.target import DatasetTarget, resolve_target
+from core.recipe.data.tokens import BytePairs
 
 MOST_PROBLEMS: Final = 50
 MEANING: Final[dict[str, tuple[DatasetKind, ...]]] = {
@@ -93,8 +94,8 @@ def _tokenizer_problems(data: Dataset, manifest: DatasetManifest) -> Iterator[Fi
     """A text has the tokens that it was prepared with."""
     made = manifest.tokenizer or {"kind": "bytes"}
     asked = data.tokenizer
-    has = made["kind"] if made["kind"] == "bytes" else f"bpe with {made.get('vocabulary'):,} tokens"
-    differs = made.get("vocabulary") != asked.bpe if isinstance(asked, BytePairTokens) else made["kind"] != asked
+    has = made["kind"] if made["kind"] == "bytes" else f"bpe with {made['vocabulary']:,} tokens"
+    differs = made.get("vocabulary") != asked.bpe if isinstance(asked, BytePairs) else made["kind"] != asked
     if asked is not None and differs:
         yield FieldProblem("/data/tokenizer", f"the text was prepared as {has}", "leave it out, or upload it again")
 
